@@ -1,0 +1,43 @@
+"""Errors that a user can act on: one line that says what is wrong and how to mend it.
+
+The command line prints a `UserError` as that one line and exits with its code; every other
+exception is a defect of Maquette and keeps its traceback.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class UserError(ValueError):
+    """Something outside the program is wrong: the message says what, and what to do about it."""
+
+    exit_code = 1
+
+
+class WrongUse(UserError):
+    """The command or the recipe asks for something that cannot be: exit code 2."""
+
+    exit_code = 2
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """`: did you mean 'width'?`, or a list of what exists when nothing is near."""
+    names = sorted(names)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f": did you mean '{near[0]}'?"
+    shown = ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
+    return f": choose from {shown}" if names else ""
+
+
+def need(module: str, extra: str) -> ModuleType:
+    """Import an optional `module`, or say in one line which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise UserError(
+            f"{package} is not installed: run pip install 'maquette[{extra}]'"
+        ) from error

@@ -1,0 +1,124 @@
+"""Files that survive a crash: write aside, fsync, rename; locks that die with their process.
+
+A reader of any path written here sees the old content or the new, never a part of it.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from maquette.base.errors import UserError, WrongUse
+
+
+def home() -> Path:
+    """Where Maquette keeps what can be made again: `$MAQUETTE_HOME`, else `~/.cache/maquette`."""
+    if chosen := os.environ.get("MAQUETTE_HOME"):
+        return Path(chosen)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "maquette"
+
+
+def sync(path: Path) -> None:
+    """Force a file or a directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content` in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(aside, 0o666 & ~_umask())
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
+        raise
+    sync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_atomic` of indented JSON; floats that JSON has no word for are refused."""
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, or say which file is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}): restore it or remove it") from error
+
+
+@contextlib.contextmanager
+def directory_aside(path: Path) -> Iterator[Path]:
+    """Give a directory to fill; on leaving it becomes `path` in one step, or nothing happened.
+
+    An existing `path` is replaced. What an earlier crash left aside is cleared.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f".{path.name}.tmp"
+    if aside.exists():
+        shutil.rmtree(aside)
+    aside.mkdir()
+    try:
+        yield aside
+        for file in aside.rglob("*"):
+            sync(file)
+        sync(aside)
+        if path.exists():
+            old = path.parent / f".{path.name}.old.tmp"
+            if old.exists():
+                shutil.rmtree(old)
+            os.replace(path, old)
+            os.replace(aside, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(aside, path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    sync(path.parent)
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, in constant memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def lock(path: Path, busy: str) -> Iterator[None]:
+    """Hold `path` as an exclusive lock; `busy` is the message when another process holds it.
+
+    The kernel frees the lock when the holder dies, however it dies, so nothing is left to clean.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WrongUse(busy) from error
+        yield
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,194 @@
+"""This machine: what it has, and how fast it really multiplies and reads.
+
+Every speed in Maquette is reported as a fraction of what is measured here, never of a data
+sheet. The probe takes about a second, and its answer is kept (`~/.cache/maquette/machine.json`)
+until the processor, the number of threads or torch changes.
+"""
+
+import ctypes
+import functools
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from maquette.base.files import home, read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+PROBE_SECONDS = 0.25  # for each of the four measurements
+BF16_PAYS = 1.3  # bf16 is chosen when its matrix products are this much faster than fp32
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One device and its measured limits.
+
+    device: "cpu" or "cuda". fp32_flops, bf16_flops: matrix-product operations a second (a
+    multiplication and an addition count as two). bandwidth: bytes read a second from memory.
+    """
+
+    device: str
+    processor: str
+    cores: int
+    threads: int
+    memory: int
+    torch: str
+    fp32_flops: float
+    bf16_flops: float
+    bandwidth: float
+
+    @property
+    def bf16(self) -> bool:
+        """Whether training in bf16 pays here."""
+        return self.bf16_flops >= BF16_PAYS * self.fp32_flops
+
+    @property
+    def precision(self) -> str:
+        """The faster of the two: "bf16" or "fp32"."""
+        return "bf16" if self.bf16 else "fp32"
+
+    def peak(self, precision: str) -> float:
+        """The measured matrix-product peak in that precision."""
+        return self.bf16_flops if precision == "bf16" else self.fp32_flops
+
+
+def cores() -> int:
+    """Processor cores that this process may use (affinity and the container's quota counted)."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = open("/sys/fs/cgroup/cpu.max").read().split()
+        if quota != "max":
+            allowed = min(allowed or 1, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return allowed or 1
+
+
+def memory() -> int:
+    """Bytes of main memory that this process may use."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = open("/sys/fs/cgroup/memory.max").read().strip()
+        return total if limit == "max" else min(total, int(limit))
+    except (OSError, ValueError):
+        return total
+
+
+def resident() -> int:
+    """Bytes of memory this process holds now."""
+    try:
+        pages = int(open("/proc/self/statm").read().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def processor() -> str:
+    """The processor's own name, with the family and model where the name is bare."""
+    fields: dict[str, str] = {}
+    try:
+        for line in open("/proc/cpuinfo"):
+            key, colon, value = line.partition(":")
+            if colon:
+                fields.setdefault(key.strip(), value.strip())
+    except OSError:
+        return platform.processor() or platform.machine()
+    name = fields.get("model name", platform.machine())
+    if "cpu family" in fields and "model" in fields:
+        name += f" (family {fields['cpu family']} model {fields['model']})"
+    return name
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the large blocks that a training step frees, instead of returning them.
+
+    By default every activation over 128 KiB is mapped afresh and each of its pages faults again,
+    at every step. No effect where the C library has no `mallopt`.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        pass
+
+
+@functools.lru_cache(maxsize=2)
+def measure(refresh: bool = False) -> Machine:
+    """Measure this machine, or return what was measured before on the same one."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else processor()
+    known = {
+        "device": device,
+        "processor": name,
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "memory": memory(),
+        "torch": torch.__version__,
+    }
+    path = home() / "machine.json"
+    if path.exists() and not refresh:
+        kept = read_json(path)
+        if all(kept.get(key) == value for key, value in known.items()):
+            return Machine(**kept)
+    machine = Machine(
+        **known,  # type: ignore[arg-type]
+        fp32_flops=_matmul_flops(torch.float32, device),
+        bf16_flops=_matmul_flops(torch.bfloat16, device),
+        bandwidth=_bandwidth(device),
+    )
+    try:
+        write_json(path, asdict(machine))
+    except OSError:
+        pass  # a read-only home costs a second at every start, nothing more
+    return machine
+
+
+def fastest(function: Callable[[], object], device: str, seconds: float = PROBE_SECONDS) -> float:
+    """The shortest of the calls that fit into `seconds`, in seconds, after two to warm up."""
+    import torch
+
+    def timed() -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        function()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    timed(), timed()
+    best = timed()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        best = min(best, timed())
+    return best
+
+
+def _matmul_flops(dtype: "torch.dtype", device: str) -> float:
+    import torch
+
+    best = 0.0
+    for n in (1024, 2048) if device == "cpu" else (4096, 8192):
+        a = torch.randn(n, n, device=device).to(dtype)
+        b = torch.randn(n, n, device=device).to(dtype)
+        seconds = fastest(lambda a=a, b=b: a @ b.T, device, PROBE_SECONDS / 2)  # type: ignore[misc]
+        best = max(best, 2 * n**3 / seconds)
+    return best
+
+
+def _bandwidth(device: str) -> float:
+    import torch
+
+    numbers = torch.ones(1 << (26 if device == "cpu" else 28), device=device)
+    return numbers.numel() * 4 / fastest(lambda: numbers.sum(), device)

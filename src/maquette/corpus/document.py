@@ -1,0 +1,39 @@
+"""One document, as every reader yields it."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Document:
+    """Text with its provenance.
+
+    component: the part of the mixture it belongs to. source: where it was read, so that a person
+    finds it again. date: ISO 8601; licence: an SPDX identifier or the words found.
+    """
+
+    text: str
+    component: str
+    source: str
+    date: str | None = None
+    licence: str | None = None
+
+    def digest(self) -> bytes:
+        """SHA-256 of the text: its identity for deduplication and for the held-out split."""
+        return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).digest()
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or record that gave no document, and why."""
+
+    source: str
+    reason: str
+
+
+class Source(Protocol):
+    """Something that can be read from its start as often as needed, always in one order."""
+
+    def __iter__(self) -> Iterator[Document | Skipped]: ...

@@ -1,0 +1,120 @@
+"""A corpus on disk, opened for reading: memory-mapped tokens and the table of documents.
+
+    manifest.json       what it is: components, counts, shards with checksums, the corpus hash
+    tokenizer.json      in the Hugging Face format
+    tokens-train-*.bin, tokens-heldout-*.bin    documents one after the other, each with its end
+    documents.parquet   a row per document: component, source, date, licence, sha256, split,
+                        offset and tokens in the split's stream, bytes
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maquette.base.errors import UserError
+from maquette.base.files import read_json
+from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
+
+FORMAT = 1
+MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
+SPLITS = ("train", "heldout")
+
+
+class TokenStream:
+    """One split's tokens as one long sequence over its shards."""
+
+    def __init__(self, parts: list[npt.NDArray[Any]]) -> None:
+        self._parts = parts
+        self._starts = np.cumsum([0] + [len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, start: int, length: int) -> npt.NDArray[np.int64]:
+        """Tokens start .. start + length, as int64."""
+        if not 0 <= start <= start + length <= len(self):
+            raise IndexError(f"tokens {start}..{start + length} of {len(self)}")
+        pieces = []
+        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while length > 0:
+            local = start - int(self._starts[shard])
+            piece = self._parts[shard][local : local + length]
+            pieces.append(piece)
+            start, length, shard = start + len(piece), length - len(piece), shard + 1
+        return np.concatenate(pieces).astype(np.int64) if pieces else np.empty(0, np.int64)
+
+
+class Corpus:
+    """An opened corpus. Raises UserError when the folder is not one, or is damaged."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser().resolve()
+        manifest = self.path / MANIFEST
+        if not manifest.exists():
+            raise UserError(
+                f"{path} is not a corpus (no {MANIFEST}): "
+                f"build one with maquette corpus build OUT {path}"
+            )
+        self.manifest: dict[str, Any] = read_json(manifest)
+        if self.manifest.get("format") != FORMAT:
+            raise UserError(
+                f"{path} is a corpus of format {self.manifest.get('format')}, this Maquette reads "
+                f"format {FORMAT}: build it again with maquette corpus build"
+            )
+
+    @property
+    def hash(self) -> str:
+        """Identity of the tokens and the tokenizer."""
+        return str(self.manifest["hash"])
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.manifest["vocabulary"])
+
+    @property
+    def end(self) -> int | None:
+        """The symbol that ends a document."""
+        end = self.manifest["end"]
+        return None if end is None else int(end)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.path / TOKENIZER)
+
+    @functools.cached_property
+    def train(self) -> TokenStream:
+        return self._stream("train")
+
+    @functools.cached_property
+    def heldout(self) -> TokenStream:
+        return self._stream("heldout")
+
+    @functools.cached_property
+    def documents(self) -> Any:
+        """The table of documents (`pyarrow.Table`)."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self.path / "documents.parquet")
+
+    def component(self, name: str) -> dict[str, int]:
+        """Counts of one component: {train,heldout}_{documents,tokens,bytes}."""
+        return dict(self.manifest["components"][name])
+
+    @property
+    def components(self) -> list[str]:
+        return list(self.manifest["components"])
+
+    def _stream(self, split: str) -> TokenStream:
+        dtype = np.dtype(self.manifest["dtype"])
+        parts = []
+        for part in self.manifest["shards"][split]:
+            path = self.path / part["file"]
+            expected = part["tokens"] * dtype.itemsize
+            if not path.exists() or path.stat().st_size != expected:
+                raise UserError(f"{path} is missing or damaged: build the corpus again")
+            if expected:
+                parts.append(np.memmap(path, dtype=dtype, mode="r"))
+        return TokenStream(parts)

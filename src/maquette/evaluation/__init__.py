@@ -1,0 +1,1 @@
+"""The evaluation station: how good a model is, in numbers that can be compared."""

@@ -1,0 +1,183 @@
+"""Loss, perplexity and bits per byte: of a text, and of each component of a held-out mixture.
+
+Bits per byte, sum of nats / ln 2 / bytes of UTF-8, is the Pile's metric (Gao et al. 2020, section
+3.1): it compares models with different tokenizers, and models with compressors. Every token of a
+document is scored once, given at least half a context of the document before it where there is as
+much; the first one is given the end of a document. The end symbol itself, no text, is not counted.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maquette.corpus.store import Corpus
+from maquette.models.decoder import Decoder
+
+WINDOWS = 16  # scored at a time
+
+
+@dataclass
+class Score:
+    """Sums over the scored tokens."""
+
+    nats: float = 0.0
+    tokens: int = 0
+    bytes: int = 0
+    documents: int = 0
+
+    def add(self, nats: float, tokens: int, size: int) -> None:
+        """Count one document."""
+        self.nats += nats
+        self.tokens += tokens
+        self.bytes += size
+        self.documents += 1
+
+    @property
+    def loss(self) -> float:
+        """Nats a token."""
+        return self.nats / max(1, self.tokens)
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / max(1, self.bytes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers as `--json` prints them."""
+        return {
+            "loss": self.loss,
+            "perplexity": math.exp(min(self.loss, 700)),
+            "bits_per_byte": self.bits_per_byte,
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+            "documents": self.documents,
+        }
+
+
+def score_corpus(
+    model: Decoder,
+    corpus: Corpus,
+    *,
+    most_bytes: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Score]:
+    """Score the held-out documents of each component, and "all" together.
+
+    most_bytes: stop after about so many, shared out over the components by their size. Documents
+    are taken in the order of their hashes, so a part is a fair sample, the same every time.
+    """
+    chosen = heldout_documents(corpus, most_bytes)
+    total = sum(row["tokens"] for row in chosen)
+    scores = {name: Score() for name in [*corpus.components, "all"]}
+    done = 0
+    texts = (corpus.heldout.read(row["offset"], row["tokens"]) for row in chosen)
+    for row, nats in zip(chosen, score_documents(model, texts, corpus.end), strict=True):
+        for name in (row["component"], "all"):
+            scores[name].add(nats, row["tokens"], row["bytes"])
+        done += row["tokens"]
+        progress(done, total)
+    return {name: score for name, score in scores.items() if score.documents}
+
+
+def heldout_documents(corpus: Corpus, most_bytes: int | None) -> list[dict[str, Any]]:
+    """Rows of the table of documents, by component, each component's in the order of the hashes."""
+    rows = [row for row in corpus.documents.to_pylist() if row["split"] == "heldout"]
+    rows.sort(key=lambda row: row["sha256"])
+    whole = sum(row["bytes"] for row in rows)
+    if most_bytes is None or whole <= most_bytes:
+        return sorted(rows, key=lambda row: str(row["component"]))
+    chosen = []
+    for name in corpus.components:
+        own = [row for row in rows if row["component"] == name]
+        room = most_bytes * sum(row["bytes"] for row in own) / whole
+        for row in own:
+            chosen.append(row)
+            room -= row["bytes"]
+            if room <= 0:
+                break
+    return chosen
+
+
+@torch.no_grad()
+def score_documents(
+    model: Decoder, documents: Iterable[np.ndarray[Any, Any]], end: int | None
+) -> Iterator[float]:
+    """The summed nats of each document's tokens, in order; windows of many are scored together."""
+    model.eval()
+    context = model.config.context
+    pending: list[tuple[int, Tensor, int]] = []  # document, window, tokens before the scored ones
+    sums: dict[int, float] = {}
+    waiting: dict[int, int] = {}
+    given = 0
+    number = -1
+    for number, tokens in enumerate(documents):
+        parts = windows(torch.from_numpy(tokens), context, end)
+        sums[number], waiting[number] = 0.0, len(parts)
+        pending += [(number, window, skip) for window, skip in parts]
+        while len(pending) >= WINDOWS:
+            _score(model, pending[:WINDOWS], sums, waiting)
+            pending = pending[WINDOWS:]
+        while given in waiting and waiting[given] == 0:
+            yield sums.pop(given)
+            given += 1
+    while pending:
+        _score(model, pending[:WINDOWS], sums, waiting)
+        pending = pending[WINDOWS:]
+    while given <= number:
+        yield sums.pop(given)
+        given += 1
+
+
+def windows(tokens: Tensor, context: int, end: int | None) -> list[tuple[Tensor, int]]:
+    """Cut a document into windows that score every token once.
+
+    Each is (context + 1 or fewer tokens, how many of its targets were scored before). The first
+    window starts with the end symbol, so that the document's first token is scored too (without
+    one, it is not); the next ones overlap by half.
+    """
+    if end is not None:
+        tokens = torch.cat((tokens.new_tensor([end]), tokens))
+    result = []
+    stride = max(1, context // 2)
+    start = scored = 0
+    while scored < len(tokens) - 1:
+        window = tokens[start : start + context + 1]
+        result.append((window, scored - start))
+        scored = start + len(window) - 1
+        start += stride
+    return result
+
+
+def _score(
+    model: Decoder,
+    batch: list[tuple[int, Tensor, int]],
+    sums: dict[int, float],
+    waiting: dict[int, int],
+) -> None:
+    """Score some windows at once, shorter ones padded on the right (which nothing before sees)."""
+    longest = max(len(window) for _, window, _ in batch)
+    rows = torch.zeros(len(batch), longest, dtype=torch.long)
+    counted = torch.zeros(len(batch), longest - 1, dtype=torch.bool)
+    for i, (_, window, skip) in enumerate(batch):
+        rows[i, : len(window)] = window
+        counted[i, skip : len(window) - 1] = True
+    device = model.embedding.weight.device
+    rows, counted = rows.to(device), counted.to(device)
+    hidden = model.hidden(rows[:, :-1])
+    chosen = hidden[counted]  # only what is scored is projected to the vocabulary
+    targets = rows[:, 1:][counted]
+    nats = torch.cat(
+        [
+            torch.nn.functional.cross_entropy(model.logits(h), t, reduction="none")
+            for h, t in zip(chosen.split(2048), targets.split(2048), strict=True)
+        ]
+    ).double()
+    owner = torch.arange(len(batch), device=device).repeat_interleave(counted.sum(1))
+    totals = torch.zeros(len(batch), dtype=torch.float64, device=device).index_add(0, owner, nats)
+    for (document, _, _), total in zip(batch, totals.tolist(), strict=True):
+        sums[document] += total
+        waiting[document] -= 1

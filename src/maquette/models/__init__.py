@@ -1,0 +1,1 @@
+"""Whole architectures, one file each, built from the blocks of `nn`."""

@@ -1,0 +1,100 @@
+"""A model on disk: `config.json` and `model.safetensors`, nothing that can execute."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from maquette.base.errors import UserError
+from maquette.base.files import read_json, sync, write_json
+from maquette.models.decoder import Decoder, DecoderConfig
+from maquette.nn.parametrisation import Parametrisation
+
+FORMAT = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def save_config(folder: Path, config: DecoderConfig) -> None:
+    """Write `config.json`."""
+    plain = json.loads(json.dumps(dataclasses.asdict(config)))
+    write_json(folder / CONFIG, {"format": FORMAT, "architecture": "decoder", "config": plain})
+
+
+def load_config(folder: Path) -> DecoderConfig:
+    """Read `config.json`."""
+    path = folder / CONFIG
+    if not path.exists():
+        raise UserError(f"{folder} holds no model (no {CONFIG}): name a run directory")
+    content = read_json(path)
+    if not isinstance(content, dict) or "config" not in content:
+        raise UserError(
+            f"{path} is not Maquette's: if {folder} is a Hugging Face model, "
+            f"run maquette import hf {folder} RUN first"
+        )
+    if content.get("format") != FORMAT:
+        raise UserError(
+            f"{path} has format {content.get('format')}, this Maquette reads {FORMAT}: "
+            f"use the version that wrote it"
+        )
+    fields: dict[str, Any] = dict(content["config"])
+    try:
+        rules = Parametrisation(**fields.pop("parametrisation"))
+        return DecoderConfig(**fields, parametrisation=rules)
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{path} is damaged or of another version: {error}") from error
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file in one step: a reader sees the old one or the new."""
+    aside = path.with_name(f".{path.name}.tmp")
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, aside)
+    sync(aside)
+    aside.replace(path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file, or say that it is none."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is not a safetensors file that can be read ({first_line(error)}): "
+            f"restore it, or convert the weights to safetensors"
+        ) from error
+
+
+@torch.no_grad()
+def fill(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Copy tensors into the parameters of the same names, all of them and nothing else."""
+    wanted = dict(model.named_parameters())
+    missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    if missing or extra:
+        what = f"it lacks {missing[0]}" if missing else f"it has {extra[0]} besides"
+        raise UserError(f"{source} belongs to another model: {what}")
+    for name, parameter in wanted.items():
+        if parameter.shape != tensors[name].shape:
+            raise UserError(
+                f"{source} belongs to another model: {name} has shape "
+                f"{tuple(tensors[name].shape)}, not {tuple(parameter.shape)}"
+            )
+        parameter.copy_(tensors[name])
+
+
+def load_model(folder: Path, weights: Path | None = None) -> Decoder:
+    """The model of a folder in evaluation mode, from its own weights or from a checkpoint's."""
+    model = Decoder(load_config(folder))
+    source = weights or folder / WEIGHTS
+    fill(model, load_tensors(source), source)
+    return model.eval()
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

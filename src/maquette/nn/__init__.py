@@ -1,0 +1,1 @@
+"""Blocks: tensors in, tensors out. Nothing here knows what a corpus or a run is."""

@@ -1,0 +1,82 @@
+"""A group of ranks: one process each, one gradient between them.
+
+Gradients are summed by one all-reduce over flat buckets that are the same at every step. (DDP
+builds its buckets anew in its second step, which changes the order of the additions: a resumed
+run on three ranks or more would no longer be the same run bit for bit.)
+"""
+
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+BUCKET_BYTES = 64 << 20
+
+
+class Group:
+    """The ranks of a run; a single process is a group of one, without any communication."""
+
+    def __init__(self, rank: int = 0, world: int = 1, device: torch.device | None = None) -> None:
+        self.rank, self.world = rank, world
+        self.device = device or torch.device("cpu")
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank writes and speaks for all."""
+        return self.rank == 0
+
+    def sum(self, *numbers: float) -> list[float]:
+        """Each number summed over the ranks, in fp64."""
+        if self.world == 1:
+            return list(numbers)
+        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return [float(n) for n in total]
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.world > 1:
+            dist.barrier()
+
+    @torch.no_grad()
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up every gradient over the ranks, in fixed buckets."""
+        if self.world == 1:
+            return
+        bucket: list[Tensor] = []
+        size = 0
+        for p in parameters:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+            bucket.append(p.grad)
+            size += p.grad.numel() * p.grad.element_size()
+            if size >= BUCKET_BYTES:
+                _sum_flat(bucket)
+                bucket, size = [], 0
+        _sum_flat(bucket)
+
+
+def join() -> Group:
+    """Join the ranks that the environment describes (RANK, WORLD_SIZE ... as torchrun sets them)."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Group(device=torch.device("cuda") if torch.cuda.is_available() else None)
+    rank = int(os.environ["RANK"])
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", device_id=device)
+        return Group(rank, world, device)
+    dist.init_process_group("gloo")
+    return Group(rank, world)
+
+
+def _sum_flat(tensors: list[Tensor]) -> None:
+    if not tensors:
+        return
+    flat = torch.cat([t.reshape(-1) for t in tensors])
+    dist.all_reduce(flat)
+    for tensor, summed in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(summed.view_as(tensor))

@@ -1,0 +1,106 @@
+"""Start the ranks of a run on this machine, and see that all of them end.
+
+Each rank is a fresh interpreter that joins the others through the same environment variables that
+torchrun sets, so `maquette train` under torchrun (or a cluster's launcher) is one rank of the same
+program. A rank that dies takes the others with it; ranks die with their launcher; SIGTERM and
+Ctrl-C reach every rank, which save and leave.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from maquette.base.errors import UserError
+from maquette.base.machine import cores
+
+GRACE_SECONDS = 60.0  # for the others to leave after one has failed
+
+
+def launched() -> bool:
+    """Whether this process is one rank of several already."""
+    return "WORLD_SIZE" in os.environ and "RANK" in os.environ
+
+
+def launch(command: Sequence[str], ranks: int) -> int:
+    """Run `command` as `ranks` processes; returns the first exit code that is not 0.
+
+    Only rank 0 writes to standard output. Raises UserError when a rank dies of a signal.
+    """
+    port = _free_port()
+    threads = str(max(1, cores() // ranks))
+    processes = []
+    for rank in range(ranks):
+        environment = os.environ | {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(ranks),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+        }
+        processes.append(
+            subprocess.Popen(
+                command,
+                env=environment,
+                stdout=None if rank == 0 else subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C comes through this process, once
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        )
+
+    def forward(number: int, _: FrameType | None) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        first = _wait(processes)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for process in processes:
+            process.kill()
+    if first is None:
+        return 0
+    code = processes[first].returncode
+    if code < 0:
+        raise UserError(
+            f"rank {first} was killed ({signal.Signals(-code).name}): continue with --resume"
+        )
+    return code
+
+
+def _wait(processes: list[subprocess.Popen[bytes]]) -> int | None:
+    """Until all have ended; the rank that failed first. The others are stopped soon after it."""
+    first: int | None = None
+    deadline = float("inf")
+    while any(process.poll() is None for process in processes):
+        failed = [rank for rank, process in enumerate(processes) if process.poll()]
+        if failed and first is None:
+            first = failed[0]
+            deadline = time.monotonic() + GRACE_SECONDS
+            for process in processes:
+                process.terminate()
+        if time.monotonic() > deadline:
+            for process in processes:
+                process.kill()
+        time.sleep(0.05)
+    failed = [rank for rank, process in enumerate(processes) if process.returncode]
+    return failed[0] if first is None and failed else first
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

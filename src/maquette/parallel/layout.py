@@ -1,0 +1,22 @@
+"""Layouts: how a run is spread over processes.
+
+    ddp    every rank holds the whole model and computes its share of the batch
+
+A layout is a name here and a branch in `replicate.py`'s place: `zero1`, `tensor`, `pipeline` ...
+and their products stand beside it when they come.
+"""
+
+from maquette.base.errors import WrongUse, did_you_mean
+
+LAYOUTS = ("ddp",)
+COMING = ("zero1", "zero2", "zero3", "tensor", "pipeline", "context")
+
+
+def check_layout(layout: str) -> None:
+    """Raise WrongUse for a layout that this version cannot run."""
+    names = [part.partition(":")[0] for part in layout.split(",")]
+    for name in names:
+        if name in COMING:
+            raise WrongUse(f"layout {layout} is not built yet: use ddp")
+        if name not in LAYOUTS:
+            raise WrongUse(f"unknown layout {name}{did_you_mean(name, LAYOUTS + COMING)}")

@@ -1,0 +1,1 @@
+"""The serving station: use a trained model."""

@@ -1,0 +1,82 @@
+"""From logits to the next token: greedy, temperature, top-k, top-p, min-p.
+
+Every sequence draws from a generator of its own, seeded by (seed, its number), so its text does not
+depend on what else is in the batch. Sources: top-p, Holtzman et al. 2020; min-p, Nguyen et al. 2024;
+the draw is the exponential race of gpt-fast, argmax of p / Exp(1), which needs no cumulative sum.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from maquette.base.errors import WrongUse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen. The filters apply in this order."""
+
+    temperature: float = 0.8
+    """0 is greedy"""
+    top_k: int | None = None
+    """only the k likeliest"""
+    top_p: float | None = None
+    """only the likeliest that together reach p"""
+    min_p: float | None = None
+    """only those at least min_p times as likely as the likeliest"""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise WrongUse(f"temperature is {self.temperature}: use 0 (greedy) or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise WrongUse(f"top_k is {self.top_k}: use 1 or more")
+        for name in ("top_p", "min_p"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise WrongUse(f"{name} is {value}: use a number above 0, up to 1")
+
+
+class Sampler:
+    """Chooses tokens for `count` sequences."""
+
+    def __init__(self, sampling: Sampling, count: int, device: torch.device) -> None:
+        self.sampling = sampling
+        self._generators = [
+            torch.Generator(device).manual_seed((sampling.seed * 1_000_003 + i) & ((1 << 63) - 1))
+            for i in range(count)
+        ]
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """logits: (count, vocabulary), fp32. Returns (count,) tokens."""
+        if self.sampling.temperature == 0:
+            return logits.argmax(-1)
+        probabilities = torch.softmax(filtered(logits, self.sampling), -1)
+        race = torch.stack(
+            [
+                torch.empty_like(row).exponential_(generator=generator)
+                for row, generator in zip(probabilities, self._generators, strict=True)
+            ]
+        )
+        return (probabilities / race).argmax(-1)
+
+
+def filtered(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Logits over the temperature, -inf where a filter removed the token."""
+    x = logits / sampling.temperature
+    if sampling.top_k is not None and sampling.top_k < x.shape[-1]:
+        lowest = x.topk(sampling.top_k).values[..., -1:]
+        x = x.masked_fill(x < lowest, -torch.inf)
+    if sampling.top_p is not None and sampling.top_p < 1:
+        ordered, place = x.sort(descending=True)
+        p = ordered.softmax(-1)
+        before = p.cumsum(-1) - p  # mass of the likelier ones: the first is always kept
+        removed = torch.zeros_like(x, dtype=torch.bool).scatter(
+            -1, place, before >= sampling.top_p
+        )
+        x = x.masked_fill(removed, -torch.inf)
+    if sampling.min_p is not None:
+        p = x.softmax(-1)
+        x = x.masked_fill(p < sampling.min_p * p.amax(-1, keepdim=True), -torch.inf)
+    return x

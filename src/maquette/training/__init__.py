@@ -1,0 +1,1 @@
+"""The training station: a recipe and a corpus in, a run out."""

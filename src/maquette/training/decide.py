@@ -1,0 +1,162 @@
+"""What `auto` means on this machine: precision by a probe, compilation by a measurement.
+
+Decisions are taken once, before the first step, and kept in the run (`decisions.json`), so that a
+resumed run computes with the same kernels and stays the same to the last bit.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maquette.base.files import home, read_json, write_json
+from maquette.base.machine import Machine, cores
+from maquette.models.decoder import Decoder
+from maquette.nn import fused
+from maquette.training.recipe import Recipe
+
+SHORT_SECONDS = 120.0  # a run shorter than this cannot earn back a first compilation
+WARM_SECONDS = 10.0  # what even a cached compilation costs at the start
+DTYPE = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """How a run computes, and why."""
+
+    device: str
+    precision: str
+    compile: bool
+    threads: int
+    processor: str
+    torch: str
+    why: dict[str, str]
+
+    def save(self, path: Path) -> None:
+        """Write `decisions.json`."""
+        write_json(path, asdict(self))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPE[self.precision]
+
+
+def load_decisions(path: Path) -> Decisions:
+    """Read `decisions.json`."""
+    return Decisions(**read_json(path))
+
+
+def decide(recipe: Recipe, machine: Machine, model: Decoder) -> Decisions:
+    """Resolve every `auto` of the recipe. Measures the block plain and compiled if it may matter."""
+    why = {}
+    precision = recipe.precision
+    ratio = machine.bf16_flops / machine.fp32_flops
+    if precision == "auto":
+        precision = "bf16" if machine.bf16 else "fp32"
+        why["precision"] = f"{precision}: bf16 multiplies {ratio:.1f} times as fast as fp32 here"
+    else:
+        why["precision"] = f"{precision}: the recipe says so"
+    threads = max(1, cores() // recipe.ranks)
+    on = recipe.compile == "on"
+    why["compile"] = f"{recipe.compile}: the recipe says so"
+    if recipe.compile == "auto":
+        on, why["compile"] = _compilation(recipe, machine, model, precision, threads)
+    elif on and not compiler():
+        on, why["compile"] = False, "off: no C++ compiler was found"
+        warnings.warn("compile is on, but no C++ compiler was found: going on without", stacklevel=2)
+    return Decisions(
+        machine.device, precision, on, threads, machine.processor, machine.torch, why
+    )
+
+
+def compiler() -> str | None:
+    """The C++ compiler that compilation would call."""
+    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+
+
+def keep_compiled_code() -> None:
+    """Cache compiled kernels where they outlive a reboot."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home() / "compiled"))
+
+
+def _compilation(
+    recipe: Recipe, machine: Machine, model: Decoder, precision: str, threads: int
+) -> tuple[bool, str]:
+    flops = model.flops_per_token(recipe.data.sequence) * recipe.tokens_per_step * recipe.last_step
+    expected = flops / (0.5 * machine.peak(precision))
+    if expected < SHORT_SECONDS:
+        return False, f"off: a run of about {expected:.0f} s is too short to earn it back"
+    if machine.device == "cuda":
+        return True, "on: it pays on every GPU run of this length"
+    if not compiler():
+        return False, "off: no C++ compiler was found"
+    content = recipe.to_dict()
+    shape = [content["model"], content["data"], recipe.micro_batch or recipe.batch // recipe.ranks]
+    identity = [shape, precision, threads, machine.processor, machine.torch]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    kept = home() / "compile.json"
+    known: dict[str, Any] = read_json(kept) if kept.exists() else {}
+    if key not in known:
+        try:
+            known[key] = measure_block(recipe, model, precision)
+        except Exception as error:  # whatever a compiler or its code can do wrong
+            reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+            warnings.warn(f"compilation failed, going on without: {reason[0]}", stacklevel=3)
+            return False, "off: it failed on this machine"
+        write_json(kept, known)
+    plain, compiled = known[key]["plain"], known[key]["compiled"]
+    saved = (plain - compiled) / plain * expected
+    measured = f"a block takes {1e3 * compiled:.1f} ms compiled, {1e3 * plain:.1f} ms plain"
+    if saved > WARM_SECONDS:
+        return True, f"on: {measured}"
+    return False, f"off: {measured}"
+
+
+def measure_block(recipe: Recipe, model: Decoder, precision: str) -> dict[str, float]:
+    """Seconds of one block, forward and backward, plain and compiled; and of the compilation."""
+    from maquette.base.machine import keep_freed_memory
+
+    keep_freed_memory()
+    keep_compiled_code()
+    c = model.config
+    rows = recipe.micro_batch or recipe.batch // recipe.ranks
+    x = torch.randn(rows, recipe.data.sequence, c.width).to(DTYPE[precision])
+    rotation = None
+    if c.positions == "rotary":
+        from maquette.nn.position import rotary_table
+
+        rotation = rotary_table(torch.arange(recipe.data.sequence), c.turned, c.rotary_base)
+    block = model.blocks[0]
+
+    def step() -> None:
+        block(x.requires_grad_(), rotation, None).backward(x)
+
+    plain = _best(step)
+    start = time.perf_counter()
+    with fused.compilation(True):
+        block.compile(dynamic=False)
+        step()
+        seconds = time.perf_counter() - start
+        compiled = _best(step)
+    block._compiled_call_impl = None
+    block.zero_grad(set_to_none=True)
+    return {"plain": plain, "compiled": compiled, "compilation": seconds}
+
+
+def _best(step: Callable[[], None], seconds: float = 1.0) -> float:
+    step()
+    times = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 3:
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -1,0 +1,49 @@
+"""What to do with a batch whose loss is not finite, or jumps: skip it, then go back, then give up.
+
+A bad batch is skipped: its gradient is dropped and the data move on. When several in a row are
+bad, the weights are at fault: training returns to the checkpoint before the first of them and
+goes on with the data after the last, as PaLM did (Chowdhery et al. 2022, section 5.1). All of it
+is a function of the losses seen, so a resumed run decides the same.
+"""
+
+import math
+import statistics
+from dataclasses import dataclass, field
+from enum import Enum
+
+from maquette.training.recipe import Guard
+
+
+class Verdict(Enum):
+    """What becomes of a batch."""
+
+    TAKE = "take"
+    SKIP = "skip"
+    REWIND = "rewind"
+
+
+@dataclass
+class Watchman:
+    """Judges each step's loss and gradient norm. Its fields are saved with every checkpoint."""
+
+    settings: Guard
+    recent: list[float] = field(default_factory=list)
+    bad: int = 0
+    """bad batches in a row"""
+    rewinds: int = 0
+
+    def judge(self, loss: float, norm: float) -> Verdict:
+        """Decide, and remember the loss if it is taken."""
+        if math.isfinite(loss) and math.isfinite(norm) and not self._spike(loss):
+            self.recent = [*self.recent, loss][-self.settings.window :]
+            self.bad = 0
+            return Verdict.TAKE
+        self.bad += 1
+        return Verdict.REWIND if self.bad > self.settings.patience else Verdict.SKIP
+
+    def _spike(self, loss: float) -> bool:
+        if self.settings.spike <= 0 or len(self.recent) < self.settings.window:
+            return False
+        mean = statistics.fmean(self.recent)
+        spread = statistics.pstdev(self.recent)
+        return loss > mean + self.settings.spike * max(spread, 0.01 * mean)

@@ -1,0 +1,384 @@
+"""The training loop: one function that reads from data to checkpoint without a jump.
+
+Every quantity of a step (its samples, its dropout, its rate) is a function of (seed, step), and
+every decision a function of the losses seen, so a run that is killed at any moment and resumed is
+the run that was not. Systems of every kind train here: a model gives a loss, nobody forks the loop.
+"""
+
+import contextlib
+import gc
+import hashlib
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+
+from maquette.base.errors import UserError
+from maquette.base.files import write_json
+from maquette.base.machine import keep_freed_memory, measure, resident
+from maquette.corpus.store import Corpus
+from maquette.models.base import Batch, Loss
+from maquette.models.decoder import Decoder
+from maquette.models.store import WEIGHTS, save_tensors
+from maquette.nn import fused
+from maquette.parallel.group import Group
+from maquette.training.checkpoint import Saver, State, newest, restore
+from maquette.training.data import Batches, heldout_batches
+from maquette.training.decide import Decisions, keep_compiled_code
+from maquette.training.guard import Verdict, Watchman
+from maquette.training.optimiser import clip_gradients, make_optimiser, set_learning_rate
+from maquette.training.run import METRICS, OUTCOME, RunDirectory
+from maquette.training.schedule import learning_rate_factor
+from maquette.training.tracking import MetricsFile, Tracker, open_trackers
+
+
+@dataclass
+class Outcome:
+    """How a call of `train` ended."""
+
+    step: int
+    tokens: int
+    loss: float
+    heldout_loss: float | None
+    tokens_per_second: float
+    flops_utilisation: float
+    """model operations a second over the measured matrix-product peak"""
+    seconds: float
+    """spent in steps, by this call"""
+    blocked_seconds: float
+    """spent waiting for checkpoints, by this call"""
+    finished: bool
+    """False when a signal stopped it before its last step"""
+
+
+class Observer(Protocol):
+    """What is told of a run while it goes on, on rank 0."""
+
+    def start(self, step: int, steps: int) -> None:
+        """Training goes on from this step."""
+        ...
+
+    def step(self, record: dict[str, Any]) -> None:
+        """A step's line of metrics.jsonl."""
+        ...
+
+    def look(self, step: int, model: Decoder) -> None:
+        """The moment for samples; the model is in evaluation mode."""
+        ...
+
+    def say(self, message: str) -> None:
+        """Something a person should read."""
+        ...
+
+
+class Quiet:
+    """The observer that does nothing."""
+
+    def start(self, step: int, steps: int) -> None: ...
+    def step(self, record: dict[str, Any]) -> None: ...
+    def look(self, step: int, model: Decoder) -> None: ...
+    def say(self, message: str) -> None: ...
+
+
+@dataclass
+class Stop:
+    """Set by SIGTERM or Ctrl-C; training saves and leaves after a step that all ranks agree on."""
+
+    asked: bool = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator["Stop"]:
+        def ask(number: int, _: FrameType | None) -> None:
+            if self.asked and number == signal.SIGINT:
+                raise KeyboardInterrupt  # the second Ctrl-C does not wait
+            self.asked = True
+
+        try:
+            before = {n: signal.signal(n, ask) for n in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not in the main thread: signals are the caller's
+            before = {}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def train(
+    run: RunDirectory,
+    corpus: Corpus,
+    decisions: Decisions,
+    group: Group | None = None,
+    observer: Observer | None = None,
+) -> Outcome:
+    """Train the run from its newest checkpoint, or from the start, to its last step.
+
+    The caller holds the run's lock. Raises UserError when the disk is full, when no checkpoint is
+    whole, and when the loss diverges in spite of skipping and rewinding.
+    """
+    recipe = run.recipe()
+    group, watcher = group or Group(), observer or Quiet()
+    device = group.device
+    torch.set_num_threads(decisions.threads)
+    keep_freed_memory()
+    keep_compiled_code()
+
+    model = recipe.model.build().initialise(recipe.seed).to(device)
+    model.compute, model.recompute = decisions.dtype, recipe.recompute
+    if decisions.compile:
+        model.compile_blocks()
+    parameters = list(model.parameters())
+    optimiser = make_optimiser(model, model.scaling, recipe.optimiser)
+    batches = Batches(recipe, corpus, group.rank, group.world)
+    heldout = _share(
+        heldout_batches(corpus.heldout, recipe.data.sequence, recipe.watch.tokens, 32), group
+    )
+    guard = Watchman(recipe.guard)
+    state = State(fingerprint=corpus.hash, seed=recipe.seed)
+    if resumed := newest(run.checkpoints):
+        path, state, damaged = resumed
+        restore(path, model, optimiser)
+        guard = Watchman(recipe.guard, **state.guard)
+        if group.first:
+            for line in damaged:
+                watcher.say(f"{line}; going on from {path.name}")
+        if state.fingerprint != corpus.hash:
+            raise UserError(f"{path} was trained on another corpus: restore it, or start a new run")
+
+    flops = model.flops_per_token(recipe.data.sequence)
+    peak = measure().peak(decisions.precision)
+    every = recipe.checkpoints.every or max(1, recipe.steps // 10)
+    look_every = recipe.watch.every or max(1, recipe.steps // 10)
+    saver = Saver(run.checkpoints, recipe.checkpoints)
+    metrics = MetricsFile(run / METRICS, state.metrics_bytes) if group.first else None
+    trackers: list[Tracker] = open_trackers(recipe, run.path) if group.first else []
+    speed = Speed()
+    loss, heldout_loss, leave = math.nan, None, False
+    if group.first:
+        watcher.start(state.step, recipe.last_step)
+
+    with fused.compilation(decisions.compile), Stop().listening() as stop:
+        while state.step < recipe.last_step and not leave:
+            rate = recipe.optimiser.learning_rate * learning_rate_factor(
+                recipe.schedule, state.step, recipe.steps
+            )
+            # Forward and backward: the mean over the whole batch, summed over its parts.
+            torch.manual_seed(derived_seed(recipe.seed, state.sample, group.rank))
+            model.train()
+            value = count = 0.0
+            for batch in batches.step(state.sample):
+                part: Loss = model.loss(to(batch, device), recipe.optimiser.z_loss)
+                (part.total / recipe.tokens_per_step).backward()  # type: ignore[no-untyped-call]
+                value, count = value + float(part.value), count + part.count
+            group.sum_gradients(parameters)
+            value, count, asked = group.sum(value, count, float(stop.asked))
+            leave = asked > 0
+            loss = value / count
+            norm = clip_gradients(parameters, recipe.optimiser.clip)
+
+            # Take the step, skip it, or go back.
+            verdict = guard.judge(loss, norm)
+            state.sample += recipe.batch
+            if verdict is Verdict.REWIND:
+                state = _rewind(
+                    run, model, optimiser, guard, state, saver, group
+                )
+                if metrics is not None:
+                    metrics.write({"event": "rewind", "step": state.step, "sample": state.sample})
+                watcher.say(
+                    f"loss {loss:.3g} after {guard.bad} bad batches: back to step {state.step}, "
+                    f"on with the data after them"
+                )
+                guard.bad = 0
+                optimiser.zero_grad(set_to_none=True)
+                continue
+            if verdict is Verdict.TAKE:
+                set_learning_rate(optimiser, rate)
+                optimiser.step()
+            else:
+                watcher.say(f"step {state.step + 1}: loss {loss:.3g}, batch skipped")
+            optimiser.zero_grad(set_to_none=True)
+            state.step += 1
+            state.tokens += int(count)
+
+            # Look, record, save.
+            last = state.step == recipe.last_step
+            record: dict[str, Any] = {
+                "step": state.step,
+                "tokens": state.tokens,
+                "loss": loss,
+                "gradient_norm": norm,
+                "learning_rate": rate,
+            }
+            if verdict is Verdict.SKIP:
+                record["skipped"] = True
+            speed.tick(int(count))
+            if last or state.step % look_every == 0:
+                with speed.paused():
+                    heldout_loss = evaluate(model, heldout, group)
+                    record["heldout_loss"] = heldout_loss
+                    if group.first:
+                        watcher.look(state.step, model)
+            record |= {
+                "tokens_per_second": round(speed.tokens_per_second, 1),
+                "flops_utilisation": round(speed.tokens_per_second * flops / peak, 4),
+                "memory": resident()
+                if device.type == "cpu"
+                else torch.cuda.max_memory_allocated(device),
+                "seconds": round(speed.seconds, 3),
+            }
+            if metrics is not None:
+                state.metrics_bytes = metrics.write(record)
+                numbers = {k: v for k, v in record.items() if isinstance(v, float)}
+                for tracker in trackers:
+                    tracker.log(state.step, numbers)
+                watcher.step(record)
+                if last or leave or state.step % every == 0:
+                    metrics.sync()
+                    state.guard = _memory(guard)
+                    saver.save(model, optimiser, state)
+            if speed.steps == 1:
+                gc.collect()
+                gc.freeze()  # what lives to the end is not looked through again
+        finished = state.step >= recipe.last_step
+        if group.first:
+            saver.wait()
+            if finished:
+                save_tensors(run / WEIGHTS, dict(model.named_parameters()))
+        for tracker in trackers:
+            tracker.close()
+        if metrics is not None:
+            metrics.close()
+        group.barrier()
+    outcome = Outcome(
+        step=state.step,
+        tokens=state.tokens,
+        loss=loss,
+        heldout_loss=heldout_loss,
+        tokens_per_second=speed.average,
+        flops_utilisation=speed.average * flops / peak,
+        seconds=speed.seconds,
+        blocked_seconds=saver.blocked_seconds,
+        finished=finished,
+    )
+    if group.first and speed.steps:
+        write_json(run / OUTCOME, asdict(outcome))
+    return outcome
+
+
+@torch.no_grad()
+def evaluate(model: Decoder, batches: list[Batch], group: Group) -> float:
+    """Mean loss on the held-out windows, computed plainly so that no second graph is compiled."""
+    model.eval()
+    value = count = 0.0
+    with torch.compiler.set_stance("force_eager"), fused.compilation(False):
+        for batch in batches:
+            part = model.loss(to(batch, group.device))
+            value, count = value + float(part.value), count + part.count
+    value, count = group.sum(value, count)
+    return value / count
+
+
+def derived_seed(seed: int, sample: int, rank: int) -> int:
+    """A seed for the random numbers of one step on one rank, independent of its neighbours'."""
+    digest = hashlib.sha256(f"{seed}/{sample}/{rank}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def to(batch: Batch, device: torch.device) -> Batch:
+    """The batch on that device."""
+    if device.type == "cpu":
+        return batch
+    moved = {
+        name: None if t is None else t.pin_memory().to(device, non_blocking=True)
+        for name, t in vars(batch).items()
+    }
+    return Batch(**moved)
+
+
+class Speed:
+    """Tokens a second: over the last steps for the eye, over all of them for the record."""
+
+    def __init__(self) -> None:
+        self._mark = time.perf_counter()
+        self._steps: list[tuple[int, float]] = []
+        self.seconds = 0.0
+        """time spent in steps"""
+
+    def tick(self, tokens: int) -> None:
+        """A step of so many tokens has ended."""
+        now = time.perf_counter()
+        self._steps.append((tokens, now - self._mark))
+        self.seconds += now - self._mark
+        self._mark = now
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what is done inside."""
+        before = time.perf_counter()
+        yield
+        self._mark += time.perf_counter() - before
+
+    @property
+    def steps(self) -> int:
+        """Steps timed."""
+        return len(self._steps)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over the last 20 steps."""
+        recent = self._steps[-20:]
+        return sum(t for t, _ in recent) / max(1e-9, sum(s for _, s in recent))
+
+    @property
+    def average(self) -> float:
+        """Over all steps but the first, which compiles and touches everything for the first time."""
+        rest = self._steps[1:] or self._steps
+        return sum(t for t, _ in rest) / max(1e-9, sum(s for _, s in rest))
+
+
+def _share(batches: list[Batch], group: Group) -> list[Batch]:
+    """Rank r evaluates every world-th batch; the sum does not depend on the number of ranks."""
+    return batches[group.rank :: group.world]
+
+
+def _memory(guard: Watchman) -> dict[str, Any]:
+    return {k: v for k, v in asdict(guard).items() if k != "settings"}
+
+
+def _rewind(
+    run: RunDirectory,
+    model: Decoder,
+    optimiser: torch.optim.Optimizer,
+    guard: Watchman,
+    state: State,
+    saver: Saver,
+    group: Group,
+) -> State:
+    """Back to the newest checkpoint before the bad batches, with the data position of now."""
+    guard.rewinds += 1
+    if guard.rewinds > guard.settings.rewinds:
+        raise UserError(
+            f"the loss diverged {guard.rewinds} times: lower --optimiser.learning-rate "
+            f"or --optimiser.clip, or lengthen --schedule.warmup"
+        )
+    saver.wait()
+    group.barrier()
+    before = newest(run.checkpoints, before=state.step - guard.settings.patience)
+    if before is None:
+        model.initialise(run.recipe().seed)
+        optimiser.state.clear()
+        return State(
+            0, state.sample, state.fingerprint, state.seed, 0, state.metrics_bytes, state.guard
+        )
+    path, back, _ = before
+    restore(path, model, optimiser)
+    if group.first:
+        saver.forget(after=back.step)
+    back.sample, back.metrics_bytes = state.sample, state.metrics_bytes
+    return back

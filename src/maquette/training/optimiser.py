@@ -1,0 +1,52 @@
+"""AdamW over groups of parameters that share their role's rate and decay.
+
+Loshchilov and Hutter 2019, algorithm 2, in torch's fused form: one pass over memory for the whole
+model. The rate of a group is the schedule's times what the parametrisation gives its role, never
+an absolute number of its own.
+"""
+
+from collections import defaultdict
+
+import torch
+from torch import nn
+
+from maquette.nn.parametrisation import Scaling, declared
+from maquette.training.recipe import Optimiser
+
+
+def make_optimiser(model: nn.Module, scaling: Scaling, settings: Optimiser) -> torch.optim.AdamW:
+    """One group for each pair of multipliers, in the order the model first declares them."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for p in declared(model):
+        m = scaling.multipliers(p.role, p.fan_in, p.residual)
+        groups[m.learning_rate, m.weight_decay].append(p.tensor)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": tensors,
+                "rate": rate,
+                "lr": settings.learning_rate * rate,
+                "weight_decay": settings.weight_decay * decay,
+            }
+            for (rate, decay), tensors in groups.items()
+        ],
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        fused=True,
+    )
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give every group its share of the schedule's rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate * group["rate"]
+
+
+@torch.no_grad()
+def clip_gradients(parameters: list[nn.Parameter], longest: float) -> float:
+    """Scale all gradients as one vector to at most `longest` (0: leave them); returns its norm."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if longest > 0:
+        torch.nn.utils.clip_grads_with_norm_(parameters, longest, norm)
+    return float(norm)

@@ -1,0 +1,263 @@
+"""A recipe says everything about a run: a function returns it, flags override it, YAML keeps it.
+
+    @recipe
+    def tiny() -> Recipe:
+        return Recipe(model=DecoderConfig(width=64), steps=60)
+
+    maquette train tiny --optimiser.learning-rate 0.003     (any field is a flag)
+    maquette train my.yaml                                  (any field may be left out)
+
+With the corpus, the recipe determines the result to the last bit on one kind of machine.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import yaml
+
+from maquette import __version__
+from maquette.base.errors import WrongUse, did_you_mean
+from maquette.base.files import write_atomic
+from maquette.models.decoder import DecoderConfig
+
+FORMAT = 1  # of run directories
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is read, and how it is cut."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    corpus: str = "default"
+    """a corpus folder, or "default" or "tiny" for the text already on this machine"""
+    sequence: int = 256
+    """tokens a training sequence"""
+    document_mask: bool = False
+    """attention stops at document boundaries, and positions restart there"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """AdamW (Loshchilov and Hutter 2019); rates and decay are scaled by each parameter's role."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    learning_rate: float = 0.004
+    """peak rate, at the base width of the parametrisation"""
+    beta1: float = 0.9
+    """momentum"""
+    beta2: float = 0.95
+    """memory of the squared gradient; 0.99 suits batches of few tokens"""
+    epsilon: float = 1e-10
+    """added to the root; small, because wide models have small gradients"""
+    weight_decay: float = 0.1
+    """times the rate, on matrices"""
+    clip: float = 1.0
+    """longest gradient, as one vector; 0 leaves it alone"""
+    z_loss: float = 0.0
+    """weight of the squared log-partition (PaLM: 1e-4)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate over the run, as fractions of its steps."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    kind: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
+    """wsd: warm up, stay, decay over the last part (Hu et al. 2024)"""
+    warmup: float = 0.03
+    """fraction of the steps spent rising"""
+    decay: float = 0.2
+    """wsd: fraction of the steps spent falling"""
+    floor: float = 0.1
+    """the last rate over the peak"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """When the state is saved, and which saves are kept."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    every: int | None = None
+    """steps between saves; None: a tenth of the run"""
+    keep_last: int = 2
+    """newest saves that are kept"""
+    keep_every: int | None = None
+    """saves at multiples of this are kept for good"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What is looked at while training."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    every: int | None = None
+    """steps between looks at held-out loss and samples; None: a tenth of the run"""
+    tokens: int = 32768
+    """held-out tokens scored, the same every time"""
+    prompt: str = ""
+    """what samples continue; empty: the start of a document"""
+    sample_tokens: int = 64
+    """length of a sample; 0: none"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """What happens when the loss is not finite or jumps (Chowdhery et al. 2022, section 5.1)."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    spike: float = 8.0
+    """a jump is this many standard deviations over the recent mean; 0: only non-finite counts"""
+    window: int = 64
+    """recent steps that make the mean"""
+    patience: int = 3
+    """bad batches in a row that are skipped before going back to a checkpoint"""
+    rewinds: int = 5
+    """times the run goes back before it gives up"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything about a run."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    name: str = "custom"
+    """what the run is called"""
+    steps: int = 1000
+    """optimiser steps, and the length of the schedule"""
+    stop: int | None = None
+    """stop here, though the schedule goes on to `steps`"""
+    batch: int = 32
+    """sequences a step, over all ranks"""
+    micro_batch: int | None = None
+    """sequences a rank computes at a time; None: all of its share"""
+    seed: int = 0
+    """of the parameters, the data order and dropout"""
+    ranks: int = 1
+    """processes"""
+    layout: str = "ddp"
+    """where tensors live"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU where there is one"""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """of the activations; auto: the faster on this machine, measured"""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """compile the blocks; auto: where it pays for this run, measured"""
+    recompute: bool = False
+    """recompute activations in the backward pass, to save memory"""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """where metrics go besides metrics.jsonl"""
+    model: DecoderConfig = field(default_factory=DecoderConfig)
+    data: Data = field(default_factory=Data)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    schedule: Schedule = field(default_factory=Schedule)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    watch: Watch = field(default_factory=Watch)
+    guard: Guard = field(default_factory=Guard)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "ranks"):
+            if getattr(self, name) < 1:
+                raise WrongUse(f"{name} is {getattr(self, name)}: use at least 1")
+        if self.batch % self.ranks:
+            better = -(-self.batch // self.ranks) * self.ranks
+            raise WrongUse(
+                f"batch {self.batch} is not divisible by ranks {self.ranks}: use batch {better}"
+            )
+        share = self.batch // self.ranks
+        if self.micro_batch is not None and (self.micro_batch < 1 or share % self.micro_batch):
+            raise WrongUse(
+                f"micro_batch {self.micro_batch} does not divide a rank's share of {share} "
+                f"sequences: use a divisor of {share}"
+            )
+        if self.data.sequence < 1 or self.data.sequence > self.model.context:
+            raise WrongUse(
+                f"data.sequence {self.data.sequence} does not fit model.context "
+                f"{self.model.context}: use 1 to {self.model.context}, or a larger context"
+            )
+        if self.stop is not None and not 1 <= self.stop <= self.steps:
+            raise WrongUse(f"stop {self.stop} is outside the {self.steps} steps")
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch * self.data.sequence
+
+    @property
+    def last_step(self) -> int:
+        """Where training ends."""
+        return self.stop or self.steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as YAML and JSON hold them."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    def save(self, path: Path) -> None:
+        """Write `recipe.yaml`."""
+        head = {"maquette": __version__, "format": FORMAT}
+        write_atomic(path, yaml.safe_dump(head | self.to_dict(), sort_keys=False))
+
+    def hash(self) -> str:
+        """Identity of what determines the result: names, trackers and watching left out."""
+        cosmetic = {"name", "trackers", "checkpoints", "watch", "ranks", "micro_batch"}
+        kept = {k: v for k, v in self.to_dict().items() if k not in cosmetic}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe, or say which field of which file is wrong and what was probably meant."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise WrongUse(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise WrongUse(f"{path} holds no recipe: write fields such as 'steps: 100'")
+    written = content.pop("format", FORMAT)
+    version = content.pop("maquette", __version__)
+    if written != FORMAT:
+        raise WrongUse(
+            f"{path} was written by Maquette {version} in format {written}, this is {__version__} "
+            f"with format {FORMAT}: use that version, or start a new run"
+        )
+    return recipe_from(content, str(path))
+
+
+def recipe_from(content: dict[str, Any], where: str) -> Recipe:
+    """Check plain values against the fields' names and types."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Recipe).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, WrongUse):
+            raise WrongUse(f"{where}: {cause}") from error
+        place = [str(part) for part in first["loc"]]
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            names = field_names(Recipe)
+            raise WrongUse(
+                f"{where}: unknown field {'.'.join(place)}{did_you_mean('.'.join(place), names)}"
+            ) from error
+        raise WrongUse(
+            f"{where}: {'.'.join(place)} is {first['input']!r}: {first['msg'].lower()}"
+        ) from error
+
+
+def field_names(kind: Any, prefix: str = "") -> list[str]:
+    """Every field with its path: steps, model.width, model.parametrisation.base_width ..."""
+    names = []
+    for f in dataclasses.fields(kind):
+        inner = f.type if dataclasses.is_dataclass(f.type) else None
+        names += field_names(inner, f"{prefix}{f.name}.") if inner else [prefix + f.name]
+    return names

@@ -1,0 +1,143 @@
+"""The directory that a run is: made once, locked while training, readable at any moment.
+
+    runs/NAME/
+        recipe.yaml         everything about the run
+        decisions.json      what `auto` became on this machine, and why
+        config.json, tokenizer.json, model.safetensors      the model (weights when finished)
+        corpus.json         where the corpus was, its hash and its table
+        metrics.jsonl       one object a step; events (a skipped batch, a rewind) beside them
+        outcome.json        how the last call ended
+        checkpoints/        see checkpoint.py
+        samples/            text sampled while training, one file a look
+        report.html         when finished
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.base.files import lock, read_json, write_json
+from maquette.corpus.store import TOKENIZER, Corpus
+from maquette.models.store import CONFIG, WEIGHTS, save_config
+from maquette.training.recipe import Recipe, load_recipe
+
+RECIPE, DECISIONS, CORPUS = "recipe.yaml", "decisions.json", "corpus.json"
+METRICS, OUTCOME = "metrics.jsonl", "outcome.json"
+CHANGEABLE = frozenset({"name", "steps", "stop", "ranks", "trackers", "checkpoints", "watch"})
+
+
+class RunDirectory:
+    """Paths and records of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the final weights are there."""
+        return (self / WEIGHTS).exists()
+
+    def recipe(self) -> Recipe:
+        """The run's recipe."""
+        if not (self / RECIPE).exists():
+            raise UserError(f"{self.path} is not a run (no {RECIPE}): name a run directory")
+        return load_recipe(self / RECIPE)
+
+    def corpus(self) -> Corpus:
+        """The corpus it was trained on, if it still is what it was."""
+        kept = read_json(self / CORPUS)
+        corpus = Corpus(kept["path"])
+        if corpus.hash != kept["hash"]:
+            raise UserError(
+                f"the corpus at {kept['path']} has changed since this run (hash {corpus.hash[:12]}, "
+                f"not {kept['hash'][:12]}): restore it, or train a new run"
+            )
+        return corpus
+
+    def records(self) -> list[dict[str, Any]]:
+        """The steps of metrics.jsonl in order; of a step taken twice (a rewind), the later one."""
+        steps: dict[int, dict[str, Any]] = {}
+        for entry in self._lines():
+            if "step" in entry and "event" not in entry:
+                for later in [step for step in steps if step >= entry["step"]]:
+                    del steps[later]
+                steps[entry["step"]] = entry
+        return list(steps.values())
+
+    def events(self) -> list[dict[str, Any]]:
+        """What happened besides: skipped batches, rewinds, resumptions."""
+        return [entry for entry in self._lines() if "event" in entry]
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        if not (self / METRICS).exists():
+            return
+        with (self / METRICS).open() as file:
+            for line in file:
+                with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run
+                    yield json.loads(line)
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep every other training out while this one lasts."""
+        return lock(
+            self / ".lock",
+            f"{self.path} is being trained by another process: wait for it, or choose another --run",
+        )
+
+    def create(self, recipe: Recipe, corpus: Corpus) -> None:
+        """Write what a run starts with. An existing run is left alone and refused."""
+        started = {".lock", CONFIG, TOKENIZER, CORPUS}  # what a start that was cut off leaves
+        if self.path.exists() and not {p.name for p in self.path.iterdir()} <= started:
+            raise WrongUse(
+                f"{self.path} exists: choose another --run, or continue it with --resume"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        save_config(self.path, recipe.model)
+        shutil.copyfile(corpus.path / TOKENIZER, self / TOKENIZER)
+        kept = {k: v for k, v in corpus.manifest.items() if k not in ("shards", "skipped_named")}
+        write_json(self / CORPUS, {"path": str(corpus.path), "hash": corpus.hash, "table": kept})
+        recipe.save(self / RECIPE)  # last: its presence says that the run began
+
+    def resume(self, wanted: Recipe | None) -> Recipe:
+        """The recipe to go on with: the run's own, with what may change taken from `wanted`."""
+        own = self.recipe()
+        if wanted is None:
+            return own
+        before, after = own.to_dict(), wanted.to_dict()
+        for name in before:
+            if name not in CHANGEABLE and before[name] != after[name]:
+                what = _difference(name, before[name], after[name])
+                raise WrongUse(
+                    f"{self.path} cannot be resumed with another recipe ({what}): "
+                    f"drop the change, or start a new run"
+                )
+        recipe = replace(own, **{name: getattr(wanted, name) for name in CHANGEABLE - {"name"}})
+        if recipe != own:
+            recipe.save(self / RECIPE)
+        return recipe
+
+
+def free_name(folder: Path, name: str) -> Path:
+    """`folder/name`, or the first of name-2, name-3 ... that does not exist."""
+    path, number = folder / name, 2
+    while path.exists():
+        path, number = folder / f"{name}-{number}", number + 1
+    return path
+
+
+def _difference(name: str, before: Any, after: Any) -> str:
+    if isinstance(before, dict):
+        inner = next(key for key in before if before[key] != after[key])
+        return _difference(f"{name}.{inner}", before[inner], after[inner])
+    return f"{name} was {before}, not {after}"

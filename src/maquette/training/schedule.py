@@ -1,0 +1,24 @@
+"""The learning rate at each step, as a fraction of the peak. Never zero, from the first step on.
+
+Cosine: Loshchilov and Hutter 2017. Warm-up, stable, decay: Hu et al. 2024 (MiniCPM), with the
+linear decay of Hagele et al. 2024.
+"""
+
+import math
+
+from maquette.training.recipe import Schedule
+
+
+def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
+    """The factor for the update that follows `step` finished ones, of `steps` in all."""
+    warmup = max(1, round(schedule.warmup * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule.kind == "constant":
+        return 1.0
+    start = steps - max(1, round(schedule.decay * steps)) if schedule.kind == "wsd" else warmup
+    if step < start:
+        return 1.0
+    done = (step + 1 - start) / (steps + 1 - start)  # below 1 at the last step
+    fall = (1 + math.cos(math.pi * done)) / 2 if schedule.kind == "cosine" else 1 - done
+    return schedule.floor + (1 - schedule.floor) * fall

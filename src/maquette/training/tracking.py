@@ -1,0 +1,100 @@
+"""Where metrics go: metrics.jsonl always, TensorBoard and Weights & Biases when asked."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from maquette.base.errors import need
+from maquette.training.recipe import Recipe
+
+
+class Tracker(Protocol):
+    """Something that wants every step's numbers."""
+
+    def log(self, step: int, numbers: dict[str, float]) -> None:
+        """Take the numbers of one step."""
+        ...
+
+    def close(self) -> None:
+        """Flush."""
+        ...
+
+
+class MetricsFile:
+    """metrics.jsonl, appended a whole line at a time; numbers that JSON lacks become null."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        """Open, cutting off what was written after the checkpoint that training resumes from."""
+        with path.open("ab"):
+            pass
+        os.truncate(path, min(length, path.stat().st_size))
+        self._file = path.open("ab", buffering=0)
+
+    def write(self, entry: dict[str, Any]) -> int:
+        """Append one object; returns the file's length."""
+        plain = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in entry.items()
+        }
+        self._file.write(json.dumps(plain).encode() + b"\n")
+        return self._file.tell()
+
+    def sync(self) -> None:
+        """Force it to the disk, so that a checkpoint never points past its end."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class TensorBoard:
+    """Event files in the run's directory."""
+
+    def __init__(self, folder: Path) -> None:
+        need("tensorboard", "tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+
+    def log(self, step: int, numbers: dict[str, float]) -> None:
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        self._writer.close()  # type: ignore[no-untyped-call]
+
+
+class WeightsAndBiases:
+    """A W&B run; offline unless WANDB_MODE says otherwise, because nothing here calls out unasked."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        wandb = need("wandb", "wandb")
+        self._run = wandb.init(
+            project="maquette",
+            name=folder.name,
+            id=folder.name,
+            dir=str(folder),
+            config=recipe.to_dict(),
+            mode=os.environ.get("WANDB_MODE", "offline"),
+            resume="allow",
+            settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
+        )
+
+    def log(self, step: int, numbers: dict[str, float]) -> None:
+        self._run.log(numbers, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def open_trackers(recipe: Recipe, folder: Path) -> list[Tracker]:
+    """The trackers the recipe names."""
+    trackers: list[Tracker] = []
+    if "tensorboard" in recipe.trackers:
+        trackers.append(TensorBoard(folder))
+    if "wandb" in recipe.trackers:
+        trackers.append(WeightsAndBiases(folder, recipe))
+    return trackers

@@ -1,0 +1,1 @@
+"""The workshop: stations put together into the jobs a person asks for."""

@@ -1,0 +1,37 @@
+"""Corpora by name: a folder, or the text that is already on this machine.
+
+    default   the standard library, documentation and manual pages here, about 30 million tokens
+    tiny      half a megabyte of it as plain bytes: for trying things in seconds
+
+Both are built at first use and kept in Maquette's home.
+"""
+
+from pathlib import Path
+
+from maquette.base.errors import UserError
+from maquette.base.files import home
+from maquette.corpus.build import Progress, build, silent
+from maquette.corpus.local import Local
+from maquette.corpus.store import MANIFEST, Corpus
+from maquette.corpus.tokenizer import BYTES
+
+BUILT = {
+    "default": (Local(), 4096),
+    "tiny": (Local(limit=1 << 17), BYTES + 1),
+}
+
+
+def open_corpus(name: str, progress: Progress = silent) -> Corpus:
+    """The corpus of that name or folder; the built-in ones are built when they are not there."""
+    if name in BUILT and not (Path(name) / MANIFEST).exists():
+        path = home() / "corpora" / name
+        if not (path / MANIFEST).exists():
+            source, vocabulary = BUILT[name]
+            build(path, source, vocabulary=vocabulary, progress=progress)
+        return Corpus(path)
+    if not Path(name).expanduser().exists():
+        raise UserError(
+            f"there is no corpus {name}: name a folder built by maquette corpus build, "
+            f"or one of {', '.join(BUILT)}"
+        )
+    return Corpus(name)
