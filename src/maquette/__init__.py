@@ -7,8 +7,23 @@ The Python face mirrors the command line and imports nothing heavy until it is u
     run = maquette.train("tiny", run="runs/first")
     run.generate("def ", tokens=40)
     maquette.load("runs/first").model(tokens)  # logits (batch, time, vocabulary)
-    maquette.plan(minutes=5)
+    maquette.plan(flops=1e19).parameters
     maquette.reproduce("gpt2")
 """
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from maquette.face import load, plan, reproduce, train
+
+__all__ = ["load", "plan", "reproduce", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        import maquette.face
+
+        return getattr(maquette.face, name)
+    raise AttributeError(f"module 'maquette' has no attribute '{name}'")

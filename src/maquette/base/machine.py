@@ -1,8 +1,9 @@
 """This machine: what it has, and how fast it really multiplies and reads.
 
 Every speed in Maquette is reported as a fraction of what is measured here, never of a data
-sheet. The probe takes about a second, and its answer is kept (`~/.cache/maquette/machine.json`)
-until the processor, the number of threads or torch changes.
+sheet. The probe takes about a second. Its answer is kept (`~/.cache/maquette/machine.json`) for a
+day, and the best of all answers for the same processor, threads and torch counts: a probe that ran
+beside something else must not make everything after it look faster than it is.
 """
 
 import ctypes
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 PROBE_SECONDS = 0.25  # for each of the four measurements
+KEPT_SECONDS = 24 * 3600
 BF16_PAYS = 1.3  # bf16 is chosen when its matrix products are this much faster than fp32
 
 
@@ -137,15 +139,16 @@ def measure(refresh: bool = False) -> Machine:
         "torch": torch.__version__,
     }
     path = home() / "machine.json"
-    if path.exists() and not refresh:
-        kept = read_json(path)
-        if all(kept.get(key) == value for key, value in known.items()):
-            return Machine(**kept)
+    kept = read_json(path) if path.exists() else {}
+    if any(kept.get(key) != value for key, value in known.items()):
+        kept = {}
+    if kept and not refresh and time.time() - path.stat().st_mtime < KEPT_SECONDS:
+        return Machine(**kept)
     machine = Machine(
         **known,  # type: ignore[arg-type]
-        fp32_flops=_matmul_flops(torch.float32, device),
-        bf16_flops=_matmul_flops(torch.bfloat16, device),
-        bandwidth=_bandwidth(device),
+        fp32_flops=max(_matmul_flops(torch.float32, device), kept.get("fp32_flops", 0.0)),
+        bf16_flops=max(_matmul_flops(torch.bfloat16, device), kept.get("bf16_flops", 0.0)),
+        bandwidth=max(_bandwidth(device), kept.get("bandwidth", 0.0)),
     )
     try:
         write_json(path, asdict(machine))

@@ -230,7 +230,7 @@ def train(
                 "memory": resident()
                 if device.type == "cpu"
                 else torch.cuda.max_memory_allocated(device),
-                "seconds": round(speed.seconds, 3),
+                "seconds": round(speed.last, 4),
             }
             if metrics is not None:
                 state.metrics_bytes = metrics.write(record)
@@ -323,6 +323,11 @@ class Speed:
         before = time.perf_counter()
         yield
         self._mark += time.perf_counter() - before
+
+    @property
+    def last(self) -> float:
+        """Seconds of the last step."""
+        return self._steps[-1][1]
 
     @property
     def steps(self) -> int:

@@ -1,0 +1,1 @@
+"""The face: one thin file per command. Nothing is computed here."""

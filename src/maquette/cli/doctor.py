@@ -1,0 +1,48 @@
+"""Check this machine: cores, memory, precision, measured peaks, compiler, optional parts.
+
+example: maquette doctor
+         maquette doctor --refresh
+"""
+
+import argparse
+import importlib.util
+from typing import Any
+
+from maquette.cli.terminal import Terminal, amount
+
+EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb", "transformers": "dev"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--refresh", action="store_true", help="measure again")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from maquette.base.files import home
+    from maquette.base.machine import measure
+    from maquette.training.decide import compiler
+
+    terminal = Terminal(arguments.json)
+    m = measure(refresh=arguments.refresh)
+    ratio = m.bf16_flops / m.fp32_flops
+    choice = "bf16 pays" if m.bf16 else "fp32 is as good"
+    missing = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
+    rows = [
+        ["device", f"{m.processor} ({m.device})"],
+        ["cores", f"{m.cores}, {m.threads} threads"],
+        ["memory", f"{m.memory / 2**30:.1f} GiB"],
+        ["torch", m.torch],
+        ["fp32 products", amount(m.fp32_flops, "FLOP/s")],
+        ["bf16 products", f"{amount(m.bf16_flops, 'FLOP/s')}, {ratio:.1f} x fp32: {choice}"],
+        ["memory reads", amount(m.bandwidth, "B/s")],
+        ["GPU", m.processor if m.device == "cuda" else "none that torch can use"],
+        ["compiler", compiler() or "none: install g++, or training runs uncompiled"],
+        ["home", str(home())],
+    ]
+    for name, value in rows:
+        terminal.say(f"  {name:<14} {value}")
+    for name in missing:
+        terminal.say(f"  {name:<14} not installed: pip install 'maquette[{EXTRAS[name]}]'")
+    return asdict(m) | {"bf16": m.bf16, "compiler": compiler(), "missing": missing}

@@ -1,0 +1,59 @@
+"""Recipe fields as flags, by tyro; its boxed complaints become one line with the nearest name."""
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+
+from maquette.base.errors import WrongUse, did_you_mean
+from maquette.training.recipe import Recipe, field_names
+
+
+def with_flags(recipe: Recipe, words: Sequence[str]) -> Recipe:
+    """The recipe with the fields that the flags name replaced.
+
+    Raises WrongUse for an unknown flag (with the nearest), a value of the wrong type, or a recipe
+    that cannot be.
+    """
+    import tyro
+
+    names = {name.replace("_", "-") for name in field_names(Recipe)}
+    for word in words:
+        flag = word.partition("=")[0].removeprefix("--").replace("_", "-")
+        if word.startswith("--") and flag not in names and flag.removeprefix("no-") not in names:
+            no = flag.split(".")
+            bare = ".".join([*no[:-1], no[-1].removeprefix("no-")])  # --data.no-document-mask
+            if bare not in names:
+                raise WrongUse(f"unknown field --{flag}{did_you_mean(flag, names)}")
+        elif not word.startswith("-") and word == words[0]:
+            raise WrongUse(f"unexpected {word}: a field is set with --name value")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(Recipe, default=recipe, args=list(words), prog="maquette train RECIPE")
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise WrongUse(_first_paragraph(said.getvalue())) from None
+
+
+def show_fields(recipe: Recipe) -> None:
+    """Print every field with its meaning and the recipe's value."""
+    import tyro
+
+    with contextlib.suppress(SystemExit):
+        tyro.cli(Recipe, default=recipe, args=["--help"], prog="maquette train RECIPE")
+
+
+def _first_paragraph(box: str) -> str:
+    """The complaint inside tyro's frame."""
+    lines = []
+    for line in box.splitlines():
+        text = re.sub(r"[│╭╮╰╯─]+", " ", line).strip()
+        if not text or "─" in line:
+            if lines:
+                break
+            continue
+        lines.append(text)
+    return " ".join(lines).replace("Error parsing ", "") or "the flags cannot be read"
+

@@ -1,0 +1,129 @@
+"""`maquette COMMAND`: find the command, run it, turn what went wrong into one line.
+
+Commands are imported when they are called, so that `maquette --help` needs neither torch nor time.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NoReturn
+
+from maquette import __version__
+from maquette.base.errors import UserError, WrongUse, did_you_mean
+
+COMMANDS = {
+    "demo": "the main job, end to end: text to a trained, measured model and a report",
+    "corpus": "build a corpus from text, or show what is in one",
+    "plan": "what to train with a budget: size, tokens, expected loss, and why",
+    "train": "train a recipe",
+    "generate": "continue a prompt",
+    "eval": "loss, perplexity and bits per byte",
+    "import": "read a Hugging Face model",
+    "export": "write a run for Hugging Face",
+    "runs": "list runs, or compare some",
+    "doctor": "check this machine and measure its peaks",
+    "systems": "the catalogue of published systems and their claims",
+    "reproduce": "measure claims again",
+}
+MODULES = {"eval": "evaluate", "import": "import_"}  # where the module's name must differ
+HIDDEN = {"rank"}  # a rank that `train --ranks` starts
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are one line, with the nearest right word."""
+
+    def error(self, message: str) -> NoReturn:
+        raise WrongUse(f"{message}: see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns its exit code: 0 done, 1 failed, 2 wrong use."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"maquette {__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    try:
+        if name not in COMMANDS and name not in HIDDEN:
+            raise WrongUse(f"unknown command {name}{did_you_mean(name, COMMANDS)}")
+        result = _run(name, rest)
+    except UserError as error:
+        return _complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _complain("interrupted: nothing half-written is left", 1)
+    except BrokenPipeError:
+        _silence_stdout()
+        return 0
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _complain(f"{error.strerror or error}{where}: free space or mend the permission", 1)
+    except Exception as error:
+        if reason := _full_disk(error):
+            return _complain(reason, 1)
+        raise
+    if result is not None and "--json" in rest:
+        print(json.dumps(result))
+    return 0
+
+
+def _run(name: str, words: list[str]) -> dict[str, Any] | None:
+    module: ModuleType = importlib.import_module(f"maquette.cli.{MODULES.get(name, name)}")
+    parser = Parser(
+        prog=f"maquette {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+    module.configure(parser)
+    if getattr(module, "TAKES_FIELDS", False):
+        known, fields = parser.parse_known_args(words)
+        known.fields = fields
+    else:
+        known = parser.parse_args(words)
+    signal.signal(signal.SIGTERM, _terminated)
+    result: dict[str, Any] | None = module.run(known)
+    return result
+
+
+def _terminated(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"maquette: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _full_disk(error: Exception) -> str | None:
+    """Libraries in Rust and C++ report a full disk in words of their own."""
+    text = str(error)
+    if "No space left" in text or "os error 28" in text:
+        return "no space left on the device: free space and run again; nothing finished is lost"
+    return None
+
+
+def _silence_stdout() -> None:
+    """The reader of a pipe has gone: leave without Python's complaint at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _overview() -> str:
+    lines = [
+        "usage: maquette COMMAND ...      (mq for short; maquette COMMAND --help for each)",
+        "",
+        "A corpus and a budget in, a trained, measured, traceable model out.",
+        "",
+        *(f"  {name:<10} {text}" for name, text in COMMANDS.items()),
+        "",
+        "example: maquette demo",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,70 @@
+"""Train a recipe: a name from the catalogue (maquette systems lists them), or a YAML file.
+
+Every field of the recipe is a flag, as in --steps 200 --model.width 128; --fields lists them. The
+run is a directory that can be read at any moment; Ctrl-C and SIGTERM save and leave, and a run
+that was killed goes on with --resume, bit for bit as if nothing had happened.
+
+example: maquette train tiny --run runs/first --steps 100
+         maquette train tiny --run runs/first --resume
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.cli.fields import show_fields, with_flags
+from maquette.cli.terminal import Terminal, TrainingProgress
+
+TAKES_FIELDS = True
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", nargs="?", help="a name or a .yaml file")
+    parser.add_argument("--run", help="the run's directory (default: runs/RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run")
+    parser.add_argument(
+        "--fields", dest="list", action="store_true", help="list the recipe's fields, and stop"
+    )
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    from maquette.systems.catalogue import recipe_named
+    from maquette.training.run import RunDirectory, free_name
+    from maquette.workshop.train import train
+
+    recipe = recipe_named(arguments.recipe) if arguments.recipe else None
+    if arguments.list:
+        show_fields(recipe or recipe_named("tiny"))
+        return None
+    path = Path(arguments.run).expanduser() if arguments.run else None
+    if arguments.resume:
+        if path is None:
+            raise WrongUse("say which run to resume: --run DIR")
+        if (path / "recipe.yaml").exists():
+            own = RunDirectory(path).recipe()
+            if recipe is not None and recipe.name != own.name:
+                raise WrongUse(f"{path} is a run of {own.name}, not of {recipe.name}")
+            recipe = own
+    if recipe is None:
+        raise WrongUse("name a recipe: tiny is one, maquette systems lists more")
+    recipe = with_flags(recipe, arguments.fields)
+    path = path or free_name(Path("runs"), recipe.name)
+    terminal = Terminal(arguments.json)
+    with terminal.stages() as progress:
+        outcome = train(
+            recipe,
+            path,
+            resume=arguments.resume,
+            observer=TrainingProgress(terminal),
+            progress=progress,
+        )
+    if not outcome.finished:
+        raise UserError(
+            f"stopped at step {outcome.step}, saved: go on with "
+            f"maquette train {recipe.name} --run {path} --resume"
+        )
+    terminal.say(f"trained: {path}")
+    terminal.say(f'try: maquette generate {path} "def " --tokens 60')
+    return {"run": str(path)} | asdict(outcome)

@@ -1,0 +1,1 @@
+"""The scaling station: what to train, before anything is spent."""

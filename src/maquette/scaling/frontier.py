@@ -1,0 +1,82 @@
+"""What small models reach on this machine's own text: our ladder, measured, not published.
+
+Published laws were fitted on models of tens of millions of parameters and web text; a laptop's
+minutes buy a hundredth of that, where their losses mean nothing. So the ladder of small decoders
+was trained on the default corpus (`python benchmarks/ladder.py`, which writes `ladder.json` beside
+this file), a surface of the same form is fitted to its bits per byte, and the demo's forecast is
+read off it, with twice the fit's error as its interval.
+"""
+
+import functools
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+
+from maquette.scaling.fit import Fit, fit_surface
+
+RUNGS = (64, 128, 192, 256, 384, 512)
+"""widths of the ladder, four blocks each"""
+DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bits per byte of held-out text to expect on the default corpus."""
+
+    bits_per_byte: float
+    low: float
+    high: float
+    inside: bool
+    """whether the ladder spans the point; outside, it is an extrapolation"""
+
+
+@functools.cache
+def ladder() -> list[dict[str, float]]:
+    """The measured runs: width, parameters, tokens, bits_per_byte, utilisation."""
+    text = files("maquette.scaling").joinpath("ladder.json").read_text()
+    runs: list[dict[str, float]] = json.loads(text)["runs"]
+    return runs
+
+
+@functools.cache
+def surface() -> Fit:
+    """The fitted law of the ladder, in bits per byte."""
+    runs = ladder()
+    columns = [np.array([r[k] for r in runs]) for k in ("parameters", "tokens", "bits_per_byte")]
+    return fit_surface(*columns, source="benchmarks/ladder.py on the default corpus")
+
+
+def forecast(parameters: int, tokens: int) -> Forecast:
+    """What the ladder says of a model of that size after that many tokens."""
+    fit = surface()
+    bits = fit.law.loss(parameters, tokens)
+    runs = ladder()
+    inside = all(
+        min(r[key] for r in runs) * 0.8 <= value <= max(r[key] for r in runs) * 1.25
+        for key, value in (("parameters", parameters), ("tokens", tokens))
+    )
+    spread = 2 * fit.error * bits
+    return Forecast(bits, bits - spread, bits + spread, inside)
+
+
+def utilisation(width: int) -> float:
+    """Fraction of the matrix-product peak that the ladder's training reached at that width."""
+    runs = ladder()
+    near = min(runs, key=lambda r: abs(r["width"] - width))
+    return max(r["utilisation"] for r in runs if r["width"] == near["width"])
+
+
+def best_rung(peak: float, seconds: float, costs: dict[int, tuple[int, float]]) -> int:
+    """The width whose forecast is least for that time.
+
+    peak: operations a second. costs: width -> (parameters, operations a token).
+    """
+
+    def expected(width: int) -> float:
+        parameters, flops = costs[width]
+        tokens = int(seconds * peak * utilisation(width) / flops)
+        return surface().law.loss(parameters, tokens)
+
+    return min(costs, key=expected)

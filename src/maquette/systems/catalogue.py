@@ -1,0 +1,77 @@
+"""Systems, recipes and claims, found by scanning this package.
+
+A system is a module: its docstring says what it is, the paper, what was scaled down and by how
+much, the command, the minutes, the expected number. In it, functions marked `@recipe` return
+recipes and functions marked `@claim` measure claims. Modules without a claim or a recipe are
+machinery, and no systems.
+"""
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from maquette.base.errors import WrongUse, did_you_mean
+from maquette.systems.claims import Claim
+from maquette.training.recipe import Recipe, load_recipe
+
+RecipeFunction = Callable[[], Recipe]
+
+
+def recipe(function: RecipeFunction) -> RecipeFunction:
+    """Offer what `function` returns under its name, underscores as hyphens."""
+    function.recipe_name = function.__name__.replace("_", "-")  # type: ignore[attr-defined]
+    return function
+
+
+@dataclass
+class System:
+    """One module of the catalogue."""
+
+    name: str
+    title: str
+    """the first line of its docstring"""
+    doc: str
+    recipes: dict[str, RecipeFunction] = field(default_factory=dict)
+    claims: dict[str, Claim] = field(default_factory=dict)
+
+
+@functools.cache
+def systems() -> dict[str, System]:
+    """Every system, by name."""
+    found = {}
+    package = importlib.import_module("maquette.systems")
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"maquette.systems.{info.name}")
+        doc = (module.__doc__ or "").strip()
+        system = System(info.name, doc.splitlines()[0] if doc else "", doc)
+        for value in vars(module).values():
+            if getattr(value, "__module__", None) != module.__name__:
+                if not (isinstance(value, Claim) and value.function.__module__ == module.__name__):
+                    continue
+            if isinstance(value, Claim):
+                system.claims[value.name] = replace(value, system=info.name)
+            elif hasattr(value, "recipe_name"):
+                system.recipes[value.recipe_name] = value
+        if system.recipes or system.claims:
+            found[info.name] = system
+    return found
+
+
+def recipes() -> dict[str, RecipeFunction]:
+    """Every recipe of every system, by name."""
+    return {name: f for system in systems().values() for name, f in system.recipes.items()}
+
+
+def recipe_named(name: str) -> Recipe:
+    """A recipe of the catalogue, or of a YAML file."""
+    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
+        if not Path(name).is_file():
+            raise WrongUse(f"{name} does not exist")
+        return load_recipe(Path(name))
+    known = recipes()
+    if name not in known:
+        raise WrongUse(f"unknown recipe {name}{did_you_mean(name, known)}")
+    return replace(known[name](), name=name)

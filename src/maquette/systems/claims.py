@@ -1,0 +1,256 @@
+"""Claims: a statement of a paper that can fail, and the experiment that lets it.
+
+    @claim(
+        statement="loss falls as a power of the number of parameters",
+        source="Kaplan et al. 2020, figure 1",
+        metric="relative error of the largest model's predicted loss",
+        at_most=0.03,
+        control="prediction by the mean of the smaller models",
+        minutes=12,
+    )
+    def power_law(lab: Lab) -> Measurement: ...
+
+The threshold is in the file before the measurement and is not moved after it. Every claim has a
+negative control, measured in the same run, that must miss the threshold: a claim holds when it
+meets its threshold and its control does not. What does not hold is shown as not holding.
+"""
+
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from maquette import __version__
+from maquette.base.errors import UserError, WrongUse
+from maquette.base.files import home, read_json, write_atomic, write_json
+from maquette.base.machine import cores, processor
+from maquette.training.recipe import Recipe
+
+Evidence = Literal["learning curve", "exact count", "synthetic time"]
+
+
+@dataclass
+class Measurement:
+    """What an experiment found."""
+
+    value: float
+    """the metric; a mean over seeds where there are several"""
+    control: float
+    """the same metric of the negative control"""
+    interval: tuple[float, float] | None = None
+    """lowest and highest over the seeds, or a bootstrap interval; None for exact counts"""
+    details: dict[str, Any] = field(default_factory=dict)
+    """whatever else a reader should see, plain values"""
+    chart: Any = None
+    """an Altair chart"""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One falsifiable statement with its threshold and its experiment."""
+
+    name: str
+    statement: str
+    source: str
+    metric: str
+    bound: Literal["at most", "at least"]
+    threshold: float
+    control: str
+    minutes: float
+    evidence: Evidence
+    function: Callable[["Lab"], Measurement]
+    system: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.system}.{self.name}"
+
+    def meets(self, value: float) -> bool:
+        """Whether a value is within the threshold (a value that is no number is not)."""
+        return value <= self.threshold if self.bound == "at most" else value >= self.threshold
+
+
+def claim(
+    *,
+    statement: str,
+    source: str,
+    metric: str,
+    control: str,
+    minutes: float,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    evidence: Evidence = "learning curve",
+) -> Callable[[Callable[["Lab"], Measurement]], Claim]:
+    """Make a claim of an experiment. Exactly one of at_most and at_least is the threshold."""
+    assert (at_most is None) != (at_least is None), "give at_most or at_least"
+
+    def wrap(function: Callable[[Lab], Measurement]) -> Claim:
+        bound: Literal["at most", "at least"] = "at most" if at_most is not None else "at least"
+        threshold = at_most if at_most is not None else at_least
+        assert threshold is not None
+        return Claim(
+            function.__name__.replace("_", "-"),
+            statement,
+            source,
+            metric,
+            bound,
+            threshold,
+            control,
+            minutes,
+            evidence,
+            function,
+        )
+
+    return wrap
+
+
+class Lab:
+    """What an experiment works with: seeds, a say, and bases that are trained once.
+
+    quick: the same code at toy size; its result is shown as a toy and never as evidence.
+    """
+
+    def __init__(
+        self,
+        seeds: int = 2,
+        quick: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.seeds, self.quick, self.say = seeds, quick, say
+
+    def train(self, recipe: Recipe) -> Path:
+        """Train a recipe, or return the run of the same recipe on the same corpus from before.
+
+        Runs are kept in Maquette's home under the recipe's hash; one that was cut off goes on.
+        """
+        from maquette.training.run import RunDirectory
+        from maquette.workshop.corpora import open_corpus
+        from maquette.workshop.train import train
+
+        corpus = open_corpus(recipe.data.corpus)
+        path = home() / "bases" / f"{recipe.name}-{recipe.hash()}-{corpus.hash[:8]}"
+        if not RunDirectory(path).finished:
+            self.say(f"training {recipe.name}: {recipe.steps} steps")
+            outcome = train(recipe, path, resume=(path / "recipe.yaml").exists())
+            if not outcome.finished:
+                raise UserError(f"stopped at step {outcome.step}, saved: run the command again")
+        return path
+
+
+@dataclass(frozen=True)
+class Result:
+    """A measured claim, as `claims/SYSTEM.CLAIM.json` holds it."""
+
+    id: str
+    statement: str
+    source: str
+    metric: str
+    evidence: Evidence
+    measured: float
+    interval: list[float] | None
+    bound: str
+    threshold: float
+    control: str
+    control_measured: float
+    holds: bool
+    quick: bool
+    seeds: int
+    seconds: float
+    date: str
+    commit: str
+    version: str
+    processor: str
+    cores: int
+    torch: str
+    details: dict[str, Any]
+
+
+def measure(one: Claim, lab: Lab, out: Path) -> Result:
+    """Run a claim's experiment; write its JSON and its picture into `out`."""
+    import torch
+
+    start = time.perf_counter()
+    m = one.function(lab)
+    result = Result(
+        id=one.id,
+        statement=one.statement,
+        source=one.source,
+        metric=one.metric,
+        evidence=one.evidence,
+        measured=_finite(m.value),
+        interval=None if m.interval is None else [_finite(x) for x in m.interval],
+        bound=one.bound,
+        threshold=one.threshold,
+        control=one.control,
+        control_measured=_finite(m.control),
+        holds=one.meets(m.value) and not one.meets(m.control),
+        quick=lab.quick,
+        seeds=lab.seeds,
+        seconds=round(time.perf_counter() - start, 1),
+        date=time.strftime("%Y-%m-%d"),
+        commit=_commit(),
+        version=__version__,
+        processor=processor(),
+        cores=cores(),
+        torch=str(torch.__version__),
+        details=m.details | {"python": platform.python_version()},
+    )
+    write_json(out / f"{one.id}.json", asdict(result))
+    if m.chart is not None:
+        from maquette.workshop.charts import png
+
+        write_atomic(out / f"{one.id}.png", png(m.chart))
+    return result
+
+
+def select(names: list[str]) -> list[Claim]:
+    """The claims that `SYSTEM` or `SYSTEM.CLAIM` name; all of them for no name."""
+    from maquette.base.errors import did_you_mean
+    from maquette.systems.catalogue import systems
+
+    known = systems()
+    chosen: list[Claim] = []
+    for name in names or [s for s in known if known[s].claims]:
+        system, _, one = name.partition(".")
+        if system not in known:
+            raise WrongUse(f"unknown system {system}{did_you_mean(system, known)}")
+        claims = known[system].claims
+        if one and one not in claims:
+            ids = [f"{system}.{c}" for c in claims]
+            raise WrongUse(f"unknown claim {name}{did_you_mean(name, ids)}")
+        if not claims:
+            raise WrongUse(f"{system} makes no claims")
+        chosen += [claims[one]] if one else claims.values()
+    return chosen
+
+
+def results(folder: Path) -> dict[str, Result]:
+    """Measured claims in a folder, by id."""
+    return {
+        path.stem: Result(**read_json(path)) for path in sorted(folder.glob("*.json"))
+    }
+
+
+def _finite(value: float) -> float:
+    """JSON has no infinity: what never happened is a very large number."""
+    return max(-1e30, min(1e30, value)) if value == value else 1e30
+
+
+def _commit() -> str:
+    """The commit of the checkout this runs from, with + when it has changes; "" outside one."""
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True, text=True, timeout=10, check=True,
+        ).stdout.strip()  # fmt: skip
+        changed = subprocess.run(
+            ["git", "-C", str(here), "status", "--porcelain", "--", str(here)],
+            capture_output=True, text=True, timeout=10, check=True,
+        ).stdout.strip()  # fmt: skip
+        return head + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""

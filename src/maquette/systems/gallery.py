@@ -1,0 +1,79 @@
+"""The page of measured claims and the README's table, generated from the code and the results."""
+
+import os
+from pathlib import Path
+
+from maquette.base.files import write_atomic
+from maquette.systems.catalogue import systems
+from maquette.systems.claims import Claim, Result, results
+
+
+def state(result: Result | None) -> str:
+    """One word for a claim."""
+    if result is None:
+        return "not measured"
+    if result.quick:
+        return "toy size only"
+    return "holds" if result.holds else "**fails**"
+
+
+def catalogue_table(measured: dict[str, Result]) -> str:
+    """The catalogue as a Markdown table: system, claim, state."""
+    lines = ["| system | claim | measured | state |", "|---|---|---|---|"]
+    for system in systems().values():
+        if not system.claims:
+            lines.append(f"| `{system.name}` | {system.title} | - | recipe only |")
+        for claim in system.claims.values():
+            found = measured.get(claim.id)
+            number = f"{found.measured:.3g} ({wanted(claim)})" if found else f"- ({wanted(claim)})"
+            lines.append(f"| `{claim.id}` | {claim.statement} | {number} | {state(found)} |")
+    return "\n".join(lines)
+
+
+def gallery(page: Path, folder: Path) -> None:
+    """Write the page of every claim with its number, its control and its picture."""
+    measured = results(folder)
+    parts = [
+        "# Claims, measured",
+        "Written by `maquette systems --gallery` from the results in "
+        f"`{folder.name}/`; nothing on this page is typed by hand. A claim holds when it meets "
+        "the threshold that was fixed before the measurement and its negative control does not.",
+        catalogue_table(measured),
+    ]
+    for system in systems().values():
+        for claim in system.claims.values():
+            parts.append(_section(claim, measured.get(claim.id), page, folder))
+    write_atomic(page, "\n\n".join(parts) + "\n")
+
+
+def wanted(claim: Claim) -> str:
+    """The threshold in words."""
+    return f"{claim.bound} {claim.threshold:g}"
+
+
+def _section(claim: Claim, result: Result | None, page: Path, folder: Path) -> str:
+    lines = [
+        f"## `{claim.id}`: {state(result)}",
+        f"{claim.statement[0].upper()}{claim.statement[1:]} ({claim.source}).",
+    ]
+    if result is None:
+        lines.append(f"Not measured yet: `maquette reproduce {claim.id}`, {claim.minutes:g} minutes.")
+        return "\n\n".join(lines)
+    interval = ""
+    if result.interval is not None:
+        interval = f" ({result.interval[0]:.4g} to {result.interval[1]:.4g})"
+    lines.append(
+        "| metric | measured | wanted | control | control's value |\n|---|---|---|---|---|\n"
+        f"| {result.metric} | {result.measured:.4g}{interval} | {wanted(claim)} | "
+        f"{result.control} | {result.control_measured:.4g} |"
+    )
+    picture = folder / f"{claim.id}.png"
+    if picture.exists():
+        lines.append(f"![{claim.id}]({os.path.relpath(picture, page.parent)})")
+    lines.append(
+        f"Evidence: {result.evidence}; {result.seeds} seed(s), {result.seconds:.0f} s on "
+        f"{result.cores} cores of {result.processor}, torch {result.torch}, "
+        f"commit {result.commit or result.version}, {result.date}. "
+        f"Again: `maquette reproduce {claim.id}`."
+    )
+    return "\n\n".join(lines)

@@ -1,0 +1,276 @@
+"""The main job, end to end: text -> corpus -> plan -> train -> samples -> evaluation -> report."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maquette.base.errors import UserError
+from maquette.base.files import home, write_json
+from maquette.base.machine import Machine, measure
+from maquette.corpus.build import Progress, build
+from maquette.corpus.read import files, walk
+from maquette.corpus.store import MANIFEST, Corpus
+from maquette.evaluation.bits import Score, heldout_documents
+from maquette.evaluation.compressors import compressors
+from maquette.models.base import Batch
+from maquette.models.decoder import DecoderConfig
+from maquette.nn import fused
+from maquette.nn.parametrisation import Parametrisation
+from maquette.scaling.frontier import DEPTH, RUNGS, Forecast, best_rung, forecast
+from maquette.training.decide import Decisions, decide, keep_compiled_code
+from maquette.training.loop import Observer, Outcome
+from maquette.training.optimiser import clip_gradients, make_optimiser
+from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
+from maquette.training.run import RunDirectory
+from maquette.workshop.corpora import open_corpus
+from maquette.workshop.load import load
+from maquette.workshop.report import EVALUATION, PLAN, write_report
+from maquette.workshop.train import train
+
+CONTEXT = 256
+BATCH = 8
+SCORED_BYTES = 600_000  # of held-out text, by the model and by the compressors
+NEEDED_BYTES = 100_000
+VOCABULARIES = ((400_000, 512), (2_000_000, 1024), (8_000_000, 2048))  # less text, fewer symbols
+Say = Callable[[str], None]
+
+
+@dataclass
+class Demo:
+    """What the demo made."""
+
+    run: Path
+    report: Path
+    corpus: Corpus
+    outcome: Outcome
+    forecast: Forecast
+    scores: dict[str, Score]
+    compressed: dict[str, dict[str, float]]
+    loss_first: float
+    samples: list[str]
+    seconds: float
+
+
+def demo(
+    sources: Sequence[str],
+    path: Path,
+    *,
+    minutes: float,
+    say: Say,
+    observer: Observer,
+    progress: Progress,
+) -> Demo:
+    """Take text to a report in about `minutes` of training and a minute besides.
+
+    sources: files and folders; none for the default corpus. path: the run directory to make.
+    """
+    start = time.perf_counter()
+    corpus = own_corpus(sources, progress) if sources else open_corpus("default", progress)
+    say(
+        f"corpus: {corpus.manifest['documents']:,} documents, {corpus.manifest['bytes'] / 1e6:.1f} "
+        f"MB, {corpus.manifest['tokens']:,} tokens in {', '.join(corpus.components)}"
+    )
+    machine = measure()
+    plan = plan_demo(corpus, machine, minutes * 60, say)
+    for what, reason in plan.why:
+        say(f"plan: {what}: {reason}")
+    outcome = train(plan.recipe, path, observer=observer)
+    if not outcome.finished:
+        raise UserError(
+            f"stopped at step {outcome.step}, saved: go on with "
+            f"maquette train --resume --run {path}"
+        )
+    say("evaluation: held-out text, the model beside the compressors")
+    loaded = load(path)
+    loaded.model.compute = torch.bfloat16 if machine.bf16 else torch.float32
+    scores = loaded.score_heldout(most_bytes=SCORED_BYTES)
+    compressed = compress_heldout(corpus)
+    run = RunDirectory(path)
+    first = run.records()[0]["loss"]
+    prompts = ("def ", "The ", "class ") if not sources else ("", "The ", "")
+    samples = [
+        prompt + loaded.generate(prompt, tokens=60, temperature=0.7, seed=i)
+        for i, prompt in enumerate(prompts)
+    ]
+    write_json(run / EVALUATION, evaluation_page(scores, compressed))
+    write_json(run / PLAN, plan_page(plan, outcome, scores["all"], own=bool(sources)))
+    report = write_report(path)
+    seconds = time.perf_counter() - start
+    return Demo(
+        path, report, corpus, outcome, plan.forecast, scores, compressed, first, samples, seconds
+    )
+
+
+def own_corpus(sources: Sequence[str], progress: Progress) -> Corpus:
+    """The user's text as a corpus in Maquette's home, built once for the same files."""
+    source = files(sources)
+    listing = [(str(f), s.st_size, s.st_mtime_ns) for top in source.paths for f in walk(top)
+               if (s := f.stat())]  # fmt: skip
+    size = sum(entry[1] for entry in listing)
+    name = hashlib.sha256(repr(listing).encode()).hexdigest()[:12]
+    path = home() / "corpora" / f"{source.paths[0].resolve().name}-{name}"
+    if not (path / MANIFEST).exists():
+        vocabulary = next((v for most, v in VOCABULARIES if size < most), 4096)
+        build(path, source, vocabulary=vocabulary, progress=progress)
+    corpus = Corpus(path)
+    if corpus.manifest["bytes"] < NEEDED_BYTES:
+        raise UserError(
+            f"{sources[0]} holds {corpus.manifest['bytes']:,} bytes of text: a demo needs "
+            f"{NEEDED_BYTES:,} or more; name a larger folder"
+        )
+    return corpus
+
+
+def rung(width: int, corpus: Corpus, name: str, steps: int = 1000) -> Recipe:
+    """The demo's recipe at one width of the ladder."""
+    return Recipe(
+        name="demo",
+        model=DecoderConfig(
+            vocabulary=corpus.vocabulary,
+            context=CONTEXT,
+            width=width,
+            depth=DEPTH,
+            heads=width // 64,
+            parametrisation=Parametrisation(
+                base_width=128, base_depth=DEPTH, embedding_std=0.03, input_multiplier=32.0
+            ),
+        ),
+        data=Data(corpus=name, sequence=CONTEXT),
+        optimiser=Optimiser(learning_rate=0.008),
+        schedule=Schedule(warmup=0.03, floor=0.05),
+        batch=BATCH,
+        steps=steps,
+        watch=Watch(tokens=32768, sample_tokens=48),
+    )
+
+
+@dataclass
+class DemoPlan:
+    """What the demo will train, and what it expects."""
+
+    recipe: Recipe
+    forecast: Forecast
+    seconds: float
+    why: list[tuple[str, str]]
+
+
+def plan_demo(corpus: Corpus, machine: Machine, seconds: float, say: Say) -> DemoPlan:
+    """Choose the width by the ladder, the steps by the pace of this machine."""
+    name = str(corpus.path)
+    costs = {}
+    for width in RUNGS:
+        with torch.device("meta"):
+            model = rung(width, corpus, name).model.build()
+        size = sum(model.parameters_by_role().values())
+        costs[width] = (size, model.flops_per_token(CONTEXT))
+    peak = machine.peak(machine.precision)
+    width = best_rung(peak, seconds, costs)
+    size, flops = costs[width]
+    say(f"plan: measuring the pace of a decoder of width {width} here")
+    recipe = rung(width, corpus, name, steps=max(50, int(seconds * peak * 0.4 / flops / 2048)))
+    pace, decisions = measure_pace(recipe, machine)
+    steps = max(50, int(seconds / pace))
+    tokens = steps * recipe.tokens_per_step
+    recipe = rung(width, corpus, name, steps)
+    expected = forecast(size, tokens)
+    span = "" if expected.inside else " (outside the ladder: an extrapolation)"
+    why = [
+        ("time", f"{seconds:.0f} s at {peak / 1e9:.0f} GFLOP/s of {machine.precision} products"),
+        ("size", f"width {width}, {DEPTH} blocks, {size:,} parameters: "
+                 f"the least loss for the time among widths {', '.join(map(str, RUNGS))}"),
+        ("pace", f"{1000 * pace:.0f} ms a step measured; {decisions.why['compile']}"),
+        ("tokens", f"{tokens:,} in {steps:,} steps of {recipe.tokens_per_step:,}, "
+                   f"{tokens / len(corpus.train):.2f} epochs"),
+        ("forecast", f"{expected.bits_per_byte:.2f} bits per byte, "
+                     f"{expected.low:.2f} to {expected.high:.2f}{span}"),
+    ]  # fmt: skip
+    return DemoPlan(recipe, expected, seconds, why)
+
+
+def measure_pace(recipe: Recipe, machine: Machine, steps: int = 6) -> tuple[float, Decisions]:
+    """Seconds of a training step, measured on the recipe's own model and made-up tokens."""
+    model = recipe.model.build().initialise(recipe.seed)
+    decisions = decide(recipe, machine, model)
+    model.compute = decisions.dtype
+    keep_compiled_code()
+    if decisions.compile:
+        model.compile_blocks()
+    optimiser = make_optimiser(model, model.scaling, recipe.optimiser)
+    times = []
+    with fused.compilation(decisions.compile):
+        for i in range(steps):
+            start = time.perf_counter()
+            torch.manual_seed(i)
+            rows = torch.randint(
+                recipe.model.vocabulary, (recipe.batch, recipe.data.sequence + 1)
+            )
+            loss = model.loss(Batch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous()))
+            (loss.total / loss.count).backward()  # type: ignore[no-untyped-call]
+            clip_gradients(list(model.parameters()), recipe.optimiser.clip)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2], decisions
+
+
+def compress_heldout(corpus: Corpus) -> dict[str, dict[str, float]]:
+    """Bits per byte of each compressor on each component of the scored text, and on all of it."""
+    rows = heldout_documents(corpus, SCORED_BYTES)
+    texts: dict[str, bytes] = {}
+    for row in rows:
+        tokens = corpus.heldout.read(row["offset"], row["tokens"]).tolist()
+        text = corpus.tokenizer.decode(tokens).encode()
+        for name in (row["component"], "all"):
+            texts[name] = texts.get(name, b"") + text
+    result: dict[str, dict[str, float]] = {}
+    for name, text in texts.items():
+        for compressor, bits in compressors(text).items():
+            result.setdefault(compressor, {})[name] = bits
+    return result
+
+
+def evaluation_page(
+    scores: dict[str, Score], compressed: dict[str, dict[str, float]]
+) -> dict[str, Any]:
+    """`evaluation.json`, as the report reads it."""
+    return {
+        "scores": {name: score.to_dict() for name, score in scores.items()},
+        "compressors": compressed,
+        "note": "Each compressor got all documents of a line as one stream at its strongest "
+        "setting, and had read nothing before; the model has read the training text, and sees "
+        f"{CONTEXT} tokens at a time.",
+    }
+
+
+def plan_page(plan: DemoPlan, outcome: Outcome, whole: Score, own: bool) -> dict[str, Any]:
+    """`plan.json`: what was planned beside what happened."""
+    nats = whole.bytes / max(1, whole.tokens) * math.log(2)  # of a bit per byte, a token
+    f = plan.forecast
+    note = "The forecast is read off the ladder of benchmarks/ladder.py on the default corpus."
+    if own:
+        note += " This is other text: it says what the same effort gives on source and manuals."
+    tokens = plan.recipe.steps * plan.recipe.tokens_per_step
+    compared = [
+        (
+            "bits per byte of held-out text",
+            f"{f.bits_per_byte:.3f} ({f.low:.3f} to {f.high:.3f})",
+            f"{whole.bits_per_byte:.3f}",
+        ),
+        ("training tokens", f"{tokens:,}", f"{outcome.tokens:,}"),
+        ("training time", f"{plan.seconds:.0f} s", f"{outcome.seconds:.0f} s"),
+    ]
+    return {
+        "loss_predicted": f.bits_per_byte * nats,
+        "loss_low": f.low * nats,
+        "loss_high": f.high * nats,
+        "bits_per_byte": f.bits_per_byte,
+        "why": plan.why,
+        "compared": [dict(zip(("what", "planned", "happened"), c, strict=True)) for c in compared],
+        "note": note,
+    }

@@ -1,0 +1,143 @@
+"""A trained model in Python: `maquette.load("runs/first")`."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from maquette.base.errors import UserError
+from maquette.base.machine import measure
+from maquette.corpus.store import TOKENIZER
+from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
+from maquette.evaluation.bits import Score, score_corpus, score_documents
+from maquette.models.decoder import Decoder
+from maquette.models.store import CONFIG, WEIGHTS, load_model
+from maquette.serving.generate import Generated, Timing, generate
+from maquette.serving.sampler import Sampling
+from maquette.training.checkpoint import MODEL, newest
+from maquette.training.recipe import Recipe
+from maquette.training.run import RunDirectory
+from maquette.workshop.corpora import open_corpus
+
+
+class Loaded:
+    """A run's model with its tokenizer.
+
+    model: `run.model(tokens)` gives logits (batch, time, vocabulary) for int64 (batch, time).
+    tokenizer: `encode(text)`, `decode(tokens)`.
+    """
+
+    def __init__(self, path: Path, model: Decoder, tokenizer: Tokenizer) -> None:
+        self.path, self.model, self.tokenizer = path, model, tokenizer
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe it was trained by (imported models have none)."""
+        return RunDirectory(self.path).recipe()
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every step's record."""
+        return RunDirectory(self.path).records()
+
+    def optimise(self, precision: str = "auto") -> "Loaded":
+        """Hold the weights in the precision that generates fastest here; returns self."""
+        if precision == "auto":
+            precision = measure().precision
+        self.model.compute = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.model.to(self.model.compute)
+        return self
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        tokens: int = 64,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+    ) -> str:
+        """Continue one prompt; returns the continuation."""
+        sampling = Sampling(
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed
+        )
+        results, _ = self.generate_batch([prompt], tokens=tokens, sampling=sampling, stop=stop)
+        return results[0].text
+
+    def generate_batch(
+        self,
+        prompts: Sequence[str],
+        *,
+        tokens: int = 64,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        on_text: Callable[[str], None] | None = None,
+    ) -> tuple[list[Generated], Timing]:
+        """Continue several prompts at once; see `serving.generate.generate`."""
+        return generate(
+            self.model,
+            self.tokenizer,
+            prompts,
+            tokens=tokens,
+            sampling=sampling,
+            stop=stop,
+            on_text=on_text,
+        )
+
+    def score_text(self, path: Path) -> Score:
+        """Loss and bits per byte of a text file."""
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not text in UTF-8: convert it, or name another") from error
+        tokens = np.array(self.tokenizer.encode(text), dtype=np.int64)
+        if not len(tokens):
+            raise UserError(f"{path} is empty: name a file with text")
+        score = Score()
+        nats = next(iter(score_documents(self.model, [tokens], self.tokenizer.end)))
+        score.add(nats, len(tokens), len(text.encode()))
+        return score
+
+    def score_heldout(
+        self,
+        corpus: str | None = None,
+        most_bytes: int | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> dict[str, Score]:
+        """Loss and bits per byte of each component of the held-out text, and of all."""
+        opened = open_corpus(corpus) if corpus else RunDirectory(self.path).corpus()
+        if opened.vocabulary != self.model.config.vocabulary:
+            raise UserError(
+                f"the corpus has {opened.vocabulary} symbols, the model "
+                f"{self.model.config.vocabulary}: score the text itself with --text"
+            )
+        return score_corpus(self.model, opened, most_bytes=most_bytes, progress=progress)
+
+
+def load(path: str | Path) -> Loaded:
+    """Open a run: its final weights, or those of its newest whole checkpoint.
+
+    Raises UserError when there is no model, or when it is damaged or not Maquette's.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist: name a run directory")
+    if not (folder / CONFIG).exists():
+        raise UserError(f"{folder} holds no model (no {CONFIG}): name a run directory")
+    model = load_model(folder, weights_of(folder))
+    return Loaded(folder, model, load_tokenizer(folder / TOKENIZER))
+
+
+def weights_of(folder: Path) -> Path | None:
+    """The newest checkpoint's weights when the run has no final ones; None: it has."""
+    if (folder / WEIGHTS).exists():
+        return None
+    found = newest(RunDirectory(folder).checkpoints)
+    if found is None:
+        raise UserError(f"{folder} has no weights yet: go on with maquette train --resume")
+    return found[0] / MODEL
