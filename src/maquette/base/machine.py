@@ -13,8 +13,8 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from maquette.base.files import home, read_json, write_json
 
@@ -139,22 +139,27 @@ def measure(refresh: bool = False) -> Machine:
         "torch": torch.__version__,
     }
     path = home() / "machine.json"
-    kept = read_json(path) if path.exists() else {}
-    if any(kept.get(key) != value for key, value in known.items()):
-        kept = {}
-    if kept and not refresh and time.time() - path.stat().st_mtime < KEPT_SECONDS:
-        return Machine(**kept)
-    machine = Machine(
+    identity = "; ".join(str(value) for value in known.values())
+    everything: dict[str, Any] = read_json(path) if path.exists() else {}
+    kept: dict[str, float] = everything.get(identity, {})
+    if not kept or refresh or time.time() - kept["when"] > KEPT_SECONDS:
+        found = {
+            "fp32_flops": _matmul_flops(torch.float32, device),
+            "bf16_flops": _matmul_flops(torch.bfloat16, device),
+            "bandwidth": _bandwidth(device),
+        }
+        kept = {name: max(value, kept.get(name, 0.0)) for name, value in found.items()}
+        kept["when"] = time.time()
+        try:
+            write_json(path, everything | {identity: kept})
+        except OSError:
+            pass  # a read-only home costs a second at every start, nothing more
+    return Machine(
         **known,  # type: ignore[arg-type]
-        fp32_flops=max(_matmul_flops(torch.float32, device), kept.get("fp32_flops", 0.0)),
-        bf16_flops=max(_matmul_flops(torch.bfloat16, device), kept.get("bf16_flops", 0.0)),
-        bandwidth=max(_bandwidth(device), kept.get("bandwidth", 0.0)),
+        fp32_flops=kept["fp32_flops"],
+        bf16_flops=kept["bf16_flops"],
+        bandwidth=kept["bandwidth"],
     )
-    try:
-        write_json(path, asdict(machine))
-    except OSError:
-        pass  # a read-only home costs a second at every start, nothing more
-    return machine
 
 
 def fastest(function: Callable[[], object], device: str, seconds: float = PROBE_SECONDS) -> float:

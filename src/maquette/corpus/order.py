@@ -36,13 +36,14 @@ class Permutation:
         return self._walk(index, backwards=True)
 
     def _walk(self, index: npt.ArrayLike, backwards: bool) -> Indices:
-        x = np.asarray(index, dtype=np.int64)
+        shape = np.shape(index)
+        x = np.atleast_1d(np.asarray(index, dtype=np.int64))  # scalars would warn of overflow
         if x.size and (x.min() < 0 or x.max() >= self.size):
             raise IndexError(f"index outside 0..{self.size - 1}")
-        x = self._network(x.astype(np.uint64), backwards)
-        while (outside := x >= self.size).any():
-            x = np.where(outside, self._network(x, backwards), x)
-        return x.astype(np.int64)
+        y = self._network(x.astype(np.uint64), backwards)
+        while (outside := y >= self.size).any():
+            y = np.where(outside, self._network(y, backwards), y)
+        return y.astype(np.int64).reshape(shape)
 
     def _network(self, x: npt.NDArray[np.uint64], backwards: bool) -> npt.NDArray[np.uint64]:
         bits, mask = np.uint64(self._bits), np.uint64((1 << self._bits) - 1)

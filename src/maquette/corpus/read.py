@@ -76,12 +76,11 @@ def read_file(
         date = datetime.date.fromtimestamp(path.stat().st_mtime).isoformat()
         with _open(path) as file:
             for number, text in enumerate(_pieces(file)):
-                if not text.strip():
-                    if number == 0:
-                        yield Skipped(source, "empty")
-                    continue
                 part = f"{source}#{number}" if number else source
-                yield Document(text, component, part, date)
+                if text.strip():
+                    yield Document(text, component, part, date)
+                elif number == 0:
+                    yield Skipped(source, "empty")
     except UnicodeDecodeError:
         yield Skipped(source, "not text in UTF-8")
     except (OSError, EOFError, zstandard.ZstdError) as error:
@@ -103,25 +102,22 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _pieces(file: IO[bytes]) -> Iterator[str]:
-    """Decode a file in pieces of at most LONGEST bytes, cut after a line end where there is one."""
-    rest = b""
-    while True:
-        data = file.read(LONGEST - len(rest))
-        if b"\0" in data:
-            raise UnicodeDecodeError("utf-8", data[:1], 0, 1, "binary")
-        piece = rest + data
-        if not data:
-            if piece:
-                yield piece.decode()
-            return
-        cut = len(piece)
-        if len(piece) == LONGEST:
-            cut = piece.rfind(b"\n") + 1 or _character_end(piece)
-        elif len(piece) < LONGEST:
-            rest = piece
-            continue
-        yield piece[:cut].decode()
-        rest = piece[cut:]
+    """Decode a file in pieces of at most LONGEST bytes, cut after a line end where there is one.
+
+    An empty file is one empty piece. Raises UnicodeDecodeError for what is not text.
+    """
+    rest = file.read(LONGEST)
+    while len(rest) == LONGEST:
+        cut = rest.rfind(b"\n") + 1 or _character_end(rest)
+        yield _decode(rest[:cut])
+        rest = rest[cut:] + file.read(cut)
+    yield _decode(rest)
+
+
+def _decode(data: bytes) -> str:
+    if b"\0" in data:
+        raise UnicodeDecodeError("utf-8", data[:1], 0, 1, "binary")
+    return data.decode()
 
 
 def _character_end(piece: bytes) -> int:

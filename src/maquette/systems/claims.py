@@ -15,10 +15,12 @@ negative control, measured in the same run, that must miss the threshold: a clai
 meets its threshold and its control does not. What does not hold is shown as not holding.
 """
 
+import os
 import platform
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -122,22 +124,70 @@ class Lab:
         self.seeds, self.quick, self.say = seeds, quick, say
 
     def train(self, recipe: Recipe) -> Path:
-        """Train a recipe, or return the run of the same recipe on the same corpus from before.
+        """Train a recipe with all cores, or return its run from before; see `train_all`."""
+        return self.train_all([recipe], workers=1)[0]
 
-        Runs are kept in Maquette's home under the recipe's hash; one that was cut off goes on.
+    def train_all(self, recipes: Sequence[Recipe], workers: int | None = None) -> list[Path]:
+        """Train recipes side by side, each on its share of the cores; returns their runs.
+
+        Small models gain nothing from a second core, so as many are trained at a time as there
+        are cores, unless `workers` says otherwise. A run is kept in Maquette's home under the
+        hash of its recipe, its corpus and its share of the cores: it is trained once, by
+        whichever claim comes first, and one that was cut off goes on where it was.
         """
         from maquette.training.run import RunDirectory
+
+        workers = workers or min(cores(), len(recipes))
+        paths = [self._base(recipe, workers) for recipe in recipes]
+        waiting = [
+            (recipe, path)
+            for recipe, path in dict(zip(paths, zip(recipes, paths, strict=True), strict=True)).values()
+            if not RunDirectory(path).finished
+        ]
+        running: list[tuple[Path, subprocess.Popen[bytes]]] = []
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    recipe, path = waiting.pop(0)
+                    self.say(f"  training {path.name}: {recipe.steps:,} steps")
+                    running.append((path, _start(recipe, path, max(1, cores() // workers))))
+                for path, process in list(running):
+                    if process.poll() is not None:
+                        running.remove((path, process))
+                        if process.returncode:
+                            said = _beside(path, ".log").read_text().strip().splitlines()
+                            raise UserError(f"training {path.name} failed: {said[-1:] or 'killed'}")
+                time.sleep(0.05)
+        finally:
+            for _, process in running:
+                process.terminate()
+                process.wait()
+        return paths
+
+    def _base(self, recipe: Recipe, workers: int) -> Path:
         from maquette.workshop.corpora import open_corpus
-        from maquette.workshop.train import train
 
         corpus = open_corpus(recipe.data.corpus)
-        path = home() / "bases" / f"{recipe.name}-{recipe.hash()}-{corpus.hash[:8]}"
-        if not RunDirectory(path).finished:
-            self.say(f"training {recipe.name}: {recipe.steps} steps")
-            outcome = train(recipe, path, resume=(path / "recipe.yaml").exists())
-            if not outcome.finished:
-                raise UserError(f"stopped at step {outcome.step}, saved: run the command again")
-        return path
+        share = max(1, cores() // workers)
+        name = f"{recipe.name}-{recipe.hash()}-{corpus.hash[:8]}-{share}"
+        return home() / "bases" / name
+
+
+def _start(recipe: Recipe, path: Path, threads: int) -> "subprocess.Popen[bytes]":
+    """Train in a process of its own, which goes on with what is there."""
+    wanted = _beside(path, ".yaml")
+    recipe.save(wanted)
+    with _beside(path, ".log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "maquette", "train", str(wanted), "--run", str(path), "--resume"],
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
 
 
 @dataclass(frozen=True)

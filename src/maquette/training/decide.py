@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from maquette.base.files import home, read_json, write_json
-from maquette.base.machine import Machine, cores
+from maquette.base.machine import Machine
 from maquette.models.decoder import Decoder
 from maquette.nn import fused
 from maquette.training.recipe import Recipe
@@ -64,7 +64,7 @@ def decide(recipe: Recipe, machine: Machine, model: Decoder) -> Decisions:
         why["precision"] = f"{precision}: bf16 multiplies {ratio:.1f} times as fast as fp32 here"
     else:
         why["precision"] = f"{precision}: the recipe says so"
-    threads = max(1, cores() // recipe.ranks)
+    threads = max(1, torch.get_num_threads() // recipe.ranks)
     on = recipe.compile == "on"
     why["compile"] = f"{recipe.compile}: the recipe says so"
     if recipe.compile == "auto":

@@ -1,9 +1,10 @@
 """Corpora by name: a folder, or the text that is already on this machine.
 
     default   the standard library, documentation and manual pages here, about 30 million tokens
+    bytes     32 MB of it as plain bytes: where spelling is part of the task
     tiny      half a megabyte of it as plain bytes: for trying things in seconds
 
-Both are built at first use and kept in Maquette's home.
+They are built at first use and kept in Maquette's home.
 """
 
 from pathlib import Path
@@ -17,6 +18,7 @@ from maquette.corpus.tokenizer import BYTES
 
 BUILT = {
     "default": (Local(), 4096),
+    "bytes": (Local(limit=8 << 20), BYTES + 1),
     "tiny": (Local(limit=1 << 17), BYTES + 1),
 }
 

@@ -1,0 +1,189 @@
+"""Tiny models and corpora in milliseconds, a home of their own, ranks, and the command line."""
+
+import contextlib
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WORDS = ("the cat sat on a mat and saw one red bird in its tall tree by the old stone wall "
+         "def return if else for while import class self x y z 0 1 2 3").split()  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Everything that Maquette caches goes into a folder that the tests own."""
+    home = tmp_path_factory.mktemp("home")
+    before = os.environ.get("MAQUETTE_HOME")
+    os.environ["MAQUETTE_HOME"] = str(home)
+    yield home
+    if before is None:
+        del os.environ["MAQUETTE_HOME"]
+    else:
+        os.environ["MAQUETTE_HOME"] = before
+
+
+def some_text(seed: int, words: int) -> str:
+    """Sentences of a small vocabulary, different for every seed."""
+    draw = random.Random(seed)
+    return " ".join(draw.choice(WORDS) for _ in range(words)) + ".\n"
+
+
+@dataclass
+class Texts:
+    """A source of made-up documents in two components."""
+
+    documents: int = 60
+    words: int = 120
+
+    def __iter__(self) -> Iterator[Any]:
+        from maquette.corpus.document import Document
+
+        for i in range(self.documents):
+            part = "stories" if i % 3 else "code"
+            yield Document(some_text(i, self.words), part, f"made:{i}")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """About 30 kB of made-up text as bytes, a tenth of it held out."""
+    from maquette.corpus.build import build
+
+    folder = tmp_path_factory.mktemp("corpora") / "made"
+    return build(folder, Texts(), vocabulary=257, heldout=0.1)
+
+
+@pytest.fixture
+def recipe(corpus: Any) -> Any:
+    """A recipe that takes a step in about 5 ms."""
+    from maquette.models.decoder import DecoderConfig
+    from maquette.nn.parametrisation import Parametrisation
+    from maquette.training.recipe import Checkpoints, Data, Optimiser, Recipe, Watch
+
+    return Recipe(
+        name="test",
+        model=DecoderConfig(
+            vocabulary=257,
+            context=32,
+            width=32,
+            depth=2,
+            heads=2,
+            parametrisation=Parametrisation(base_width=32, base_depth=2),
+        ),
+        data=Data(corpus=str(corpus.path), sequence=32),
+        optimiser=Optimiser(learning_rate=0.01),
+        checkpoints=Checkpoints(every=4),
+        watch=Watch(every=6, tokens=512, sample_tokens=4),
+        precision="fp32",
+        compile="off",
+        batch=4,
+        steps=12,
+    )
+
+
+@pytest.fixture
+def trained(recipe: Any, tmp_path: Path) -> Path:
+    """A finished run of twelve steps."""
+    from maquette.workshop.train import train
+
+    train(recipe, tmp_path / "trained")
+    return tmp_path / "trained"
+
+
+@dataclass
+class Said:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The object on the last line."""
+        result: dict[str, Any] = json.loads(self.out.strip().splitlines()[-1])
+        return result
+
+
+def command(*words: str | Path) -> Said:
+    """Run a command line in this process."""
+    from maquette.cli.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(word) for word in words])
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def refused(said: Said, *parts: str, code: int | None = None) -> None:
+    """Assert that a command ended in one clear line that holds every part, and no traceback."""
+    lines = [line for line in said.err.strip().splitlines() if line.startswith("maquette: ")]
+    assert said.code == code if code is not None else said.code in (1, 2), said
+    assert len(lines) == 1, said.err
+    assert "Traceback" not in said.err
+    for part in parts:
+        assert part in lines[0], lines[0]
+
+
+def process(*words: str | Path, **environment: str) -> subprocess.Popen[str]:
+    """Start a command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "maquette", *map(str, words)],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def same_steps(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> None:
+    """Assert that two runs took the same steps, bit for bit; only the timings may differ."""
+    timings = {"seconds", "tokens_per_second", "flops_utilisation", "memory"}
+
+    def kept(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{k: v for k, v in r.items() if k not in timings} for r in records]
+
+    assert kept(a) == kept(b)
+
+
+def in_ranks(function: Callable[..., None], ranks: int, *arguments: Any) -> None:
+    """Run `function(group, *arguments)` in `ranks` processes joined over gloo; all must succeed."""
+    import torch.multiprocessing as mp
+
+    from maquette.parallel.launch import _free_port
+
+    mp.spawn(_rank, (function, ranks, _free_port(), arguments), nprocs=ranks)
+
+
+def _rank(
+    rank: int, function: Callable[..., None], ranks: int, port: int, arguments: tuple[Any, ...]
+) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from maquette.parallel.group import join
+
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    function(join(), *arguments)
+    dist.destroy_process_group()
+
+

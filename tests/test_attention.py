@@ -1,0 +1,127 @@
+"""Attention against a plain reference: every mask, every grouping, both engines, both directions."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maquette.nn import fused
+from maquette.nn.attention import attend
+from maquette.nn.position import alibi_slopes, rotary_table, rotate
+from maquette.nn.tiled_attention import _forward, tiled_attention
+
+
+def reference(q, k, v, scale, window, slopes, documents):
+    """Attention as written in the paper, one score at a time."""
+    repeats = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+    keys, queries = k.shape[2], q.shape[2]
+    scores = q @ k.transpose(2, 3) * scale
+    for i in range(queries):
+        for j in range(keys):
+            place = i + keys - queries
+            hidden = j > place or (window is not None and j <= place - window)
+            if hidden:
+                scores[:, :, i, j] = -torch.inf
+            elif slopes is not None:
+                scores[:, :, i, j] += slopes * (j - place)
+            if documents is not None:
+                other = documents[:, place] != documents[:, j]
+                scores[other, :, i, j] = -torch.inf
+    return scores.softmax(-1) @ v
+
+
+def inputs(batch, heads, kv_heads, time, dim, seed=0):
+    torch.manual_seed(seed)
+    q = torch.randn(batch, heads, time, dim, requires_grad=True)
+    k, v = (torch.randn(batch, kv_heads, time, dim, requires_grad=True) for _ in range(2))
+    return q, k, v
+
+
+MASKS = ["causal", "window", "alibi", "documents", "everything"]
+
+
+def masks(name, heads, batch, time):
+    window = 5 if name in ("window", "everything") else None
+    slopes = torch.tensor(alibi_slopes(heads)) if name in ("alibi", "everything") else None
+    documents = None
+    if name in ("documents", "everything"):
+        documents = torch.arange(time).div(7, rounding_mode="floor").repeat(batch, 1)
+        documents[1:] = torch.arange(time).div(11, rounding_mode="floor")
+    return window, slopes, documents
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize("engine", ["sdpa", "tiled"])
+def test_both_engines_compute_attention_and_its_gradient(name, heads, kv_heads, engine, monkeypatch):
+    monkeypatch.setattr("maquette.nn.tiled_attention.ROWS", 8)  # several tiles, the last one short
+    monkeypatch.setattr("maquette.nn.tiled_attention.TILE_BYTES", 4 * heads * 8 * 21)
+    q, k, v = inputs(3, heads, kv_heads, 21, 8)
+    window, slopes, documents = masks(name, heads, 3, 21)
+    expected = reference(q, k, v, 0.3, window, slopes, documents)
+    if engine == "tiled":
+        found = tiled_attention(q, k, v, 0.3, window, slopes, documents)
+    else:
+        found = attend(q, k, v, scale=0.3, window=window, slopes=slopes, documents=documents)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    weights = torch.randn_like(expected)
+    wanted = torch.autograd.grad((expected * weights).sum(), (q, k, v))
+    given_ = torch.autograd.grad((found * weights).sum(), (q, k, v))
+    for a, b in zip(given_, wanted, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("queries", [1, 3])
+def test_the_last_queries_against_a_longer_cache(name, queries):
+    q, k, v = inputs(2, 4, 2, 13, 8)
+    window, slopes, documents = masks(name, 4, 2, 13)
+    whole = attend(q, k, v, scale=0.3, window=window, slopes=slopes, documents=documents)
+    last = attend(
+        q[:, :, -queries:], k, v, scale=0.3, window=window, slopes=slopes, documents=documents
+    )
+    torch.testing.assert_close(last, whole[:, :, -queries:], atol=1e-5, rtol=1e-5)
+
+
+def test_tiles_are_chosen_only_where_kernels_are_compiled(monkeypatch):
+    called = []
+    monkeypatch.setattr("maquette.nn.attention.tiled_attention", lambda *a: called.append(a) or a[0])
+    q, k, v = inputs(1, 2, 2, 4, 8)
+    attend(q, k, v, scale=1.0)
+    assert not called
+    with fused.compilation(True):
+        attend(q, k, v, scale=1.0)
+    assert len(called) == 1
+
+
+def test_the_custom_operator_keeps_its_promises_to_torch():
+    q, k, v = inputs(2, 4, 2, 9, 8)
+    torch.library.opcheck(_forward, (q, k, v, 0.3, 0, None, None))
+
+
+@settings(max_examples=20, deadline=None)
+@given(shift=st.integers(0, 500), dims=st.sampled_from([4, 8]), pairs=st.sampled_from(["half", "interleaved"]))
+def test_rotary_scores_depend_on_the_distance_alone(shift, dims, pairs):
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64).unbind(0)
+
+    def score(i, j):
+        a = rotate(q, *rotary_table(torch.tensor([i]), dims, 100.0), pairs)
+        b = rotate(k, *rotary_table(torch.tensor([j]), dims, 100.0), pairs)
+        return (a * b).sum()
+
+    assert abs(score(7, 3) - score(7 + shift, 3 + shift)) < 1e-3
+
+
+def test_alibi_slopes_are_the_papers_and_bloom_s():
+    assert alibi_slopes(8) == [2.0**-i for i in range(1, 9)]  # section 3 of the paper
+    assert alibi_slopes(4) == [2.0 ** (-2 * i) for i in range(1, 5)]
+    from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+
+    for heads in (6, 12, 16):
+        theirs = build_alibi_tensor(torch.ones(1, 2), heads, torch.float32)  # slope times position
+        assert [math.isclose(a, float(b[0, 1]), rel_tol=1e-6) for a, b in
+                zip(alibi_slopes(heads), theirs, strict=True)] == [True] * heads  # fmt: skip

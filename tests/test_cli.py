@@ -1,0 +1,136 @@
+"""The command line's contract: light, helpful, one line for every mistake, JSON at the end."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import command, refused
+
+from maquette.cli.main import COMMANDS
+from maquette.cli.terminal import amount, clock
+
+NAMES = ["-m", "maquette"]
+
+
+def loaded_modules(code: str) -> set[str]:
+    out = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(out.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import maquette",
+        "from maquette.cli.main import main; main(['--help'])",
+        *(f"from maquette.cli.main import main\ntry: main(['{c}', '--help'])\nexcept SystemExit: pass"
+          for c in COMMANDS),
+    ],
+)  # fmt: skip
+def test_help_and_import_need_nothing_heavy(code):
+    loaded = loaded_modules(code)
+    assert not loaded & {"torch", "numpy", "pyarrow", "tokenizers", "altair", "rich", "tyro", "pydantic"}
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help_with_an_example(name, capsys):
+    with pytest.raises(SystemExit) as left:
+        from maquette.cli.main import main
+
+        main([name, "--help"])
+    assert left.value.code == 0
+    said = capsys.readouterr().out
+    assert f"example: maquette {name}" in said
+    assert "--json" in said
+
+
+def test_the_overview_names_every_command():
+    said = command("--help")
+    assert said.code == 0
+    assert all(f"  {name}" in said.out for name in COMMANDS)
+    assert command().code == 2
+    assert command("--version").out.startswith("maquette ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "unknown command trian: did you mean 'train'?"),
+        (["plan", "--flopz", "1"], "unrecognized arguments: --flopz 1: see maquette plan --help"),
+        (["generate"], "the following arguments are required: run"),
+        (["generate", "nowhere", "x"], "nowhere does not exist: name a run directory"),
+        (["eval", "."], "holds no model (no config.json)"),
+        (["export", "gguf", "a", "b"], "invalid choice: 'gguf'"),
+        (["runs", "nowhere"], "nowhere is not a run (no recipe.yaml)"),
+        (["corpus", "show", "nowhere"], "there is no corpus nowhere"),
+        (["corpus", "shw"], "invalid choice: 'shw'"),
+        (["systems", "gtp2"], "unknown system gtp2: did you mean 'gpt2'?"),
+        (["reproduce", "gpt2.nothing"], "unknown claim gpt2.nothing"),
+        (["reproduce", "tiny"], "tiny makes no claims"),
+        (["demo", "--minutes", "0"], "minutes is 0"),
+        (["demo", "nowhere"], "nowhere does not exist: name a file or a folder with text"),
+    ],
+)
+def test_mistakes_are_one_line_with_the_mend(words, message):
+    refused(command(*words), message)
+
+
+def test_a_closed_pipe_is_no_error():
+    out = subprocess.run(
+        f"{sys.executable} -m maquette --help | head -1", shell=True, capture_output=True, check=True
+    )
+    assert out.stderr == b""
+
+
+def test_words_and_the_object_do_not_mix(trained):
+    said = command("runs", trained, "--json")
+    assert said.out.count("\n") == 1  # the object alone; words go to standard error
+    assert said.json["runs"][0]["state"] == "finished"
+    assert "finished" in said.err
+
+
+def test_doctor_measures_this_machine():
+    said = command("doctor", "--json")
+    assert said.code == 0
+    found = said.json
+    assert found["fp32_flops"] > 1e9
+    assert found["bandwidth"] > 1e8
+    assert found["cores"] >= 1
+    assert found["bf16"] == (found["bf16_flops"] >= 1.3 * found["fp32_flops"])
+    assert command("doctor", "--json").json["fp32_flops"] == found["fp32_flops"]  # kept
+
+
+def test_runs_are_listed_and_compared(trained, recipe, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from maquette.workshop.train import train
+
+    train(replace(recipe, seed=1), tmp_path / "runs" / "other")
+    said = command("runs", trained, tmp_path / "runs" / "other", "--json")
+    assert said.json["differences"] == {"seed": [0, 1]}
+    assert [r["step"] for r in said.json["runs"]] == [12, 12]
+    monkeypatch.chdir(tmp_path)
+    assert [r["run"] for r in command("runs", "--json").json["runs"]] == ["runs/other"]
+    monkeypatch.chdir(trained)
+    assert command("runs", "--json").json["runs"] == []
+
+
+def test_amounts_and_times_read_well():
+    assert [clock(s) for s in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
+    assert [amount(x, "B/s") for x in (12, 5.2e4, 3.4e9)] == ["12 B/s", "52 kB/s", "3.4 GB/s"]
+
+
+def test_train_from_the_command_line(tmp_path):
+    said = command("train", "tiny", "--run", tmp_path / "run", "--steps", "6", "--seed", "3", "--json")
+    assert said.code == 0, said.err
+    assert {"run", "step", "tokens", "loss", "tokens_per_second", "flops_utilisation"} <= said.json.keys()
+    assert said.json["step"] == 6
+    assert "held out" in said.err
+    again = command("train", "tiny", "--run", tmp_path / "run", "--resume", "--json")
+    assert again.code == 0, again.err
+    refused(command("train", "tiny", "--run", tmp_path / "run"), "exists", code=2)
+    listed = command("train", "tiny", "--fields")
+    assert "--model.width" in listed.out
+    assert "size of the residual stream" in listed.out

@@ -1,0 +1,254 @@
+"""Building and reading corpora: nothing lost, the same for any number of workers, every source known."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+from conftest import Texts, command, refused, some_text
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.corpus.build import build
+from maquette.corpus.document import Document, Skipped
+from maquette.corpus.local import Local
+from maquette.corpus.read import files
+from maquette.corpus.store import Corpus
+
+
+def test_every_document_can_be_read_back_from_its_row(corpus):
+    originals = {d.source: d for d in Texts()}
+    rows = corpus.documents.to_pylist()
+    assert len(rows) == 60 == corpus.manifest["documents"]
+    for row in rows:
+        stream = corpus.heldout if row["split"] == "heldout" else corpus.train
+        tokens = stream.read(row["offset"], row["tokens"] + 1).tolist()
+        original = originals[row["source"]]
+        assert tokens.pop() == corpus.end
+        assert corpus.tokenizer.decode(tokens) == original.text
+        assert row["sha256"] == original.digest()
+        assert row["component"] == original.component
+        assert row["bytes"] == len(original.text.encode())
+    assert {row["split"] for row in rows} == {"train", "heldout"}
+
+
+def test_the_counts_add_up(corpus):
+    m = corpus.manifest
+    for split, stream in (("train", corpus.train), ("heldout", corpus.heldout)):
+        counted = sum(c[f"{split}_tokens"] + c[f"{split}_documents"] for c in m["components"].values())
+        assert counted == len(stream)  # each document has an end
+    assert m["tokens"] == len(corpus.train) + len(corpus.heldout)
+    assert m["bytes"] == sum(len(d.text.encode()) for d in Texts())
+
+
+@pytest.mark.parametrize("vocabulary", [257, 300])
+def test_the_result_does_not_depend_on_the_workers(vocabulary, tmp_path):
+    one, many = (
+        build(tmp_path / str(n), Texts(), vocabulary=vocabulary, workers=n) for n in (1, 4)
+    )
+    assert one.hash == many.hash
+    assert one.manifest == many.manifest
+    for path in one.path.iterdir():
+        if path.suffix != ".parquet":
+            assert path.read_bytes() == (many.path / path.name).read_bytes(), path.name
+    assert one.documents.equals(many.documents)
+
+
+def test_the_heldout_split_is_of_whole_documents_by_their_text(tmp_path):
+    """Another order, other names: the same documents are held out."""
+
+    class Reversed:
+        def __iter__(self):
+            for d in reversed(list(Texts())):
+                yield Document(d.text, d.component, "renamed:" + d.source)
+
+    def heldout(source, name):
+        rows = build(tmp_path / name, source, vocabulary=257, heldout=0.2).documents.to_pylist()
+        return {row["sha256"] for row in rows if row["split"] == "heldout"}
+
+    assert heldout(Texts(), "a") == heldout(Reversed(), "b") != set()
+
+
+def test_duplicates_are_kept_once(tmp_path):
+    class Doubled:
+        def __iter__(self):
+            yield from Texts()
+            yield from Texts()
+
+    doubled = build(tmp_path / "doubled", Doubled(), vocabulary=257)
+    assert doubled.manifest["duplicates_removed"] == 60
+    assert doubled.hash == build(tmp_path / "once", Texts(), vocabulary=257).hash
+
+
+def test_few_documents_hold_out_their_tails(tmp_path):
+    text = "".join(some_text(i, 50) for i in range(40))
+    (tmp_path / "book.txt").write_text(text)
+    corpus = build(tmp_path / "c", files([tmp_path / "book.txt"]), vocabulary=257, heldout=0.1)
+    assert corpus.manifest["split"] == "tail"
+    cut = int(len(text) * 0.9)
+    assert corpus.tokenizer.decode(corpus.train.read(0, cut).tolist()) == text[:cut]
+    assert corpus.tokenizer.decode(corpus.heldout.read(0, len(text) - cut).tolist()) == text[cut:]
+
+
+def test_shards_make_one_stream(tmp_path, monkeypatch, corpus):
+    monkeypatch.setattr("maquette.corpus.build.SHARD_TOKENS", 1000)
+    cut = build(tmp_path / "cut", Texts(), vocabulary=257, heldout=0.1)
+    assert len(cut.manifest["shards"]["train"]) > 10
+    assert len(cut.train) == len(corpus.train)
+    for start, length in ((0, 5), (998, 7), (500, 4000), (len(cut.train) - 3, 3)):
+        np.testing.assert_array_equal(cut.train.read(start, length), corpus.train.read(start, length))
+    with pytest.raises(IndexError):
+        cut.train.read(len(cut.train) - 2, 3)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """One of everything a folder may hold."""
+    top = tmp_path / "mixed"
+    (top / "inner").mkdir(parents=True)
+    (top / ".git").mkdir()
+    (top / ".git" / "config").write_text("hidden")
+    (top / "a.txt").write_text("Plain prose, one. " * 30)
+    (top / "inner" / "b.py").write_text("print('code')\n" * 30)
+    records = [{"text": f"record {i} " * 20, "meta": {"pile_set_name": "Wiki"}} for i in range(3)]
+    lines = "\n".join(json.dumps(r) for r in records)
+    (top / "c.jsonl").write_text(lines + '\nnot json\n{"no": "text"}\n')
+    (top / "d.jsonl.gz").write_bytes(gzip.compress(lines.replace("record", "zipped").encode()))
+    (top / "e.jsonl.zst").write_bytes(
+        zstandard.compress(json.dumps({"text": "packed " * 20, "licence": "MIT", "date": "2020-01-01"}).encode())
+    )
+    (top / "f.bin").write_bytes(bytes(range(256)) * 10)
+    (top / "g.txt").write_text("")
+    (top / "h.txt").write_bytes("caf\xe9".encode("latin-1") * 30)
+    (top / "i.jsonl.gz").write_bytes(b"not gzip")
+    return top
+
+
+def test_a_mixed_folder_gives_what_can_be_read_and_names_the_rest(folder):
+    items = list(files([folder]))
+    documents = [i for i in items if isinstance(i, Document)]
+    skipped = {Path(i.source).name: i.reason for i in items if isinstance(i, Skipped)}
+    assert [d.component for d in documents] == ["prose", "Wiki", "Wiki", "Wiki", "Wiki", "Wiki", "Wiki", "records", "code"]  # fmt: skip
+    assert (documents[7].licence, documents[7].date) == ("MIT", "2020-01-01")
+    assert skipped == {
+        "c.jsonl:4": "not JSON",
+        "c.jsonl:5": "no 'text'",
+        "f.bin": "not text in UTF-8",
+        "g.txt": "empty",
+        "h.txt": "not text in UTF-8",
+        "i.jsonl.gz": skipped["i.jsonl.gz"],
+    }
+
+
+def test_build_and_show_from_the_command_line(folder, tmp_path):
+    out = tmp_path / "corpus"
+    said = command("corpus", "build", out, folder, "--vocabulary", "257", "--json")
+    assert said.code == 0, said.err
+    assert said.json["documents"] == 9
+    assert said.json["skipped"] == 6
+    shown = command("corpus", "show", out, "--json")
+    assert shown.json["hash"] == said.json["hash"]
+    assert {"documents", "bytes", "tokens", "duplicates_removed", "seconds"} <= said.json.keys()
+    text = command("corpus", "show", out).out
+    assert "Wiki" in text
+    assert "not text in UTF-8" in text
+
+
+def test_a_long_file_is_cut_at_lines_and_nothing_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr("maquette.corpus.read.LONGEST", 100)
+    lines = [f"line {i} {'é' * (i % 9)}\n" for i in range(100)] + ["漢" * 200]
+    (tmp_path / "long.txt").write_text("".join(lines))
+    documents = list(files([tmp_path / "long.txt"]))
+    assert "".join(d.text for d in documents) == "".join(lines)
+    assert max(len(d.text.encode()) for d in documents) <= 100
+    assert documents[1].source.endswith("long.txt#1")
+    assert all(d.text.endswith("\n") for d in documents[:5])
+
+
+def test_broken_surrogates_in_records_do_no_harm(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "half \\ud83d and whole \\ud83d\\ude42 smile"}\n' * 2)
+    documents = list(files([tmp_path / "a.jsonl"]))
+    assert documents[0].text == "half � and whole 🙂 smile"
+
+
+def test_the_default_corpus_has_its_components():
+    documents = [d for d in Local(limit=1 << 15) if isinstance(d, Document)]
+    components = {d.component for d in documents}
+    assert {"code", "prose"} <= components <= {"code", "prose", "tests", "manual"}
+    assert all(d.text.strip() for d in documents)
+    assert any(d.source.startswith("python:") for d in documents)
+    for name in components:
+        assert sum(len(d.text) for d in documents if d.component == name) >= 1000
+
+
+def test_an_interrupted_build_leaves_nothing(tmp_path):
+    class Interrupted:
+        def __iter__(self):
+            yield from list(Texts())[:50]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "c", Interrupted(), vocabulary=257)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_in_the_second_pass_too(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("maquette.corpus.build._batches", stop)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "c", Texts(), vocabulary=257)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_not_overwritten(corpus, tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(WrongUse, match="exists: choose another folder"):
+        build(tmp_path / "mine", Texts(), vocabulary=257)
+    with pytest.raises(WrongUse, match="pass --replace to build it again"):
+        build(corpus.path, Texts(), vocabulary=257)
+
+
+def test_replacing_a_corpus_replaces_all_of_it(tmp_path):
+    build(tmp_path / "c", Texts(), vocabulary=257)
+    again = build(tmp_path / "c", Texts(documents=30), vocabulary=257, replace=True)
+    assert again.manifest["documents"] == 30
+    assert {p.name for p in tmp_path.iterdir()} == {"c"}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda top: None, "no files found"),
+        (lambda top: (top / "x.bin").write_bytes(b"\0\1\2" * 99), "no text found (1 not text in UTF-8"),
+        (lambda top: (top / "x.txt").write_text(""), "no text found (1 empty"),
+    ],
+)
+def test_a_folder_without_text_is_refused(make, message, tmp_path):
+    top = tmp_path / "top"
+    top.mkdir()
+    make(top)
+    refused(command("corpus", "build", tmp_path / "out", top), message, code=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_that_is_not_there_is_refused(tmp_path):
+    refused(command("corpus", "build", tmp_path / "out", tmp_path / "nothing"), "does not exist")
+
+
+def test_a_damaged_corpus_is_refused(tmp_path):
+    corpus = build(tmp_path / "c", Texts(), vocabulary=257)
+    shard = corpus.path / "tokens-train-00000.bin"
+    shard.write_bytes(shard.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"tokens-train-00000.bin is missing or damaged"):
+        len(Corpus(corpus.path).train)
+    (corpus.path / "manifest.json").write_text('{"format": 99}')
+    with pytest.raises(UserError, match="format 99, this Maquette reads format 1"):
+        Corpus(corpus.path)
+    (corpus.path / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match="is not valid JSON"):
+        Corpus(corpus.path)
+    with pytest.raises(UserError, match="is not a corpus"):
+        Corpus(tmp_path)

@@ -1,0 +1,134 @@
+"""Recipes: YAML in and out, flags over them, and mistakes named with the nearest right word."""
+
+import dataclasses
+
+import pytest
+import yaml
+from conftest import command, refused
+
+from maquette.base.errors import WrongUse
+from maquette.cli.fields import with_flags
+from maquette.systems.catalogue import recipe_named, recipes
+from maquette.training.recipe import Recipe, field_names, load_recipe
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_every_recipe_of_the_catalogue_round_trips_through_yaml(name, tmp_path):
+    recipe = recipe_named(name)
+    assert recipe.name == name
+    recipe.save(tmp_path / "r.yaml")
+    assert load_recipe(tmp_path / "r.yaml") == recipe
+    assert recipe_named(str(tmp_path / "r.yaml")) == recipe
+    recipe.model.build()
+
+
+def test_a_file_may_leave_fields_out(tmp_path):
+    (tmp_path / "r.yaml").write_text("steps: 7\nmodel: {width: 64, heads: 1}\noptimiser: {learning_rate: 1e-3}\n")
+    recipe = load_recipe(tmp_path / "r.yaml")
+    assert (recipe.steps, recipe.model.width, recipe.optimiser.learning_rate) == (7, 64, 0.001)
+    assert recipe.batch == Recipe().batch
+
+
+def test_flags_change_any_field():
+    words = ["--steps", "9", "--model.kv-heads", "2", "--data.document-mask", "--trackers", "wandb",
+             "--model.parametrisation.base-width", "32", "--stop", "None"]  # fmt: skip
+    recipe = with_flags(recipe_named("tiny"), words)
+    assert recipe.steps == 9
+    assert recipe.model.kv_heads == 2
+    assert recipe.data.document_mask
+    assert recipe.trackers == ("wandb",)
+    assert recipe.model.parametrisation.base_width == 32
+    assert recipe.stop is None
+    assert not with_flags(recipe, ["--data.no-document-mask"]).data.document_mask
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model: {widht: 64}", "unknown field model.widht: did you mean 'model.width'?"),
+        ("stepz: 3", "unknown field stepz: did you mean 'steps'?"),
+        ("steps: many", "steps is 'many': input should be a valid integer"),
+        ("model: {norm: batch}", "model.norm is 'batch'"),
+        ("model: {width: 100, heads: 12}", "width 100 is not divisible by heads 12"),
+        ("data: {sequence: 9999}", "data.sequence 9999 does not fit model.context 256"),
+        ("steps: 0", "steps is 0: use at least 1"),
+        ("batch: 3\nranks: 2", "batch 3 is not divisible by ranks 2: use batch 4"),
+        ("batch: 8\nmicro_batch: 3", "micro_batch 3 does not divide a rank's share of 8"),
+        ("steps: 5\nstop: 9", "stop 9 is outside the 5 steps"),
+        ("just words", "holds no recipe"),
+        ("a: [1, 2", "is not YAML"),
+        ("format: 5\nmaquette: 3.1", "was written by Maquette 3.1 in format 5"),
+    ],
+)
+def test_mistakes_in_a_file(content, message, tmp_path):
+    (tmp_path / "r.yaml").write_text(content)
+    refused(command("train", tmp_path / "r.yaml", "--run", tmp_path / "run"), message, code=2)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.widht", "64"], "unknown field --model.widht: did you mean 'model.width'?"),
+        (["--step", "3"], "unknown field --step: did you mean 'steps'?"),
+        (["--steps", "many"], "--steps: invalid literal for int() with base 10: 'many'"),
+        (["--model.width", "100", "--model.heads", "12"], "width 100 is not divisible by heads 12"),
+        (["--data.sequence", "999"], "data.sequence 999 does not fit model.context 128"),
+        (["--schedule.kind", "sqrt"], "invalid choice 'sqrt'"),
+        (["--steps"], "expected"),
+        (["surplus"], "unexpected surplus"),
+    ],
+)
+def test_mistakes_in_flags(words, message, tmp_path):
+    refused(command("train", "tiny", "--run", tmp_path / "run", *words), message, code=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest():
+    refused(command("train", "tinny"), "unknown recipe tinny: did you mean 'tiny'?", code=2)
+    refused(command("train", "none.yaml"), "none.yaml does not exist", code=2)
+    refused(command("train"), "name a recipe: tiny is one", code=2)
+    refused(command("train", "tiny", "--resume"), "say which run to resume", code=2)
+
+
+def test_every_field_is_documented():
+    """A flag without a word of help is a flag nobody can use."""
+    import ast
+    import inspect
+
+    from maquette.models import decoder
+    from maquette.nn import parametrisation
+    from maquette.training import recipe
+
+    for module in (recipe, decoder, parametrisation):
+        for node in ast.parse(inspect.getsource(module)).body:
+            if not isinstance(node, ast.ClassDef) or not any("kw_only" in ast.dump(d) for d in node.decorator_list):
+                continue
+            for item, following in zip(node.body, node.body[1:], strict=False):
+                if isinstance(item, ast.AnnAssign) and "ClassVar" not in ast.dump(item.annotation):
+                    documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                    section = item.target.id in ("model", "data", "optimiser", "schedule", "checkpoints", "watch", "guard")
+                    assert documented or section, f"{node.name}.{item.target.id}"
+
+
+def test_field_names_are_the_flags():
+    names = field_names(Recipe)
+    assert {"steps", "model.width", "model.parametrisation.base_width", "guard.spike"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_the_saved_recipe_reads_well(tmp_path):
+    recipe_named("tiny").save(tmp_path / "r.yaml")
+    content = yaml.safe_load((tmp_path / "r.yaml").read_text())
+    assert list(content)[:3] == ["maquette", "format", "name"]
+    assert "!!" not in (tmp_path / "r.yaml").read_text()
+
+
+def test_recipes_cannot_be_changed_by_accident():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe().steps = 3  # type: ignore[misc]
+
+
+def test_impossible_recipes_are_refused_in_python_too():
+    with pytest.raises(WrongUse, match="use at least 1"):
+        Recipe(steps=0)

@@ -1,0 +1,410 @@
+"""Training: it learns, it resumes bit for bit, it stops when asked, and bad losses do not break it."""
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import command, in_ranks, process, refused, same_steps
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.corpus.store import Corpus
+from maquette.models.base import Loss
+from maquette.models.decoder import Decoder
+from maquette.parallel.group import Group
+from maquette.training import loop
+from maquette.training.data import Batches, heldout_batches, split_documents
+from maquette.training.guard import Verdict, Watchman
+from maquette.training.recipe import Guard, Recipe, Schedule
+from maquette.training.run import RunDirectory
+from maquette.training.schedule import learning_rate_factor
+from maquette.workshop.train import train
+
+
+def records(path: Path) -> list[dict]:
+    return RunDirectory(path).records()
+
+
+def test_a_run_learns_and_leaves_what_it_promises(recipe, tmp_path):
+    outcome = train(replace(recipe, steps=60), tmp_path / "run")
+    steps = records(tmp_path / "run")
+    assert [r["step"] for r in steps] == list(range(1, 61))
+    assert steps[0]["loss"] == pytest.approx(math.log(257), abs=1.0)
+    assert steps[-1]["loss"] < 0.7 * steps[0]["loss"]
+    for r in steps:
+        assert {"step", "tokens", "loss", "gradient_norm", "learning_rate"} <= r.keys()
+        assert r["learning_rate"] > 0  # from the first step on
+        assert r["tokens"] == r["step"] * recipe.tokens_per_step
+    assert [r["step"] for r in steps if "heldout_loss" in r] == list(range(6, 61, 6))
+    assert outcome.finished
+    assert outcome.heldout_loss == steps[-1]["heldout_loss"]
+    names = {p.name for p in (tmp_path / "run").iterdir()}
+    assert {"recipe.yaml", "decisions.json", "config.json", "tokenizer.json", "metrics.jsonl",
+            "model.safetensors", "checkpoints", "samples", "corpus.json"} <= names  # fmt: skip
+    assert len(list((tmp_path / "run" / "samples").iterdir())) == 10
+
+
+def test_the_same_recipe_gives_the_same_run_and_another_seed_another(recipe, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(replace(recipe, seed=seed), tmp_path / name)
+    same_steps(records(tmp_path / "a"), records(tmp_path / "b"))
+    assert records(tmp_path / "a")[-1]["loss"] != records(tmp_path / "c")[-1]["loss"]
+
+
+def test_accumulated_micro_batches_are_the_whole_batch(recipe, tmp_path):
+    train(recipe, tmp_path / "whole")
+    train(replace(recipe, micro_batch=1), tmp_path / "parts")
+    for a, b in zip(records(tmp_path / "whole"), records(tmp_path / "parts"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("change", [{}, {"document": True}, {"dropout": 0.2}, {"micro_batch": 2}])
+def test_resumed_at_any_step_is_the_uninterrupted_run(change, recipe, tmp_path):
+    """Across an epoch boundary too: the corpus holds about 190 samples, the run reads 240."""
+    data, model = recipe.data, recipe.model
+    recipe = replace(
+        recipe,
+        steps=60,
+        data=replace(data, document_mask=bool(change.get("document"))),
+        model=replace(model, dropout=change.get("dropout", 0.0)),
+        micro_batch=change.get("micro_batch"),
+    )
+    train(recipe, tmp_path / "whole")
+    for stop in (3, 17, 44, 60):
+        train(replace(recipe, stop=stop), tmp_path / "parts", resume=True)
+    parts = records(tmp_path / "parts")
+    for r in parts:
+        if r["step"] in (3, 17, 44):
+            assert r.pop("heldout_loss") > 0  # looked at because the call ended there
+    same_steps(records(tmp_path / "whole"), parts)
+    a, b = ((tmp_path / n / "model.safetensors").read_bytes() for n in ("whole", "parts"))
+    assert a == b
+
+
+def test_killed_at_random_moments_and_resumed_is_the_uninterrupted_run(recipe, tmp_path):
+    """kill -9 at start-up, between steps, while a checkpoint is written: the same losses, bitwise."""
+    slow = replace(recipe, steps=400, checkpoints=replace(recipe.checkpoints, every=15))
+    train(slow, tmp_path / "whole")
+    slow.save(tmp_path / "r.yaml")
+    words = ("train", tmp_path / "r.yaml", "--run", tmp_path / "killed", "--resume")
+    draw = random.Random(time.time_ns())
+    kills = 0
+    for _ in range(40):
+        child = process(*words)
+        if kills < 4:
+            deadline = time.monotonic() + (draw.uniform(1.5, 6.0) if kills else 2.0)
+            began = _lines(tmp_path / "killed")
+            while child.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+                if _lines(tmp_path / "killed") > began + 40 and draw.random() < 0.1:
+                    break
+            if child.poll() is None:
+                child.kill()
+                kills += 1
+        child.communicate()
+        if child.returncode == 0:
+            break
+    assert child.returncode == 0
+    assert kills >= 3
+    same_steps(records(tmp_path / "whole"), records(tmp_path / "killed"))
+
+
+def _lines(path: Path) -> int:
+    metrics = path / "metrics.jsonl"
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves(number, recipe, tmp_path):
+    replace(recipe, steps=4000).save(tmp_path / "r.yaml")
+    child = process("train", tmp_path / "r.yaml", "--run", tmp_path / "run")
+    while _lines(tmp_path / "run") < 5 and child.poll() is None:
+        time.sleep(0.05)
+    child.send_signal(number)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    (line,) = [line for line in err.splitlines() if line.startswith("maquette:")]
+    assert "saved: go on with" in line
+    assert "--resume" in line
+    last = records(tmp_path / "run")[-1]["step"]
+    assert (tmp_path / "run" / "checkpoints" / f"step-{last:08d}" / "state.json").exists()
+
+
+def test_a_signal_before_the_first_step_leaves_a_run_that_can_go_on(recipe, tmp_path):
+    recipe.save(tmp_path / "r.yaml")
+    child = process("train", tmp_path / "r.yaml", "--run", tmp_path / "run")
+    time.sleep(0.7)  # imports
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode in (1, -signal.SIGINT)
+    assert "Traceback (most recent call last)" not in err or child.returncode < 0
+    said = command("train", tmp_path / "r.yaml", "--run", tmp_path / "run", "--resume", "--json")
+    assert said.code == 0
+    assert said.json["step"] == 12
+
+
+def train_as_rank(group: Group, path: str) -> None:
+    """One rank's part of `test_ranks_share_one_training` (at module level, to be sent to it)."""
+    from maquette.workshop.train import run_rank
+
+    run_rank(RunDirectory(path), group)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_share_one_training(world, recipe, tmp_path):
+    """The same losses and gradient norms as one rank, resumed on another number of ranks too."""
+    train(recipe, tmp_path / "one")
+    path = tmp_path / "many"
+    train(replace(recipe, stop=1), path)  # prepares the run, and takes its first step alone
+    replace(RunDirectory(path).recipe(), stop=None).save(path / "recipe.yaml")
+    (path / "model.safetensors").unlink()
+    in_ranks(train_as_rank, world, str(path))
+    for a, b in zip(records(tmp_path / "one"), records(path), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-4)
+        if "heldout_loss" in a:
+            assert a["heldout_loss"] == pytest.approx(b["heldout_loss"], rel=1e-5)
+
+
+def test_ranks_are_launched_for_the_user(recipe, tmp_path):
+    recipe.save(tmp_path / "r.yaml")
+    out = subprocess.run(
+        ["python", "-m", "maquette", "train", tmp_path / "r.yaml", "--run", tmp_path / "two",
+         "--ranks", "2", "--layout", "ddp", "--json"],
+        env=os.environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    said = json.loads(out.stdout.strip().splitlines()[-1])
+    assert said["step"] == 12
+    train(recipe, tmp_path / "one")
+    assert records(tmp_path / "two")[-1]["loss"] == pytest.approx(
+        records(tmp_path / "one")[-1]["loss"], rel=1e-4
+    )
+
+
+def test_a_rank_that_dies_takes_the_others_with_it(recipe, tmp_path):
+    replace(recipe, steps=100_000).save(tmp_path / "r.yaml")
+    child = process("train", tmp_path / "r.yaml", "--run", tmp_path / "run", "--ranks", "2")
+    while _lines(tmp_path / "run") < 5 and child.poll() is None:
+        time.sleep(0.05)
+    ranks = subprocess.run(
+        ["pgrep", "-f", f"maquette rank {tmp_path / 'run'}"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert len(ranks) == 2
+    os.kill(int(ranks[1]), signal.SIGKILL)
+    _, err = child.communicate(timeout=100)
+    assert child.returncode == 1
+    assert "was killed (SIGKILL): continue with --resume" in err
+    assert not subprocess.run(["pgrep", "-f", f"maquette rank {tmp_path / 'run'}"], check=False,
+                              capture_output=True).stdout  # fmt: skip
+
+
+class Poison:
+    """Makes chosen steps' losses bad, by the number of the call."""
+
+    def __init__(self, monkeypatch, bad: dict[int, float]) -> None:
+        self.calls, self.bad = 0, bad
+        original = Decoder.loss
+
+        def loss(model: Decoder, batch, z_loss: float = 0.0) -> Loss:
+            result = original(model, batch, z_loss)
+            if not model.training:
+                return result
+            self.calls += 1
+            factor = self.bad.get(self.calls, 1.0)
+            return Loss(result.total * factor, result.value * factor, result.count)
+
+        monkeypatch.setattr(Decoder, "loss", loss)
+
+
+class Heard(loop.Quiet):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def test_a_loss_that_is_not_finite_skips_its_batch(recipe, tmp_path, monkeypatch):
+    Poison(monkeypatch, {7: math.nan})
+    heard = Heard()
+    train(recipe, tmp_path / "run", observer=heard)
+    skipped = [r for r in records(tmp_path / "run") if r.get("skipped")]
+    assert [r["step"] for r in skipped] == [7]
+    assert skipped[0]["loss"] is None  # JSON has no NaN
+    assert any("step 7: loss nan, batch skipped" in line for line in heard.lines)
+    assert all(torch.isfinite(p).all() for p in _weights(tmp_path / "run").values())
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path / "model.safetensors")
+
+
+def test_several_in_a_row_go_back_to_the_checkpoint_and_skip_ahead(recipe, tmp_path, monkeypatch):
+    poison = Poison(monkeypatch, dict.fromkeys((10, 11, 12, 13), math.inf))
+    heard = Heard()
+    train(replace(recipe, steps=16), tmp_path / "run", observer=heard)
+    events = RunDirectory(tmp_path / "run").events()
+    assert [(e["event"], e["step"]) for e in events] == [("rewind", 8)]  # saved every 4 steps
+    assert events[0]["sample"] == 13 * recipe.batch  # the data go on after the bad batches
+    assert any("back to step 8, on with the data after them" in line for line in heard.lines)
+    steps = records(tmp_path / "run")
+    assert [r["step"] for r in steps] == list(range(1, 17))
+    assert not any(r.get("skipped") for r in steps)  # the later take of each step counts
+    assert poison.calls == 13 + 8
+
+
+def test_a_run_that_keeps_diverging_gives_up_with_the_mend(recipe, tmp_path, monkeypatch):
+    Poison(monkeypatch, dict.fromkeys(range(5, 500), math.nan))
+    with pytest.raises(UserError, match="diverged 6 times: lower --optimiser.learning-rate"):
+        train(replace(recipe, steps=16), tmp_path / "run")
+
+
+def test_a_spike_is_a_jump_over_the_recent_mean():
+    guard = Watchman(Guard(spike=8.0, window=8, patience=2))
+    losses = [3.0, 3.1, 2.9, 3.0, 3.1, 2.9, 3.0, 3.0]
+    assert [guard.judge(x, 1.0) for x in losses] == [Verdict.TAKE] * 8
+    assert guard.judge(3.3, 1.0) is Verdict.TAKE
+    assert guard.judge(9.0, 1.0) is Verdict.SKIP
+    assert guard.judge(3.0, math.nan) is Verdict.SKIP
+    assert guard.judge(math.nan, 1.0) is Verdict.REWIND
+    assert guard.judge(3.0, 1.0) is Verdict.TAKE
+    assert guard.bad == 0
+    off = Watchman(Guard(spike=0.0, window=1))
+    assert [off.judge(x, 1.0) for x in (1.0, 99.0)] == [Verdict.TAKE] * 2
+
+
+def test_two_trainings_in_one_directory(recipe, tmp_path):
+    with (
+        RunDirectory(tmp_path / "run").locked(),
+        pytest.raises(WrongUse, match="is being trained by another process"),
+    ):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_run_directory_that_exists_is_left_alone(trained, recipe):
+    before = (trained / "metrics.jsonl").read_bytes()
+    with pytest.raises(WrongUse, match="exists: choose another --run, or continue it with --resume"):
+        train(recipe, trained)
+    assert (trained / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_start_that_was_cut_off_is_no_obstacle(trained, recipe, tmp_path):
+    for name in ("config.json", "tokenizer.json", "corpus.json"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / name).write_bytes((trained / name).read_bytes()[:20])
+    assert train(recipe, tmp_path / "run").finished
+
+
+def test_a_run_of_another_version_is_refused(trained):
+    path = trained / "recipe.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"format": 2, "maquette": "9.9"}))
+    said = command("train", "--run", trained, "--resume")
+    refused(said, "was written by Maquette 9.9 in format 2", "start a new run", code=2)
+
+
+def test_a_resumed_run_keeps_its_recipe(trained, recipe):
+    other = replace(recipe, model=replace(recipe.model, width=64))
+    with pytest.raises(WrongUse, match=r"model.width was 32, not 64"):
+        train(other, trained, resume=True)
+    assert train(replace(recipe, steps=14), trained, resume=True).step == 14  # longer is allowed
+
+
+def test_a_corpus_that_changed_is_refused(recipe, tmp_path):
+    from conftest import Texts
+
+    from maquette.corpus.build import build
+
+    folder = tmp_path / "c"
+    build(folder, Texts(), vocabulary=257)
+    own = replace(recipe, data=replace(recipe.data, corpus=str(folder)))
+    train(replace(own, stop=4), tmp_path / "run")
+    build(folder, Texts(documents=50), vocabulary=257, replace=True)
+    with pytest.raises(UserError, match="has changed since this run"):
+        train(own, tmp_path / "run", resume=True)
+
+
+def test_a_corpus_smaller_than_one_batch_is_refused(recipe, tmp_path):
+    with pytest.raises(UserError, match="less than one batch of 2000 x 32: add text, or lower batch"):
+        train(replace(recipe, batch=2000), tmp_path / "run")
+
+
+def test_the_wrong_vocabulary_is_refused(recipe, tmp_path):
+    wrong = replace(recipe, model=replace(recipe.model, vocabulary=300))
+    with pytest.raises(WrongUse, match=r"use --model.vocabulary 257"):
+        train(wrong, tmp_path / "run")
+
+
+def test_layouts_to_come_say_so(recipe, tmp_path):
+    for layout, message in (("zero3:2,tensor:2", "is not built yet"), ("dpp", "did you mean 'ddp'")):
+        with pytest.raises(WrongUse, match=message):
+            train(replace(recipe, layout=layout), tmp_path / "run")
+
+
+def test_ranks_see_the_batch_that_one_rank_sees(recipe, corpus):
+    one = Batches(recipe, corpus).step(8)[0]
+    four = [Batches(recipe, corpus, rank, 4).step(8)[0] for rank in range(4)]
+    assert torch.equal(torch.cat([b.tokens for b in four]), one.tokens)
+    assert torch.equal(torch.cat([b.targets for b in four]), one.targets)
+
+
+def test_targets_are_the_next_tokens_of_the_stream(recipe, corpus):
+    batch = Batches(recipe, corpus).step(0)[0]
+    assert torch.equal(batch.tokens[:, 1:], batch.targets[:, :-1])
+    start = int(Batches(recipe, corpus).order.starts(0, 1)[0])
+    assert batch.targets[0].tolist() == corpus.train.read(start + 1, 32).tolist()
+
+
+def test_documents_and_positions_restart_after_every_end():
+    tokens = torch.tensor([[5, 6, 0, 7, 0, 0, 8, 9], [0, 1, 2, 3, 4, 5, 6, 0]])
+    documents, positions = split_documents(tokens, end=0)
+    assert documents.tolist() == [[0, 0, 0, 1, 1, 2, 3, 3], [0, 1, 1, 1, 1, 1, 1, 1]]
+    assert positions.tolist() == [[0, 1, 2, 0, 1, 0, 0, 1], [0, 0, 1, 2, 3, 4, 5, 6]]
+
+
+def test_heldout_windows_are_the_same_every_time_and_spread_out(corpus: Corpus):
+    a, b = (heldout_batches(corpus.heldout, 32, 320, 4) for _ in range(2))
+    rows = torch.cat([x.tokens for x in a])
+    assert torch.equal(rows, torch.cat([x.tokens for x in b]))
+    assert rows.shape == (10, 32)
+    assert len({tuple(row.tolist()) for row in rows}) == 10
+    assert rows[0].tolist() == corpus.heldout.read(0, 32).tolist()
+
+
+@pytest.mark.parametrize("kind", ["cosine", "wsd", "linear", "constant"])
+def test_schedules(kind):
+    schedule = Schedule(kind=kind, warmup=0.1, decay=0.2, floor=0.1)
+    factors = [learning_rate_factor(schedule, step, 100) for step in range(100)]
+    assert min(factors) > 0
+    assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert max(factors) == pytest.approx(1.0, abs=1e-2)
+    if kind == "constant":
+        assert set(factors[10:]) == {1.0}
+    else:
+        assert factors[-1] == pytest.approx(0.1, abs=0.05)
+        assert factors[10:] == sorted(factors[10:], reverse=True)
+    if kind == "wsd":
+        assert set(factors[10:80]) == {1.0}
+
+
+def test_a_shorter_stop_keeps_the_schedule(recipe, tmp_path):
+    train(recipe, tmp_path / "whole")
+    train(replace(recipe, stop=5), tmp_path / "short")
+    same_steps(records(tmp_path / "whole")[:4], records(tmp_path / "short")[:4])
+    assert len(records(tmp_path / "short")) == 5
+
+
+def test_recipes_hash_what_matters(recipe: Recipe):
+    assert recipe.hash() == replace(recipe, name="x", trackers=("wandb",)).hash()
+    assert recipe.hash() != replace(recipe, seed=1).hash()
