@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import maquette
 from maquette.base.files import write_json
 from maquette.base.machine import measure, processor
+from maquette.base.version import __version__
 from maquette.scaling import frontier
 from maquette.training.loop import Quiet
 from maquette.workshop.corpora import open_corpus
@@ -37,7 +37,9 @@ def main() -> None:
     corpus = open_corpus("default")
     folder = Path(tempfile.mkdtemp(prefix="ladder-"))
     runs = []
-    print(f"{'width':>6} {'parameters':>11} {'tokens':>10} {'bits/byte':>9} {'of peak':>8} {'s':>6}")
+    print(
+        f"{'width':>6} {'parameters':>11} {'tokens':>10} {'bits/byte':>9} {'of peak':>8} {'s':>6}"
+    )
     for width in arguments.widths:
         for millions in arguments.tokens:
             recipe = rung(width, corpus, "default")
@@ -69,7 +71,7 @@ def main() -> None:
     about = {
         "command": "python benchmarks/ladder.py",
         "date": time.strftime("%Y-%m-%d"),
-        "version": maquette.__version__,
+        "version": __version__,
         "processor": processor(),
         "bf16_flops": machine.bf16_flops,
         "corpus_hash": corpus.hash,

@@ -19,8 +19,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 
 ROOT = Path(__file__).parents[1]
-WORDS = ("the cat sat on a mat and saw one red bird in its tall tree by the old stone wall "
-         "def return if else for while import class self x y z 0 1 2 3").split()  # fmt: skip
+WORDS = """the cat sat on a mat and saw one red bird in its tall tree by the old stone wall
+def return if else for while import class self x y z 0 1 2 3""".split()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -185,5 +185,3 @@ def _rank(
     }
     function(join(), *arguments)
     dist.destroy_process_group()
-
-

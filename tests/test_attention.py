@@ -56,7 +56,9 @@ def masks(name, heads, batch, time):
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
 @pytest.mark.parametrize("engine", ["sdpa", "tiled"])
-def test_both_engines_compute_attention_and_its_gradient(name, heads, kv_heads, engine, monkeypatch):
+def test_both_engines_compute_attention_and_its_gradient(
+    name, heads, kv_heads, engine, monkeypatch
+):
     monkeypatch.setattr("maquette.nn.tiled_attention.ROWS", 8)  # several tiles, the last one short
     monkeypatch.setattr("maquette.nn.tiled_attention.TILE_BYTES", 4 * heads * 8 * 21)
     q, k, v = inputs(3, heads, kv_heads, 21, 8)
@@ -88,7 +90,9 @@ def test_the_last_queries_against_a_longer_cache(name, queries):
 
 def test_tiles_are_chosen_only_where_kernels_are_compiled(monkeypatch):
     called = []
-    monkeypatch.setattr("maquette.nn.attention.tiled_attention", lambda *a: called.append(a) or a[0])
+    monkeypatch.setattr(
+        "maquette.nn.attention.tiled_attention", lambda *a: called.append(a) or a[0]
+    )
     q, k, v = inputs(1, 2, 2, 4, 8)
     attend(q, k, v, scale=1.0)
     assert not called
@@ -103,7 +107,11 @@ def test_the_custom_operator_keeps_its_promises_to_torch():
 
 
 @settings(max_examples=20, deadline=None)
-@given(shift=st.integers(0, 500), dims=st.sampled_from([4, 8]), pairs=st.sampled_from(["half", "interleaved"]))
+@given(
+    shift=st.integers(0, 500),
+    dims=st.sampled_from([4, 8]),
+    pairs=st.sampled_from(["half", "interleaved"]),
+)
 def test_rotary_scores_depend_on_the_distance_alone(shift, dims, pairs):
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64).unbind(0)

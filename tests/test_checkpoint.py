@@ -54,7 +54,9 @@ def damage_last(run: Path, how: str) -> Path:
     return last
 
 
-@pytest.mark.parametrize("how", ["cut short", "a bit turned", "a file gone", "no state", "half a state"])
+@pytest.mark.parametrize(
+    "how", ["cut short", "a bit turned", "a file gone", "no state", "half a state"]
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(how, stopped, recipe, tmp_path):
     last = damage_last(stopped, how)
     heard = Heard()
@@ -94,7 +96,12 @@ def test_a_pickle_is_not_read(stopped):
     """What torch.save writes, under the name of a safetensors file."""
     path = stopped / "model.safetensors"
     torch.save({"embedding.weight": torch.zeros(2)}, path)
-    refused(command("generate", stopped, "x"), "is not a safetensors file", "convert the weights", code=1)
+    refused(
+        command("generate", stopped, "x"),
+        "is not a safetensors file",
+        "convert the weights",
+        code=1,
+    )
 
 
 def test_a_truncated_model_is_refused(trained):

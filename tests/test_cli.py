@@ -31,7 +31,16 @@ def loaded_modules(code: str) -> set[str]:
 )  # fmt: skip
 def test_help_and_import_need_nothing_heavy(code):
     loaded = loaded_modules(code)
-    assert not loaded & {"torch", "numpy", "pyarrow", "tokenizers", "altair", "rich", "tyro", "pydantic"}
+    assert not loaded & {
+        "torch",
+        "numpy",
+        "pyarrow",
+        "tokenizers",
+        "altair",
+        "rich",
+        "tyro",
+        "pydantic",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -79,7 +88,10 @@ def test_mistakes_are_one_line_with_the_mend(words, message):
 
 def test_a_closed_pipe_is_no_error():
     out = subprocess.run(
-        f"{sys.executable} -m maquette --help | head -1", shell=True, capture_output=True, check=True
+        f"{sys.executable} -m maquette --help | head -1",
+        shell=True,
+        capture_output=True,
+        check=True,
     )
     assert out.stderr == b""
 
@@ -123,9 +135,18 @@ def test_amounts_and_times_read_well():
 
 
 def test_train_from_the_command_line(tmp_path):
-    said = command("train", "tiny", "--run", tmp_path / "run", "--steps", "6", "--seed", "3", "--json")
+    said = command(
+        "train", "tiny", "--run", tmp_path / "run", "--steps", "6", "--seed", "3", "--json"
+    )
     assert said.code == 0, said.err
-    assert {"run", "step", "tokens", "loss", "tokens_per_second", "flops_utilisation"} <= said.json.keys()
+    assert {
+        "run",
+        "step",
+        "tokens",
+        "loss",
+        "tokens_per_second",
+        "flops_utilisation",
+    } <= said.json.keys()
     assert said.json["step"] == 6
     assert "held out" in said.err
     again = command("train", "tiny", "--run", tmp_path / "run", "--resume", "--json")

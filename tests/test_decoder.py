@@ -156,7 +156,10 @@ def test_published_models_have_their_published_size(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"width": 100, "heads": 12}, "width 100 is not divisible by heads 12: use heads 10 or width 108"),
+        (
+            {"width": 100, "heads": 12},
+            "width 100 is not divisible by heads 12: use heads 10 or width 108",
+        ),
         ({"kv_heads": 3}, "heads 4 is not divisible by kv_heads 3"),
         ({"rotary_dims": 9}, "rotary_dims 9 does not fit a head of 64"),
         ({"depth": 0}, "depth is 0"),

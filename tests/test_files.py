@@ -88,5 +88,7 @@ def test_the_nearest_name_is_offered():
 
 
 def test_a_missing_extra_says_what_to_install():
-    with pytest.raises(UserError, match=r"nowhere is not installed: run pip install 'maquette\[x\]'"):
+    with pytest.raises(
+        UserError, match=r"nowhere is not installed: run pip install 'maquette\[x\]'"
+    ):
         need("nowhere.at_all", "x")

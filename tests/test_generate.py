@@ -57,7 +57,9 @@ def test_a_seed_is_a_text():
     model = make("llama")
 
     def text(seed):
-        return list(stream_without_cache(model, PROMPTS[0], 12, Sampling(temperature=1.5, seed=seed)))
+        return list(
+            stream_without_cache(model, PROMPTS[0], 12, Sampling(temperature=1.5, seed=seed))
+        )
 
     assert text(1) == text(1) != text(2)
 
@@ -152,7 +154,9 @@ def test_the_command_and_the_python_face_agree(trained):
 
 
 def test_several_prompts_make_a_batch(trained):
-    said = command("generate", trained, "the ", "a ", "--tokens", "5", "--precision", "fp32", "--json")
+    said = command(
+        "generate", trained, "the ", "a ", "--tokens", "5", "--precision", "fp32", "--json"
+    )
     assert len(said.json["texts"]) == 2
     alone = command("generate", trained, "the ", "--tokens", "5", "--precision", "fp32", "--json")
     assert said.json["texts"][0] == alone.json["text"]

@@ -91,8 +91,30 @@ def test_the_tokenizer_goes_along(trained, tmp_path):
     assert tokenizer.encode("the cat") == list(b"the cat")
     said = command("import", "hf", tmp_path / "out", tmp_path / "again", "--json")
     assert said.code == 0
-    a = command("generate", trained, "the ", "--temperature", "0", "--tokens", "8", "--precision", "fp32", "--json")
-    b = command("generate", tmp_path / "again", "the ", "--temperature", "0", "--tokens", "8", "--precision", "fp32", "--json")
+    a = command(
+        "generate",
+        trained,
+        "the ",
+        "--temperature",
+        "0",
+        "--tokens",
+        "8",
+        "--precision",
+        "fp32",
+        "--json",
+    )
+    b = command(
+        "generate",
+        tmp_path / "again",
+        "the ",
+        "--temperature",
+        "0",
+        "--tokens",
+        "8",
+        "--precision",
+        "fp32",
+        "--json",
+    )
     assert a.json["text"] == b.json["text"]
 
 

@@ -54,7 +54,9 @@ def test_every_epoch_reads_everything_once_in_its_own_order():
 @given(first=st.integers(0, 500), count=st.integers(1, 60))
 def test_any_stretch_is_the_same_stretch(first, count):
     order = SampleOrder(tokens=1000, length=7, seed=3)
-    np.testing.assert_array_equal(order.starts(first, count), order.starts(0, 600)[first : first + count])
+    np.testing.assert_array_equal(
+        order.starts(first, count), order.starts(0, 600)[first : first + count]
+    )
 
 
 def test_from_text_back_to_the_step_it_was_trained_at():

@@ -23,7 +23,9 @@ def test_every_recipe_of_the_catalogue_round_trips_through_yaml(name, tmp_path):
 
 
 def test_a_file_may_leave_fields_out(tmp_path):
-    (tmp_path / "r.yaml").write_text("steps: 7\nmodel: {width: 64, heads: 1}\noptimiser: {learning_rate: 1e-3}\n")
+    (tmp_path / "r.yaml").write_text(
+        "steps: 7\nmodel: {width: 64, heads: 1}\noptimiser: {learning_rate: 1e-3}\n"
+    )
     recipe = load_recipe(tmp_path / "r.yaml")
     assert (recipe.steps, recipe.model.width, recipe.optimiser.learning_rate) == (7, 64, 0.001)
     assert recipe.batch == Recipe().batch
@@ -102,12 +104,24 @@ def test_every_field_is_documented():
 
     for module in (recipe, decoder, parametrisation):
         for node in ast.parse(inspect.getsource(module)).body:
-            if not isinstance(node, ast.ClassDef) or not any("kw_only" in ast.dump(d) for d in node.decorator_list):
+            if not isinstance(node, ast.ClassDef) or not any(
+                "kw_only" in ast.dump(d) for d in node.decorator_list
+            ):
                 continue
             for item, following in zip(node.body, node.body[1:], strict=False):
                 if isinstance(item, ast.AnnAssign) and "ClassVar" not in ast.dump(item.annotation):
-                    documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-                    section = item.target.id in ("model", "data", "optimiser", "schedule", "checkpoints", "watch", "guard")
+                    documented = isinstance(following, ast.Expr) and isinstance(
+                        following.value, ast.Constant
+                    )
+                    section = item.target.id in (
+                        "model",
+                        "data",
+                        "optimiser",
+                        "schedule",
+                        "checkpoints",
+                        "watch",
+                        "guard",
+                    )
                     assert documented or section, f"{node.name}.{item.target.id}"
 
 

@@ -197,7 +197,10 @@ def test_a_rank_that_dies_takes_the_others_with_it(recipe, tmp_path):
     while _lines(tmp_path / "run") < 5 and child.poll() is None:
         time.sleep(0.05)
     ranks = subprocess.run(
-        ["pgrep", "-f", f"maquette rank {tmp_path / 'run'}"], capture_output=True, text=True, check=True
+        ["pgrep", "-f", f"maquette rank {tmp_path / 'run'}"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     assert len(ranks) == 2
     os.kill(int(ranks[1]), signal.SIGKILL)
@@ -295,7 +298,9 @@ def test_two_trainings_in_one_directory(recipe, tmp_path):
 
 def test_a_run_directory_that_exists_is_left_alone(trained, recipe):
     before = (trained / "metrics.jsonl").read_bytes()
-    with pytest.raises(WrongUse, match="exists: choose another --run, or continue it with --resume"):
+    with pytest.raises(
+        WrongUse, match="exists: choose another --run, or continue it with --resume"
+    ):
         train(recipe, trained)
     assert (trained / "metrics.jsonl").read_bytes() == before
 
@@ -309,7 +314,9 @@ def test_a_start_that_was_cut_off_is_no_obstacle(trained, recipe, tmp_path):
 
 def test_a_run_of_another_version_is_refused(trained):
     path = trained / "recipe.yaml"
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"format": 2, "maquette": "9.9"}))
+    path.write_text(
+        yaml.safe_dump(yaml.safe_load(path.read_text()) | {"format": 2, "maquette": "9.9"})
+    )
     said = command("train", "--run", trained, "--resume")
     refused(said, "was written by Maquette 9.9 in format 2", "start a new run", code=2)
 
@@ -336,7 +343,9 @@ def test_a_corpus_that_changed_is_refused(recipe, tmp_path):
 
 
 def test_a_corpus_smaller_than_one_batch_is_refused(recipe, tmp_path):
-    with pytest.raises(UserError, match="less than one batch of 2000 x 32: add text, or lower batch"):
+    with pytest.raises(
+        UserError, match="less than one batch of 2000 x 32: add text, or lower batch"
+    ):
         train(replace(recipe, batch=2000), tmp_path / "run")
 
 
@@ -347,7 +356,10 @@ def test_the_wrong_vocabulary_is_refused(recipe, tmp_path):
 
 
 def test_layouts_to_come_say_so(recipe, tmp_path):
-    for layout, message in (("zero3:2,tensor:2", "is not built yet"), ("dpp", "did you mean 'ddp'")):
+    for layout, message in (
+        ("zero3:2,tensor:2", "is not built yet"),
+        ("dpp", "did you mean 'ddp'"),
+    ):
         with pytest.raises(WrongUse, match=message):
             train(replace(recipe, layout=layout), tmp_path / "run")
 

@@ -13,12 +13,12 @@ The Python face mirrors the command line and imports nothing heavy until it is u
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from maquette.base.version import __version__
 
 if TYPE_CHECKING:
     from maquette.face import load, plan, reproduce, train
 
-__all__ = ["load", "plan", "reproduce", "train"]
+__all__ = ["__version__", "load", "plan", "reproduce", "train"]
 
 
 def __getattr__(name: str) -> Any:

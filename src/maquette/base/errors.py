@@ -37,7 +37,7 @@ def need(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.split(".")[0]
+        package = module.split(".", maxsplit=1)[0]
         raise UserError(
             f"{package} is not installed: run pip install 'maquette[{extra}]'"
         ) from error

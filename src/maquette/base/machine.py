@@ -6,6 +6,7 @@ day, and the best of all answers for the same processor, threads and torch count
 beside something else must not make everything after it look faster than it is.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.base.files import home, read_json, write_json
@@ -63,7 +65,7 @@ def cores() -> int:
     """Processor cores that this process may use (affinity and the container's quota counted)."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
-        quota, period = open("/sys/fs/cgroup/cpu.max").read().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         if quota != "max":
             allowed = min(allowed or 1, max(1, int(quota) // int(period)))
     except (OSError, ValueError):
@@ -75,7 +77,7 @@ def memory() -> int:
     """Bytes of main memory that this process may use."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        limit = open("/sys/fs/cgroup/memory.max").read().strip()
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         return total if limit == "max" else min(total, int(limit))
     except (OSError, ValueError):
         return total
@@ -84,7 +86,7 @@ def memory() -> int:
 def resident() -> int:
     """Bytes of memory this process holds now."""
     try:
-        pages = int(open("/proc/self/statm").read().split()[1])
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         import resource
@@ -97,7 +99,7 @@ def processor() -> str:
     """The processor's own name, with the family and model where the name is bare."""
     fields: dict[str, str] = {}
     try:
-        for line in open("/proc/cpuinfo"):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
             key, colon, value = line.partition(":")
             if colon:
                 fields.setdefault(key.strip(), value.strip())
@@ -150,10 +152,8 @@ def measure(refresh: bool = False) -> Machine:
         }
         kept = {name: max(value, kept.get(name, 0.0)) for name, value in found.items()}
         kept["when"] = time.time()
-        try:
+        with contextlib.suppress(OSError):  # a read-only home costs a second at every start
             write_json(path, everything | {identity: kept})
-        except OSError:
-            pass  # a read-only home costs a second at every start, nothing more
     return Machine(
         **known,  # type: ignore[arg-type]
         fp32_flops=kept["fp32_flops"],
@@ -199,4 +199,4 @@ def _bandwidth(device: str) -> float:
     import torch
 
     numbers = torch.ones(1 << (26 if device == "cpu" else 28), device=device)
-    return numbers.numel() * 4 / fastest(lambda: numbers.sum(), device)
+    return numbers.numel() * 4 / fastest(numbers.sum, device)

@@ -28,7 +28,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     else:
         with terminal.stages() as progress:
             scores = loaded.score_heldout(
-                arguments.corpus, arguments.bytes, lambda done, total: progress("scoring", done, total)
+                arguments.corpus,
+                arguments.bytes,
+                lambda done, total: progress("scoring", done, total),
             )
     terminal.table(
         ["text", "bits/byte", "loss", "perplexity", "tokens", "bytes"],

@@ -47,7 +47,7 @@ def show_fields(recipe: Recipe) -> None:
 
 def _first_paragraph(box: str) -> str:
     """The complaint inside tyro's frame."""
-    lines = []
+    lines: list[str] = []
     for line in box.splitlines():
         text = re.sub(r"[│╭╮╰╯─]+", " ", line).strip()
         if not text or "─" in line:
@@ -56,4 +56,3 @@ def _first_paragraph(box: str) -> str:
             continue
         lines.append(text)
     return " ".join(lines).replace("Error parsing ", "") or "the flags cannot be read"
-

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
-from maquette import __version__
 from maquette.base.errors import UserError, WrongUse, did_you_mean
+from maquette.base.version import __version__
 
 COMMANDS = {
     "demo": "the main job, end to end: text to a trained, measured model and a report",

@@ -22,7 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, help="the same in minutes")
     parser.add_argument("--utilisation", type=float, default=0.4,
                         help="fraction of the peak that training reaches (default: 0.4)")  # fmt: skip
-    parser.add_argument("--law", default="besiroglu", help="besiroglu, hoffmann or hoffmann-unrounded")
+    parser.add_argument(
+        "--law", default="besiroglu", help="besiroglu, hoffmann or hoffmann-unrounded"
+    )
     parser.add_argument("--vocabulary", type=int, default=32768, help="symbols (default: 32768)")
     parser.add_argument("--context", type=int, default=1024, help="positions (default: 1024)")
     parser.add_argument("--corpus", help="a corpus folder: its vocabulary and its tokens count")

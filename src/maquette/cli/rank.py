@@ -1,6 +1,7 @@
 """One rank of a prepared run; `maquette train --ranks` starts as many as asked."""
 
 import argparse
+import os
 
 from maquette.cli.terminal import Terminal, TrainingProgress
 
@@ -11,9 +12,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from maquette.parallel.group import join
+    from maquette.parallel.launch import die_with
     from maquette.training.run import RunDirectory
     from maquette.workshop.train import run_rank
 
+    die_with(int(os.environ["MAQUETTE_LAUNCHER"]))
     group = join()
     observer = TrainingProgress(Terminal(as_json=True)) if group.first else None
     run_rank(RunDirectory(arguments.run), group, observer)

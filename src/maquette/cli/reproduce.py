@@ -34,7 +34,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         minutes = "seconds" if arguments.quick else f"about {claim.minutes:g} minutes on 2 cores"
         terminal.say(f"{claim.id}: {claim.statement} ({minutes})")
         result = measure(claim, lab, Path(arguments.out))
-        verdict = "toy size, no evidence" if result.quick else ("holds" if result.holds else "FAILS")
+        verdict = (
+            "toy size, no evidence" if result.quick else ("holds" if result.holds else "FAILS")
+        )
         terminal.say(
             f"  {result.metric}: {result.measured:.4g}, {result.bound} {result.threshold:g} wanted, "
             f"control {result.control_measured:.4g}: {verdict} ({clock(result.seconds)})"

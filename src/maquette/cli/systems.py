@@ -29,9 +29,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     measured = results(Path(arguments.claims))
     if arguments.name is not None:
         if arguments.name not in known:
-            raise WrongUse(
-                f"unknown system {arguments.name}{did_you_mean(arguments.name, known)}"
-            )
+            raise WrongUse(f"unknown system {arguments.name}{did_you_mean(arguments.name, known)}")
         terminal.say(known[arguments.name].doc)
     elif arguments.gallery:
         gallery(Path(arguments.gallery), Path(arguments.claims))

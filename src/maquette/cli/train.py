@@ -32,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     from maquette.systems.catalogue import recipe_named
     from maquette.training.run import RunDirectory, free_name
+    from maquette.workshop.report import write_report
     from maquette.workshop.train import train
 
     recipe = recipe_named(arguments.recipe) if arguments.recipe else None
@@ -65,6 +66,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
             f"stopped at step {outcome.step}, saved: go on with "
             f"maquette train {recipe.name} --run {path} --resume"
         )
-    terminal.say(f"trained: {path}")
+    report = write_report(path) if RunDirectory(path).recipe().watch.report else None
+    terminal.say(f"trained: {path}" + (f", report: {report}" if report else ""))
     terminal.say(f'try: maquette generate {path} "def " --tokens 60')
-    return {"run": str(path)} | asdict(outcome)
+    return {"run": str(path), "report": report and str(report)} | asdict(outcome)

@@ -156,7 +156,7 @@ def _roff(path: Path) -> str:
             lines += ["", line[4:].strip().strip('"')]
         elif line.startswith((".B ", ".I ", ".BR ", ".IR ", ".TP", ".Nm ", ".Fl ", ".Ar ")):
             lines.append(line.partition(" ")[2].replace('"', ""))
-        elif not line.startswith((".", "'", "\\\"")):
+        elif not line.startswith((".", "'", '\\"')):
             lines.append(line)
     words = ROFF_FONT.sub("", "\n".join(lines))
     for name, character in ROFF_NAMES.items():

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 import zstandard
 
@@ -23,11 +23,67 @@ from maquette.corpus.document import Document, Skipped
 
 LONGEST = 8 << 20  # bytes of one document
 CODE = frozenset(
-    ".py .pyi .c .h .cc .cpp .hpp .cu .rs .go .java .kt .js .jsx .ts .tsx .rb .pl .php .sh .bash .zsh "
-    ".lua .r .jl .hs .ml .scala .swift .cs .sql .css .scss .html .vue .cmake .mk .toml .yaml .yml "
-    ".ini .cfg .json .xml .proto .tcl .vim .el .lisp .clj .ex .exs .erl .f90 .m .asm .s".split()
+    [
+        ".py",
+        ".pyi",
+        ".c",
+        ".h",
+        ".cc",
+        ".cpp",
+        ".hpp",
+        ".cu",
+        ".rs",
+        ".go",
+        ".java",
+        ".kt",
+        ".js",
+        ".jsx",
+        ".ts",
+        ".tsx",
+        ".rb",
+        ".pl",
+        ".php",
+        ".sh",
+        ".bash",
+        ".zsh",
+        ".lua",
+        ".r",
+        ".jl",
+        ".hs",
+        ".ml",
+        ".scala",
+        ".swift",
+        ".cs",
+        ".sql",
+        ".css",
+        ".scss",
+        ".html",
+        ".vue",
+        ".cmake",
+        ".mk",
+        ".toml",
+        ".yaml",
+        ".yml",
+        ".ini",
+        ".cfg",
+        ".json",
+        ".xml",
+        ".proto",
+        ".tcl",
+        ".vim",
+        ".el",
+        ".lisp",
+        ".clj",
+        ".ex",
+        ".exs",
+        ".erl",
+        ".f90",
+        ".m",
+        ".asm",
+        ".s",
+    ]
 )
-IGNORED = frozenset("__pycache__ node_modules site-packages dist-packages".split())
+IGNORED = frozenset(["__pycache__", "node_modules", "site-packages", "dist-packages"])
 
 
 @dataclass(frozen=True)
@@ -92,16 +148,16 @@ def records(name: str) -> bool:
     return name.lower().removesuffix(".gz").removesuffix(".zst").endswith((".jsonl", ".ndjson"))
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> BinaryIO:
     name = path.name.lower()
     if name.endswith(".gz"):
-        return gzip.open(path, "rb")
+        return cast(BinaryIO, gzip.open(path, "rb"))
     if name.endswith(".zst"):
-        return io.BufferedReader(zstandard.open(path, "rb"))  # type: ignore[arg-type]
+        return io.BufferedReader(zstandard.open(path, "rb"))
     return path.open("rb")
 
 
-def _pieces(file: IO[bytes]) -> Iterator[str]:
+def _pieces(file: BinaryIO) -> Iterator[str]:
     """Decode a file in pieces of at most LONGEST bytes, cut after a line end where there is one.
 
     An empty file is one empty piece. Raises UnicodeDecodeError for what is not text.

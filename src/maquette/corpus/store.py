@@ -1,13 +1,14 @@
 """A corpus on disk, opened for reading: memory-mapped tokens and the table of documents.
 
-    manifest.json       what it is: components, counts, shards with checksums, the corpus hash
-    tokenizer.json      in the Hugging Face format
-    tokens-train-*.bin, tokens-heldout-*.bin    documents one after the other, each with its end
-    documents.parquet   a row per document: component, source, date, licence, sha256, split,
-                        offset and tokens in the split's stream, bytes
+manifest.json       what it is: components, counts, shards with checksums, the corpus hash
+tokenizer.json      in the Hugging Face format
+tokens-train-*.bin, tokens-heldout-*.bin    documents one after the other, each with its end
+documents.parquet   a row per document: component, source, date, licence, sha256, split,
+                    offset and tokens in the split's stream, bytes
 """
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ SPLITS = ("train", "heldout")
 class TokenStream:
     """One split's tokens as one long sequence over its shards."""
 
-    def __init__(self, parts: list[npt.NDArray[Any]]) -> None:
+    def __init__(self, parts: Sequence[npt.NDArray[Any]]) -> None:
         self._parts = parts
         self._starts = np.cumsum([0] + [len(part) for part in parts])
 

@@ -275,8 +275,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., vocabulary), fp32."""
-        scores = F.linear(hidden, self.output.weight.to(hidden.dtype)).float()
-        scores = apply(scores, self.scaling.output_multiplier)
+        scores = apply(self.output.product(hidden).float(), self.scaling.output_multiplier)
         return scores if self.output.bias is None else scores + self.output.bias.float()
 
     def loss(self, batch: Batch, z_loss: float = 0.0) -> Loss:

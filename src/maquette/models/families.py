@@ -15,7 +15,7 @@ STANDARD = Parametrisation(kind="standard")
 
 def gpt2(**sizes: Any) -> DecoderConfig:
     """Learned positions, LayerNorm before each branch, GELU, biases everywhere, tied."""
-    settings = {
+    settings: dict[str, Any] = {
         "positions": "learned",
         "norm": "layernorm",
         "norm_bias": True,
@@ -35,7 +35,7 @@ def gpt3(**sizes: Any) -> DecoderConfig:
 
 def gptj(**sizes: Any) -> DecoderConfig:
     """Parallel block from one norm, interleaved rotary pairs on part of the head."""
-    settings = {
+    settings: dict[str, Any] = {
         "block": "parallel",
         "norm": "layernorm",
         "norm_bias": True,
@@ -51,7 +51,7 @@ def gptj(**sizes: Any) -> DecoderConfig:
 def palm(**sizes: Any) -> DecoderConfig:
     """Parallel block, SwiGLU four widths wide, one key-value head, no bias at all, tied."""
     width = sizes.get("width", DecoderConfig.width)
-    settings = {
+    settings: dict[str, Any] = {
         "block": "parallel",
         "norm": "layernorm",
         "hidden": 4 * width,
@@ -69,7 +69,7 @@ def llama(**sizes: Any) -> DecoderConfig:
 
 def bloom(**sizes: Any) -> DecoderConfig:
     """ALiBi, a norm after the embedding, GELU, biases, tied."""
-    settings = {
+    settings: dict[str, Any] = {
         "positions": "alibi",
         "embedding_norm": True,
         "norm": "layernorm",

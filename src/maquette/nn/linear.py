@@ -36,6 +36,10 @@ class Linear(nn.Module):
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
 
+    def product(self, x: Tensor) -> Tensor:
+        """x W^T alone, where something comes between the product and the bias."""
+        return F.linear(x, self.weight.to(x.dtype))
+
 
 class Embedding(nn.Module):
     """A row per symbol (or position)."""

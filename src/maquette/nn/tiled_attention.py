@@ -38,7 +38,7 @@ def tiled_attention(
     slopes: (heads,); documents: (batch, time). Returns q's shape. See `attention.attend`.
     """
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    out, _ = _forward(q, k, v, scale, window or 0, slopes, documents)
+    out: Tensor = _forward(q, k, v, scale, window or 0, slopes, documents)[0]
     return out
 
 
@@ -182,7 +182,8 @@ def _tiles(q: Tensor, window: int) -> Iterator[Tile]:
 
 def _group(x: Tensor, k: Tensor) -> Tensor:
     """View (batch, heads, ...) as (batch, kv_heads, group, ...)."""
-    return x.unflatten(1, (k.shape[1], -1))
+    grouped: Tensor = x.unflatten(1, (k.shape[1], -1))
+    return grouped
 
 
 def _heads(slopes: Tensor | None, q: Tensor) -> Tensor | None:

@@ -43,6 +43,7 @@ def launch(command: Sequence[str], ranks: int) -> int:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+            "MAQUETTE_LAUNCHER": str(os.getpid()),
         }
         processes.append(
             subprocess.Popen(
@@ -50,7 +51,6 @@ def launch(command: Sequence[str], ranks: int) -> int:
                 env=environment,
                 stdout=None if rank == 0 else subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C comes through this process, once
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
         )
 
@@ -102,5 +102,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent does die, however it dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it died before the request
+        os.kill(os.getpid(), signal.SIGKILL)

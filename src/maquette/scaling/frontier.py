@@ -44,8 +44,10 @@ def ladder() -> list[dict[str, float]]:
 def surface() -> Fit:
     """The fitted law of the ladder, in bits per byte."""
     runs = ladder()
-    columns = [np.array([r[k] for r in runs]) for k in ("parameters", "tokens", "bits_per_byte")]
-    return fit_surface(*columns, source="benchmarks/ladder.py on the default corpus")
+    parameters, tokens, bits = (
+        np.array([r[key] for r in runs]) for key in ("parameters", "tokens", "bits_per_byte")
+    )
+    return fit_surface(parameters, tokens, bits, "benchmarks/ladder.py on the default corpus")
 
 
 def forecast(parameters: int, tokens: int) -> Forecast:

@@ -30,7 +30,7 @@ class Law:
 
     def loss(self, parameters: float, tokens: float) -> float:
         """Nats a token."""
-        return self.E + self.A / parameters**self.alpha + self.B / tokens**self.beta
+        return float(self.E + self.A / parameters**self.alpha + self.B / tokens**self.beta)
 
     def best(self, flops: float) -> tuple[float, float]:
         """Parameters and tokens that make the loss least at 6 N D = flops."""

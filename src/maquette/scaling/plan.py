@@ -91,7 +91,10 @@ def make_plan(
     size, per_token = costs(model)
     tokens = int(flops / per_token)
     why += [
-        ("parameters", f"{size:,}: the law's best is {ideal:,.0f}; the nearest shape of the ladder"),
+        (
+            "parameters",
+            f"{size:,}: the law's best is {ideal:,.0f}; the nearest shape of the ladder",
+        ),
         ("shape", f"width {model.width}, depth {model.depth}: heads of {HEAD}, width = 64 depth"),
         ("tokens", f"{tokens:,}: {flops:.3g} / {per_token:.4g} FLOP a token, attention counted"),
     ]

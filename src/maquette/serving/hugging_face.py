@@ -98,9 +98,7 @@ def import_model(source: Path, out: Path) -> DecoderConfig:
     theirs = read_json(source / CONFIG)
     family = theirs.get("model_type")
     if family not in MAPS:
-        raise UserError(
-            f"{source} is a {family} model: Maquette reads {', '.join(MAPS)}"
-        )
+        raise UserError(f"{source} is a {family} model: Maquette reads {', '.join(MAPS)}")
     config = read_config(family, theirs)
     model = Decoder(config)
     tensors = from_family(family, config, _read(source))
@@ -170,9 +168,7 @@ def family_of(config: DecoderConfig) -> str:
     }
     for family, names in free.items():
         own = {name: getattr(config, name) for name in names}
-        like = getattr(families, family)(
-            **sizes, **own, parametrisation=config.parametrisation
-        )
+        like = getattr(families, family)(**sizes, **own, parametrisation=config.parametrisation)
         if like == config:
             return family
     raise UserError(

@@ -72,9 +72,7 @@ def filtered(logits: Tensor, sampling: Sampling) -> Tensor:
         ordered, place = x.sort(descending=True)
         p = ordered.softmax(-1)
         before = p.cumsum(-1) - p  # mass of the likelier ones: the first is always kept
-        removed = torch.zeros_like(x, dtype=torch.bool).scatter(
-            -1, place, before >= sampling.top_p
-        )
+        removed = torch.zeros_like(x, dtype=torch.bool).scatter(-1, place, before >= sampling.top_p)
         x = x.masked_fill(removed, -torch.inf)
     if sampling.min_p is not None:
         p = x.softmax(-1)

@@ -48,9 +48,9 @@ def systems() -> dict[str, System]:
         doc = (module.__doc__ or "").strip()
         system = System(info.name, doc.splitlines()[0] if doc else "", doc)
         for value in vars(module).values():
-            if getattr(value, "__module__", None) != module.__name__:
-                if not (isinstance(value, Claim) and value.function.__module__ == module.__name__):
-                    continue
+            function = value.function if isinstance(value, Claim) else value
+            if getattr(function, "__module__", None) != module.__name__:
+                continue  # imported from elsewhere
             if isinstance(value, Claim):
                 system.claims[value.name] = replace(value, system=info.name)
             elif hasattr(value, "recipe_name"):

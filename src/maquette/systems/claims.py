@@ -25,10 +25,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from maquette import __version__
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import home, read_json, write_atomic, write_json
 from maquette.base.machine import cores, processor
+from maquette.base.version import __version__
 from maquette.training.recipe import Recipe
 
 Evidence = Literal["learning curve", "exact count", "synthetic time"]
@@ -141,7 +141,9 @@ class Lab:
         paths = [self._base(recipe, workers) for recipe in recipes]
         waiting = [
             (recipe, path)
-            for recipe, path in dict(zip(paths, zip(recipes, paths, strict=True), strict=True)).values()
+            for recipe, path in dict(
+                zip(paths, zip(recipes, paths, strict=True), strict=True)
+            ).values()
             if not RunDirectory(path).finished
         ]
         running: list[tuple[Path, subprocess.Popen[bytes]]] = []
@@ -179,7 +181,16 @@ def _start(recipe: Recipe, path: Path, threads: int) -> "subprocess.Popen[bytes]
     recipe.save(wanted)
     with _beside(path, ".log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "maquette", "train", str(wanted), "--run", str(path), "--resume"],
+            [
+                sys.executable,
+                "-m",
+                "maquette",
+                "train",
+                str(wanted),
+                "--run",
+                str(path),
+                "--resume",
+            ],
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
             stdout=subprocess.DEVNULL,
             stderr=log,
@@ -279,9 +290,7 @@ def select(names: list[str]) -> list[Claim]:
 
 def results(folder: Path) -> dict[str, Result]:
     """Measured claims in a folder, by id."""
-    return {
-        path.stem: Result(**read_json(path)) for path in sorted(folder.glob("*.json"))
-    }
+    return {path.stem: Result(**read_json(path)) for path in sorted(folder.glob("*.json"))}
 
 
 def _finite(value: float) -> float:

@@ -57,7 +57,9 @@ def _section(claim: Claim, result: Result | None, page: Path, folder: Path) -> s
         f"{claim.statement[0].upper()}{claim.statement[1:]} ({claim.source}).",
     ]
     if result is None:
-        lines.append(f"Not measured yet: `maquette reproduce {claim.id}`, {claim.minutes:g} minutes.")
+        lines.append(
+            f"Not measured yet: `maquette reproduce {claim.id}`, {claim.minutes:g} minutes."
+        )
         return "\n\n".join(lines)
     interval = ""
     if result.interval is not None:

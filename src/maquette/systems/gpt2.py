@@ -17,25 +17,10 @@ same code in the same run, reaches on them.
 Expected: below 3 minutes of training time to 1.88.
 """
 
-import math
-import os
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-import altair as alt
-
-from maquette.base.files import home
-from maquette.corpus.build import build
-from maquette.corpus.document import Document
-from maquette.corpus.store import MANIFEST
 from maquette.models import families
 from maquette.nn.parametrisation import Parametrisation
 from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
-from maquette.training.run import RunDirectory
-from maquette.workshop import charts
 
 PUBLISHED_LOSS = 1.88  # nanoGPT's README, "I only have a macbook"
 PUBLISHED_MINUTES = 3.0
@@ -44,9 +29,7 @@ PUBLISHED_MINUTES = 3.0
 @recipe
 def gpt2_char() -> Recipe:
     """Six blocks of 384 on bytes."""
-    rules = Parametrisation(
-        base_width=384, base_depth=6, embedding_std=0.02, input_multiplier=16.0
-    )
+    rules = Parametrisation(base_width=384, base_depth=6, embedding_std=0.02, input_multiplier=16.0)
     return Recipe(
         name="gpt2-char",
         model=families.gpt2(
@@ -57,7 +40,7 @@ def gpt2_char() -> Recipe:
         schedule=Schedule(kind="linear", warmup=0.05, floor=0.02),
         batch=8,
         steps=320,
-        watch=Watch(every=20, tokens=1 << 20, sample_tokens=0),
+        watch=Watch(every=20, tokens=1 << 20, sample_tokens=0, report=False),
     )
 
 
@@ -75,5 +58,5 @@ def nanogpt_cpu() -> Recipe:
         schedule=Schedule(warmup=0.05, floor=0.1),
         batch=12,
         steps=2000,
-        watch=Watch(every=200, tokens=1 << 20, sample_tokens=0),
+        watch=Watch(every=200, tokens=1 << 20, sample_tokens=0, report=False),
     )  # fmt: skip

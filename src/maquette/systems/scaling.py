@@ -63,7 +63,7 @@ def rung(width: int, seed: int, quick: bool) -> Recipe:
         seed=seed,
         precision="fp32",
         compile="off",
-        watch=Watch(every=10_000, tokens=262_144, sample_tokens=0),
+        watch=Watch(every=10_000, tokens=262_144, sample_tokens=0, report=False),
     )  # fmt: skip
     if quick:
         tiny = replace(base.data, corpus="tiny")
@@ -124,9 +124,7 @@ def ladder(lab: Lab) -> tuple[Array, Array]:
     """Train every size with every seed. Sizes (widths,) and held-out losses (seeds, widths)."""
     widths = WIDTHS[:3] if lab.quick else WIDTHS
     recipes = [rung(width, seed, lab.quick) for seed in range(lab.seeds) for width in widths]
-    losses = [
-        RunDirectory(path).records()[-1]["heldout_loss"] for path in lab.train_all(recipes)
-    ]
+    losses = [RunDirectory(path).records()[-1]["heldout_loss"] for path in lab.train_all(recipes)]
     sizes = [_hidden_parameters(rung(width, 0, lab.quick)) for width in widths]
     return np.array(sizes, float), np.array(losses).reshape(lab.seeds, len(widths))
 
@@ -153,7 +151,9 @@ def chart(sizes: Array, losses: Array, slope: float, constant: float, label: str
     ]
     x = alt.X("parameters:Q", title="non-embedding parameters", scale=alt.Scale(type="log"),
               axis=alt.Axis(format="~s"))  # fmt: skip
-    y = alt.Y("loss:Q", title="held-out loss (nats a byte)", scale=alt.Scale(type="log", zero=False))
+    y = alt.Y(
+        "loss:Q", title="held-out loss (nats a byte)", scale=alt.Scale(type="log", zero=False)
+    )
     color = alt.Color("what:N", title=None)
     return alt.layer(
         alt.Chart(alt.Data(values=points)).mark_point(filled=True, size=70).encode(x, y, color),

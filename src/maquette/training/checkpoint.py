@@ -23,9 +23,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maquette import __version__
 from maquette.base.errors import UserError
 from maquette.base.files import directory_aside, read_json, sha256, write_json
+from maquette.base.version import __version__
 from maquette.models.store import fill, first_line, load_tensors
 from maquette.training.recipe import Checkpoints
 
@@ -144,7 +144,7 @@ def check(folder: Path) -> State:
 
 def newest(folder: Path, before: int | None = None) -> tuple[Path, State, list[str]] | None:
     """The newest whole checkpoint (at most at step `before`), and a line for each damaged one."""
-    damaged = []
+    damaged: list[str] = []
     for step in reversed(found(folder)):
         if before is not None and step > before:
             continue

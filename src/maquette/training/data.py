@@ -73,6 +73,4 @@ def heldout_batches(stream: TokenStream, length: int, tokens: int, size: int) ->
         length, count, available = len(stream) - 1, 1, 1
     starts = [i * available // count * length for i in range(count)]
     rows = torch.from_numpy(np.stack([stream.read(start, length + 1) for start in starts]))
-    return [
-        Batch(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in rows.split(size)
-    ]
+    return [Batch(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in rows.split(size)]

@@ -37,7 +37,7 @@ class Decisions:
     compile: bool
     threads: int
     processor: str
-    torch: str
+    torch_version: str
     why: dict[str, str]
 
     def save(self, path: Path) -> None:
@@ -71,10 +71,10 @@ def decide(recipe: Recipe, machine: Machine, model: Decoder) -> Decisions:
         on, why["compile"] = _compilation(recipe, machine, model, precision, threads)
     elif on and not compiler():
         on, why["compile"] = False, "off: no C++ compiler was found"
-        warnings.warn("compile is on, but no C++ compiler was found: going on without", stacklevel=2)
-    return Decisions(
-        machine.device, precision, on, threads, machine.processor, machine.torch, why
-    )
+        warnings.warn(
+            "compile is on, but no C++ compiler was found: going on without", stacklevel=2
+        )
+    return Decisions(machine.device, precision, on, threads, machine.processor, machine.torch, why)
 
 
 def compiler() -> str | None:
@@ -153,7 +153,7 @@ def measure_block(recipe: Recipe, model: Decoder, precision: str) -> dict[str, f
 
 def _best(step: Callable[[], None], seconds: float = 1.0) -> float:
     step()
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < 3:
         start = time.perf_counter()

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from maquette.base.errors import UserError
 from maquette.base.files import write_json
@@ -173,7 +174,7 @@ def train(
             value = count = 0.0
             for batch in batches.step(state.sample):
                 part: Loss = model.loss(to(batch, device), recipe.optimiser.z_loss)
-                (part.total / recipe.tokens_per_step).backward()  # type: ignore[no-untyped-call]
+                (part.total / recipe.tokens_per_step).backward()
                 value, count = value + float(part.value), count + part.count
             group.sum_gradients(parameters)
             value, count, asked = group.sum(value, count, float(stop.asked))
@@ -185,9 +186,7 @@ def train(
             verdict = guard.judge(loss, norm)
             state.sample += recipe.batch
             if verdict is Verdict.REWIND:
-                state = _rewind(
-                    run, model, optimiser, guard, state, saver, group
-                )
+                state = _rewind(run, model, optimiser, guard, state, saver, group)
                 if metrics is not None:
                     metrics.write({"event": "rewind", "step": state.step, "sample": state.sample})
                 watcher.say(
@@ -294,11 +293,11 @@ def to(batch: Batch, device: torch.device) -> Batch:
     """The batch on that device."""
     if device.type == "cpu":
         return batch
-    moved = {
-        name: None if t is None else t.pin_memory().to(device, non_blocking=True)
-        for name, t in vars(batch).items()
-    }
-    return Batch(**moved)
+
+    def move(t: Tensor | None) -> Tensor | None:
+        return None if t is None else t.pin_memory().to(device, non_blocking=True)
+
+    return Batch(**{name: move(t) for name, t in vars(batch).items()})  # type: ignore[arg-type]
 
 
 class Speed:

@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal
 
 import yaml
 
-from maquette import __version__
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.base.files import write_atomic
+from maquette.base.version import __version__
 from maquette.models.decoder import DecoderConfig
 
 FORMAT = 1  # of run directories
@@ -107,6 +107,8 @@ class Watch:
     """what samples continue; empty: the start of a document"""
     sample_tokens: int = 64
     """length of a sample; 0: none"""
+    report: bool = True
+    """write report.html when the run has finished"""
 
 
 @dataclass(frozen=True, kw_only=True)

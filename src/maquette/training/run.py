@@ -1,15 +1,15 @@
 """The directory that a run is: made once, locked while training, readable at any moment.
 
-    runs/NAME/
-        recipe.yaml         everything about the run
-        decisions.json      what `auto` became on this machine, and why
-        config.json, tokenizer.json, model.safetensors      the model (weights when finished)
-        corpus.json         where the corpus was, its hash and its table
-        metrics.jsonl       one object a step; events (a skipped batch, a rewind) beside them
-        outcome.json        how the last call ended
-        checkpoints/        see checkpoint.py
-        samples/            text sampled while training, one file a look
-        report.html         when finished
+runs/NAME/
+    recipe.yaml         everything about the run
+    decisions.json      what `auto` became on this machine, and why
+    config.json, tokenizer.json, model.safetensors      the model (weights when finished)
+    corpus.json         where the corpus was, its hash and its table
+    metrics.jsonl       one object a step; events (a skipped batch, a rewind) beside them
+    outcome.json        how the last call ended
+    checkpoints/        see checkpoint.py
+    samples/            text sampled while training, one file a look
+    report.html         when finished
 """
 
 import contextlib

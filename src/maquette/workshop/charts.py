@@ -1,7 +1,10 @@
 """Pictures: Altair charts in one plain style, as PNG files and inside pages that need no network."""
 
 import json
+from importlib.metadata import version
 from typing import Any
+
+from maquette.base.files import home, write_atomic
 
 INK, ACCENT, SECOND, FAINT = "#22303c", "#c4532d", "#2f6f8f", "#9aa5ad"
 WIDTH, HEIGHT = 520, 300
@@ -37,5 +40,8 @@ def javascript() -> str:
     """The library that draws `spec` in a page, whole, so that the page needs no network."""
     import vl_convert
 
-    bundle: str = vl_convert.javascript_bundle()
-    return bundle.replace("</script", "<\\/script")
+    kept = home() / f"vega-{version('vl-convert-python')}.js"
+    if not kept.exists():  # bundling takes seconds
+        bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+        write_atomic(kept, bundle.replace("</script", "<\\/script"))
+    return kept.read_text()

@@ -207,11 +207,9 @@ def measure_pace(recipe: Recipe, machine: Machine, steps: int = 6) -> tuple[floa
         for i in range(steps):
             start = time.perf_counter()
             torch.manual_seed(i)
-            rows = torch.randint(
-                recipe.model.vocabulary, (recipe.batch, recipe.data.sequence + 1)
-            )
+            rows = torch.randint(recipe.model.vocabulary, (recipe.batch, recipe.data.sequence + 1))
             loss = model.loss(Batch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous()))
-            (loss.total / loss.count).backward()  # type: ignore[no-untyped-call]
+            (loss.total / loss.count).backward()
             clip_gradients(list(model.parameters()), recipe.optimiser.clip)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)

@@ -15,6 +15,7 @@ from maquette.evaluation.bits import Score, score_corpus, score_documents
 from maquette.models.decoder import Decoder
 from maquette.models.store import CONFIG, WEIGHTS, load_model
 from maquette.serving.generate import Generated, Timing, generate
+from maquette.serving.pack import pack
 from maquette.serving.sampler import Sampling
 from maquette.training.checkpoint import MODEL, newest
 from maquette.training.recipe import Recipe
@@ -43,11 +44,15 @@ class Loaded:
         return RunDirectory(self.path).records()
 
     def optimise(self, precision: str = "auto") -> "Loaded":
-        """Hold the weights in the precision that generates fastest here; returns self."""
+        """Lay the weights out for generation, in the precision that is fastest here; returns self.
+
+        The model then generates and scores, but can no longer be trained or saved.
+        """
         if precision == "auto":
             precision = measure().precision
         self.model.compute = torch.bfloat16 if precision == "bf16" else torch.float32
         self.model.to(self.model.compute)
+        pack(self.model)
         return self
 
     def generate(

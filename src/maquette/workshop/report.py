@@ -10,8 +10,8 @@ import altair as alt
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from maquette import __version__
 from maquette.base.files import read_json, write_atomic
+from maquette.base.version import __version__
 from maquette.training.decide import load_decisions
 from maquette.training.run import CORPUS, DECISIONS, OUTCOME, RunDirectory
 from maquette.workshop import charts
@@ -151,5 +151,3 @@ def _samples(run: RunDirectory) -> list[tuple[int, str]]:
 
 def _optional(path: Path) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
-
-

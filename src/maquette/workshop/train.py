@@ -10,6 +10,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import write_atomic
 from maquette.base.machine import measure
 from maquette.corpus.build import Progress, silent
+from maquette.corpus.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 from maquette.models.decoder import Decoder
 from maquette.parallel.group import Group, join
@@ -21,7 +22,7 @@ from maquette.training.decide import decide, load_decisions
 from maquette.training.loop import Observer, Outcome, Quiet
 from maquette.training.loop import train as run_loop
 from maquette.training.recipe import Recipe
-from maquette.training.run import DECISIONS, OUTCOME, TOKENIZER, RunDirectory
+from maquette.training.run import DECISIONS, OUTCOME, RunDirectory
 from maquette.workshop.corpora import open_corpus
 
 
@@ -95,9 +96,9 @@ def _prepare(
     machine = measure()
     if (run / DECISIONS).exists():
         kept = load_decisions(run / DECISIONS)
-        if (kept.processor, kept.torch) != (machine.processor, machine.torch):
+        if (kept.processor, kept.torch_version) != (machine.processor, machine.torch):
             watcher.say(
-                f"this run began on {kept.processor} with torch {kept.torch}: it goes on, "
+                f"this run began on {kept.processor} with torch {kept.torch_version}: it goes on, "
                 f"but no longer bit for bit"
             )
     else:

@@ -1,0 +1,94 @@
+"""Write what the documentation shows from what the code says.
+
+    python docs/build.py
+
+- docs/pictures/architecture.png: the house, drawn from the import contract in pyproject.toml
+- README.md: the catalogue's table, between its markers
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+import vl_convert
+
+from maquette.base.files import write_atomic
+from maquette.systems.claims import results
+from maquette.systems.gallery import catalogue_table
+
+ROOT = Path(__file__).parents[1]
+WORDS = {
+    "cli": "one thin file per command",
+    "face": "import maquette",
+    "systems": "one file per published system: recipes, claims",
+    "workshop": "jobs made of stations: train, demo, report, load",
+    "corpus": "text in, token shards out",
+    "scaling": "what to train",
+    "training": "recipe, loop, checkpoint",
+    "parallel": "ranks and layouts",
+    "evaluation": "bits per byte",
+    "serving": "generate, Hugging Face",
+    "models": "whole architectures",
+    "nn": "blocks: tensors in, tensors out",
+    "base": "errors, files, the machine",
+}
+ORDER = ("corpus", "scaling", "training", "parallel", "evaluation", "serving")
+NOUNS = {"corpus": "corpus/", "scaling": "plan", "training": "runs/NAME/", "evaluation": "scores"}
+
+
+def architecture() -> str:
+    """An SVG of the layers, top to bottom, the stations side by side in the order data walks."""
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = [
+        [name.strip().removeprefix("maquette.") for name in layer.split("|")]
+        for layer in contract["contracts"][0]["layers"]
+    ]
+    width, height, gap, left = 980, 62, 26, 20
+    parts = []
+    y = 20
+    for names in layers:
+        names = sorted(names, key=lambda n: ORDER.index(n) if n in ORDER else 0)
+        stations = len(names) > 2
+        room = (width - 2 * left - (len(names) - 1) * 12) / len(names)
+        for i, name in enumerate(names):
+            x = left + i * (room + 12)
+            fill = "#fbe9e1" if stations else "#eaf1f4"
+            parts.append(
+                f'<rect x="{x:.0f}" y="{y}" width="{room:.0f}" height="{height}" rx="6" '
+                f'fill="{fill}" stroke="#9aa5ad"/>'
+                f'<text x="{x + room / 2:.0f}" y="{y + 26}" text-anchor="middle" '
+                f'font-size="17" font-weight="bold">{name}</text>'
+                f'<text x="{x + room / 2:.0f}" y="{y + 46}" text-anchor="middle" '
+                f'font-size="{12 if stations else 13}">{WORDS[name]}</text>'
+            )
+        y += height + gap
+        if names is not layers[-1] and names != sorted(layers[-1]):
+            middle = width / 2
+            parts.append(
+                f'<path d="M {middle} {y - gap + 3} v {gap - 10} m -5 -6 l 5 7 l 5 -7" '
+                f'fill="none" stroke="#6b7780" stroke-width="1.6"/>'
+            )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{y}" '
+        f'font-family="Helvetica, Arial, sans-serif" fill="#22303c">'
+        f'<rect width="{width}" height="{y}" fill="white"/>{"".join(parts)}</svg>'
+    )
+
+
+def main() -> None:
+    """Write everything."""
+    picture = vl_convert.svg_to_png(architecture(), scale=2)
+    write_atomic(ROOT / "docs" / "pictures" / "architecture.png", bytes(picture))
+    readme = ROOT / "README.md"
+    table = catalogue_table(results(ROOT / "claims"))
+    text = re.sub(
+        r"(<!-- catalogue -->\n).*?(\n<!-- end -->)",
+        lambda match: match[1] + table + match[2],
+        readme.read_text(),
+        flags=re.DOTALL,
+    )
+    write_atomic(readme, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The main job, end to end, on a folder of one's own and on the default corpus, in seconds."""
+
+import json
+
+import pytest
+from conftest import command, refused, some_text
+
+
+@pytest.fixture
+def small_default(monkeypatch):
+    """The default corpus cut to 200 kB a component, so that the test takes seconds."""
+    from maquette.corpus.local import Local
+    from maquette.workshop import corpora
+
+    monkeypatch.setitem(corpora.BUILT, "default", (Local(limit=200_000), 600))
+
+
+PROMISED = {"run", "report", "loss_first", "loss_last", "bits_per_byte", "seconds"}
+
+
+def test_the_demo_on_this_machines_text(small_default, tmp_path):
+    said = command("demo", "--minutes", "0.05", "--run", tmp_path / "run", "--json")
+    assert said.code == 0, said.err
+    assert said.json.keys() >= PROMISED
+    assert said.json["loss_last"] < said.json["loss_first"]
+    assert set(said.json["compressors"]) == {"zstd -19", "xz -9e"}
+    assert said.json["components"].keys() >= {"code", "prose", "all"}
+    page = (tmp_path / "run" / "report.html").read_text()
+    for heading in ("Prediction and outcome", "Held-out text", "Beside the compressors"):
+        assert heading in page
+    assert f"{said.json['bits_per_byte']:.3f} bits per byte" in page
+    assert said.err.count("sample: ") == 3
+    assert "report: " in said.err
+    commands = [line for line in said.err.splitlines() if line.startswith("  maquette ")]
+    assert len(commands) == 3
+    evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert evaluation["scores"]["all"]["bits_per_byte"] == said.json["bits_per_byte"]
+
+
+def test_the_demo_on_a_folder(tmp_path):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for i in range(60):
+        (folder / f"{i}.txt").write_text(some_text(i, 700))
+    words = ("demo", folder, "--minutes", "0.05", "--json")
+    said = command(*words, "--run", tmp_path / "a")
+    assert said.code == 0, said.err
+    assert said.json["components"].keys() == {"prose", "all"}
+    again = command(*words, "--run", tmp_path / "b")  # the corpus is there already
+    assert again.code == 0, again.err
+    assert again.json["seconds"] > 0
+    (folder / "new.txt").write_text(some_text(99, 700))
+    changed = command(*words, "--run", tmp_path / "c")  # and is built anew when the files change
+    assert "61 documents" in changed.err
+
+
+def test_a_folder_with_too_little_text_is_refused(tmp_path):
+    (tmp_path / "few").mkdir()
+    for i in range(30):
+        (tmp_path / "few" / f"{i}.txt").write_text(some_text(i, 90))
+    refused(
+        command("demo", tmp_path / "few", "--run", tmp_path / "run"), "a demo needs 100,000", code=1
+    )
+    assert not (tmp_path / "run").exists()

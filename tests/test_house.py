@@ -1,0 +1,94 @@
+"""The house: imports go downwards, the README's commands run, its tables are generated."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, command
+
+
+def test_imports_go_downwards():
+    out = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert out.returncode == 0, out.stdout
+
+
+def readme_commands() -> list[str]:
+    """Every `maquette ...` line of the README's console blocks marked as tested."""
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    return [line for line in lines if line.startswith("maquette ")]
+
+
+def test_the_readme_has_commands():
+    named = {line.split()[1] for line in readme_commands()}
+    assert {
+        "demo",
+        "corpus",
+        "plan",
+        "train",
+        "generate",
+        "eval",
+        "runs",
+        "export",
+        "systems",
+    } <= named
+
+
+def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch):
+    """As printed, in one folder, at toy size: minutes and tokens are cut, nothing else."""
+    from maquette.corpus.local import Local
+    from maquette.workshop import corpora
+
+    monkeypatch.setitem(corpora.BUILT, "default", (Local(limit=200_000), 600))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Documents").mkdir()
+    for i in range(40):
+        (tmp_path / "Documents" / f"{i}.txt").write_text(f"Document {i} says something. " * 150)
+    (tmp_path / "README.md").write_text((ROOT / "README.md").read_text())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for line in readme_commands():
+        words = shlex.split(line.split("  #")[0])[1:]
+        words = [w.replace("~", str(tmp_path)) for w in words]
+        if words[0] == "demo":
+            words = [
+                *(w for w in words if w != "--minutes" and not w.isdigit()),
+                "--minutes",
+                "0.05",
+            ]
+        if words[0] == "corpus" and "--vocabulary" in words:
+            words[words.index("--vocabulary") + 1] = "300"
+        if words[0] == "reproduce":
+            words += ["--quick", "--seeds", "1"]
+        said = command(*words)
+        assert said.code == 0, f"{line}\n{said.err}"
+
+
+def test_the_readmes_catalogue_is_what_the_code_says():
+    from maquette.systems.claims import results
+    from maquette.systems.gallery import catalogue_table
+
+    text = (ROOT / "README.md").read_text()
+    assert catalogue_table(results(ROOT / "claims")) in text, "run make docs"
+
+
+@pytest.mark.parametrize("path", sorted(p.name for p in (ROOT / "docs").glob("*.md")))
+def test_links_between_pages_lead_somewhere(path):
+    page = ROOT / "docs" / path
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_no_pickle_is_loaded_and_no_network_is_used():
+    """The words that would do it are not in the package."""
+    forbidden = re.compile(r"\b(pickle|torch\.load|urllib|requests|http\.client|exec\(|eval\()")
+    for path in (ROOT / "src").rglob("*.py"):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            code = line.split("#")[0]
+            if forbidden.search(code) and not re.search(r'"|\'|`|^\s*(No|A|What)', code):
+                pytest.fail(f"{path.name}:{number}: {line}")

@@ -1,0 +1,124 @@
+"""Plans and laws against published numbers; the fit against planted ones."""
+
+import numpy as np
+import pytest
+from conftest import command, refused
+
+import maquette
+from maquette.models.decoder import Decoder
+from maquette.scaling import frontier
+from maquette.scaling.fit import fit_surface
+from maquette.scaling.laws import LAWS, law
+from maquette.scaling.plan import costs, nearest_shape
+
+CHINCHILLA = 5.88e23  # the compute of Chinchilla 70B and Gopher 280B
+
+
+def test_the_published_laws_give_their_published_answers():
+    """Besiroglu et al. 2024: the refit agrees with 20 tokens a parameter, the printed law does not."""
+    n, d = law("besiroglu").best(CHINCHILLA)
+    assert n == pytest.approx(74e9, rel=0.03)
+    assert d / n == pytest.approx(18, rel=0.05)
+    n, d = law("hoffmann").best(CHINCHILLA)
+    assert n == pytest.approx(32.5e9, rel=0.03)
+    assert d / n == pytest.approx(93, rel=0.05)
+    n, d = law("hoffmann-unrounded").best(CHINCHILLA)
+    assert n == pytest.approx(40.7e9, rel=0.03)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_the_best_split_is_the_best(name):
+    one = law(name)
+    n, d = one.best(1e21)
+    assert 6 * n * d == pytest.approx(1e21)
+    for factor in (0.8, 0.95, 1.05, 1.25):
+        assert one.loss(n * factor, d / factor) > one.loss(n, d)
+
+
+def test_a_plan_from_the_command_line():
+    said = command("plan", "--flops", "5.88e23", "--json")
+    assert said.code == 0, said.err
+    plan = said.json
+    assert plan["parameters"] == pytest.approx(74e9, rel=0.05)
+    assert plan["law"]["E"] == 1.8172
+    assert {"parameters", "tokens", "loss_predicted", "law"} <= plan.keys()
+    assert all(reason for reason in plan["why"].values())
+    assert not plan["warnings"]
+    python = maquette.plan(flops=5.88e23)
+    assert (python.parameters, python.tokens) == (plan["parameters"], plan["tokens"])
+
+
+def test_time_on_devices_is_a_budget():
+    plan = command("plan", "--device", "h100", "--devices", "8", "--hours", "24", "--json").json
+    assert plan["flops"] == pytest.approx(8 * 989e12 * 24 * 3600 * 0.4)
+    assert plan["seconds"] == 24 * 3600
+    here = command("plan", "--minutes", "2", "--json").json
+    assert here["seconds"] == 120
+    assert here["warnings"]  # far below what the law was fitted on
+
+
+def test_a_planned_model_has_the_planned_size():
+    config = nearest_shape(5e6, vocabulary=1000, context=64)
+    size, flops = costs(config)
+    model = Decoder(config)
+    assert size == sum(p.numel() for p in model.parameters())
+    assert flops == model.flops_per_token(64)
+    assert 0.5 < size / 5e6 < 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give a budget"),
+        (["--flops", "-1"], "flops is -1.0: use a positive number"),
+        (["--device", "H100X", "--hours", "1"], "unknown device H100X: did you mean 'H100'?"),
+        (["--flops", "1e20", "--law", "besirogly"], "did you mean 'besiroglu'?"),
+        (["--hours", "1", "--minutes", "1"], "give --hours or --minutes, not both"),
+        (["--flops", "lots"], "invalid float value: 'lots'"),
+        (["--hours", "1", "--utilisation", "3"], "utilisation is 3.0"),
+    ],
+)
+def test_budgets_that_are_none_are_refused(words, message):
+    refused(command("plan", *words), message, code=2)
+
+
+def planted(noise: float) -> tuple[np.ndarray, ...]:
+    draw = np.random.default_rng(0)
+    n, d = 10 ** draw.uniform(7, 10, 200), 10 ** draw.uniform(9, 11.5, 200)
+    loss = 1.8 + 480 / n**0.35 + 2085 / d**0.37
+    return n, d, loss * np.exp(noise * draw.normal(size=200))
+
+
+def test_the_fit_recovers_a_planted_surface():
+    fit = fit_surface(*planted(0.0), source="planted")
+    for name, value in {"E": 1.8, "A": 480, "B": 2085, "alpha": 0.35, "beta": 0.37}.items():
+        assert getattr(fit.law, name) == pytest.approx(value, rel=1e-3), name
+    assert fit.error < 1e-5
+    noisy = fit_surface(*planted(0.005), source="planted")
+    assert noisy.law.alpha == pytest.approx(0.35, abs=0.02)
+    assert noisy.law.beta == pytest.approx(0.37, abs=0.02)
+    assert noisy.error == pytest.approx(0.005, rel=0.2)
+    assert min(noisy.law.E, noisy.law.A, noisy.law.B) >= 0
+
+
+def test_five_points_fix_nothing():
+    n, d, loss = planted(0.0)
+    with pytest.raises(ValueError, match="give six or more"):
+        fit_surface(n[:5], d[:5], loss[:5], source="few")
+
+
+def test_the_forecast_passes_through_the_ladder():
+    errors = []
+    for run in frontier.ladder():
+        forecast = frontier.forecast(int(run["parameters"]), int(run["tokens"]))
+        assert forecast.inside
+        errors.append(abs(forecast.bits_per_byte / run["bits_per_byte"] - 1))
+    assert max(errors) < 3 * frontier.surface().error + 1e-9
+    far = frontier.forecast(10**9, 10**10)
+    assert not far.inside
+
+
+def test_more_time_never_buys_a_smaller_best_model():
+    table = {w: (w * 10_000, w * 60_000.0) for w in frontier.RUNGS}
+    widths = [frontier.best_rung(4e11, seconds, table) for seconds in (10, 100, 1000, 10_000)]
+    assert widths == sorted(widths)
