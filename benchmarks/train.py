@@ -154,7 +154,7 @@ def make_arms(config: DecoderConfig, hugging_face: bool, fp32: bool) -> dict[str
         save_tensors(folder / WEIGHTS, dict(fresh().named_parameters()))
         export_model(folder, folder / "out")
         theirs = transformers.GPT2LMHeadModel.from_pretrained(
-            folder / "out", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, loss_type=None
+            folder / "out", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
         ).train()
         shutil.rmtree(folder)
         arms["Hugging Face GPT-2"] = (plain_step(theirs, lambda t: theirs(t).logits), "fp32")

@@ -137,6 +137,7 @@ def rung(width: int, corpus: Corpus, name: str, steps: int = 1000) -> Recipe:
             width=width,
             depth=DEPTH,
             heads=width // 64,
+            activation="gelu_tanh",
             parametrisation=Parametrisation(
                 base_width=128, base_depth=DEPTH, embedding_std=0.03, input_multiplier=32.0
             ),
