@@ -4,18 +4,23 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from maquette.base.errors import WrongUse, did_you_mean
-from maquette.training.recipe import Recipe, field_names
+
+if TYPE_CHECKING:
+    from maquette.training.recipe import Recipe
 
 
-def with_flags(recipe: Recipe, words: Sequence[str]) -> Recipe:
+def with_flags(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
     """The recipe with the fields that the flags name replaced.
 
     Raises WrongUse for an unknown flag (with the nearest), a value of the wrong type, or a recipe
     that cannot be.
     """
     import tyro
+
+    from maquette.training.recipe import Recipe, field_names
 
     names = {name.replace("_", "-") for name in field_names(Recipe)}
     for word in words:
@@ -37,9 +42,11 @@ def with_flags(recipe: Recipe, words: Sequence[str]) -> Recipe:
         raise WrongUse(_first_paragraph(said.getvalue())) from None
 
 
-def show_fields(recipe: Recipe) -> None:
+def show_fields(recipe: "Recipe") -> None:
     """Print every field with its meaning and the recipe's value."""
     import tyro
+
+    from maquette.training.recipe import Recipe
 
     with contextlib.suppress(SystemExit):
         tyro.cli(Recipe, default=recipe, args=["--help"], prog="maquette train RECIPE")

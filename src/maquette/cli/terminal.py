@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from maquette.models.decoder import Decoder
+if TYPE_CHECKING:
+    from maquette.models.decoder import Decoder
 
 
 class Terminal:
@@ -103,7 +104,7 @@ class TrainingProgress:
         elif heldout is not None:
             self._terminal.say(text)
 
-    def look(self, step: int, model: Decoder) -> None:
+    def look(self, step: int, model: "Decoder") -> None:
         pass
 
     def say(self, message: str) -> None:

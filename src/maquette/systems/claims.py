@@ -31,6 +31,8 @@ from maquette.base.machine import cores, processor
 from maquette.base.version import __version__
 from maquette.training.recipe import Recipe
 
+NEVER = 1e30
+"""what a result file holds for infinity and for no number"""
 Evidence = Literal["learning curve", "exact count", "synthetic time"]
 
 
@@ -295,7 +297,7 @@ def results(folder: Path) -> dict[str, Result]:
 
 def _finite(value: float) -> float:
     """JSON has no infinity: what never happened is a very large number."""
-    return max(-1e30, min(1e30, value)) if value == value else 1e30
+    return max(-NEVER, min(NEVER, value)) if value == value else NEVER
 
 
 def _commit() -> str:

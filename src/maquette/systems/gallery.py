@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maquette.base.files import write_atomic
 from maquette.systems.catalogue import systems
-from maquette.systems.claims import Claim, Result, results
+from maquette.systems.claims import NEVER, Claim, Result, results
 
 
 def state(result: Result | None) -> str:
@@ -25,8 +25,8 @@ def catalogue_table(measured: dict[str, Result]) -> str:
             lines.append(f"| `{system.name}` | {system.title} | - | recipe only |")
         for claim in system.claims.values():
             found = measured.get(claim.id)
-            number = f"{found.measured:.3g} ({wanted(claim)})" if found else f"- ({wanted(claim)})"
-            lines.append(f"| `{claim.id}` | {claim.statement} | {number} | {state(found)} |")
+            value = number(found.measured, 3) if found else "-"
+            lines.append(f"| `{claim.id}` | {claim.statement} | {value} ({wanted(claim)}) | {state(found)} |")
     return "\n".join(lines)
 
 
@@ -46,6 +46,11 @@ def gallery(page: Path, folder: Path) -> None:
     write_atomic(page, "\n\n".join(parts) + "\n")
 
 
+def number(value: float, digits: int = 4) -> str:
+    """A measured value in words; what never happened is kept as 1e30."""
+    return "never" if abs(value) >= NEVER else f"{value:.{digits}g}"
+
+
 def wanted(claim: Claim) -> str:
     """The threshold in words."""
     return f"{claim.bound} {claim.threshold:g}"
@@ -63,11 +68,11 @@ def _section(claim: Claim, result: Result | None, page: Path, folder: Path) -> s
         return "\n\n".join(lines)
     interval = ""
     if result.interval is not None:
-        interval = f" ({result.interval[0]:.4g} to {result.interval[1]:.4g})"
+        interval = " ({} to {})".format(*map(number, result.interval))
     lines.append(
         "| metric | measured | wanted | control | control's value |\n|---|---|---|---|---|\n"
-        f"| {result.metric} | {result.measured:.4g}{interval} | {wanted(claim)} | "
-        f"{result.control} | {result.control_measured:.4g} |"
+        f"| {result.metric} | {number(result.measured)}{interval} | {wanted(claim)} | "
+        f"{result.control} | {number(result.control_measured)} |"
     )
     picture = folder / f"{claim.id}.png"
     if picture.exists():
