@@ -1,11 +1,12 @@
 """Train the ladder of small decoders on the default corpus, and write what each reached.
 
-    python benchmarks/ladder.py [--widths 64 128 192 256] [--tokens 0.5 1 2 4]
+    python benchmarks/ladder.py [--widths 64 128 192] [--tokens 0.5 1 2 4]
 
 Each rung is the demo's recipe (src/maquette/workshop/demo.py) at one width, trained anew for each
 number of tokens (millions) with its whole schedule. The result goes into
-src/maquette/scaling/ladder.json, from which the demo's forecast is read; the fit and its error
-are printed. About an hour on 2 cores.
+src/maquette/scaling/ladder.json, from which the demo's forecast is read, rung by rung; what is
+there already is kept unless --again is given. The fit and its error are printed. About half an hour
+on 2 cores.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+
+import torch
 
 from maquette.base.files import write_json
 from maquette.base.machine import measure, processor
@@ -31,12 +34,16 @@ TARGET = Path(frontier.__file__).with_name("ladder.json")
 def main() -> None:
     """Train every rung; write and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 192, 256])
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 192])
     parser.add_argument("--tokens", type=float, nargs="+", default=[0.5, 1.0, 2.0, 4.0])
+    parser.add_argument("--again", action="store_true", help="measure what is there already, too")
     arguments = parser.parse_args()
     corpus = open_corpus("default")
     folder = Path(tempfile.mkdtemp(prefix="ladder-"))
-    runs = []
+    there = json.loads(TARGET.read_text()) if TARGET.exists() and not arguments.again else {}
+    if there and there["corpus_hash"] != corpus.hash:
+        parser.error("ladder.json was measured on another default corpus: pass --again")
+    runs = there.get("runs", [])
     print(
         f"{'width':>6} {'parameters':>11} {'tokens':>10} {'bits/byte':>9} {'of peak':>8} {'s':>6}"
     )
@@ -45,6 +52,9 @@ def main() -> None:
             recipe = rung(width, corpus, "default")
             steps = round(millions * 1e6 / recipe.tokens_per_step)
             recipe = rung(width, corpus, "default", steps)
+            if any((r["width"], r["tokens"]) == (width, recipe.tokens_per_step * steps) for r in runs):
+                continue
+            torch._dynamo.reset()  # another shape is no recompilation of the last one
             path = folder / f"{width}-{steps}"
             start = time.perf_counter()
             outcome = train(recipe, path, observer=Quiet())
@@ -67,6 +77,14 @@ def main() -> None:
                 flush=True,
             )
             shutil.rmtree(path)
+            write(runs, corpus.hash)
+    fit = frontier.surface()
+    constants = {k: round(v, 4) for k, v in fit.law.constants().items()}
+    print(json.dumps({"law": constants, "relative_error": round(fit.error, 5)}))
+
+
+def write(runs: list[dict[str, float]], corpus_hash: str) -> None:
+    """Write the runs so far, so that nothing is lost when the next is cut off."""
     machine = measure()
     about = {
         "command": "python benchmarks/ladder.py",
@@ -74,14 +92,12 @@ def main() -> None:
         "version": __version__,
         "processor": processor(),
         "bf16_flops": machine.bf16_flops,
-        "corpus_hash": corpus.hash,
-        "runs": runs,
+        "corpus_hash": corpus_hash,
+        "runs": sorted(runs, key=lambda r: (r["width"], r["tokens"])),
     }
     write_json(TARGET, about)
     frontier.ladder.cache_clear()
-    fit = frontier.surface()
-    constants = {k: round(v, 4) for k, v in fit.law.constants().items()}
-    print(json.dumps({"law": constants, "relative_error": round(fit.error, 5)}))
+    frontier.surface.cache_clear()
 
 
 if __name__ == "__main__":

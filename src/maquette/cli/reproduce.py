@@ -24,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.base.errors import WrongUse
     from maquette.systems.claims import Lab, measure, select
+    from maquette.systems.gallery import number
 
     if arguments.seeds < 1:
         raise WrongUse(f"seeds is {arguments.seeds}: use 1 or more")
@@ -38,8 +39,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "toy size, no evidence" if result.quick else ("holds" if result.holds else "FAILS")
         )
         terminal.say(
-            f"  {result.metric}: {result.measured:.4g}, {result.bound} {result.threshold:g} wanted, "
-            f"control {result.control_measured:.4g}: {verdict} ({clock(result.seconds)})"
+            f"  {result.metric}: {number(result.measured)}, {result.bound} {result.threshold:g} wanted, "
+            f"control {number(result.control_measured)}: {verdict} ({clock(result.seconds)})"
         )
         found.append(
             {
