@@ -58,6 +58,8 @@ def main() -> None:
             path = folder / f"{width}-{steps}"
             start = time.perf_counter()
             outcome = train(recipe, path, observer=Quiet())
+            if not outcome.finished:
+                return
             loaded = load(path)
             bits = loaded.score_heldout(most_bytes=SCORED_BYTES)["all"].bits_per_byte
             runs.append(

@@ -33,7 +33,6 @@ WORDS = {
     "base": "errors, files, the machine",
 }
 ORDER = ("corpus", "scaling", "training", "parallel", "evaluation", "serving")
-NOUNS = {"corpus": "corpus/", "scaling": "plan", "training": "runs/NAME/", "evaluation": "scores"}
 
 
 def architecture() -> str:
@@ -46,8 +45,8 @@ def architecture() -> str:
     width, height, gap, left = 980, 62, 26, 20
     parts = []
     y = 20
-    for names in layers:
-        names = sorted(names, key=lambda n: ORDER.index(n) if n in ORDER else 0)
+    for layer in layers:
+        names = sorted(layer, key=lambda n: ORDER.index(n) if n in ORDER else 0)
         stations = len(names) > 2
         room = (width - 2 * left - (len(names) - 1) * 12) / len(names)
         for i, name in enumerate(names):
@@ -62,7 +61,7 @@ def architecture() -> str:
                 f'font-size="{12 if stations else 13}">{WORDS[name]}</text>'
             )
         y += height + gap
-        if names is not layers[-1] and names != sorted(layers[-1]):
+        if layer is not layers[-1]:
             middle = width / 2
             parts.append(
                 f'<path d="M {middle} {y - gap + 3} v {gap - 10} m -5 -6 l 5 7 l 5 -7" '

@@ -1,9 +1,13 @@
 """The main job, end to end, on a folder of one's own and on the default corpus, in seconds."""
 
 import json
+import signal
+import time
 
 import pytest
-from conftest import command, refused, some_text
+from conftest import command, process, refused, some_text
+
+from maquette.training.run import RunDirectory
 
 
 @pytest.fixture
@@ -13,6 +17,15 @@ def small_default(monkeypatch):
     from maquette.workshop import corpora
 
     monkeypatch.setitem(corpora.BUILT, "default", (Local(limit=200_000), 600))
+
+
+@pytest.fixture
+def documents(tmp_path):
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for i in range(60):
+        (folder / f"{i}.txt").write_text(some_text(i, 700))
+    return folder
 
 
 PROMISED = {"run", "report", "loss_first", "loss_last", "bits_per_byte", "seconds"}
@@ -37,19 +50,15 @@ def test_the_demo_on_this_machines_text(small_default, tmp_path):
     assert evaluation["scores"]["all"]["bits_per_byte"] == said.json["bits_per_byte"]
 
 
-def test_the_demo_on_a_folder(tmp_path):
-    folder = tmp_path / "documents"
-    folder.mkdir()
-    for i in range(60):
-        (folder / f"{i}.txt").write_text(some_text(i, 700))
-    words = ("demo", folder, "--minutes", "0.05", "--json")
+def test_the_demo_on_a_folder(documents, tmp_path):
+    words = ("demo", documents, "--minutes", "0.05", "--json")
     said = command(*words, "--run", tmp_path / "a")
     assert said.code == 0, said.err
     assert said.json["components"].keys() == {"prose", "all"}
     again = command(*words, "--run", tmp_path / "b")  # the corpus is there already
     assert again.code == 0, again.err
     assert again.json["seconds"] > 0
-    (folder / "new.txt").write_text(some_text(99, 700))
+    (documents / "new.txt").write_text(some_text(99, 700))
     changed = command(*words, "--run", tmp_path / "c")  # and is built anew when the files change
     assert "61 documents" in changed.err
 
@@ -62,3 +71,36 @@ def test_a_folder_with_too_little_text_is_refused(tmp_path):
         command("demo", tmp_path / "few", "--run", tmp_path / "run"), "a demo needs 100,000", code=1
     )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "after", ["", "corpus: ", "plan: measuring", "plan: forecast", "step ", "evaluation: "]
+)
+def test_ctrl_c_in_every_phase(after, documents, tmp_path):
+    """One line, exit code 1, nothing half-written; training has saved and goes on."""
+    run = tmp_path / "run"
+    demo = process(
+        "demo", documents, "--minutes", "0.1", "--run", run,
+        MAQUETTE_HOME=str(tmp_path / "home"), PYTHONUNBUFFERED="1",
+    )  # fmt: skip
+    assert demo.stdout is not None
+    if after:
+        for line in demo.stdout:
+            if line.startswith(after):
+                break
+    else:
+        time.sleep(1)
+    demo.send_signal(signal.SIGINT)
+    said, complaint = demo.communicate(timeout=60)
+    assert demo.returncode == 1, (said, complaint)
+    assert "Traceback" not in complaint
+    (line,) = [line for line in complaint.splitlines() if line.startswith("maquette: ")]
+    corpora = tmp_path / "home" / "corpora"
+    left = [p.name for p in corpora.iterdir()] if corpora.exists() else []
+    assert all(name.startswith("documents-") for name in left), left
+    if "go on with" in line:
+        words = line.split("go on with maquette ")[1].split()
+        assert command(*words).code == 0
+        assert RunDirectory(run).finished
+    else:
+        assert "interrupted" in line

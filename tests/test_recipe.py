@@ -77,7 +77,7 @@ def test_mistakes_in_a_file(content, message, tmp_path):
         (["--model.width", "100", "--model.heads", "12"], "width 100 is not divisible by heads 12"),
         (["--data.sequence", "999"], "data.sequence 999 does not fit model.context 128"),
         (["--schedule.kind", "sqrt"], "invalid choice 'sqrt'"),
-        (["--steps"], "expected"),
+        (["--steps"], "Missing value for argument '--steps'"),
         (["surplus"], "unexpected surplus"),
     ],
 )

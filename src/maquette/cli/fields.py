@@ -53,11 +53,14 @@ def show_fields(recipe: "Recipe") -> None:
 
 
 def _first_paragraph(box: str) -> str:
-    """The complaint inside tyro's frame."""
+    """The complaint inside tyro's frame: after its title, before the next ruled line.
+
+    The frame is drawn in ASCII where the terminal knows no other.
+    """
     lines: list[str] = []
-    for line in box.splitlines():
-        text = re.sub(r"[│╭╮╰╯─]+", " ", line).strip()
-        if not text or "─" in line:
+    for line in box.splitlines()[1:]:
+        text = line.strip("│╭╮╰╯|+ ")
+        if not text or re.search("[─-]{3}", text):
             if lines:
                 break
             continue

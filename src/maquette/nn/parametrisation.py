@@ -47,6 +47,7 @@ class Parametrisation:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["mup", "standard"] = "mup"
+    """maximal-update rules, or one rate for all"""
     base_width: int = 256
     """width at which the hyper-parameters were tuned"""
     base_depth: int = 4

@@ -16,7 +16,7 @@ import numpy as np
 
 from maquette.scaling.fit import Fit, fit_surface
 
-RUNGS = (64, 128, 192, 256, 384, 512)
+RUNGS = (64, 128, 192, 256, 384)
 """widths of the ladder, four blocks each"""
 DEPTH = 4
 

@@ -218,7 +218,7 @@ def train(
                 record["skipped"] = True
             speed.tick(int(count))
             if last or state.step % look_every == 0:
-                with speed.paused():
+                with speed.paused(), plainly():
                     heldout_loss = evaluate(model, heldout, group)
                     record["heldout_loss"] = heldout_loss
                     if group.first:
@@ -272,15 +272,21 @@ def train(
 
 @torch.no_grad()
 def evaluate(model: Decoder, batches: list[Batch], group: Group) -> float:
-    """Mean loss on the held-out windows, computed plainly so that no second graph is compiled."""
+    """Mean loss on the held-out windows."""
     model.eval()
     value = count = 0.0
-    with torch.compiler.set_stance("force_eager"), fused.compilation(False):
-        for batch in batches:
-            part = model.loss(to(batch, group.device))
-            value, count = value + float(part.value), count + part.count
+    for batch in batches:
+        part = model.loss(to(batch, group.device))
+        value, count = value + float(part.value), count + part.count
     value, count = group.sum(value, count)
     return value / count
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Without compiled code: other shapes than a training step's would each be compiled anew."""
+    with torch.compiler.set_stance("force_eager"), fused.compilation(False):
+        yield
 
 
 def derived_seed(seed: int, sample: int, rank: int) -> int:
