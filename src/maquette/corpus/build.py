@@ -13,6 +13,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,6 +32,7 @@ SAMPLE_BYTES = 32 << 20  # of text the tokenizer learns from
 BATCH_BYTES = 8 << 20  # of text encoded at a time
 SHARD_TOKENS = 1 << 27
 SKIPS_NAMED = 1000
+HELDOUT = SPLITS[1]
 TABLE = pa.schema(
     [
         ("component", pa.string()),
@@ -90,11 +92,12 @@ def build(
         raise WrongUse(f"{out} exists: choose another folder ({how})")
     if not 0 < heldout < 1:
         raise WrongUse(f"heldout is {heldout}: use a fraction between 0 and 1, such as 0.02")
-    survey = _survey(source, heldout, tokenizer is None, progress)
+    survey = _survey(source, split, heldout, tokenizer is None, progress)
     if survey.documents == 0:
         raise UserError(_nothing(survey))
-    if not 0 < survey.heldout < survey.documents:
+    if split == "hash" and not 0 < survey.heldout < survey.documents:
         split = "tail"
+        survey = _survey(source, split, heldout, tokenizer is None, progress)
     if tokenizer is None:
         progress("tokenizer", 0, None)
         tokenizer = train_tokenizer(survey.sample, vocabulary)
@@ -106,16 +109,17 @@ def build(
     return Corpus(out)
 
 
-def _survey(source: Source, heldout: float, sample: bool, progress: Progress) -> Survey:
-    """The first pass. The sample is the documents with the smallest hashes: uniform and fixed."""
+def _survey(
+    source: Source, split: str, heldout: float, sample: bool, progress: Progress
+) -> Survey:
+    """The first pass. The sample is the training texts with the smallest hashes: uniform, fixed."""
     survey = Survey()
     smallest: list[tuple[int, str]] = []  # a heap, the largest hash on top
     sampled = 0
-    for key, item in _unique(source, survey):
+    for key, where, item in _divided(source, split, heldout, survey):
         size = len(item.text.encode())
-        survey.documents += 1
         survey.bytes += size
-        if key < heldout:
+        if where == HELDOUT:
             survey.heldout += 1
         elif sample:
             heapq.heappush(smallest, (-int(key * 2**64), item.text))
@@ -127,23 +131,37 @@ def _survey(source: Source, heldout: float, sample: bool, progress: Progress) ->
     return survey
 
 
-def _unique(source: Source, survey: Survey | None) -> Iterator[tuple[float, Document]]:
+def _unique(source: Source, survey: Survey) -> Iterator[tuple[float, Document]]:
     """Documents seen for the first time, each with its hash as a number in [0, 1)."""
     seen: set[bytes] = set()
     for item in source:
         if isinstance(item, Skipped):
-            if survey is not None:
-                survey.reasons[item.reason] += 1
-                if len(survey.skipped) < SKIPS_NAMED:
-                    survey.skipped.append(item)
+            survey.reasons[item.reason] += 1
+            if len(survey.skipped) < SKIPS_NAMED or survey.reasons[item.reason] == 1:
+                survey.skipped.append(item)
             continue
         identity = item.digest()
         if identity in seen:
-            if survey is not None:
-                survey.duplicates += 1
+            survey.duplicates += 1
             continue
         seen.add(identity)
+        survey.documents += 1
         yield int.from_bytes(identity[:8], "big") / 2**64, item
+
+
+def _divided(
+    source: Source, split: str, heldout: float, survey: Survey
+) -> Iterator[tuple[float, str, Document]]:
+    """Every document, or part of one, with its hash and the split it belongs to."""
+    for key, document in _unique(source, survey):
+        if split == "hash":
+            yield key, SPLITS[key < heldout], document
+            continue
+        cut = int(len(document.text) * (1 - heldout))
+        for name, text in zip(SPLITS, (document.text[:cut], document.text[cut:]), strict=True):
+            if text:
+                part = document.source if name != HELDOUT else f"{document.source}#tail"
+                yield key, name, replaced(document, text=text, source=part)
 
 
 def _encode(
@@ -162,7 +180,8 @@ def _encode(
     components: dict[str, Counter[str]] = {}
     done = 0
     with pq.ParquetWriter(folder / "documents.parquet", TABLE) as table:
-        for batch in _batches(_divided(source, split, heldout)):
+        divided = _divided(source, split, heldout, Survey())
+        for batch in _batches((where, document) for _, where, document in divided):
             encoded = tokenizer.encode_batch([d.text for _, d in batch], workers or cores())
             rows = []
             for (where, document), tokens in zip(batch, encoded, strict=True):
@@ -212,22 +231,6 @@ def _encode(
         "skipped_reasons": dict(survey.reasons.most_common()),
         "skipped_named": [{"source": s.source, "reason": s.reason} for s in survey.skipped],
     }
-
-
-def _divided(source: Source, split: str, heldout: float) -> Iterator[tuple[str, Document]]:
-    """Every document with the split it belongs to."""
-    for key, document in _unique(source, None):
-        if split == "hash":
-            yield SPLITS[key < heldout], document
-            continue
-        cut = int(len(document.text) * (1 - heldout))
-        for name, text in zip(SPLITS, (document.text[:cut], document.text[cut:]), strict=True):
-            if text:
-                part = document.source if name == SPLITS[0] else f"{document.source}#tail"
-                yield (
-                    name,
-                    Document(text, document.component, part, document.date, document.licence),
-                )
 
 
 def _batches(items: Iterator[tuple[str, Document]]) -> Iterator[list[tuple[str, Document]]]:
