@@ -52,7 +52,9 @@ def main() -> None:
             recipe = rung(width, corpus, "default")
             steps = round(millions * 1e6 / recipe.tokens_per_step)
             recipe = rung(width, corpus, "default", steps)
-            if any((r["width"], r["tokens"]) == (width, recipe.tokens_per_step * steps) for r in runs):
+            if any(
+                (r["width"], r["tokens"]) == (width, recipe.tokens_per_step * steps) for r in runs
+            ):
                 continue
             torch._dynamo.reset()  # another shape is no recompilation of the last one
             path = folder / f"{width}-{steps}"

@@ -216,7 +216,8 @@ def main() -> None:
           f"{flops / tokens / 1e6:.1f} MFLOP a token")  # fmt: skip
     print(f"{depth} x {width}, context {CONTEXT}, batch {arguments.batch}, "
           f"{number} steps, {number * tokens:,} tokens each\n")  # fmt: skip
-    head = f"{'arm':<20} {'tokens/s':>9} {'(best)':>9} {'of its peak':>12} {'slower by':>10} {'loss':>8}  same"
+    head = f"{'arm':<20} {'tokens/s':>9} {'(best)':>9} {'of its peak':>12} {'slower by':>10}"
+    head += f" {'loss':>8}  same"
     print(head + "\n" + "-" * len(head))
     ours = sorted(seconds["Maquette"])[len(seconds["Maquette"]) // 2]
     reference = losses.get("nanoGPT's manner", losses["Maquette"])

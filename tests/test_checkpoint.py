@@ -113,8 +113,8 @@ def test_a_truncated_model_is_refused(trained):
 @pytest.mark.parametrize(
     ("policy", "kept"),
     [
-        (Checkpoints(every=1, keep_last=2), [11, 12]),
-        (Checkpoints(every=1, keep_last=1, keep_every=5), [5, 10, 12]),
+        (Checkpoints(every=1, keep_last=2), [9, 10, 11, 12]),
+        (Checkpoints(every=1, keep_last=1, keep_every=5), [5, 9, 10, 11, 12]),
         (Checkpoints(every=5, keep_last=9), [5, 10, 12]),
     ],
 )
@@ -126,7 +126,7 @@ def test_old_checkpoints_are_kept_by_policy(policy, kept, recipe, tmp_path):
 def saver_with(tmp_path, recipe):
     model = recipe.model.build().initialise(0)
     optimiser = make_optimiser(model, model.scaling, Optimiser())
-    return Saver(tmp_path / "checkpoints", Checkpoints()), model, optimiser
+    return Saver(tmp_path / "checkpoints", Checkpoints(), 1, 3), model, optimiser
 
 
 def test_what_is_saved_is_the_moment_of_the_call(recipe, tmp_path):

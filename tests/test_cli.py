@@ -155,3 +155,19 @@ def test_train_from_the_command_line(tmp_path):
     listed = command("train", "tiny", "--fields")
     assert "--model.width" in listed.out
     assert "size of the residual stream" in listed.out
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(trained, tmp_path, monkeypatch):
+    (tmp_path / "runs" / "bad").mkdir(parents=True)
+    (tmp_path / "runs" / "bad" / "recipe.yaml").write_text("format: 99")
+    (tmp_path / "runs" / "good").symlink_to(trained)
+    monkeypatch.chdir(tmp_path)
+    said = command("runs", "--json")
+    assert said.code == 0, said.err
+    assert [r["state"].partition(":")[0] for r in said.json["runs"]] == ["unreadable", "finished"]
+
+
+def test_fields_that_come_without_a_recipe_are_fields(trained):
+    said = command("train", "--resume", "--run", trained, "--steps", "14", "--json")
+    assert said.code == 0, said.err
+    assert said.json["step"] == 14

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +265,56 @@ def test_a_damaged_corpus_is_refused(tmp_path):
         Corpus(corpus.path)
     with pytest.raises(UserError, match="is not a corpus"):
         Corpus(tmp_path)
+
+
+def test_a_name_that_is_not_utf8_does_no_harm(tmp_path):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / os.fsdecode(b"caf\xe9.txt")).write_text("some text of a kind. " * 50)
+    (folder / "plain.txt").write_text("another text of a kind. " * 50)
+    corpus = build(tmp_path / "c", files([folder]), vocabulary=257)
+    sources = corpus.documents.column("source").to_pylist()
+    assert len({s.removesuffix("#tail") for s in sources if "caf" in s}) == 1
+    "".join(sources).encode()
+
+
+def test_every_reason_for_skipping_has_an_example(tmp_path, monkeypatch):
+    monkeypatch.setattr("maquette.corpus.build.SKIPS_NAMED", 3)
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "good.txt").write_text("some text of a kind. " * 50)
+    for i in range(9):
+        (folder / f"a{i}.txt").write_bytes(b"\x00\x01\x02" * 50)
+    (folder / "empty.txt").write_text("")
+    said = command("corpus", "build", tmp_path / "c", folder, "--vocabulary", "257")
+    assert said.code == 0, said.err
+    assert "empty.txt" in said.out
+
+
+def test_a_cut_document_teaches_the_tokenizer_its_first_part_only(tmp_path):
+    """Whatever the hash of the one text is, the tokenizer learns, and not from what is held out."""
+    for i in range(6):
+        book = tmp_path / f"{i}.txt"
+        book.write_text(some_text(i, 900) + "qxqx " * 100)
+        corpus = build(tmp_path / f"c{i}", files([book]), vocabulary=300, heldout=0.3)
+        assert corpus.manifest["split"] == "tail"
+        assert len(corpus.tokenizer.encode("qxqx")) == 4
+        assert len(corpus.tokenizer.encode(" the tree")) < 9
+
+
+def test_two_that_need_a_corpus_make_it_once(tmp_path, monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from maquette.workshop.corpora import kept
+
+    monkeypatch.setenv("MAQUETTE_HOME", str(tmp_path))
+    made = []
+
+    def make(path):
+        made.append(path)
+        build(path, Texts(), vocabulary=257)
+
+    with ThreadPoolExecutor(2) as pool:
+        a, b = pool.map(lambda _: kept("shared", make), range(2))
+    assert len(made) == 1
+    assert a.hash == b.hash

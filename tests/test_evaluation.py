@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import command, refused
+from conftest import Texts, command, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
 import maquette
+from maquette.base.errors import UserError
 from maquette.evaluation.bits import heldout_documents, score_corpus, score_documents, windows
 from maquette.evaluation.compressors import compressors
 from maquette.models import families
-from maquette.models.decoder import Decoder
+from maquette.models.decoder import Decoder, DecoderConfig
 
 
 @given(length=st.integers(1, 200), context=st.integers(1, 40), with_end=st.booleans())
@@ -102,10 +103,33 @@ def test_a_corpus_with_another_vocabulary_is_refused(trained, tmp_path):
     from maquette.corpus.build import build
 
     build(tmp_path / "c", Texts(), vocabulary=280)
-    refused(command("eval", trained, "--corpus", tmp_path / "c"), "280 symbols, the model 257")
+    refused(
+        command("eval", trained, "--corpus", tmp_path / "c"), "has another tokenizer than the model"
+    )
 
 
 def test_compressors_give_bits_per_byte():
     found = compressors(b"the same words again and again " * 400)
     assert set(found) == {"zstd -19", "xz -9e"}
     assert all(0 < bits < 0.5 for bits in found.values())
+
+
+def test_a_corpus_with_another_tokenizer_of_the_same_size_is_refused(corpus, tmp_path):
+    from maquette.corpus.build import build
+    from maquette.workshop.load import Loaded
+
+    a, b = (
+        build(tmp_path / f"{n}", Texts(documents=n, words=300), vocabulary=280, heldout=0.2)
+        for n in (20, 50)
+    )
+    model = Decoder(DecoderConfig(vocabulary=280, context=32, width=32, depth=1, heads=2))
+    loaded = Loaded(tmp_path, model.initialise(0), a.tokenizer)
+    assert loaded.score_heldout(str(a.path))["all"].bytes > 0
+    with pytest.raises(UserError, match="another tokenizer than the model"):
+        loaded.score_heldout(str(b.path))
+
+
+def test_the_bytes_of_a_file_are_scored_as_they_are(trained, tmp_path):
+    (tmp_path / "dos.txt").write_bytes(b"the cat\r\nsat on a mat\r\n")
+    said = command("eval", trained, "--text", tmp_path / "dos.txt", "--json")
+    assert said.json["tasks"]["text"]["bytes"] == 23

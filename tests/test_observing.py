@@ -98,3 +98,20 @@ def test_a_finished_training_has_a_report(recipe, tmp_path):
     said = command("train", tmp_path / "r.yaml", "--run", tmp_path / "run", "--json")
     assert Path(said.json["report"]) == tmp_path / "run" / "report.html"
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_the_line_moves_though_bars_came_before_it(recipe, tmp_path, monkeypatch):
+    """The bars of a build redirect what is printed: they end before the line begins."""
+
+    class Tty(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stderr", live := Tty())
+    terminal = Terminal(as_json=True)
+    with terminal.stages() as progress:
+        progress("reading", 5, 10)
+        train(recipe, tmp_path / "run", observer=TrainingProgress(terminal))
+    after = live.getvalue()[live.getvalue().index("step 1/12") :]
+    assert after.count("\r\x1b[Kstep ") == 11
+    assert after.count("\n") == 2  # one for each look

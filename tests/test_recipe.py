@@ -79,6 +79,13 @@ def test_mistakes_in_a_file(content, message, tmp_path):
         (["--schedule.kind", "sqrt"], "invalid choice 'sqrt'"),
         (["--steps"], "Missing value for argument '--steps'"),
         (["surplus"], "unexpected surplus"),
+        (["--guard.window", "0"], "window is 0: use at least 1"),
+        (["--optimiser.beta1", "1.5"], "beta1 is 1.5: use 0 to 0.99999"),
+        (["--optimiser.learning-rate", "-1"], "learning_rate is -1.0: use at least 0"),
+        (["--schedule.warmup", "3"], "warmup is 3.0: use 0 to 1"),
+        (["--model.kv-heads", "-1"], "kv_heads is -1: use at least 1"),
+        (["--model.band", "0"], "band is 0: use at least 1"),
+        (["--model.parametrisation.base-width", "0"], "base_width is 0: use at least 1"),
     ],
 )
 def test_mistakes_in_flags(words, message, tmp_path):

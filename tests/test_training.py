@@ -23,7 +23,7 @@ from maquette.parallel.group import Group
 from maquette.training import loop
 from maquette.training.data import Batches, heldout_batches, split_documents
 from maquette.training.guard import Verdict, Watchman
-from maquette.training.recipe import Guard, Recipe, Schedule
+from maquette.training.recipe import Checkpoints, Guard, Schedule, Watch
 from maquette.training.run import RunDirectory
 from maquette.training.schedule import learning_rate_factor
 from maquette.workshop.train import train
@@ -268,6 +268,71 @@ def test_several_in_a_row_go_back_to_the_checkpoint_and_skip_ahead(recipe, tmp_p
     assert poison.calls == 13 + 8
 
 
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_a_run_with_frequent_checkpoints_goes_back_before_the_bad_batches(
+    every, recipe, tmp_path, monkeypatch
+):
+    Poison(monkeypatch, dict.fromkeys((10, 11, 12, 13), math.inf))
+    often = replace(recipe, steps=16, checkpoints=Checkpoints(every=every))
+    train(often, tmp_path / "run")
+    (event,) = RunDirectory(tmp_path / "run").events()
+    assert event["step"] == 9 // every * every
+
+
+def test_interrupted_before_a_rewind_is_the_uninterrupted_run(recipe, tmp_path, monkeypatch):
+    """A save that a signal made is no place to go back to: the other run has none there."""
+    bad = dict.fromkeys((10, 11, 12, 13), math.inf)
+    Poison(monkeypatch, bad)
+    train(replace(recipe, steps=16), tmp_path / "whole")
+    monkeypatch.undo()
+    Poison(monkeypatch, bad)
+    train(replace(recipe, steps=16, stop=9), tmp_path / "parts")  # 9 is no multiple of 4
+    train(replace(recipe, steps=16), tmp_path / "parts", resume=True)
+    same_steps(records(tmp_path / "whole"), records(tmp_path / "parts"))
+
+
+def test_a_last_batch_that_is_skipped_is_no_end(recipe, tmp_path, monkeypatch):
+    recipe.save(tmp_path / "r.yaml")
+    Poison(monkeypatch, {1: math.nan, 12: math.nan})
+    said = command("train", tmp_path / "r.yaml", "--run", tmp_path / "run", "--json")
+    assert said.code == 0, said.err
+    assert said.json["finished"]
+    assert said.json["loss"] == records(tmp_path / "run")[10]["loss"]
+    again = command(
+        "train", "--resume", "--run", tmp_path / "run", "--json"
+    )  # nothing is left to do
+    assert again.code == 0, again.err
+    assert again.json["loss"] == said.json["loss"]
+
+
+def test_a_continued_run_has_no_final_weights_until_its_end(recipe, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    train(replace(recipe, stop=6), run.path)
+    assert run.finished
+    seen = []
+
+    class Look(loop.Quiet):
+        def step(self, record):
+            seen.append(run.finished)
+
+    train(recipe, run.path, resume=True, observer=Look())
+    assert seen == [False] * 6
+    assert run.finished
+
+
+def test_a_write_that_was_cut_off_is_no_obstacle(recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".recipe.yaml.x7y8.tmp").write_text("name: hal")
+    train(recipe, tmp_path / "run")
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_before_the_start(recipe, tmp_path):
+    long = replace(recipe, watch=Watch(prompt="word " * 20))
+    with pytest.raises(WrongUse, match=r"watch.prompt has 100 tokens, model.context is 32"):
+        train(long, tmp_path / "run")
+
+
 def test_a_run_that_keeps_diverging_gives_up_with_the_mend(recipe, tmp_path, monkeypatch):
     Poison(monkeypatch, dict.fromkeys(range(5, 500), math.nan))
     with pytest.raises(UserError, match="diverged 6 times: lower --optimiser.learning-rate"):
@@ -385,8 +450,9 @@ def test_documents_and_positions_restart_after_every_end():
     assert positions.tolist() == [[0, 1, 2, 0, 1, 0, 0, 1], [0, 0, 1, 2, 3, 4, 5, 6]]
 
 
-def test_heldout_windows_are_the_same_every_time_and_spread_out(corpus: Corpus):
-    a, b = (heldout_batches(corpus.heldout, 32, 320, 4) for _ in range(2))
+def test_heldout_windows_are_the_same_every_time_and_spread_out(recipe, corpus: Corpus):
+    wanted = replace(recipe, watch=Watch(tokens=320))
+    a, b = (heldout_batches(wanted, corpus, 4) for _ in range(2))
     rows = torch.cat([x.tokens for x in a])
     assert torch.equal(rows, torch.cat([x.tokens for x in b]))
     assert rows.shape == (10, 32)
@@ -415,8 +481,3 @@ def test_a_shorter_stop_keeps_the_schedule(recipe, tmp_path):
     train(replace(recipe, stop=5), tmp_path / "short")
     same_steps(records(tmp_path / "whole")[:4], records(tmp_path / "short")[:4])
     assert len(records(tmp_path / "short")) == 5
-
-
-def test_recipes_hash_what_matters(recipe: Recipe):
-    assert recipe.hash() == replace(recipe, name="x", trackers=("wandb",)).hash()
-    assert recipe.hash() != replace(recipe, seed=1).hash()

@@ -41,3 +41,12 @@ def need(module: str, extra: str) -> ModuleType:
         raise UserError(
             f"{package} is not installed: run pip install 'maquette[{extra}]'"
         ) from error
+
+
+def within(fields: object, least: float, most: float, *names: str) -> None:
+    """Raise WrongUse for a named field outside [least, most]; None is left alone."""
+    for name in names:
+        value = getattr(fields, name)
+        if value is not None and not least <= value <= most:
+            wanted = f"at least {least:g}" if most == float("inf") else f"{least:g} to {most:g}"
+            raise WrongUse(f"{name} is {value}: use {wanted}")

@@ -70,10 +70,13 @@ def read_json(path: Path) -> Any:
 def directory_aside(path: Path) -> Iterator[Path]:
     """Give a directory to fill; on leaving it becomes `path` in one step, or nothing happened.
 
-    An existing `path` is replaced. What an earlier crash left aside is cleared.
+    An existing `path` is replaced. What an earlier crash left aside is cleared; where it came
+    between the two renames of a replacement, the old content is put back first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f".{path.name}.tmp"
+    aside, old = path.parent / f".{path.name}.tmp", path.parent / f".{path.name}.old.tmp"
+    if old.exists() and not path.exists():
+        os.replace(old, path)
     if aside.exists():
         shutil.rmtree(aside)
     aside.mkdir()
@@ -83,7 +86,6 @@ def directory_aside(path: Path) -> Iterator[Path]:
             sync(file)
         sync(aside)
         if path.exists():
-            old = path.parent / f".{path.name}.old.tmp"
             if old.exists():
                 shutil.rmtree(old)
             os.replace(path, old)
@@ -104,15 +106,16 @@ def sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def lock(path: Path, busy: str) -> Iterator[None]:
-    """Hold `path` as an exclusive lock; `busy` is the message when another process holds it.
+def lock(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold `path` as an exclusive lock.
 
+    busy: the message when another process holds it (WrongUse); None: wait until it is free.
     The kernel frees the lock when the holder dies, however it dies, so nothing is left to clean.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError as error:
             raise WrongUse(busy) from error
         yield

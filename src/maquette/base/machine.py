@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maquette.base.errors import UserError
 from maquette.base.files import home, read_json, write_json
 
 if TYPE_CHECKING:
@@ -125,12 +126,28 @@ def keep_freed_memory() -> None:
         pass
 
 
-@functools.lru_cache(maxsize=2)
-def measure(refresh: bool = False) -> Machine:
-    """Measure this machine, or return what was measured before on the same one."""
+def pick_device(wanted: str = "auto") -> str:
+    """ "cuda" or "cpu": the GPU where torch can use one, unless "cpu" is wanted.
+
+    Raises UserError when a GPU is wanted and there is none.
+    """
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise UserError("there is no GPU that torch can use: drop --device cuda")
+    return "cuda" if there and wanted != "cpu" else "cpu"
+
+
+@functools.lru_cache(maxsize=4)
+def measure(wanted: str = "auto", refresh: bool = False) -> Machine:
+    """Measure this machine, or return what was measured before on the same one.
+
+    wanted: "auto", "cpu" or "cuda", see `pick_device`.
+    """
+    import torch
+
+    device = pick_device(wanted)
     name = torch.cuda.get_device_name() if device == "cuda" else processor()
     known = {
         "device": device,

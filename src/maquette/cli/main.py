@@ -4,6 +4,7 @@ Commands are imported when they are called, so that `maquette --help` needs neit
 """
 
 import argparse
+import errno
 import importlib
 import json
 import os
@@ -31,6 +32,11 @@ COMMANDS = {
     "reproduce": "measure claims again",
 }
 MODULES = {"eval": "evaluate", "import": "import_"}  # where the module's name must differ
+MENDS = {
+    errno.ENOENT: "name what is there",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "name a folder",
+}
 HIDDEN = {"rank"}  # a rank that `train --ranks` starts
 
 
@@ -43,7 +49,17 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit code: 0 done, 1 failed, 2 wrong use."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _main(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+        return 0
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if words else 2
@@ -60,11 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted: nothing half-written is left", 1)
     except BrokenPipeError:
-        _silence_stdout()
-        return 0
+        raise
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        return _complain(f"{error.strerror or error}{where}: free space or mend the permission", 1)
+        mend = MENDS.get(error.errno or 0, "free space or mend the permission")
+        return _complain(f"{error.strerror or error}{where}: {mend}", 1)
     except Exception as error:
         if reason := _full_disk(error):
             return _complain(reason, 1)
@@ -85,6 +101,8 @@ def _run(name: str, words: list[str]) -> dict[str, Any] | None:
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     module.configure(parser)
     if getattr(module, "TAKES_FIELDS", False):
+        named = words and not words[0].startswith("-")  # RECIPE comes first: fields take words, too
+        words = [f"--recipe={words[0]}", *words[1:]] if named else words
         known, fields = parser.parse_known_args(words)
         known.fields = fields
     else:

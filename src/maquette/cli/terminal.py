@@ -19,6 +19,7 @@ class Terminal:
 
     def __init__(self, as_json: bool) -> None:
         self.file: IO[str] = sys.stderr if as_json else sys.stdout
+        self._bars: Any = None
 
     def say(self, text: str = "") -> None:
         """A line."""
@@ -61,6 +62,7 @@ class Terminal:
         )
         tasks: dict[str, Any] = {}
         with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            self._bars = bars
 
             def update(stage: str, done: float, total: float | None) -> None:
                 if stage not in tasks:
@@ -68,6 +70,12 @@ class Terminal:
                 bars.update(tasks[stage], completed=done, total=total)
 
             yield update
+
+    def end_stages(self) -> None:
+        """Take the bars away: a line that moves is about to begin."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
 
 
 class TrainingProgress:
@@ -81,6 +89,7 @@ class TrainingProgress:
         self._began = 0.0
 
     def start(self, step: int, steps: int) -> None:
+        self._terminal.end_stages()
         self._steps, self._first, self._began = steps, step, time.monotonic()
         if step:
             self._terminal.say(f"going on from step {step} of {steps}")

@@ -21,7 +21,8 @@ TAKES_FIELDS = True
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", nargs="?", help="a name or a .yaml file")
+    parser.usage = "maquette train RECIPE [--run DIR] [--resume] [--fields] [--FIELD VALUE ...]"
+    parser.add_argument("--recipe", help="RECIPE comes first: a name, or a .yaml file")
     parser.add_argument("--run", help="the run's directory (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on with the run")
     parser.add_argument(
@@ -31,10 +32,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     from maquette.systems.catalogue import recipe_named
-    from maquette.training.run import RunDirectory, free_name
+    from maquette.training.run import RECIPE, RunDirectory, free_name
     from maquette.workshop.report import write_report
     from maquette.workshop.train import train
 
+    terminal = Terminal(arguments.json)
     recipe = recipe_named(arguments.recipe) if arguments.recipe else None
     if arguments.list:
         show_fields(recipe or recipe_named("tiny"))
@@ -47,12 +49,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
             own = RunDirectory(path).recipe()
             if recipe is not None and recipe.name != own.name:
                 raise WrongUse(f"{path} is a run of {own.name}, not of {recipe.name}")
+            if recipe is not None and arguments.recipe.endswith((".yaml", ".yml")):
+                terminal.say(f"going on with {path / RECIPE}, not with {arguments.recipe}")
             recipe = own
     if recipe is None:
         raise WrongUse("name a recipe: tiny is one, maquette systems lists more")
     recipe = with_flags(recipe, arguments.fields)
     path = path or free_name(Path("runs"), recipe.name)
-    terminal = Terminal(arguments.json)
     with terminal.stages() as progress:
         outcome = train(
             recipe,

@@ -109,9 +109,7 @@ def build(
     return Corpus(out)
 
 
-def _survey(
-    source: Source, split: str, heldout: float, sample: bool, progress: Progress
-) -> Survey:
+def _survey(source: Source, split: str, heldout: float, sample: bool, progress: Progress) -> Survey:
     """The first pass. The sample is the training texts with the smallest hashes: uniform, fixed."""
     survey = Survey()
     smallest: list[tuple[int, str]] = []  # a heap, the largest hash on top

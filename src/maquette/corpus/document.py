@@ -20,6 +20,10 @@ class Document:
     date: str | None = None
     licence: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("component", "source", "date", "licence"):
+            object.__setattr__(self, name, _printable(getattr(self, name)))
+
     def digest(self) -> bytes:
         """SHA-256 of the text: its identity for deduplication and for the held-out split."""
         return hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).digest()
@@ -32,8 +36,18 @@ class Skipped:
     source: str
     reason: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", _printable(self.source))
+
 
 class Source(Protocol):
     """Something that can be read from its start as often as needed, always in one order."""
 
     def __iter__(self) -> Iterator[Document | Skipped]: ...
+
+
+def _printable(text: str | None) -> str | None:
+    """File names need not be UTF-8: what is not becomes a sign that can be written."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-8", "replace").decode()

@@ -6,7 +6,8 @@
     manual   manual pages and the system's documentation folder, where present
 
 Nothing is downloaded, and nothing is in two components, so that no held-out text is trained on under
-another name: docstrings are those of packages, whose sources are not read. Each component stops at 32 MB, so that the build takes well under a minute.
+another name: docstrings are those of packages, whose sources are not read. Each component stops at
+32 MB, so that the build takes well under a minute.
 """
 
 import gzip

@@ -100,10 +100,6 @@ class Corpus:
 
         return pq.read_table(self.path / "documents.parquet")
 
-    def component(self, name: str) -> dict[str, int]:
-        """Counts of one component: {train,heldout}_{documents,tokens,bytes}."""
-        return dict(self.manifest["components"][name])
-
     @property
     def components(self) -> list[str]:
         return list(self.manifest["components"])

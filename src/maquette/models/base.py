@@ -1,11 +1,8 @@
 """What the trainer asks of a model, whatever it models."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
-
-from maquette.nn.parametrisation import Scaling
 
 
 @dataclass
@@ -33,21 +30,3 @@ class Loss:
     total: Tensor
     value: Tensor
     count: int
-
-
-class Model(Protocol):
-    """A trainable model: a loss, its scaling, its costs. `torch.nn.Module` besides."""
-
-    scaling: Scaling
-
-    def loss(self, batch: Batch) -> Loss:
-        """The summed loss of one micro-batch."""
-        ...
-
-    def flops_per_token(self, time: int) -> float:
-        """Operations of one training step, forward and backward, a token at that length."""
-        ...
-
-    def parameters_by_role(self) -> dict[str, int]:
-        """How many parameters play each role; the values sum to the model's size."""
-        ...

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from maquette.base.errors import WrongUse
+from maquette.base.errors import WrongUse, within
 from maquette.models.base import Batch, Loss
 from maquette.nn.attention import Attention, LayerCache, Rotation
 from maquette.nn.feedforward import Activation, FeedForward
@@ -100,6 +100,17 @@ class DecoderConfig:
     """how parameters scale with the size"""
 
     def __post_init__(self) -> None:
+        sizes = (
+            "vocabulary",
+            "context",
+            "width",
+            "depth",
+            "heads",
+            "kv_heads",
+            "head_dim",
+            "hidden",
+        )
+        within(self, 1, float("inf"), *sizes, "band", "rotary_dims", "rotary_base")
         if self.head_dim is None and self.width % self.heads:
             heads = max(h for h in range(1, self.heads + 1) if self.width % h == 0)
             width = -(-self.width // self.heads) * self.heads
@@ -107,9 +118,6 @@ class DecoderConfig:
                 f"width {self.width} is not divisible by heads {self.heads}: "
                 f"use heads {heads} or width {width}"
             )
-        for name in ("vocabulary", "context", "width", "depth", "heads"):
-            if getattr(self, name) < 1:
-                raise WrongUse(f"{name} is {getattr(self, name)}: use at least 1")
         if self.heads % self.group_heads:
             raise WrongUse(
                 f"heads {self.heads} is not divisible by kv_heads {self.group_heads}: "

@@ -30,6 +30,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from maquette.base.errors import within
+
 
 class Role(StrEnum):
     """Which of a tensor's dimensions grow with the width."""
@@ -64,6 +66,10 @@ class Parametrisation:
     """embeddings are multiplied by this"""
     output_multiplier: float = 1.0
     """logits are multiplied by this / (width / base width)"""
+
+    def __post_init__(self) -> None:
+        within(self, 1, float("inf"), "base_width", "base_depth", "base_head_dim")
+        within(self, 0, float("inf"), "gain", "embedding_std")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from maquette.base.machine import pick_device
+
 BUCKET_BYTES = 64 << 20
 
 
@@ -58,13 +60,17 @@ class Group:
         _sum_flat(bucket)
 
 
-def join() -> Group:
-    """Join the ranks that the environment describes (RANK, WORLD_SIZE ... as torchrun sets them)."""
+def join(wanted: str = "auto") -> Group:
+    """Join the ranks that the environment describes (RANK, WORLD_SIZE ... as torchrun sets them).
+
+    wanted: the device, as a recipe names it. Without such an environment, a group of one.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    kind = pick_device(wanted)
     if world == 1:
-        return Group(device=torch.device("cuda") if torch.cuda.is_available() else None)
+        return Group(device=torch.device(kind))
     rank = int(os.environ["RANK"])
-    if torch.cuda.is_available():
+    if kind == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
         torch.cuda.set_device(device)
         dist.init_process_group("nccl", device_id=device)

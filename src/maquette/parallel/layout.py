@@ -2,8 +2,8 @@
 
     ddp    every rank holds the whole model and computes its share of the batch
 
-A layout is a name here and a branch in `replicate.py`'s place: `zero1`, `tensor`, `pipeline` ...
-and their products stand beside it when they come.
+`ddp` is `group.py`. `zero1`, `tensor`, `pipeline` ... and their products stand beside it when they
+come, each a name here.
 """
 
 from maquette.base.errors import WrongUse, did_you_mean

@@ -95,7 +95,10 @@ def make_plan(
             "parameters",
             f"{size:,}: the law's best is {ideal:,.0f}; the nearest shape of the ladder",
         ),
-        ("shape", f"width {model.width}, depth {model.depth}: heads of {HEAD}, width = 64 depth"),
+        (
+            "shape",
+            f"width {model.width}, depth {model.depth}: heads of {HEAD}, 64 wide a block",
+        ),
         ("tokens", f"{tokens:,}: {flops:.3g} / {per_token:.4g} FLOP a token, attention counted"),
     ]
     batch = batch_tokens(tokens, context)
@@ -125,7 +128,7 @@ def make_plan(
 
 
 def nearest_shape(parameters: float, vocabulary: int, context: int) -> DecoderConfig:
-    """The decoder of the ladder whose size is nearest by ratio: width 64 depth, at least 2 deep."""
+    """The decoder of the ladder whose size is nearest by ratio (see `shape`)."""
     best: DecoderConfig | None = None
     best_distance = float("inf")
     for step in range(1, 400):

@@ -45,6 +45,7 @@ MAPS: dict[str, Names] = {
         "blocks.#.feedforward.up": "transformer.h.#.mlp.c_fc",
         "blocks.#.feedforward.down": "transformer.h.#.mlp.c_proj",
         "norm": "transformer.ln_f",
+        "output": "lm_head",
     },
     "gptj": {
         "embedding": "transformer.wte",
@@ -242,7 +243,7 @@ def read_config(family: str, c: dict[str, Any]) -> DecoderConfig:
             norm_epsilon=c.get("layer_norm_epsilon", 1e-5),
         )
     rope = c.get("rope_parameters") or c.get("rope_scaling") or {}
-    _expect(rope, "rope_type", (None, "default"))
+    _expect({"rope_type": rope.get("rope_type", rope.get("type"))}, "rope_type", (None, "default"))
     _expect(c, "hidden_act", ("silu",))
     if c.get("attention_bias") or c.get("mlp_bias"):
         raise UserError("this LLaMA variant has biases, which Maquette's LLaMA shape does not")

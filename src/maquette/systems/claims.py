@@ -15,6 +15,8 @@ negative control, measured in the same run, that must miss the threshold: a clai
 meets its threshold and its control does not. What does not hold is shown as not holding.
 """
 
+import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -22,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,6 +127,8 @@ class Lab:
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.seeds, self.quick, self.say = seeds, quick, say
+        self.bases: dict[str, dict[str, Any]] = {}
+        """which trained models the numbers are from: commit, date and seconds of each"""
 
     def train(self, recipe: Recipe) -> Path:
         """Train a recipe with all cores, or return its run from before; see `train_all`."""
@@ -134,10 +139,11 @@ class Lab:
 
         Small models gain nothing from a second core, so as many are trained at a time as there
         are cores, unless `workers` says otherwise. A run is kept in Maquette's home under the
-        hash of its recipe, its corpus and its share of the cores: it is trained once, by
-        whichever claim comes first, and one that was cut off goes on where it was.
+        hash of its recipe, its corpus, its share of the cores, this Maquette and this torch: it is
+        trained once, by whichever claim comes first, and one that was cut off goes on where it
+        was. The result says when and by which commit each was trained.
         """
-        from maquette.training.run import RunDirectory
+        from maquette.training.run import OUTCOME, RunDirectory
 
         workers = workers or min(cores(), len(recipes))
         paths = [self._base(recipe, workers) for recipe in recipes]
@@ -154,6 +160,7 @@ class Lab:
                 while waiting and len(running) < workers:
                     recipe, path = waiting.pop(0)
                     self.say(f"  training {path.name}: {recipe.steps:,} steps")
+                    write_json(_beside(path, ".json"), {"commit": _commit(), "date": _today()})
                     running.append((path, _start(recipe, path, max(1, cores() // workers))))
                 for path, process in list(running):
                     if process.poll() is not None:
@@ -166,6 +173,10 @@ class Lab:
             for _, process in running:
                 process.terminate()
                 process.wait()
+        for path in paths:
+            outcome = read_json(RunDirectory(path) / OUTCOME)
+            seconds = {"seconds": round(outcome["seconds"], 1)}
+            self.bases[path.name] = read_json(_beside(path, ".json")) | seconds
         return paths
 
     def _base(self, recipe: Recipe, workers: int) -> Path:
@@ -173,8 +184,9 @@ class Lab:
 
         corpus = open_corpus(recipe.data.corpus)
         share = max(1, cores() // workers)
-        name = f"{recipe.name}-{recipe.hash()}-{corpus.hash[:8]}-{share}"
-        return home() / "bases" / name
+        kind = [recipe.to_dict(), corpus.hash, share, __version__, version("torch"), processor()]
+        identity = hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:16]
+        return home() / "bases" / f"{recipe.name}-{identity}"
 
 
 def _start(recipe: Recipe, path: Path, threads: int) -> "subprocess.Popen[bytes]":
@@ -253,13 +265,13 @@ def measure(one: Claim, lab: Lab, out: Path) -> Result:
         quick=lab.quick,
         seeds=lab.seeds,
         seconds=round(time.perf_counter() - start, 1),
-        date=time.strftime("%Y-%m-%d"),
+        date=_today(),
         commit=_commit(),
         version=__version__,
         processor=processor(),
         cores=cores(),
         torch=str(torch.__version__),
-        details=m.details | {"python": platform.python_version()},
+        details=m.details | {"bases": lab.bases, "python": platform.python_version()},
     )
     write_json(out / f"{one.id}.json", asdict(result))
     if m.chart is not None:
@@ -298,6 +310,10 @@ def results(folder: Path) -> dict[str, Result]:
 def _finite(value: float) -> float:
     """JSON has no infinity: what never happened is a very large number."""
     return max(-NEVER, min(NEVER, value)) if value == value else NEVER
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d")
 
 
 def _commit() -> str:

@@ -26,7 +26,9 @@ def catalogue_table(measured: dict[str, Result]) -> str:
         for claim in system.claims.values():
             found = measured.get(claim.id)
             value = number(found.measured, 3) if found else "-"
-            lines.append(f"| `{claim.id}` | {claim.statement} | {value} ({wanted(claim)}) | {state(found)} |")
+            lines.append(
+                f"| `{claim.id}` | {claim.statement} | {value} ({wanted(claim)}) | {state(found)} |"
+            )
     return "\n".join(lines)
 
 

@@ -55,8 +55,9 @@ class State:
 class Saver:
     """Saves checkpoints of a run in the background, one at a time, and deletes the old ones."""
 
-    def __init__(self, folder: Path, policy: Checkpoints) -> None:
-        self._folder, self._policy = folder, policy
+    def __init__(self, folder: Path, policy: Checkpoints, every: int, patience: int) -> None:
+        """every: steps between scheduled saves. patience: bad batches before a run goes back."""
+        self._folder, self._policy, self.every, self._patience = folder, policy, every, patience
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self.blocked_seconds = 0.0
@@ -107,8 +108,12 @@ class Saver:
             self._error = error
 
     def _prune(self) -> None:
-        steps = sorted(found(self._folder))
-        kept = set(steps[-max(1, self._policy.keep_last) :])
+        """Keep the newest, the last scheduled ones, and one from before any bad batches to come."""
+        steps = found(self._folder)
+        scheduled = [step for step in steps if step % self.every == 0]
+        recent = [step for step in scheduled if step > steps[-1] - self._patience]
+        number = max(self._policy.keep_last, len(recent) + 1)
+        kept = {steps[-1], *scheduled[-number:]}
         if self._policy.keep_every:
             kept |= {step for step in steps if step % self._policy.keep_every == 0}
         for step in steps:
@@ -142,11 +147,17 @@ def check(folder: Path) -> State:
     return State(**{key: content[key] for key in vars(State())})
 
 
-def newest(folder: Path, before: int | None = None) -> tuple[Path, State, list[str]] | None:
-    """The newest whole checkpoint (at most at step `before`), and a line for each damaged one."""
+def newest(
+    folder: Path, before: int | None = None, every: int = 1
+) -> tuple[Path, State, list[str]] | None:
+    """The newest whole checkpoint, and a line for each damaged one.
+
+    before, every: only at most at that step, only at multiples of `every` (a save between them was
+    made by a signal, and a run that was interrupted must go back to where another would).
+    """
     damaged: list[str] = []
     for step in reversed(found(folder)):
-        if before is not None and step > before:
+        if step % every or (before is not None and step > before):
             continue
         path = folder / f"step-{step:08d}"
         try:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from maquette.base.errors import UserError
 from maquette.corpus.order import SampleOrder
-from maquette.corpus.store import Corpus, TokenStream
+from maquette.corpus.store import Corpus
 from maquette.models.base import Batch
 from maquette.training.recipe import Recipe
 
@@ -43,12 +43,16 @@ class Batches:
         ]
 
     def _batch(self, rows: Tensor) -> Batch:
-        tokens, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
-        end = self._corpus.end
-        if not self._recipe.data.document_mask or end is None:
-            return Batch(tokens, targets)
-        documents, positions = split_documents(tokens, end)
-        return Batch(tokens, targets, documents, positions)
+        return make_batch(rows, self._corpus.end if self._recipe.data.document_mask else None)
+
+
+def make_batch(rows: Tensor, end: int | None) -> Batch:
+    """Tokens and targets of rows (batch, time + 1); with an `end`, the documents between ends."""
+    tokens, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    if end is None:
+        return Batch(tokens, targets)
+    documents, positions = split_documents(tokens, end)
+    return Batch(tokens, targets, documents, positions)
 
 
 def split_documents(tokens: Tensor, end: int) -> tuple[Tensor, Tensor]:
@@ -63,8 +67,10 @@ def split_documents(tokens: Tensor, end: int) -> tuple[Tensor, Tensor]:
     return documents, place - first.cummax(1).values
 
 
-def heldout_batches(stream: TokenStream, length: int, tokens: int, size: int) -> list[Batch]:
+def heldout_batches(recipe: Recipe, corpus: Corpus, size: int = 32) -> list[Batch]:
     """Windows spread evenly over the held-out stream, the same at every call."""
+    stream, length, tokens = corpus.heldout, recipe.data.sequence, recipe.watch.tokens
+    end = corpus.end if recipe.data.document_mask else None
     available = (len(stream) - 1) // length
     count = min(available, max(1, tokens // length))
     if count < 1:
@@ -73,4 +79,4 @@ def heldout_batches(stream: TokenStream, length: int, tokens: int, size: int) ->
         length, count, available = len(stream) - 1, 1, 1
     starts = [i * available // count * length for i in range(count)]
     rows = torch.from_numpy(np.stack([stream.read(start, length + 1) for start in starts]))
-    return [Batch(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in rows.split(size)]
+    return [make_batch(part, end) for part in rows.split(size)]

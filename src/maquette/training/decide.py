@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -33,7 +33,7 @@ class Decisions:
     """How a run computes, and why."""
 
     device: str
-    precision: str
+    precision: Literal["bf16", "fp32"]
     compile: bool
     threads: int
     processor: str

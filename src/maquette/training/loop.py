@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import FrameType
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from maquette.base.errors import UserError
-from maquette.base.files import write_json
+from maquette.base.files import read_json, write_json
 from maquette.base.machine import keep_freed_memory, measure, resident
 from maquette.corpus.store import Corpus
 from maquette.models.base import Batch, Loss
@@ -44,7 +44,8 @@ class Outcome:
 
     step: int
     tokens: int
-    loss: float
+    loss: float | None
+    """of the last step that was taken"""
     heldout_loss: float | None
     tokens_per_second: float
     flops_utilisation: float
@@ -136,9 +137,7 @@ def train(
     parameters = list(model.parameters())
     optimiser = make_optimiser(model, model.scaling, recipe.optimiser)
     batches = Batches(recipe, corpus, group.rank, group.world)
-    heldout = _share(
-        heldout_batches(corpus.heldout, recipe.data.sequence, recipe.watch.tokens, 32), group
-    )
+    heldout = _share(heldout_batches(recipe, corpus), group)
     guard = Watchman(recipe.guard)
     state = State(fingerprint=corpus.hash, seed=recipe.seed)
     if resumed := newest(run.checkpoints):
@@ -152,14 +151,18 @@ def train(
             raise UserError(f"{path} was trained on another corpus: restore it, or start a new run")
 
     flops = model.flops_per_token(recipe.data.sequence)
-    peak = measure().peak(decisions.precision)
+    peak = measure(decisions.device).peak(decisions.precision) * group.world
     every = recipe.checkpoints.every or max(1, recipe.steps // 10)
     look_every = recipe.watch.every or max(1, recipe.steps // 10)
-    saver = Saver(run.checkpoints, recipe.checkpoints)
+    if state.step >= recipe.last_step and run.finished and (run / OUTCOME).exists():
+        return replace(Outcome(**read_json(run / OUTCOME)), finished=True)
+    if group.first:
+        (run / WEIGHTS).unlink(missing_ok=True)  # of an earlier end: the run goes on
+    saver = Saver(run.checkpoints, recipe.checkpoints, every, recipe.guard.patience)
     metrics = MetricsFile(run / METRICS, state.metrics_bytes) if group.first else None
-    trackers: list[Tracker] = open_trackers(recipe, run.path) if group.first else []
+    trackers: list[Tracker] = open_trackers(recipe, run.path, state.step) if group.first else []
     speed = Speed()
-    loss, heldout_loss, leave = math.nan, None, False
+    taken, heldout_loss, leave = None, None, False
     if group.first:
         watcher.start(state.step, recipe.last_step)
 
@@ -199,6 +202,7 @@ def train(
             if verdict is Verdict.TAKE:
                 set_learning_rate(optimiser, rate)
                 optimiser.step()
+                taken = loss
             else:
                 watcher.say(f"step {state.step + 1}: loss {loss:.3g}, batch skipped")
             optimiser.zero_grad(set_to_none=True)
@@ -257,8 +261,8 @@ def train(
     outcome = Outcome(
         step=state.step,
         tokens=state.tokens,
-        loss=loss,
-        heldout_loss=heldout_loss,
+        loss=taken,
+        heldout_loss=heldout_loss if math.isfinite(heldout_loss or 0.0) else None,
         tokens_per_second=speed.average,
         flops_utilisation=speed.average * flops / peak,
         seconds=speed.seconds,
@@ -379,8 +383,10 @@ def _rewind(
         )
     saver.wait()
     group.barrier()
-    before = newest(run.checkpoints, before=state.step - guard.settings.patience)
+    before = newest(run.checkpoints, state.step - guard.settings.patience, saver.every)
     if before is None:
+        if group.first:
+            saver.forget(after=0)
         model.initialise(run.recipe().seed)
         optimiser.state.clear()
         return State(

@@ -11,7 +11,6 @@ With the corpus, the recipe determines the result to the last bit on one kind of
 """
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +18,13 @@ from typing import Any, ClassVar, Literal
 
 import yaml
 
-from maquette.base.errors import WrongUse, did_you_mean
+from maquette.base.errors import WrongUse, did_you_mean, within
 from maquette.base.files import write_atomic
 from maquette.base.version import __version__
 from maquette.models.decoder import DecoderConfig
 
 FORMAT = 1  # of run directories
+ANY = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,10 @@ class Optimiser:
     z_loss: float = 0.0
     """weight of the squared log-partition (PaLM: 1e-4)"""
 
+    def __post_init__(self) -> None:
+        within(self, 0, ANY, "learning_rate", "epsilon", "weight_decay", "clip", "z_loss")
+        within(self, 0, 0.99999, "beta1", "beta2")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -78,6 +82,9 @@ class Schedule:
     floor: float = 0.1
     """the last rate over the peak"""
 
+    def __post_init__(self) -> None:
+        within(self, 0, 1, "warmup", "decay", "floor")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
@@ -88,9 +95,12 @@ class Checkpoints:
     every: int | None = None
     """steps between saves; None: a tenth of the run"""
     keep_last: int = 2
-    """newest saves that are kept"""
+    """newest saves that are kept; more, when the guard needs one from before its patience began"""
     keep_every: int | None = None
     """saves at multiples of this are kept for good"""
+
+    def __post_init__(self) -> None:
+        within(self, 1, ANY, "every", "keep_last", "keep_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +120,10 @@ class Watch:
     report: bool = True
     """write report.html when the run has finished"""
 
+    def __post_init__(self) -> None:
+        within(self, 1, ANY, "every", "tokens")
+        within(self, 0, ANY, "sample_tokens")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
@@ -125,6 +139,10 @@ class Guard:
     """bad batches in a row that are skipped before going back to a checkpoint"""
     rewinds: int = 5
     """times the run goes back before it gives up"""
+
+    def __post_init__(self) -> None:
+        within(self, 1, ANY, "window")
+        within(self, 0, ANY, "spike", "patience", "rewinds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +186,8 @@ class Recipe:
     guard: Guard = field(default_factory=Guard)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "ranks"):
-            if getattr(self, name) < 1:
-                raise WrongUse(f"{name} is {getattr(self, name)}: use at least 1")
+        within(self, 1, ANY, "steps", "batch", "ranks")
+        within(self, 0, ANY, "seed")
         if self.batch % self.ranks:
             better = -(-self.batch // self.ranks) * self.ranks
             raise WrongUse(
@@ -208,12 +225,6 @@ class Recipe:
         """Write `recipe.yaml`."""
         head = {"maquette": __version__, "format": FORMAT}
         write_atomic(path, yaml.safe_dump(head | self.to_dict(), sort_keys=False))
-
-    def hash(self) -> str:
-        """Identity of what determines the result: names, trackers and watching left out."""
-        cosmetic = {"name", "trackers", "checkpoints", "watch", "ranks", "micro_batch"}
-        kept = {k: v for k, v in self.to_dict().items() if k not in cosmetic}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_recipe(path: Path) -> Recipe:

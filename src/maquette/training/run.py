@@ -71,8 +71,8 @@ class RunDirectory:
         steps: dict[int, dict[str, Any]] = {}
         for entry in self._lines():
             if "step" in entry and "event" not in entry:
-                for later in [step for step in steps if step >= entry["step"]]:
-                    del steps[later]
+                while steps and next(reversed(steps)) >= entry["step"]:
+                    steps.popitem()
                 steps[entry["step"]] = entry
         return list(steps.values())
 
@@ -98,11 +98,15 @@ class RunDirectory:
     def create(self, recipe: Recipe, corpus: Corpus) -> None:
         """Write what a run starts with. An existing run is left alone and refused."""
         started = {".lock", CONFIG, TOKENIZER, CORPUS}  # what a start that was cut off leaves
-        if self.path.exists() and not {p.name for p in self.path.iterdir()} <= started:
+        there = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
+        if not {name for name in there if not name.endswith(".tmp")} <= started:
             raise WrongUse(
                 f"{self.path} exists: choose another --run, or continue it with --resume"
             )
         self.path.mkdir(parents=True, exist_ok=True)
+        for name in there:
+            if name.endswith(".tmp"):  # a write that was cut off
+                (self / name).unlink()
         save_config(self.path, recipe.model)
         shutil.copyfile(corpus.path / TOKENIZER, self / TOKENIZER)
         kept = {k: v for k, v in corpus.manifest.items() if k not in ("shards", "skipped_named")}

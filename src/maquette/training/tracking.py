@@ -1,5 +1,6 @@
 """Where metrics go: metrics.jsonl always, TensorBoard and Weights & Biases when asked."""
 
+import hashlib
 import json
 import math
 import os
@@ -53,11 +54,12 @@ class MetricsFile:
 class TensorBoard:
     """Event files in the run's directory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, step: int) -> None:
+        """step: where the run goes on; what was logged after it is taken back."""
         need("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
         for name, value in numbers.items():
@@ -75,7 +77,7 @@ class WeightsAndBiases:
         self._run = wandb.init(
             project="maquette",
             name=folder.name,
-            id=folder.name,
+            id=hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16],
             dir=str(folder),
             config=recipe.to_dict(),
             mode=os.environ.get("WANDB_MODE", "offline"),
@@ -90,11 +92,11 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def open_trackers(recipe: Recipe, folder: Path) -> list[Tracker]:
-    """The trackers the recipe names."""
+def open_trackers(recipe: Recipe, folder: Path, step: int) -> list[Tracker]:
+    """The trackers the recipe names, for a run that goes on after `step`."""
     trackers: list[Tracker] = []
     if "tensorboard" in recipe.trackers:
-        trackers.append(TensorBoard(folder))
+        trackers.append(TensorBoard(folder, step))
     if "wandb" in recipe.trackers:
         trackers.append(WeightsAndBiases(folder, recipe))
     return trackers

@@ -7,10 +7,11 @@
 They are built at first use and kept in Maquette's home.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from maquette.base.errors import UserError
-from maquette.base.files import home
+from maquette.base.files import home, lock
 from maquette.corpus.build import Progress, build, silent
 from maquette.corpus.local import Local
 from maquette.corpus.store import MANIFEST, Corpus
@@ -23,14 +24,23 @@ BUILT = {
 }
 
 
+def kept(name: str, make: Callable[[Path], object]) -> Corpus:
+    """The corpus of that name in Maquette's home, made by one process when it is not there."""
+    path = home() / "corpora" / name
+    if not (path / MANIFEST).exists():
+        with lock(path.with_name(f".{name}.lock")):
+            if not (path / MANIFEST).exists():
+                make(path)
+    return Corpus(path)
+
+
 def open_corpus(name: str, progress: Progress = silent) -> Corpus:
     """The corpus of that name or folder; the built-in ones are built when they are not there."""
     if name in BUILT and not (Path(name) / MANIFEST).exists():
-        path = home() / "corpora" / name
-        if not (path / MANIFEST).exists():
-            source, vocabulary = BUILT[name]
-            build(path, source, vocabulary=vocabulary, progress=progress)
-        return Corpus(path)
+        source, vocabulary = BUILT[name]
+        return kept(
+            name, lambda path: build(path, source, vocabulary=vocabulary, progress=progress)
+        )
     if not Path(name).expanduser().exists():
         raise UserError(
             f"there is no corpus {name}: name a folder built by maquette corpus build, "

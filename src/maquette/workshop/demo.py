@@ -4,18 +4,18 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from maquette.base.errors import UserError
-from maquette.base.files import home, write_json
+from maquette.base.files import write_json
 from maquette.base.machine import Machine, measure
 from maquette.corpus.build import Progress, build
 from maquette.corpus.read import files, walk
-from maquette.corpus.store import MANIFEST, Corpus
+from maquette.corpus.store import Corpus
 from maquette.evaluation.bits import Score, heldout_documents
 from maquette.evaluation.compressors import compressors
 from maquette.models.base import Batch
@@ -28,7 +28,7 @@ from maquette.training.loop import Observer, Outcome
 from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
 from maquette.training.run import RunDirectory
-from maquette.workshop.corpora import open_corpus
+from maquette.workshop.corpora import kept, open_corpus
 from maquette.workshop.load import load
 from maquette.workshop.report import EVALUATION, PLAN, write_report
 from maquette.workshop.train import train
@@ -114,11 +114,11 @@ def own_corpus(sources: Sequence[str], progress: Progress) -> Corpus:
                if (s := f.stat())]  # fmt: skip
     size = sum(entry[1] for entry in listing)
     name = hashlib.sha256(repr(listing).encode()).hexdigest()[:12]
-    path = home() / "corpora" / f"{source.paths[0].resolve().name}-{name}"
-    if not (path / MANIFEST).exists():
-        vocabulary = next((v for most, v in VOCABULARIES if size < most), 4096)
-        build(path, source, vocabulary=vocabulary, progress=progress)
-    corpus = Corpus(path)
+    vocabulary = next((v for most, v in VOCABULARIES if size < most), 4096)
+    corpus = kept(
+        f"{source.paths[0].resolve().name}-{name}",
+        lambda path: build(path, source, vocabulary=vocabulary, progress=progress),
+    )
     if corpus.manifest["bytes"] < NEEDED_BYTES:
         raise UserError(
             f"{sources[0]} holds {corpus.manifest['bytes']:,} bytes of text: a demo needs "
@@ -178,7 +178,11 @@ def plan_demo(corpus: Corpus, machine: Machine, seconds: float, say: Say) -> Dem
     pace, decisions = measure_pace(recipe, machine)
     steps = max(50, int(seconds / pace))
     tokens = steps * recipe.tokens_per_step
-    recipe = rung(width, corpus, name, steps)
+    recipe = replace(  # as its pace was measured
+        rung(width, corpus, name, steps),
+        compile="on" if decisions.compile else "off",
+        precision=decisions.precision,
+    )
     expected = forecast(size, tokens)
     span = "" if expected.inside else " (outside the ladder: an extrapolation)"
     why = [
@@ -196,9 +200,10 @@ def plan_demo(corpus: Corpus, machine: Machine, seconds: float, say: Say) -> Dem
 
 def measure_pace(recipe: Recipe, machine: Machine, steps: int = 6) -> tuple[float, Decisions]:
     """Seconds of a training step, measured on the recipe's own model and made-up tokens."""
+    device = torch.device(machine.device)
     model = recipe.model.build().initialise(recipe.seed)
     decisions = decide(recipe, machine, model)
-    model.compute = decisions.dtype
+    model.to(device).compute = decisions.dtype
     keep_compiled_code()
     if decisions.compile:
         model.compile_blocks()
@@ -209,11 +214,13 @@ def measure_pace(recipe: Recipe, machine: Machine, steps: int = 6) -> tuple[floa
             start = time.perf_counter()
             torch.manual_seed(i)
             rows = torch.randint(recipe.model.vocabulary, (recipe.batch, recipe.data.sequence + 1))
+            rows = rows.to(device)
             loss = model.loss(Batch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous()))
             (loss.total / loss.count).backward()
             clip_gradients(list(model.parameters()), recipe.optimiser.clip)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
+            float(loss.value)  # a GPU has finished when its result is here
             times.append(time.perf_counter() - start)
     return sorted(times)[len(times) // 2], decisions
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from maquette.base.errors import UserError
-from maquette.base.machine import measure
+from maquette.base.machine import measure, pick_device
 from maquette.corpus.store import TOKENIZER
-from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
+from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
 from maquette.evaluation.bits import Score, score_corpus, score_documents
 from maquette.models.decoder import Decoder
 from maquette.models.store import CONFIG, WEIGHTS, load_model
@@ -19,7 +19,7 @@ from maquette.serving.pack import pack
 from maquette.serving.sampler import Sampling
 from maquette.training.checkpoint import MODEL, newest
 from maquette.training.recipe import Recipe
-from maquette.training.run import RunDirectory
+from maquette.training.run import CORPUS, RunDirectory
 from maquette.workshop.corpora import open_corpus
 
 
@@ -97,7 +97,7 @@ class Loaded:
     def score_text(self, path: Path) -> Score:
         """Loss and bits per byte of a text file."""
         try:
-            text = path.read_text()
+            text = path.read_bytes().decode()
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not text in UTF-8: convert it, or name another") from error
         tokens = np.array(self.tokenizer.encode(text), dtype=np.int64)
@@ -115,11 +115,13 @@ class Loaded:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> dict[str, Score]:
         """Loss and bits per byte of each component of the held-out text, and of all."""
-        opened = open_corpus(corpus) if corpus else RunDirectory(self.path).corpus()
-        if opened.vocabulary != self.model.config.vocabulary:
+        run = RunDirectory(self.path)
+        if not corpus and not (run / CORPUS).exists():
+            raise UserError(f"{self.path} was not trained here: name text with --text or --corpus")
+        opened = open_corpus(corpus) if corpus else run.corpus()
+        if digest(opened.tokenizer) != digest(self.tokenizer):
             raise UserError(
-                f"the corpus has {opened.vocabulary} symbols, the model "
-                f"{self.model.config.vocabulary}: score the text itself with --text"
+                f"{opened.path} has another tokenizer than the model: score text itself with --text"
             )
         return score_corpus(self.model, opened, most_bytes=most_bytes, progress=progress)
 
@@ -134,7 +136,7 @@ def load(path: str | Path) -> Loaded:
         raise UserError(f"{folder} does not exist: name a run directory")
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder} holds no model (no {CONFIG}): name a run directory")
-    model = load_model(folder, weights_of(folder))
+    model = load_model(folder, weights_of(folder)).to(pick_device())
     return Loaded(folder, model, load_tokenizer(folder / TOKENIZER))
 
 

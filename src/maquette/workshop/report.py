@@ -26,6 +26,7 @@ def write_report(path: Path) -> Path:
     recipe, records = run.recipe(), run.records()
     evaluation = _optional(run / EVALUATION)
     plan = _optional(run / PLAN)
+    known = [r for r in records if r["loss"] is not None]
     pictures = {"loss": loss_chart(records, plan)} if records else {}
     if evaluation:
         pictures["bits"] = bits_chart(evaluation)
@@ -44,8 +45,8 @@ def write_report(path: Path) -> Path:
         decisions=load_decisions(run / DECISIONS),
         corpus=read_json(run / CORPUS),
         outcome=_optional(run / OUTCOME),
-        first=records[0] if records else None,
-        last=records[-1] if records else None,
+        first=known[0] if known else None,
+        last=known[-1] if known else None,
         seconds=sum(r["seconds"] for r in records),
         events=run.events(),
         evaluation=evaluation,

@@ -20,14 +20,29 @@ def find(paths: list[Path]) -> list[Path]:
 
 
 def summary(path: Path) -> dict[str, Any]:
-    """A run in one row: its last step and last held-out loss, and how fast it went."""
-    run = RunDirectory(path)
+    """A run in one row: its last step and last held-out loss, and how fast it went.
+
+    A run that cannot be read has its reason for a state, and does not hide the others.
+    """
+    try:
+        return _summary(RunDirectory(path))
+    except UserError as error:
+        names = ("loss", "heldout_loss", "tokens_per_second", "flops_utilisation")
+        numbers = {"step": 0, "steps": 0, "tokens": 0, "seconds": 0.0}
+        return (
+            {"run": str(path), "recipe": "", "state": f"unreadable: {error}"}
+            | numbers
+            | (dict.fromkeys(names))
+        )
+
+
+def _summary(run: RunDirectory) -> dict[str, Any]:
     recipe, records = run.recipe(), run.records()
     last = records[-1] if records else {}
     heldout = [r["heldout_loss"] for r in records if "heldout_loss" in r]
     outcome = read_json(run / OUTCOME) if (run / OUTCOME).exists() else {}
     return {
-        "run": str(path),
+        "run": str(run.path),
         "recipe": recipe.name,
         "state": "finished" if run.finished else "unfinished",
         "step": last.get("step", 0),

@@ -22,7 +22,7 @@ from maquette.training.decide import decide, load_decisions
 from maquette.training.loop import Observer, Outcome, Quiet
 from maquette.training.loop import train as run_loop
 from maquette.training.recipe import Recipe
-from maquette.training.run import DECISIONS, OUTCOME, RunDirectory
+from maquette.training.run import DECISIONS, OUTCOME, RECIPE, RunDirectory
 from maquette.workshop.corpora import open_corpus
 
 
@@ -46,7 +46,7 @@ def train(
     with run.locked():
         recipe = _prepare(recipe, run, resume, watcher, progress)
         if recipe.ranks == 1:
-            return run_rank(run, Group(), watcher)
+            return run_rank(run, join(recipe.device), watcher)
         code = launch([sys.executable, "-m", "maquette", "rank", str(path)], recipe.ranks)
         if code:
             raise UserError(f"a rank of {path} failed: its message is above")
@@ -62,7 +62,7 @@ def run_rank(run: RunDirectory, group: Group, observer: Observer | None = None) 
 def _as_rank(
     recipe: Recipe | None, run: RunDirectory, resume: bool, watcher: Observer, progress: Progress
 ) -> Outcome:
-    group = join()
+    group = join(recipe.device if recipe is not None else run.recipe().device)
     if not group.first:
         group.barrier()
         return run_rank(run, group)
@@ -78,7 +78,8 @@ def _prepare(
     recipe: Recipe | None, run: RunDirectory, resume: bool, watcher: Observer, progress: Progress
 ) -> Recipe:
     """Leave a run directory from which any rank can train; returns its recipe."""
-    began = (run / "recipe.yaml").exists()
+    began = (run / RECIPE).exists()
+    ranks = run.recipe().ranks if began else 1
     if resume and began:
         recipe = run.resume(recipe)
         check_layout(recipe.layout)
@@ -92,21 +93,34 @@ def _prepare(
                 f"model.vocabulary is {recipe.model.vocabulary}, the corpus {recipe.data.corpus} "
                 f"has {corpus.vocabulary}: use --model.vocabulary {corpus.vocabulary}"
             )
+        _check_prompt(recipe, load_tokenizer(corpus.path / TOKENIZER))
         run.create(recipe, corpus)
-    machine = measure()
-    if (run / DECISIONS).exists():
-        kept = load_decisions(run / DECISIONS)
+    machine = measure(recipe.device)
+    kept = load_decisions(run / DECISIONS) if (run / DECISIONS).exists() else None
+    if kept is not None and kept.device == machine.device:
         if (kept.processor, kept.torch_version) != (machine.processor, machine.torch):
             watcher.say(
                 f"this run began on {kept.processor} with torch {kept.torch_version}: it goes on, "
                 f"but no longer bit for bit"
             )
+        if ranks != recipe.ranks:
+            threads = max(1, kept.threads * ranks // recipe.ranks)
+            replace(kept, threads=threads).save(run / DECISIONS)
     else:
         decisions = decide(recipe, machine, recipe.model.build().initialise(recipe.seed))
         decisions.save(run / DECISIONS)
         for reason in decisions.why.values():
             watcher.say(reason)
     return recipe
+
+
+def _check_prompt(recipe: Recipe, tokenizer: Tokenizer) -> None:
+    """Refuse before the start what no sample could continue."""
+    length = len(tokenizer.encode(recipe.watch.prompt))
+    if recipe.watch.sample_tokens and length >= recipe.model.context - 1:
+        raise WrongUse(
+            f"watch.prompt has {length} tokens, model.context is {recipe.model.context}: shorten it"
+        )
 
 
 class Samples:
