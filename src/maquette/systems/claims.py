@@ -128,7 +128,7 @@ class Lab:
     ) -> None:
         self.seeds, self.quick, self.say = seeds, quick, say
         self.bases: dict[str, dict[str, Any]] = {}
-        """which trained models the numbers are from: commit, date and seconds of each"""
+        """the trained models of the claim at hand: commit, date and seconds of each"""
 
     def train(self, recipe: Recipe) -> Path:
         """Train a recipe with all cores, or return its run from before; see `train_all`."""
@@ -248,6 +248,7 @@ def measure(one: Claim, lab: Lab, out: Path) -> Result:
     import torch
 
     start = time.perf_counter()
+    lab.bases = {}
     m = one.function(lab)
     result = Result(
         id=one.id,
