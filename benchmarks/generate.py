@@ -21,7 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 import transformers
 
-from maquette.base.machine import _bandwidth, keep_freed_memory, measure, processor
+from maquette.base.machine import read_speed, keep_freed_memory, measure, processor
 from maquette.models import families
 from maquette.models.decoder import Decoder
 from maquette.models.store import WEIGHTS, save_config, save_tensors
@@ -84,7 +84,7 @@ def main() -> None:
     said: dict[str, list[int]] = {}
     bandwidth = 0.0
     for turn in range(arguments.rounds + 1):
-        bandwidth = max(bandwidth, _bandwidth("cpu"))
+        bandwidth = max(bandwidth, read_speed("cpu"))
         for name, (run, _) in arms.items():
             start = time.perf_counter()
             said[name] = run()

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maquette.base.machine import _bandwidth, _matmul_flops, keep_freed_memory, measure, processor
+from maquette.base.machine import read_speed, product_speed, keep_freed_memory, measure, processor
 from maquette.corpus.order import SampleOrder
 from maquette.models import families
 from maquette.models.base import Batch
@@ -199,7 +199,7 @@ def main() -> None:
     number = 2
     for _ in range(arguments.rounds):
         for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-            peaks[precision] = max(peaks[precision], _matmul_flops(dtype, "cpu"))
+            peaks[precision] = max(peaks[precision], product_speed(dtype, "cpu"))
         rows = [batch(number + i) for i in range(arguments.steps)]
         for name, (step, _) in arms.items():
             for row in rows:
@@ -243,7 +243,7 @@ def main() -> None:
     data = (time.perf_counter() - data) / 50
     print(f"\ndata loading: {1e3 * data:.2f} ms a step, {100 * data / ours:.2f} % of a step")
     print(f"limit of the ratio here: bf16 peak / fp32 peak = {peaks['bf16'] / peaks['fp32']:.2f}")
-    print(f"memory bandwidth: {_bandwidth('cpu') / 1e9:.1f} GB/s")
+    print(f"memory bandwidth: {read_speed('cpu') / 1e9:.1f} GB/s")
     print(json.dumps({"shape": arguments.shape, "peaks": peaks, "arms": table}))
     if not all(row["equal"] for row in table.values()):
         raise SystemExit("the losses differ after equal tokens")

@@ -163,9 +163,9 @@ def measure(wanted: str = "auto", refresh: bool = False) -> Machine:
     kept: dict[str, float] = everything.get(identity, {})
     if not kept or refresh or time.time() - kept["when"] > KEPT_SECONDS:
         found = {
-            "fp32_flops": _matmul_flops(torch.float32, device),
-            "bf16_flops": _matmul_flops(torch.bfloat16, device),
-            "bandwidth": _bandwidth(device),
+            "fp32_flops": product_speed(torch.float32, device),
+            "bf16_flops": product_speed(torch.bfloat16, device),
+            "bandwidth": read_speed(device),
         }
         kept = {name: max(value, kept.get(name, 0.0)) for name, value in found.items()}
         kept["when"] = time.time()
@@ -200,7 +200,8 @@ def fastest(function: Callable[[], object], device: str, seconds: float = PROBE_
     return best
 
 
-def _matmul_flops(dtype: "torch.dtype", device: str) -> float:
+def product_speed(dtype: "torch.dtype", device: str) -> float:
+    """Operations a second of a large matrix product."""
     import torch
 
     best = 0.0
@@ -212,7 +213,8 @@ def _matmul_flops(dtype: "torch.dtype", device: str) -> float:
     return best
 
 
-def _bandwidth(device: str) -> float:
+def read_speed(device: str) -> float:
+    """Bytes a second read from memory."""
     import torch
 
     numbers = torch.ones(1 << (26 if device == "cpu" else 28), device=device)
