@@ -21,7 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 import transformers
 
-from maquette.base.machine import read_speed, keep_freed_memory, measure, processor
+from maquette.base.machine import keep_freed_memory, measure, processor, read_speed
 from maquette.models import families
 from maquette.models.decoder import Decoder
 from maquette.models.store import WEIGHTS, save_config, save_tensors

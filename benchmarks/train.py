@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maquette.base.machine import read_speed, product_speed, keep_freed_memory, measure, processor
+from maquette.base.machine import keep_freed_memory, measure, processor, product_speed, read_speed
 from maquette.corpus.order import SampleOrder
 from maquette.models import families
 from maquette.models.base import Batch
