@@ -107,7 +107,7 @@ def plain_step(model: nn.Module, logits: Callable[[Tensor], Tensor]) -> Step:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        return float(loss)
+        return float(loss.detach())
 
     return step
 

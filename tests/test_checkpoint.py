@@ -150,11 +150,11 @@ def test_a_full_disk_is_one_clear_line_and_earlier_checkpoints_stay(recipe, tmp_
     saver.save(model, optimiser, State(step=1))
     saver.wait()
 
-    def full(tensors, path):
+    def full(path, tensors):
         path.write_bytes(b"x" * 100)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_tensors", full)
     saver.save(model, optimiser, State(step=2))
     with pytest.raises(UserError, match=r"No space left on device\): free space .*--resume"):
         saver.wait()
@@ -167,7 +167,7 @@ def test_a_full_disk_from_the_command_line(recipe, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_tensors", full)
     said = command("train", tmp_path / "r.yaml", "--run", tmp_path / "run")
     refused(said, "No space left on device", "--resume", code=1)
     monkeypatch.undo()

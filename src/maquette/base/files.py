@@ -44,7 +44,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(aside, 0o666 & ~_umask())
+        give_usual_rights(Path(aside))
         os.replace(aside, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -121,7 +121,8 @@ def lock(path: Path, busy: str | None = None) -> Iterator[None]:
         yield
 
 
-def _umask() -> int:
+def give_usual_rights(path: Path) -> None:
+    """Those of a file made by `open`, for one that a library made for its owner alone."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    os.chmod(path, 0o666 & ~mask)

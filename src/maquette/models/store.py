@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from maquette.base.errors import UserError
-from maquette.base.files import read_json, sync, write_json
+from maquette.base.files import give_usual_rights, read_json, sync, write_json
 from maquette.models.decoder import Decoder, DecoderConfig
 from maquette.nn.parametrisation import Parametrisation
 
@@ -53,6 +53,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a safetensors file in one step: a reader sees the old one or the new."""
     aside = path.with_name(f".{path.name}.tmp")
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, aside)
+    give_usual_rights(aside)
     sync(aside)
     aside.replace(path)
 

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from maquette.base.errors import UserError
 from maquette.base.files import directory_aside, read_json, sha256, write_json
 from maquette.base.version import __version__
-from maquette.models.store import fill, first_line, load_tensors
+from maquette.models.store import fill, first_line, load_tensors, save_tensors
 from maquette.training.recipe import Checkpoints
 
 FORMAT = 1
@@ -98,7 +97,7 @@ class Saver:
             with directory_aside(self._folder / f"step-{state.step:08d}") as folder:
                 files = {}
                 for name, content in ((MODEL, tensors), (OPTIMISER, moments)):
-                    save_file(content, folder / name)
+                    save_tensors(folder / name, content)
                     size = (folder / name).stat().st_size
                     files[name] = {"bytes": size, "sha256": sha256(folder / name)}
                 head = {"format": FORMAT, "maquette": __version__, "torch": torch.__version__}

@@ -72,7 +72,7 @@ def loss_chart(records: list[dict[str, Any]], plan: dict[str, Any] | None) -> An
         for r in records
         if r.get("heldout_loss") is not None
     ]
-    x = alt.X("tokens:Q", title="training tokens", axis=alt.Axis(format="~s"))
+    x = alt.X("tokens:Q", title="training tokens", axis=alt.Axis(format="~s", tickCount=6))
     y = alt.Y("loss:Q", title="loss (nats a token)", scale=alt.Scale(zero=False))
     color = alt.Color("what:N", title=None)
     layers = [
