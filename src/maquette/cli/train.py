@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     if arguments.resume:
         if path is None:
             raise WrongUse("say which run to resume: --run DIR")
-        if (path / "recipe.yaml").exists():
+        if (path / RECIPE).exists():
             own = RunDirectory(path).recipe()
             if recipe is not None and recipe.name != own.name:
                 raise WrongUse(f"{path} is a run of {own.name}, not of {recipe.name}")
@@ -66,8 +66,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
         )
     if not outcome.finished:
         raise UserError(
-            f"stopped at step {outcome.step}, saved: go on with "
-            f"maquette train {recipe.name} --run {path} --resume"
+            f"stopped at step {outcome.step}, saved: go on with maquette train --resume --run {path}"
         )
     report = write_report(path) if RunDirectory(path).recipe().watch.report else None
     terminal.say(f"trained: {path}" + (f", report: {report}" if report else ""))

@@ -63,8 +63,8 @@ def gpt2_char() -> Recipe:
         optimiser=Optimiser(learning_rate=0.0014, beta2=0.99),
         schedule=Schedule(kind="linear", warmup=0.05, floor=0.02),
         batch=12,
-        steps=720,
-        watch=Watch(every=80, tokens=1 << 20, sample_tokens=0, report=False),
+        steps=760,
+        watch=Watch(every=95, tokens=1 << 20, sample_tokens=0, report=False),
     )  # fmt: skip
 
 
