@@ -72,6 +72,7 @@ def build(
     source: Source,
     *,
     vocabulary: int = 8192,
+    or_fewer: bool = False,
     heldout: float = 0.02,
     split: str = "hash",
     tokenizer: Tokenizer | None = None,
@@ -82,9 +83,9 @@ def build(
     """Read `source` and write the corpus `out`.
 
     vocabulary: symbols of the byte-pair tokenizer to train (257: plain bytes), unless a
-    `tokenizer` is given. heldout: the fraction held out for evaluation. split: "hash" holds out
-    whole documents, chosen by the hash of their text; "tail" holds out the end of each document.
-    A corpus whose documents are too few for "hash" takes "tail". workers: threads that encode.
+    `tokenizer` is given; or_fewer: so many at most, where the text supports fewer. heldout: the
+    fraction held out for evaluation. split: "hash" holds out whole documents, chosen by the hash of
+    their text; "tail" holds out the end of each document. A corpus whose documents are too few for "hash" takes "tail". workers: threads that encode.
     Raises UserError where there is no text or too little of it for the vocabulary.
     """
     if out.exists() and not (replace and (out / MANIFEST).exists()):
@@ -100,7 +101,7 @@ def build(
         survey = _survey(source, split, heldout, tokenizer is None, progress)
     if tokenizer is None:
         progress("tokenizer", 0, None)
-        tokenizer = train_tokenizer(survey.sample, vocabulary)
+        tokenizer = train_tokenizer(survey.sample, vocabulary, or_fewer)
         survey.sample.clear()
     with directory_aside(out) as folder:
         save_tokenizer(tokenizer, folder / TOKENIZER)

@@ -163,8 +163,11 @@ def byte_tokenizer() -> BytePair:
     return BytePair([bytes([b]) for b in range(BYTES)])
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> BytePair:
-    """Learn `vocabulary` symbols (the 256 bytes and the end among them) from the texts."""
+def train_tokenizer(texts: Iterable[str], vocabulary: int, or_fewer: bool = False) -> BytePair:
+    """Learn `vocabulary` symbols (the 256 bytes and the end among them) from the texts.
+
+    or_fewer: take as many as the texts support; without it, too few are a UserError.
+    """
     if vocabulary == BYTES + 1:
         return byte_tokenizer()
     if vocabulary <= BYTES:
@@ -176,7 +179,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> BytePair:
     trainer = rustbpe.Tokenizer()
     trainer.train_from_iterator(iter(texts), vocabulary - 1, pattern=PATTERN)
     ranks = sorted((rank, bytes(symbol)) for symbol, rank in trainer.get_mergeable_ranks())
-    if len(ranks) < vocabulary - 1:
+    if len(ranks) < vocabulary - 1 and not or_fewer:
         raise UserError(
             f"the text supports a vocabulary of {len(ranks) + 1}, not {vocabulary}: "
             f"pass --vocabulary {len(ranks) + 1} or fewer, or add text"

@@ -117,7 +117,7 @@ def own_corpus(sources: Sequence[str], progress: Progress) -> Corpus:
     vocabulary = next((v for most, v in VOCABULARIES if size < most), 4096)
     corpus = kept(
         f"{source.paths[0].resolve().name}-{name}",
-        lambda path: build(path, source, vocabulary=vocabulary, progress=progress),
+        lambda path: build(path, source, vocabulary=vocabulary, or_fewer=True, progress=progress),
     )
     if corpus.manifest["bytes"] < NEEDED_BYTES:
         raise UserError(
