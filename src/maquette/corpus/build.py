@@ -85,7 +85,8 @@ def build(
     vocabulary: symbols of the byte-pair tokenizer to train (257: plain bytes), unless a
     `tokenizer` is given; or_fewer: so many at most, where the text supports fewer. heldout: the
     fraction held out for evaluation. split: "hash" holds out whole documents, chosen by the hash of
-    their text; "tail" holds out the end of each document. A corpus whose documents are too few for "hash" takes "tail". workers: threads that encode.
+    their text; "tail" holds out the end of each document. A corpus whose documents are too few for
+    "hash" takes "tail". workers: threads that encode.
     Raises UserError where there is no text or too little of it for the vocabulary.
     """
     if out.exists() and not (replace and (out / MANIFEST).exists()):

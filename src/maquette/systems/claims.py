@@ -262,7 +262,7 @@ def measure(one: Claim, lab: Lab, out: Path) -> Result:
         threshold=one.threshold,
         control=one.control,
         control_measured=_finite(m.control),
-        holds=one.meets(m.value) and not one.meets(m.control),
+        holds=bool(one.meets(m.value) and not one.meets(m.control)),
         quick=lab.quick,
         seeds=lab.seeds,
         seconds=round(time.perf_counter() - start, 1),
@@ -310,7 +310,7 @@ def results(folder: Path) -> dict[str, Result]:
 
 def _finite(value: float) -> float:
     """JSON has no infinity: what never happened is a very large number."""
-    return max(-NEVER, min(NEVER, value)) if value == value else NEVER
+    return float(max(-NEVER, min(NEVER, value))) if value == value else NEVER
 
 
 def _today() -> str:
