@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -139,10 +140,11 @@ def refused(said: Said, *parts: str, code: int | None = None) -> None:
 
 
 def process(*words: str | Path, **environment: str) -> subprocess.Popen[str]:
-    """Start a command line in a process of its own."""
+    """Start a command line in a process of its own, which hears Ctrl-C though this one may not."""
     return subprocess.Popen(
         [sys.executable, "-m", "maquette", *map(str, words)],
         env=os.environ | environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
