@@ -19,6 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # or children inherit a shell's "ignore"
 ROOT = Path(__file__).parents[1]
 WORDS = """the cat sat on a mat and saw one red bird in its tall tree by the old stone wall
 def return if else for while import class self x y z 0 1 2 3""".split()
@@ -140,11 +141,10 @@ def refused(said: Said, *parts: str, code: int | None = None) -> None:
 
 
 def process(*words: str | Path, **environment: str) -> subprocess.Popen[str]:
-    """Start a command line in a process of its own, which hears Ctrl-C though this one may not."""
+    """Start a command line in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "maquette", *map(str, words)],
         env=os.environ | environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
