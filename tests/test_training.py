@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -178,7 +179,7 @@ def test_ranks_share_one_training(world, recipe, tmp_path):
 def test_ranks_are_launched_for_the_user(recipe, tmp_path):
     recipe.save(tmp_path / "r.yaml")
     out = subprocess.run(
-        ["python", "-m", "maquette", "train", tmp_path / "r.yaml", "--run", tmp_path / "two",
+        [sys.executable, "-m", "maquette", "train", tmp_path / "r.yaml", "--run", tmp_path / "two",
          "--ranks", "2", "--layout", "ddp", "--json"],
         env=os.environ, capture_output=True, text=True, check=False,
     )  # fmt: skip
