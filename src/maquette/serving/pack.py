@@ -23,13 +23,13 @@ class PackedLinear(nn.Module):
         self.bias = None if plain.bias is None else plain.bias.detach().to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:  # (..., fan_in) -> (..., fan_out)
-        y = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
-        return y  # type: ignore[no-any-return]
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+        return y
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T alone."""
-        y = torch.ops.mkldnn._linear_pointwise(x, self._packed, None, "none", [], "")
-        return y  # type: ignore[no-any-return]
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, None, "none", [], "")
+        return y
 
 
 def pack(model: Decoder) -> bool:

@@ -304,10 +304,16 @@ def to(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch
 
-    def move(t: Tensor | None) -> Tensor | None:
-        return None if t is None else t.pin_memory().to(device, non_blocking=True)
+    def move(t: Tensor) -> Tensor:
+        return t.pin_memory().to(device, non_blocking=True)
 
-    return Batch(**{name: move(t) for name, t in vars(batch).items()})  # type: ignore[arg-type]
+    documents, positions = batch.documents, batch.positions
+    return Batch(
+        move(batch.tokens),
+        move(batch.targets),
+        None if documents is None else move(documents),
+        None if positions is None else move(positions),
+    )
 
 
 class Speed:

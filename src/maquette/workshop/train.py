@@ -109,8 +109,8 @@ def _prepare(
     else:
         decisions = decide(recipe, machine, recipe.model.build().initialise(recipe.seed))
         decisions.save(run / DECISIONS)
-        for reason in decisions.why.values():
-            watcher.say(reason)
+        for what, reason in decisions.why.items():
+            watcher.say(f"{what} {reason}")
     return recipe
 
 
