@@ -174,7 +174,6 @@ def _rank(
     rank: int, function: Callable[..., None], ranks: int, port: int, arguments: tuple[Any, ...]
 ) -> None:
     import torch
-    import torch.distributed as dist
 
     from maquette.parallel.group import join
 
@@ -185,5 +184,5 @@ def _rank(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    function(join(), *arguments)
-    dist.destroy_process_group()
+    with join() as group:
+        function(group, *arguments)

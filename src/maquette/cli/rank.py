@@ -17,6 +17,6 @@ def run(arguments: argparse.Namespace) -> None:
     from maquette.workshop.train import run_rank
 
     die_with(int(os.environ["MAQUETTE_LAUNCHER"]))
-    group = join(RunDirectory(arguments.run).recipe().device)
-    observer = TrainingProgress(Terminal(as_json=True)) if group.first else None
-    run_rank(RunDirectory(arguments.run), group, observer)
+    with join(RunDirectory(arguments.run).recipe().device) as group:
+        observer = TrainingProgress(Terminal(as_json=True)) if group.first else None
+        run_rank(RunDirectory(arguments.run), group, observer)

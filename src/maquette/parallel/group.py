@@ -18,11 +18,23 @@ BUCKET_BYTES = 64 << 20
 
 
 class Group:
-    """The ranks of a run; a single process is a group of one, without any communication."""
+    """The ranks of a run; a single process is a group of one, without any communication.
+
+    `with join(...) as group:` leaves it at the end. A rank that only exits may be aborted: one of
+    the group's threads can still want the interpreter that is being taken down.
+    """
 
     def __init__(self, rank: int = 0, world: int = 1, device: torch.device | None = None) -> None:
         self.rank, self.world = rank, world
         self.device = device or torch.device("cpu")
+
+    def __enter__(self) -> "Group":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        if self.world > 1 and not interrupted:  # amid a collective, leaving would wait for it
+            dist.destroy_process_group()
 
     @property
     def first(self) -> bool:

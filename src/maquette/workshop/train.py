@@ -46,7 +46,8 @@ def train(
     with run.locked():
         recipe = _prepare(recipe, run, resume, watcher, progress)
         if recipe.ranks == 1:
-            return run_rank(run, join(recipe.device), watcher)
+            with join(recipe.device) as group:
+                return run_rank(run, group, watcher)
         code = launch([sys.executable, "-m", "maquette", "rank", str(path)], recipe.ranks)
         if code:
             raise UserError(f"a rank of {path} failed: its message is above")
@@ -62,16 +63,16 @@ def run_rank(run: RunDirectory, group: Group, observer: Observer | None = None) 
 def _as_rank(
     recipe: Recipe | None, run: RunDirectory, resume: bool, watcher: Observer, progress: Progress
 ) -> Outcome:
-    group = join(recipe.device if recipe is not None else run.recipe().device)
-    if not group.first:
-        group.barrier()
-        return run_rank(run, group)
-    with run.locked():
-        if recipe is not None:
-            recipe = replace(recipe, ranks=group.world)
-        _prepare(recipe, run, resume, watcher, progress)
-        group.barrier()
-        return run_rank(run, group, watcher)
+    with join(recipe.device if recipe is not None else run.recipe().device) as group:
+        if not group.first:
+            group.barrier()
+            return run_rank(run, group)
+        with run.locked():
+            if recipe is not None:
+                recipe = replace(recipe, ranks=group.world)
+            _prepare(recipe, run, resume, watcher, progress)
+            group.barrier()
+            return run_rank(run, group, watcher)
 
 
 def _prepare(
