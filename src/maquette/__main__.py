@@ -1,6 +1,6 @@
 """`python -m maquette` is `maquette`."""
 
-from maquette.cli.main import main
+from maquette.cli.main import entry
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    entry()

@@ -4,6 +4,7 @@ Commands are imported when they are called, so that `maquette --help` needs neit
 """
 
 import argparse
+import atexit
 import errno
 import importlib
 import json
@@ -45,6 +46,21 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise WrongUse(f"{message}: see {self.prog} --help")
+
+
+def entry() -> NoReturn:
+    """The program: `main`, and out.
+
+    A rank takes no interpreter down: gloo's threads may outlive their group, and one that drops a
+    tensor then is aborted for it, after the work was done.
+    """
+    code = main()
+    if "WORLD_SIZE" in os.environ:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,8 +11,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from maquette.base.processes import die_with
     from maquette.parallel.group import join
-    from maquette.parallel.launch import die_with
     from maquette.training.run import RunDirectory
     from maquette.workshop.train import run_rank
 

@@ -20,8 +20,7 @@ BUCKET_BYTES = 64 << 20
 class Group:
     """The ranks of a run; a single process is a group of one, without any communication.
 
-    `with join(...) as group:` leaves it at the end. A rank that only exits may be aborted: one of
-    the group's threads can still want the interpreter that is being taken down.
+    `with join(...) as group:` leaves it at the end.
     """
 
     def __init__(self, rank: int = 0, world: int = 1, device: torch.device | None = None) -> None:

@@ -6,7 +6,6 @@ program. A rank that dies takes the others with it; ranks die with their launche
 Ctrl-C reach every rank, which save and leave.
 """
 
-import ctypes
 import os
 import signal
 import socket
@@ -101,10 +100,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
-
-def die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent does die, however it dies (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it died before the request
-        os.kill(os.getpid(), signal.SIGKILL)
