@@ -95,7 +95,7 @@ def test_few_documents_hold_out_their_tails(tmp_path):
 
 
 def test_shards_make_one_stream(tmp_path, monkeypatch, corpus):
-    monkeypatch.setattr("maquette.corpus.build.SHARD_TOKENS", 1000)
+    monkeypatch.setattr("maquette.corpus.assemble.SHARD_TOKENS", 1000)
     cut = build(tmp_path / "cut", Texts(), vocabulary=257, heldout=0.2)
     assert len(cut.manifest["shards"]["train"]) > 10
     assert len(cut.train) == len(corpus.train)
@@ -207,7 +207,7 @@ def test_interrupted_in_the_second_pass_too(tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("maquette.corpus.build._batches", stop)
+    monkeypatch.setattr("maquette.corpus.build.encode_part", stop)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "c", Texts(), vocabulary=257)
     assert list(tmp_path.iterdir()) == []
@@ -258,7 +258,7 @@ def test_a_damaged_corpus_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"tokens-train-00000.bin is missing or damaged"):
         len(Corpus(corpus.path).train)
     (corpus.path / "manifest.json").write_text('{"format": 99}')
-    with pytest.raises(UserError, match="format 99, this Maquette reads format 1"):
+    with pytest.raises(UserError, match="format 99, this Maquette reads format 2"):
         Corpus(corpus.path)
     (corpus.path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match="is not valid JSON"):

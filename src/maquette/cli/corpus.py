@@ -1,11 +1,14 @@
 """Build a corpus from text, or show what is in one.
 
-build reads text, source code and records (.jsonl, .jsonl.gz, .jsonl.zst) from files and folders;
-without a source it takes the text already on this machine (the standard library, documentation,
-manual pages). show prints components, documents, tokens and examples.
+build reads text, HTML, PDF, source code and records (.jsonl, .parquet, compressed or not) from files,
+folders, hf://DATASET or - (standard input); without a source it takes the text already on this
+machine. Near-duplicates are left out, and a portrait is written (maquette audit member). A build
+that was killed goes on when the same command is given again. show prints the components, the
+mixture, what was left out; with --why DOCUMENT, why that one was kept or dropped.
 
-example: maquette corpus build corpus/mine ~/Documents --vocabulary 4096
-         maquette corpus show corpus/mine
+example: maquette corpus build corpus/mine ~/Documents --vocabulary 4096 --clean quality,personal
+         maquette corpus build corpus/mixed --mixture mixture.yaml --evaluation test.jsonl
+         maquette corpus show corpus/mine --why notes.txt
 """
 
 import argparse
@@ -13,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal, amount
 
 
@@ -20,47 +24,104 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="build|show")
     build = verbs.add_parser("build", help="read sources, write a corpus")
     build.add_argument("out", help="folder to write")
-    build.add_argument("sources", nargs="*", help="files and folders (none: this machine's text)")
+    build.add_argument("sources", nargs="*", help="files, folders, hf://DATASET, -")
+    build.add_argument("--mixture", metavar="FILE", help="components and their weights (YAML)")
     build.add_argument("--vocabulary", type=int, default=8192, help="257 for plain bytes")
+    build.add_argument("--digits", type=int, default=2, help="of a number in one symbol (1 splits)")
+    build.add_argument("--tokenizer", metavar="NAME",
+                       help="take one: a corpus, a run, a tokenizer.json, tiktoken:NAME, bytes")  # fmt: skip
     build.add_argument("--heldout", type=float, default=0.02, help="fraction kept for evaluation")
     build.add_argument("--split", choices=("hash", "tail"), default="hash",
                        help="hold out whole documents, or the end of each")  # fmt: skip
-    build.add_argument("--workers", type=int, help="threads (default: all cores)")
+    build.add_argument("--clean", metavar="RULES", default="",
+                       help="rules, with commas: quality, c4, boilerplate, personal, ...")  # fmt: skip
+    build.add_argument("--near", type=_similarity, default=0.8, metavar="J",
+                       help="leave out what is so similar to an earlier document, or off (0.8)")  # fmt: skip
+    build.add_argument("--substrings", type=int, metavar="BYTES",
+                       help="cut what repeats so many bytes of an earlier document")  # fmt: skip
+    build.add_argument("--evaluation", action="append", default=[], metavar="FILE",
+                       help="cut out what an evaluation set holds (13-grams)")  # fmt: skip
+    build.add_argument("--no-portrait", action="store_true", help="write no portrait")
+    build.add_argument("--locator", action="store_true", help="write a locator of long passages")
+    build.add_argument("--workers", type=int, help="processes (default: all cores)")
+    build.add_argument("--engine", choices=("local", "ray"), default="local")
     build.add_argument("--replace", action="store_true", help="build an existing corpus again")
     show = verbs.add_parser("show", help="print what is in a corpus")
     show.add_argument("corpus", help="a corpus folder, or default, or tiny")
+    show.add_argument("--why", metavar="DOCUMENT", help="why this document was kept or dropped")
+    show.add_argument("--picture", metavar="FILE", help="draw the components (PNG)")
     for verb in (build, show):
         verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
 
 
+def _similarity(text: str) -> float | None:
+    if text == "off":
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is neither a number nor off") from error
+
+
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     terminal = Terminal(arguments.json)
-    return build(arguments, terminal) if arguments.verb == "build" else show(arguments, terminal)
+    if arguments.verb == "build":
+        return build(arguments, terminal)
+    return why(arguments, terminal) if arguments.why else show(arguments, terminal)
 
 
 def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from maquette.corpus.build import build as build_corpus
     from maquette.corpus.local import Local
+    from maquette.corpus.progress import Stages
     from maquette.corpus.read import files
+    from maquette.corpus.tokenizer import named_tokenizer
 
+    mixture, source = None, None
+    if arguments.mixture:
+        from maquette.corpus.components import Components
+        from maquette.corpus.mixture import load_mixture
+
+        if arguments.sources:
+            raise WrongUse("the mixture names the sources: leave them out beside --mixture")
+        mixture = load_mixture(Path(arguments.mixture))
+        source = Components(mixture)
     start = time.perf_counter()
     with terminal.stages() as progress:
+        stages = Stages(progress)
         corpus = build_corpus(
             Path(arguments.out),
-            files(arguments.sources) if arguments.sources else Local(),
+            source or (files(arguments.sources) if arguments.sources else Local()),
             vocabulary=arguments.vocabulary,
+            digits=arguments.digits,
             heldout=arguments.heldout,
             split=arguments.split,
+            clean=[rule for rule in arguments.clean.split(",") if rule],
+            near=arguments.near,
+            evaluation=arguments.evaluation,
+            substrings=arguments.substrings,
+            portrait=not arguments.no_portrait,
+            locator=arguments.locator,
+            mixture=mixture,
+            tokenizer=named_tokenizer(arguments.tokenizer) if arguments.tokenizer else None,
             workers=arguments.workers,
+            engine=arguments.engine,
             replace=arguments.replace,
-            progress=progress,
+            progress=stages,
         )
     seconds = time.perf_counter() - start
     summary = summarise(corpus.manifest)
     describe(corpus, terminal)
+    speeds = ", ".join(
+        f"{name} {amount(size / taken, 'B/s')}"
+        for name, (taken, size) in stages.taken().items()
+        if taken >= 0.1 and size
+    )
     speed = amount(summary["bytes"] / seconds, "B/s")
-    terminal.say(f"built: {arguments.out} in {seconds:.1f} s ({speed})")
-    return summary | {"seconds": round(seconds, 3)}
+    detail = f": {speeds}" if speeds else ""
+    terminal.say(f"built: {arguments.out} in {seconds:.1f} s ({speed}{detail})")
+    taken = {name: {"seconds": round(t, 3), "bytes": b} for name, (t, b) in stages.taken().items()}
+    return summary | {"seconds": round(seconds, 3), "stages": taken}
 
 
 def show(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
@@ -74,17 +135,37 @@ def show(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     for name in corpus.components:
         sources = [r["source"] for r in table.to_pylist() if r["component"] == name][:2000]
         terminal.say(f"  {name}: {', '.join(sources[:: max(1, len(sources) // 3)][:3])}")
+    if arguments.picture:
+        from maquette.base.files import write_atomic
+        from maquette.workshop.charts import png
+        from maquette.workshop.mixture_chart import corpus_chart
+
+        write_atomic(Path(arguments.picture), png(corpus_chart(corpus.manifest)))
+        terminal.say(f"picture: {arguments.picture}")
     return summarise(corpus.manifest)
+
+
+def why(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    from maquette.corpus.history import history
+    from maquette.workshop.corpora import open_corpus
+
+    found = history(open_corpus(arguments.corpus), arguments.why)
+    for one in found:
+        terminal.say(f"{one['source']} ({one['component']}): {one['state']}")
+        for reason in one["why"]:
+            terminal.say(f"  {reason}")
+    return {"documents": found}
 
 
 def summarise(manifest: dict[str, Any]) -> dict[str, Any]:
     """What --json prints of a corpus."""
-    keys = ("documents", "bytes", "tokens", "duplicates_removed", "vocabulary", "hash", "skipped")
-    return {key: manifest[key] for key in keys} | {"components": manifest["components"]}
+    keys = ("documents", "bytes", "tokens", "duplicates_removed", "removed", "cut_bytes",
+            "contaminated", "vocabulary", "hash", "skipped", "components", "mixture")  # fmt: skip
+    return {key: manifest[key] for key in keys if key in manifest}
 
 
 def describe(corpus: Any, terminal: Terminal) -> None:
-    """The table of components."""
+    """The table of components, the mixture, and what was left out."""
     m = corpus.manifest
     rows = []
     for name, c in m["components"].items():
@@ -104,10 +185,19 @@ def describe(corpus: Any, terminal: Terminal) -> None:
         )
     head = ["component", "documents", "bytes", "share", "tokens", "bytes/token", "held out"]
     terminal.table(head, rows)
+    if m.get("mixture"):
+        from maquette.corpus.mixture import table
+
+        terminal.say()
+        terminal.table(*table(m["mixture"]))
     terminal.say(
         f"  {m['documents']:,} documents, {m['duplicates_removed']:,} duplicates removed, "
         f"{m['skipped']:,} skipped; vocabulary {m['vocabulary']:,}; hash {m['hash'][:12]}"
     )
+    left = {name: count for name, count in m.get("removed", {}).items() if count}
+    if left or m.get("cut_bytes"):
+        said = ", ".join(f"{count:,} {name}" for name, count in left.items()) or "no document"
+        terminal.say(f"  left out: {said}; {amount(m.get('cut_bytes', 0), 'B')} cut from others")
     for reason, count in list(m["skipped_reasons"].items())[:4]:
         example = next(s["source"] for s in m["skipped_named"] if s["reason"] == reason)
         terminal.say(f"  skipped {count:,}: {reason} (such as {example})")

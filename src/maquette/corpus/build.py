@@ -1,70 +1,96 @@
-"""Build a corpus: two passes over the sources, memory that does not grow with them.
+"""Build a corpus: read, choose, learn a tokenizer, encode, put together.
 
-    pass 1   read, hash, drop exact duplicates, keep a uniform sample, train the tokenizer on it
-    pass 2   read again, encode in parallel, write token shards and the table of documents
+    reading       every part of the sources, cleaned, into the workspace        (scratch.py)
+    choosing      exact and near-duplicates, evaluation sets, repeated stretches (choose.py)
+    tokenizer     learned from a uniform sample of the training documents, or given
+    encoding      every part to tokens                                           (encode.py)
+    assembling    one stream for each split, the table of documents, the portrait, the locator
 
-The result depends on the documents and the options alone: not on the number of workers, not on
-the time. What grows with the corpus is 32 bytes a document, to know it again. A build that is
-cut off leaves nothing behind.
+The result depends on the documents and the options alone: not on the number of workers, not on the
+engine, not on the time. The workspace `.NAME.building` stands beside the corpus until it is done; a
+build of files that was killed goes on from what is finished there, to the same corpus.
 """
 
-import hashlib
+import dataclasses
 import heapq
+import json
+import math
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from dataclasses import replace as replaced
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy.typing as npt
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.base.files import directory_aside, sha256, write_json
+from maquette.base.files import directory_aside, lock, read_json, write_atomic, write_json
 from maquette.base.machine import cores
-from maquette.corpus.document import Document, Skipped, Source
-from maquette.corpus.store import FORMAT, MANIFEST, SPLITS, TOKENIZER, Corpus
-from maquette.corpus.tokenizer import Tokenizer, digest, save_tokenizer, train_tokenizer
-
-SAMPLE_BYTES = 32 << 20  # of text the tokenizer learns from
-BATCH_BYTES = 8 << 20  # of text encoded at a time
-SHARD_TOKENS = 1 << 27
-SKIPS_NAMED = 1000
-HELDOUT = SPLITS[1]
-TABLE = pa.schema(
-    [
-        ("component", pa.string()),
-        ("source", pa.string()),
-        ("date", pa.string()),
-        ("licence", pa.string()),
-        ("sha256", pa.binary(32)),
-        ("split", pa.string()),
-        ("offset", pa.int64()),
-        ("tokens", pa.int64()),
-        ("bytes", pa.int64()),
-    ]
+from maquette.corpus.assemble import assemble
+from maquette.corpus.choose import Choice, choose
+from maquette.corpus.document import Source
+from maquette.corpus.encode import (
+    DROP,
+    TO_BOTH,
+    TO_HELDOUT,
+    TO_TRAIN,
+    EncodeTask,
+    divided,
+    encode_part,
+)
+from maquette.corpus.engine import Engine, Pool
+from maquette.corpus.progress import Progress, silent
+from maquette.corpus.scratch import PART, SKIPS_NAMED, ReadTask, Scratch, read_part
+from maquette.corpus.store import MANIFEST, SPLITS, TOKENIZER, Corpus
+from maquette.corpus.tokenizer import (
+    DIGITS,
+    Tokenizer,
+    digest,
+    load_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
 )
 
-Progress = Callable[[str, float, float | None], None]  # stage, done, total
+if TYPE_CHECKING:
+    from maquette.corpus.mixture import Mixture
+
+PART_BYTES = 16 << 20  # of the files that one worker reads at a time
+SAMPLE_BYTES = 32 << 20  # of text the tokenizer learns from
+TRAIN = SPLITS[0]
+OPTIONS = "options.json"
 
 
-def silent(stage: str, done: float, total: float | None) -> None:
-    """The progress nobody watches."""
+@dataclass(frozen=True)
+class Options:
+    """What a corpus depends on, besides its documents."""
+
+    vocabulary: int
+    digits: int
+    or_fewer: bool
+    heldout: float
+    split: str
+    clean: tuple[str, ...]
+    near: float | None
+    evaluation: tuple[str, ...]
+    substrings: int | None
+    portrait: bool
+    locator: bool
 
 
 @dataclass
-class Survey:
-    """What the first pass learned."""
+class _Build:
+    """One build: where it works, and what it has learned."""
 
-    documents: int = 0
-    bytes: int = 0
-    duplicates: int = 0
-    heldout: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
+    workspace: Path
+    options: Options
+    mixture: "Mixture | None"
+    pool: Pool
+    progress: Progress
     reasons: Counter[str] = field(default_factory=Counter)
-    sample: list[str] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
 
 
 def build(
@@ -72,21 +98,34 @@ def build(
     source: Source,
     *,
     vocabulary: int = 8192,
+    digits: int = DIGITS,
     or_fewer: bool = False,
     heldout: float = 0.02,
     split: str = "hash",
+    clean: Sequence[str] = (),
+    near: float | None = None,
+    evaluation: Sequence[str] = (),
+    substrings: int | None = None,
+    portrait: bool = False,
+    locator: bool = False,
+    mixture: "Mixture | None" = None,
     tokenizer: Tokenizer | None = None,
     workers: int | None = None,
+    engine: Engine = "local",
     replace: bool = False,
     progress: Progress = silent,
 ) -> Corpus:
     """Read `source` and write the corpus `out`.
 
     vocabulary: symbols of the byte-pair tokenizer to train (257: plain bytes), unless a
-    `tokenizer` is given; or_fewer: so many at most, where the text supports fewer. heldout: the
-    fraction held out for evaluation. split: "hash" holds out whole documents, chosen by the hash of
-    their text; "tail" holds out the end of each document. A corpus whose documents are too few for
-    "hash" takes "tail". workers: threads that encode.
+    `tokenizer` is given; digits: of a number in one symbol; or_fewer: so many at most, where the text
+    supports fewer. heldout: the fraction held out for evaluation. split: "hash" holds out whole
+    documents, chosen by the hash of their text; "tail" holds out the end of each document. A corpus
+    whose documents are too few for "hash" takes "tail". clean: rules of `clean.py`. near: drop what
+    has at least this Jaccard similarity with an earlier document. evaluation: files whose 13-grams
+    are cut out. substrings: cut what repeats an earlier stretch of at least so many bytes. portrait,
+    locator: write these beside the tokens. mixture: how often each component is repeated. workers:
+    processes.
     Raises UserError where there is no text or too little of it for the vocabulary.
     """
     if out.exists() and not (replace and (out / MANIFEST).exists()):
@@ -94,203 +133,223 @@ def build(
         raise WrongUse(f"{out} exists: choose another folder ({how})")
     if not 0 < heldout < 1:
         raise WrongUse(f"heldout is {heldout}: use a fraction between 0 and 1, such as 0.02")
-    survey = _survey(source, split, heldout, tokenizer is None, progress)
-    if survey.documents == 0:
-        raise UserError(_nothing(survey))
-    if split == "hash" and not 0 < survey.heldout < survey.documents:
-        split = "tail"
-        survey = _survey(source, split, heldout, tokenizer is None, progress)
-    if tokenizer is None:
-        progress("tokenizer", 0, None)
-        tokenizer = train_tokenizer(survey.sample, vocabulary, or_fewer)
-        survey.sample.clear()
-    with directory_aside(out) as folder:
-        save_tokenizer(tokenizer, folder / TOKENIZER)
-        manifest = _encode(folder, source, tokenizer, split, heldout, survey, workers, progress)
-        write_json(folder / MANIFEST, manifest)
+    if near is not None and not 0 < near <= 1:
+        raise WrongUse(f"near is {near}: use a similarity above 0 and up to 1, such as 0.8")
+    if substrings is not None and substrings < 16:
+        raise WrongUse(f"substrings is {substrings}: use 16 bytes or more, such as 100")
+    if not 1 <= digits <= 9:
+        raise WrongUse(f"digits is {digits}: use 1 (each by itself) to 9")
+    if clean:
+        from maquette.corpus.clean import rules_named
+
+        rules_named(tuple(clean))  # refuses an unknown one before anything is read
+    if workers is not None and workers < 1:
+        raise WrongUse(f"workers is {workers}: use 1 or more")
+    options = Options(
+        vocabulary, digits, or_fewer, heldout, split, tuple(clean), near, tuple(evaluation), substrings,
+        portrait, locator,
+    )  # fmt: skip
+    with (
+        _workspace(out, source, options, mixture, tokenizer) as workspace,
+        Pool(workers or cores(), engine) as pool,
+    ):
+        one = _Build(workspace, options, mixture, pool, progress)
+        scratch = _read(one, source)
+        choice = _choose(one, scratch)
+        where = _divide(one, scratch, choice)
+        used = _tokenizer(one, scratch, choice, where, tokenizer)
+        encoded, dtype = _encode(one, scratch, choice, where, used)
+        with directory_aside(out) as folder:
+            save_tokenizer(used, folder / TOKENIZER)
+            read = {
+                "options": dataclasses.asdict(options),
+                "clean": _rules(options, mixture),
+                "skipped": sum(one.reasons.values()),
+                "skipped_reasons": dict(one.reasons.most_common()),
+                "skipped_named": one.skipped,
+            }
+            made = assemble(
+                folder, workspace, scratch, choice, where, encoded, used, dtype,
+                heldout=heldout, mixture=mixture, portrait=portrait, locator=locator,
+                progress=progress,
+            )  # fmt: skip
+            write_json(folder / MANIFEST, made | read)
     return Corpus(out)
 
 
-def _survey(source: Source, split: str, heldout: float, sample: bool, progress: Progress) -> Survey:
-    """The first pass. The sample is the training texts with the smallest hashes: uniform, fixed."""
-    survey = Survey()
-    smallest: list[tuple[int, str]] = []  # a heap, the largest hash on top
+@contextmanager
+def _workspace(
+    out: Path,
+    source: Source,
+    options: Options,
+    mixture: "Mixture | None",
+    tokenizer: Tokenizer | None,
+) -> Iterator[Path]:
+    """The folder a build works in. It outlives a failed build where the sources can be known again."""
+    path = out.with_name(f".{out.name}.building")
+    fingerprint: Callable[[], str] | None = getattr(source, "fingerprint", None)
+    known = {
+        "source": fingerprint() if fingerprint else None,
+        "options": dataclasses.asdict(options),
+        "mixture": mixture.to_dict() if mixture else None,
+        "tokenizer": digest(tokenizer) if tokenizer else None,
+    }
+    identity = json.dumps(known, indent=1)
+    with lock(path / ".lock", busy=f"another process is building {out}: wait for it"):
+        kept = (path / OPTIONS).read_text() if (path / OPTIONS).exists() else None
+        if kept != identity or fingerprint is None:
+            for entry in path.iterdir():
+                if entry.name != ".lock":
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            write_atomic(path / OPTIONS, identity)
+        try:
+            yield path
+        except BaseException:
+            if fingerprint is None:
+                shutil.rmtree(path)
+            raise
+        shutil.rmtree(path)
+
+
+def _read(one: _Build, source: Source) -> Scratch:
+    """The first stage: every part of the sources."""
+    parts: Callable[[int], list[Source]] | None = getattr(source, "parts", None)
+    sources = parts(PART_BYTES) if parts else [source]
+    clean = _rules(one.options, one.mixture)
+    near = one.options.near is not None
+    tasks = [
+        ReadTask(one.workspace / "read" / f"{n:05d}", part, clean, near)
+        for n, part in enumerate(sources)
+    ]
+    read = 0
+    size = getattr(source, "size", math.inf)
+    for counts in one.pool.each(read_part, tasks, size):
+        read += counts["bytes"]
+        for skipped in counts["skipped_named"]:
+            if len(one.skipped) < SKIPS_NAMED or skipped["reason"] not in one.reasons:
+                one.skipped.append(skipped)
+            one.reasons[skipped["reason"]] += 0  # it has an example now
+        one.reasons.update(counts["skipped_reasons"])
+        one.progress("reading", read, None)
+    scratch = Scratch([task.folder for task in tasks])
+    if not len(scratch):
+        raise UserError(_nothing(one, tasks))
+    return scratch
+
+
+def _rules(options: Options, mixture: "Mixture | None") -> dict[str, tuple[str, ...]]:
+    """The cleaning rules of each component, and of every other one under ""."""
+    own = {c.name: tuple(c.clean) for c in mixture.components if c.clean} if mixture else {}
+    return {"": options.clean} | own
+
+
+def _choose(one: _Build, scratch: Scratch) -> Choice:
+    """The second stage: which documents stay, and what of them."""
+    choice = choose(
+        scratch,
+        one.workspace,
+        near=one.options.near,
+        evaluation=one.options.evaluation,
+        substrings=one.options.substrings,
+        pool=one.pool,
+        progress=one.progress,
+    )
+    if not len(choice.kept):
+        raise UserError("no document is left: ask for less cleaning, or name other evaluation sets")
+    return choice
+
+
+def _divide(one: _Build, scratch: Scratch, choice: Choice) -> npt.NDArray[np.uint8]:
+    """Where each document goes. (documents,)"""
+    where = np.full(len(scratch), DROP, np.uint8)
+    kept = choice.kept
+    held = np.array([_key(scratch.digests[i]) < one.options.heldout for i in kept])
+    tail = one.options.split == "tail" or not 0 < held.sum() < len(kept)
+    where[kept] = TO_BOTH if tail else np.where(held, TO_HELDOUT, TO_TRAIN)
+    return where
+
+
+def _key(digest: bytes) -> float:
+    """A document's place in [0, 1), drawn by its text."""
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _tokenizer(
+    one: _Build,
+    scratch: Scratch,
+    choice: Choice,
+    where: npt.NDArray[np.uint8],
+    given: Tokenizer | None,
+) -> Tokenizer:
+    """The third stage. The sample is the training texts with the smallest hashes: uniform, fixed."""
+    path = one.workspace / TOKENIZER
+    if given is not None:
+        save_tokenizer(given, path)
+        return given
+    if path.exists():
+        return load_tokenizer(path)
+    one.progress("tokenizer", 0, None)
+    smallest: list[tuple[int, int]] = []  # a heap, the largest hash on top
     sampled = 0
-    for key, where, item in _divided(source, split, heldout, survey):
-        size = len(item.text.encode())
-        survey.bytes += size
-        if where == HELDOUT:
-            survey.heldout += 1
-        elif sample:
-            heapq.heappush(smallest, (-int(key * 2**64), item.text))
-            sampled += size
-            while sampled > SAMPLE_BYTES and len(smallest) > 1:
-                sampled -= len(heapq.heappop(smallest)[1].encode())
-        progress("reading", survey.bytes, None)
-    survey.sample = [text for _, text in sorted(smallest, reverse=True)]
-    return survey
-
-
-def _unique(source: Source, survey: Survey) -> Iterator[tuple[float, Document]]:
-    """Documents seen for the first time, each with its hash as a number in [0, 1)."""
-    seen: set[bytes] = set()
-    for item in source:
-        if isinstance(item, Skipped):
-            survey.reasons[item.reason] += 1
-            if len(survey.skipped) < SKIPS_NAMED or survey.reasons[item.reason] == 1:
-                survey.skipped.append(item)
-            continue
-        identity = item.digest()
-        if identity in seen:
-            survey.duplicates += 1
-            continue
-        seen.add(identity)
-        survey.documents += 1
-        yield int.from_bytes(identity[:8], "big") / 2**64, item
-
-
-def _divided(
-    source: Source, split: str, heldout: float, survey: Survey
-) -> Iterator[tuple[float, str, Document]]:
-    """Every document, or part of one, with its hash and the split it belongs to."""
-    for key, document in _unique(source, survey):
-        if split == "hash":
-            yield key, SPLITS[key < heldout], document
-            continue
-        cut = int(len(document.text) * (1 - heldout))
-        for name, text in zip(SPLITS, (document.text[:cut], document.text[cut:]), strict=True):
-            if text:
-                part = document.source if name != HELDOUT else f"{document.source}#tail"
-                yield key, name, replaced(document, text=text, source=part)
+    for document in np.flatnonzero((where == TO_TRAIN) | (where == TO_BOTH)).tolist():
+        key = int(_key(scratch.digests[document]) * 2**64)
+        heapq.heappush(smallest, (-key, document))
+        sampled += int(scratch.sizes[document])
+        while sampled > SAMPLE_BYTES and len(smallest) > 1:
+            sampled -= int(scratch.sizes[heapq.heappop(smallest)[1]])
+    chosen = [document for _, document in sorted(smallest, reverse=True)]
+    texts = (
+        text.decode()
+        for i in chosen
+        for split, text in divided(choice.text(scratch, i), int(where[i]), one.options.heldout)
+        if split == TRAIN
+    )
+    trained = train_tokenizer(
+        texts, one.options.vocabulary, one.options.or_fewer, one.options.digits
+    )
+    save_tokenizer(trained, path)
+    one.progress("tokenizer", sampled, sampled)
+    return trained
 
 
 def _encode(
-    folder: Path,
-    source: Source,
+    one: _Build,
+    scratch: Scratch,
+    choice: Choice,
+    where: npt.NDArray[np.uint8],
     tokenizer: Tokenizer,
-    split: str,
-    heldout: float,
-    survey: Survey,
-    workers: int | None,
-    progress: Progress,
-) -> dict[str, Any]:
-    """The second pass; returns the manifest."""
-    dtype = np.uint16 if tokenizer.vocabulary <= 1 << 16 else np.uint32
-    shards = {name: _Shards(folder, name, np.dtype(dtype)) for name in SPLITS}
-    components: dict[str, Counter[str]] = {}
+) -> tuple[list[Path], str]:
+    """The fourth stage; returns the encoded parts and the type of their tokens."""
+    dtype = "uint16" if tokenizer.vocabulary <= 1 << 16 else "uint32"
+    bounds = list(zip(scratch.firsts[:-1].tolist(), scratch.firsts[1:].tolist(), strict=True))
+    tasks = [
+        EncodeTask(
+            one.workspace / "encoded" / part.name,
+            part,
+            one.workspace / TOKENIZER,
+            dtype,
+            where[first:last],
+            {i - first: choice.cuts[i] for i in range(first, last) if i in choice.cuts},
+            one.options.heldout,
+            one.pool.workers if len(bounds) == 1 else 1,
+        )
+        for part, (first, last) in zip(scratch.parts, bounds, strict=True)
+    ]
+    total = sum(len(choice.text(scratch, int(i))) if int(i) in choice.cuts else
+                int(scratch.sizes[i]) for i in choice.kept)  # fmt: skip
     done = 0
-    with pq.ParquetWriter(folder / "documents.parquet", TABLE) as table:
-        divided = _divided(source, split, heldout, Survey())
-        for batch in _batches((where, document) for _, where, document in divided):
-            encoded = tokenizer.encode_batch([d.text for _, d in batch], workers or cores())
-            rows = []
-            for (where, document), tokens in zip(batch, encoded, strict=True):
-                size = len(document.text.encode())
-                offset = shards[where].append(tokens, tokenizer.end)
-                rows.append(
-                    {
-                        "component": document.component,
-                        "source": document.source,
-                        "date": document.date,
-                        "licence": document.licence,
-                        "sha256": document.digest(),
-                        "split": where,
-                        "offset": offset,
-                        "tokens": len(tokens),
-                        "bytes": size,
-                    }
-                )
-                count = components.setdefault(document.component, Counter())
-                count[f"{where}_documents"] += 1
-                count[f"{where}_tokens"] += len(tokens)
-                count[f"{where}_bytes"] += size
-                done += size
-            table.write_table(pa.Table.from_pylist(rows, schema=TABLE))
-            progress("encoding", done, survey.bytes)
-    written = {name: shard.close() for name, shard in shards.items()}
-    identity = hashlib.sha256(digest(tokenizer).encode())
-    for name in SPLITS:
-        for part in written[name]:
-            identity.update(f"{name} {part['sha256']}".encode())
-    keys = [f"{name}_{unit}" for name in SPLITS for unit in ("documents", "tokens", "bytes")]
-    return {
-        "format": FORMAT,
-        "hash": identity.hexdigest(),
-        "vocabulary": tokenizer.vocabulary,
-        "end": tokenizer.end,
-        "dtype": np.dtype(dtype).name,
-        "split": split,
-        "heldout": heldout,
-        "documents": survey.documents,
-        "bytes": survey.bytes,
-        "tokens": sum(part["tokens"] for parts in written.values() for part in parts),
-        "duplicates_removed": survey.duplicates,
-        "components": {name: {k: count[k] for k in keys} for name, count in components.items()},
-        "shards": written,
-        "skipped": sum(survey.reasons.values()),
-        "skipped_reasons": dict(survey.reasons.most_common()),
-        "skipped_named": [{"source": s.source, "reason": s.reason} for s in survey.skipped],
-    }
+    for size in one.pool.each(encode_part, tasks, total):
+        done += size
+        one.progress("encoding", done, total)
+    return [task.folder for task in tasks], dtype
 
 
-def _batches(items: Iterator[tuple[str, Document]]) -> Iterator[list[tuple[str, Document]]]:
-    batch: list[tuple[str, Document]] = []
-    size = 0
-    for item in items:
-        batch.append(item)
-        size += len(item[1].text)
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-class _Shards:
-    """Appends tokens to files of at most SHARD_TOKENS."""
-
-    def __init__(self, folder: Path, split: str, dtype: np.dtype[Any]) -> None:
-        self._folder, self._split, self._dtype = folder, split, dtype
-        self._parts: list[dict[str, Any]] = []
-        self._file: BinaryIO | None = None
-        self.total = 0
-
-    def append(self, tokens: np.ndarray[Any, Any], end: int | None) -> int:
-        """Write a document and its end; returns the offset of its first token in the split."""
-        offset = self.total
-        ending = [] if end is None else [end]
-        data = np.concatenate([tokens, np.array(ending, tokens.dtype)]).astype(self._dtype)
-        while len(data):
-            if self._file is None or self._parts[-1]["tokens"] >= SHARD_TOKENS:
-                self._open()
-            part = self._parts[-1]
-            piece = data[: SHARD_TOKENS - part["tokens"]]
-            assert self._file is not None
-            self._file.write(piece.tobytes())
-            part["tokens"] += len(piece)
-            self.total += len(piece)
-            data = data[len(piece) :]
-        return offset
-
-    def _open(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        name = f"tokens-{self._split}-{len(self._parts):05d}.bin"
-        self._parts.append({"file": name, "tokens": 0})
-        self._file = (self._folder / name).open("wb")
-
-    def close(self) -> list[dict[str, Any]]:
-        """Close the last file; returns name, tokens and checksum of each."""
-        if self._file is None:
-            self._open()
-        assert self._file is not None
-        self._file.close()
-        return [part | {"sha256": sha256(self._folder / part["file"])} for part in self._parts]
-
-
-def _nothing(survey: Survey) -> str:
-    if not survey.reasons:
+def _nothing(one: _Build, tasks: list[ReadTask]) -> str:
+    dropped = sum(read_json(t.folder / PART)["dropped"] for t in tasks)
+    if dropped:
+        return f"cleaning left nothing of {dropped:,} documents: ask for fewer rules with --clean"
+    if not one.reasons:
         return "no files found: name a folder that holds text, code or .jsonl files"
-    reasons = ", ".join(f"{count} {reason}" for reason, count in survey.reasons.most_common(4))
-    example = survey.skipped[0].source
+    reasons = ", ".join(f"{count} {reason}" for reason, count in one.reasons.most_common(4))
+    example = one.skipped[0]["source"]
     return f"no text found ({reasons}; {example} for one): name a folder that holds UTF-8 text"

@@ -11,7 +11,8 @@ class Document:
     """Text with its provenance.
 
     component: the part of the mixture it belongs to. source: where it was read, so that a person
-    finds it again. date: ISO 8601; licence: an SPDX identifier or the words found.
+    finds it again. date: ISO 8601; licence: an SPDX identifier or the words found; title: the
+    document's own, where it has one.
     """
 
     text: str
@@ -19,9 +20,10 @@ class Document:
     source: str
     date: str | None = None
     licence: str | None = None
+    title: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("component", "source", "date", "licence"):
+        for name in ("component", "source", "date", "licence", "title"):
             object.__setattr__(self, name, _printable(getattr(self, name)))
 
     def digest(self) -> bytes:

@@ -48,14 +48,29 @@ class Local:
     limit: int = COMPONENT_BYTES
 
     def __iter__(self) -> Iterator[Document | Skipped]:
-        readers: tuple[Callable[[], Iterator[Document | Skipped]], ...] = (
-            lambda: _standard_library(tests=False),
-            _prose,
-            lambda: _standard_library(tests=True),
-            _manual,
-        )
-        for reader in readers:
-            yield from _at_most(reader(), self.limit)
+        for part in self.parts():
+            yield from part
+
+    def parts(self, size: int = 0) -> list["LocalPart"]:
+        """The components, to be read side by side, whatever their size."""
+        return [LocalPart(name, self.limit) for name in ("code", "prose", "tests", "manual")]
+
+
+@dataclass(frozen=True)
+class LocalPart:
+    """One component of the default corpus."""
+
+    component: str
+    limit: int
+
+    def __iter__(self) -> Iterator[Document | Skipped]:
+        readers: dict[str, Callable[[], Iterator[Document | Skipped]]] = {
+            "code": lambda: _standard_library(tests=False),
+            "prose": _prose,
+            "tests": lambda: _standard_library(tests=True),
+            "manual": _manual,
+        }
+        yield from _at_most(readers[self.component](), self.limit)
 
 
 def _at_most(documents: Iterator[Document | Skipped], limit: int) -> Iterator[Document | Skipped]:

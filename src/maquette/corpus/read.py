@@ -1,211 +1,353 @@
-"""Files and folders as documents: text, source code, and records (.jsonl, .jsonl.gz, .jsonl.zst).
+"""What a user names, as documents: files and folders, a data set of the Hub, standard input.
 
-A record is an object with `text`, and, if it likes, `source` (or `url`, `id`), `date`, `licence`
-and `component` (or the Pile's `meta.pile_set_name`). What cannot be read is yielded as `Skipped`
-and nothing else is lost. Reading streams: a long file is cut at line ends into documents of
-8 MB. Left out, for now: HTML extraction, PDF, parquet.
+    text       prose and source code; a long file is cut at line ends into documents of 8 MB
+    records    .jsonl, and the rows of .parquet, .arrow, .feather: objects with `text`, and, if they
+               like, `source` (or `url`, `id`), `title`, `date`, `licence` and `component` (or the
+               Pile's `meta.pile_set_name`)
+    pages      .html and .pdf: the text extracted
+
+Text, .jsonl and .html may be compressed (.gz, .zst). What cannot be read is yielded as `Skipped` and
+nothing else is lost. Reading streams: memory does not grow with a file, save for a PDF's text and one
+batch of an arrow file. Files and folders whose names begin with a dot are left out, and so are
+folders of caches and installed packages.
 """
 
+import codecs
 import datetime
-import gzip
+import errno
+import hashlib
 import io
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
-
-import zstandard
+from typing import Any, NamedTuple
 
 from maquette.base.errors import UserError
-from maquette.corpus.document import Document, Skipped
+from maquette.corpus.contents import Contents, plain
+from maquette.corpus.document import Document, Skipped, Source
+from maquette.corpus.formats import NOT_TEXT, Unreadable, page, pdf, rows
 
 LONGEST = 8 << 20  # bytes of one document
+WHOLE = 32 << 20  # bytes of what is read as one: the line of a record, a page of HTML
+PART = 64 << 20  # bytes of the files that one worker reads
+RECORDS = (".jsonl", ".ndjson")
+TABLES = (".parquet", ".arrow", ".feather")
+PAGES = (".html", ".htm", ".xhtml")
 CODE = frozenset(
-    [
-        ".py",
-        ".pyi",
-        ".c",
-        ".h",
-        ".cc",
-        ".cpp",
-        ".hpp",
-        ".cu",
-        ".rs",
-        ".go",
-        ".java",
-        ".kt",
-        ".js",
-        ".jsx",
-        ".ts",
-        ".tsx",
-        ".rb",
-        ".pl",
-        ".php",
-        ".sh",
-        ".bash",
-        ".zsh",
-        ".lua",
-        ".r",
-        ".jl",
-        ".hs",
-        ".ml",
-        ".scala",
-        ".swift",
-        ".cs",
-        ".sql",
-        ".css",
-        ".scss",
-        ".html",
-        ".vue",
-        ".cmake",
-        ".mk",
-        ".toml",
-        ".yaml",
-        ".yml",
-        ".ini",
-        ".cfg",
-        ".json",
-        ".xml",
-        ".proto",
-        ".tcl",
-        ".vim",
-        ".el",
-        ".lisp",
-        ".clj",
-        ".ex",
-        ".exs",
-        ".erl",
-        ".f90",
-        ".m",
-        ".asm",
-        ".s",
-    ]
+    """.py .pyi .c .h .cc .cpp .hpp .cu .rs .go .java .kt .js .jsx .ts .tsx .rb .pl .php .sh .bash
+    .zsh .lua .r .jl .hs .ml .scala .swift .cs .sql .css .scss .vue .cmake .mk .toml .yaml .yml .ini
+    .cfg .json .xml .proto .tcl .vim .el .lisp .clj .ex .exs .erl .f90 .m .asm .s""".split()
 )
 IGNORED = frozenset(["__pycache__", "node_modules", "site-packages", "dist-packages"])
+
+
+class File(NamedTuple):
+    """A file or folder to read.
+
+    source: what its documents are called. version: what stands for its content where that is not
+    its size and time (a data set's revision, a hash); such a file gives its documents no date.
+    date: the field of its records that holds theirs.
+    """
+
+    path: str
+    source: str
+    version: str = ""
+    date: str = "date"
+
+
+class Entry(NamedTuple):
+    """A file of a listing, or what stands there and cannot be read."""
+
+    item: File | Skipped
+    bytes: int = 0
+    changed: int = 0  # nanoseconds
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the files of a listing."""
+
+    items: tuple[File | Skipped, ...]
+
+    def __iter__(self) -> Iterator[Document | Skipped]:
+        return _read(self.items)
 
 
 @dataclass(frozen=True)
 class Files:
     """Every readable file of some files and folders, in the order of their names."""
 
-    paths: tuple[Path, ...]
+    tops: tuple[File, ...]
 
     def __iter__(self) -> Iterator[Document | Skipped]:
-        for top in self.paths:
-            for path in walk(top):
-                yield from read_file(path, str(path))
+        return _read(entry.item for entry in self.listing())
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """What the user named."""
+        return tuple(Path(top.path) for top in self.tops)
+
+    def listing(self) -> Iterator[Entry]:
+        """What there is to read, in a fixed order."""
+        for top in self.tops:
+            yield from _list(top)
+
+    def parts(self, size: int = PART) -> list[Source]:
+        """The same documents in the same order, cut between files into parts of about `size` bytes.
+
+        Parts are small to pickle and can be read side by side.
+        """
+        parts: list[Source] = []
+        items: list[File | Skipped] = []
+        held = 0
+        for entry in self.listing():
+            if items and held + entry.bytes > size:
+                parts.append(Part(tuple(items)))
+                items, held = [], 0
+            items.append(entry.item)
+            held += entry.bytes
+        return [*parts, Part(tuple(items))] if items else parts
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(entry.bytes for entry in self.listing())
+
+    def fingerprint(self) -> str:
+        """A hash of names, sizes and times: the same for as long as the files are."""
+        digest = hashlib.sha256()
+        for entry in self.listing():
+            item = entry.item
+            if isinstance(item, File) and item.version:
+                entry = Entry(item._replace(path=""))
+            digest.update(repr(entry).encode())
+        return digest.hexdigest()
 
 
-def files(sources: Iterable[str | Path]) -> Files:
-    """The sources a user names, checked for being there."""
-    paths = tuple(Path(source).expanduser() for source in sources)
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"{path} does not exist: name a file or a folder with text")
-    return Files(paths)
+def files(sources: Iterable[str | Path], date: str = "date") -> Files:
+    """The sources a user names, checked for being there. date: the field of records that holds one.
+
+    A source is a file, a folder, `hf://DATASET[/path][@split]` (downloaded into the Hub's cache), or
+    `-` for standard input (read to its end). Raises UserError for what is not there.
+    """
+    tops: list[File] = []
+    for name in map(str, sources):
+        if name == "-":
+            from maquette.corpus.remote import standard_input
+
+            tops.append(File(*standard_input()))
+        elif name.startswith("hf://"):
+            from maquette.corpus.remote import hub
+
+            tops += (File(*file) for file in hub(name))
+        else:
+            tops.append(_top(name))
+    return Files(tuple(top._replace(date=date) for top in tops))
+
+
+def _top(name: str) -> File:
+    path = Path(os.path.expanduser(name))
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: name a file or a folder with text") from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path} cannot be read ({why}): name another file or folder") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{path} is no file and no folder: '-' reads standard input")
+    return File(str(path.absolute()), str(path))
 
 
 def walk(top: Path) -> Iterator[Path]:
-    """Files under `top` in a fixed order; hidden ones and caches are left out."""
-    if top.is_file():
-        yield top
+    """The files under `top` that can be read, in a fixed order."""
+    for entry in _list(File(str(top), str(top))):
+        if isinstance(entry.item, File):
+            yield Path(entry.item.path)
+
+
+def _list(top: File) -> Iterator[Entry]:
+    """A file, or what is in a folder; links to folders in it are not followed, so none is twice."""
+    if not os.path.isdir(top.path):
+        yield _entry(top)
         return
-    for folder, folders, names in os.walk(top):
+    failed: list[OSError] = []
+    empty = True
+    for folder, folders, names in os.walk(top.path, onerror=failed.append):
+        where = Path(top.source, folder[len(top.path) :].lstrip("/"))
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in IGNORED)
-        for name in sorted(names):
-            path = Path(folder, name)
-            if not name.startswith(".") and path.is_file():
-                yield path
+        links = [f for f in folders if os.path.islink(os.path.join(folder, f))]
+        for name in sorted([*links, *(n for n in names if not n.startswith("."))]):
+            empty = False
+            yield _entry(File(os.path.join(folder, name), str(where / name), top.version, top.date))
+    for error in failed:
+        inside = str(error.filename)[len(top.path) :].lstrip("/")
+        yield Entry(Skipped(str(Path(top.source, inside)), _reason(error)))
+    if empty and not failed:
+        yield Entry(Skipped(top.source, "no files found"))
+
+
+def _entry(file: File) -> Entry:
+    """A regular file; all else is not opened: a pipe would wait for a writer for ever."""
+    try:
+        status = os.stat(file.path)
+    except OSError as error:
+        if error.errno == errno.ELOOP or os.path.islink(file.path):
+            return Entry(Skipped(file.source, "a link that leads nowhere"))
+        return Entry(Skipped(file.source, _reason(error)))
+    if stat.S_ISDIR(status.st_mode):
+        return Entry(Skipped(file.source, "a link to a folder: not followed"))
+    if not stat.S_ISREG(status.st_mode):
+        return Entry(Skipped(file.source, "a pipe, socket or device"))
+    return Entry(file, status.st_size, status.st_mtime_ns)
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "no permission to read"
+    if isinstance(error, FileNotFoundError):
+        return "gone before it was read"
+    return error.strerror or type(error).__name__
+
+
+def _read(items: Iterable[File | Skipped]) -> Iterator[Document | Skipped]:
+    for item in items:
+        if isinstance(item, Skipped):
+            yield item
+        else:
+            yield from _read_file(Path(item.path), item.source, None, not item.version, item.date)
 
 
 def read_file(
-    path: Path, source: str, component: str | None = None
+    path: Path, source: str, component: str | None = None, *, dated: bool = True
 ) -> Iterator[Document | Skipped]:
-    """The documents of one file."""
+    """The documents of one file. dated: those of text and pages carry the day of its last change."""
+    yield from _read_file(path, source, component, dated, "date")
+
+
+def _read_file(
+    path: Path, source: str, component: str | None, dated: bool, field: str
+) -> Iterator[Document | Skipped]:
+    """field: of records, the one that holds the date."""
+    empty = True
     try:
-        if records(path.name):
-            yield from _read_records(path, source, component)
-            return
-        component = component or ("code" if path.suffix.lower() in CODE else "prose")
-        date = datetime.date.fromtimestamp(path.stat().st_mtime).isoformat()
-        with _open(path) as file:
-            for number, text in enumerate(_pieces(file)):
-                part = f"{source}#{number}" if number else source
-                if text.strip():
-                    yield Document(text, component, part, date)
-                elif number == 0:
-                    yield Skipped(source, "empty")
+        for item in _documents(path, source, component, dated, field):
+            empty = False
+            yield item
     except UnicodeDecodeError:
-        yield Skipped(source, "not text in UTF-8")
-    except (OSError, EOFError, zstandard.ZstdError) as error:
-        yield Skipped(source, str(error.args[-1]) if error.args else type(error).__name__)
+        yield Skipped(source, NOT_TEXT)
+    except Unreadable as error:
+        yield Skipped(source, str(error))
+    except OSError as error:
+        yield Skipped(source, _reason(error))
+    else:
+        if empty:
+            yield Skipped(source, "empty")
 
 
-def records(name: str) -> bool:
-    """Whether a file of that name holds one JSON object a line."""
-    return name.lower().removesuffix(".gz").removesuffix(".zst").endswith((".jsonl", ".ndjson"))
-
-
-def _open(path: Path) -> BinaryIO:
+def _documents(
+    path: Path, source: str, component: str | None, dated: bool, field: str
+) -> Iterator[Document | Skipped]:
+    status = path.stat()
+    if not status.st_size:
+        return
+    date = _day(status.st_mtime) if dated else None
     name = path.name.lower()
-    if name.endswith(".gz"):
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    if name.endswith(".zst"):
-        return io.BufferedReader(zstandard.open(path, "rb"))
-    return path.open("rb")
+    if name.endswith(TABLES):
+        for number, row in enumerate(rows(path, field), 1):
+            yield from _record(row, f"{source}:{number}", component, field)
+        return
+    with path.open("rb") as file:
+        if name.endswith(".pdf"):
+            text, title, damaged = pdf(file)
+            yield from _cut(text, component or "prose", source, date, None, title)
+            for number in damaged:
+                yield Skipped(f"{source}#page={number}", "damaged page")
+            return
+        contents = Contents(file, name)
+        name = plain(name)
+        if name.endswith(RECORDS):
+            yield from _lines(contents, source, component, field)
+        elif name.endswith(PAGES):
+            yield from _page(contents, source, component, date)
+        else:
+            code = os.path.splitext(name)[1] in CODE
+            yield from _text(contents, source, component or ("code" if code else "prose"), date)
+        if contents.fault:
+            yield Skipped(source, contents.fault)
 
 
-def _pieces(file: BinaryIO) -> Iterator[str]:
-    """Decode a file in pieces of at most LONGEST bytes, cut after a line end where there is one.
-
-    An empty file is one empty piece. Raises UnicodeDecodeError for what is not text.
-    """
-    rest = file.read(LONGEST)
-    while len(rest) == LONGEST:
-        cut = rest.rfind(b"\n") + 1 or _character_end(rest)
-        yield _decode(rest[:cut])
-        rest = rest[cut:] + file.read(cut)
-    yield _decode(rest)
+def _day(seconds: float) -> str | None:
+    try:
+        return datetime.date.fromtimestamp(seconds).isoformat()
+    except (OSError, OverflowError, ValueError):  # a clock that was wrong by millennia
+        return None
 
 
-def _decode(data: bytes) -> str:
-    if b"\0" in data:
-        raise UnicodeDecodeError("utf-8", data[:1], 0, 1, "binary")
-    return data.decode()
+def _text(
+    contents: Contents, source: str, component: str, date: str | None
+) -> Iterator[Document | Skipped]:
+    for number, piece in enumerate(_pieces(contents)):
+        if "\0" in piece:
+            raise Unreadable(NOT_TEXT)
+        text = piece if number else piece.removeprefix("\N{BYTE ORDER MARK}")
+        if text and not text.isspace():
+            yield Document(text, component, _nth(source, number), date)
 
 
-def _character_end(piece: bytes) -> int:
-    """Where the last whole UTF-8 character ends."""
-    end = len(piece)
-    while end > len(piece) - 4 and piece[end - 1] & 0xC0 == 0x80:
-        end -= 1
-    return end - 1 if end and piece[end - 1] & 0x80 else len(piece)
+def _page(
+    contents: Contents, source: str, component: str | None, date: str | None
+) -> Iterator[Document | Skipped]:
+    data = contents.read(WHOLE + 1)
+    if len(data) > WHOLE:
+        raise Unreadable(f"a page longer than {WHOLE >> 20} MB")
+    if data:
+        text, title = page(data)
+        yield from _cut(text, component or "prose", source, date, None, title)
 
 
-def _read_records(path: Path, source: str, component: str | None) -> Iterator[Document | Skipped]:
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{source}:{number}"
+def _lines(
+    contents: Contents, source: str, component: str | None, field: str
+) -> Iterator[Document | Skipped]:
+    for number, line in enumerate(contents.lines(WHOLE), 1):
+        where = f"{source}:{number}"
+        if line is None:
+            yield Skipped(where, f"a line longer than {WHOLE >> 20} MB")
+        elif line and not line.isspace():
             try:
                 record = json.loads(line)
-            except ValueError:
+            except UnicodeDecodeError:
+                yield Skipped(where, NOT_TEXT)
+            except (ValueError, RecursionError):
                 yield Skipped(where, "not JSON")
-                continue
-            text = record.get("text") if isinstance(record, dict) else None
-            if not isinstance(text, str) or not text.strip():
-                yield Skipped(where, "no 'text'")
-                continue
-            yield Document(
-                text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
-                component or _component(record),
-                str(record.get("source") or record.get("url") or record.get("id") or where),
-                _word(record, "date"),
-                _word(record, "licence") or _word(record, "license"),
-            )
+            else:
+                yield from _record(record, where, component, field)
+
+
+def _record(
+    record: Any, where: str, component: str | None, field: str
+) -> Iterator[Document | Skipped]:
+    text = record.get("text") if isinstance(record, dict) else None
+    if isinstance(text, bytes):
+        try:
+            text = text.decode()
+        except UnicodeDecodeError:
+            yield Skipped(where, NOT_TEXT)
+            return
+    if not isinstance(text, str) or not text or text.isspace():
+        yield Skipped(where, "no 'text'")
+        return
+    yield from _cut(
+        text,
+        component or _component(record),
+        str(record.get("source") or record.get("url") or record.get("id") or where),
+        _date(record.get(field)),
+        _word(record, "licence") or _word(record, "license"),
+        _word(record, "title"),
+    )
 
 
 def _component(record: dict[str, Any]) -> str:
@@ -216,4 +358,43 @@ def _component(record: dict[str, Any]) -> str:
 
 def _word(record: dict[str, Any], key: str) -> str | None:
     value = record.get(key)
-    return None if value is None else str(value)
+    return None if value is None else str(value) or None
+
+
+def _date(value: Any) -> str | None:
+    """ISO 8601, from its text, from a year, or from a day of a table."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a year in a column where others have none
+    return None if value is None or value != value else str(value) or None
+
+
+def _cut(
+    text: str, component: str, source: str, date: str | None, licence: str | None, title: str | None
+) -> Iterator[Document]:
+    """One document, or several where the text is longer than LONGEST."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:  # halves of surrogate pairs, which JSON may hold
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        data = text.encode()
+    texts = [text] if len(data) <= LONGEST else _pieces(Contents(io.BytesIO(data)))
+    for number, piece in enumerate(texts):
+        if piece and not piece.isspace():
+            yield Document(piece, component, _nth(source, number), date, licence, title)
+
+
+def _nth(source: str, number: int) -> str:
+    return f"{source}#{number}" if number else source
+
+
+def _pieces(contents: Contents) -> Iterator[str]:
+    """Text in pieces of at most LONGEST bytes, cut after a line end where there is one.
+
+    Raises UnicodeDecodeError for what is not UTF-8.
+    """
+    rest = contents.read(LONGEST)
+    while len(rest) == LONGEST:
+        text, used = codecs.utf_8_decode(rest[: rest.rfind(b"\n") + 1 or LONGEST], "strict", False)
+        yield text
+        rest = rest[used:] + contents.read(used)
+    yield codecs.utf_8_decode(rest, "strict", not contents.fault)[0]

@@ -3,8 +3,11 @@
 manifest.json       what it is: components, counts, shards with checksums, the corpus hash
 tokenizer.json      in the Hugging Face format
 tokens-train-*.bin, tokens-heldout-*.bin    documents one after the other, each with its end
-documents.parquet   a row per document: component, source, date, licence, sha256, split,
-                    offset and tokens in the split's stream, bytes
+documents.parquet   a row per document as it was written: component, source, title, date, licence,
+                    sha256, split, offset and tokens in the split's stream, bytes, overlap
+dropped.parquet     a row per document that was left out, and why
+attributes.parquet  what cleaning found: spans, their rules and scores
+portrait.bin, locator.bin, index/   what audits look things up in, where they were made
 """
 
 import functools
@@ -19,9 +22,11 @@ from maquette.base.errors import UserError
 from maquette.base.files import read_json
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 SPLITS = ("train", "heldout")
+DOCUMENTS_TABLE, DROPPED_TABLE = "documents.parquet", "dropped.parquet"
+ATTRIBUTES_TABLE = "attributes.parquet"
 
 
 class TokenStream:
@@ -98,7 +103,18 @@ class Corpus:
         """The table of documents (`pyarrow.Table`)."""
         import pyarrow.parquet as pq
 
-        return pq.read_table(self.path / "documents.parquet")
+        return pq.read_table(self.path / DOCUMENTS_TABLE)
+
+    @functools.cached_property
+    def _places(self) -> tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        table = self.documents
+        return table["split"].to_pylist(), table["offset"].to_numpy(), table["tokens"].to_numpy()
+
+    def text(self, row: int) -> bytes:
+        """The UTF-8 of the document in that row of `documents`, decoded from its tokens."""
+        split, offset, tokens = self._places
+        stream = self.train if split[row] == SPLITS[0] else self.heldout
+        return self.tokenizer.decode_bytes(stream.read(int(offset[row]), int(tokens[row])))
 
     @property
     def components(self) -> list[str]:

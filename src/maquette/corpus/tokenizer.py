@@ -18,16 +18,21 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from maquette.base.errors import UserError, WrongUse
+from maquette.base.errors import UserError, WrongUse, did_you_mean
 from maquette.base.files import read_json, write_atomic
 
 END = "<|endoftext|>"
-PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+DIGITS = 2
 BYTES = 256
 Tokens = npt.NDArray[np.uint32]
+
+
+def pattern(digits: int = DIGITS) -> str:
+    """Where text may not be joined into one symbol; numbers are cut to so many digits."""
+    return (
+        rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,{digits}}}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
 
 
 class Tokenizer(Protocol):
@@ -55,6 +60,10 @@ class Tokenizer(Protocol):
         """The text of the symbols; broken characters become U+FFFD."""
         ...
 
+    def decode_bytes(self, tokens: npt.NDArray[Any]) -> bytes:
+        """The bytes of the symbols, of whole documents UTF-8; without any end among them."""
+        ...
+
     def to_json(self) -> str:
         """The content of `tokenizer.json`."""
         ...
@@ -63,15 +72,16 @@ class Tokenizer(Protocol):
 class BytePair:
     """Byte-level BPE: symbols 0-255 are the bytes, each later one joins two before it."""
 
-    def __init__(self, symbols: Sequence[bytes]) -> None:
+    def __init__(self, symbols: Sequence[bytes], regex: str | None = None) -> None:
         import tiktoken
 
+        self.regex = regex or pattern()
         self.symbols = list(symbols)  # without the end
         self.vocabulary = len(self.symbols) + 1
         self.end: int | None = len(self.symbols)
         self._encoding = tiktoken.Encoding(
             "maquette",
-            pat_str=PATTERN,
+            pat_str=self.regex,
             mergeable_ranks={symbol: i for i, symbol in enumerate(self.symbols)},
             special_tokens={END: len(self.symbols)},
         )
@@ -92,9 +102,14 @@ class BytePair:
         joined = b"".join(self.symbols[t] if t != self.end else END.encode() for t in tokens)
         return joined.decode("utf-8", "replace")
 
+    def decode_bytes(self, tokens: npt.NDArray[Any]) -> bytes:
+        if len(self.symbols) == BYTES:
+            return tokens.astype(np.uint8).tobytes()
+        return self._encoding.decode_bytes(tokens.tolist())
+
     def to_json(self) -> str:
         names = [_printable(symbol) for symbol in self.symbols]
-        split = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated"}
+        split = {"type": "Split", "pattern": {"Regex": self.regex}, "behavior": "Isolated"}
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
         special = {"id": self.end, "content": END, "special": True, "normalized": False}
         flags = {"single_word": False, "lstrip": False, "rstrip": False}
@@ -154,6 +169,9 @@ class Foreign:
     def decode(self, tokens: Iterable[int]) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
 
+    def decode_bytes(self, tokens: npt.NDArray[Any]) -> bytes:
+        return self.decode(tokens.tolist()).encode("utf-8", "replace")
+
     def to_json(self) -> str:
         return self._content
 
@@ -163,9 +181,12 @@ def byte_tokenizer() -> BytePair:
     return BytePair([bytes([b]) for b in range(BYTES)])
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int, or_fewer: bool = False) -> BytePair:
+def train_tokenizer(
+    texts: Iterable[str], vocabulary: int, or_fewer: bool = False, digits: int = DIGITS
+) -> BytePair:
     """Learn `vocabulary` symbols (the 256 bytes and the end among them) from the texts.
 
+    digits: of a number at most so many are one symbol.
     or_fewer: take as many as the texts support; without it, too few are a UserError.
     """
     if vocabulary == BYTES + 1:
@@ -177,14 +198,50 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, or_fewer: bool = Fals
     import rustbpe
 
     trainer = rustbpe.Tokenizer()
-    trainer.train_from_iterator(iter(texts), vocabulary - 1, pattern=PATTERN)
+    trainer.train_from_iterator(iter(texts), vocabulary - 1, pattern=pattern(digits))
     ranks = sorted((rank, bytes(symbol)) for symbol, rank in trainer.get_mergeable_ranks())
     if len(ranks) < vocabulary - 1 and not or_fewer:
         raise UserError(
             f"the text supports a vocabulary of {len(ranks) + 1}, not {vocabulary}: "
             f"pass --vocabulary {len(ranks) + 1} or fewer, or add text"
         )
-    return BytePair([symbol for _, symbol in ranks])
+    return BytePair([symbol for _, symbol in ranks], pattern(digits))
+
+
+def named_tokenizer(name: str) -> Tokenizer:
+    """A tokenizer that is there: "bytes", a corpus or run, a tokenizer.json, or a tiktoken encoding.
+
+    tiktoken encodings are named "tiktoken:NAME"; the library downloads one it has not seen.
+    """
+    if name == "bytes":
+        return byte_tokenizer()
+    kind, _, encoding = name.partition(":")
+    if kind == "tiktoken":
+        return _from_tiktoken(encoding)
+    path = Path(name).expanduser()
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.exists():
+        raise UserError(
+            f"there is no tokenizer {name}: name a corpus, a run, a tokenizer.json, "
+            "tiktoken:cl100k_base, or bytes"
+        )
+    return load_tokenizer(file)
+
+
+def _from_tiktoken(name: str) -> BytePair:
+    import tiktoken
+
+    try:
+        found = tiktoken.get_encoding(name)
+    except ValueError as error:
+        known = tiktoken.list_encoding_names()
+        raise WrongUse(f"tiktoken has no encoding {name}{did_you_mean(name, known)}") from error
+    except Exception as error:  # whatever its download raises
+        raise UserError(
+            f"tiktoken cannot read {name} ({type(error).__name__}): it is downloaded at first use"
+        ) from error
+    ranks = sorted((rank, symbol) for symbol, rank in found._mergeable_ranks.items())
+    return BytePair([symbol for _, symbol in ranks], found._pat_str)
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
@@ -197,9 +254,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if not path.exists():
         raise UserError(f"{path} is missing: copy the tokenizer.json of the model there")
     content = read_json(path)
-    symbols = _own_symbols(content)
+    own = _own(content)
     try:
-        return BytePair(symbols) if symbols else Foreign(path.read_text())
+        return BytePair(*own) if own else Foreign(path.read_text())
     except Exception as error:  # the Rust library raises a bare Exception
         raise UserError(f"{path} is not a tokenizer that can be read: {error}") from error
 
@@ -209,19 +266,22 @@ def digest(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(tokenizer.to_json().encode()).hexdigest()
 
 
-def _own_symbols(content: Any) -> list[bytes] | None:
-    """The symbols of a file that `BytePair.to_json` wrote, None for any other."""
+def _own(content: Any) -> tuple[list[bytes], str] | None:
+    """The symbols and the pattern of a file that `BytePair.to_json` wrote, None for any other."""
     try:
-        split = content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
+        regex = content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
         names = sorted(content["model"]["vocab"].items(), key=lambda item: int(item[1]))
         merges = content["model"]["merges"]
     except (KeyError, IndexError, TypeError, ValueError):
         return None
-    if split != PATTERN or not names or names[-1][0] != END:
+    if not names or names[-1][0] != END or len(names) != BYTES + len(merges) + 1:
         return None
-    if len(names) != BYTES + len(merges) + 1:
+    if content["model"].get("type") != "BPE" or content.get("normalizer") is not None:
         return None
-    return [bytes(_BYTE_OF[c] for c in name) for name, _ in names[:-1]]
+    made = ["".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in merges]
+    if [name for name, _ in names[:-1]] != [*_NAME_OF, *made]:
+        return None
+    return [bytes(_BYTE_OF[c] for c in name) for name, _ in names[:-1]], str(regex)
 
 
 def _merges(symbols: Sequence[bytes]) -> list[tuple[bytes, bytes]]:

@@ -13,7 +13,8 @@ import torch
 from maquette.base.errors import UserError
 from maquette.base.files import write_json
 from maquette.base.machine import Machine, measure
-from maquette.corpus.build import Progress, build
+from maquette.corpus.build import build
+from maquette.corpus.progress import Progress
 from maquette.corpus.read import files, walk
 from maquette.corpus.store import Corpus
 from maquette.evaluation.bits import Score, heldout_documents
@@ -37,6 +38,7 @@ CONTEXT = 256
 BATCH = 8
 SCORED_BYTES = 600_000  # of held-out text, by the model and by the compressors
 NEEDED_BYTES = 100_000
+NEAR = 0.8  # Jaccard similarity above which a document of one's own is a duplicate
 VOCABULARIES = ((400_000, 512), (2_000_000, 1024), (8_000_000, 2048))  # less text, fewer symbols
 Say = Callable[[str], None]
 
@@ -117,7 +119,15 @@ def own_corpus(sources: Sequence[str], progress: Progress) -> Corpus:
     vocabulary = next((v for most, v in VOCABULARIES if size < most), 4096)
     corpus = kept(
         f"{source.paths[0].resolve().name}-{name}",
-        lambda path: build(path, source, vocabulary=vocabulary, or_fewer=True, progress=progress),
+        lambda path: build(
+            path,
+            source,
+            vocabulary=vocabulary,
+            or_fewer=True,
+            near=NEAR,
+            portrait=True,
+            progress=progress,
+        ),
     )
     if corpus.manifest["bytes"] < NEEDED_BYTES:
         raise UserError(

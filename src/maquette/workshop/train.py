@@ -9,7 +9,7 @@ from typing import Any
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import write_atomic
 from maquette.base.machine import measure
-from maquette.corpus.build import Progress, silent
+from maquette.corpus.progress import Progress, silent
 from maquette.corpus.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 from maquette.models.decoder import Decoder

@@ -1,0 +1,361 @@
+"""Put a corpus together from its encoded parts: streams, the table of documents, what was left out.
+
+A document that the mixture repeats is written again in a later round over all parts, so that its
+copies do not stand side by side in one training sample. As the training text goes by, the portrait
+and the locator are filled.
+"""
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from maquette.base.files import sha256
+from maquette.corpus.choose import KEPT, NAMES, REASONS, Choice
+from maquette.corpus.encode import ROWS, TO_BOTH, divided
+from maquette.corpus.progress import Progress
+from maquette.corpus.scratch import ATTRIBUTES, DROPPED, FOUND, LEFT_OUT, Scratch
+from maquette.corpus.store import ATTRIBUTES_TABLE, DROPPED_TABLE, FORMAT, SPLITS
+from maquette.corpus.tokenizer import Tokenizer, digest
+
+if TYPE_CHECKING:
+    from maquette.corpus.mixture import Mixture
+
+SHARD_TOKENS = 1 << 27
+TRAIN, HELDOUT = SPLITS
+TABLE = pa.schema(
+    [
+        ("component", pa.string()),
+        ("source", pa.string()),
+        ("title", pa.string()),
+        ("date", pa.string()),
+        ("licence", pa.string()),
+        ("sha256", pa.binary(32)),
+        ("split", pa.string()),
+        ("offset", pa.int64()),
+        ("tokens", pa.int64()),
+        ("bytes", pa.int64()),
+        ("overlap", pa.int32()),
+    ]
+)
+
+
+def assemble(
+    folder: Path,
+    workspace: Path,
+    scratch: Scratch,
+    choice: Choice,
+    where: npt.NDArray[np.uint8],
+    encoded: list[Path],
+    tokenizer: Tokenizer,
+    dtype: str,
+    *,
+    heldout: float,
+    mixture: "Mixture | None",
+    portrait: bool,
+    locator: bool,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write all of a corpus but its manifest and tokenizer into `folder`; returns the manifest."""
+    copies, table = _copies(mixture, scratch, encoded)
+    streams = _Streams(folder, tokenizer, dtype)
+    seen = _Seen(folder, workspace, portrait, locator)
+    for number in range(max([1, *(int(c.max(initial=1)) for c in copies)])):
+        for part, rows in enumerate(copies):
+            first, last = scratch.firsts[part : part + 2].tolist()
+            if number == 0 or (rows > number).any():
+                streams.add(
+                    encoded[part], scratch.rows(part), choice.hits[first:last], rows > number
+                )
+            if number == 0:
+                seen.add(encoded[part], rows, scratch, choice, where, first, heldout)
+                progress(
+                    "assembling", float(scratch.sizes[:last].sum()), float(scratch.sizes.sum())
+                )
+    shards, digests = streams.close()
+    identity = hashlib.sha256(digest(tokenizer).encode())
+    for name in SPLITS:
+        identity.update(f"{name} {digests[name]}".encode())
+    seen.finish(identity.hexdigest())
+    removed = _left_out(folder, scratch, choice)
+    with pq.ParquetWriter(folder / ATTRIBUTES_TABLE, FOUND) as found:
+        for place in scratch.parts:
+            found.write_table(pq.read_table(place / ATTRIBUTES))
+    keys = [f"{name}_{unit}" for name in SPLITS for unit in ("documents", "tokens", "bytes")]
+    components = {name: {k: count[k] for k in keys} for name, count in streams.components.items()}
+    return {
+        "format": FORMAT,
+        "hash": identity.hexdigest(),
+        "vocabulary": tokenizer.vocabulary,
+        "end": tokenizer.end,
+        "dtype": dtype,
+        "split": "tail" if (where == TO_BOTH).any() else "hash",
+        "heldout": heldout,
+        "documents": len(choice.kept),
+        "bytes": sum(c["train_bytes"] + c["heldout_bytes"] for c in components.values()),
+        "tokens": sum(part["tokens"] for parts in shards.values() for part in parts),
+        "duplicates_removed": removed["exact"] + removed["near"],
+        "removed": dict(removed),
+        "cut_bytes": sum(b - a for ranges in choice.cuts.values() for a, b in ranges),
+        "contaminated": int((choice.hits > 0).sum()),
+        "components": components,
+        "mixture": table,
+        "shards": shards,
+    }
+
+
+def _copies(
+    mixture: "Mixture | None", scratch: Scratch, encoded: list[Path]
+) -> tuple[list[npt.NDArray[np.int64]], list[dict[str, Any]]]:
+    """How often each encoded row is written, part by part, and the table of the mixture.
+
+    Held-out rows are written once. A document's number of copies is drawn by its hash.
+    """
+    tables = [pq.read_table(part / ROWS) for part in encoded]
+    if mixture is None:
+        return [np.ones(len(t), np.int64) for t in tables], []
+    from maquette.corpus.mixture import ComponentSize, age_weights, plan, repeats
+
+    sizes: dict[str, Counter[str]] = {}
+    parts = []
+    for part, table in enumerate(tables):
+        document = table["document"].to_numpy() + int(scratch.firsts[part])
+        component = [scratch.components[i] for i in document]
+        training = np.array([s == TRAIN for s in table["split"].to_pylist()], np.bool_)
+        parts.append((table, document, component, training))
+        rows_of = zip(component, training, table["bytes"].to_pylist(), table["tokens"].to_pylist(),
+                      strict=True)  # fmt: skip
+        for name, train, size, tokens in rows_of:
+            if train:
+                count = sizes.setdefault(name, Counter())
+                count.update(raw_bytes=size, tokens=tokens, documents=1)
+    measured = {
+        name: ComponentSize(c["raw_bytes"], c["documents"], c["tokens"])
+        for name, c in sizes.items()
+    }
+    rows = plan(mixture, measured, mixture.tokens)
+    epochs = {row.component: row.epochs for row in rows}
+    weights = age_weights(mixture, scratch.components, scratch.dates, scratch.sizes)
+    copies = []
+    for table, document, component, training in parts:
+        key = [mixture.key(digest) for digest in table["sha256"].to_pylist()]
+        copies.append(
+            np.array(
+                [
+                    repeats(k, epochs[name] * weights[i]) if train else 1
+                    for k, i, name, train in zip(key, document, component, training, strict=True)
+                ],
+                np.int64,
+            )
+        )
+    return copies, [row.to_dict() for row in rows]
+
+
+class _Builder(Protocol):
+    def add(self, data: bytes) -> None: ...
+    def finish(self, path: Path, corpus_hash: str) -> object: ...
+
+
+class _Seen:
+    """Portrait and locator, filled with the training text as it goes by."""
+
+    def __init__(self, folder: Path, workspace: Path, portrait: bool, locator: bool) -> None:
+        self._folder = folder
+        self._builders: list[tuple[str, _Builder]] = []
+        if portrait:
+            from maquette.corpus.portrait import PORTRAIT, PortraitBuilder
+
+            self._builders.append((PORTRAIT, PortraitBuilder(workspace / "portrait")))
+        if locator:
+            from maquette.corpus.locator import LOCATOR, LocatorBuilder
+
+            self._builders.append((LOCATOR, LocatorBuilder(workspace / "locator")))
+
+    def add(
+        self,
+        encoded: Path,
+        copies: npt.NDArray[np.int64],
+        scratch: Scratch,
+        choice: Choice,
+        where: npt.NDArray[np.uint8],
+        first: int,
+        heldout: float,
+    ) -> None:
+        """The training documents of a part, in the order of its rows."""
+        if not self._builders:
+            return
+        rows = pq.read_table(encoded / ROWS, columns=["document", "split"])
+        written = zip(rows["document"].to_pylist(), rows["split"].to_pylist(), copies, strict=True)
+        for local, split, times in written:
+            if split != TRAIN or not times:
+                continue
+            document = first + local
+            pieces = divided(choice.text(scratch, document), int(where[document]), heldout)
+            for _, builder in self._builders:
+                builder.add(pieces[0][1])
+
+    def finish(self, corpus: str) -> None:
+        for name, builder in self._builders:
+            builder.finish(self._folder / name, corpus)
+
+
+def _left_out(folder: Path, scratch: Scratch, choice: Choice) -> Counter[str]:
+    """Write the table of what was left out, and why; returns the counts."""
+    counts = Counter[str](dict.fromkeys(("cleaning", *NAMES[1:]), 0))
+    sources = Sources(scratch)
+    with pq.ParquetWriter(folder / DROPPED_TABLE, LEFT_OUT) as table:
+        for part, place in enumerate(scratch.parts):
+            cleaned = pq.read_table(place / DROPPED)
+            counts["cleaning"] += len(cleaned)
+            table.write_table(cleaned)
+            first, last = scratch.firsts[part : part + 2].tolist()
+            gone = np.flatnonzero(choice.state[first:last] != KEPT)
+            if not len(gone):
+                continue
+            rows = scratch.rows(part).take(gone)
+            reasons = [int(choice.state[first + i]) for i in gone]
+            counts.update(NAMES[r] for r in reasons)
+            detail = []
+            for i, reason in zip(gone, reasons, strict=True):
+                like = int(choice.like[first + i])
+                same = "" if like == first + i else f" {sources.of(like)}"
+                detail.append(REASONS[reason] + same)
+            columns = {name: rows[name] for name in ("component", "source", "bytes")}
+            why = {"reason": [NAMES[r] for r in reasons], "detail": detail}
+            table.write_table(pa.table(columns | why, schema=LEFT_OUT))
+    return counts
+
+
+class Sources:
+    """The names of documents, part by part as they are asked for."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
+        self._part, self._names = -1, list[str]()
+
+    def of(self, document: int) -> str:
+        part = int(np.searchsorted(self._scratch.firsts, document, side="right")) - 1
+        if part != self._part:
+            self._part, self._names = part, self._scratch.rows(part)["source"].to_pylist()
+        return self._names[document - int(self._scratch.firsts[part])]
+
+
+class _Streams:
+    """The token shards and the table of documents of a corpus, written in one order."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, dtype: str) -> None:
+        self._ends = 0 if tokenizer.end is None else 1
+        self._dtype = np.dtype(dtype)
+        self._shards = {split: _Shards(folder, split, self._dtype) for split in SPLITS}
+        self._table = pq.ParquetWriter(folder / "documents.parquet", TABLE)
+        self.components: dict[str, Counter[str]] = {}
+
+    def add(
+        self,
+        encoded: Path,
+        described: pa.Table,
+        overlap: npt.NDArray[np.int32],
+        chosen: npt.NDArray[np.bool_],
+    ) -> None:
+        """Append the rows of an encoded part where `chosen`.
+
+        described: the part's table as it was read, a row per document; overlap: (documents,).
+        """
+        rows = pq.read_table(encoded / ROWS)
+        split = np.array(rows["split"].to_pylist(), dtype=object)
+        tokens = rows["tokens"].to_numpy()
+        offset = np.zeros(len(rows), np.int64)
+        for name in SPLITS:
+            here = split == name
+            lengths = np.where(here, tokens + self._ends, 0)
+            stream = np.fromfile(encoded / f"{name}.bin", self._dtype)
+            starts = np.cumsum(lengths) - lengths
+            taken = np.where(here & chosen, lengths, 0)
+            offset = np.where(here, self._shards[name].total + np.cumsum(taken) - taken, offset)
+            if (here & chosen).sum() == here.sum():
+                self._shards[name].append(stream)
+            else:
+                for i in np.flatnonzero(here & chosen):
+                    self._shards[name].append(stream[starts[i] : starts[i] + lengths[i]])
+        document = rows["document"].to_numpy()
+        source = described["source"].take(document).to_pylist()
+        both = np.bincount(document, minlength=len(described))[document] > 1
+        tail = both & (split == HELDOUT)
+        table = pa.table(
+            {
+                "component": described["component"].take(document),
+                "source": [f"{s}#tail" if t else s for s, t in zip(source, tail, strict=True)],
+                "title": described["title"].take(document),
+                "date": described["date"].take(document),
+                "licence": described["licence"].take(document),
+                "sha256": rows["sha256"],
+                "split": rows["split"],
+                "offset": offset,
+                "tokens": tokens,
+                "bytes": rows["bytes"],
+                "overlap": overlap[document],
+            },
+            schema=TABLE,
+        ).filter(pa.array(chosen))
+        self._table.write_table(table)
+        self._count(table)
+
+    def _count(self, table: pa.Table) -> None:
+        counted = table.group_by(["component", "split"], use_threads=False).aggregate(
+            [("tokens", "sum"), ("bytes", "sum"), ("tokens", "count")]
+        )
+        for row in counted.to_pylist():
+            count = self.components.setdefault(row["component"], Counter())
+            count[f"{row['split']}_documents"] += row["tokens_count"]
+            count[f"{row['split']}_tokens"] += row["tokens_sum"]
+            count[f"{row['split']}_bytes"] += row["bytes_sum"]
+
+    def close(self) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+        """Close all; returns the shards of each split and the SHA-256 of each split's stream."""
+        self._table.close()
+        shards = {name: shard.close() for name, shard in self._shards.items()}
+        return shards, {name: shard.digest.hexdigest() for name, shard in self._shards.items()}
+
+
+class _Shards:
+    """Appends tokens to files of at most SHARD_TOKENS."""
+
+    def __init__(self, folder: Path, split: str, dtype: np.dtype[Any]) -> None:
+        self._folder, self._split, self._dtype = folder, split, dtype
+        self._parts: list[dict[str, Any]] = []
+        self._file: BinaryIO | None = None
+        self.digest = hashlib.sha256()
+        self.total = 0
+
+    def append(self, tokens: npt.NDArray[Any]) -> None:
+        self.digest.update(tokens.tobytes())
+        while len(tokens):
+            if self._file is None or self._parts[-1]["tokens"] >= SHARD_TOKENS:
+                self._open()
+            part = self._parts[-1]
+            piece = tokens[: SHARD_TOKENS - part["tokens"]]
+            assert self._file is not None
+            self._file.write(piece.tobytes())
+            part["tokens"] += len(piece)
+            self.total += len(piece)
+            tokens = tokens[len(piece) :]
+
+    def _open(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        name = f"tokens-{self._split}-{len(self._parts):05d}.bin"
+        self._parts.append({"file": name, "tokens": 0})
+        self._file = (self._folder / name).open("wb")
+
+    def close(self) -> list[dict[str, Any]]:
+        """Close the last file; returns name, tokens and checksum of each."""
+        if self._file is None:
+            self._open()
+        assert self._file is not None
+        self._file.close()
+        return [part | {"sha256": sha256(self._folder / part["file"])} for part in self._parts]

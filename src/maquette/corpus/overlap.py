@@ -1,0 +1,304 @@
+"""Which examples of a benchmark stand in a text: runs of n words in common.
+
+GPT-3's rule (Brown et al. 2020, appendix C): an example is dirty when any n-gram of its words, n = 13
+or the 5th percentile of its task's lengths kept within 8 and 13, is in any training document. The
+grams of the benchmark are hashed once; the corpus streams past them, one multiplication a byte; and
+a hash that is known is compared with the benchmark letter by letter, so nothing is flagged falsely.
+
+A word is a longest run of characters of Unicode's categories L, M and N (letters, marks, numbers),
+each replaced by its lower case where that is one character. Bytes that are not UTF-8 part words.
+GPT-3's words are parted by white space alone and lose their punctuation: its "don't" is one word,
+dont, and ours two; so our grams are never longer than its, and a gram here forgives a hyphen, a
+slash or a quotation mark that it does not. In both, text that is written without spaces has words
+as long as its clauses. Left out: GPT-3 ignored grams found in more than 10 training documents.
+"""
+
+import functools
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maquette.base.jit import jit
+from maquette.corpus.grams import BASE, Bytes, Hashes, Offsets, as_bytes, mix
+
+N = 13
+FEWEST, MOST = 8, 13  # words of a gram where the task's lengths decide
+WINDOW = 200  # characters removed to each side of a collision, and the shortest piece that is kept
+PIECES = 10  # a document that falls into more is removed
+LETTERS = 0x40000  # the planes that hold letters
+Letters = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, order=True)
+class Hit:
+    """Bytes start .. end of the text, n words or more, also stand in that example."""
+
+    start: int
+    end: int
+    example: int
+
+
+class Overlap:
+    """The n-grams of words of some texts, to be found in others.
+
+    texts: the benchmark's examples. One with fewer than n words has no n-gram and is never found
+    (`short` (examples,) says which): so it is with GPT-3's rule, whose n leaves 5 % of them shorter.
+    """
+
+    def __init__(self, texts: Sequence[str], n: int = N) -> None:
+        self.n = n
+        data = [text.encode("utf-8", "replace") for text in texts]
+        found = [_grams(as_bytes(d), n, lower_case()) for d in data]
+        self.short = np.array([len(starts) == 0 for starts, _ in found], bool)
+        offsets = np.cumsum([0, *(len(d) + 1 for d in data)])
+        self._text = as_bytes(b"\n".join(data))  # so that no word runs into the next example
+        places = _joined([s + o for (s, _), o in zip(found, offsets, strict=False)], np.int64)
+        hashes = _joined([h for _, h in found], np.uint64)
+        examples = np.repeat(np.arange(len(data)), [len(s) for s, _ in found])
+        order = np.argsort(hashes, kind="stable")
+        hashes, places, examples = hashes[order], places[order], examples[order]
+        group = _distinct(self._text, hashes, places, n, lower_case())  # gram number of each place
+        first = np.flatnonzero(np.diff(group, prepend=-1) > 0)
+        pairs = np.unique(np.stack([group, examples], 1), axis=0)  # (gram, example), in order
+        self._hashes, self._places, self._owners = hashes[first], places[first], pairs[:, 1]
+        self._owned = np.searchsorted(pairs[:, 0], np.arange(len(first) + 1))
+        size = max(6, int(32 * len(first)).bit_length())  # 2^size bits, at least 16 a gram
+        self._shift = np.uint64(64 - size)
+        self._bits = np.zeros(1 << (size - 6), np.uint64)
+        slots = self._hashes >> self._shift
+        np.bitwise_or.at(self._bits, slots >> np.uint64(6), np.uint64(1) << (slots & np.uint64(63)))
+
+    def __len__(self) -> int:
+        """Distinct n-grams."""
+        return len(self._hashes)
+
+    def find(self, data: bytes) -> tuple[Offsets, Offsets, Offsets]:
+        """Every n-gram of `data` that is known: its first byte, the byte after it, its number."""
+        found = _find(
+            as_bytes(data), self.n, lower_case(), self._bits, self._shift,
+            self._hashes, self._text, self._places,
+        )  # fmt: skip
+        return found[:, 0], found[:, 1], found[:, 2]
+
+    def hits(self, starts: Offsets, ends: Offsets, grams: Offsets) -> list[Hit]:
+        """What `find` found, by example: grams that overlap or touch are one hit, in text order."""
+        owners = self._owned[grams + 1] - self._owned[grams]
+        row = np.repeat(np.arange(len(grams)), owners)  # a gram, once for each of its examples
+        nth = np.arange(len(row)) - np.repeat(np.cumsum(owners) - owners, owners)
+        example = self._owners[self._owned[grams][row] + nth]
+        order = np.lexsort((row, example))
+        row, example = row[order], example[order]
+        new = np.ones(len(row), bool)
+        new[1:] = (example[1:] != example[:-1]) | (starts[row[1:]] > ends[row[:-1]])
+        first = np.flatnonzero(new)
+        final = np.append(first[1:], len(row))[: len(first)] - 1
+        columns = (starts[row[first]], ends[row[final]], example[first])
+        return sorted(map(Hit, *(column.tolist() for column in columns)))
+
+    def scan(self, data: bytes) -> list[Hit]:
+        """What of `data` is in which example."""
+        return self.hits(*self.find(data))
+
+    @staticmethod
+    def cuts(text: bytes, hits: Iterable[Hit]) -> list[tuple[int, int]] | None:
+        """The bytes that GPT-3's filter cuts out of a training document; None: all of them.
+
+        A collision goes with 200 characters to each side of it, what remains in pieces of fewer
+        than 200 goes too, and a document that falls into more than 10 pieces goes whole.
+        """
+        spans = sorted({(hit.start, hit.end) for hit in hits})
+        if not spans:
+            return []
+        begins = np.append(np.flatnonzero((as_bytes(text) & 0xC0) != 0x80), len(text))
+        final = len(begins) - 1  # in characters, as what follows
+        pieces: list[tuple[int, int]] = []
+        reached = 0
+        for first, after in np.searchsorted(begins, np.array(spans)).tolist():
+            if first - WINDOW > reached:
+                pieces.append((reached, first - WINDOW))
+            reached = max(reached, min(after + WINDOW, final))
+        pieces += [(reached, final)] if reached < final else []
+        kept = [(a, b) for a, b in pieces if b - a >= WINDOW]
+        if not kept or len(pieces) > PIECES:
+            return None
+        edges = [0, *begins[np.array(kept).reshape(-1)].tolist(), len(text)]
+        between = zip(edges[::2], edges[1::2], strict=True)
+        return [(start, end) for start, end in between if start < end]
+
+
+def _joined(parts: Sequence[npt.NDArray[Any]], kind: type[Any]) -> npt.NDArray[Any]:
+    return np.concatenate(parts) if parts else np.empty(0, kind)
+
+
+def gram_length(texts: Sequence[str]) -> int:
+    """GPT-3's n for a task: the 5th percentile of its examples' lengths in words, in 8 .. 13."""
+    lengths = [word_count(text) for text in texts]
+    return int(np.clip(np.percentile(lengths, 5), FEWEST, MOST)) if lengths else N
+
+
+def word_count(text: str) -> int:
+    """Words of a text."""
+    return len(_grams(as_bytes(text.encode("utf-8", "replace")), 1, lower_case())[0])
+
+
+@functools.cache
+def lower_case() -> Letters:
+    """Every character's lower case, 0 for what is in no word: (LETTERS,)."""
+    letters = np.zeros(LETTERS, np.uint32)
+    for code in range(LETTERS):
+        if unicodedata.category(chr(code))[0] in "LMN":
+            lower = chr(code).lower()
+            letters[code] = ord(lower) if len(lower) == 1 else code
+    return letters
+
+
+@jit
+def _letter(data: Bytes, i: int, letters: Letters) -> tuple[np.uint32, int]:
+    """The letter at byte i (0: none) and the bytes it takes; after the end there is none."""
+    none = np.uint32(0)
+    if i >= len(data):
+        return none, 1
+    lead = np.uint32(data[i])
+    if lead < 0x80:
+        return letters[lead], 1
+    if lead < 0xC2 or lead > 0xF4:
+        return none, 1
+    width = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+    code = lead & np.uint32(0x7F >> width)
+    for k in range(1, width):
+        if i + k >= len(data) or data[i + k] & 0xC0 != 0x80:
+            return none, 1
+        code = (code << np.uint32(6)) | np.uint32(data[i + k] & 0x3F)
+    overlong = (width == 3 and code < 0x800) or (width == 4 and code < 0x10000)
+    if overlong or code >= LETTERS:
+        return none, 1 if overlong else width
+    return letters[code], width
+
+
+@jit
+def _word(data: Bytes, i: int, letters: Letters) -> tuple[int, int, np.uint64]:
+    """The next word at or after byte i: its first byte, the byte after it, its hash.
+
+    Where there is none, both are the end of the data.
+    """
+    size = len(data)
+    while i < size:
+        letter, width = _letter(data, i, letters)
+        if letter:
+            break
+        i += width
+    start = min(i, size)
+    h = np.uint64(0)
+    while i < size:
+        byte = data[i]
+        if byte < 0x80:
+            letter, width = letters[byte], 1
+        else:
+            letter, width = _letter(data, i, letters)
+        if not letter:
+            break
+        h = h * BASE + np.uint64(letter)
+        i += width
+    return start, min(i, size), mix(h)
+
+
+@jit
+def _grams(data: Bytes, n: int, letters: Letters) -> tuple[Offsets, Hashes]:
+    """The first byte and the hash of every n-gram of words."""
+    starts = np.empty(len(data) // 2 + 1, np.int64)
+    hashes = np.empty(len(data) // 2 + 1, np.uint64)
+    count = 0
+    start, end, h = _word(data, 0, letters)
+    while start < len(data):
+        starts[count], hashes[count] = start, h
+        count += 1
+        start, end, h = _word(data, end, letters)
+    grams = max(0, count - n + 1)
+    out = np.empty(grams, np.uint64)
+    for i in range(grams):
+        total = np.uint64(0)
+        for k in range(n):
+            total = total * BASE + hashes[i + k]
+        out[i] = mix(total)
+    return starts[:grams].copy(), out
+
+
+@jit
+def _same(a: Bytes, i: int, b: Bytes, j: int, n: int, letters: Letters) -> bool:
+    """Whether the n words from the word that begins at byte i of a, and j of b, are the same."""
+    while True:
+        x, p = _letter(a, i, letters)
+        y, q = _letter(b, j, letters)
+        if x != y:
+            return False
+        if x:
+            i, j = i + p, j + q
+            continue
+        n -= 1
+        if n == 0:
+            return True
+        i, _, _ = _word(a, i, letters)
+        j, _, _ = _word(b, j, letters)
+
+
+@jit
+def _distinct(text: Bytes, hashes: Hashes, places: Offsets, n: int, letters: Letters) -> Offsets:
+    """Number the grams by what they say: equal hashes stand together, rising.
+
+    Two grams of one hash have two numbers; that a third, equal to the first, then gets another
+    number yet does no harm.
+    """
+    group = np.empty(len(hashes), np.int64)
+    number = -1
+    for i in range(len(hashes)):
+        if (
+            i == 0
+            or hashes[i] != hashes[i - 1]
+            or not _same(text, places[i], text, places[i - 1], n, letters)
+        ):
+            number += 1
+        group[i] = number
+    return group
+
+
+@jit
+def _find(
+    data: Bytes, n: int, letters: Letters, bits: Hashes, shift: np.uint64,
+    hashes: Hashes, text: Bytes, places: Offsets,
+) -> Offsets:  # fmt: skip
+    """The grams of `data` that are known: (grams, 3) first byte, byte after, number."""
+    out = np.empty((16, 3), np.int64)
+    count = 0
+    starts = np.zeros(n, np.int64)  # of the last n words, in a ring
+    recent = np.zeros(n, np.uint64)
+    leaving = np.uint64(1)
+    for _ in range(n):
+        leaving *= BASE
+    total = np.uint64(0)
+    seen = slot = 0
+    start, end, h = _word(data, 0, letters)
+    while start < len(data):
+        total = total * BASE + h - recent[slot] * leaving
+        starts[slot], recent[slot] = start, h
+        slot = slot + 1 if slot + 1 < n else 0
+        seen += 1
+        key = mix(total)
+        place = key >> shift
+        if seen >= n and (bits[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1):
+            first = starts[slot]  # the oldest of the last n words
+            gram = np.searchsorted(hashes, key)
+            while gram < len(hashes) and hashes[gram] == key:
+                if _same(data, first, text, places[gram], n, letters):
+                    if count == len(out):
+                        grown = np.empty((2 * count, 3), np.int64)
+                        grown[:count] = out
+                        out = grown
+                    out[count] = first, end, gram
+                    count += 1
+                gram += 1
+        start, end, h = _word(data, end, letters)
+    return out[:count].copy()

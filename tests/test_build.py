@@ -1,0 +1,271 @@
+"""Builds at scale: parts, workers, engines, kill -9, and what each stage leaves out."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import some_text
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.corpus.build import build
+from maquette.corpus.choose import _joined, _original
+from maquette.corpus.engine import Pool
+from maquette.corpus.read import files
+from maquette.corpus.scratch import without
+from maquette.corpus.store import Corpus
+
+STAGES = {"near": 0.8, "substrings": 60, "portrait": True, "locator": True}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Texts, some of them twice, nearly twice, or sharing a passage."""
+    top = tmp_path / "texts"
+    top.mkdir()
+    for i in range(30):
+        (top / f"a{i:02d}.txt").write_text(some_text(i, 120))
+    (top / "b-same.txt").write_text(some_text(3, 120))
+    (top / "c-near.txt").write_text(some_text(5, 120).replace("the", "this", 1))
+    (top / "d-passage.txt").write_text(some_text(90, 60) + some_text(7, 120)[:300])
+    return top
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr("maquette.corpus.build.PART_BYTES", 4000)
+    monkeypatch.setattr("maquette.corpus.engine.WORTH", 0)
+
+
+def content(corpus: Corpus) -> dict[str, bytes]:
+    """Every file of a corpus."""
+    return {p.name: p.read_bytes() for p in sorted(corpus.path.iterdir()) if p.is_file()}
+
+
+def rows(corpus: Corpus, name: str) -> list[dict]:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(corpus.path / name).to_pylist()
+
+
+def test_one_process_and_several_write_the_same_bytes(folder, tmp_path, small_parts):
+    one = build(tmp_path / "one", files([folder]), vocabulary=300, workers=1, **STAGES)
+    two = build(tmp_path / "two", files([folder]), vocabulary=300, workers=2, **STAGES)
+    assert len(files([folder]).parts(4000)) > 3
+    assert content(one) == content(two)
+
+
+def test_the_parts_change_nothing(folder, tmp_path, monkeypatch):
+    one = build(tmp_path / "one", files([folder]), vocabulary=300, **STAGES)
+    monkeypatch.setattr("maquette.corpus.build.PART_BYTES", 4000)
+    parts = build(tmp_path / "parts", files([folder]), vocabulary=300, workers=1, **STAGES)
+    assert one.hash == parts.hash
+    assert one.documents.equals(parts.documents)
+
+
+def test_ray_writes_the_same_bytes(folder, tmp_path, small_parts):
+    ray = pytest.importorskip("ray")
+    try:
+        far = build(
+            tmp_path / "far", files([folder]), vocabulary=300, workers=2, engine="ray", **STAGES
+        )
+    finally:
+        ray.shutdown()
+    near = build(tmp_path / "near", files([folder]), vocabulary=300, workers=1, **STAGES)
+    assert content(far) == content(near)
+
+
+def test_what_is_left_out_is_named_with_its_reason(folder, tmp_path):
+    corpus = build(tmp_path / "c", files([folder]), vocabulary=300, **STAGES)
+    out = {Path(r["source"]).name: r for r in rows(corpus, "dropped.parquet")}
+    assert out["b-same.txt"]["reason"] == "exact"
+    assert out["b-same.txt"]["detail"] == f"the same text as {folder / 'a03.txt'}"
+    assert out["c-near.txt"]["reason"] == "near"
+    assert out["c-near.txt"]["detail"] == f"nearly the same text as {folder / 'a05.txt'}"
+    assert set(out) == {"b-same.txt", "c-near.txt"}
+    assert corpus.manifest["duplicates_removed"] == 2
+    assert corpus.manifest["removed"]["near"] == 1
+
+
+def test_a_repeated_passage_is_cut_and_its_first_place_kept(folder, tmp_path):
+    corpus = build(tmp_path / "c", files([folder]), vocabulary=300, heldout=0.3, **STAGES)
+    texts = {
+        Path(r["source"]).name: corpus.text(i) for i, r in enumerate(corpus.documents.to_pylist())
+    }
+    whole = some_text(90, 60) + some_text(7, 120)[:300]
+    left = texts["d-passage.txt"].decode()
+    assert len(left) < len(whole) - 200
+    assert whole.startswith(left[:200])
+    assert texts["a07.txt"].decode() == some_text(7, 120)
+    assert corpus.manifest["cut_bytes"] >= len(whole) - len(left)
+
+
+def test_an_evaluation_set_is_cut_out_and_counted(folder, tmp_path):
+    question = " ".join(some_text(1000 + i, 4) for i in range(10))
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"text": question}) + "\n")
+    leak = folder / "e-leak.txt"
+    leak.write_text(some_text(91, 300) + question + " " + some_text(92, 300))
+    corpus = build(
+        tmp_path / "c", files([folder]), vocabulary=300, evaluation=[str(test)], portrait=False
+    )
+    assert corpus.manifest["contaminated"] == 1
+    table = corpus.documents.to_pylist()
+    row = next(i for i, r in enumerate(table) if Path(r["source"]).name == "e-leak.txt")
+    assert table[row]["overlap"] >= 1
+    assert question.encode() not in corpus.text(row)
+    assert corpus.text(row).startswith(some_text(91, 300)[:200].encode())
+
+
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+from maquette.corpus import build as module
+from maquette.corpus.read import files
+
+module.PART_BYTES = 4000
+out, folder = Path(sys.argv[1]), sys.argv[2]
+
+def once(deadly):
+    replace, calls = os.replace, 0
+    def counted(*names):
+        nonlocal calls
+        calls += 1
+        if calls == deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(*names)
+    os.replace = counted
+    module.build(out, files([folder]), vocabulary=300, workers=1, near=0.8, substrings=60,
+          portrait=True, locator=True)
+
+deaths = 0
+while not (out / "manifest.json").exists():
+    child = os.fork()
+    if child == 0:
+        once(1 + deaths % 7)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        assert not (out / "manifest.json").exists()
+        deaths += 1
+    else:
+        assert os.waitstatus_to_exitcode(status) == 0
+    assert deaths < 200
+print(deaths)
+"""
+
+
+def test_killed_at_every_few_writes_it_becomes_the_same_corpus(folder, tmp_path, small_parts):
+    """Every try is killed at one of its first seven renames, whatever stage they are in."""
+    said = subprocess.run(
+        [sys.executable, "-c", KILLER, tmp_path / "killed", folder],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert int(said.stdout) > 10
+    whole = build(tmp_path / "whole", files([folder]), vocabulary=300, workers=1, **STAGES)
+    assert content(Corpus(tmp_path / "killed")) == content(whole)
+    assert not (tmp_path / ".killed.building").exists()
+
+
+def test_other_options_do_not_go_on_from_what_is_there(folder, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("maquette.corpus.build.encode_part", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "c", files([folder]), vocabulary=300)
+    assert (tmp_path / ".c.building" / "tokenizer.json").exists()
+    corpus = build(tmp_path / "c", files([folder]), vocabulary=280)
+    assert corpus.vocabulary == 280
+    assert not (tmp_path / ".c.building").exists()
+
+
+def test_changed_files_are_read_again(folder, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("maquette.corpus.build.encode_part", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "c", files([folder]), vocabulary=300)
+    (folder / "a00.txt").write_text("another text " * 40)
+    corpus = build(tmp_path / "c", files([folder]), vocabulary=300)
+    assert any(corpus.text(i).startswith(b"another text") for i in range(len(corpus.documents)))
+
+
+def test_an_error_of_a_worker_is_raised_here(tmp_path):
+    with pytest.raises(UserError, match="no such"), Pool(2) as pool:
+        list(pool.each(_complain, [1, 2, 3], math.inf))
+
+
+def test_a_worker_that_is_killed_is_one_line():
+    with pytest.raises(UserError, match="a worker was killed"), Pool(2) as pool:
+        list(pool.each(_die, [1, 2, 3], math.inf))
+
+
+def test_little_work_starts_no_process():
+    with Pool(2) as pool:
+        assert list(pool.each(_process, [1, 2, 3], 1000)) == [os.getpid()] * 3
+        assert os.getpid() not in list(pool.each(_process, [1, 2, 3], math.inf))
+
+
+def test_a_script_without_a_guard_may_build(folder, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\nfrom maquette.corpus import build, engine\n"
+        "from maquette.corpus.read import files\n"
+        "engine.WORTH, build.PART_BYTES = 0, 4000\n"
+        f"print(build.build(Path({str(tmp_path / 'c')!r}), files([{str(folder)!r}]), "
+        "vocabulary=257, workers=2).hash)\n"
+    )
+    said = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.strip() == Corpus(tmp_path / "c").hash
+
+
+def _process(number: int) -> int:
+    return os.getpid()
+
+
+def _complain(number: int) -> int:
+    if number == 2:
+        raise UserError("no such thing")
+    return number
+
+
+def _die(number: int) -> int:
+    os.kill(os.getpid(), 9)
+    return number
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"near": 1.5}, "near is 1.5"),
+        ({"substrings": 3}, "substrings is 3"),
+        ({"workers": 0}, "workers is 0"),
+        ({"heldout": 1.0}, "heldout is 1.0"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, message, folder, tmp_path):
+    with pytest.raises(WrongUse, match=message):
+        build(tmp_path / "c", files([folder]), **options)
+    assert not (tmp_path / "c").exists()
+
+
+def test_ranges_of_what_remains_are_found_in_the_whole():
+    text = bytes(range(65, 91))
+    cuts = [(2, 5), (10, 12)]
+    left = without(text, cuts)
+    for start in range(len(left)):
+        for end in range(start + 1, len(left) + 1):
+            a, b = _original(cuts, start, end)
+            assert without(text, _joined([*cuts, (a, b)])) == left[:start] + left[end:]

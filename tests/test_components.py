@@ -1,0 +1,133 @@
+"""Mixtures built: component by component, repeated as the table says, recent text more often."""
+
+import itertools
+import json
+from collections import Counter
+
+import pytest
+from conftest import command, refused, some_text
+
+from maquette.corpus.build import build
+from maquette.corpus.components import Components
+from maquette.corpus.mixture import load_mixture
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Two folders of text and one of dated records, and a mixture of them."""
+    for name, count in (("a", 40), ("b", 20)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            (tmp_path / name / f"{i}.txt").write_text(some_text(100 * len(name) + i + count, 60))
+    with (tmp_path / "news.jsonl").open("w") as file:
+        for i in range(300):
+            record = {"text": some_text(5000 + i, 12), "created": f"{2000 + i % 20}-06-01"}
+            file.write(json.dumps(record) + "\n")
+    path = tmp_path / "mixture.yaml"
+    path.write_text(
+        f"""
+tokens: 100K
+components:
+  - {{name: first, sources: [{tmp_path}/a], epochs: 1, licence: MIT}}
+  - {{name: second, sources: [{tmp_path}/b], epochs: 2.5}}
+  - {{name: news, sources: [{tmp_path}/news.jsonl], epochs: 2, date: created, half_life: 5y}}
+"""
+    )
+    return path
+
+
+def built(table, out, **options):
+    mixture = load_mixture(table)
+    return build(out, Components(mixture), vocabulary=257, mixture=mixture, heldout=0.1, **options)
+
+
+def test_documents_are_repeated_as_the_table_says(table, tmp_path):
+    corpus = built(table, tmp_path / "c")
+    rows = corpus.documents.to_pylist()
+    copies = Counter(r["source"] for r in rows if r["split"] == "train")
+    kind = {r["source"]: r["component"] for r in rows}
+    assert {copies[s] for s in copies if kind[s] == "first"} == {1}
+    second = [n for s, n in copies.items() if kind[s] == "second"]
+    assert set(second) == {2, 3}
+    heldout = Counter(r["source"] for r in rows if r["split"] == "heldout")
+    assert set(heldout.values()) == {1}
+    assert not heldout.keys() & copies.keys()
+    assert {r["licence"] for r in rows if r["component"] == "first"} == {"MIT"}
+    for i, row in enumerate(rows):
+        stream = corpus.train if row["split"] == "train" else corpus.heldout
+        assert corpus.text(i) == bytes(stream.read(row["offset"], row["tokens"]).tolist())
+
+
+def test_recent_text_counts_more_and_the_component_stays_as_large(table, tmp_path):
+    corpus = built(table, tmp_path / "c")
+    copies = Counter()
+    documents = Counter()
+    for row in corpus.documents.to_pylist():
+        if row["component"] == "news" and row["split"] == "train":
+            copies[row["date"][:4]] += 1
+            documents[row["date"][:4], row["source"]] = 1
+    each = {year: n / sum(y == year for y, _ in documents) for year, n in copies.items()}
+    assert each["2019"] > 1.8 * each["2010"]
+    row = next(r for r in corpus.manifest["mixture"] if r["component"] == "news")
+    written = corpus.manifest["components"]["news"]["train_bytes"]
+    assert written == pytest.approx(row["effective_bytes"], rel=0.1)
+
+
+def test_copies_do_not_stand_side_by_side(table, tmp_path):
+    rows = built(table, tmp_path / "c").documents.to_pylist()
+    assert all(a["source"] != b["source"] for a, b in itertools.pairwise(rows))
+
+
+def test_a_mixture_is_the_same_for_any_number_of_workers(table, tmp_path, monkeypatch):
+    one = built(table, tmp_path / "one", workers=1)
+    monkeypatch.setattr("maquette.corpus.build.PART_BYTES", 20_000)
+    monkeypatch.setattr("maquette.corpus.engine.WORTH", 0)
+    two = built(table, tmp_path / "two", workers=2)
+    assert one.hash == two.hash
+    assert one.manifest["mixture"] == two.manifest["mixture"]
+
+
+def test_the_command_line_prints_and_draws_the_table(table, tmp_path):
+    out = tmp_path / "c"
+    said = command("corpus", "build", out, "--mixture", table, "--vocabulary", "257", "--json")
+    assert said.code == 0, said.err
+    assert [r["component"] for r in said.json["mixture"]] == ["first", "second", "news"]
+    shown = command("corpus", "show", out, "--picture", tmp_path / "mix.png")
+    assert "epochs at 100,000 tokens" in shown.out
+    assert (tmp_path / "mix.png").read_bytes().startswith(b"\x89PNG")
+    refused(
+        command("corpus", "build", tmp_path / "d", tmp_path, "--mixture", table),
+        "the mixture names the sources",
+    )
+
+
+def test_why_a_document_was_kept_or_dropped(tmp_path):
+    top = tmp_path / "texts"
+    top.mkdir()
+    prose = "It was the best of times and it was the worst of times for the people of that town. "
+    for i in range(12):
+        (top / f"good{i}.txt").write_text(f"Number {i}. " + prose * 2 + some_text(i, 30))
+    (top / "z-again.txt").write_text((top / "good1.txt").read_text())
+    (top / "short.txt").write_text("Too short to be of any use to anybody.")
+    (top / "mail.txt").write_text(
+        prose + "Write to jane.doe@corp-mail.com today. " + some_text(99, 60)
+    )
+    out = tmp_path / "c"
+    said = command(
+        "corpus", "build", out, top, "--vocabulary", "257", "--near", "off",
+        "--clean", "gopher:words,personal", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert said.json["removed"]["cleaning"] == 1
+    assert said.json["removed"]["exact"] == 1
+    why = command("corpus", "show", out, "--why", "short.txt").out
+    assert "left out" in why
+    assert "number of words" in why
+    assert "the same text as" in command("corpus", "show", out, "--why", "z-again.txt").out
+    kept = command("corpus", "show", out, "--why", "mail.txt", "--json")
+    assert kept.json["documents"][0]["state"].startswith("kept")
+    assert any("e-mail" in line for line in kept.json["documents"][0]["why"])
+    refused(command("corpus", "show", out, "--why", "nowhere.txt"), "is called nowhere.txt", code=1)
+    refused(
+        command("corpus", "build", tmp_path / "d", top, "--clean", "qualty"), "did you mean 'quality'"
+    )
