@@ -45,7 +45,7 @@ def test_the_demo_on_this_machines_text(small_default, tmp_path):
     assert said.err.count("sample: ") == 3
     assert "report: " in said.err
     commands = [line for line in said.err.splitlines() if line.startswith("  maquette ")]
-    assert len(commands) == 3
+    assert len(commands) == 4
     evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert evaluation["scores"]["all"]["bits_per_byte"] == said.json["bits_per_byte"]
 

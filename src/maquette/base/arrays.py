@@ -142,7 +142,7 @@ def _fixed(array: Array) -> Array:
 
 
 def _little(array: Array) -> Array:
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
 
 
 def _aligned(size: int) -> int:

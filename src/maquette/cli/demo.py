@@ -52,10 +52,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         f"\nbits per byte: {reached:.3f}; forecast {forecast.bits_per_byte:.3f} "
         f"({forecast.low:.3f} to {forecast.high:.3f})"
     )
+    if made.audit["verbatim"]:
+        terminal.say(
+            f"verbatim: {100 * made.audit['verbatim']['fraction']:.2f} % of what it writes stands in "
+            f"the training text in runs of {made.audit['verbatim']['least_bytes']} bytes or more"
+        )
     terminal.say(f"report: {made.report}")
     terminal.say(f"time: {clock(made.seconds)}\n\nnext:")
     terminal.say(f'  maquette generate {made.run} "def " --tokens 80')
     terminal.say(f"  maquette eval {made.run} --text README.md")
+    terminal.say(f'  maquette audit trace {made.run} "any text"')
     terminal.say("  maquette demo ~/Documents --minutes 10")
     return {
         "run": str(made.run),
@@ -67,6 +73,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "bits_per_byte_forecast": forecast.bits_per_byte,
         "compressors": {n: v["all"] for n, v in made.compressed.items()},
         "components": {part: s.bits_per_byte for part, s in made.scores.items()},
+        "verbatim": made.audit["verbatim"] and made.audit["verbatim"]["fraction"],
         "tokens": made.outcome.tokens,
         "tokens_per_second": made.outcome.tokens_per_second,
         "flops_utilisation": made.outcome.flops_utilisation,

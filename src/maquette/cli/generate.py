@@ -3,6 +3,7 @@
 example: maquette generate runs/first "def " --tokens 60
          maquette generate runs/first "def " --temperature 0
          maquette generate runs/first "def " "class " --top-p 0.9 --seed 3
+         maquette generate runs/first "def " --trace
 """
 
 import argparse
@@ -25,6 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice (default: 0)")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto",
                         help="of the weights (auto: the faster here)")  # fmt: skip
+    parser.add_argument("--trace", action="store_true",
+                        help="say where the text stands in the training text")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -65,10 +68,29 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             terminal.say(f"{prompt}{result.text}\n---")
     speed = timing.tokens_per_second
     print(f"[{timing.tokens} tokens, {speed:,.0f} a second]", file=sys.stderr)
+    traces = [
+        trace_text(arguments.run, prompt + result.text, terminal)
+        for prompt, result in zip(prompts, results, strict=True)
+        if arguments.trace
+    ]
     return {
         "text": results[0].text,
         "texts": [result.text for result in results],
         "finish": [result.finish for result in results],
         "tokens_per_second": round(speed, 1),
         "prompt_seconds": round(timing.prompt_seconds, 4),
-    }
+    } | ({"traces": traces} if traces else {})
+
+
+def trace_text(run: str, text: str, terminal: Terminal) -> dict[str, Any]:
+    """Print and return the trace of what was written."""
+    from maquette.audit.index import open_index
+    from maquette.audit.trace import trace
+    from maquette.cli.audit import show_trace
+    from maquette.training.run import RunDirectory
+
+    with terminal.stages() as progress:
+        index = open_index(RunDirectory(run).corpus(), progress=progress)
+    found = trace(index, text)
+    show_trace(terminal, found)
+    return found.to_dict()

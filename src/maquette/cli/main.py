@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "train a recipe",
     "generate": "continue a prompt",
     "eval": "loss, perplexity and bits per byte",
+    "audit": "what is in a corpus, and what of it is in a model",
     "import": "read a Hugging Face model",
     "export": "write a run for Hugging Face",
     "runs": "list runs, or compare some",

@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     from maquette.systems.catalogue import recipe_named
     from maquette.training.run import RECIPE, RunDirectory, free_name
+    from maquette.workshop.audited import audit_run
     from maquette.workshop.report import write_report
     from maquette.workshop.train import train
 
@@ -68,7 +69,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
         raise UserError(
             f"stopped at step {outcome.step}, saved: go on with maquette train --resume --run {path}"
         )
-    report = write_report(path) if RunDirectory(path).recipe().watch.report else None
+    report = None
+    if RunDirectory(path).recipe().watch.report:
+        audit_run(path)
+        report = write_report(path)
     terminal.say(f"trained: {path}" + (f", report: {report}" if report else ""))
     terminal.say(f'try: maquette generate {path} "def " --tokens 60')
     return {"run": str(path), "report": report and str(report)} | asdict(outcome)

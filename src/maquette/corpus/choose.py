@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.base.files import read_json, write_atomic, write_json
-from maquette.corpus.document import Document
 from maquette.corpus.engine import Pool
 from maquette.corpus.progress import Progress
 from maquette.corpus.scratch import Ranges, Scratch, without
@@ -133,9 +132,9 @@ def scan_part(task: OverlapTask) -> None:
 
 def _evaluation_sets(paths: Sequence[str]) -> Any:
     from maquette.corpus.overlap import Overlap
-    from maquette.corpus.read import files
+    from maquette.corpus.tasks import read_tasks
 
-    return Overlap([d.text for d in files(paths) if isinstance(d, Document)])
+    return Overlap([text for texts in read_tasks(paths).values() for text in texts])
 
 
 def _overlap(

@@ -20,17 +20,13 @@ and repeated ones are no fault there. The stop words of `gopher:stop-words` are 
 """
 
 import functools
-import itertools
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
-from maquette.base.errors import UserError, WrongUse, did_you_mean
-from maquette.base.files import sync
+from maquette.base.errors import WrongUse, did_you_mean
 from maquette.corpus import language, personal
 from maquette.corpus.language import View
 
@@ -322,44 +318,3 @@ def _language_rule(name: str) -> Rule:
         raise WrongUse(f"unknown language {code}{did_you_mean(code, language.languages())}")
     return _counts(name, f"probability of {code}", lambda view: view.language[code],
                    MOST_LIKELY, 1, True)  # fmt: skip
-
-
-def write_attributes(path: Path, rows: Iterable[tuple[int, Attribute]]) -> None:
-    """Write a sidecar: parquet, a row for each attribute, by the number of its document.
-
-    rows: in the order of the documents, so that one document's rows are found without the others.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    word = pa.dictionary(pa.int32(), pa.string())
-    schema = pa.schema(
-        [("document", pa.int64()), ("start", pa.int64()), ("end", pa.int64()),
-         ("score", pa.float32()), ("rule", word)]
-    )  # fmt: skip
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        with pq.ParquetWriter(aside, schema) as table:
-            source = iter(rows)
-            while batch := [(number, *one) for number, one in itertools.islice(source, ROWS)]:
-                columns = [
-                    pa.array(column, schema.field(i).type)
-                    for i, column in enumerate(zip(*batch, strict=True))
-                ]
-                table.write_table(pa.table(columns, schema=schema))
-        sync(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def read_attributes(path: Path, document: int) -> list[Attribute]:
-    """What a sidecar says of one document, in the order of writing."""
-    import pyarrow.parquet as pq
-
-    if not path.exists():
-        raise UserError(f"{path} is missing: build the corpus again with --clean")
-    table = pq.read_table(path, filters=[("document", "=", document)])
-    return [
-        Attribute(row["start"], row["end"], row["score"], row["rule"]) for row in table.to_pylist()
-    ]

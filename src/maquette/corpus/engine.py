@@ -86,7 +86,8 @@ def _on_ray(
         else:
             ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
     remote = ray.remote(num_cpus=1)(function)
-    waiting, running = list(tasks), []
+    waiting = list(tasks)
+    running: list[Any] = []
     while waiting or running:
         while waiting and len(running) < workers:  # no more than that, wherever Ray may have room
             running.append(remote.remote(waiting.pop(0)))

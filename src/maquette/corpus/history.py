@@ -39,15 +39,10 @@ def history(corpus: Corpus, name: str) -> list[dict[str, Any]]:
 
 
 def _named(kept: pa.Table, dropped: pa.Table, name: str) -> tuple[pa.Table, pa.Table]:
-    tests = (
-        lambda table: pc.equal(table["source"], name),
-        lambda table: pc.ends_with(table["source"], name),
-        lambda table: pc.match_substring(table["source"], name),
-    )
-    for test in tests:
-        found = kept.filter(test(kept)), dropped.filter(test(dropped))
+    for test in (pc.equal, pc.ends_with, pc.match_substring):
+        found = tuple(table.filter(test(table["source"], name)) for table in (kept, dropped))
         if len(found[0]) or len(found[1]):
-            return found
+            return found[0], found[1]
     return kept.slice(0, 0), dropped.slice(0, 0)
 
 

@@ -25,7 +25,7 @@ EXCERPTS, EXCERPT = 3, 350  # start, middle and end; characters of each
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 SPACE, ALPHABETIC, BULLET, TERMINAL, CLOSING = 1, 2, 4, 8, 16  # classes of characters
 BULLETS, TERMINALS, CLOSERS = "-*•‣▪◦●·–", ".?!", "\"'”’»)]"
-QUOTES = '"”'  # C4 counts the end quotation mark as terminal punctuation
+QUOTES = (0x22, 0x201D)  # " and ”: C4 counts the end quotation mark as terminal punctuation
 C4_WORDS = 5  # of a line, at least
 AGAIN, AGAIN_WORDS = 3, 5
 NOTICE_WORDS = 40  # a longer line is an article's
@@ -315,7 +315,7 @@ def _lines(codes: Codes, classes: npt.NDArray[np.uint8]) -> Integers:
         dots = last - first >= 3 and codes[last - 1] == 46
         if (dots and codes[last - 2] == 46 and codes[last - 3] == 46) or codes[last - 1] == 0x2026:
             marks |= ELLIPSIS
-        elif _kind(codes, classes, last - 1) & TERMINAL or codes[last - 1] in (0x22, 0x201D):
+        elif _kind(codes, classes, last - 1) & TERMINAL or codes[last - 1] in QUOTES:
             marks |= TERMINAL
         rows[row, LENGTH], rows[row, WORDS] = last - first, words
         rows[row, KEY] = np.int64(mix(h))

@@ -120,7 +120,7 @@ class Locator:
         query = as_bytes(data)
         matches: list[Match] = []
         reached: dict[tuple[int, int], int] = {}  # (row, shift) -> where a match on it ended
-        for o, row, offset in self.candidates(query):
+        for o, row, offset in self._candidates(query):
             if reached.get((row, offset - o), 0) >= o + self.width:
                 continue
             text = self._text(row)
@@ -132,7 +132,7 @@ class Locator:
             matches.append(Match(o - before, o + after, row, offset - before))
         return sorted(matches)
 
-    def candidates(self, query: Bytes) -> list[tuple[int, int, int]]:
+    def _candidates(self, query: Bytes) -> list[tuple[int, int, int]]:
         """Offset, row and place in the document of each gram that the table says stands there."""
         hashes = gram_hashes(query, self.width)
         values = self.fuse.read(hashes)

@@ -123,6 +123,8 @@ def jaccard(a: bytes, b: bytes) -> float:
 @jit
 def _jaccard(a: Bytes, b: Bytes) -> float:
     """By a hash set: keys of `a` end in binary 11, keys seen in `b` in 10."""
+    if np.array_equal(a, b):
+        return 1.0
     bits = 1
     while (1 << bits) < 2 * (len(a) + len(b)):
         bits += 1

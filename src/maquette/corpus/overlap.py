@@ -246,6 +246,14 @@ def _same(a: Bytes, i: int, b: Bytes, j: int, n: int, letters: Letters) -> bool:
 
 
 @jit
+def _equal(a: Bytes, i: int, end: int, b: Bytes, j: int, letters: Letters) -> bool:
+    """Whether the words i .. end of a stand from byte j of b on to the byte: the common case."""
+    while i < end and j < len(b) and a[i] == b[j]:
+        i, j = i + 1, j + 1
+    return i == end and not _letter(b, j, letters)[0]
+
+
+@jit
 def _distinct(text: Bytes, hashes: Hashes, places: Offsets, n: int, letters: Letters) -> Offsets:
     """Number the grams by what they say: equal hashes stand together, rising.
 
@@ -292,7 +300,9 @@ def _find(
             first = starts[slot]  # the oldest of the last n words
             gram = np.searchsorted(hashes, key)
             while gram < len(hashes) and hashes[gram] == key:
-                if _same(data, first, text, places[gram], n, letters):
+                if _equal(data, first, end, text, places[gram], letters) or _same(
+                    data, first, text, places[gram], n, letters
+                ):
                     if count == len(out):
                         grown = np.empty((2 * count, 3), np.int64)
                         grown[:count] = out

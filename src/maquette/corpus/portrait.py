@@ -196,7 +196,7 @@ class Samples:
         self.width, self.stride = width, stride
         self.documents = self.text_bytes = self.count = self.distinct = 0
         self._pieces: list[Hashes] = []
-        self._held = 0
+        self._held = self._spills = 0
         self._files = 1
 
     def add(self, data: bytes) -> None:
@@ -256,7 +256,7 @@ class Samples:
         """Append what is in memory to the files."""
         keys = np.concatenate([np.empty(0, np.uint64), *self._pieces])
         numbers = np.arange(self.count - self._held, self.count, dtype=np.uint64)
-        self._pieces, self._held = [], 0
+        self._pieces, self._held, self._spills = [], 0, self._spills + 1
         keys, numbers = self._distinct(keys, numbers)
         cuts = np.searchsorted(keys, starts(self._files.bit_length() - 1)).tolist()
         for file, (a, b) in enumerate(itertools.pairwise([*cuts, len(keys)])):
@@ -264,8 +264,10 @@ class Samples:
 
     def _settle(self, file: int) -> int:
         """Sort a file and leave each hash once; returns how many."""
-        keys, numbers = self._distinct(*self._load(file))
-        self._write(file, keys, numbers, "wb")
+        keys, numbers = self._load(file)
+        if self._spills > 1:  # what was spilled together is so already
+            keys, numbers = self._distinct(keys, numbers)
+            self._write(file, keys, numbers, "wb")
         return len(keys)
 
     def _distinct(self, keys: Hashes, numbers: Numbers) -> tuple[Hashes, Numbers]:

@@ -53,6 +53,8 @@ class Measurement:
     """whatever else a reader should see, plain values"""
     chart: Any = None
     """an Altair chart"""
+    seeds: int | None = None
+    """how many were used, where not as many as the lab's"""
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,7 @@ def measure(one: Claim, lab: Lab, out: Path) -> Result:
         control_measured=_finite(m.control),
         holds=bool(one.meets(m.value) and not one.meets(m.control)),
         quick=lab.quick,
-        seeds=lab.seeds,
+        seeds=m.seeds or lab.seeds,
         seconds=round(time.perf_counter() - start, 1),
         date=_today(),
         commit=_commit(),

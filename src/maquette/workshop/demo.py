@@ -1,6 +1,5 @@
 """The main job, end to end: text -> corpus -> plan -> train -> samples -> evaluation -> report."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from maquette.base.files import write_json
 from maquette.base.machine import Machine, measure
 from maquette.corpus.build import build
 from maquette.corpus.progress import Progress
-from maquette.corpus.read import files, walk
+from maquette.corpus.read import files
 from maquette.corpus.store import Corpus
 from maquette.evaluation.bits import Score, heldout_documents
 from maquette.evaluation.compressors import compressors
@@ -29,6 +28,7 @@ from maquette.training.loop import Observer, Outcome
 from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
 from maquette.training.run import RunDirectory
+from maquette.workshop.audited import audit_run
 from maquette.workshop.corpora import kept, open_corpus
 from maquette.workshop.load import load
 from maquette.workshop.report import EVALUATION, PLAN, write_report
@@ -56,6 +56,7 @@ class Demo:
     compressed: dict[str, dict[str, float]]
     loss_first: float
     samples: list[str]
+    audit: dict[str, Any]
     seconds: float
 
 
@@ -101,22 +102,31 @@ def demo(
         for i, prompt in enumerate(prompts)
     ]
     write_json(run / EVALUATION, evaluation_page(scores, compressed))
+    say("audit: portrait, trace and verbatim text")
+    audit = audit_run(path, progress)
     write_json(run / PLAN, plan_page(plan, outcome, scores["all"], own=bool(sources)))
     report = write_report(path)
     seconds = time.perf_counter() - start
     return Demo(
-        path, report, corpus, outcome, plan.forecast, scores, compressed, first, samples, seconds
+        path,
+        report,
+        corpus,
+        outcome,
+        plan.forecast,
+        scores,
+        compressed,
+        first,
+        samples,
+        audit,
+        seconds,
     )
 
 
 def own_corpus(sources: Sequence[str], progress: Progress) -> Corpus:
     """The user's text as a corpus in Maquette's home, built once for the same files."""
     source = files(sources)
-    listing = [(str(f), s.st_size, s.st_mtime_ns) for top in source.paths for f in walk(top)
-               if (s := f.stat())]  # fmt: skip
-    size = sum(entry[1] for entry in listing)
-    name = hashlib.sha256(repr(listing).encode()).hexdigest()[:12]
-    vocabulary = next((v for most, v in VOCABULARIES if size < most), 4096)
+    name = source.fingerprint()[:12]
+    vocabulary = next((v for most, v in VOCABULARIES if source.size < most), 4096)
     corpus = kept(
         f"{source.paths[0].resolve().name}-{name}",
         lambda path: build(

@@ -3,6 +3,7 @@
 Everything on it is read from the run's files, so it can be written again at any time.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from maquette.training.run import CORPUS, DECISIONS, OUTCOME, RunDirectory
 from maquette.workshop import charts
 
 EVALUATION, PLAN, REPORT = "evaluation.json", "plan.json", "report.html"
+AUDIT = "audit.json"
 POINTS = 1500  # at most so many steps are drawn
 
 
@@ -50,6 +52,7 @@ def write_report(path: Path) -> Path:
         seconds=sum(r["seconds"] for r in records),
         events=run.events(),
         evaluation=evaluation,
+        audit=_audit(run),
         plan=plan,
         samples=_samples(run),
         specs={name: charts.spec(chart) for name, chart in pictures.items()},
@@ -141,6 +144,30 @@ def health_chart(records: list[dict[str, Any]]) -> Any:
     return alt.hconcat(
         line("gradient_norm", "gradient norm"), line("learning_rate", "learning rate")
     )
+
+
+def _audit(run: RunDirectory) -> dict[str, Any] | None:
+    """`audit.json`, its texts cut into marked and unmarked pieces."""
+    page = _optional(run / AUDIT)
+    if page is None:
+        return None
+    if page["portrait"]:
+        for asked in page["portrait"]["asked"]:
+            asked["pieces"] = _pieces(asked["text"], asked["spans"])
+    if page["trace"]:
+        spans = [(span["start"], span["end"]) for span in page["trace"]["spans"]]
+        page["trace"]["pieces"] = _pieces(page["trace"]["text"], spans)
+    return page
+
+
+def _pieces(text: str, spans: Sequence[Sequence[int]]) -> list[tuple[str, bool]]:
+    """The text in pieces, each with whether a span holds it."""
+    pieces, at = [], 0
+    for start, end in sorted(map(tuple, spans)):
+        if end > at:
+            pieces += [(text[at : max(at, start)], False), (text[max(at, start) : end], True)]
+            at = end
+    return [*pieces, (text[at:], False)]
 
 
 def _samples(run: RunDirectory) -> list[tuple[int, str]]:

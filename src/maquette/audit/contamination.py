@@ -1,0 +1,290 @@
+"""Contamination: which examples of a benchmark the training text holds, and what that is worth.
+
+Every example of every task is looked for in all training documents by GPT-3's rule of n words in
+common (Brown et al. 2020, appendix C; `corpus/overlap.py`), in one pass over the corpus. What is
+found is evidence, not proof: a famous quotation is in both honestly. So a score is to be read three
+times, over the clean, the dirty and all examples, beside how many are dirty.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maquette.base.errors import UserError
+from maquette.corpus.overlap import Hit, N, Overlap, gram_length
+from maquette.corpus.portrait import training_rows
+from maquette.corpus.progress import Progress, silent
+from maquette.corpus.store import Corpus
+from maquette.corpus.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from maquette.models.decoder import Decoder
+
+Array = npt.NDArray[np.float64]
+ENDINGS = (".jsonl", ".txt")
+NORMAL = 1.959964  # half a 95 % interval in standard errors
+DOCUMENTS = 5  # training documents named for each example
+
+
+@dataclass(frozen=True)
+class Found:
+    """Bytes offset .. offset + length of a training document stand in an example."""
+
+    example: int
+    row: int
+    """of the table of documents"""
+    source: str
+    offset: int
+    length: int
+
+
+@dataclass
+class Contamination:
+    """What of one task the training text holds."""
+
+    examples: int
+    n: int
+    """words of a gram"""
+    short: int
+    """examples of fewer words, which cannot be found"""
+    flagged: list[int]
+    """the dirty examples, from 0"""
+    hits: list[Found] = field(default_factory=list)
+    """for every dirty example the first few documents that hold a part of it"""
+
+    @property
+    def dirty(self) -> int:
+        return len(self.flagged)
+
+    @property
+    def clean(self) -> int:
+        return self.examples - self.dirty
+
+    @property
+    def fraction(self) -> float:
+        """Dirty examples over all."""
+        return self.dirty / self.examples if self.examples else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, the examples taken as drawn from more of their kind."""
+        return wilson(self.dirty, self.examples)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        counts = {"dirty": self.dirty, "clean": self.clean, "fraction": self.fraction}
+        return asdict(self) | counts | {"interval": list(self.interval)}
+
+
+def contamination(
+    corpus: Corpus,
+    tasks: Mapping[str, Sequence[str]],
+    n: int | None = N,
+    *,
+    documents: int = DOCUMENTS,
+    progress: Progress = silent,
+) -> dict[str, Contamination]:
+    """Look for every task's examples in the corpus' training documents.
+
+    n: words of a gram; None: GPT-3's, by each task's lengths (`gram_length`). documents: how many
+    are named for each example; the flagged set does not depend on it.
+    """
+    lengths = {name: gram_length(texts) if n is None else n for name, texts in tasks.items()}
+    searches = {
+        length: _Search(length, {name: tasks[name] for name in tasks if lengths[name] == length})
+        for length in sorted(set(lengths.values()))
+    }
+    rows = training_rows(corpus)
+    sources = corpus.documents["source"].to_pylist()
+    total = float(corpus.documents["bytes"].to_numpy()[rows].sum())
+    done = 0
+    for row in rows.tolist():
+        text = corpus.text(row)
+        for search in searches.values():
+            search.document(row, sources[row], text, max(1, documents))
+        done += len(text)
+        progress("contamination", done, total)
+    found = {name: one for search in searches.values() for name, one in search.results().items()}
+    return {name: found[name] for name in tasks}
+
+
+class _Search:
+    """The tasks of one n, looked for together."""
+
+    def __init__(self, n: int, tasks: dict[str, Sequence[str]]) -> None:
+        self._tasks, self._n = tasks, n
+        self._overlap = Overlap([text for texts in tasks.values() for text in texts], n)
+        self._met = np.zeros(len(self._overlap), np.int64)  # documents that hold each gram
+        self._hits: dict[int, list[Found]] = defaultdict(list)
+
+    def document(self, row: int, source: str, text: bytes, most: int) -> None:
+        """Look through one document. A gram met in `most` of them tells nothing new in another."""
+        starts, ends, grams = self._overlap.find(text)
+        if not len(grams):
+            return
+        new = self._met[grams] < most
+        for hit in _first(self._overlap.hits(starts[new], ends[new], grams[new])):
+            known = self._hits[hit.example]
+            if len(known) < most:
+                known.append(Found(hit.example, row, source, hit.start, hit.end - hit.start))
+        self._met[grams[new]] += 1  # numpy counts a number that is there twice once
+
+    def results(self) -> dict[str, Contamination]:
+        """The hits, each with its task and its number in it."""
+        results = {}
+        first = 0
+        for name, texts in self._tasks.items():
+            flagged = [i for i in range(len(texts)) if first + i in self._hits]
+            hits = [replace(found, example=i) for i in flagged for found in self._hits[first + i]]
+            short = int(self._overlap.short[first : first + len(texts)].sum())
+            results[name] = Contamination(len(texts), self._n, short, flagged, hits)
+            first += len(texts)
+        return results
+
+
+def _first(hits: Sequence[Hit]) -> list[Hit]:
+    """The longest hit of each example, the first of these."""
+    best: dict[int, Hit] = {}
+    for hit in hits:
+        kept = best.get(hit.example)
+        if kept is None or hit.end - hit.start > kept.end - kept.start:
+            best[hit.example] = hit
+    return list(best.values())
+
+
+def read_tasks(paths: Sequence[str | Path]) -> dict[str, list[str]]:
+    """Examples by file, in the order of their names.
+
+    .jsonl: a record a line, with `text`, or `question` and `answer` (joined by a space). .txt: the
+    whole file is one example. A folder: all such files in it. Raises UserError for anything else.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix in ENDINGS and p.is_file())
+            if not inside:
+                raise UserError(f"{path} holds no {' or '.join(ENDINGS)} file: name another folder")
+            files += inside
+        elif path.suffix in ENDINGS and path.is_file():
+            files.append(path)
+        else:
+            raise UserError(
+                f"{path} is no task: name a {' or '.join(ENDINGS)} file, or a folder of them"
+            )
+    return {str(path): _examples(path) for path in files}
+
+
+def _examples(path: Path) -> list[str]:
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8: convert it, or name another") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): name another") from error
+    if path.suffix == ".txt":
+        examples = [text] if text.strip() else []
+    else:
+        lines = enumerate(text.split("\n"), 1)
+        examples = [_example(f"{path}:{number}", line) for number, line in lines if line.strip()]
+    if not examples:
+        raise UserError(f"{path} holds no examples: name a file with text")
+    return examples
+
+
+def _example(where: str, line: str) -> str:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{where} is not JSON ({error.msg}): write an object on each line"
+        ) from error
+    if isinstance(record, dict):
+        for names in (("text",), ("question", "answer")):
+            parts = [record.get(name) for name in names]
+            if all(isinstance(part, str) for part in parts):
+                return " ".join(map(str, parts))
+    raise UserError(f'{where} has neither "text" nor "question" and "answer": name the fields so')
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over examples with its standard error (None for fewer than two)."""
+
+    examples: int
+    mean: float | None
+    stderr: float | None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %."""
+        if self.mean is None or self.stderr is None:
+            return -math.inf, math.inf
+        return self.mean - NORMAL * self.stderr, self.mean + NORMAL * self.stderr
+
+
+def mean(scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Mean:
+    """The mean of scores, weighted (bits per byte by bytes); its error by linearisation.
+
+    Cochran 1977, equation 6.13: the ratio of two sums over a sample of examples.
+    """
+    x = np.asarray(scores, np.float64)
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
+    if not len(x):
+        return Mean(0, None, None)
+    centre = float(np.average(x, weights=w))
+    if len(x) < 2:
+        return Mean(1, centre, None)
+    spread = math.sqrt(float((w**2 * (x - centre) ** 2).sum()) * len(x) / (len(x) - 1))
+    return Mean(len(x), centre, spread / float(w.sum()))
+
+
+def split_scores(
+    scores: npt.ArrayLike, dirty: npt.ArrayLike, weights: npt.ArrayLike | None = None
+) -> dict[str, Mean]:
+    """A score of every example, and whether it is dirty -> its mean over clean, dirty and all."""
+    x, flags = np.asarray(scores, np.float64), np.asarray(dirty, bool)
+    w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
+    chosen = {"clean": ~flags, "dirty": flags, "all": np.ones(len(x), bool)}
+    return {name: mean(x[which], w[which]) for name, which in chosen.items()}
+
+
+def gap(parts: Mapping[str, Mean]) -> Mean:
+    """Clean minus dirty: above 0 where the dirty examples are easier (lower is better)."""
+    clean, dirty = parts["clean"], parts["dirty"]
+    examples = clean.examples + dirty.examples
+    if clean.mean is None or dirty.mean is None:
+        return Mean(examples, None, None)
+    known = clean.stderr is not None and dirty.stderr is not None
+    stderr = math.hypot(clean.stderr or 0, dirty.stderr or 0) if known else None
+    return Mean(examples, clean.mean - dirty.mean, stderr)
+
+
+def bits_per_byte(
+    model: "Decoder", tokenizer: Tokenizer, examples: Sequence[str]
+) -> tuple[Array, Array]:
+    """Bits per byte of every example, and its bytes, which are the weight of it: (examples,) each."""
+    from maquette.evaluation.bits import score_documents
+
+    tokens = [np.array(tokenizer.encode(text), dtype=np.int64) for text in examples]
+    sizes = np.array([len(text.encode()) for text in examples], np.float64)
+    nats = np.array(list(score_documents(model, tokens, tokenizer.end)))
+    return nats / math.log(2) / np.maximum(1, sizes), sizes
+
+
+def wilson(count: float, total: float) -> tuple[float, float]:
+    """The 95 % interval of a proportion (Wilson 1927)."""
+    if total <= 0:
+        return 0.0, 1.0
+    p, z = count / total, NORMAL
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total**2))
+    low = centre - half if count else 0.0
+    high = centre + half if count < total else 1.0
+    return low, high

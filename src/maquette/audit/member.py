@@ -1,0 +1,187 @@
+"""Was a text seen? The spans of it that a portrait knows, each with the probability of an accident.
+
+A verbatim run of training text holds sampled grams `stride` bytes apart, so what was seen shows as a
+chain: hits at o, o + stride, o + 2 stride ... (Marone and Van Durme 2023). A chain of c hits covers
+width + (c - 1) stride bytes, from its first gram's start to its last gram's end. Between neighbouring
+grams lie stride - width bytes that were not looked up, and the seen run may reach up to stride - 1
+bytes further on either side. Overlapping chains (copies of one text in several documents, or a text
+that repeats itself) are joined to one span: all of it was seen, though not always as one run.
+
+How sure is a span? Let e = 2^-bits be the portrait's error for one gram, and let a text have m
+offsets of grams, none of them of a gram in the sample. Different grams pass independently of each
+other, each with probability e; the same gram at two offsets passes at both or at neither. So what
+counts is the number d of different grams in a chain, its strength. A chain of strength d that starts
+at a given offset has, up to its d-th new gram, d independent accidents: probability e^d. It takes at
+least (d - 1) stride bytes, which leaves m - (d - 1) stride offsets to start at. By the union bound,
+
+    P(any accidental chain of strength >= d)  <=  (m - (d - 1) stride) e^d                     (1)
+
+That is a span's `bound`, for the strongest of its chains: how likely a text as long as this one, of
+which nothing was seen, shows as strong a chain anywhere. A span is strong where its bound is at most
+`error`; the others are weak, and never joined to strong ones. The text's `bound` is (1) at the least
+strength that is strong: the probability that a text of which nothing was seen shows any strong span.
+Two things it does not say. A chain that is partly real can be longer than it should by an accidental
+hit at an end, with probability e at each; and grams that were seen are seen, though they be common
+phrases that stand stride bytes apart by coincidence.
+
+Every run of at least width + stride - 1 bytes is reported (weak where it holds few grams: in a long
+text one hit proves nothing). (1) takes hashes for random numbers: someone who knows the portrait
+can make texts that pass.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from maquette.base.errors import WrongUse
+from maquette.base.jit import jit
+from maquette.corpus.grams import Bytes, strided_hashes
+from maquette.corpus.portrait import Portrait
+
+CHUNK = 1 << 24  # offsets looked up at a time
+ERROR = 0.01
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of the text that was seen."""
+
+    start: int
+    end: int
+    """in characters of the text, the end exclusive; characters seen in part are not counted"""
+    hits: int
+    """of its longest chain"""
+    bound: float
+    """how likely as strong a span is anywhere in such a text by accident: equation 1"""
+    strong: bool
+    """the bound is at most `Membership.error`"""
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What a portrait knows of a text."""
+
+    spans: list[Span]
+    """longest first"""
+    bound: float
+    """the probability that a text as long, of which nothing was seen, has any strong span"""
+    error: float
+    """the bound that was asked for"""
+    hits_needed: int
+    """different grams that make a span strong"""
+    accidents: float
+    """how many hits a text as long, of which nothing was seen, has by accident: m e"""
+    coverage: float
+    """the fraction of characters in strong spans"""
+    guarantee: int
+    """every verbatim run of at least so many bytes is among the spans"""
+
+
+def member(portrait: Portrait, text: str, error: float = ERROR) -> Membership:
+    """The spans of `text` that were seen, and how sure that is."""
+    if not 0 < error < 1:
+        raise WrongUse(f"error is {error}: use a probability between 0 and 1, such as {ERROR}")
+    data = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
+    offsets = max(0, len(data) - portrait.width + 1)
+    needed = hits_needed(portrait, offsets, error)
+    found = _chains(portrait, data)
+    strong = _joined(found[:, found[3] >= needed])
+    weak = _joined(found[:, found[3] < needed])
+    reached = np.append(0, strong[1])[np.searchsorted(strong[0], weak[0], "right")]
+    both = np.concatenate([strong, weak[:, weak[1] > reached]], axis=1)
+    both[:2] = _characters(data, both[:2], len(text))
+    spans = [
+        Span(start, end, hits, chance(portrait, offsets, strength), strength >= needed)
+        for start, end, hits, strength in both.T.tolist()
+    ]
+    return Membership(
+        spans=sorted(spans, key=lambda span: (span.start - span.end, span.start)),
+        bound=chance(portrait, offsets, needed),
+        error=error,
+        hits_needed=needed,
+        accidents=offsets * portrait.error,
+        coverage=sum(s.end - s.start for s in spans if s.strong) / max(1, len(text)),
+        guarantee=portrait.guarantee,
+    )
+
+
+def chance(portrait: Portrait, offsets: int, strength: int) -> float:
+    """Equation 1: a bound on P(a text with so many offsets has an accidental chain so strong)."""
+    room = max(0, offsets - (strength - 1) * portrait.stride)
+    return min(1.0, room * portrait.error**strength)
+
+
+def hits_needed(portrait: Portrait, offsets: int, error: float) -> int:
+    """The least strength whose bound is at most `error`."""
+    strength = 1
+    while chance(portrait, offsets, strength) > error:
+        strength += 1
+    return strength
+
+
+def hits(portrait: Portrait, data: Bytes) -> npt.NDArray[np.bool_]:
+    """Whether the gram at each offset passes, looked up a part at a time: (offsets,)."""
+    return np.concatenate([np.empty(0, np.bool_), *_parts(portrait, data)])
+
+
+def _parts(portrait: Portrait, data: Bytes) -> Iterator[npt.NDArray[np.bool_]]:
+    for at in range(0, len(data), CHUNK):
+        yield portrait.hits(data[at : at + CHUNK + portrait.width - 1])
+
+
+@jit
+def chains(hits: npt.NDArray[np.bool_], stride: int) -> tuple[Integers, Integers]:
+    """Where the longest chains of hits `stride` apart begin, in order, and how many hits they have."""
+    begins = 0
+    for o in range(len(hits)):
+        if hits[o] and (o < stride or not hits[o - stride]):
+            begins += 1
+    starts = np.empty(begins, np.int64)
+    lengths = np.empty(begins, np.int64)
+    n = 0
+    for o in range(len(hits)):
+        if hits[o] and (o < stride or not hits[o - stride]):
+            end = o + stride
+            while end < len(hits) and hits[end]:
+                end += stride
+            starts[n] = o
+            lengths[n] = (end - o) // stride
+            n += 1
+    return starts, lengths
+
+
+def _chains(portrait: Portrait, data: Bytes) -> Integers:
+    """Start, end, hits and strength of each chain, in the order of their starts: (4, chains)."""
+    starts, lengths = chains(hits(portrait, data), portrait.stride)
+    ends = starts + (lengths - 1) * portrait.stride + portrait.width
+    strengths = lengths.copy()
+    for i in np.flatnonzero(lengths > 1).tolist():
+        grams = strided_hashes(data[starts[i] : ends[i]], portrait.width, portrait.stride)
+        strengths[i] = len(np.unique(grams))
+    return np.stack([starts, ends, lengths, strengths])
+
+
+def _joined(chains: Integers) -> Integers:
+    """Chains that overlap become one, with the most hits and the most strength: (4, spans)."""
+    starts, ends, lengths, strengths = chains
+    reached = np.maximum.accumulate(np.append(0, ends))[:-1]
+    first = np.flatnonzero(starts >= reached)
+    if not len(first):
+        return chains
+    most = [np.maximum.reduceat(column, first) for column in (ends, lengths, strengths)]
+    return np.stack([starts[first], *most])
+
+
+def _characters(data: Bytes, offsets: Integers, length: int) -> Integers:
+    """Starts and ends in bytes as those of the whole characters between them: (2, spans)."""
+    if length == len(data):
+        return offsets
+    borders = np.append(np.flatnonzero((data & 0xC0) != 0x80), len(data))
+    starts, ends = (
+        np.searchsorted(borders, offsets[0]),
+        np.searchsorted(borders, offsets[1], "right"),
+    )
+    return np.stack([starts, ends - 1])

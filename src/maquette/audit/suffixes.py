@@ -1,0 +1,212 @@
+"""Suffix arrays of tokens: sorting, and the loops that search.
+
+`tokens` are documents with an end after each, `suffixes` the places in order of what follows them,
+`buckets` (vocabulary + 1,) where the suffixes begin that begin with a symbol. A query holds only
+symbols that occur inside documents, so that what it matches lies inside one.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maquette.base.jit import jit
+
+CHUNK = 1 << 20  # tokens turned into bytes at a time
+LONG = 32  # tokens: what begins inside a longer match is stepped over where it can
+Integers = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
+
+
+def sort_suffixes(tokens: Array, vocabulary: int) -> tuple[npt.NDArray[np.uint32], Integers]:
+    """The suffix array of the tokens, and how often each symbol occurs."""
+    import pydivsufsort
+
+    counts = np.zeros(vocabulary, np.int64)
+    for at in range(0, len(tokens), CHUNK):
+        counts += np.bincount(tokens[at : at + CHUNK], minlength=vocabulary)
+    rank = np.cumsum(counts > 0) - 1
+    width = 1 if rank[-1] < 1 << 8 else 2 if rank[-1] < 1 << 16 else 3
+    code = rank.astype(">u4").view(np.uint8).reshape(-1, 4)[:, 4 - width :]
+    data = np.empty((len(tokens), width), np.uint8)
+    for at in range(0, len(tokens), CHUNK):
+        data[at : at + CHUNK] = code[tokens[at : at + CHUNK]]
+    sorted_bytes = pydivsufsort.divsufsort(data.reshape(-1))
+    kept = _compact(sorted_bytes, width)
+    suffixes = sorted_bytes[:kept]  # int64 where the bytes are 2 GiB or more
+    return suffixes.view(np.uint32) if suffixes.itemsize == 4 else suffixes.astype(
+        np.uint32
+    ), counts
+
+
+@jit
+def _compact(suffixes: Array, width: int) -> int:
+    """Move the places of whole symbols to the front, as numbers of symbols; returns how many."""
+    kept = 0
+    for place in suffixes:
+        if place % width == 0:
+            suffixes[kept] = place // width
+            kept += 1
+    return kept
+
+
+@jit
+def _longest(
+    tokens: Array, suffixes: Array, buckets: Array, query: Array, start: int, stop: int
+) -> tuple[int, int]:
+    """The longest prefix of query[start:stop] that occurs, and a suffix that begins with it.
+
+    Binary search among the suffixes that begin with the first symbol. What both ends of the range
+    share with the query is not compared again (Manber and Myers 1993, section 2).
+    """
+    if start >= stop:
+        return 0, -1
+    low, high = buckets[query[start]] - 1, buckets[query[start] + 1]
+    low_shared = high_shared = length = 0
+    place = -1
+    while high - low > 1:
+        middle = (low + high) // 2
+        at = np.int64(suffixes[middle]) - start
+        end = min(stop, len(tokens) - at)
+        i = start + min(low_shared, high_shared)
+        while i < end and tokens[at + i] == query[i]:
+            i += 1
+        if i - start > length:
+            length, place = i - start, middle
+        if i == stop:
+            break
+        if i == end or tokens[at + i] < query[i]:
+            low, low_shared = middle, i - start
+        else:
+            high, high_shared = middle, i - start
+    return length, place
+
+
+@jit
+def matches(
+    tokens: Array, suffixes: Array, buckets: Array, query: Array, stops: Array
+) -> tuple[Integers, Integers]:
+    """The longest match at each token and a suffix that begins with it (-1: it was not looked for).
+
+    A later match never ends before an earlier one. Inside a long match, the starts whose matches
+    end with it are stepped over by doubling, then halving, the step: a text that is one long
+    quotation takes few searches and not the square of its length.
+    """
+    lengths = np.zeros(len(query), np.int64)
+    places = np.full(len(query), -1, np.int64)
+    i = 0
+    while i < len(query):
+        lengths[i], places[i] = _longest(tokens, suffixes, buckets, query, i, stops[i])
+        end = i + lengths[i]
+        if lengths[i] <= LONG:
+            i += 1
+            continue
+        same, later, step = i, end, 1  # matches at same end at end, those at later end later
+        while later - same > 1:
+            probe = same + step if later == end else (same + later) // 2
+            if probe >= later:
+                probe = (same + later) // 2
+            length, _ = _longest(tokens, suffixes, buckets, query, probe, stops[probe])
+            if probe + length > end:
+                later = probe
+            else:
+                same = probe
+                step *= 2
+        for j in range(i + 1, later):
+            lengths[j] = end - j
+        i = later
+    return lengths, places
+
+
+@jit
+def counts(
+    tokens: Array,
+    suffixes: Array,
+    buckets: Array,
+    query: Array,
+    lengths: Array,
+    places: Array,
+    chosen: Array,
+) -> Integers:
+    """How many suffixes begin with the match at each of the chosen tokens."""
+    counts = np.zeros(len(chosen), np.int64)
+    for n, i in enumerate(chosen):
+        part = query[i : i + lengths[i]]
+        low, high = _around(tokens, suffixes, buckets, part, places[i])
+        counts[n] = high - low
+    return counts
+
+
+@jit
+def find(tokens: Array, suffixes: Array, buckets: Array, query: Array, end: int) -> tuple[int, int]:
+    """The range of the suffixes that begin with the query; empty where it holds the end."""
+    for symbol in query:
+        if symbol < 0 or symbol >= len(buckets) - 1 or symbol == end:
+            return 0, 0
+    length, place = _longest(tokens, suffixes, buckets, query, 0, len(query))
+    if length < len(query):
+        return 0, 0
+    return _around(tokens, suffixes, buckets, query, place)
+
+
+@jit
+def _around(
+    tokens: Array, suffixes: Array, buckets: Array, query: Array, place: int
+) -> tuple[int, int]:
+    """The range of the suffixes that begin with the query, as the one at `place` does."""
+    found = np.empty(2, np.int64)
+    for side in range(2):
+        sign = 2 * side - 1
+        most = (buckets[query[0] + 1] - 1 - place) if side else place - buckets[query[0]]
+        inside, outside, step = 0, most + 1, 1  # steps away from place
+        while outside - inside > 1:
+            probe = inside + step
+            if probe >= outside:
+                probe = (inside + outside) // 2
+            if _begins(tokens, np.int64(suffixes[place + sign * probe]), query):
+                inside = probe
+                step *= 2
+            else:
+                outside = probe
+                step = outside  # from here on the step is halved
+        found[side] = place + sign * inside
+    return found[0], found[1] + 1
+
+
+@jit
+def _begins(tokens: Array, at: int, query: Array) -> bool:
+    """Whether the tokens at `at` are the query; neighbours in the order differ late."""
+    if at + len(query) > len(tokens):
+        return False
+    i = len(query) - 1
+    while i >= 0 and tokens[at + i] == query[i]:
+        i -= 1
+    return i < 0
+
+
+@jit
+def earliest(
+    suffixes: Array, low: int, high: int, documents: Array, most: int
+) -> tuple[Integers, Integers]:
+    """The first `most` documents among suffixes low .. high, each with its first place."""
+    numbers, places = np.empty(most, np.int64), np.empty(most, np.int64)
+    found = 0
+    bound = np.int64(1) << 62  # places from here on are too late
+    for s in range(low, high):
+        place = np.int64(suffixes[s])
+        if place >= bound:
+            continue
+        number = np.searchsorted(documents, place, "right") - 1
+        k = found
+        while k > 0 and numbers[k - 1] > number:
+            k -= 1
+        if k > 0 and numbers[k - 1] == number:
+            places[k - 1] = min(places[k - 1], place)
+            continue
+        found = min(found + 1, most)
+        numbers[k + 1 : found] = numbers[k : found - 1].copy()
+        places[k + 1 : found] = places[k : found - 1].copy()
+        numbers[k], places[k] = number, place
+        if found == most and numbers[most - 1] + 1 < len(documents):
+            bound = documents[numbers[most - 1] + 1]
+    return numbers[:found], places[:found]

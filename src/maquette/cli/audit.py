@@ -1,0 +1,309 @@
+"""What is in a corpus, and what of it is in a model.
+
+portrait       write a small file that tells whether a text was seen in training, without the corpus
+member         which spans of a text a portrait has seen, longest first, and how sure that is
+trace          the longest verbatim spans of a text in the training text, with their documents
+memorised      how much of what a run writes stands word for word in its training text
+contamination  which examples of evaluation sets the training text holds
+
+example: maquette audit portrait default --out default.portrait
+         maquette audit member default.portrait --file README.md --html member.html
+         maquette audit trace runs/first "permission is hereby granted, free of charge" --html trace.html
+         maquette audit contamination default test.jsonl
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.cli.terminal import Terminal, amount
+
+if TYPE_CHECKING:
+    from maquette.corpus.store import Corpus
+
+MOST_TEXT = 4 << 20  # bytes of a text to look up
+SHOWN = 20  # spans
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    portrait = verbs.add_parser("portrait", help="write the portrait of a corpus")
+    portrait.add_argument("corpus", help="a corpus folder or name")
+    portrait.add_argument("--out", metavar="FILE", help="(default: in the corpus folder)")
+    portrait.add_argument("--bits", type=int, default=7, help="of a gram: error 2^-bits (7)")
+    portrait.add_argument("--width", type=int, default=33, help="bytes of a gram")
+    portrait.add_argument("--stride", type=int, default=67, help="bytes from gram to gram")
+    member = verbs.add_parser("member", help="which spans of a text were seen")
+    member.add_argument("portrait", help="a portrait, or a corpus that has one")
+    member.add_argument("--error", type=float, default=0.01,
+                        help="how likely a text has a strong span of which nothing was seen")  # fmt: skip
+    trace = verbs.add_parser("trace", help="where a text stands in the training text")
+    trace.add_argument("source", metavar="RUN_OR_CORPUS")
+    trace.add_argument("--all", action="store_true", help="every maximal span, not the rarest")
+    trace.add_argument("--least", type=int, help="tokens of a span (default: about 24 bytes)")
+    trace.add_argument("--documents", type=int, default=10, help="at most, for each span")
+    for verb in (member, trace):
+        verb.add_argument("text", nargs="?", help="the text (or --file)")
+        verb.add_argument("--file", help="a text file, - for standard input")
+        verb.add_argument("--html", metavar="FILE", help="write a page with the spans marked")
+    memorised = verbs.add_parser("memorised", help="how much a run copies")
+    memorised.add_argument("run")
+    memorised.add_argument("--samples", type=int, default=64)
+    memorised.add_argument("--tokens", type=int, help="of a sample (default: a whole context)")
+    memorised.add_argument("--temperature", type=float, default=1.0)
+    memorised.add_argument("--bytes", type=int, default=50, help="of a verbatim span (50)")
+    memorised.add_argument("--seed", type=int, default=0)
+    contamination = verbs.add_parser("contamination", help="which examples were trained on")
+    contamination.add_argument("corpus", help="a corpus folder or name, or a run")
+    contamination.add_argument("tasks", nargs="+", help=".jsonl or .txt files, or folders of them")
+    contamination.add_argument("--words", type=_words, default=13,
+                               help="of a gram, or auto: 8 to 13 by the examples' lengths (13)")  # fmt: skip
+    for verb in verbs.choices.values():
+        verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+
+
+def _words(text: str) -> int | None:
+    return None if text == "auto" else int(text)
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    terminal = Terminal(arguments.json)
+    verbs = {
+        "portrait": portrait,
+        "member": member,
+        "trace": trace,
+        "memorised": memorised,
+        "contamination": contamination,
+    }
+    return verbs[arguments.verb](arguments, terminal)
+
+
+def portrait(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    from maquette.corpus.portrait import PORTRAIT, build_portrait
+    from maquette.workshop.corpora import open_corpus
+
+    start = time.perf_counter()
+    with terminal.stages() as progress:
+        corpus = open_corpus(arguments.corpus, progress)
+        out = Path(arguments.out) if arguments.out else corpus.path / PORTRAIT
+        made = build_portrait(
+            corpus, out, arguments.width, arguments.stride, arguments.bits, progress
+        )
+    seconds = time.perf_counter() - start
+    size = out.stat().st_size
+    terminal.say(
+        f"portrait: {out}, {amount(size, 'B')}, {size / max(1, made.text_bytes):.4f} bytes for each "
+        f"byte of training text; error of a gram {100 * made.error:.2g} %"
+    )
+    terminal.say(f"every verbatim run of {made.guarantee} bytes or more is found by")
+    terminal.say(f"  maquette audit member {out} --file TEXT")
+    return {
+        "path": str(out),
+        "bytes": size,
+        "bytes_per_byte": size / max(1, made.text_bytes),
+        "gram_error": made.error,
+        "guarantee": made.guarantee,
+        "corpus": corpus.hash,
+        "seconds": round(seconds, 3),
+    }
+
+
+def member(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    from maquette.audit.member import member as look_up
+    from maquette.audit.page import PageSpan, write_page
+    from maquette.corpus.portrait import PORTRAIT, open_portrait
+    from maquette.workshop.corpora import open_corpus
+
+    text = _text(arguments)
+    path = Path(arguments.portrait).expanduser()
+    if not path.is_file():
+        path = open_corpus(arguments.portrait).path / PORTRAIT
+    found = look_up(open_portrait(path), text, arguments.error)
+    strong = [s for s in found.spans if s.strong]
+    _show(terminal, text, [(s.start, s.end) for s in strong])
+    terminal.table(
+        ["characters", "length", "grams", "bound", "text"],
+        [
+            [f"{s.start}-{s.end}", s.end - s.start, s.hits, f"{s.bound:.1g}", _short(text, s)]
+            for s in strong[:SHOWN]
+        ],
+    )
+    weak = len(found.spans) - len(strong)
+    terminal.say(
+        f"{100 * found.coverage:.1f} % of the characters are in {len(strong)} spans that were seen; "
+        f"a text of which nothing was seen has one with probability {found.bound:.2g} at most"
+    )
+    if weak:
+        terminal.say(
+            f"{weak} weak spans besides, of fewer than {found.hits_needed} grams: such a text has "
+            f"{found.accidents:.2g} by accident"
+        )
+    if arguments.html:
+        spans = [
+            PageSpan(
+                s.start, s.end, f"{s.hits} grams, bound {s.bound:.1g}", 1.0 if s.strong else 0.2
+            )
+            for s in found.spans
+        ]
+        page = write_page(
+            Path(arguments.html),
+            title="Was it seen?",
+            lead=f"{100 * found.coverage:.1f} % of the characters are in spans that were seen",
+            text=text,
+            spans=spans,
+            note=f"Every verbatim run of {found.guarantee} bytes or more is marked. A text of which "
+            f"nothing was seen has a strong span with probability {found.bound:.2g} at most.",
+        )
+        terminal.say(f"page: {page}")
+    return asdict(found)
+
+
+def trace(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    from maquette.audit.index import open_index
+    from maquette.audit.trace import trace as look_up
+    from maquette.audit.trace import write_trace
+
+    text = _text(arguments)
+    with terminal.stages() as progress:
+        corpus = _corpus(arguments.source, progress)
+        index = open_index(corpus, progress=progress)
+    start = time.perf_counter()
+    found = look_up(
+        index, text, least=arguments.least, everything=arguments.all, documents=arguments.documents
+    )
+    seconds = time.perf_counter() - start
+    show_trace(terminal, found)
+    if arguments.html:
+        title = f"Where it stands in {corpus.path.name}"
+        terminal.say(f"page: {write_trace(Path(arguments.html), found, title)}")
+    return found.to_dict() | {"corpus": str(corpus.path), "seconds": round(seconds, 5)}
+
+
+def show_trace(terminal: Terminal, found: Any) -> None:
+    """The spans, each with its first documents."""
+    _show(terminal, found.text, [(s.start, s.end) for s in found.spans])
+    for span in found.spans[:SHOWN]:
+        terminal.say(f'  {span.start}-{span.end}, {span.count} times: "{_short(found.text, span)}"')
+        for origin in span.documents[:3]:
+            about = ", ".join(x for x in (origin.title, origin.date, origin.licence) if x)
+            terminal.say(
+                f"      {origin.source} at {origin.offset}" + (f" ({about})" if about else "")
+            )
+        if len(span.documents) > 3:
+            terminal.say(f"      and {len(span.documents) - 3} more")
+    terminal.say(
+        f"{len(found.spans)} of {found.maximal} maximal spans of {found.least} tokens or more, the "
+        f"rarest first; {100 * found.verbatim:.1f} % of the characters in spans of 50 bytes or more"
+    )
+
+
+def memorised(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    from maquette.audit.index import open_index
+    from maquette.audit.memorised import memorised as sample
+    from maquette.training.run import RunDirectory
+    from maquette.workshop.load import load
+
+    loaded = load(arguments.run)
+    with terminal.stages() as progress:
+        index = open_index(RunDirectory(arguments.run).corpus(), progress=progress)
+        found = sample(
+            loaded.optimise().model,
+            loaded.tokenizer,
+            index,
+            samples=arguments.samples,
+            tokens=arguments.tokens,
+            least=arguments.bytes,
+            temperature=arguments.temperature,
+            seed=arguments.seed,
+            progress=progress,
+        )
+    low, high = found.interval
+    for span in found.spans[:SHOWN]:
+        said = " ".join(span.text.split())
+        terminal.say(f'  {span.bytes} bytes, {span.count} times: "{said[:90]}"')
+    terminal.say(
+        f"{100 * found.fraction:.2f} % ({100 * low:.2f} to {100 * high:.2f}) of {found.tokens:,} "
+        f"tokens are in verbatim spans of {found.least} bytes or more"
+    )
+    return {"run": arguments.run} | found.to_dict()
+
+
+def contamination(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    from maquette.audit.contamination import contamination as search
+    from maquette.corpus.tasks import read_tasks
+
+    tasks = read_tasks(arguments.tasks)
+    with terminal.stages() as progress:
+        corpus = _corpus(arguments.corpus, progress)
+        found = search(corpus, tasks, arguments.words, progress=progress)
+    terminal.table(
+        ["task", "examples", "dirty", "of all", "95 %", "too short"],
+        [
+            [
+                name,
+                one.examples,
+                one.dirty,
+                f"{100 * one.fraction:.1f} %",
+                f"{100 * one.interval[0]:.1f}-{100 * one.interval[1]:.1f} %",
+                one.short,
+            ]
+            for name, one in found.items()
+        ],
+    )
+    for name, one in found.items():
+        for example in one.flagged[:3]:
+            hits = [hit for hit in one.hits if hit.example == example]
+            places = ", ".join(f"{hit.source} at {hit.offset}" for hit in hits[:3])
+            terminal.say(f"  {name} example {example + 1}: {places}")
+    return {"tasks": {name: one.to_dict() for name, one in found.items()}}
+
+
+def _corpus(name: str, progress: Any) -> "Corpus":
+    """The corpus a run was trained on, or the one of that name."""
+    from maquette.training.run import CORPUS, RunDirectory
+    from maquette.workshop.corpora import open_corpus
+
+    run = RunDirectory(name)
+    return run.corpus() if (run / CORPUS).exists() else open_corpus(name, progress)
+
+
+def _text(arguments: argparse.Namespace) -> str:
+    if (arguments.text is None) == (arguments.file is None):
+        raise WrongUse("give the text itself, or a file with --file")
+    if arguments.text is not None:
+        return str(arguments.text)
+    if arguments.file == "-":
+        data = sys.stdin.buffer.read(MOST_TEXT + 1)
+    else:
+        with Path(arguments.file).expanduser().open("rb") as file:
+            data = file.read(MOST_TEXT + 1)
+    if len(data) > MOST_TEXT:
+        raise UserError(f"{arguments.file} is longer than {MOST_TEXT >> 20} MB: cut it in pieces")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{arguments.file} is not text in UTF-8: convert it") from error
+
+
+def _show(terminal: Terminal, text: str, spans: list[tuple[int, int]]) -> None:
+    """The text with its spans in colour, on a terminal."""
+    if not terminal.file.isatty() or len(text) > 4000:
+        return
+    pieces, at = [], 0
+    for start, end in sorted(spans):
+        if end <= at:
+            continue
+        start = max(start, at)
+        pieces += [text[at:start], "\x1b[30;48;5;222m", text[start:end], "\x1b[0m"]
+        at = end
+    terminal.say("".join([*pieces, text[at:]]))
+    terminal.say()
+
+
+def _short(text: str, span: Any) -> str:
+    said = " ".join(text[span.start : span.end].split())
+    return said if len(said) <= 70 else f"{said[:40]} ... {said[-25:]}"

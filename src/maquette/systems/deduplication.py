@@ -1,0 +1,260 @@
+"""Deduplication: a model trained on text without repeats writes less of it word for word (Lee et al. 2022).
+
+    maquette reproduce deduplication      about 6 minutes on 2 cores, 2 seeds
+
+The paper trained 1.5 billion parameters on C4 as it is, and on C4 without its near-duplicates or its
+repeated substrings. Of what the first writes unprompted, over 1 % of the tokens are copies of 50
+tokens or more; of what the others write, ten times fewer, at the same or a lower perplexity.
+
+Scaled down: 280,000 parameters; 3 MB of this machine's own text, rid of its natural repeats; into it
+24 documents of 1,000 characters are put 10, 30 or 100 times each, every time with another first line,
+a quarter of the text. The deduplicated arm is what `corpus build` makes of that by MinHash and by
+repeated substrings of 100 bytes. All arms see as many tokens, cut by one tokenizer; the documents that
+bits per byte are taken on are in no arm. 64,000 tokens are sampled from each arm, all seeds together;
+a copy is 50 bytes or more. The control removes as many bytes as deduplication did, of unique
+documents drawn at random: fewer bytes alone do not help.
+
+Expected: TO MEASURE
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from maquette.corpus.build import build
+from maquette.corpus.document import Document
+from maquette.corpus.local import Local
+from maquette.corpus.store import Corpus
+from maquette.corpus.tokenizer import train_tokenizer
+from maquette.models.decoder import DecoderConfig
+from maquette.nn.parametrisation import Parametrisation
+from maquette.systems.claims import Lab, Measurement, claim
+from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
+from maquette.workshop import charts
+from maquette.workshop.corpora import kept
+from maquette.workshop.load import load
+
+STEPS = 585  # of 2,048 tokens: 1.2 million, about once over the text with its duplicates
+VOCABULARY = 1024
+COPIES = (10, 30, 100)
+REPEATED = 8  # documents of each number of copies
+SAMPLED = 64_000  # tokens of each arm
+RULER = re.compile(r"([^\w\s])\1{8,}")
+PLAIN, CLEAN, FEWER = "as it is", "deduplicated", "fewer at random"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What the models of one corpus, one of each seed, write and how well they predict."""
+
+    bytes: int
+    tokens: int
+    verbatim: int
+    fractions: list[float]
+    """verbatim tokens over all, of each seed"""
+    bits_per_byte: list[float]
+
+    @property
+    def fraction(self) -> float:
+        """Never 0: one token of all at least, so that a ratio to it is a lower bound."""
+        return max(1, self.verbatim) / max(1, self.tokens)
+
+
+@claim(
+    statement="without duplicates in its training text a model writes five times less of it verbatim",
+    source="Lee et al. 2022, section 6.2 and table 4",
+    metric="tokens in verbatim spans of 50 bytes: their fraction with duplicates over that without",
+    at_least=5.0,
+    control="as many bytes removed, of unique documents at random",
+    minutes=6,
+)
+def emission(lab: Lab) -> Measurement:
+    """Sample every arm from the start of a document on; look the samples up in its own corpus."""
+    arms = _arms(lab)
+    ratios = {name: arms[PLAIN].fraction / arms[name].fraction for name in (CLEAN, FEWER)}
+    least = 1 / max(1, min(arm.tokens for arm in arms.values()) // lab.seeds)
+    pairs = zip(arms[PLAIN].fractions, arms[CLEAN].fractions, strict=True)
+    each = [plain / max(clean, least) for plain, clean in pairs]
+    return Measurement(
+        value=ratios[CLEAN],
+        control=ratios[FEWER],
+        interval=(min(each), max(each)),
+        details=_details(arms),
+        chart=_bars(
+            {name: arm.fractions for name, arm in arms.items()}, "verbatim tokens, fraction"
+        ),
+    )
+
+
+@claim(
+    statement="deduplication costs no bits per byte on text that was not trained on",
+    source="Lee et al. 2022, section 6.1 and figure 2",
+    metric="bits per byte without duplicates over those with them, equal tokens",
+    at_most=1.01,
+    control="as many bytes removed, of unique documents at random",
+    minutes=6,
+)
+def bits_per_byte(lab: Lab) -> Measurement:
+    """Score the same held-out documents by the models of every arm."""
+    arms = _arms(lab)
+    scores = {name: np.array(arm.bits_per_byte) for name, arm in arms.items()}
+    each = scores[CLEAN] / scores[PLAIN]
+    return Measurement(
+        value=float(scores[CLEAN].mean() / scores[PLAIN].mean()),
+        control=float(scores[FEWER].mean() / scores[PLAIN].mean()),
+        interval=(float(each.min()), float(each.max())),
+        details=_details(arms),
+        chart=_bars({n: arm.bits_per_byte for n, arm in arms.items()}, "bits per byte, held out"),
+    )
+
+
+def _arms(lab: Lab) -> dict[str, Arm]:
+    """Build the three corpora, train on each with every seed, sample and score."""
+    from maquette.audit.contamination import bits_per_byte as score
+    from maquette.audit.index import open_index
+    from maquette.audit.memorised import memorised
+
+    documents, heldout = _documents(lab.quick)
+    originals = _originals(documents)
+    duplicated = documents + _copies(originals)
+    random.Random(0).shuffle(duplicated)
+    tokenizer = train_tokenizer((d.text for d in documents), VOCABULARY)
+    options: dict[str, Any] = {"tokenizer": tokenizer, "heldout": 0.01}
+    plain = made("duplicated", duplicated, **options)
+    clean = made("deduplicated", duplicated, near=0.8, substrings=100, **options)
+    removed = int(plain.manifest["bytes"]) - int(clean.manifest["bytes"])
+    fewer = made("fewer", _without(duplicated, originals, removed), **options)
+    corpora = {PLAIN: plain, CLEAN: clean, FEWER: fewer}
+    recipes = [small(c, s, lab.quick) for c in corpora.values() for s in range(lab.seeds)]
+    runs = iter(lab.train_all(recipes))
+    arms = {}
+    for name, corpus in corpora.items():
+        index = open_index(corpus)
+        written, scores = [], []
+        for seed in range(lab.seeds):
+            run = load(next(runs))
+            length = run.model.config.context - 1
+            samples = 8 if lab.quick else -(-SAMPLED // length // lab.seeds)
+            written.append(memorised(run.model, run.tokenizer, index, samples=samples, seed=seed))
+            bits, sizes = score(run.model, run.tokenizer, heldout)
+            scores.append(float(np.average(bits, weights=sizes)))
+        arms[name] = Arm(
+            int(corpus.manifest["bytes"]),
+            sum(one.tokens for one in written),
+            sum(sum(one.verbatim) for one in written),
+            [one.fraction for one in written],
+            scores,
+        )
+    return arms
+
+
+def clean_text(limit: int) -> list[Document]:
+    """This machine's own text, `limit` bytes of each of its components, without repeats of 100 bytes."""
+    from maquette.corpus.substring import cut, repeated_ranges
+
+    documents = [d for d in Local(limit) if isinstance(d, Document)]
+    texts = [d.text.encode() for d in documents]
+    cleaned = [cut(t, r).decode() for t, r in zip(texts, repeated_ranges(texts, 100), strict=True)]
+    pairs = zip(documents, cleaned, strict=True)
+    return [replace(d, text=text) for d, text in pairs if len(text) >= 200]
+
+
+def made(name: str, documents: Sequence[Document], **options: Any) -> Corpus:
+    """A corpus of documents, kept in Maquette's home under the hash of what it is made of."""
+    identity = hashlib.sha256(b"".join(d.digest() for d in documents))
+    plain = {k: v if k != "tokenizer" else v.to_json() for k, v in options.items()}
+    identity.update(repr(sorted(plain.items())).encode())
+
+    def make(path: Path) -> Corpus:
+        return build(path, documents, **options)
+
+    return kept(f"{name}-{identity.hexdigest()[:12]}", make)
+
+
+def small(corpus: Corpus, seed: int, quick: bool, steps: int = STEPS) -> Recipe:
+    """A decoder of 280,000 parameters, for a minute on one core."""
+    return Recipe(
+        name="small-memory",
+        model=DecoderConfig(
+            vocabulary=corpus.vocabulary,
+            context=128,
+            width=64,
+            depth=3,
+            heads=4,
+            activation="gelu_tanh",
+            parametrisation=Parametrisation(
+                base_width=48, base_depth=4, base_head_dim=16,
+                embedding_std=0.03, input_multiplier=32.0,
+            ),
+        ),
+        data=Data(corpus=str(corpus.path), sequence=128),
+        optimiser=Optimiser(learning_rate=0.01, beta2=0.98),
+        schedule=Schedule(floor=0.02),
+        batch=16,
+        steps=20 if quick else steps,
+        seed=seed,
+        precision="fp32",
+        compile="off",
+        watch=Watch(every=10_000, tokens=8192, sample_tokens=0, report=False),
+    )  # fmt: skip
+
+
+def _documents(quick: bool) -> tuple[list[Document], list[str]]:
+    """Documents to train on, and the texts of a tenth of all, to score."""
+    documents = [
+        replace(d, text=RULER.sub(lambda ruler: ruler[0][:8], d.text))
+        for d in clean_text(1 << 16 if quick else 1 << 19)
+    ]
+    return [d for i, d in enumerate(documents) if i % 10], [d.text for d in documents[::10]]
+
+
+def _originals(documents: Sequence[Document]) -> list[str]:
+    """The beginnings of documents from all over, 1,000 characters each."""
+    long = [d.text[:1000] for d in documents if len(d.text) >= 1200]
+    return random.Random(0).sample(long, min(len(COPIES) * REPEATED, len(long)))
+
+
+def _copies(originals: Sequence[str]) -> list[Document]:
+    """The repeated documents, each under a first line of its own."""
+    return [
+        Document(f"Mirror {number}-{copy}\n{text}", "repeated", f"copy:{number}/{copy}")
+        for number, text in enumerate(originals)
+        for copy in range(COPIES[number % len(COPIES)])
+    ]
+
+
+def _without(documents: Sequence[Document], originals: Sequence[str], size: int) -> list[Document]:
+    """The documents less `size` bytes of unique ones."""
+    unique = [i for i, d in enumerate(documents) if d.component != "repeated"]
+    unique = [i for i in unique if documents[i].text[:1000] not in set(originals)]
+    random.Random(1).shuffle(unique)
+    dropped: set[int] = set()
+    for i in unique:
+        if size <= 0:
+            break
+        dropped.add(i)
+        size -= len(documents[i].text.encode())
+    return [d for i, d in enumerate(documents) if i not in dropped]
+
+
+def _details(arms: dict[str, Arm]) -> dict[str, Any]:
+    return {name: vars(arm) for name, arm in arms.items()}
+
+
+def _bars(values: dict[str, list[float]], title: str) -> Any:
+    points = [
+        {"arm": n, "value": v, "seed": s} for n, vs in values.items() for s, v in enumerate(vs)
+    ]
+    chart = alt.Chart(alt.Data(values=points))
+    y = alt.Y("arm:N", title=None, sort=list(values))
+    return alt.layer(
+        chart.mark_bar(opacity=0.5).encode(alt.X("mean(value):Q", title=title), y),
+        chart.mark_point(filled=True, size=70).encode(alt.X("value:Q"), y),
+    ).properties(width=charts.WIDTH, height=charts.HEIGHT // 2, title=f"Deduplication: {title}")

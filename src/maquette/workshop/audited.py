@@ -1,0 +1,112 @@
+"""What of its corpus is in a run: the audit on every report.
+
+`audit.json` holds the portrait with a passage that was trained on and one that was held out, the
+trace of a sample, and how much of what the model writes is verbatim.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from maquette.audit.index import open_index
+from maquette.audit.member import member
+from maquette.audit.memorised import memorised
+from maquette.audit.trace import VERBATIM_BYTES, trace
+from maquette.base.files import write_json
+from maquette.corpus.portrait import PORTRAIT, open_portrait
+from maquette.corpus.progress import Progress, silent
+from maquette.corpus.store import SPLITS, Corpus
+from maquette.training.run import RunDirectory
+from maquette.workshop.load import Loaded, load
+from maquette.workshop.report import AUDIT
+
+MOST_TOKENS = 1 << 27  # of a corpus that is indexed without being asked
+SAMPLES, TOKENS = 32, 128
+PASSAGE = 400  # characters shown to the portrait
+DOCUMENTS, SPANS = 3, 5  # shown
+
+
+def audit_run(path: Path, progress: Progress = silent) -> dict[str, Any]:
+    """Write `audit.json` of a finished run, and return it.
+
+    A corpus of more than 128 M tokens is traced only where it has an index already.
+    """
+    run = RunDirectory(path)
+    corpus = run.corpus()
+    page: dict[str, Any] = {"portrait": _portrait(corpus), "trace": None, "verbatim": None}
+    if corpus.manifest["tokens"] <= MOST_TOKENS or (corpus.path / "index").exists():
+        page |= _traced(load(path), corpus, progress)
+    write_json(run / AUDIT, page)
+    return page
+
+
+def _portrait(corpus: Corpus) -> dict[str, Any] | None:
+    """The corpus' portrait, asked for a passage of each split."""
+    if not (corpus.path / PORTRAIT).exists():
+        return None
+    portrait = open_portrait(corpus.path / PORTRAIT)
+    asked = []
+    for split in SPLITS:
+        text = _passage(corpus, split)
+        if text is None:
+            continue
+        found = member(portrait, text)
+        spans = [[s.start, s.end] for s in found.spans if s.strong]
+        asked.append(
+            {"split": split, "text": text, "spans": spans, "coverage": found.coverage,
+             "bound": found.bound}
+        )  # fmt: skip
+    return {
+        "bytes": portrait.size,
+        "bytes_per_byte": portrait.size / max(1, portrait.text_bytes),
+        "gram_error": portrait.error,
+        "guarantee": portrait.guarantee,
+        "asked": asked,
+    }
+
+
+def _passage(corpus: Corpus, split: str) -> str | None:
+    """The middle of the split's document in the middle of those that are long enough."""
+    table = corpus.documents
+    rows = [
+        row
+        for row, (name, size) in enumerate(
+            zip(table["split"].to_pylist(), table["bytes"].to_pylist(), strict=True)
+        )
+        if name == split and size >= PASSAGE
+    ]
+    if not rows:
+        return None
+    text = corpus.text(rows[len(rows) // 2]).decode("utf-8", "replace")
+    start = max(0, (len(text) - PASSAGE) // 2)
+    return text[start : start + PASSAGE]
+
+
+def _traced(loaded: Loaded, corpus: Corpus, progress: Progress) -> dict[str, Any]:
+    """The trace of the sample with the most verbatim text, and how much of all samples is."""
+    index = open_index(corpus, progress=progress)
+    model = loaded.model
+    tokens = min(TOKENS, model.config.context - 1)
+    drawn = memorised(
+        model, loaded.tokenizer, index, samples=SAMPLES, tokens=tokens, progress=progress
+    )
+    most = max(range(len(drawn.verbatim)), key=lambda i: drawn.verbatim[i])
+    text = loaded.tokenizer.decode(t for t in drawn.written[most] if t != loaded.tokenizer.end)
+    found = trace(index, text, documents=DOCUMENTS)
+    low, high = drawn.interval
+    return {
+        "trace": {
+            "text": found.text,
+            "spans": [asdict(span) for span in found.spans[:SPANS]],
+            "maximal": found.maximal,
+            "least": found.least,
+            "verbatim": found.verbatim,
+        },
+        "verbatim": {
+            "fraction": drawn.fraction,
+            "low": low,
+            "high": high,
+            "tokens": drawn.tokens,
+            "least_bytes": VERBATIM_BYTES,
+        },
+    }

@@ -1,0 +1,138 @@
+"""The audit commands, end to end, as a user and a program see them."""
+
+import json
+import shutil
+
+import pytest
+from conftest import Texts, command, refused, some_text
+
+from maquette.corpus.build import build
+from maquette.corpus.store import Corpus
+
+LONG = 99  # characters: from here on nothing is missed
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """A corpus with a portrait, and a training document of it."""
+    top = tmp_path_factory.mktemp("audit")
+    corpus = build(top / "c", Texts(), vocabulary=300, heldout=0.2, portrait=True, locator=True)
+    row = next(i for i, r in enumerate(corpus.documents.to_pylist()) if r["split"] == "train")
+    return corpus, corpus.text(row).decode(), corpus.documents.to_pylist()[row]["source"]
+
+
+def test_a_portrait_is_written_and_tells_what_was_seen(seen, tmp_path):
+    corpus, text, _ = seen
+    made = command("audit", "portrait", corpus.path, "--out", tmp_path / "p.bin", "--json")
+    assert made.code == 0, made.err
+    assert made.json["bytes"] == (tmp_path / "p.bin").stat().st_size
+    assert made.json["guarantee"] == LONG
+    asked = "zq" * 70 + text[50 : 50 + 300] + "xw" * 60
+    (tmp_path / "t.txt").write_text(asked)
+    said = command("audit", "member", tmp_path / "p.bin", "--file", tmp_path / "t.txt", "--json")
+    assert said.code == 0, said.err
+    assert 0 < said.json["bound"] <= 0.01
+    strong = [s for s in said.json["spans"] if s["strong"]]
+    assert strong[0]["start"] >= 140 - 1
+    assert strong[0]["end"] - strong[0]["start"] >= 300 - 2 * 67
+    built = command("audit", "member", corpus.path, "--file", tmp_path / "t.txt", "--json")
+    assert built.json["spans"] == said.json["spans"]  # the build wrote the same portrait
+
+
+def test_member_writes_a_page(seen, tmp_path):
+    corpus, text, _ = seen
+    said = command("audit", "member", corpus.path, text[:400], "--html", tmp_path / "m.html")
+    assert said.code == 0, said.err
+    assert "% of the characters" in said.out
+    assert "Was it seen?" in (tmp_path / "m.html").read_text()
+
+
+def test_a_trace_names_the_document(seen, tmp_path):
+    corpus, text, source = seen
+    asked = "zqzq " + text[40:140] + " xwxw"
+    (tmp_path / "t.txt").write_text(asked)
+    words = ("audit", "trace", corpus.path, "--file", tmp_path / "t.txt")
+    said = command(*words, "--all", "--json")
+    assert said.code == 0, said.err
+    longest = max(said.json["spans"], key=lambda s: s["end"] - s["start"])
+    assert asked[longest["start"] : longest["end"]] == longest["text"]
+    assert longest["end"] - longest["start"] >= 100
+    assert longest["count"] >= 1
+    origin = next(d for d in longest["documents"] if d["source"] == source)
+    assert text[origin["offset"] :].startswith(asked[origin["start"] : origin["end"]])
+    page = command(*words, "--html", tmp_path / "t.html")
+    assert source in page.out
+    assert source in (tmp_path / "t.html").read_text()
+
+
+def test_what_a_run_writes_is_traced_and_counted(trained):
+    said = command("generate", trained, "the ", "--tokens", "12", "--trace", "--json")
+    assert said.code == 0, said.err
+    assert said.json["traces"][0]["text"].startswith("the ")
+    said = command("audit", "memorised", trained, "--samples", "4", "--tokens", "20", "--json")
+    assert said.code == 0, said.err
+    assert 0 <= said.json["interval"][0] <= said.json["fraction"] <= said.json["interval"][1] <= 1
+    assert said.json["samples"] == 4
+
+
+def test_the_report_says_what_of_the_corpus_is_in_the_run(recipe, tmp_path):
+    recipe.save(tmp_path / "r.yaml")
+    said = command("train", tmp_path / "r.yaml", "--run", tmp_path / "run", "--json")
+    assert said.code == 0, said.err
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "What of it is in the model" in page
+    assert "sampled tokens stand in the training text" in page
+    audit = json.loads((tmp_path / "run" / "audit.json").read_text())
+    assert audit["verbatim"]["tokens"] > 0
+
+
+def test_dirty_examples_are_found_and_scored_apart(seen, trained, tmp_path):
+    corpus, text, source = seen
+    words = text.split()
+    examples = [{"text": " ".join(words[:30])}, {"question": some_text(7001, 6), "answer": "no"}]
+    task = tmp_path / "task.jsonl"
+    task.write_text("\n".join(map(json.dumps, examples)))
+    said = command("audit", "contamination", corpus.path, task, "--json")
+    assert said.code == 0, said.err
+    found = said.json["tasks"][str(task)]
+    assert (found["examples"], found["flagged"], found["fraction"]) == (2, [0], 0.5)
+    assert {hit["source"] for hit in found["hits"]} == {source}
+    said = command("eval", trained, task, "--json")
+    assert said.code == 0, said.err
+    score = said.json["tasks"][str(task)]
+    assert score["dirty"]["examples"] == 1
+    assert score["clean"]["examples"] == 1
+    assert score["contaminated"] == 0.5
+    assert score["bits_per_byte"] > 0
+
+
+def test_an_artefact_of_another_corpus_is_refused(seen, tmp_path):
+    corpus, _, _ = seen
+    assert command("audit", "trace", corpus.path, "some text").code == 0
+    other = build(tmp_path / "other", Texts(documents=20), vocabulary=300)
+    shutil.copytree(corpus.path / "index", other.path / "index")
+    refused(command("audit", "trace", other.path, "some text"), "belongs to another corpus", code=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["member", "nowhere", "text"], "there is no corpus nowhere"),
+        (["member", "{corpus}"], "give the text itself, or a file"),
+        (["trace", "{corpus}", "a", "--file", "b"], "give the text itself, or a file"),
+        (["trace", "{corpus}", "--file", "{corpus}/portrait.bin"], "is not text in UTF-8"),
+        (["member", "{corpus}/manifest.json", "text"], "is not a file of kind"),
+        (["contamination", "{corpus}", "nowhere.jsonl"], "nowhere.jsonl is no task"),
+        (["memorised", "nowhere"], "nowhere does not exist"),
+        (["trac", "{corpus}"], "invalid choice"),
+    ],
+)
+def test_mistakes_are_one_line(words, message, seen):
+    corpus, _, _ = seen
+    refused(command("audit", *(w.replace("{corpus}", str(corpus.path)) for w in words)), message)
+
+
+def test_a_file_with_binary_in_it_does_no_harm(seen, tmp_path):
+    (tmp_path / "b.txt").write_bytes(b"\x00\x01 plain text \x7f" * 40)
+    said = command("audit", "member", Corpus(seen[0].path).path, "--file", tmp_path / "b.txt")
+    assert said.code == 0, said.err
