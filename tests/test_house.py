@@ -51,6 +51,7 @@ def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch):
     (tmp_path / "Documents").mkdir()
     for i in range(40):
         (tmp_path / "Documents" / f"{i}.txt").write_text(f"Document {i} says something. " * 150)
+    (tmp_path / "Documents" / "notes.txt").write_text("Some notes of a day in the woods. " * 40)
     (tmp_path / "README.md").write_text((ROOT / "README.md").read_text())
     monkeypatch.setenv("HOME", str(tmp_path))
     for line in readme_commands():

@@ -75,17 +75,22 @@ def inside_of(span, text, gram):
     return core in text[span.start : span.end]
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.integers(2, 39), st.integers(0, 100), st.integers(0, 100))
-def test_spans_are_of_whole_characters_that_were_seen(sure, number, before, after):
-    """A document amid foreign text is one span, of its grams' whole characters to the byte."""
-    run = DOCUMENTS[number]
-    text = made(3, before, STRANGE) + run + made(4, after, STRANGE)
-    [longest] = member(sure, text).spans
-    grams = (len(run.encode()) - 33) // 67 + 1
-    whole = run.encode()[: 67 * (grams - 1) + 33].decode("utf-8", "ignore")
-    assert text[longest.start : longest.end] == whole
-    assert (longest.start, longest.hits, longest.strong) == (before, grams, True)
+@settings(deadline=None, max_examples=100)
+@given(st.integers(2, 39), st.integers(0, 100), st.integers(0, 1900), st.integers(0, 100))
+def test_spans_are_of_whole_characters_that_were_seen(sure, number, before, cut, after):
+    """The end of a document amid foreign text: one span, of its grams' whole characters exactly."""
+    document = DOCUMENTS[number]
+    cut = min(cut, len(document) - 99)
+    text = made(3, before, STRANGE) + document[cut:] + made(4, after, STRANGE)
+    [span] = member(sure, text).spans
+    data, skipped = document.encode(), len(document[:cut].encode())
+    grams = [at for at in range(0, len(data) - 32, 67) if at >= skipped]
+    lead = data[skipped : grams[0]].decode("utf-8", "ignore")
+    whole = data[grams[0] : grams[-1] + 33].decode("utf-8", "ignore")
+    torn = data[grams[0]] & 0xC0 == 0x80  # the first gram begins inside a character
+    assert span.start == before + len(lead) + torn
+    assert text[span.start : span.end] == whole
+    assert span.hits == len(grams)
 
 
 def test_hits_are_those_of_a_bloom_filter_and_few_more(seen):

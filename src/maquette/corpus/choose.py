@@ -18,11 +18,13 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from maquette.base.arrays import open_arrays, write_arrays
 from maquette.base.files import read_json, write_atomic, write_json
 from maquette.corpus.engine import Pool
 from maquette.corpus.progress import Progress
 from maquette.corpus.scratch import Ranges, Scratch, without
 
+MAGIC = b"MQNEARLY"
 KEPT, EXACT, NEAR, OVERLAP, EMPTIED = range(5)
 REASONS = ("", "the same text as", "nearly the same text as", "in the evaluation set", "repeated")
 NAMES = ("kept", "exact", "near", "overlap", "substrings")
@@ -70,7 +72,7 @@ def choose(
     _exact(scratch, choice)
     if near is not None:
         progress("near-duplicates", 0, total)
-        _near(scratch, choice, near, workspace / "near.npy")
+        _near(scratch, choice, near, workspace / "near.bin")
         progress("near-duplicates", total, total)
     if evaluation:
         _overlap(scratch, choice, evaluation, workspace / "overlap", pool, progress)
@@ -92,7 +94,7 @@ def _exact(scratch: Scratch, choice: Choice) -> None:
 def _near(scratch: Scratch, choice: Choice, threshold: float, path: Path) -> None:
     kept = choice.kept
     if path.exists():
-        like = np.load(path, allow_pickle=False)
+        like = open_arrays(path, MAGIC)[1]["like"]
     else:
         from maquette.corpus.near import near_duplicates
 
@@ -100,7 +102,7 @@ def _near(scratch: Scratch, choice: Choice, threshold: float, path: Path) -> Non
             scratch.signatures()[kept], lambda i: scratch.text(int(kept[i])), threshold
         )
         like = found.keep
-        _save(path, like)
+        write_arrays(path, MAGIC, {"format": 1, "corpus": ""}, {"like": like})
     removed = like != np.arange(len(like))
     choice.state[kept[removed]] = NEAR
     choice.like[kept[removed]] = kept[like[removed]]
@@ -231,10 +233,3 @@ def _joined(ranges: Ranges) -> Ranges:
             joined.append((start, end))
     return joined
 
-
-def _save(path: Path, array: npt.NDArray[Any]) -> None:
-    import io
-
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_atomic(path, buffer.getvalue())

@@ -6,14 +6,16 @@ Brown et al. (2020, section 4 and appendix C) looked for their benchmarks in GPT
 n-grams of up to 13 words and scored the clean part again; Lee et al. (2022) found 4 % of C4's
 validation set in its training set. Scaled down: 280,000 parameters and 2.7 MB of this machine's own
 text; the benchmark is 1,500 passages of 300 characters of documents that are set aside. 5 % of them
-are put into the training text ten times each. (Once would not show: what a model of this size keeps of
-one reading is less than its error on 75 passages.)
+are put into the training text ten times each. (Once would not show: of a string seen once a model of
+this size keeps 5 bits, `memorisation`, which is less than the error of a mean over 75 passages.)
 
 The score is bits per byte, the lower the better. The control of the first claim is a model that was
 trained without the planted passages: its gap between the same two sets says how much easier one is by
 itself. The control of the detector is a corpus into which nothing was put.
 
-Expected: TO MEASURE
+Expected: a gap of 0.24 bits per byte, 0.15 to 0.34; without the planted text -0.03, -0.12 to 0.06. All
+planted examples are found, and 1 of the 75 in the corpus into which none was put. The clean examples
+gain too, 0.14 bits per byte, from passages of the same documents: "clean" is not "unaffected".
 """
 
 import random

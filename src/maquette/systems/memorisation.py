@@ -14,7 +14,10 @@ verbatim extraction are in the details: at this size the one cannot exceed 12 bi
 from 30 copies on, and the other is 0 up to there, so neither shows the law from end to end. The
 control is the same score of as many canaries of another seed, which nothing was trained on.
 
-Expected: TO MEASURE
+Expected: R^2 0.956 (the seeds 0.954 and 0.956): 5, 20, 48, 114, 153 and 162 bits; control 0. The curve
+is an S on this axis, as it must be between nothing and all: over fewer levels it is less straight.
+Smaller or slower learners were tried at one seed (width 32 to 48, rates of 0.0015 to 0.005): there
+memory sets in between 30 and 100 copies and more abruptly.
 """
 
 from typing import Any
