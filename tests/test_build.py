@@ -1,5 +1,6 @@
 """Builds at scale: parts, workers, engines, kill -9, and what each stage leaves out."""
 
+import errno
 import json
 import math
 import os
@@ -8,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import some_text
+from conftest import command, refused, some_text
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.build import build
@@ -197,6 +198,25 @@ def test_changed_files_are_read_again(folder, tmp_path, monkeypatch):
     (folder / "a00.txt").write_text("another text " * 40)
     corpus = build(tmp_path / "c", files([folder]), vocabulary=300)
     assert any(corpus.text(i).startswith(b"another text") for i in range(len(corpus.documents)))
+
+
+def test_a_full_disk_is_one_line_and_the_next_try_goes_on(folder, tmp_path, monkeypatch):
+    fsync, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    words = ("corpus", "build", tmp_path / "c", folder, "--vocabulary", "300")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        refused(command(*words), "No space left on device", "free space", code=1)
+    assert not (tmp_path / "c").exists()
+    assert (tmp_path / ".c.building" / "read" / "00000" / "part.json").exists()
+    assert command(*words).code == 0
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
 def test_an_error_of_a_worker_is_raised_here(tmp_path):

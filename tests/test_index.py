@@ -75,6 +75,9 @@ def assert_found(index: Index, corpus: Made, query: list[int]) -> None:
         firsts.setdefault(int(np.searchsorted(corpus.starts, place, "right")), place)
     for most in (1, 2, 10):
         assert index.earliest(query, most) == list(firsts.items())[:most]
+    for row, place in firsts.items():
+        start, tokens = index.document(place)
+        assert (start, tokens.tolist()) == (corpus.starts[row - 1], corpus.texts[row - 1])
 
 
 @settings(max_examples=60, deadline=None)
@@ -180,9 +183,9 @@ def test_another_cut_after_a_part_of_one(tmp_path: Path) -> None:
     corpus = some(tmp_path)
     index = open_index(corpus, shard_tokens=60)
     assert len(index.shards) == 8
-    for index in (index, open_index(some(tmp_path / "one"))):
+    for found in (index, open_index(some(tmp_path / "one"))):
         for query in itertools.product(range(LETTERS), repeat=2):
-            assert_found(index, corpus, list(query))
+            assert_found(found, corpus, list(query))
 
 
 def test_a_foreign_or_damaged_file_is_refused(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ symbols in use), beside the memory-mapped tokens. A shard is written in one step
 was cut off goes on from those that are there.
 """
 
+import bisect
 import functools
 import itertools
 from collections.abc import Sequence
@@ -136,11 +137,14 @@ class Index:
             counts[chosen] += sa.counts(*shard.arrays, query, lengths, places, chosen)
         return lengths, counts
 
-    def document(self, position: int) -> tuple[int, int]:
-        """Where the document that holds this position of the stream begins and ends in it."""
+    def document(self, position: int) -> tuple[int, Array]:
+        """Where the document at this position of the stream begins, and its tokens, not copied."""
         number = int(np.searchsorted(self.starts, position, "right")) - 1
-        end = int(self.starts[number + 1]) - (self.corpus.end is not None)
-        return int(self.starts[number]), end
+        shard = self.shards[bisect.bisect(self.shards, number, key=lambda s: s.first) - 1]
+        length = int(self.starts[number + 1] - self.starts[number])
+        local = int(shard.documents[number - shard.first])
+        tokens = shard.tokens[local : local + length - (self.corpus.end is not None)]
+        return int(self.starts[number]), tokens
 
     def _ranges(self, tokens: Sequence[int] | Array) -> list[tuple[Shard, int, int]]:
         """Of each shard the range of suffixes that begin with the tokens."""

@@ -25,18 +25,39 @@ def sort_suffixes(tokens: Array, vocabulary: int) -> tuple[npt.NDArray[np.uint32
     counts = np.zeros(vocabulary, np.int64)
     for at in range(0, len(tokens), CHUNK):
         counts += np.bincount(tokens[at : at + CHUNK], minlength=vocabulary)
-    rank = np.cumsum(counts > 0) - 1
-    width = 1 if rank[-1] < 1 << 8 else 2 if rank[-1] < 1 << 16 else 3
-    code = rank.astype(">u4").view(np.uint8).reshape(-1, 4)[:, 4 - width :]
-    data = np.empty((len(tokens), width), np.uint8)
+    code = _code(np.cumsum(counts > 0) - 1, tokens[:CHUNK])
+    data = np.empty((len(tokens), code.shape[1]), np.uint8)
     for at in range(0, len(tokens), CHUNK):
-        data[at : at + CHUNK] = code[tokens[at : at + CHUNK]]
+        np.take(code, tokens[at : at + CHUNK], 0, data[at : at + CHUNK], "clip")
     sorted_bytes = pydivsufsort.divsufsort(data.reshape(-1))
-    kept = _compact(sorted_bytes, width)
-    suffixes = sorted_bytes[:kept]  # int64 where the bytes are 2 GiB or more
-    return suffixes.view(np.uint32) if suffixes.itemsize == 4 else suffixes.astype(
-        np.uint32
-    ), counts
+    kept = _compact(sorted_bytes, code.shape[1])
+    suffixes = sorted_bytes[:kept]
+    if suffixes.itemsize == 8:  # the bytes are 2 GiB or more
+        suffixes = suffixes.astype(np.uint32)
+    return suffixes.view(np.uint32), counts
+
+
+def _code(rank: Integers, some: Array) -> npt.NDArray[np.uint8]:
+    """Each symbol's rank as digits of one base: (vocabulary, width).
+
+    All bases give the same order. divsufsort sorts only the suffixes that begin just before a local
+    maximum, and derives the others; the base is that which makes them fewest in `some` tokens (of
+    28 million tokens of 4,096 symbols, base 32 took 3.6 s and base 256 took 4.3).
+    """
+    symbols = int(rank[-1]) + 1
+    width = 1 if symbols <= 1 << 8 else 2 if symbols <= 1 << 16 else 3
+    best: tuple[int, npt.NDArray[np.uint8]] | None = None
+    for base in (256, 128, 64, 32, 16):
+        if symbols > 256 * base ** (width - 1):
+            break
+        digits = [rank // base ** (width - 1), *(rank // base**n % base for n in range(width - 1))]
+        code = np.stack(digits[:1] + digits[:0:-1], 1).astype(np.uint8)
+        data = code[some].reshape(-1)
+        peaks = int(((data[1:-1] > data[:-2]) & (data[1:-1] > data[2:])).sum())
+        if best is None or peaks < best[0]:
+            best = peaks, code
+    assert best is not None
+    return best[1]
 
 
 @jit

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ class Symbols:
     sizes: Integers
     characters: Integers
 
-    def decode(self, tokens: Integers) -> bytes:
+    def decode(self, tokens: npt.NDArray[Any]) -> bytes:
         return b"".join([self.names[t] for t in tokens.tolist()])
 
 

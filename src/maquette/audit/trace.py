@@ -48,6 +48,7 @@ CONTEXT = 160  # characters on each side
 STOPS = re.compile(r"\n|[.!?](?=\s|$)")  # a line or a sentence ends here
 WORD = re.compile(r"\w")
 Integers = npt.NDArray[np.int64]
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -295,48 +296,43 @@ class _Documents:
 
     def place(self, start: int, stop: int, row: int, position: int) -> dict[str, Any]:
         """The part of an `Origin` that is this match: tokens start .. stop of the text."""
-        read, begin, end = self.read, *self.index.document(position)
+        read, symbols = self.read, self.index.symbols
+        begin, tokens = self.index.document(position)
+        before, after = tokens[: position - begin], tokens[position - begin + stop - start :]
         first, last = int(read.edges[start]), int(read.edges[stop])
         back = memoryview(read.reversed)[len(read.data) - first :]
-        left, more_left = self._beside(back, position, begin)
-        right, more_right = self._beside(memoryview(read.data)[last:], position + stop - start, end)
+        left, more_left = self._beside(back, before, backwards=True)
+        right, more_right = self._beside(memoryview(read.data)[last:], after, backwards=False)
         grown, until = read.whole(first - more_left, last + more_right)
         around = left + read.data[first:last] + right  # of the document
         shift = len(left) - first
-        before = self.index.corpus.train.read(begin, position - begin)
-        before_match = int(self.index.symbols.characters[before].sum())
+        more = int(read.characters[grown] - read.characters[first])
         return {
             "row": row,
             "position": position,
-            "offset": before_match + int(read.characters[grown] - read.characters[first]),
+            "offset": int(symbols.characters[before].sum()) + more,
             "start": int(read.characters[grown]),
             "end": int(read.characters[until]),
             "before": around[: shift + grown].decode("utf-8", "ignore")[-self.context :],
             "after": around[shift + until :].decode("utf-8", "ignore")[: self.context],
         }
 
-    def _beside(self, ours: memoryview, at: int, bound: int) -> tuple[bytes, int]:
-        """What the document has between `at` and `bound`, or near `at`, and how much of it agrees.
+    def _beside(self, ours: memoryview, tokens: Array, backwards: bool) -> tuple[bytes, int]:
+        """What of the document's tokens is near the match, and how much of it the text has too.
 
         ours: what the text has there, away from the match.
         """
-        reach = self.context + 16
+        reach = self.context // 2 + 8  # most symbols have more than two characters
         while True:
-            if bound <= at:
-                far = max(bound, at - reach)
-                theirs = self._bytes(far, at)[::-1]
-            else:
-                far = min(bound, at + reach)
-                theirs = self._bytes(at, far)
+            near = tokens[-reach:] if backwards else tokens[:reach]
+            found = self.index.symbols.decode(near)
+            theirs = found[::-1] if backwards else found
             shared, most = 0, min(len(ours), len(theirs)) if self.longer else 0
             while shared < most and ours[shared] == theirs[shared]:
                 shared += 1
-            if far == bound or len(theirs) - shared >= self.context:
-                return (theirs[::-1] if bound <= at else theirs), shared
+            if len(near) == len(tokens) or len(theirs) - shared >= self.context:
+                return found, shared
             reach *= 2
-
-    def _bytes(self, start: int, stop: int) -> bytes:
-        return self.index.symbols.decode(self.index.corpus.train.read(start, stop - start))
 
 
 def _described(
@@ -347,7 +343,9 @@ def _described(
     found: (tokens, count, log probability, places, those that hold most first) of each span.
     """
     rows = sorted({place["row"] for *_, places in found for place in places})
-    table = index.corpus.documents.take(np.array(rows, np.int64))
+    table = index.corpus.documents
+    names = [name for name in (*DESCRIBED, "sha256") if name in table.column_names]
+    table = table.select(names).take(np.array(rows, np.int64))
     described = dict(zip(rows, table.to_pylist(), strict=True))
     spans = []
     for tokens, count, log_probability, places in found:

@@ -21,6 +21,7 @@ Samples are numbered over the training documents in the order of the table, at o
 2 stride ... of each, so the sizes in the table say where a sample is.
 """
 
+import shutil
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,10 +161,14 @@ class Locator:
 def build_locator(corpus: Corpus, out: Path | None = None, progress: Progress = silent) -> Locator:
     """Write the locator of a corpus' training documents, into its folder unless `out` is given."""
     path = out or corpus.path / LOCATOR
-    builder = LocatorBuilder(path.with_name(f".{path.name}.building"))
-    for text in training_texts(corpus, "locator", progress):
-        builder.add(text)
-    builder.finish(path, corpus.hash)
+    scratch = path.with_name(f".{path.name}.building")
+    try:
+        builder = LocatorBuilder(scratch)
+        for text in training_texts(corpus, "locator", progress):
+            builder.add(text)
+        builder.finish(path, corpus.hash)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return open_locator(corpus, path)
 
 

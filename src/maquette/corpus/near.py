@@ -164,7 +164,8 @@ def near_duplicates(
     """
     if not 0.5 <= threshold <= 1:
         raise WrongUse(f"the threshold is {threshold}: use a Jaccard similarity from 0.5 to 1")
-    signatures = np.asarray(signatures)
+    signatures = np.asarray(signatures).view()
+    signatures.flags.writeable = False  # whatever it was: the loops are compiled for one kind
     parent = np.arange(len(signatures))
     refused: set[tuple[int, int]] = set()
     links: list[tuple[int, int]] = []

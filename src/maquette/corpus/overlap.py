@@ -305,9 +305,11 @@ def _find(
                 ):
                     if count == len(out):
                         grown = np.empty((2 * count, 3), np.int64)
-                        grown[:count] = out
+                        for row in range(count):  # a slice would take seconds to compile
+                            for column in range(3):
+                                grown[row, column] = out[row, column]
                         out = grown
-                    out[count] = first, end, gram
+                    out[count, 0], out[count, 1], out[count, 2] = first, end, gram
                     count += 1
                 gram += 1
         start, end, h = _word(data, end, letters)

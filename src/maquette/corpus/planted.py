@@ -108,8 +108,8 @@ def plant(
             continue
         at = draw.randrange(len(source) - length + 1)
         stretch = source[at : at + length].encode()
-        text = texts[host].decode()
-        before = text[: draw.randrange(len(text) + 1)].encode()
+        whole = texts[host].decode()
+        before = whole[: draw.randrange(len(whole) + 1)].encode()
         planted.texts[host] = before + stretch + texts[host][len(before) :]
         planted.stretches.append(Stretch(host, len(before), len(before) + len(stretch)))
     kinds = exact * ["exact"] + spaced * ["spaced"] + near * ["near"] + decoys * ["decoy"]

@@ -127,10 +127,14 @@ def build_portrait(
     progress: Progress = silent,
 ) -> Portrait:
     """Write the portrait of a corpus' training documents."""
-    builder = PortraitBuilder(out.with_name(f".{out.name}.building"), width, stride)
-    for text in training_texts(corpus, "portrait", progress):
-        builder.add(text)
-    return builder.finish(out, corpus.hash, bits)
+    scratch = out.with_name(f".{out.name}.building")
+    try:
+        builder = PortraitBuilder(scratch, width, stride)
+        for text in training_texts(corpus, "portrait", progress):
+            builder.add(text)
+        return builder.finish(out, corpus.hash, bits)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def open_portrait(path: str | Path) -> Portrait:
