@@ -12,9 +12,9 @@ Maquette; infini-gram leaves out spans that occur more than 10 times. `trace` is
 Maquette: from a string, the rarest spans grown to the character, with sources and contexts. CPU is
 of all threads, by the process' clock; medians are over texts and rounds.
 
-Limits, with r the time of one dependent random read in as many bytes as suffixes and tokens take,
-measured in this run. Building: each suffix is put in its place once, n r. Finding: one read, r.
-Tracing: one read a token, 450 r. Size: the suffixes are a permutation, log2 n! bits.
+Limits, measured in this run on as many bytes as suffixes and tokens take. Building: each suffix is
+written to its place once, in random order. Finding: one random read; tracing: one a token, each
+waiting for the one before. Size: the suffixes are a permutation, log2 n! bits.
 """
 
 import argparse
@@ -89,10 +89,11 @@ def _compare(corpus: Corpus, folder: Path) -> None:
         engine = _engine(corpus, theirs)
     except (ImportError, RuntimeError) as error:
         print(f"infini-gram is left out: {error}")
-    read = _random_read(len(corpus.train) * (4 + np.dtype(corpus.manifest["dtype"]).itemsize))
-    print(f"{processor()}; {size / 1e6:.1f} MB of training text, {len(corpus.train):,} tokens; "
-          f"one random read takes {1e9 * read:.0f} ns\n")  # fmt: skip
-    limit = len(corpus.train) * read
+    used = len(corpus.train) * (4 + np.dtype(corpus.manifest["dtype"]).itemsize)
+    read, write = _random_access(used)
+    print(f"{processor()}; {size / 1e6:.1f} MB of training text, {len(corpus.train):,} tokens; a random "
+          f"read takes {1e9 * read:.0f} ns, a random write {1e9 * write:.1f} ns\n")  # fmt: skip
+    limit = len(corpus.train) * write
     least = math.lgamma(len(corpus.train) + 1) / math.log(2) / 8
     print(f"{'building':<24} {'MB/cpu-s':>9} {'of limit':>9} {'MB/s':>7} {'peak MB':>8} "
           f"{'index bytes/byte':>17} {'of limit':>9}")  # fmt: skip
@@ -105,7 +106,8 @@ def _compare(corpus: Corpus, folder: Path) -> None:
     agree = _compare_answers(index, engine)
     timed = _time(index, engine, read)
     print(json.dumps({"bytes": size, "tokens": len(corpus.train), "random_read": read,
-                      "build": rows, "agree": agree, "milliseconds": timed}))  # fmt: skip
+                      "random_write": write, "build": rows, "agree": agree,
+                      "milliseconds": timed}))  # fmt: skip
     if not all(agree.values()):
         raise SystemExit("the answers differ")
 
@@ -286,19 +288,24 @@ def _texts(index: Index) -> list[list[int]]:
     return texts
 
 
-def _random_read(size: int) -> float:
-    """Seconds of a read whose place the read before it says, in that many bytes."""
+def _random_access(size: int) -> tuple[float, float]:
+    """Seconds of a read whose place the read before it says, and of a write, in that many bytes."""
     count = size // 4
     following = np.empty(count, np.uint32)
     cycle = np.random.default_rng(0).permutation(count).astype(np.uint32)
     following[cycle[:-1]], following[cycle[-1]] = cycle[1:], cycle[0]
     _follow(following, 10)
-    best = math.inf
+    _scatter(following[:10] % 10, following[:10])
+    read = write = math.inf
     for _ in range(3):
         start = time.process_time()
         _follow(following, 2_000_000)
-        best = min(best, (time.process_time() - start) / 2_000_000)
-    return best
+        read = min(read, (time.process_time() - start) / 2_000_000)
+        start = time.process_time()
+        _scatter(cycle, following)
+        write = min(write, (time.process_time() - start) / count)
+        following[cycle[:-1]], following[cycle[-1]] = cycle[1:], cycle[0]
+    return read, write
 
 
 @jit
@@ -307,6 +314,12 @@ def _follow(following: Any, steps: int) -> int:
     for _ in range(steps):
         at = following[at]
     return at
+
+
+@jit
+def _scatter(places: Any, out: Any) -> None:
+    for i in range(len(places)):
+        out[places[i]] = i
 
 
 if __name__ == "__main__":

@@ -104,6 +104,18 @@ def test_a_repeated_passage_is_cut_and_its_first_place_kept(folder, tmp_path):
     assert corpus.manifest["cut_bytes"] >= len(whole) - len(left)
 
 
+def test_signatures_are_kept_by_the_row_of_their_document(folder, tmp_path):
+    from maquette.base.arrays import open_arrays
+    from maquette.corpus.near import signature
+
+    corpus = build(tmp_path / "c", files([folder]), vocabulary=300, near=0.8, heldout=0.3)
+    header, arrays = open_arrays(corpus.path / "signatures.bin", b"MQMINHSH")
+    assert header["corpus"] == corpus.hash
+    assert sorted(arrays["rows"].tolist()) == list(range(len(corpus.documents)))
+    for row, own in zip(arrays["rows"].tolist(), arrays["signatures"], strict=True):
+        assert own.tolist() == signature(corpus.text(row)).tolist()
+
+
 def test_an_evaluation_set_is_cut_out_and_counted(folder, tmp_path):
     question = " ".join(some_text(1000 + i, 4) for i in range(10))
     test = tmp_path / "test.jsonl"

@@ -14,7 +14,6 @@ from maquette.audit.contamination import (
     contamination,
     gap,
     mean,
-    read_tasks,
     split_scores,
     wilson,
 )
@@ -23,6 +22,7 @@ from maquette.corpus.build import build
 from maquette.corpus.document import Document
 from maquette.corpus.grams import BASE
 from maquette.corpus.overlap import Hit, Overlap, gram_length, word_count
+from maquette.corpus.tasks import read_tasks
 
 
 def in_words(text: str) -> list[tuple[str, int, int]]:

@@ -166,7 +166,10 @@ def test_a_build_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
         open_index(corpus, shard_tokens=110)
     with pytest.raises(UserError, match="no index yet"):
         open_index(corpus, build=False)
+    left = tmp_path / "cut" / FOLDER / ".suffixes-00002.bin.x.tmp"
+    left.write_bytes(b"half of it")
     assert same(open_index(corpus, shard_tokens=110), whole)
+    assert not left.exists()
     assert len(calls) == 5  # 2 shards, the one cut off, and the 2 that were missing
 
 

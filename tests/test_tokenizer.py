@@ -1,5 +1,6 @@
 """Tokenizers: nothing is lost, the file is Hugging Face's, and training is the same every time."""
 
+import numpy as np
 import pytest
 from conftest import some_text
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from maquette.corpus.tokenizer import (
     END,
     byte_tokenizer,
     load_tokenizer,
+    named_tokenizer,
     save_tokenizer,
     train_tokenizer,
 )
@@ -88,3 +90,27 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
         load_tokenizer(tmp_path / "tokenizer.json")
     with pytest.raises(UserError, match="is missing"):
         load_tokenizer(tmp_path / "none.json")
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text())
+def test_bytes_of_tokens_are_those_of_the_text(trained_tokenizer, text):
+    for tokenizer in (trained_tokenizer, byte_tokenizer()):
+        tokens = np.array(tokenizer.encode(text), np.int64)
+        assert tokenizer.decode_bytes(tokens) == text.encode()
+
+
+def test_digits_stand_by_themselves_where_that_is_asked():
+    tokenizer = train_tokenizer(["in 1984 and 2001 and 1999, "] * 50, 300, or_fewer=True, digits=1)
+    assert len(tokenizer.encode("1984")) == 4
+
+
+def test_a_tokenizer_is_named_by_its_file_its_corpus_or_bytes(trained_tokenizer, tmp_path):
+    save_tokenizer(trained_tokenizer, tmp_path / "tokenizer.json")
+    for name in (tmp_path, tmp_path / "tokenizer.json"):
+        assert named_tokenizer(str(name)).to_json() == trained_tokenizer.to_json()
+    assert named_tokenizer("bytes").vocabulary == 257
+    with pytest.raises(UserError, match="there is no tokenizer nowhere"):
+        named_tokenizer("nowhere")
+    with pytest.raises(WrongUse, match="did you mean 'cl100k_base'"):
+        named_tokenizer("tiktoken:cl100k_bas")

@@ -6,18 +6,15 @@ found is evidence, not proof: a famous quotation is in both honestly. So a score
 times, over the clean, the dirty and all examples, beside how many are dirty.
 """
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from maquette.base.errors import UserError
 from maquette.corpus.overlap import Hit, N, Overlap, gram_length
 from maquette.corpus.portrait import training_rows
 from maquette.corpus.progress import Progress, silent
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
     from maquette.models.decoder import Decoder
 
 Array = npt.NDArray[np.float64]
-ENDINGS = (".jsonl", ".txt")
 NORMAL = 1.959964  # half a 95 % interval in standard errors
 DOCUMENTS = 5  # training documents named for each example
 
@@ -157,60 +153,6 @@ def _first(hits: Sequence[Hit]) -> list[Hit]:
         if kept is None or hit.end - hit.start > kept.end - kept.start:
             best[hit.example] = hit
     return list(best.values())
-
-
-def read_tasks(paths: Sequence[str | Path]) -> dict[str, list[str]]:
-    """Examples by file, in the order of their names.
-
-    .jsonl: a record a line, with `text`, or `question` and `answer` (joined by a space). .txt: the
-    whole file is one example. A folder: all such files in it. Raises UserError for anything else.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix in ENDINGS and p.is_file())
-            if not inside:
-                raise UserError(f"{path} holds no {' or '.join(ENDINGS)} file: name another folder")
-            files += inside
-        elif path.suffix in ENDINGS and path.is_file():
-            files.append(path)
-        else:
-            raise UserError(
-                f"{path} is no task: name a {' or '.join(ENDINGS)} file, or a folder of them"
-            )
-    return {str(path): _examples(path) for path in files}
-
-
-def _examples(path: Path) -> list[str]:
-    try:
-        text = path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text in UTF-8: convert it, or name another") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): name another") from error
-    if path.suffix == ".txt":
-        examples = [text] if text.strip() else []
-    else:
-        lines = enumerate(text.split("\n"), 1)
-        examples = [_example(f"{path}:{number}", line) for number, line in lines if line.strip()]
-    if not examples:
-        raise UserError(f"{path} holds no examples: name a file with text")
-    return examples
-
-
-def _example(where: str, line: str) -> str:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{where} is not JSON ({error.msg}): write an object on each line"
-        ) from error
-    if isinstance(record, dict):
-        for names in (("text",), ("question", "answer")):
-            parts = [record.get(name) for name in names]
-            if all(isinstance(part, str) for part in parts):
-                return " ".join(map(str, parts))
-    raise UserError(f'{where} has neither "text" nor "question" and "answer": name the fields so')
 
 
 @dataclass(frozen=True)

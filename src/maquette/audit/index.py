@@ -265,6 +265,8 @@ def _build(
     corpus: Corpus, folder: Path, starts: Integers, shard_tokens: int, progress: Progress
 ) -> None:
     """Write the shards that are not there."""
+    for left in folder.glob(".*.tmp"):  # by a build that was killed
+        left.unlink()
     total = len(corpus.train)
     cuts = _cuts(starts, corpus.train._starts, shard_tokens)
     for number, (first, last) in enumerate(itertools.pairwise(cuts)):

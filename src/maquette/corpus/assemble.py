@@ -15,17 +15,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from maquette.base.arrays import write_arrays
 from maquette.base.files import sha256
 from maquette.corpus.choose import KEPT, NAMES, REASONS, Choice
 from maquette.corpus.encode import ROWS, TO_BOTH, divided
 from maquette.corpus.progress import Progress
-from maquette.corpus.scratch import ATTRIBUTES, DROPPED, FOUND, LEFT_OUT, Scratch
+from maquette.corpus.scratch import ATTRIBUTES, DROPPED, FOUND, LEFT_OUT, SIGNATURES, Scratch
 from maquette.corpus.store import ATTRIBUTES_TABLE, DROPPED_TABLE, FORMAT, SPLITS
 from maquette.corpus.tokenizer import Tokenizer, digest
 
 if TYPE_CHECKING:
     from maquette.corpus.mixture import Mixture
 
+MAGIC = b"MQMINHSH"  # of signatures.bin
 SHARD_TOKENS = 1 << 27
 TRAIN, HELDOUT = SPLITS
 TABLE = pa.schema(
@@ -57,6 +59,7 @@ def assemble(
     *,
     heldout: float,
     mixture: "Mixture | None",
+    signatures: bool,
     portrait: bool,
     locator: bool,
     progress: Progress,
@@ -82,6 +85,8 @@ def assemble(
     for name in SPLITS:
         identity.update(f"{name} {digests[name]}".encode())
     seen.finish(identity.hexdigest())
+    if signatures:
+        _signatures(folder / SIGNATURES, scratch, copies, encoded, identity.hexdigest())
     removed = _left_out(folder, scratch, choice)
     with pq.ParquetWriter(folder / ATTRIBUTES_TABLE, FOUND) as found:
         for place in scratch.parts:
@@ -202,6 +207,23 @@ class _Seen:
     def finish(self, corpus: str) -> None:
         for name, builder in self._builders:
             builder.finish(self._folder / name, corpus)
+
+
+def _signatures(
+    path: Path,
+    scratch: Scratch,
+    copies: list[npt.NDArray[np.int64]],
+    encoded: list[Path],
+    corpus: str,
+) -> None:
+    """Keep the MinHash signature of each document, by the row of `documents.parquet` it is first in."""
+    documents = [
+        pq.read_table(part / ROWS)["document"].to_numpy()[times > 0] + first
+        for part, times, first in zip(encoded, copies, scratch.firsts, strict=False)
+    ]
+    order, rows = np.unique(np.concatenate(documents), return_index=True)
+    arrays = {"rows": rows.astype(np.int64), "signatures": scratch.signatures()[order]}
+    write_arrays(path, MAGIC, {"format": 1, "corpus": corpus}, arrays)
 
 
 def _left_out(folder: Path, scratch: Scratch, choice: Choice) -> Counter[str]:

@@ -170,8 +170,8 @@ def build(
             }
             made = assemble(
                 folder, workspace, scratch, choice, where, encoded, used, dtype,
-                heldout=heldout, mixture=mixture, portrait=portrait, locator=locator,
-                progress=progress,
+                heldout=heldout, mixture=mixture, signatures=near is not None, portrait=portrait,
+                locator=locator, progress=progress,
             )  # fmt: skip
             write_json(folder / MANIFEST, made | read)
     return Corpus(out)

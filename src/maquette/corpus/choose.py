@@ -232,4 +232,3 @@ def _joined(ranges: Ranges) -> Ranges:
         else:
             joined.append((start, end))
     return joined
-

@@ -76,6 +76,7 @@ class BytePair:
         import tiktoken
 
         self.regex = regex or pattern()
+        self._joined: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | None = None
         self.symbols = list(symbols)  # without the end
         self.vocabulary = len(self.symbols) + 1
         self.end: int | None = len(self.symbols)
@@ -105,7 +106,12 @@ class BytePair:
     def decode_bytes(self, tokens: npt.NDArray[Any]) -> bytes:
         if len(self.symbols) == BYTES:
             return tokens.astype(np.uint8).tobytes()
-        return self._encoding.decode_bytes(tokens.tolist())
+        from maquette.corpus.gather import gather
+
+        if self._joined is None:
+            edges = np.cumsum([0, *map(len, self.symbols)])
+            self._joined = np.frombuffer(b"".join(self.symbols), np.uint8), edges
+        return gather(*self._joined, tokens).tobytes()
 
     def to_json(self) -> str:
         names = [_printable(symbol) for symbol in self.symbols]

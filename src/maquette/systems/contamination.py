@@ -15,7 +15,8 @@ itself. The control of the detector is a corpus into which nothing was put.
 
 Expected: a gap of 0.24 bits per byte, 0.15 to 0.34; without the planted text -0.03, -0.12 to 0.06. All
 planted examples are found, and 1 of the 75 in the corpus into which none was put. The clean examples
-gain too, 0.14 bits per byte, from passages of the same documents: "clean" is not "unaffected".
+gain too, 0.14 bits per byte, probably from passages of the same documents (each arm has a tokenizer of
+its own, which may have a part in it): "clean" is not "unaffected".
 """
 
 import random
@@ -160,7 +161,7 @@ def _disguise(text: str, number: int) -> str:
 
 def _scores(parts: dict[str, Any]) -> Any:
     points = [
-        {"model": f"{name} training text", "examples": which, "bits": one.mean,
+        {"model": name, "examples": which, "bits": one.mean,
          "low": one.interval[0], "high": one.interval[1]}
         for name, split in parts.items()
         for which, one in split.items()
@@ -174,7 +175,7 @@ def _scores(parts: dict[str, Any]) -> Any:
         ),
         data.mark_rule().encode(alt.X("low:Q", scale=axis), alt.X2("high:Q"), y),
     ).properties(width=charts.WIDTH, height=80)
-    return rows.facet(row=alt.Row("model:N", title=None)).properties(
+    return rows.facet(row=alt.Row("model:N", title="training text")).properties(
         title="Trained on, and scored better"
     )
 

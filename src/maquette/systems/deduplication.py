@@ -18,7 +18,8 @@ not help.
 Expected: a ratio far above 5 (one seed: 159, 3.2 % of the tokens against 0.02 %; control 0.18), bits
 per byte 0.93 of those with duplicates (control 1.13). A first design with twice the unique text and
 its rulers left in did not hold, at 4.1: the duplicates, a quarter of the text and seen for three
-quarters of an epoch, were hardly remembered (0.7 %), and all the deduplicated arm copied was rulers.
+quarters of an epoch, were hardly remembered (0.7 %), and the longest copies of the deduplicated arm
+were all rulers.
 """
 
 import hashlib
