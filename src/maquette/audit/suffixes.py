@@ -87,7 +87,7 @@ def _longest(
     place = -1
     while high - low > 1:
         middle = (low + high) // 2
-        at = np.int64(suffixes[middle]) - start
+        at: Any = np.int64(suffixes[middle]) - start
         end = min(stop, len(tokens) - at)
         i = start + min(low_shared, high_shared)
         while i < end and tokens[at + i] == query[i]:
@@ -195,7 +195,7 @@ def _around(
 
 
 @jit
-def _begins(tokens: Array, at: int, query: Array) -> bool:
+def _begins(tokens: Array, at: Any, query: Array) -> bool:
     """Whether the tokens at `at` are the query; neighbours in the order differ late."""
     if at + len(query) > len(tokens):
         return False

@@ -5,6 +5,7 @@ engines differ in nothing but time. On Ray the workspace has to be on a disk tha
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,9 +33,13 @@ class Pool:
     def __enter__(self) -> "Pool":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._processes is not None:
-            self._processes.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._processes is None:
+            return
+        if kind is not None:  # what they are at is not waited for: a part is whole or not there
+            for process in list((self._processes._processes or {}).values()):
+                process.kill()
+        self._processes.shutdown(cancel_futures=True)
 
     def each(
         self, function: Callable[[Task], Done], tasks: Sequence[Task], size: float
@@ -56,7 +61,7 @@ class Pool:
     ) -> Iterator[Done]:
         if self._processes is None:
             self._processes = ProcessPoolExecutor(
-                self.workers, get_context("spawn"), initializer=die_with, initargs=(os.getpid(),)
+                self.workers, get_context("spawn"), initializer=_worker, initargs=(os.getpid(),)
             )
         main = sys.modules["__main__"]
         try:
@@ -74,6 +79,12 @@ class Pool:
             ) from error
         finally:
             sys.modules["__main__"] = main
+
+
+def _worker(parent: int) -> None:
+    """A worker ends with its parent, and leaves Ctrl-C to it."""
+    die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _on_ray(
