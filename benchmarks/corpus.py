@@ -9,24 +9,19 @@ text with planted copies for all arms; datatrove with its own 14 bands of 8 rows
 with enough bands for the same recall. The precision is of all that is removed: a text is rightly
 removed if one in its group has a Jaccard similarity of 0.8, by our grams or by the peers'. Substrings:
 both arms must cut the same bytes. The limit is the pass that only hashes the grams, in the same run.
-
-The peers are used where they can be imported. datatrove wants another xxhash than the rest:
-`pip install --target PEERS datatrove spacy "xxhash<4" orjson`, then `MAQUETTE_PEERS=PEERS`.
-The program of Lee et al. 2022 (Rust, not on PyPI) was not run: 0.53 MB per CPU-second on 4 GB and 0.10
-on 350 GB follow from its authors' figures, on their machine. What runs here is its method.
 """
 
 import argparse
+import contextlib
+import ctypes
 import importlib.util
 import json
 import os
 import random
-import re
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from resource import RUSAGE_SELF, getrusage
 from typing import Any
@@ -36,10 +31,20 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 import numpy as np
-import numpy.typing as npt
+from corpus_peers import (
+    LENGTH,
+    PEERS,
+    THRESHOLD,
+    Array,
+    Texts,
+    cut_suffix_array,
+    datasketch,
+    datatrove,
+    rensa,
+    word_similarity,
+)
 
 from maquette.base.files import home, write_atomic
-from maquette.base.jit import jit
 from maquette.base.machine import processor, read_speed, resident
 from maquette.corpus.document import Document
 from maquette.corpus.grams import BASE, as_bytes, roll
@@ -48,11 +53,7 @@ from maquette.corpus.near import WIDTH, near_duplicates, signatures
 from maquette.corpus.planted import Planted, Rate, plant, similarity
 from maquette.corpus.substring import cut, repeated_ranges
 
-THRESHOLD, RECALL, LENGTH = 0.8, 0.924, 100
-WORDS, PERMUTATIONS, ROWS = 5, 126, 7  # of rensa, datasketch: 18 bands of 7 rows, 0.985 at 0.8
-WORD = re.compile(r"\w+")
-Array = npt.NDArray[np.int64]
-Texts = Sequence[bytes]
+RECALL = 0.924
 
 
 def documents(megabytes: float) -> list[bytes]:
@@ -71,6 +72,12 @@ def documents(megabytes: float) -> list[bytes]:
     ends = np.cumsum(json.loads(sizes.read_text())).tolist()
     data = text.read_bytes()
     return [data[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def return_freed_memory() -> None:
+    """So that what an arm allocates is seen: what was free in the heap would not be."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass
@@ -92,6 +99,7 @@ def turn(work: Callable[[Texts], Array], texts: Texts) -> Turn:
         os.close(read)
         try:
             work([*texts[:20], *texts[:20]])  # import, compile
+            return_freed_memory()
             held, cpu, wall = resident(), time.process_time(), time.perf_counter()
             result = work(texts)
             most = getrusage(RUSAGE_SELF).ru_maxrss * 1024
@@ -131,137 +139,12 @@ def ours(texts: Texts) -> Array:
     return near_duplicates(signatures(texts), texts.__getitem__, THRESHOLD).keep
 
 
-def shingles(text: bytes) -> list[str]:
-    """Word 5-grams, as the peers have them."""
-    words = WORD.findall(text.decode().lower())
-    return [" ".join(words[i : i + WORDS]) for i in range(max(1, len(words) - WORDS + 1))]
-
-
-def datasketch(texts: Texts) -> Array:
-    """MinHash and MinHashLSH: a text with a candidate before it is that one's duplicate."""
-    from datasketch import MinHash, MinHashLSH
-
-    bands = (PERMUTATIONS // ROWS, ROWS)
-    index = MinHashLSH(num_perm=PERMUTATIONS, params=bands)
-    keep = np.arange(len(texts))
-    for i, text in enumerate(texts):
-        signature = MinHash(num_perm=PERMUTATIONS)
-        signature.update_batch([s.encode() for s in shingles(text)])
-        if like := index.query(signature):
-            keep[i] = keep[min(like)]
-        index.insert(i, signature)
-    return keep
-
-
-def rensa(texts: Texts) -> Array:
-    """RMinHash and RMinHashLSH, used in the same way."""
-    from rensa import RMinHash, RMinHashLSH
-
-    index = RMinHashLSH(THRESHOLD, PERMUTATIONS, PERMUTATIONS // ROWS)
-    keep = np.arange(len(texts))
-    for i, text in enumerate(texts):
-        signature = RMinHash(PERMUTATIONS, 42)
-        signature.update(shingles(text))
-        if like := index.query(signature):
-            keep[i] = keep[min(like)]
-        index.insert(i, signature)
-    return keep
-
-
-def datatrove(texts: Texts) -> Array:
-    """The stages signatures, buckets and cluster, with their defaults, in one process."""
-    sys.path[:0] = PEERS
-    from datatrove.data import Document as Item
-    from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster
-    from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupSignature
-    from loguru import logger
-
-    logger.remove()
-    config = MinhashConfig()
-    keep = np.arange(len(texts))
-    with tempfile.TemporaryDirectory() as top:
-        a, b, c = (f"{top}/{name}" for name in ("signatures", "buckets", "clusters"))
-        items = (Item(text=t.decode(), id=str(i)) for i, t in enumerate(texts))
-        MinhashDedupSignature(a, config).run(items)
-        for rank in range(config.num_buckets):
-            MinhashDedupBuckets(a, b, config=config).run(None, rank, config.num_buckets)
-        MinhashDedupCluster(b, c, config, save_cluster_id=True).run(None, 0, 1)
-        rows = np.fromfile(f"{c}/000000.clusters", np.uint32).reshape(-1, 2)
-    first: dict[int, int] = {}
-    for document, cluster in rows[np.argsort(rows[:, 0])].tolist():
-        keep[document] = first.setdefault(cluster, document)
-    return keep
-
-
 def cut_ours(texts: Texts) -> Array:
     """The ranges that repeat: document, start, end."""
     ranges = repeated_ranges(texts, LENGTH)
     return np.array([(i, *pair) for i, some in enumerate(ranges) for pair in some]).ravel()
 
 
-def cut_suffix_array(texts: Texts) -> Array:
-    """The same by a suffix array and common prefixes (Lee et al. 2022), the first kept."""
-    from pydivsufsort import divsufsort
-
-    sizes = np.array([len(t) for t in texts])
-    starts = np.concatenate([[0], np.cumsum(sizes + 1)[:-1]])
-    joined = np.frombuffer(b"\xff".join(texts), np.uint8).copy()
-    repeated = _repeated(joined, divsufsort(joined), starts + sizes, LENGTH)
-    rows = []
-    for i, (text, start) in enumerate(zip(texts, starts.tolist(), strict=True)):
-        edges = np.diff(np.concatenate([[0], repeated[start : start + len(text)], [0]]))
-        for a, b in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
-            while a < b and text[a] & 0xC0 == 0x80:
-                a += 1
-            while a < b < len(text) and text[b] & 0xC0 == 0x80:
-                b -= 1
-            if a < b:
-                rows.append((i, a, b))
-    return np.array(rows).ravel()
-
-
-@jit
-def _repeated(
-    joined: npt.NDArray[np.uint8], order: npt.NDArray[np.int32], ends: Array, length: int
-) -> npt.NDArray[np.int8]:
-    """Which bytes are in a window that stands before: Kasai et al. 2001, then groups of suffixes."""
-    n = len(joined)
-    rank = np.empty(n, np.int32)
-    for i in range(n):
-        rank[order[i]] = i
-    common = np.empty(n, np.int32)  # with the suffix before, in the order
-    k = 0
-    for i in range(n):
-        if rank[i] == 0:
-            k = 0
-        else:
-            j = order[rank[i] - 1]
-            while i + k < n and j + k < n and joined[i + k] == joined[j + k]:
-                k += 1
-        common[rank[i]] = k
-        k = max(0, k - 1)
-    first = rank  # of the group of each suffix; the ranks are not needed any more
-    begin = 0
-    for i in range(1, n + 1):
-        if i == n or common[i] < length:
-            least = order[begin:i].min()
-            for j in range(begin, i):
-                first[order[j]] = least
-            begin = i
-    repeated = np.zeros(n, np.int8)
-    done = 0
-    start = 0
-    for end in ends:
-        for i in range(start, end - length + 1):
-            if i - first[i] >= length:
-                for j in range(max(i, done), i + length):
-                    repeated[j] = 1
-                done = i + length
-        start = end + 1
-    return repeated
-
-
-PEERS = [p for p in os.environ.get("MAQUETTE_PEERS", "").split(os.pathsep) if p]
 NEAR: dict[str, Callable[[Texts], Array]] = {
     "Maquette": ours,
     "rensa": rensa,
@@ -325,14 +208,18 @@ def precision(texts: Texts, keep: Array, count: int = 300) -> Rate:
     return Rate(right, len(removed))
 
 
-def word_similarity(a: bytes, b: bytes) -> float:
-    """The Jaccard similarity of the peers' shingles."""
-    x, y = set(shingles(a)), set(shingles(b))
-    return len(x & y) / len(x | y)
-
-
 def head(title: str, columns: str) -> None:
     print(f"\n{title}\n{'arm':<20} {columns}\n" + "-" * (21 + len(columns)))
+
+
+def table(title: str, rows: dict[str, Row], size: int, limit: float) -> dict[str, float]:
+    """Print the speed of each arm; returns it in MB per CPU-second."""
+    head(title, "MB/CPU-s of the limit     MB/s  memory MB")
+    for name, row in rows.items():
+        speed = row.speed(size)
+        print(f"{name:<20} {speed:>8.1f} {speed / limit:>12.1%} {row.wall(size):>8.1f} "
+              f"{row.memory:>10.0f}")  # fmt: skip
+    return {name: row.speed(size) for name, row in rows.items()}
 
 
 def main() -> None:
@@ -361,14 +248,10 @@ def main() -> None:
     print(f"{processor()}\n{len(texts):,} documents, {size / 1e6:.1f} MB; beside the peers "
           f"{len(mixed):,} and {sum(map(len, mixed)) / 1e6:.1f} MB")  # fmt: skip
 
-    said: dict[str, Any] = {"bandwidth": bandwidth}
+    said: dict[str, Any] = {"bandwidth": bandwidth, "near": {}}
     stages = rounds(STAGES, texts, arguments.rounds)
     limit = stages["gram hashes alone"].speed(size)
-    head(f"stages, {size / 1e6:.1f} MB", "MB/CPU-s of the limit     MB/s  memory MB")
-    for name, row in stages.items():
-        said[name] = row.speed(size)
-        print(f"{name:<20} {row.speed(size):>8.1f} {row.speed(size) / limit:>12.1%} "
-              f"{row.wall(size):>8.1f} {row.memory:>10.0f}")  # fmt: skip
+    said |= table(f"stages, {size / 1e6:.1f} MB", stages, size, limit)
     print(
         f"the limit reads {limit / bandwidth * 1e6:.2%} of the {bandwidth / 1e9:.1f} GB/s of memory"
     )
@@ -386,7 +269,7 @@ def main() -> None:
     for name, row in rows.items():
         keep, speed = row.turns[0].result, row.speed(size_mixed)
         found, right = recall(planted, keep), precision(mixed, keep)
-        said[f"near: {name}"] = {"speed": speed, "recall": found.value,
+        said["near"][name] = {"speed": speed, "recall": found.value,
                                  "precision": right.value, "memory": row.memory}  # fmt: skip
         low, high = found.interval
         print(f"{name:<20} {speed:>8.2f} {fastest / speed:>8.1f} x "
@@ -398,17 +281,13 @@ def main() -> None:
     cuts = rounds(SUBSTRINGS, kept, arguments.rounds)
     mine = cuts["Maquette"].turns[0].result
     same = np.array_equal(mine, cuts["suffix array"].turns[0].result)
-    head(f"substrings of {LENGTH} bytes, {size_kept / 1e6:.1f} MB without near-duplicates",
-         "MB/CPU-s of the limit     MB/s  memory MB")  # fmt: skip
-    for name, row in cuts.items():
-        said[f"substrings: {name}"] = row.speed(size_kept)
-        print(f"{name:<20} {row.speed(size_kept):>8.1f} {row.speed(size_kept) / limit:>12.1%} "
-              f"{row.wall(size_kept):>8.1f} {row.memory:>10.0f}")  # fmt: skip
+    title = f"substrings of {LENGTH} bytes, {size_kept / 1e6:.1f} MB without near-duplicates"
+    said["substrings"] = table(title, cuts, size_kept, limit)
     removed, again = _second_pass(kept, mine)
     print(f"cut {removed / size_kept:.1%} of the bytes, the same in both: {'yes' if same else 'NO'}; "
           f"a second pass finds {again / max(1, removed):.4%} of that")  # fmt: skip
     print(json.dumps(said))
-    if not same or said["near: Maquette"]["recall"] < RECALL:
+    if not same or said["near"]["Maquette"]["recall"] < RECALL:
         raise SystemExit(f"the recall is below {RECALL}, or the cuts are not the same")
 
 

@@ -27,12 +27,13 @@ WORDS = {
     "training": "recipe, loop, checkpoint",
     "parallel": "ranks and layouts",
     "evaluation": "bits per byte",
+    "audit": "seen, traced, copied",
     "serving": "generate, Hugging Face",
     "models": "whole architectures",
     "nn": "blocks: tensors in, tensors out",
     "base": "errors, files, the machine",
 }
-ORDER = ("corpus", "scaling", "training", "parallel", "evaluation", "serving")
+ORDER = ("corpus", "scaling", "training", "parallel", "evaluation", "audit", "serving")
 
 
 def architecture() -> str:

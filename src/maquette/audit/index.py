@@ -243,7 +243,7 @@ def _opened(corpus: Corpus, folder: Path, rows: Integers, starts: Integers) -> l
         documents = starts[first:last] - start
         if header["separated"]:
             documents += np.arange(last - first)
-        tokens = arrays["tokens"] if "tokens" in arrays else _mapped(corpus, start, stop)
+        tokens = arrays["tokens"] if "tokens" in arrays else corpus.train.view(start, stop - start)
         assert tokens is not None
         shards.append(
             Shard(start, first, tokens, arrays["suffixes"], arrays["buckets"], documents,
@@ -253,14 +253,6 @@ def _opened(corpus: Corpus, folder: Path, rows: Integers, starts: Integers) -> l
     return shards
 
 
-def _mapped(corpus: Corpus, start: int, stop: int) -> Array | None:
-    """Training tokens as they lie in their file, None where they lie in two."""
-    stream = corpus.train
-    file = int(np.searchsorted(stream._starts, start, "right")) - 1
-    part = stream._parts[file].view(np.ndarray)[start - stream._starts[file] :][: stop - start]
-    return part if len(part) == stop - start else None
-
-
 def _build(
     corpus: Corpus, folder: Path, starts: Integers, shard_tokens: int, progress: Progress
 ) -> None:
@@ -268,7 +260,7 @@ def _build(
     for left in folder.glob(".*.tmp"):  # by a build that was killed
         left.unlink()
     total = len(corpus.train)
-    cuts = _cuts(starts, corpus.train._starts, shard_tokens)
+    cuts = _cuts(starts, corpus.train.starts, shard_tokens)
     for number, (first, last) in enumerate(itertools.pairwise(cuts)):
         start, stop = int(starts[first]), int(starts[last])
         progress("index", start, total)
@@ -278,7 +270,7 @@ def _build(
             if (header["start"], header["stop"]) == (start, stop):
                 continue
         separated = corpus.end is None
-        mapped = None if separated else _mapped(corpus, start, stop)
+        mapped = None if separated else corpus.train.view(start, stop - start)
         own = {}
         if mapped is None:
             tokens = corpus.train.read(start, stop - start).astype(np.uint32)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.base.errors import UserError
-from maquette.corpus.tokenizer import _BYTE_OF, END, BytePair, Tokenizer
+from maquette.corpus.tokenizer import BYTE_OF, END, BytePair, Tokenizer
 
 Integers = npt.NDArray[np.int64]
 
@@ -34,7 +34,7 @@ def symbols_of(tokenizer: Tokenizer) -> Symbols:
         names = [b""] * tokenizer.vocabulary
         try:
             for name, number in content["model"]["vocab"].items():
-                names[number] = bytes(_BYTE_OF[c] for c in name)
+                names[number] = bytes(BYTE_OF[c] for c in name)
         except (KeyError, AttributeError, IndexError) as error:
             raise UserError(
                 "this corpus' tokenizer is not byte-level BPE, so its tokens have no exact place "

@@ -7,9 +7,9 @@ tokens, and each is shown with the documents that hold it.
 
 What is guaranteed:
 
-- Each span stands verbatim, to the character, in each of its documents between `Origin.start` and
-  `Origin.end`, and at that place of the document it can be made longer on neither side. The span
-  is the longest of its documents'; none lies within another.
+- Each document of a span holds the text's characters `Origin.start` to `Origin.end` word for word, and
+  at that place of the document it could be made longer on neither side (but for `self_contained`).
+  The span is what the document that holds most of it has; no span lies within another.
 - With `everything`, each run of at least `least` tokens of the text that occurs in the training stream
   lies within a span, but for tokens at its ends that are parts of characters.
 - `count` is exact: how often the span's whole tokens occur one after the other in the training
@@ -17,7 +17,7 @@ What is guaranteed:
 
 What is not: tokens decide what is looked up. A document's tokens differ from the text's at the ends
 of what they share, where a symbol reaches over the end; there a span is made longer by characters,
-but in the documents found. So another document may hold a few characters more than a span,
+but only in the documents found. So another document may hold a few characters more than a span,
 and what is shared in fewer than `least` whole tokens is not found.
 
 OLMoTrace also keeps spans from breaking words and crossing sentences (`self_contained`). That is not

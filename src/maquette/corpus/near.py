@@ -32,8 +32,8 @@ from maquette.corpus.grams import BASE, Bytes, Hashes, mix, roll
 WIDTH = 25  # bytes of a gram: about the five words that others take
 BANDS, ROWS = 24, 5
 BINS = BANDS * ROWS
-NEIGHBOURS = 16  # before it in a bucket, with which a document is compared besides the first
-SLACK = 0.15  # so far, four standard deviations, below the threshold an estimate is believed
+NEIGHBOURS = 8  # before it in a bucket, with which a document is compared besides the first
+SLACK = 0.11  # so far, three standard deviations, below the threshold an estimate is believed
 BLOCK = 4096  # grams hashed at a time, within the processor's cache
 LOW = np.uint64(0x7FFFFFFF)
 EMPTY = np.uint32(0xFFFFFFFF)  # no hash: those have 31 bits
@@ -159,8 +159,8 @@ def near_duplicates(
 ) -> Near:
     """The near-duplicates among documents 0 .. n - 1.
 
-    signatures: (n, BINS) of `signature`; may be memory-mapped, 20 bytes a document are in memory for
-    a band. read: gives the text of a document; called from several threads where workers > 1.
+    signatures: (n, BINS) of `signature`; may be memory-mapped: some 40 bytes a document are
+    in memory. read: gives the text of a document; called from several threads where workers > 1.
     """
     if not 0.5 <= threshold <= 1:
         raise WrongUse(f"the threshold is {threshold}: use a Jaccard similarity from 0.5 to 1")

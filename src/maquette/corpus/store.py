@@ -39,6 +39,20 @@ class TokenStream:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """Where each file begins, and at last the end of the stream."""
+        return self._starts
+
+    def view(self, start: int, length: int) -> npt.NDArray[Any] | None:
+        """Tokens start .. start + length as they lie in their file, None where that is not one."""
+        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
+        if shard >= len(self._parts):
+            return None
+        local = start - int(self._starts[shard])
+        part = np.asarray(self._parts[shard]).view(np.ndarray)[local : local + length]
+        return part if len(part) == length else None
+
     def read(self, start: int, length: int) -> npt.NDArray[np.int64]:
         """Tokens start .. start + length, as int64."""
         if not 0 <= start <= start + length <= len(self):

@@ -62,7 +62,7 @@ def repeated_ranges(
             cuts.append(_repeats(keys, others, candidates[i], length, table, part, parts))
     ranges: list[Ranges] = [[] for _ in candidates]
     for i, cuts in found.items():
-        ranges[i] = _whole_characters(texts[i], np.concatenate(cuts))
+        ranges[i] = whole_characters(texts[i], np.concatenate(cuts))
     return ranges
 
 
@@ -186,7 +186,7 @@ def _place(table: Hashes, key: np.uint64, other: np.uint64) -> np.uint64:
     return place
 
 
-def _whole_characters(text: bytes, ranges: Places) -> Ranges:
+def whole_characters(text: bytes, ranges: Places) -> Ranges:
     """The union of ranges, each less its incomplete characters."""
     union: Ranges = []
     for start, end in sorted(ranges.tolist()):

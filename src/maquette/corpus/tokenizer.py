@@ -287,7 +287,7 @@ def _own(content: Any) -> tuple[list[bytes], str] | None:
     made = ["".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in merges]
     if [name for name, _ in names[:-1]] != [*_NAME_OF, *made]:
         return None
-    return [bytes(_BYTE_OF[c] for c in name) for name, _ in names[:-1]], str(regex)
+    return [bytes(BYTE_OF[c] for c in name) for name, _ in names[:-1]], str(regex)
 
 
 def _merges(symbols: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
@@ -316,7 +316,7 @@ def _byte_names() -> list[str]:
 
 
 _NAME_OF = _byte_names()
-_BYTE_OF = {name: b for b, name in enumerate(_NAME_OF)}
+BYTE_OF = {name: b for b, name in enumerate(_NAME_OF)}
 
 
 def _printable(symbol: bytes) -> str:
