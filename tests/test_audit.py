@@ -65,6 +65,25 @@ def test_a_trace_names_the_document(seen, tmp_path):
     assert source in (tmp_path / "t.html").read_text()
 
 
+def test_the_locator_finds_long_passages_without_an_index(seen, tmp_path):
+    corpus, text, source = seen
+    asked = "é zq " + text[40:240] + " xwxw"
+    said = command("audit", "trace", corpus.path, asked, "--locator", "--json")
+    assert said.code == 0, said.err
+    longest = said.json["spans"][0]
+    assert asked[longest["start"] : longest["end"]] == longest["text"]
+    assert longest["end"] - longest["start"] >= 200
+    origin = longest["documents"][0]
+    assert origin["source"] == source
+    assert text[origin["offset"] :].startswith(longest["text"])
+    page = command("audit", "trace", corpus.path, asked, "--locator", "--html", tmp_path / "l.html")
+    assert page.code == 0, page.err
+    assert source in (tmp_path / "l.html").read_text()
+    other = build(tmp_path / "other", Texts(), vocabulary=300, heldout=0.2)  # has none yet
+    again = command("audit", "trace", other.path, asked, "--locator", "--json")
+    assert again.json["spans"] == said.json["spans"]
+
+
 def test_what_a_run_writes_is_traced_and_counted(trained):
     said = command("generate", trained, "the ", "--tokens", "12", "--trace", "--json")
     assert said.code == 0, said.err

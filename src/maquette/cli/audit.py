@@ -45,6 +45,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     trace.add_argument("source", metavar="RUN_OR_CORPUS")
     trace.add_argument("--all", action="store_true", help="every maximal span, not the rarest")
     trace.add_argument("--least", type=int, help="tokens of a span (default: about 24 bytes)")
+    trace.add_argument("--locator", action="store_true",
+                       help="passages of 99 bytes or more only, from the corpus' locator")  # fmt: skip
     trace.add_argument("--documents", type=int, default=10, help="at most, for each span")
     for verb in (member, trace):
         verb.add_argument("text", nargs="?", help="the text (or --file)")
@@ -168,6 +170,8 @@ def trace(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from maquette.audit.trace import write_trace
 
     text = _text(arguments)
+    if arguments.locator:
+        return locate(arguments, text, terminal)
     with terminal.stages() as progress:
         corpus = _corpus(arguments.source, progress)
         index = open_index(corpus, progress=progress)
@@ -181,6 +185,41 @@ def trace(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         title = f"Where it stands in {corpus.path.name}"
         terminal.say(f"page: {write_trace(Path(arguments.html), found, title)}")
     return found.to_dict() | {"corpus": str(corpus.path), "seconds": round(seconds, 5)}
+
+
+def locate(arguments: argparse.Namespace, text: str, terminal: Terminal) -> dict[str, Any]:
+    """The trace of long passages, without an index."""
+    from maquette.audit.located import located
+    from maquette.audit.page import PageDocument, PageSpan, write_page
+    from maquette.corpus.locator import LOCATOR, build_locator, open_locator
+
+    with terminal.stages() as progress:
+        corpus = _corpus(arguments.source, progress)
+        there = (corpus.path / LOCATOR).exists()
+        locator = open_locator(corpus) if there else build_locator(corpus, progress=progress)
+    passages = located(corpus, locator, text)
+    _show(terminal, text, [(p.start, p.end) for p in passages])
+    for p in passages[:SHOWN]:
+        origin = p.documents[0]
+        terminal.say(f'  {p.start}-{p.end}: "{_short(text, p)}"')
+        terminal.say(f"      {origin['source']} at {origin['offset']}")
+    terminal.say(
+        f"{len(passages)} passages; every run of {locator.guarantee} bytes or more is among them"
+    )
+    if arguments.html:
+        spans = [
+            PageSpan(p.start, p.end, f"{p.end - p.start} characters", 1.0, [
+                PageDocument(d["source"], f"at character {d['offset']:,}", "", p.text, "")
+                for d in p.documents
+            ])
+            for p in passages
+        ]  # fmt: skip
+        lead = f"{len(passages)} passages stand word for word in {corpus.path.name}"
+        page = write_page(
+            Path(arguments.html), title="Where it stands", lead=lead, text=text, spans=spans
+        )
+        terminal.say(f"page: {page}")
+    return {"text": text, "spans": [asdict(p) for p in passages], "corpus": str(corpus.path)}
 
 
 def show_trace(terminal: Terminal, found: Any) -> None:

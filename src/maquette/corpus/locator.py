@@ -52,7 +52,7 @@ FINGERPRINTS = (
 )  # fewest and most of them: one in 65,536 strangers is looked up in the corpus
 KEPT_BYTES = 64 << 20  # of documents read lately
 COMPARED = 4096  # bytes at a time
-COMMAND = "maquette audit portrait"
+COMMAND = "maquette audit trace --locator"
 Integers = npt.NDArray[np.int64]
 
 

@@ -16,10 +16,10 @@ removes as many bytes as deduplication did, of unique documents drawn at random:
 not help.
 
 Expected: a ratio far above 5 (3.1 % of the tokens against 8 of 61,194 tokens; so few that the ratio
-itself, 237, is loose; control 0.14), bits per byte 0.92 of those with duplicates (control 1.12). A first design with twice the unique text and
-its rulers left in did not hold, at 4.1: the duplicates, a quarter of the text and seen for three
-quarters of an epoch, were hardly remembered (0.7 %), and the longest copies of the deduplicated arm
-were all rulers.
+itself, 237, is loose; control 0.14), bits per byte 0.92 of those with duplicates (control 1.12). A
+first design with twice the unique text and its rulers left in did not hold, at 4.1: the duplicates, a
+quarter of the text and seen for three quarters of an epoch, were hardly remembered (0.7 %), and the
+longest copies of the deduplicated arm were all rulers.
 """
 
 import hashlib
