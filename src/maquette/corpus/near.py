@@ -8,13 +8,15 @@ alone are duplicates. A text shorter than a gram is one gram.
                  half chooses a bin and whose low half competes for the bin's minimum; an empty bin
                  takes that of another (optimal densification, Shrivastava 2017). Two signatures
                  agree in a bin with the probability of the Jaccard similarity J of the two sets.
-    candidates   texts with an equal band of ROWS bins; with probability 1 - (1 - J^ROWS)^BANDS,
-                 0.9999 at J = 0.8 and 0.988 at J = 0.7
+    candidates   texts with an equal band of ROWS bins: with probability 1 - (1 - J^ROWS)^BANDS,
+                 0.9999 at J = 0.8 and 0.988 at J = 0.7. In a bucket of many, each meets the first
+                 and the NEIGHBOURS before it, so that the work is linear. Pairs that agree in too
+                 few bins go no further, one in 800 of those at the threshold among them.
     confirmed    candidates whose gram sets, made again from the texts, have J >= threshold
 
 Duplicates are the connected components of the confirmed pairs (A ~ B and B ~ C put A, B, C together,
-whatever A and C share), and the first document of a component is kept. Nothing depends on the order of
-discovery or on the number of workers.
+whatever A and C share), and the first document of a component is kept. The result is the same for
+every number of workers.
 """
 
 from collections.abc import Callable, Iterable
