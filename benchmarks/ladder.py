@@ -21,10 +21,11 @@ import torch
 from maquette.base.files import write_json
 from maquette.base.machine import measure, processor
 from maquette.base.version import __version__
+from maquette.corpus.store import Corpus
 from maquette.scaling import frontier
 from maquette.training.loop import Quiet
 from maquette.workshop.corpora import open_corpus
-from maquette.workshop.demo import SCORED_BYTES, rung
+from maquette.workshop.demo import SCORED_BYTES, compress_heldout, rung
 from maquette.workshop.load import load
 from maquette.workshop.train import train
 
@@ -81,13 +82,13 @@ def main() -> None:
                 flush=True,
             )
             shutil.rmtree(path)
-            write(runs, corpus.hash)
+            write(runs, corpus)
     fit = frontier.surface()
     constants = {k: round(v, 4) for k, v in fit.law.constants().items()}
     print(json.dumps({"law": constants, "relative_error": round(fit.error, 5)}))
 
 
-def write(runs: list[dict[str, float]], corpus_hash: str) -> None:
+def write(runs: list[dict[str, float]], corpus: Corpus) -> None:
     """Write the runs so far, so that nothing is lost when the next is cut off."""
     machine = measure()
     about = {
@@ -96,7 +97,8 @@ def write(runs: list[dict[str, float]], corpus_hash: str) -> None:
         "version": __version__,
         "processor": processor(),
         "bf16_flops": machine.bf16_flops,
-        "corpus_hash": corpus_hash,
+        "corpus_hash": corpus.hash,
+        "zstd": round(compress_heldout(corpus)["zstd -19"]["all"], 5),
         "runs": sorted(runs, key=lambda r: (r["width"], r["tokens"])),
     }
     write_json(TARGET, about)

@@ -116,6 +116,18 @@ def test_signatures_are_kept_by_the_row_of_their_document(folder, tmp_path):
         assert own.tolist() == signature(corpus.text(row)).tolist()
 
 
+def test_planted_copies_are_found_and_the_rates_printed(tmp_path):
+    from conftest import Texts
+
+    corpus = build(tmp_path / "c", Texts(documents=80, words=300), vocabulary=257)
+    said = command("corpus", "show", corpus.path, "--planted", "--json")
+    assert said.code == 0, said.err
+    rates = said.json["planted"]
+    assert rates["near copies found"]["rate"] >= 0.924
+    assert rates["near-duplicate precision"]["rate"] == 1
+    assert all(rate["of"] > 0 for rate in rates.values())
+
+
 def test_an_evaluation_set_is_cut_out_and_counted(folder, tmp_path):
     question = " ".join(some_text(1000 + i, 4) for i in range(10))
     test = tmp_path / "test.jsonl"

@@ -114,6 +114,8 @@ def test_the_forecast_passes_through_the_ladder():
         assert forecast.inside
         errors.append(abs(forecast.bits_per_byte / run["bits_per_byte"] - 1))
     assert max(errors) < 3 * frontier.surface().error + 1e-9
+    easy, hard = (frontier.forecast(10**6, 10**6, hardness) for hardness in (1.0, 1.1))
+    assert hard.bits_per_byte == pytest.approx(1.1 * easy.bits_per_byte)
     far = frontier.forecast(10**9, 10**10)
     assert not far.inside
 

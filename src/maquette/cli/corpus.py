@@ -19,6 +19,8 @@ from typing import Any
 from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal, amount
 
+PLANTED_BYTES = 2_000_000  # of the corpus' text
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="build|show")
@@ -49,6 +51,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show = verbs.add_parser("show", help="print what is in a corpus")
     show.add_argument("corpus", help="a corpus folder, or default, or tiny")
     show.add_argument("--why", metavar="DOCUMENT", help="why this document was kept or dropped")
+    show.add_argument("--planted", action="store_true",
+                      help="plant duplicates in a sample, and say how many deduplication finds")  # fmt: skip
     show.add_argument("--picture", metavar="FILE", help="draw the components (PNG)")
     for verb in (build, show):
         verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
@@ -142,7 +146,34 @@ def show(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
         write_atomic(Path(arguments.picture), png(corpus_chart(corpus.manifest)))
         terminal.say(f"picture: {arguments.picture}")
-    return summarise(corpus.manifest)
+    return summarise(corpus.manifest) | (planted(corpus, terminal) if arguments.planted else {})
+
+
+def planted(corpus: Any, terminal: Terminal) -> dict[str, Any]:
+    """Precision and recall of deduplication on copies put into some of the corpus' documents."""
+    from maquette.corpus.planted import check
+
+    texts: list[bytes] = []
+    rows = corpus.documents["bytes"].to_pylist()
+    step = max(1, sum(rows) // PLANTED_BYTES)  # documents passed over
+    for row in range(0, len(rows), step):
+        if rows[row] >= 500:
+            texts.append(corpus.text(row))
+    rates = check(texts)
+    terminal.say(f"planted in {len(texts):,} of its documents:")
+    terminal.table(
+        ["", "rate", "95 %", "of"],
+        [
+            [what, f"{r.value:.4f}", "{:.4f} to {:.4f}".format(*r.interval), f"{r.of:,}"]
+            for what, r in rates.items()
+        ],
+    )
+    return {
+        "planted": {
+            what: {"rate": r.value, "interval": list(r.interval), "of": r.of}
+            for what, r in rates.items()
+        }
+    }
 
 
 def why(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:

@@ -6,7 +6,8 @@
     substrings    stretches that stand word for word in an earlier document (`substring.py`)
 
 The first in the order of the sources stays. What grows with the corpus: a digest and a few numbers
-of each document, with near-duplicates its signature besides; substrings go through in blocks.
+of each document, with near-duplicates its signature besides; substrings are found in passes of
+bounded memory, across the whole corpus.
 """
 
 import json

@@ -22,7 +22,7 @@ from maquette.models.base import Batch
 from maquette.models.decoder import DecoderConfig
 from maquette.nn import fused
 from maquette.nn.parametrisation import Parametrisation
-from maquette.scaling.frontier import DEPTH, RUNGS, Forecast, best_rung, forecast
+from maquette.scaling.frontier import DEPTH, RUNGS, Forecast, best_rung, forecast, ladder_zstd
 from maquette.training.decide import Decisions, decide, keep_compiled_code
 from maquette.training.loop import Observer, Outcome
 from maquette.training.optimiser import clip_gradients, make_optimiser
@@ -80,7 +80,9 @@ def demo(
         f"MB, {corpus.manifest['tokens']:,} tokens in {', '.join(corpus.components)}"
     )
     machine = measure()
-    plan = plan_demo(corpus, machine, minutes * 60, say)
+    compressed = compress_heldout(corpus)
+    hardness = compressed["zstd -19"]["all"] / ladder_zstd()
+    plan = plan_demo(corpus, machine, minutes * 60, hardness, say)
     for what, reason in plan.why:
         say(f"plan: {what}: {reason}")
     outcome = train(plan.recipe, path, observer=observer)
@@ -93,7 +95,6 @@ def demo(
     loaded = load(path)
     loaded.model.compute = torch.bfloat16 if machine.bf16 else torch.float32
     scores = loaded.score_heldout(most_bytes=SCORED_BYTES)
-    compressed = compress_heldout(corpus)
     run = RunDirectory(path)
     first = run.records()[0]["loss"]
     prompts = ("def ", "The ", "class ") if not sources else ("", "The ", "")
@@ -181,8 +182,13 @@ class DemoPlan:
     why: list[tuple[str, str]]
 
 
-def plan_demo(corpus: Corpus, machine: Machine, seconds: float, say: Say) -> DemoPlan:
-    """Choose the width by the ladder, the steps by the pace of this machine."""
+def plan_demo(
+    corpus: Corpus, machine: Machine, seconds: float, hardness: float, say: Say
+) -> DemoPlan:
+    """Choose the width by the ladder, the steps by the pace of this machine.
+
+    hardness: of the text, see `scaling.frontier.forecast`.
+    """
     name = str(corpus.path)
     costs = {}
     for width in RUNGS:
@@ -203,7 +209,7 @@ def plan_demo(corpus: Corpus, machine: Machine, seconds: float, say: Say) -> Dem
         compile="on" if decisions.compile else "off",
         precision=decisions.precision,
     )
-    expected = forecast(size, tokens)
+    expected = forecast(size, tokens, hardness)
     span = "" if expected.inside else " (outside the ladder: an extrapolation)"
     why = [
         ("time", f"{seconds:.0f} s at {peak / 1e9:.0f} GFLOP/s of {machine.precision} products"),
@@ -213,7 +219,8 @@ def plan_demo(corpus: Corpus, machine: Machine, seconds: float, say: Say) -> Dem
         ("tokens", f"{tokens:,} in {steps:,} steps of {recipe.tokens_per_step:,}, "
                    f"{tokens / len(corpus.train):.2f} epochs"),
         ("forecast", f"{expected.bits_per_byte:.2f} bits per byte, "
-                     f"{expected.low:.2f} to {expected.high:.2f}{span}"),
+                     f"{expected.low:.2f} to {expected.high:.2f}{span}; "
+                     f"zstd needs {hardness:.3f} times the bits it needs for the ladder's text"),
     ]  # fmt: skip
     return DemoPlan(recipe, expected, seconds, why)
 
@@ -278,9 +285,12 @@ def plan_page(plan: DemoPlan, outcome: Outcome, whole: Score, own: bool) -> dict
     """`plan.json`: what was planned beside what happened."""
     nats = whole.bytes / max(1, whole.tokens) * math.log(2)  # of a bit per byte, a token
     f = plan.forecast
-    note = "The forecast is read off the ladder of benchmarks/ladder.py on the default corpus."
+    note = (
+        "The forecast is read off the ladder of benchmarks/ladder.py, and multiplied by how many more "
+        "bits zstd needs for this held-out text than for the ladder's."
+    )
     if own:
-        note += " This is other text: it says what the same effort gives on source and manuals."
+        note += " The ladder's text is source and manuals: for other text it is a first guess."
     tokens = plan.recipe.steps * plan.recipe.tokens_per_step
     compared = [
         (
