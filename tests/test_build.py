@@ -211,6 +211,60 @@ def test_other_options_do_not_go_on_from_what_is_there(folder, tmp_path, monkeyp
     assert not (tmp_path / ".c.building").exists()
 
 
+def test_a_changed_evaluation_set_is_looked_for_again(folder, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    test, leak = tmp_path / "test.jsonl", " ".join(some_text(2000 + i, 4) for i in range(10))
+    test.write_text(json.dumps({"text": "quite another question " * 9}) + "\n")
+    (folder / "e.txt").write_text(some_text(91, 300) + leak)
+    options = {"vocabulary": 300, "evaluation": [str(test)]}
+    with monkeypatch.context() as patch:
+        patch.setattr("maquette.corpus.build.encode_part", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path / "c", files([folder]), **options)
+    test.write_text(json.dumps({"text": leak}) + "\n")
+    assert build(tmp_path / "c", files([folder]), **options).manifest["contaminated"] == 1
+
+
+def test_texts_that_become_the_same_by_cuts_are_one(tmp_path):
+    """None of them is held out while another is trained on."""
+    top = tmp_path / "texts"
+    top.mkdir()
+    common = some_text(1, 200)
+    questions = [" ".join(some_text(500 + 20 * i + k, 4) for k in range(8)) for i in range(30)]
+    for i, question in enumerate(questions):
+        (top / f"{i}.txt").write_text(common + question)
+    (top / "other.txt").write_text(some_text(2, 200))
+    test = tmp_path / "test.jsonl"
+    test.write_text("\n".join(json.dumps({"text": q}) for q in questions))
+    corpus = build(
+        tmp_path / "c", files([top]), vocabulary=300, heldout=0.3, evaluation=[str(test)]
+    )
+    texts = [corpus.text(i) for i in range(len(corpus.documents))]
+    assert len(texts) == len(set(texts))
+    assert corpus.manifest["removed"]["exact"] == 29
+
+
+def test_a_thousand_parts_need_no_thousand_open_files(folder, tmp_path):
+    script = (
+        "import resource, sys\nfrom pathlib import Path\nfrom maquette.corpus import build, scratch\n"
+        "from maquette.corpus.read import files\n"
+        "build.PART_BYTES, scratch.OPEN = 500, 4\n"
+        "import maquette.corpus.near, maquette.corpus.substring, tiktoken, rustbpe, pyarrow.parquet\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (28, 28))\n"
+        "c = build.build(Path(sys.argv[1]), files([sys.argv[2]]), vocabulary=257, workers=1, near=0.8)\n"
+        "print(c.manifest['documents'])\n"
+    )
+    assert len(files([folder]).parts(500)) > 30
+    said = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "c", folder],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert int(said.stdout) == 31
+
+
 def test_changed_files_are_read_again(folder, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
@@ -294,6 +348,8 @@ def _die(number: int) -> int:
     ("options", "message"),
     [
         ({"near": 1.5}, "near is 1.5"),
+        ({"near": 0.3}, "near is 0.3"),
+        ({"vocabulary": 256}, "vocabulary is 256"),
         ({"substrings": 3}, "substrings is 3"),
         ({"workers": 0}, "workers is 0"),
         ({"heldout": 1.0}, "heldout is 1.0"),

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from conftest import command, refused, some_text
 
+from maquette.base.errors import UserError
 from maquette.corpus.build import build
 from maquette.corpus.components import Components
 from maquette.corpus.mixture import load_mixture
@@ -73,9 +74,38 @@ def test_recent_text_counts_more_and_the_component_stays_as_large(table, tmp_pat
     assert written == pytest.approx(row["effective_bytes"], rel=0.1)
 
 
-def test_copies_do_not_stand_side_by_side(table, tmp_path):
+def test_every_round_is_behind_the_one_before(table, tmp_path):
     rows = built(table, tmp_path / "c").documents.to_pylist()
+    times = Counter()
+    rounds = []
+    for row in rows:
+        times[row["source"]] += 1
+        rounds.append(times[row["source"]])
+    assert rounds == sorted(rounds)
     assert all(a["source"] != b["source"] for a, b in itertools.pairwise(rows))
+
+
+def test_what_the_mixture_leaves_out_is_named(tmp_path):
+    (tmp_path / "a").mkdir()
+    for i in range(120):
+        (tmp_path / "a" / f"{i}.txt").write_text(some_text(i, 20))
+    half = tmp_path / "half.yaml"
+    half.write_text(f"components: [{{name: a, sources: [{tmp_path}/a], epochs: 0.5}}]")
+    corpus = built(half, tmp_path / "c")
+    gone = corpus.manifest["removed"]["mixture"]
+    assert 30 < gone < 80
+    assert corpus.manifest["documents"] == len(corpus.documents) == 120 - gone
+    sources = set(corpus.documents["source"].to_pylist())
+    left = next(i for i in range(120) if f"{tmp_path}/a/{i}.txt" not in sources)
+    why = command("corpus", "show", corpus.path, "--why", f"a/{left}.txt").out
+    assert "mixture: not drawn" in why
+
+
+def test_a_component_that_would_be_repeated_for_ever_is_refused(table, tmp_path):
+    text = table.read_text().replace("epochs: 2.5", "epochs: 250")
+    table.write_text(text)
+    with pytest.raises(UserError, match="second would be written 250 times"):
+        built(table, tmp_path / "c")
 
 
 def test_a_mixture_is_the_same_for_any_number_of_workers(table, tmp_path, monkeypatch):
@@ -129,5 +159,6 @@ def test_why_a_document_was_kept_or_dropped(tmp_path):
     assert any("e-mail" in line for line in kept.json["documents"][0]["why"])
     refused(command("corpus", "show", out, "--why", "nowhere.txt"), "is called nowhere.txt", code=1)
     refused(
-        command("corpus", "build", tmp_path / "d", top, "--clean", "qualty"), "did you mean 'quality'"
+        command("corpus", "build", tmp_path / "d", top, "--clean", "qualty"),
+        "did you mean 'quality'",
     )

@@ -19,6 +19,7 @@ from typing import Any
 from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal, amount
 
+VOCABULARY = 8192
 PLANTED_BYTES = 2_000_000  # of the corpus' text
 
 
@@ -28,8 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     build.add_argument("out", help="folder to write")
     build.add_argument("sources", nargs="*", help="files, folders, hf://DATASET, -")
     build.add_argument("--mixture", metavar="FILE", help="components and their weights (YAML)")
-    build.add_argument("--vocabulary", type=int, default=8192, help="257 for plain bytes")
-    build.add_argument("--digits", type=int, default=2, help="of a number in one symbol (1 splits)")
+    build.add_argument("--vocabulary", type=int, help="8192; 257 for plain bytes")
+    build.add_argument("--digits", type=int, help="of a number in one symbol (2; 1 splits)")
     build.add_argument("--tokenizer", metavar="NAME",
                        help="take one: a corpus, a run, a tokenizer.json, tiktoken:NAME, bytes")  # fmt: skip
     build.add_argument("--heldout", type=float, default=0.02, help="fraction kept for evaluation")
@@ -79,7 +80,7 @@ def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from maquette.corpus.local import Local
     from maquette.corpus.progress import Stages
     from maquette.corpus.read import files
-    from maquette.corpus.tokenizer import named_tokenizer
+    from maquette.corpus.tokenizer import DIGITS, named_tokenizer
 
     mixture, source = None, None
     if arguments.mixture:
@@ -90,17 +91,19 @@ def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             raise WrongUse("the mixture names the sources: leave them out beside --mixture")
         mixture = load_mixture(Path(arguments.mixture))
         source = Components(mixture)
+    if arguments.tokenizer and (arguments.vocabulary, arguments.digits) != (None, None):
+        raise WrongUse("--tokenizer brings its own vocabulary: leave --vocabulary and --digits out")
     start = time.perf_counter()
     with terminal.stages() as progress:
         stages = Stages(progress)
         corpus = build_corpus(
             Path(arguments.out),
             source or (files(arguments.sources) if arguments.sources else Local()),
-            vocabulary=arguments.vocabulary,
-            digits=arguments.digits,
+            vocabulary=VOCABULARY if arguments.vocabulary is None else arguments.vocabulary,
+            digits=DIGITS if arguments.digits is None else arguments.digits,
             heldout=arguments.heldout,
             split=arguments.split,
-            clean=[rule for rule in arguments.clean.split(",") if rule],
+            clean=[rule.strip() for rule in arguments.clean.split(",") if rule.strip()],
             near=arguments.near,
             evaluation=arguments.evaluation,
             substrings=arguments.substrings,
@@ -134,10 +137,11 @@ def show(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     with terminal.stages() as progress:
         corpus = open_corpus(arguments.corpus, progress)
     describe(corpus, terminal)
-    table = corpus.documents
+    table = corpus.documents.select(["component", "source"])
     terminal.say()
     for name in corpus.components:
-        sources = [r["source"] for r in table.to_pylist() if r["component"] == name][:2000]
+        own = table.filter(table["component"].to_numpy(zero_copy_only=False) == name)
+        sources = own["source"].slice(0, 2000).to_pylist()
         terminal.say(f"  {name}: {', '.join(sources[:: max(1, len(sources) // 3)][:3])}")
     if arguments.picture:
         from maquette.base.files import write_atomic

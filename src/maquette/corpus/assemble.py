@@ -1,7 +1,7 @@
 """Put a corpus together from its encoded parts: streams, the table of documents, what was left out.
 
-A document that the mixture repeats is written again in a later round over all parts, so that its
-copies do not stand side by side in one training sample. As the training text goes by, the portrait
+A document that the mixture repeats is written again in a later round over all parts, behind all others
+that have as many copies. As the training text goes by, the portrait
 and the locator are filled.
 """
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maquette.base.arrays import write_arrays
+from maquette.base.errors import UserError
 from maquette.base.files import sha256
 from maquette.corpus.choose import KEPT, NAMES, REASONS, Choice
 from maquette.corpus.encode import ROWS, TO_BOTH, divided
@@ -27,8 +28,10 @@ from maquette.corpus.tokenizer import Tokenizer, digest
 if TYPE_CHECKING:
     from maquette.corpus.mixture import Mixture
 
+MOST_EPOCHS = 100
 MAGIC = b"MQMINHSH"  # of signatures.bin
 SHARD_TOKENS = 1 << 27
+AT_ONCE = 1 << 22  # tokens copied at a time
 TRAIN, HELDOUT = SPLITS
 TABLE = pa.schema(
     [
@@ -87,10 +90,11 @@ def assemble(
     seen.finish(identity.hexdigest())
     if signatures:
         _signatures(folder / SIGNATURES, scratch, copies, encoded, identity.hexdigest())
-    removed = _left_out(folder, scratch, choice)
+    removed = _left_out(folder, scratch, choice, copies, encoded)
     with pq.ParquetWriter(folder / ATTRIBUTES_TABLE, FOUND) as found:
         for place in scratch.parts:
             found.write_table(pq.read_table(place / ATTRIBUTES))
+    progress("assembling", float(scratch.sizes.sum()), float(scratch.sizes.sum()))
     keys = [f"{name}_{unit}" for name in SPLITS for unit in ("documents", "tokens", "bytes")]
     components = {name: {k: count[k] for k in keys} for name, count in streams.components.items()}
     return {
@@ -101,7 +105,7 @@ def assemble(
         "dtype": dtype,
         "split": "tail" if (where == TO_BOTH).any() else "hash",
         "heldout": heldout,
-        "documents": len(choice.kept),
+        "documents": len(choice.kept) - removed["mixture"],
         "bytes": sum(c["train_bytes"] + c["heldout_bytes"] for c in components.values()),
         "tokens": sum(part["tokens"] for parts in shards.values() for part in parts),
         "duplicates_removed": removed["exact"] + removed["near"],
@@ -145,7 +149,20 @@ def _copies(
     }
     rows = plan(mixture, measured, mixture.tokens)
     epochs = {row.component: row.epochs for row in rows}
-    weights = age_weights(mixture, scratch.components, scratch.dates, scratch.sizes)
+    for row in rows:
+        if row.epochs > MOST_EPOCHS:
+            raise UserError(
+                f"component {row.component} would be written {row.epochs:,.0f} times: "
+                f"give it less weight, or more text ({MOST_EPOCHS} times at most)"
+            )
+    trained = [i for _, document, _, training in parts for i in document[training]]
+    weights = np.zeros(len(scratch))
+    weights[trained] = age_weights(
+        mixture,
+        [scratch.components[i] for i in trained],
+        [scratch.dates[i] for i in trained],
+        scratch.sizes[trained],
+    )
     copies = []
     for table, document, component, training in parts:
         key = [mixture.key(digest) for digest in table["sha256"].to_pylist()]
@@ -226,45 +243,57 @@ def _signatures(
     write_arrays(path, MAGIC, {"format": 1, "corpus": corpus}, arrays)
 
 
-def _left_out(folder: Path, scratch: Scratch, choice: Choice) -> Counter[str]:
+def _left_out(
+    folder: Path,
+    scratch: Scratch,
+    choice: Choice,
+    copies: list[npt.NDArray[np.int64]],
+    encoded: list[Path],
+) -> Counter[str]:
     """Write the table of what was left out, and why; returns the counts."""
-    counts = Counter[str](dict.fromkeys(("cleaning", *NAMES[1:]), 0))
-    sources = Sources(scratch)
+    counts = Counter[str](dict.fromkeys(("cleaning", *NAMES[1:], "mixture"), 0))
+    sources = _sources(scratch, choice)
     with pq.ParquetWriter(folder / DROPPED_TABLE, LEFT_OUT) as table:
         for part, place in enumerate(scratch.parts):
             cleaned = pq.read_table(place / DROPPED)
             counts["cleaning"] += len(cleaned)
             table.write_table(cleaned)
             first, last = scratch.firsts[part : part + 2].tolist()
-            gone = np.flatnonzero(choice.state[first:last] != KEPT)
-            if not len(gone):
+            why: dict[int, tuple[str, str]] = {}
+            for i in np.flatnonzero(choice.state[first:last] != KEPT).tolist():
+                reason, like = int(choice.state[first + i]), int(choice.like[first + i])
+                same = "" if like == first + i else f" {sources[like]}"
+                why[i] = NAMES[reason], REASONS[reason] + same
+            rows = pq.read_table(encoded[part] / ROWS, columns=["document"])["document"].to_numpy()
+            written = np.bincount(rows, weights=copies[part], minlength=last - first)
+            for i in np.setdiff1d(rows, np.flatnonzero(written)).tolist():
+                why[i] = "mixture", "not drawn: its component has less than one epoch"
+            if not why:
                 continue
-            rows = scratch.rows(part).take(gone)
-            reasons = [int(choice.state[first + i]) for i in gone]
-            counts.update(NAMES[r] for r in reasons)
-            detail = []
-            for i, reason in zip(gone, reasons, strict=True):
-                like = int(choice.like[first + i])
-                same = "" if like == first + i else f" {sources.of(like)}"
-                detail.append(REASONS[reason] + same)
-            columns = {name: rows[name] for name in ("component", "source", "bytes")}
-            why = {"reason": [NAMES[r] for r in reasons], "detail": detail}
-            table.write_table(pa.table(columns | why, schema=LEFT_OUT))
+            gone = sorted(why)
+            counts.update(why[i][0] for i in gone)
+            read = scratch.rows(part).take(gone)
+            columns = {name: read[name] for name in ("component", "source", "bytes")}
+            reasons = {"reason": [why[i][0] for i in gone], "detail": [why[i][1] for i in gone]}
+            table.write_table(pa.table(columns | reasons, schema=LEFT_OUT))
     return counts
 
 
-class Sources:
-    """The names of documents, part by part as they are asked for."""
+def _sources(scratch: Scratch, choice: Choice) -> dict[int, str]:
+    """The names of the documents that others are like."""
+    wanted = np.unique(choice.like[choice.like != np.arange(len(scratch))])
+    names: dict[int, str] = {}
+    for part in range(len(scratch.parts)):
+        first, last = scratch.firsts[part : part + 2].tolist()
+        here = wanted[(wanted >= first) & (wanted < last)]
+        if len(here):
+            found = scratch.rows(part)["source"].take(here - first).to_pylist()
+            names |= zip(here.tolist(), found, strict=True)
+    return names
 
-    def __init__(self, scratch: Scratch) -> None:
-        self._scratch = scratch
-        self._part, self._names = -1, list[str]()
 
-    def of(self, document: int) -> str:
-        part = int(np.searchsorted(self._scratch.firsts, document, side="right")) - 1
-        if part != self._part:
-            self._part, self._names = part, self._scratch.rows(part)["source"].to_pylist()
-        return self._names[document - int(self._scratch.firsts[part])]
+def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
 
 
 class _Streams:
@@ -295,7 +324,7 @@ class _Streams:
         for name in SPLITS:
             here = split == name
             lengths = np.where(here, tokens + self._ends, 0)
-            stream = np.fromfile(encoded / f"{name}.bin", self._dtype)
+            stream = _mapped(encoded / f"{name}.bin", self._dtype)
             starts = np.cumsum(lengths) - lengths
             taken = np.where(here & chosen, lengths, 0)
             offset = np.where(here, self._shards[name].total + np.cumsum(taken) - taken, offset)
@@ -355,6 +384,10 @@ class _Shards:
         self.total = 0
 
     def append(self, tokens: npt.NDArray[Any]) -> None:
+        for at in range(0, len(tokens), AT_ONCE):
+            self._append(tokens[at : at + AT_ONCE])
+
+    def _append(self, tokens: npt.NDArray[Any]) -> None:
         self.digest.update(tokens.tobytes())
         while len(tokens):
             if self._file is None or self._parts[-1]["tokens"] >= SHARD_TOKENS:

@@ -12,6 +12,7 @@ build of files that was killed goes on from what is finished there, to the same 
 """
 
 import dataclasses
+import hashlib
 import heapq
 import json
 import math
@@ -45,7 +46,9 @@ from maquette.corpus.engine import Engine, Pool
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.scratch import PART, SKIPS_NAMED, ReadTask, Scratch, read_part
 from maquette.corpus.store import MANIFEST, SPLITS, TOKENIZER, Corpus
+from maquette.corpus.tasks import read_tasks
 from maquette.corpus.tokenizer import (
+    BYTES,
     DIGITS,
     Tokenizer,
     digest,
@@ -133,8 +136,10 @@ def build(
         raise WrongUse(f"{out} exists: choose another folder ({how})")
     if not 0 < heldout < 1:
         raise WrongUse(f"heldout is {heldout}: use a fraction between 0 and 1, such as 0.02")
-    if near is not None and not 0 < near <= 1:
-        raise WrongUse(f"near is {near}: use a similarity above 0 and up to 1, such as 0.8")
+    if near is not None and not 0.5 <= near <= 1:
+        raise WrongUse(f"near is {near}: use a Jaccard similarity of 0.5 to 1, such as 0.8, or off")
+    if tokenizer is None and not BYTES < vocabulary < 1 << 31:
+        raise WrongUse(f"vocabulary is {vocabulary}: use {BYTES + 1} (plain bytes) or more")
     if substrings is not None and substrings < 16:
         raise WrongUse(f"substrings is {substrings}: use 16 bytes or more, such as 100")
     if not 1 <= digits <= 9:
@@ -193,11 +198,15 @@ def _workspace(
         "options": dataclasses.asdict(options),
         "mixture": mixture.to_dict() if mixture else None,
         "tokenizer": digest(tokenizer) if tokenizer else None,
+        "evaluation": hashlib.sha256(repr(read_tasks(options.evaluation)).encode()).hexdigest(),
     }
     identity = json.dumps(known, indent=1)
     with lock(path / ".lock", busy=f"another process is building {out}: wait for it"):
         kept = (path / OPTIONS).read_text() if (path / OPTIONS).exists() else None
         if kept != identity or fingerprint is None:
+            (path / OPTIONS).unlink(
+                missing_ok=True
+            )  # first: what is half wiped is not gone on from
             for entry in path.iterdir():
                 if entry.name != ".lock":
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -208,6 +217,7 @@ def _workspace(
             if fingerprint is None:
                 shutil.rmtree(path)
             raise
+        (path / OPTIONS).unlink()
         shutil.rmtree(path)
 
 
@@ -263,7 +273,8 @@ def _divide(one: _Build, scratch: Scratch, choice: Choice) -> npt.NDArray[np.uin
     """Where each document goes. (documents,)"""
     where = np.full(len(scratch), DROP, np.uint8)
     kept = choice.kept
-    held = np.array([_key(scratch.digests[i]) < one.options.heldout for i in kept])
+    digests = (choice.digests.get(int(i), scratch.digests[i]) for i in kept)
+    held = np.array([_key(digest) < one.options.heldout for digest in digests])
     tail = one.options.split == "tail" or not 0 < held.sum() < len(kept)
     where[kept] = TO_BOTH if tail else np.where(held, TO_HELDOUT, TO_TRAIN)
     return where
@@ -292,7 +303,8 @@ def _tokenizer(
     smallest: list[tuple[int, int]] = []  # a heap, the largest hash on top
     sampled = 0
     for document in np.flatnonzero((where == TO_TRAIN) | (where == TO_BOTH)).tolist():
-        key = int(_key(scratch.digests[document]) * 2**64)
+        digest = choice.digests.get(document, scratch.digests[document])
+        key = int(_key(digest) * 2**64)
         heapq.heappush(smallest, (-key, document))
         sampled += int(scratch.sizes[document])
         while sampled > SAMPLE_BYTES and len(smallest) > 1:

@@ -10,6 +10,7 @@ of each document, with near-duplicates its signature besides; substrings are fou
 bounded memory, across the whole corpus.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Choice:
     """byte ranges to leave out of a kept document"""
     hits: npt.NDArray[np.int32]
     """stretches of evaluation sets found in it"""
+    digests: dict[int, bytes]
+    """SHA-256 of what remains of those that were cut"""
 
     @property
     def kept(self) -> npt.NDArray[np.int64]:
@@ -69,7 +72,7 @@ def choose(
 ) -> Choice:
     """Run the stages that were asked for; what an earlier try finished is read, not done again."""
     count, total = len(scratch), float(scratch.sizes.sum())
-    choice = Choice(np.zeros(count, np.uint8), np.arange(count), {}, np.zeros(count, np.int32))
+    choice = Choice(np.zeros(count, np.uint8), np.arange(count), {}, np.zeros(count, np.int32), {})
     _exact(scratch, choice)
     if near is not None:
         progress("near-duplicates", 0, total)
@@ -81,7 +84,20 @@ def choose(
         progress("substrings", 0, total)
         _substrings(scratch, choice, substrings, workspace / "substrings.json")
         progress("substrings", total, total)
+    _again(scratch, choice)
     return choice
+
+
+def _again(scratch: Scratch, choice: Choice) -> None:
+    """What was cut may now be the same as another: the first stays, and the rest is cut for good."""
+    first = {scratch.digests[int(i)]: int(i) for i in choice.kept if int(i) not in choice.cuts}
+    for document in sorted(choice.cuts):
+        digest = hashlib.sha256(choice.text(scratch, document)).digest()
+        choice.digests[document] = digest
+        like = first.setdefault(digest, document)
+        if like != document:
+            choice.drop(document, EXACT)
+            choice.like[document] = like
 
 
 def _exact(scratch: Scratch, choice: Choice) -> None:
@@ -208,7 +224,7 @@ def _substrings(scratch: Scratch, choice: Choice, length: int, path: Path) -> No
 
 def _cut(scratch: Scratch, choice: Choice, document: int, cuts: Ranges, reason: int) -> None:
     """Cut ranges out of a document, and drop it where nothing is left."""
-    if without(scratch.text(document), cuts).strip():
+    if without(scratch.text(document), cuts).decode().strip():
         choice.cuts[document] = cuts
     else:
         choice.drop(document, reason)

@@ -42,7 +42,7 @@ MULTIPLES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
 MOST = 4.0
 """No document counts more than so many times its component's mean, however new it is: up to four
 epochs are nearly as good as new text, more are not (Muennighoff et al. 2023, section 6)."""
-ANY = float("inf")
+ANY = 1e18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ def load_mixture(path: Path) -> Mixture:
         raise WrongUse(f"{path} does not exist: name a YAML file with components")
     try:
         content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise WrongUse(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise WrongUse(f"{path} holds no mixture: write 'components:' and a list")

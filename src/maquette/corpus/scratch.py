@@ -12,7 +12,7 @@ a build that was killed goes on from the parts that are there.
 
 import hashlib
 import mmap
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from maquette.corpus.document import Document, Skipped, Source
 
 ROWS = 4096  # written at a time
 SKIPS_NAMED = 1000
+OPEN = 64  # parts whose text is mapped at a time
 TEXT, TABLE, SIGNATURES = "text.bin", "table.parquet", "signatures.bin"
 ATTRIBUTES, DROPPED, PART = "attributes.parquet", "dropped.parquet", "part.json"
 SCHEMA = pa.schema(
@@ -210,7 +211,7 @@ class Scratch:
         self._starts = [
             np.cumsum([0, *t["bytes"].to_numpy()]) for t in tables
         ]  # within each part's text
-        self._maps = [_map(part / TEXT) for part in self.parts]
+        self._maps: OrderedDict[int, mmap.mmap | bytes] = OrderedDict()  # a few: each holds a file
 
     def __len__(self) -> int:
         return int(self.firsts[-1])
@@ -220,7 +221,15 @@ class Scratch:
         part = int(np.searchsorted(self.firsts, document, side="right")) - 1
         local = document - int(self.firsts[part])
         start, end = self._starts[part][local : local + 2].tolist()
-        return self._maps[part][start:end]
+        return self._mapped(part)[start:end]
+
+    def _mapped(self, part: int) -> "mmap.mmap | bytes":
+        if part not in self._maps:
+            self._maps[part] = _map(self.parts[part] / TEXT)
+            if len(self._maps) > OPEN:
+                self._maps.popitem(last=False)
+        self._maps.move_to_end(part)
+        return self._maps[part]
 
     def texts(self) -> Iterator[bytes]:
         """All documents in order."""

@@ -51,10 +51,8 @@ def _examples(path: Path) -> list[str]:
 def _example(where: str, line: str) -> str:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{where} is not JSON ({error.msg}): write an object on each line"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON ({error}): write an object on each line") from error
     if isinstance(record, dict):
         for names in (("text",), ("question", "answer")):
             parts = [record.get(name) for name in names]

@@ -160,6 +160,9 @@ class Foreign:
 
         self._content = content
         self._tokenizer = HuggingFace.from_str(content)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True  # text that looks like one is text
         self.vocabulary: int = self._tokenizer.get_vocab_size()
         names = (END, "</s>", "<|end_of_text|>", "<eos>", "[SEP]")
         ends = [self._tokenizer.token_to_id(name) for name in names]
