@@ -142,12 +142,14 @@ def test_an_artefact_of_another_corpus_is_refused(seen, tmp_path):
         (["trace", "{corpus}", "--file", "{corpus}/portrait.bin"], "is not text in UTF-8"),
         (["member", "{corpus}/manifest.json", "text"], "is not a file of kind"),
         (["contamination", "{corpus}", "nowhere.jsonl"], "nowhere.jsonl is no task"),
+        (["contamination", "{corpus}", "{corpus}/../t.txt", "--words", "-1"], "words is -1"),
         (["memorised", "nowhere"], "nowhere does not exist"),
         (["trac", "{corpus}"], "invalid choice"),
     ],
 )
 def test_mistakes_are_one_line(words, message, seen):
     corpus, _, _ = seen
+    (corpus.path.parent / "t.txt").write_text("an example of a few words")
     refused(command("audit", *(w.replace("{corpus}", str(corpus.path)) for w in words)), message)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maquette.base.errors import WrongUse
 from maquette.base.jit import jit
 from maquette.corpus.grams import BASE, Bytes, Hashes, Offsets, as_bytes, mix
 
@@ -50,6 +51,8 @@ class Overlap:
     """
 
     def __init__(self, texts: Sequence[str], n: int = N) -> None:
+        if n < 1:
+            raise WrongUse(f"words is {n}: a gram has 1 word or more, such as {N}")
         self.n = n
         data = [text.encode("utf-8", "replace") for text in texts]
         found = [_grams(as_bytes(d), n, lower_case()) for d in data]
