@@ -125,12 +125,29 @@ def test_dirty_examples_are_found_and_scored_apart(seen, trained, tmp_path):
     assert score["bits_per_byte"] > 0
 
 
+def test_runs_and_examples_that_cannot_be_are_one_line(trained, tmp_path):
+    task = tmp_path / "t.jsonl"
+    task.write_text('{"text": ""}')
+    refused(command("eval", trained, task), "is empty", code=1)
+    task.write_text('{"text": "half \\ud800 a sign"}')
+    assert command("eval", trained, task).code == 0
+    refused(command("eval", trained, task, "--bytes", "9"), "scored whole")
+    refused(command("audit", "memorised", trained, "--tokens", "0"), "tokens is 0")
+    refused(command("audit", "memorised", trained, "--bytes", "0"), "bytes is 0")
+    (trained / "corpus.json").write_text("[]")
+    refused(command("eval", trained, task), "is damaged", code=1)
+    (trained / "corpus.json").unlink()
+    refused(command("generate", trained, "the ", "--trace"), "was not trained here", code=1)
+
+
 def test_an_artefact_of_another_corpus_is_refused(seen, tmp_path):
     corpus, _, _ = seen
     assert command("audit", "trace", corpus.path, "some text").code == 0
     other = build(tmp_path / "other", Texts(documents=20), vocabulary=300)
     shutil.copytree(corpus.path / "index", other.path / "index")
     refused(command("audit", "trace", other.path, "some text"), "belongs to another corpus", code=1)
+    shutil.copy(corpus.path / "portrait.bin", other.path / "portrait.bin")
+    refused(command("audit", "member", other.path, "text"), "belongs to another corpus", code=1)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +161,9 @@ def test_an_artefact_of_another_corpus_is_refused(seen, tmp_path):
         (["contamination", "{corpus}", "nowhere.jsonl"], "nowhere.jsonl is no task"),
         (["contamination", "{corpus}", "{corpus}/../t.txt", "--words", "-1"], "words is -1"),
         (["memorised", "nowhere"], "nowhere does not exist"),
+        (["portrait", "{corpus}", "--bits", "0"], "bits is 0"),
+        (["portrait", "{corpus}", "--out", "{corpus}"], "is a folder"),
+        (["trace", "{corpus}", "a", "--locator", "--all"], "leave --all"),
         (["trac", "{corpus}"], "invalid choice"),
     ],
 )

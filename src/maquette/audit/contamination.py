@@ -178,8 +178,8 @@ def mean(scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Mean:
     """
     x = np.asarray(scores, np.float64)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-    if not len(x):
-        return Mean(0, None, None)
+    if not len(x) or not w.sum():
+        return Mean(len(x), None, None)
     centre = float(np.average(x, weights=w))
     if len(x) < 2:
         return Mean(1, centre, None)

@@ -1,8 +1,9 @@
 """Long verbatim passages of a text from a corpus' locator: no suffix array is needed.
 
-Every run of at least `guarantee` bytes that stands in the training text is found, at the first place
-where the corpus holds its grams, and compared with the text there: nothing false is reported. It
-cannot count, and names one document; `trace.py` does both, from an index 15 times as large.
+Of every run of at least `guarantee` bytes that stands in the training text, at least a part is found, at
+the first place where the corpus holds its gram, and compared with the text there: nothing false is
+reported. (A run whose grams all stand earlier elsewhere is reported as its parts there.) It cannot
+count, and names one document; `trace.py` does both, from an index 15 times as large.
 """
 
 from dataclasses import dataclass

@@ -2,9 +2,9 @@
 
 Unprompted samples are drawn from the model, and every longest run of theirs that the index finds in
 a training document is measured in bytes; a token is verbatim when it lies in one of 50 or more (Lee
-et al. 2022, section 6.2, count runs of 50 tokens in 100,000 samples). Matching is of tokens: a run
-that begins or ends inside a token of the training text is counted without that token, so the
-fraction errs downwards, by less than two tokens a span.
+et al. 2022, section 6.2, count runs of 50 tokens in 100,000 samples). Matching is of tokens, so the
+fraction is a lower bound: a run loses the tokens that reach over its ends, and one near the limit, or
+cut into other tokens, is not counted at all.
 """
 
 from collections.abc import Sequence
@@ -125,7 +125,11 @@ def memorised(
 
     if samples < 1:
         raise WrongUse(f"samples is {samples}: use 1 or more")
-    tokens = tokens or model.config.context - 1
+    if least < 1:
+        raise WrongUse(f"bytes is {least}: a verbatim span has 1 or more, such as {VERBATIM_BYTES}")
+    tokens = model.config.context - 1 if tokens is None else tokens
+    if tokens < 1:
+        raise WrongUse(f"tokens is {tokens}: sample 1 or more")
     sampling = Sampling(temperature=temperature, top_k=top_k)
     batches = -(-samples // BATCH)
     written: list[list[int]] = []

@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from maquette.audit.index import Index
 from maquette.audit.page import PageDocument, PageSpan, write_page
-from maquette.base.errors import WrongUse
+from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.order import SampleOrder
 
 LEAST_BYTES = 24  # of a span, in tokens of the corpus' mean size
@@ -45,6 +45,7 @@ DESCRIBED = ("component", "source", "title", "date", "licence")
 KEPT = 0.05  # spans for each token of the text (Liu et al. 2025, section 3, step 2)
 DOCUMENTS = 10
 CONTEXT = 160  # characters on each side
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: read as a sign of its own
 STOPS = re.compile(r"\n|[.!?](?=\s|$)")  # a line or a sentence ends here
 WORD = re.compile(r"\w")
 Integers = npt.NDArray[np.int64]
@@ -230,6 +231,11 @@ class _Text:
         self.data = index.symbols.decode(self.tokens)
         self.reversed = self.data[::-1]
         self.text = self.data.decode("utf-8", "replace")
+        if self.text != text and _signs(self.text, text) != SURROGATE.sub("?", text):
+            raise UserError(
+                "this corpus' tokenizer does not give a text back as it was, so spans have no exact "
+                "place in it: build the corpus with its own tokenizer to trace"
+            )
         self.edges = np.cumsum(np.append(0, index.symbols.sizes[self.tokens]))
         self.begins = (np.frombuffer(self.data, np.uint8) & 0xC0) != 0x80
         self.characters = np.cumsum(np.append(0, self.begins))
@@ -256,6 +262,13 @@ class _Text:
                 marks[self.characters[first]] += 1
                 marks[self.characters[last]] -= 1
         return float((np.cumsum(marks)[:-1] > 0).mean()) if self.text else 0.0
+
+
+def _signs(read: str, text: str) -> str:
+    """The text as it was read, with ? where it has half a character."""
+    if len(read) != len(text):
+        return ""
+    return "".join("?" if SURROGATE.match(c) else r for r, c in zip(read, text, strict=True))
 
 
 def _spans(read: _Text, lengths: Integers, self_contained: bool) -> tuple[Integers, Integers]:

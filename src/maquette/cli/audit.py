@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST_TEXT = 4 << 20  # bytes of a text to look up
 SHOWN = 20  # spans
+AGAIN = "maquette audit portrait"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     trace.add_argument("--least", type=int, help="tokens of a span (default: about 24 bytes)")
     trace.add_argument("--locator", action="store_true",
                        help="passages of 99 bytes or more only, from the corpus' locator")  # fmt: skip
-    trace.add_argument("--documents", type=int, default=10, help="at most, for each span")
+    trace.add_argument("--documents", type=int, help="at most, for each span (10)")
     for verb in (member, trace):
         verb.add_argument("text", nargs="?", help="the text (or --file)")
         verb.add_argument("--file", help="a text file, - for standard input")
@@ -91,7 +92,9 @@ def portrait(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any
     start = time.perf_counter()
     with terminal.stages() as progress:
         corpus = open_corpus(arguments.corpus, progress)
-        out = Path(arguments.out) if arguments.out else corpus.path / PORTRAIT
+        out = Path(arguments.out).expanduser() if arguments.out else corpus.path / PORTRAIT
+        if out.is_dir() or not out.name:
+            raise WrongUse(f"{out} is a folder: name a file with --out")
         made = build_portrait(
             corpus, out, arguments.width, arguments.stride, arguments.bits, progress
         )
@@ -117,14 +120,19 @@ def portrait(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any
 def member(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from maquette.audit.member import member as look_up
     from maquette.audit.page import PageSpan, write_page
+    from maquette.base.arrays import check_corpus
     from maquette.corpus.portrait import PORTRAIT, open_portrait
     from maquette.workshop.corpora import open_corpus
 
     text = _text(arguments)
     path = Path(arguments.portrait).expanduser()
-    if not path.is_file():
-        path = open_corpus(arguments.portrait).path / PORTRAIT
-    found = look_up(open_portrait(path), text, arguments.error)
+    if path.is_file():
+        portrait = open_portrait(path)
+    else:
+        corpus = open_corpus(arguments.portrait)
+        portrait = open_portrait(corpus.path / PORTRAIT)
+        check_corpus(corpus.path / PORTRAIT, {"corpus": portrait.corpus}, corpus.hash, AGAIN)
+    found = look_up(portrait, text, arguments.error)
     strong = [s for s in found.spans if s.strong]
     _show(terminal, text, [(s.start, s.end) for s in strong])
     terminal.table(
@@ -171,13 +179,19 @@ def trace(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
     text = _text(arguments)
     if arguments.locator:
+        if arguments.all or arguments.least is not None or arguments.documents is not None:
+            raise WrongUse("--locator has one document for each passage: leave --all, --least out")
         return locate(arguments, text, terminal)
     with terminal.stages() as progress:
         corpus = _corpus(arguments.source, progress)
         index = open_index(corpus, progress=progress)
     start = time.perf_counter()
     found = look_up(
-        index, text, least=arguments.least, everything=arguments.all, documents=arguments.documents
+        index,
+        text,
+        least=arguments.least,
+        everything=arguments.all,
+        documents=10 if arguments.documents is None else arguments.documents,
     )
     seconds = time.perf_counter() - start
     show_trace(terminal, found)
@@ -204,7 +218,8 @@ def locate(arguments: argparse.Namespace, text: str, terminal: Terminal) -> dict
         terminal.say(f'  {p.start}-{p.end}: "{_short(text, p)}"')
         terminal.say(f"      {origin['source']} at {origin['offset']}")
     terminal.say(
-        f"{len(passages)} passages; every run of {locator.guarantee} bytes or more is among them"
+        f"{len(passages)} passages; of every run of {locator.guarantee} bytes or more at least a part "
+        "is among them"
     )
     if arguments.html:
         spans = [

@@ -36,6 +36,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.tasks:
         if arguments.text:
             raise WrongUse("give tasks, or a text with --text, not both")
+        if arguments.bytes is not None:
+            raise WrongUse("a task is scored whole: leave --bytes out")
         return score_tasks(arguments, loaded, terminal)
     if arguments.text:
         scores = {"text": loaded.score_text(Path(arguments.text))}
@@ -83,7 +85,8 @@ def score_tasks(
     rows = []
     for name, texts in examples.items():
         scores, sizes = bits_per_byte(loaded.model, loaded.tokenizer, texts)
-        dirty = [i in set(found[name].flagged) for i in range(len(texts))]
+        flagged = set(found[name].flagged)
+        dirty = [i in flagged for i in range(len(texts))]
         parts = split_scores(scores, dirty, sizes)
         tasks[name] = {
             "metric": "bits_per_byte",
@@ -91,6 +94,7 @@ def score_tasks(
             "stderr": parts["all"].stderr,
             "shots": 0,
             "contaminated": found[name].fraction,
+            "short": found[name].short,
         } | {part: asdict(mean) for part, mean in parts.items()}
         for part, mean in parts.items():
             if mean.mean is not None:
@@ -101,5 +105,10 @@ def score_tasks(
         terminal.say(
             f"  {name}: {one.dirty} of {one.examples} examples are in the training text "
             f"({100 * one.fraction:.1f} %)"
+            + (
+                f"; {one.short} have fewer than {one.n} words and cannot be found"
+                if one.short
+                else ""
+            )
         )
     return {"run": arguments.run, "tasks": tasks}

@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.base.errors import WrongUse
     from maquette.serving.sampler import Sampling
+    from maquette.training.run import RunDirectory
     from maquette.workshop.load import load
 
     if arguments.tokens < 1:
@@ -45,6 +46,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         seed=arguments.seed,
     )
     terminal = Terminal(arguments.json)
+    if arguments.trace:
+        RunDirectory(arguments.run).corpus()  # refuses a run without one before it writes
     loaded = load(arguments.run).optimise(arguments.precision)
     prompts = arguments.prompts or [""]
     alone = len(prompts) == 1

@@ -108,8 +108,7 @@ class PortraitBuilder:
 
     def finish(self, path: Path, corpus_hash: str, bits: int = BITS) -> Portrait:
         """Write the portrait of what was added, of the corpus of that hash."""
-        if not 1 <= bits <= 32:
-            raise WrongUse(f"bits is {bits}: use 1 to 32, such as {BITS}")
+        check_bits(bits)
         fuse = self._samples.fuse(bits, lambda keys, _: own_bits(keys, bits))
         own = {"bits": bits, "grams": self._samples.distinct}
         header = {"format": FORMAT, "corpus": corpus_hash} | self._samples.described() | own
@@ -127,6 +126,7 @@ def build_portrait(
     progress: Progress = silent,
 ) -> Portrait:
     """Write the portrait of a corpus' training documents."""
+    check_bits(bits)
     scratch = out.with_name(f".{out.name}.building")
     try:
         builder = PortraitBuilder(scratch, width, stride)
@@ -178,6 +178,12 @@ def training_rows(corpus: Corpus) -> npt.NDArray[np.int64]:
     import pyarrow.compute as pc
 
     return np.flatnonzero(pc.equal(corpus.documents["split"], SPLITS[0]).to_numpy())
+
+
+def check_bits(bits: int) -> None:
+    """Raise WrongUse for what no filter can have."""
+    if not 1 <= bits <= 32:
+        raise WrongUse(f"bits is {bits}: use 1 to 32, such as {BITS}")
 
 
 def check_grams(width: int, stride: int) -> None:

@@ -57,5 +57,8 @@ def _example(where: str, line: str) -> str:
         for names in (("text",), ("question", "answer")):
             parts = [record.get(name) for name in names]
             if all(isinstance(part, str) for part in parts):
-                return " ".join(map(str, parts))
+                text = " ".join(map(str, parts))
+                if not text.strip():
+                    raise UserError(f"{where} is empty: write a text, or remove the line")
+                return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     raise UserError(f'{where} has neither "text" nor "question" and "answer": name the fields so')

@@ -57,7 +57,15 @@ class RunDirectory:
 
     def corpus(self) -> Corpus:
         """The corpus it was trained on, if it still is what it was."""
+        if not (self / CORPUS).exists():
+            raise UserError(f"{self.path} was not trained here: name a corpus in its place")
         kept = read_json(self / CORPUS)
+        if not isinstance(kept, dict) or not {"path", "hash"} <= kept.keys():
+            raise UserError(f"{self / CORPUS} is damaged: restore it, or train a new run")
+        if not Path(kept["path"]).exists():
+            raise UserError(
+                f"the corpus of {self.path} is no longer at {kept['path']}: move it back"
+            )
         corpus = Corpus(kept["path"])
         if corpus.hash != kept["hash"]:
             raise UserError(

@@ -4,6 +4,7 @@
 trace of a sample, and how much of what the model writes is verbatim.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from maquette.audit.index import open_index
 from maquette.audit.member import member
 from maquette.audit.memorised import memorised
 from maquette.audit.trace import VERBATIM_BYTES, trace
+from maquette.base.arrays import check_corpus
+from maquette.base.errors import UserError
 from maquette.base.files import write_json
 from maquette.corpus.portrait import PORTRAIT, open_portrait
 from maquette.corpus.progress import Progress, silent
@@ -33,9 +36,15 @@ def audit_run(path: Path, progress: Progress = silent) -> dict[str, Any]:
     """
     run = RunDirectory(path)
     corpus = run.corpus()
-    page: dict[str, Any] = {"portrait": _portrait(corpus), "trace": None, "verbatim": None}
+    page: dict[str, Any] = {"portrait": None, "trace": None, "verbatim": None, "missing": []}
+    parts: list[Callable[[], dict[str, Any]]] = [lambda: {"portrait": _portrait(corpus)}]
     if corpus.manifest["tokens"] <= MOST_TOKENS or (corpus.path / "index").exists():
-        page |= _traced(load(path), corpus, progress)
+        parts.append(lambda: _traced(load(path), corpus, progress))
+    for part in parts:
+        try:
+            page |= part()
+        except UserError as error:  # a finished run is worth a report without it
+            page["missing"].append(str(error))
     write_json(run / AUDIT, page)
     return page
 
@@ -45,6 +54,7 @@ def _portrait(corpus: Corpus) -> dict[str, Any] | None:
     if not (corpus.path / PORTRAIT).exists():
         return None
     portrait = open_portrait(corpus.path / PORTRAIT)
+    check_corpus(portrait.path, {"corpus": portrait.corpus}, corpus.hash, "maquette audit portrait")
     asked = []
     for split in SPLITS:
         text = _passage(corpus, split)
