@@ -131,6 +131,8 @@ def build(
     processes.
     Raises UserError where there is no text or too little of it for the vocabulary.
     """
+    out = out.absolute()  # a worker elsewhere may stand in another folder
+    evaluation = [str(Path(path).expanduser().absolute()) for path in evaluation]
     if out.exists() and not (replace and (out / MANIFEST).exists()):
         how = "pass --replace to build it again" if (out / MANIFEST).exists() else "it is no corpus"
         raise WrongUse(f"{out} exists: choose another folder ({how})")

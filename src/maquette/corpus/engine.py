@@ -90,6 +90,7 @@ def _worker(parent: int) -> None:
 def _on_ray(
     function: Callable[[Task], Done], tasks: Sequence[Task], workers: int
 ) -> Iterator[Done]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no network unless it is asked for
     ray: Any = need("ray", "ray")
     if not ray.is_initialized():
         if os.environ.get("RAY_ADDRESS"):
