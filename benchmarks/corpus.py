@@ -51,7 +51,8 @@ from maquette.corpus.grams import BASE, as_bytes, roll
 from maquette.corpus.local import Local
 from maquette.corpus.near import WIDTH, near_duplicates, signatures
 from maquette.corpus.planted import Planted, Rate, plant, similarity
-from maquette.corpus.substring import cut, repeated_ranges
+from maquette.corpus.scratch import without
+from maquette.corpus.substring import repeated_ranges
 
 RECALL = 0.924
 
@@ -296,7 +297,7 @@ def _second_pass(texts: list[bytes], cuts: Array) -> tuple[int, int]:
     ranges: list[list[tuple[int, int]]] = [[] for _ in texts]
     for i, start, end in cuts.reshape(-1, 3).tolist():
         ranges[i].append((start, end))
-    left = [cut(text, some) for text, some in zip(texts, ranges, strict=True)]
+    left = [without(text, some) for text, some in zip(texts, ranges, strict=True)]
     again = repeated_ranges(left, LENGTH)
     return sum(b - a for s in ranges for a, b in s), sum(b - a for s in again for a, b in s)
 

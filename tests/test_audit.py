@@ -6,6 +6,7 @@ import shutil
 import pytest
 from conftest import Texts, command, refused, some_text
 
+from maquette.cli.main import main
 from maquette.corpus.build import build
 from maquette.corpus.store import Corpus
 
@@ -94,6 +95,37 @@ def test_what_a_run_writes_is_traced_and_counted(trained):
     assert said.json["samples"] == 4
 
 
+def test_a_run_says_at_which_step_it_read_a_span(recipe, tmp_path):
+    from dataclasses import replace
+
+    from maquette.corpus.order import SampleOrder
+    from maquette.workshop.train import train
+
+    train(replace(recipe, steps=12), tmp_path / "run")
+    corpus = Corpus(recipe.data.corpus)
+    start = int(SampleOrder(len(corpus.train), 32, recipe.seed).starts(5 * recipe.batch, 1)[0])
+    text = bytes(t for t in corpus.train.read(start, 32).tolist() if t != corpus.end).decode()
+    said = command("audit", "trace", tmp_path / "run", text, "--all", "--least", "1", "--json")
+    assert said.code == 0, said.err
+    steps = [s for span in said.json["spans"] for d in span["documents"] for s in d["steps"]]
+    assert 6 in steps  # samples 20 to 23 are the sixth batch of four
+    words = command("audit", "trace", tmp_path / "run", text, "--sentences", "--json")
+    assert words.code == 0, words.err
+    for span in words.json["spans"]:
+        assert "\n" not in span["text"].strip("\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("audit", v) for v in ("portrait", "member", "trace", "memorised", "contamination")]
+    + [("corpus", "build"), ("corpus", "show")],
+)
+def test_every_verb_has_an_example(words, capsys):
+    with pytest.raises(SystemExit):
+        main([*words, "--help"])
+    assert f"example: maquette {' '.join(words)} " in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_report_says_what_of_the_corpus_is_in_the_run(recipe, tmp_path):
     recipe.save(tmp_path / "r.yaml")
     said = command("train", tmp_path / "r.yaml", "--run", tmp_path / "run", "--json")
@@ -163,7 +195,7 @@ def test_an_artefact_of_another_corpus_is_refused(seen, tmp_path):
         (["memorised", "nowhere"], "nowhere does not exist"),
         (["portrait", "{corpus}", "--bits", "0"], "bits is 0"),
         (["portrait", "{corpus}", "--out", "{corpus}"], "is a folder"),
-        (["trace", "{corpus}", "a", "--locator", "--all"], "leave --all"),
+        (["trace", "{corpus}", "a", "--locator", "--all"], "leave other options out"),
         (["trac", "{corpus}"], "invalid choice"),
     ],
 )

@@ -46,6 +46,18 @@ def content(corpus: Corpus) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(corpus.path.iterdir()) if p.is_file()}
 
 
+def stopped(monkeypatch: pytest.MonkeyPatch, out: Path, folder: Path, **options) -> None:
+    """A build that is cut off when it is about to encode."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("maquette.corpus.build.encode_part", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(out, files([folder]), **options)
+
+
 def rows(corpus: Corpus, name: str) -> list[dict]:
     import pyarrow.parquet as pq
 
@@ -202,14 +214,23 @@ def test_killed_at_every_few_writes_it_becomes_the_same_corpus(folder, tmp_path,
     assert not (tmp_path / ".killed.building").exists()
 
 
-def test_other_options_do_not_go_on_from_what_is_there(folder, tmp_path, monkeypatch):
-    def stop(*_):
+def test_a_workspace_that_was_half_wiped_is_not_gone_on_from(folder, tmp_path, monkeypatch):
+    def half(path):
+        for file in sorted(Path(path).rglob("text.bin")):
+            file.unlink()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("maquette.corpus.build.encode_part", stop)
+        patch.setattr("maquette.corpus.build.shutil.rmtree", half)
         with pytest.raises(KeyboardInterrupt):
             build(tmp_path / "c", files([folder]), vocabulary=300)
+    assert (tmp_path / ".c.building" / "read" / "00000" / "part.json").exists()
+    again = build(tmp_path / "c", files([folder]), vocabulary=300, replace=True)
+    assert content(again) == content(build(tmp_path / "d", files([folder]), vocabulary=300))
+
+
+def test_other_options_do_not_go_on_from_what_is_there(folder, tmp_path, monkeypatch):
+    stopped(monkeypatch, tmp_path / "c", folder, vocabulary=300)
     assert (tmp_path / ".c.building" / "tokenizer.json").exists()
     corpus = build(tmp_path / "c", files([folder]), vocabulary=280)
     assert corpus.vocabulary == 280
@@ -217,17 +238,11 @@ def test_other_options_do_not_go_on_from_what_is_there(folder, tmp_path, monkeyp
 
 
 def test_a_changed_evaluation_set_is_looked_for_again(folder, tmp_path, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
     test, leak = tmp_path / "test.jsonl", " ".join(some_text(2000 + i, 4) for i in range(10))
     test.write_text(json.dumps({"text": "quite another question " * 9}) + "\n")
     (folder / "e.txt").write_text(some_text(91, 300) + leak)
     options = {"vocabulary": 300, "evaluation": [str(test)]}
-    with monkeypatch.context() as patch:
-        patch.setattr("maquette.corpus.build.encode_part", stop)
-        with pytest.raises(KeyboardInterrupt):
-            build(tmp_path / "c", files([folder]), **options)
+    stopped(monkeypatch, tmp_path / "c", folder, **options)
     test.write_text(json.dumps({"text": leak}) + "\n")
     assert build(tmp_path / "c", files([folder]), **options).manifest["contaminated"] == 1
 
@@ -271,13 +286,7 @@ def test_a_thousand_parts_need_no_thousand_open_files(folder, tmp_path):
 
 
 def test_changed_files_are_read_again(folder, tmp_path, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("maquette.corpus.build.encode_part", stop)
-        with pytest.raises(KeyboardInterrupt):
-            build(tmp_path / "c", files([folder]), vocabulary=300)
+    stopped(monkeypatch, tmp_path / "c", folder, vocabulary=300)
     (folder / "a00.txt").write_text("another text " * 40)
     corpus = build(tmp_path / "c", files([folder]), vocabulary=300)
     assert any(corpus.text(i).startswith(b"another text") for i in range(len(corpus.documents)))

@@ -95,7 +95,7 @@ def test_few_documents_hold_out_their_tails(tmp_path):
 
 
 def test_shards_make_one_stream(tmp_path, monkeypatch, corpus):
-    monkeypatch.setattr("maquette.corpus.assemble.SHARD_TOKENS", 1000)
+    monkeypatch.setattr("maquette.corpus.streams.SHARD_TOKENS", 1000)
     cut = build(tmp_path / "cut", Texts(), vocabulary=257, heldout=0.2)
     assert len(cut.manifest["shards"]["train"]) > 10
     assert len(cut.train) == len(corpus.train)

@@ -99,10 +99,9 @@ def test_the_components_are_those_of_a_brute_force(threshold):
     assert all(similarity(texts[i], texts[j]) >= threshold for i, j in result.links)
 
 
-def test_neither_workers_nor_the_order_change_the_components(tmp_path):
+def test_the_order_does_not_change_the_components(tmp_path):
     texts = families(120, seed=7)
     kept = found(texts)
-    assert found(texts, workers=3).keep.tolist() == kept.keep.tolist()
     np.save(tmp_path / "signatures.npy", signatures(texts))
     mapped = np.load(tmp_path / "signatures.npy", mmap_mode="r")
     assert near_duplicates(mapped, texts.__getitem__).keep.tolist() == kept.keep.tolist()

@@ -555,6 +555,7 @@ def test_the_parts_one_after_another_are_the_whole(size, folders, tree):
     sizes = [[_size(item) for item in part.items] for part in parts]
     assert all(len(part) == 1 or sum(part) <= size for part in sizes)
     assert all(sum(a) + b[0] > size for a, b in pairwise(sizes))
+    # as workers get them, from this program itself
     carried = [pickle.loads(pickle.dumps(part)) for part in parts]
     for _ in range(2):
         assert [item for part in carried for item in part] == list(source)

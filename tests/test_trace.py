@@ -88,7 +88,7 @@ def test_of_bytes_it_is_all_maximal_spans(texts: list[str], stray: str, data: An
         corpus = Made(Path(folder), texts)
         pieces = data.draw(st.lists(st.sampled_from(texts), max_size=2)) if texts else []
         text = "".join(data.draw(st.permutations([stray, *(p[1:] for p in pieces)])))
-        traced = trace(open_index(corpus), text, least=1, everything=True)  # type: ignore[arg-type]
+        traced = trace(open_index(corpus), text, least=1, everything=True)
         assert traced.text == text
         assert {(s.start, s.end) for s in traced.spans} == maximal(text, texts)
         for span in traced.spans:
@@ -125,13 +125,13 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Index:
     texts = Mixed().texts()
     tokenizer = train_tokenizer(texts, 400, or_fewer=True)
     made = Made(tmp_path_factory.mktemp("mixed"), texts, tokenizer)
-    return open_index(made, shard_tokens=900)  # type: ignore[arg-type]
+    return open_index(made, shard_tokens=900)
 
 
 def queries(index: Index) -> Iterator[str]:
     """Pieces of documents cut anywhere, within other text and one after the other."""
     draw = random.Random(1)
-    texts = index.corpus.texts  # type: ignore[attr-defined]
+    texts = index.corpus.texts
     for _ in range(12):
         pieces = ["Zebra\u00e9s "]
         for _ in range(2):
@@ -155,7 +155,7 @@ def edges(index: Index, text: str) -> dict[int, int]:
 def occurring(index: Index, text: str) -> dict[tuple[int, int], int]:
     """All runs of the text's tokens that stand in a document, of whole characters, with counts."""
     read = "".join(map(chr, index.corpus.tokenizer.encode(text)))
-    documents = ["".join(map(chr, t)) for t in index.corpus.tokens]  # type: ignore[attr-defined]
+    documents = ["".join(map(chr, t)) for t in index.corpus.tokens]
     found = {}
     for i, j in itertools.combinations(edges(index, text), 2):
         if count := sum(occurrences(read[i:j], document) for document in documents):
@@ -165,7 +165,7 @@ def occurring(index: Index, text: str) -> dict[tuple[int, int], int]:
 
 def assert_true(traced: Trace, index: Index) -> None:
     """Assert what a trace promises of each of its spans."""
-    texts = index.corpus.texts  # type: ignore[attr-defined]
+    texts = index.corpus.texts
     for span in traced.spans:
         assert span.documents
         assert (span.start, span.end) == (span.documents[0].start, span.documents[0].end)
@@ -185,7 +185,7 @@ def assert_true(traced: Trace, index: Index) -> None:
 
 
 def test_of_pieces_of_words_it_is_true_and_grown(mixed: Index) -> None:
-    texts = mixed.corpus.texts  # type: ignore[attr-defined]
+    texts = mixed.corpus.texts
     grown = 0
     for text in queries(mixed):
         traced = trace(mixed, text, least=3, everything=True)
@@ -259,7 +259,7 @@ def test_it_grows_through_what_is_tokenised_otherwise(tmp_path: Path) -> None:
     digits = "".join(f"{n:02d}" for n in range(60))
     document = f"The number {digits} and the words that follow it, to the end."
     tokenizer = train_tokenizer([document] * 9, 600, or_fewer=True)
-    index = open_index(Made(tmp_path, [document], tokenizer))  # type: ignore[arg-type]
+    index = open_index(Made(tmp_path, [document], tokenizer))
     text = f"Is 9{digits} and the words"
     assert not index.count(tokenizer.encode(f"9{digits}")[-30:])
     span = trace(index, text, least=3, context=4).spans[0]
@@ -273,7 +273,7 @@ def test_a_text_that_is_nowhere_and_one_that_is_all_there(mixed: Index) -> None:
     assert trace(mixed, "").verbatim == 0
     nowhere = trace(mixed, "\u4e16\u754c" * 40)
     assert (nowhere.spans, nowhere.verbatim) == ([], 0)
-    whole = mixed.corpus.texts[3]  # type: ignore[attr-defined]
+    whole = mixed.corpus.texts[3]
     everywhere = trace(mixed, whole)
     assert [(s.start, s.end) for s in everywhere.spans] == [(0, len(whole))]
     assert everywhere.verbatim == 1
@@ -289,18 +289,18 @@ def test_a_text_that_is_nowhere_and_one_that_is_all_there(mixed: Index) -> None:
 
 
 def test_least_is_about_24_bytes(tmp_path: Path, mixed: Index) -> None:
-    assert fewest_tokens(open_index(Made(tmp_path, ["bytes of text" * 99]))) == 24  # type: ignore[arg-type]
+    assert fewest_tokens(open_index(Made(tmp_path, ["bytes of text" * 99]))) == 24
     assert 24 / 4 < fewest_tokens(mixed) < 24 / 1.5
-    assert fewest_tokens(open_index(Made(tmp_path / "none", []))) >= 1  # type: ignore[arg-type]
+    assert fewest_tokens(open_index(Made(tmp_path / "none", []))) >= 1
 
 
 def test_a_text_that_is_in_the_corpus_twice_is_shown_once(tmp_path: Path) -> None:
     quoted = "a sentence that stands in both"
     made = Made(tmp_path, [quoted, "x " + quoted, quoted])
-    traced = trace(open_index(made), quoted)  # type: ignore[arg-type]
+    traced = trace(open_index(made), quoted)
     assert traced.spans[0].count == 3
     assert [origin.row for origin in traced.spans[0].documents] == [0, 1]
-    assert [o.row for o in trace(open_index(made), quoted, documents=1).spans[0].documents] == [0]  # type: ignore[arg-type]
+    assert [o.row for o in trace(open_index(made), quoted, documents=1).spans[0].documents] == [0]
 
 
 def test_what_is_known_of_a_document(corpus: Any) -> None:

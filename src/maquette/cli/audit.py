@@ -13,21 +13,29 @@ example: maquette audit portrait default --out default.portrait
 """
 
 import argparse
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maquette.base.errors import UserError, WrongUse
+from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal, amount
+from maquette.cli.texts import corpus_of, given_text, short, show
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from maquette.corpus.store import Corpus
 
-MOST_TEXT = 4 << 20  # bytes of a text to look up
 SHOWN = 20  # spans
 AGAIN = "maquette audit portrait"
+EXAMPLES = {
+    "portrait": "default --out default.portrait",
+    "member": "default.portrait --file README.md --html member.html",
+    "trace": 'runs/first "permission is hereby granted, free of charge" --html trace.html',
+    "memorised": "runs/first --samples 128",
+    "contamination": "default test.jsonl",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     trace.add_argument("source", metavar="RUN_OR_CORPUS")
     trace.add_argument("--all", action="store_true", help="every maximal span, not the rarest")
     trace.add_argument("--least", type=int, help="tokens of a span (default: about 24 bytes)")
+    trace.add_argument("--sentences", action="store_true",
+                       help="spans of whole words within a line and a sentence, as OLMoTrace's")  # fmt: skip
     trace.add_argument("--locator", action="store_true",
                        help="passages of 99 bytes or more only, from the corpus' locator")  # fmt: skip
     trace.add_argument("--documents", type=int, help="at most, for each span (10)")
@@ -65,7 +75,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     contamination.add_argument("tasks", nargs="+", help=".jsonl or .txt files, or folders of them")
     contamination.add_argument("--words", type=_words, default=13,
                                help="of a gram, or auto: 8 to 13 by the examples' lengths (13)")  # fmt: skip
-    for verb in verbs.choices.values():
+    for name, verb in verbs.choices.items():
+        verb.epilog = f"example: maquette audit {name} {EXAMPLES[name]}"
         verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
 
 
@@ -124,7 +135,7 @@ def member(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from maquette.corpus.portrait import PORTRAIT, open_portrait
     from maquette.workshop.corpora import open_corpus
 
-    text = _text(arguments)
+    text = given_text(arguments)
     path = Path(arguments.portrait).expanduser()
     if path.is_file():
         portrait = open_portrait(path)
@@ -134,11 +145,11 @@ def member(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         check_corpus(corpus.path / PORTRAIT, {"corpus": portrait.corpus}, corpus.hash, AGAIN)
     found = look_up(portrait, text, arguments.error)
     strong = [s for s in found.spans if s.strong]
-    _show(terminal, text, [(s.start, s.end) for s in strong])
+    show(terminal, text, [(s.start, s.end) for s in strong])
     terminal.table(
         ["characters", "length", "grams", "bound", "text"],
         [
-            [f"{s.start}-{s.end}", s.end - s.start, s.hits, f"{s.bound:.1g}", _short(text, s)]
+            [f"{s.start}-{s.end}", s.end - s.start, s.hits, f"{s.bound:.1g}", short(text, s)]
             for s in strong[:SHOWN]
         ],
     )
@@ -177,13 +188,15 @@ def trace(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from maquette.audit.trace import trace as look_up
     from maquette.audit.trace import write_trace
 
-    text = _text(arguments)
+    text = given_text(arguments)
     if arguments.locator:
-        if arguments.all or arguments.least is not None or arguments.documents is not None:
-            raise WrongUse("--locator has one document for each passage: leave --all, --least out")
+        if (arguments.all, arguments.sentences, arguments.least, arguments.documents) != (
+            False, False, None, None,
+        ):  # fmt: skip
+            raise WrongUse("--locator has one document for each passage: leave other options out")
         return locate(arguments, text, terminal)
     with terminal.stages() as progress:
-        corpus = _corpus(arguments.source, progress)
+        corpus = corpus_of(arguments.source, progress)
         index = open_index(corpus, progress=progress)
     start = time.perf_counter()
     found = look_up(
@@ -191,14 +204,35 @@ def trace(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         text,
         least=arguments.least,
         everything=arguments.all,
+        self_contained=arguments.sentences,
         documents=10 if arguments.documents is None else arguments.documents,
     )
     seconds = time.perf_counter() - start
-    show_trace(terminal, found)
+    seen = _steps(arguments.source, corpus)
+    show_trace(terminal, found, seen)
     if arguments.html:
         title = f"Where it stands in {corpus.path.name}"
         terminal.say(f"page: {write_trace(Path(arguments.html), found, title)}")
-    return found.to_dict() | {"corpus": str(corpus.path), "seconds": round(seconds, 5)}
+    result = found.to_dict()
+    if seen:
+        for span in result["spans"]:
+            for origin in span["documents"]:
+                origin["steps"] = seen(origin["position"])
+    return result | {"corpus": str(corpus.path), "seconds": round(seconds, 5)}
+
+
+def _steps(source: str, corpus: "Corpus") -> "Callable[[int], list[int]] | None":
+    """At which steps a run trained on a place of the stream; None for what is no run."""
+    from maquette.audit.trace import seen_at
+    from maquette.corpus.order import SampleOrder
+    from maquette.training.run import RECIPE, RunDirectory
+
+    run = RunDirectory(source)
+    if not (run / RECIPE).exists() or not (records := run.records()):
+        return None
+    recipe = run.recipe()
+    order = SampleOrder(len(corpus.train), recipe.data.sequence, recipe.seed)
+    return lambda position: seen_at(order, position, recipe.batch, records[-1]["step"])
 
 
 def locate(arguments: argparse.Namespace, text: str, terminal: Terminal) -> dict[str, Any]:
@@ -208,14 +242,14 @@ def locate(arguments: argparse.Namespace, text: str, terminal: Terminal) -> dict
     from maquette.corpus.locator import LOCATOR, build_locator, open_locator
 
     with terminal.stages() as progress:
-        corpus = _corpus(arguments.source, progress)
+        corpus = corpus_of(arguments.source, progress)
         there = (corpus.path / LOCATOR).exists()
         locator = open_locator(corpus) if there else build_locator(corpus, progress=progress)
     passages = located(corpus, locator, text)
-    _show(terminal, text, [(p.start, p.end) for p in passages])
+    show(terminal, text, [(p.start, p.end) for p in passages])
     for p in passages[:SHOWN]:
         origin = p.documents[0]
-        terminal.say(f'  {p.start}-{p.end}: "{_short(text, p)}"')
+        terminal.say(f'  {p.start}-{p.end}: "{short(text, p)}"')
         terminal.say(f"      {origin['source']} at {origin['offset']}")
     terminal.say(
         f"{len(passages)} passages; of every run of {locator.guarantee} bytes or more at least a part "
@@ -237,13 +271,17 @@ def locate(arguments: argparse.Namespace, text: str, terminal: Terminal) -> dict
     return {"text": text, "spans": [asdict(p) for p in passages], "corpus": str(corpus.path)}
 
 
-def show_trace(terminal: Terminal, found: Any) -> None:
-    """The spans, each with its first documents."""
-    _show(terminal, found.text, [(s.start, s.end) for s in found.spans])
+def show_trace(
+    terminal: Terminal, found: Any, seen: "Callable[[int], list[int]] | None" = None
+) -> None:
+    """The spans, each with its first documents, and when a run trained on them."""
+    show(terminal, found.text, [(s.start, s.end) for s in found.spans])
     for span in found.spans[:SHOWN]:
-        terminal.say(f'  {span.start}-{span.end}, {span.count} times: "{_short(found.text, span)}"')
+        terminal.say(f'  {span.start}-{span.end}, {span.count} times: "{short(found.text, span)}"')
         for origin in span.documents[:3]:
-            about = ", ".join(x for x in (origin.title, origin.date, origin.licence) if x)
+            steps = seen(origin.position)[:3] if seen else []
+            when = f"trained on at step {', '.join(map(str, steps))}" if steps else None
+            about = ", ".join(x for x in (origin.title, origin.date, origin.licence, when) if x)
             terminal.say(
                 f"      {origin.source} at {origin.offset}" + (f" ({about})" if about else "")
             )
@@ -292,7 +330,7 @@ def contamination(arguments: argparse.Namespace, terminal: Terminal) -> dict[str
 
     tasks = read_tasks(arguments.tasks)
     with terminal.stages() as progress:
-        corpus = _corpus(arguments.corpus, progress)
+        corpus = corpus_of(arguments.corpus, progress)
         found = search(corpus, tasks, arguments.words, progress=progress)
     terminal.table(
         ["task", "examples", "dirty", "of all", "95 %", "too short"],
@@ -314,50 +352,3 @@ def contamination(arguments: argparse.Namespace, terminal: Terminal) -> dict[str
             places = ", ".join(f"{hit.source} at {hit.offset}" for hit in hits[:3])
             terminal.say(f"  {name} example {example + 1}: {places}")
     return {"tasks": {name: one.to_dict() for name, one in found.items()}}
-
-
-def _corpus(name: str, progress: Any) -> "Corpus":
-    """The corpus a run was trained on, or the one of that name."""
-    from maquette.training.run import CORPUS, RunDirectory
-    from maquette.workshop.corpora import open_corpus
-
-    run = RunDirectory(name)
-    return run.corpus() if (run / CORPUS).exists() else open_corpus(name, progress)
-
-
-def _text(arguments: argparse.Namespace) -> str:
-    if (arguments.text is None) == (arguments.file is None):
-        raise WrongUse("give the text itself, or a file with --file")
-    if arguments.text is not None:
-        return str(arguments.text)
-    if arguments.file == "-":
-        data = sys.stdin.buffer.read(MOST_TEXT + 1)
-    else:
-        with Path(arguments.file).expanduser().open("rb") as file:
-            data = file.read(MOST_TEXT + 1)
-    if len(data) > MOST_TEXT:
-        raise UserError(f"{arguments.file} is longer than {MOST_TEXT >> 20} MB: cut it in pieces")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{arguments.file} is not text in UTF-8: convert it") from error
-
-
-def _show(terminal: Terminal, text: str, spans: list[tuple[int, int]]) -> None:
-    """The text with its spans in colour, on a terminal."""
-    if not terminal.file.isatty() or len(text) > 4000:
-        return
-    pieces, at = [], 0
-    for start, end in sorted(spans):
-        if end <= at:
-            continue
-        start = max(start, at)
-        pieces += [text[at:start], "\x1b[30;48;5;222m", text[start:end], "\x1b[0m"]
-        at = end
-    terminal.say("".join([*pieces, text[at:]]))
-    terminal.say()
-
-
-def _short(text: str, span: Any) -> str:
-    said = " ".join(text[span.start : span.end].split())
-    return said if len(said) <= 70 else f"{said[:40]} ... {said[-25:]}"

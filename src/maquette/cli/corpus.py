@@ -55,6 +55,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--planted", action="store_true",
                       help="plant duplicates in a sample, and say how many deduplication finds")  # fmt: skip
     show.add_argument("--picture", metavar="FILE", help="draw the components (PNG)")
+    build.epilog = "example: maquette corpus build corpus/mine ~/Documents --clean quality,personal"
+    show.epilog = "example: maquette corpus show corpus/mine --why notes.txt"
     for verb in (build, show):
         verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
 

@@ -22,6 +22,7 @@ Samples are numbered over the training documents in the order of the table, at o
 """
 
 import shutil
+import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ class Locator:
 def build_locator(corpus: Corpus, out: Path | None = None, progress: Progress = silent) -> Locator:
     """Write the locator of a corpus' training documents, into its folder unless `out` is given."""
     path = out or corpus.path / LOCATOR
-    scratch = path.with_name(f".{path.name}.building")
+    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))  # two may be at it
     try:
         builder = LocatorBuilder(scratch)
         for text in training_texts(corpus, "locator", progress):

@@ -15,12 +15,10 @@ alone are duplicates. A text shorter than a gram is one gram.
     confirmed    candidates whose gram sets, made again from the texts, have J >= threshold
 
 Duplicates are the connected components of the confirmed pairs (A ~ B and B ~ C put A, B, C together,
-whatever A and C share), and the first document of a component is kept. The result is the same for
-every number of workers.
+whatever A and C share), and the first document of a component is kept.
 """
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -157,12 +155,11 @@ def near_duplicates(
     signatures: Signature,
     read: Callable[[int], bytes],
     threshold: float = 0.8,
-    workers: int = 1,
 ) -> Near:
     """The near-duplicates among documents 0 .. n - 1.
 
     signatures: (n, BINS) of `signature`; may be memory-mapped: some 40 bytes a document are
-    in memory. read: gives the text of a document; called from several threads where workers > 1.
+    in memory. read: gives the text of a document.
     """
     if not 0.5 <= threshold <= 1:
         raise WrongUse(f"the threshold is {threshold}: use a Jaccard similarity from 0.5 to 1")
@@ -172,27 +169,25 @@ def near_duplicates(
     refused: set[tuple[int, int]] = set()
     links: list[tuple[int, int]] = []
     checked = 0
-    grams = lru_cache(8 * workers)(lambda i: fold(read(i)))
-    with ThreadPoolExecutor(workers) as pool:
-        each = pool.map if workers > 1 else map
-        for band in range(BANDS):
-            keys = _band(signatures, band)
-            order = np.argsort(keys, kind="stable")  # within a bucket, documents in their order
-            for left, right in _buckets(keys[order]):
-                pairs = np.stack([order[left], order[right]], axis=1)
-                pairs = pairs[_root(parent, pairs[:, 0]) != _root(parent, pairs[:, 1])]
-                pairs = pairs[_agreement(signatures, pairs) >= threshold - SLACK]
-                fresh = [pair for pair in map(tuple, pairs.tolist()) if pair not in refused]
-                checked += len(fresh)
-                found = each(lambda pair: _jaccard(grams(pair[0]), grams(pair[1])), fresh)
-                for (i, j), similarity in zip(fresh, found, strict=True):
-                    if similarity < threshold:
-                        refused.add((i, j))
-                        continue
-                    a, b = sorted(int(r) for r in _root(parent, np.array([i, j])))
-                    if a != b:
-                        parent[b] = a
-                        links.append((i, j))
+    grams = lru_cache(8)(lambda i: fold(read(i)))
+    for band in range(BANDS):
+        keys = _band(signatures, band)
+        order = np.argsort(keys, kind="stable")  # within a bucket, documents in their order
+        for left, right in _buckets(keys[order]):
+            pairs = np.stack([order[left], order[right]], axis=1)
+            pairs = pairs[_root(parent, pairs[:, 0]) != _root(parent, pairs[:, 1])]
+            pairs = pairs[_agreement(signatures, pairs) >= threshold - SLACK]
+            fresh = [pair for pair in map(tuple, pairs.tolist()) if pair not in refused]
+            checked += len(fresh)
+            found = [_jaccard(grams(i), grams(j)) for i, j in fresh]
+            for (i, j), similarity in zip(fresh, found, strict=True):
+                if similarity < threshold:
+                    refused.add((i, j))
+                    continue
+                a, b = sorted(int(r) for r in _root(parent, np.array([i, j])))
+                if a != b:
+                    parent[b] = a
+                    links.append((i, j))
     keep = _root(parent, np.arange(len(parent)))
     return Near(keep, np.array(links, np.int64).reshape(-1, 2), checked)
 

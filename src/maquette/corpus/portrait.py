@@ -29,6 +29,7 @@ terabytes, a 256th of its hashes).
 
 import itertools
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,7 +128,8 @@ def build_portrait(
 ) -> Portrait:
     """Write the portrait of a corpus' training documents."""
     check_bits(bits)
-    scratch = out.with_name(f".{out.name}.building")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))  # two may be at it
     try:
         builder = PortraitBuilder(scratch, width, stride)
         for text in training_texts(corpus, "portrait", progress):

@@ -31,13 +31,10 @@ SKIPS_NAMED = 1000
 OPEN = 64  # parts whose text is mapped at a time
 TEXT, TABLE, SIGNATURES = "text.bin", "table.parquet", "signatures.bin"
 ATTRIBUTES, DROPPED, PART = "attributes.parquet", "dropped.parquet", "part.json"
+DESCRIBED = [(name, pa.string()) for name in ("component", "source", "title", "date", "licence")]
 SCHEMA = pa.schema(
     [
-        ("component", pa.string()),
-        ("source", pa.string()),
-        ("title", pa.string()),
-        ("date", pa.string()),
-        ("licence", pa.string()),
+        *DESCRIBED,
         ("sha256", pa.binary(32)),
         ("bytes", pa.int64()),
     ]

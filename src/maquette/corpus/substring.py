@@ -66,12 +66,6 @@ def repeated_ranges(
     return ranges
 
 
-def cut(text: bytes, ranges: Ranges) -> bytes:
-    """What remains of a text."""
-    edges = [0, *(edge for pair in ranges for edge in pair), len(text)]
-    return b"".join(text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
-
-
 def _repeated_grams(texts: Sequence[bytes], length: int, block_bytes: int) -> Hashes:
     """The grams chosen at more than one place, in order."""
     chosen = 2 * sum(map(len, texts)) // (length - length // 2 + 2)  # Schleimer et al., density

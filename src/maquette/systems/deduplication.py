@@ -158,11 +158,14 @@ def _fraction(counts: npt.NDArray[Any]) -> Any:
 
 def clean_text(limit: int) -> list[Document]:
     """This machine's own text, `limit` bytes of each of its components, without repeats of 100 bytes."""
-    from maquette.corpus.substring import cut, repeated_ranges
+    from maquette.corpus.scratch import without
+    from maquette.corpus.substring import repeated_ranges
 
     documents = [d for d in Local(limit) if isinstance(d, Document)]
     texts = [d.text.encode() for d in documents]
-    cleaned = [cut(t, r).decode() for t, r in zip(texts, repeated_ranges(texts, 100), strict=True)]
+    cleaned = [
+        without(t, r).decode() for t, r in zip(texts, repeated_ranges(texts, 100), strict=True)
+    ]
     pairs = zip(documents, cleaned, strict=True)
     return [replace(d, text=text) for d, text in pairs if len(text) >= 200]
 
