@@ -90,7 +90,7 @@ def main() -> None:
             said[name] = run()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    counts = plain.parameters_by_role()
+    counts = plain.config.parameters_by_role()
     read = counts["hidden"] + counts["vector"] + plain.output.weight.numel()
     print(f"{processor()}, {measure().threads} threads, torch {torch.__version__}")
     print(f"{arguments.shape}, {sum(counts.values()):,} parameters, {arguments.tokens} tokens a turn; "

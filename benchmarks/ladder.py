@@ -68,7 +68,7 @@ def main() -> None:
             runs.append(
                 {
                     "width": width,
-                    "parameters": sum(loaded.model.parameters_by_role().values()),
+                    "parameters": loaded.model.config.parameters(),
                     "tokens": outcome.tokens,
                     "bits_per_byte": round(bits, 5),
                     "utilisation": round(outcome.flops_utilisation, 4),

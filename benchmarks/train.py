@@ -26,7 +26,8 @@ from maquette.base.machine import keep_freed_memory, measure, processor, product
 from maquette.corpus.order import SampleOrder
 from maquette.models import families
 from maquette.models.base import Batch
-from maquette.models.decoder import Decoder, DecoderConfig
+from maquette.models.config import DecoderConfig
+from maquette.models.decoder import Decoder
 from maquette.models.store import WEIGHTS, save_config, save_tensors
 from maquette.nn import fused
 from maquette.serving.hugging_face import export_model

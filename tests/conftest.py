@@ -71,8 +71,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def recipe(corpus: Any) -> Any:
     """A recipe that takes a step in about 5 ms."""
-    from maquette.models.decoder import DecoderConfig
-    from maquette.nn.parametrisation import Parametrisation
+    from maquette.models.config import DecoderConfig
+    from maquette.nn.rules import Parametrisation
     from maquette.training.recipe import Checkpoints, Data, Optimiser, Recipe, Watch
 
     return Recipe(

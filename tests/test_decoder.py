@@ -9,8 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from maquette.base.errors import WrongUse
 from maquette.models import families
 from maquette.models.base import Batch
-from maquette.models.decoder import Decoder, DecoderConfig
-from maquette.nn.parametrisation import Parametrisation, declared
+from maquette.models.config import DecoderConfig
+from maquette.models.decoder import Decoder
+from maquette.nn.parametrisation import declared
+from maquette.nn.rules import Parametrisation
 
 SIZES = {"vocabulary": 61, "context": 24, "width": 32, "depth": 3, "heads": 4}
 FAMILIES = {
@@ -116,7 +118,7 @@ def test_stated_costs_are_torchs_count_within_one_percent(family):
         model.loss(batch).total.backward()
     stated = model.flops_per_token(64) * 4 * 64
     assert stated == pytest.approx(counter.get_total_flops(), rel=0.01)
-    assert sum(model.parameters_by_role().values()) == sum(p.numel() for p in model.parameters())
+    assert model.config.parameters() == sum(p.numel() for p in model.parameters())
 
 
 def test_a_band_costs_what_it_sees():
@@ -150,7 +152,7 @@ def test_published_models_have_their_published_size(name):
     names = ("vocabulary", "context", "width", "depth", "heads")
     with torch.device("meta"):
         model = Decoder(family(**dict(zip(names, sizes, strict=True)), **rest))
-    assert sum(model.parameters_by_role().values()) == expected
+    assert model.config.parameters() == expected
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from maquette.base.errors import UserError
 from maquette.evaluation.bits import heldout_documents, score_corpus, score_documents, windows
 from maquette.evaluation.compressors import compressors
 from maquette.models import families
-from maquette.models.decoder import Decoder, DecoderConfig
+from maquette.models.config import DecoderConfig
+from maquette.models.decoder import Decoder
 
 
 @given(length=st.integers(1, 200), context=st.integers(1, 40), with_end=st.booleans())

@@ -10,9 +10,10 @@ from conftest import command, refused
 
 from maquette.base.errors import UserError
 from maquette.models import families
-from maquette.models.decoder import Decoder, DecoderConfig
+from maquette.models.config import DecoderConfig
+from maquette.models.decoder import Decoder
 from maquette.models.store import WEIGHTS, load_model, save_config, save_tensors
-from maquette.nn.parametrisation import Parametrisation
+from maquette.nn.rules import Parametrisation
 from maquette.serving.hugging_face import export_model, import_model
 
 ENDS = {"bos_token_id": 0, "eos_token_id": 0}

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from maquette.models.base import Batch
-from maquette.models.decoder import Decoder, DecoderConfig
-from maquette.nn.parametrisation import Parametrisation, Role, Scaling, declared
+from maquette.models.config import DecoderConfig
+from maquette.models.decoder import Decoder
+from maquette.nn.parametrisation import declared
+from maquette.nn.rules import Parametrisation, Role, Scaling
 from maquette.training.optimiser import make_optimiser, set_learning_rate
 from maquette.training.recipe import Optimiser
 

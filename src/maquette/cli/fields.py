@@ -22,7 +22,7 @@ def with_flags(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
 
     from maquette.training.recipe import Recipe, field_names
 
-    names = {name.replace("_", "-") for name in field_names(Recipe)}
+    names = {name.replace("_", "-") for name in field_names(recipe)}
     for word in words:
         flag = word.partition("=")[0].removeprefix("--").replace("_", "-")
         if word.startswith("--") and flag not in names and flag.removeprefix("no-") not in names:
@@ -35,7 +35,13 @@ def with_flags(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(Recipe, default=recipe, args=list(words), prog="maquette train RECIPE")
+            return tyro.cli(
+                Recipe,
+                default=recipe,
+                args=list(words),
+                prog="maquette train RECIPE",
+                config=(tyro.conf.AvoidSubcommands,),
+            )
     except SystemExit as error:
         if not error.code:
             raise
@@ -49,7 +55,13 @@ def show_fields(recipe: "Recipe") -> None:
     from maquette.training.recipe import Recipe
 
     with contextlib.suppress(SystemExit):
-        tyro.cli(Recipe, default=recipe, args=["--help"], prog="maquette train RECIPE")
+        tyro.cli(
+            Recipe,
+            default=recipe,
+            args=["--help"],
+            prog="maquette train RECIPE",
+            config=(tyro.conf.AvoidSubcommands,),
+        )
 
 
 def _first_paragraph(box: str) -> str:

@@ -12,150 +12,25 @@
       x ----------------------> +      |                              v
       x ---> norm -> feed-fwd. -> +    x ---------------------------> +
 
-The settings themselves are in `families.py`. The defaults here are LLaMA's shape under
-maximal-update parametrisation. Left out: encoder-decoder attention, mixture of experts.
+The settings are in `config.py`, those of the published
+models in `families.py`. Left out: encoder-decoder attention, mixture of experts.
 """
-
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from maquette.base.errors import WrongUse, within
 from maquette.models.base import Batch, Loss
+from maquette.models.config import DecoderConfig
 from maquette.nn.attention import Attention, LayerCache, Rotation
-from maquette.nn.feedforward import Activation, FeedForward
+from maquette.nn.feedforward import FeedForward
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.loss import linear_cross_entropy
 from maquette.nn.norm import make_norm
-from maquette.nn.parametrisation import (
-    Parametrisation,
-    Role,
-    Scaling,
-    apply,
-    declared,
-    initialise,
-)
+from maquette.nn.parametrisation import apply, initialise
 from maquette.nn.position import rotary_table
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderConfig:
-    """The shape of a decoder."""
-
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
-
-    vocabulary: int = 4096
-    """symbols, the end of a document included"""
-    context: int = 256
-    """positions: the longest sequence"""
-    width: int = 256
-    """size of the residual stream"""
-    depth: int = 4
-    """blocks"""
-    heads: int = 4
-    """query heads"""
-    kv_heads: int | None = None
-    """key-value heads: None for as many as heads, 1 for multi-query, between for grouped"""
-    head_dim: int | None = None
-    """size of a head: None for width / heads"""
-    hidden: int | None = None
-    """size of the feed-forward layer: None for 4 width (SwiGLU: 8/3 width, up to 32s)"""
-    activation: Activation = "swiglu"
-    """non-linearity of the feed-forward layer"""
-    norm: Literal["layernorm", "rmsnorm"] = "rmsnorm"
-    """normalisation"""
-    norm_epsilon: float = 1e-5
-    """added to the variance"""
-    positions: Literal["learned", "rotary", "alibi", "none"] = "rotary"
-    """how a token knows where it stands"""
-    rotary_dims: int | None = None
-    """dimensions of each head that turn: None for all"""
-    rotary_base: float = 10000.0
-    """longest wavelength of the rotation, over 2 pi"""
-    rotary_pairs: Literal["half", "interleaved"] = "half"
-    """which dimensions turn together: (i, i + d/2) or (2i, 2i + 1)"""
-    block: Literal["serial", "parallel"] = "serial"
-    """attention then feed-forward, or both from one norm"""
-    norm_bias: bool = False
-    """bias in LayerNorm"""
-    attention_bias: bool = False
-    """bias in the four attention maps"""
-    feedforward_bias: bool = False
-    """bias in the feed-forward maps"""
-    output_bias: bool = False
-    """bias on the logits"""
-    embedding_norm: bool = False
-    """normalise the embedding (BLOOM)"""
-    tied: bool = False
-    """the output matrix is the embedding"""
-    band: int | None = None
-    """every second block sees only so many positions back (GPT-3); None: all see everything"""
-    dropout: float = 0.0
-    """on the embedding and on what each branch adds"""
-    parametrisation: Parametrisation = field(default_factory=Parametrisation)
-    """how parameters scale with the size"""
-
-    def __post_init__(self) -> None:
-        sizes = (
-            "vocabulary",
-            "context",
-            "width",
-            "depth",
-            "heads",
-            "kv_heads",
-            "head_dim",
-            "hidden",
-        )
-        within(self, 1, float("inf"), *sizes, "band", "rotary_dims", "rotary_base")
-        if self.head_dim is None and self.width % self.heads:
-            heads = max(h for h in range(1, self.heads + 1) if self.width % h == 0)
-            width = -(-self.width // self.heads) * self.heads
-            raise WrongUse(
-                f"width {self.width} is not divisible by heads {self.heads}: "
-                f"use heads {heads} or width {width}"
-            )
-        if self.heads % self.group_heads:
-            raise WrongUse(
-                f"heads {self.heads} is not divisible by kv_heads {self.group_heads}: "
-                f"every key-value head serves equally many query heads"
-            )
-        if self.positions == "rotary" and (self.turned % 2 or self.turned > self.head):
-            raise WrongUse(
-                f"rotary_dims {self.turned} does not fit a head of {self.head}: "
-                f"use an even number up to {self.head - self.head % 2}"
-            )
-        if not 0 <= self.dropout < 1:
-            raise WrongUse(f"dropout is {self.dropout}: use 0 to below 1")
-
-    @property
-    def head(self) -> int:
-        return self.head_dim or self.width // self.heads
-
-    @property
-    def group_heads(self) -> int:
-        return self.kv_heads or self.heads
-
-    @property
-    def turned(self) -> int:
-        return self.rotary_dims or self.head
-
-    @property
-    def inner(self) -> int:
-        if self.hidden is not None:
-            return self.hidden
-        return 4 * self.width if self.activation != "swiglu" else -(-8 * self.width // 96) * 32
-
-    def window(self, layer: int) -> int | None:
-        """Positions that block sees: GPT-3 alternates dense and banded blocks."""
-        return self.band if layer % 2 else None
-
-    def build(self) -> "Decoder":
-        """The model, its parameters not yet filled."""
-        return Decoder(self)
+from maquette.nn.rules import Role, Scaling
 
 
 class Block(nn.Module):
@@ -314,26 +189,10 @@ class Decoder(nn.Module):
         for block in self.blocks:
             block.compile(dynamic=False)
 
-    def parameters_by_role(self) -> dict[str, int]:
-        """How many parameters play each role; they sum to the model's size."""
-        counts = dict.fromkeys((role.value for role in Role), 0)
-        for p in declared(self):
-            counts[p.role.value] += p.tensor.numel()
-        return counts
-
     def flops_per_token(self, time: int) -> float:
-        """Operations of a training step a token: 6 per matrix parameter, and attention.
-
-        Attention counts all `time` keys, as if it were not causal (the convention of Chowdhery et
-        al. 2022, appendix B), or the band's; forward is a third of it.
-        """
-        c = self.config
-        matrices = sum(p.tensor.numel() for p in declared(self) if p.role == Role.HIDDEN)
-        matrices += self.output.weight.numel()
-        seen = sum(min(time, c.window(layer) or time) for layer in range(c.depth))
-        return 6.0 * matrices + 12.0 * c.heads * c.head * seen
+        """Operations of a training step a token; see the config's."""
+        return self.config.flops_per_token(time)
 
     def kv_bytes_per_token(self) -> int:
         """Bytes the cache grows by with each token."""
-        c = self.config
-        return 2 * c.depth * c.group_heads * c.head * self.compute.itemsize
+        return self.config.kv_bytes_per_token(self.compute.itemsize)

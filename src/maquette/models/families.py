@@ -7,8 +7,8 @@ al. 2020, section 2.1), GPT-J (Wang and Komatsuzaki 2021), PaLM (Chowdhery et al
 
 from typing import Any
 
-from maquette.models.decoder import DecoderConfig
-from maquette.nn.parametrisation import Parametrisation
+from maquette.models.config import DecoderConfig
+from maquette.nn.rules import Parametrisation
 
 STANDARD = Parametrisation(kind="standard")
 

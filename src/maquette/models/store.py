@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,20 +11,20 @@ from torch import Tensor, nn
 
 from maquette.base.errors import UserError
 from maquette.base.files import give_usual_rights, read_json, sync, write_json
-from maquette.models.decoder import Decoder, DecoderConfig
-from maquette.nn.parametrisation import Parametrisation
+from maquette.models.decoder import Decoder
+from maquette.models.registry import ModelConfig, config_from
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def save_config(folder: Path, config: DecoderConfig) -> None:
+def save_config(folder: Path, config: ModelConfig) -> None:
     """Write `config.json`."""
     plain = json.loads(json.dumps(dataclasses.asdict(config)))
-    write_json(folder / CONFIG, {"format": FORMAT, "architecture": "decoder", "config": plain})
+    write_json(folder / CONFIG, {"format": FORMAT, "config": plain})
 
 
-def load_config(folder: Path) -> DecoderConfig:
+def load_config(folder: Path) -> ModelConfig:
     """Read `config.json`."""
     path = folder / CONFIG
     if not path.exists():
@@ -41,10 +40,8 @@ def load_config(folder: Path) -> DecoderConfig:
             f"{path} has format {content.get('format')}, this Maquette reads {FORMAT}: "
             f"use the version that wrote it"
         )
-    fields: dict[str, Any] = dict(content["config"])
     try:
-        rules = Parametrisation(**fields.pop("parametrisation"))
-        return DecoderConfig(**fields, parametrisation=rules)
+        return config_from(content["config"])
     except (TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged or of another version: {error}") from error
 
@@ -88,7 +85,7 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
 
 def load_model(folder: Path, weights: Path | None = None) -> Decoder:
     """The model of a folder in evaluation mode, from its own weights or from a checkpoint's."""
-    model = Decoder(load_config(folder))
+    model = load_config(folder).build()
     source = weights or folder / WEIGHTS
     fill(model, load_tensors(source), source)
     return model.eval()

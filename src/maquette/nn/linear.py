@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maquette.nn.parametrisation import Role
+from maquette.nn.rules import Role
 
 
 class Linear(nn.Module):

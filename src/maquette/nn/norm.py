@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from maquette.nn.parametrisation import Role
+from maquette.nn.rules import Role
 
 
 class LayerNorm(nn.Module):

@@ -5,14 +5,11 @@ tokens; the decoder whose size is nearest is taken from a ladder of shapes; and 
 from rules that are printed with the numbers they gave.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
-
-import torch
 
 from maquette.base.errors import WrongUse
 from maquette.base.machine import Machine
-from maquette.models.decoder import Decoder, DecoderConfig
+from maquette.models.config import DecoderConfig
 from maquette.scaling.devices import peak
 from maquette.scaling.laws import Law, law
 
@@ -155,9 +152,7 @@ def shape(width: int, vocabulary: int, context: int) -> DecoderConfig:
 
 def costs(config: DecoderConfig) -> tuple[int, float]:
     """Parameters, and operations of a training step a token, without making the model."""
-    with torch.device("meta"):
-        model = Decoder(dataclasses.replace(config, dropout=0.0))
-    return sum(model.parameters_by_role().values()), model.flops_per_token(config.context)
+    return config.parameters(), config.flops_per_token(config.context)
 
 
 def batch_tokens(tokens: int, context: int) -> int:

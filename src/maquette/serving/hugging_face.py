@@ -21,7 +21,8 @@ from maquette.base.files import directory_aside, read_json, write_atomic, write_
 from maquette.corpus.store import TOKENIZER
 from maquette.corpus.tokenizer import END, load_tokenizer
 from maquette.models import families
-from maquette.models.decoder import Decoder, DecoderConfig
+from maquette.models.config import DecoderConfig
+from maquette.models.decoder import Decoder
 from maquette.models.store import (
     CONFIG,
     WEIGHTS,

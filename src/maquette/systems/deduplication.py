@@ -39,8 +39,8 @@ from maquette.corpus.document import Document
 from maquette.corpus.local import Local
 from maquette.corpus.store import Corpus
 from maquette.corpus.tokenizer import train_tokenizer
-from maquette.models.decoder import DecoderConfig
-from maquette.nn.parametrisation import Parametrisation
+from maquette.models.config import DecoderConfig
+from maquette.nn.rules import Parametrisation
 from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
 from maquette.workshop import charts

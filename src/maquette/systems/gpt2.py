@@ -35,7 +35,7 @@ from maquette.corpus.build import build
 from maquette.corpus.document import Document
 from maquette.corpus.local import Local
 from maquette.models import families
-from maquette.nn.parametrisation import Parametrisation
+from maquette.nn.rules import Parametrisation
 from maquette.systems.catalogue import recipe
 from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch

@@ -21,10 +21,9 @@ from typing import Any
 import altair as alt
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from maquette.models.decoder import DecoderConfig
-from maquette.nn.parametrisation import Parametrisation, Role
+from maquette.models.config import DecoderConfig
+from maquette.nn.rules import Parametrisation, Role
 from maquette.systems.catalogue import recipe
 from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
@@ -167,8 +166,7 @@ def chart(sizes: Array, losses: Array, slope: float, constant: float, label: str
 
 
 def _hidden_parameters(one: Recipe) -> int:
-    with torch.device("meta"):
-        return one.model.build().parameters_by_role()[Role.HIDDEN]
+    return one.model.parameters_by_role()[Role.HIDDEN]
 
 
 def _details(sizes: Array, losses: Array) -> dict[str, Any]:

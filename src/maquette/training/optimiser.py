@@ -10,7 +10,8 @@ from collections import defaultdict
 import torch
 from torch import nn
 
-from maquette.nn.parametrisation import Scaling, declared
+from maquette.nn.parametrisation import declared
+from maquette.nn.rules import Scaling
 from maquette.training.recipe import Optimiser
 
 

@@ -21,7 +21,8 @@ import yaml
 from maquette.base.errors import WrongUse, did_you_mean, within
 from maquette.base.files import write_atomic
 from maquette.base.version import __version__
-from maquette.models.decoder import DecoderConfig
+from maquette.models.config import DecoderConfig
+from maquette.models.registry import ModelConfig, kind_of
 
 FORMAT = 1  # of run directories
 ANY = float("inf")
@@ -177,7 +178,7 @@ class Recipe:
     """recompute activations in the backward pass, to save memory"""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """where metrics go besides metrics.jsonl"""
-    model: DecoderConfig = field(default_factory=DecoderConfig)
+    model: ModelConfig = field(default_factory=DecoderConfig)
     data: Data = field(default_factory=Data)
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
@@ -247,30 +248,43 @@ def load_recipe(path: Path) -> Recipe:
 
 def recipe_from(content: dict[str, Any], where: str) -> Recipe:
     """Check plain values against the fields' names and types."""
+    model = content.get("model")
+    if isinstance(model, dict):
+        try:
+            kind = kind_of(model)
+        except WrongUse as error:
+            raise WrongUse(f"{where}: {error}") from error
+        content = content | {"model": _checked(kind, model, where, "model.")}
+    checked: Recipe = _checked(Recipe, content, where, "")
+    return checked
+
+
+def _checked(kind: Any, content: dict[str, Any], where: str, prefix: str) -> Any:
+    """One dataclass of plain values, or the first thing that is wrong with them."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Recipe).validate_python(content)
+        return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, WrongUse):
             raise WrongUse(f"{where}: {cause}") from error
-        place = [str(part) for part in first["loc"]]
+        place = prefix + ".".join(str(part) for part in first["loc"])
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            names = field_names(Recipe)
-            raise WrongUse(
-                f"{where}: unknown field {'.'.join(place)}{did_you_mean('.'.join(place), names)}"
-            ) from error
-        raise WrongUse(
-            f"{where}: {'.'.join(place)} is {first['input']!r}: {first['msg'].lower()}"
-        ) from error
+            names = field_names(kind, prefix)
+            raise WrongUse(f"{where}: unknown field {place}{did_you_mean(place, names)}") from error
+        raise WrongUse(f"{where}: {place} is {first['input']!r}: {first['msg'].lower()}") from error
 
 
 def field_names(kind: Any, prefix: str = "") -> list[str]:
-    """Every field with its path: steps, model.width, model.parametrisation.base_width ..."""
+    """Every field with its path: steps, model.width, model.parametrisation.base_width ...
+
+    kind: a dataclass, or a recipe, whose model's fields depend on its kind.
+    """
     names = []
     for f in dataclasses.fields(kind):
-        inner = f.type if dataclasses.is_dataclass(f.type) else None
-        names += field_names(inner, f"{prefix}{f.name}.") if inner else [prefix + f.name]
+        inner = f.type if isinstance(kind, type) else getattr(kind, f.name)
+        is_group = dataclasses.is_dataclass(inner)
+        names += field_names(inner, f"{prefix}{f.name}.") if is_group else [prefix + f.name]
     return names

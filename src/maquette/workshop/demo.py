@@ -19,9 +19,9 @@ from maquette.corpus.store import Corpus
 from maquette.evaluation.bits import Score, heldout_documents
 from maquette.evaluation.compressors import compressors
 from maquette.models.base import Batch
-from maquette.models.decoder import DecoderConfig
+from maquette.models.config import DecoderConfig
 from maquette.nn import fused
-from maquette.nn.parametrisation import Parametrisation
+from maquette.nn.rules import Parametrisation
 from maquette.scaling.frontier import DEPTH, RUNGS, Forecast, best_rung, forecast, ladder_zstd
 from maquette.training.decide import Decisions, decide, keep_compiled_code
 from maquette.training.loop import Observer, Outcome
@@ -192,10 +192,8 @@ def plan_demo(
     name = str(corpus.path)
     costs = {}
     for width in RUNGS:
-        with torch.device("meta"):
-            model = rung(width, corpus, name).model.build()
-        size = sum(model.parameters_by_role().values())
-        costs[width] = (size, model.flops_per_token(CONTEXT))
+        model = rung(width, corpus, name).model
+        costs[width] = (model.parameters(), model.flops_per_token(CONTEXT))
     peak = machine.peak(machine.precision)
     width = best_rung(peak, seconds, costs)
     size, flops = costs[width]

@@ -60,7 +60,7 @@ def differences(paths: list[Path]) -> dict[str, list[Any]]:
     """The recipe fields in which runs differ, with the value of each."""
     recipes = [RunDirectory(path).recipe() for path in paths]
     result = {}
-    for name in field_names(type(recipes[0])) if recipes else []:
+    for name in field_names(recipes[0]) if recipes else []:
         values = [_value(recipe, name) for recipe in recipes]
         if any(value != values[0] for value in values):
             result[name] = values
@@ -69,5 +69,5 @@ def differences(paths: list[Path]) -> dict[str, list[Any]]:
 
 def _value(recipe: Any, name: str) -> Any:
     for part in name.split("."):
-        recipe = getattr(recipe, part)
+        recipe = getattr(recipe, part, None)  # a field of another architecture
     return recipe

@@ -1,0 +1,168 @@
+"""The shape of a decoder: its settings, and what they cost, without torch and without a model.
+
+The counts are sums over the matrices that `decoder.py` makes; a test holds them against the model.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from maquette.base.errors import WrongUse, within
+from maquette.nn.rules import Activation, Parametrisation, Role
+
+if TYPE_CHECKING:
+    from maquette.models.decoder import Decoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The shape of a decoder."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    kind: Literal["decoder"] = "decoder"
+    """which architecture"""
+    vocabulary: int = 4096
+    """symbols, the end of a document included"""
+    context: int = 256
+    """positions: the longest sequence"""
+    width: int = 256
+    """size of the residual stream"""
+    depth: int = 4
+    """blocks"""
+    heads: int = 4
+    """query heads"""
+    kv_heads: int | None = None
+    """key-value heads: None for as many as heads, 1 for multi-query, between for grouped"""
+    head_dim: int | None = None
+    """size of a head: None for width / heads"""
+    hidden: int | None = None
+    """size of the feed-forward layer: None for 4 width (SwiGLU: 8/3 width, up to 32s)"""
+    activation: Activation = "swiglu"
+    """non-linearity of the feed-forward layer"""
+    norm: Literal["layernorm", "rmsnorm"] = "rmsnorm"
+    """normalisation"""
+    norm_epsilon: float = 1e-5
+    """added to the variance"""
+    positions: Literal["learned", "rotary", "alibi", "none"] = "rotary"
+    """how a token knows where it stands"""
+    rotary_dims: int | None = None
+    """dimensions of each head that turn: None for all"""
+    rotary_base: float = 10000.0
+    """longest wavelength of the rotation, over 2 pi"""
+    rotary_pairs: Literal["half", "interleaved"] = "half"
+    """which dimensions turn together: (i, i + d/2) or (2i, 2i + 1)"""
+    block: Literal["serial", "parallel"] = "serial"
+    """attention then feed-forward, or both from one norm"""
+    norm_bias: bool = False
+    """bias in LayerNorm"""
+    attention_bias: bool = False
+    """bias in the four attention maps"""
+    feedforward_bias: bool = False
+    """bias in the feed-forward maps"""
+    output_bias: bool = False
+    """bias on the logits"""
+    embedding_norm: bool = False
+    """normalise the embedding (BLOOM)"""
+    tied: bool = False
+    """the output matrix is the embedding"""
+    band: int | None = None
+    """every second block sees only so many positions back (GPT-3); None: all see everything"""
+    dropout: float = 0.0
+    """on the embedding and on what each branch adds"""
+    parametrisation: Parametrisation = field(default_factory=Parametrisation)
+    """how parameters scale with the size"""
+
+    def __post_init__(self) -> None:
+        sizes = (
+            "vocabulary",
+            "context",
+            "width",
+            "depth",
+            "heads",
+            "kv_heads",
+            "head_dim",
+            "hidden",
+        )
+        within(self, 1, float("inf"), *sizes, "band", "rotary_dims", "rotary_base")
+        if self.head_dim is None and self.width % self.heads:
+            heads = max(h for h in range(1, self.heads + 1) if self.width % h == 0)
+            width = -(-self.width // self.heads) * self.heads
+            raise WrongUse(
+                f"width {self.width} is not divisible by heads {self.heads}: "
+                f"use heads {heads} or width {width}"
+            )
+        if self.heads % self.group_heads:
+            raise WrongUse(
+                f"heads {self.heads} is not divisible by kv_heads {self.group_heads}: "
+                f"every key-value head serves equally many query heads"
+            )
+        if self.positions == "rotary" and (self.turned % 2 or self.turned > self.head):
+            raise WrongUse(
+                f"rotary_dims {self.turned} does not fit a head of {self.head}: "
+                f"use an even number up to {self.head - self.head % 2}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise WrongUse(f"dropout is {self.dropout}: use 0 to below 1")
+
+    @property
+    def head(self) -> int:
+        return self.head_dim or self.width // self.heads
+
+    @property
+    def group_heads(self) -> int:
+        return self.kv_heads or self.heads
+
+    @property
+    def turned(self) -> int:
+        return self.rotary_dims or self.head
+
+    @property
+    def inner(self) -> int:
+        if self.hidden is not None:
+            return self.hidden
+        return 4 * self.width if self.activation != "swiglu" else -(-8 * self.width // 96) * 32
+
+    def window(self, layer: int) -> int | None:
+        """Positions that block sees: GPT-3 alternates dense and banded blocks."""
+        return self.band if layer % 2 else None
+
+    def build(self) -> "Decoder":
+        """The model, its parameters not yet filled."""
+        from maquette.models.decoder import Decoder
+
+        return Decoder(self)
+
+    def parameters_by_role(self) -> dict[str, int]:
+        """How many parameters play each role; they sum to the model's size."""
+        c, w = self, self.width
+        projected = c.heads * c.head + 2 * c.group_heads * c.head  # queries, keys, values
+        attention = w * projected + c.heads * c.head * w
+        maps = 3 if c.activation == "swiglu" else 2
+        norm = w * (1 + (c.norm_bias and c.norm == "layernorm"))
+        norms = c.depth * (1 if c.block == "parallel" else 2) + 1 + c.embedding_norm
+        biases = c.depth * c.attention_bias * (projected + w)
+        biases += c.depth * c.feedforward_bias * ((maps - 1) * c.inner + w)
+        return {
+            Role.INPUT: c.vocabulary * w + c.context * w * (c.positions == "learned"),
+            Role.HIDDEN: c.depth * (attention + maps * w * c.inner),
+            Role.OUTPUT: 0 if c.tied else c.vocabulary * w,
+            Role.VECTOR: norms * norm + biases + c.vocabulary * c.output_bias,
+        }
+
+    def parameters(self) -> int:
+        """All of them, a shared matrix once."""
+        return sum(self.parameters_by_role().values())
+
+    def flops_per_token(self, time: int) -> float:
+        """Operations of a training step a token: 6 per matrix parameter, and attention.
+
+        Attention counts all `time` keys, as if it were not causal (the convention of Chowdhery et
+        al. 2022, appendix B), or the band's; forward is a third of it. A look-up is no operation.
+        """
+        matrices = self.parameters_by_role()[Role.HIDDEN] + self.vocabulary * self.width
+        seen = sum(min(time, self.window(layer) or time) for layer in range(self.depth))
+        return 6.0 * matrices + 12.0 * self.heads * self.head * seen
+
+    def kv_bytes_per_token(self, itemsize: int = 2) -> int:
+        """Bytes the cache grows by with each token, at `itemsize` bytes a number."""
+        return 2 * self.depth * self.group_heads * self.head * itemsize

@@ -1,0 +1,132 @@
+"""Maximal-update parametrisation: hyper-parameters tuned on a small model hold for a large one.
+
+Every module declares the *role* of its parameters; from roles, and from how much wider and
+deeper the model is than the base it was tuned at, follow the initialisation, the learning
+rate, the weight decay and the forward multiplier of each tensor. With m = width / base width
+and l = depth / base depth:
+
+    role      dimensions that grow   init std          Adam rate   decay   forward
+    input     width out              embedding_std     1           1       input_multiplier
+    hidden    width in and out       gain / sqrt(in)   1 / m       m       1
+    output    width in               gain / sqrt(base) 1           1       output_multiplier / m
+    vector    width                  0 or 1            1           0       1
+
+    attention logits  q k sqrt(base head) / head       residual branch  l ** -depth_exponent
+
+Sources: Yang et al. 2022, "Tensor Programs V", table 8; Dey et al. 2025, "CompleteP", table 1
+(depth, and decay scaled by m so that rate x decay keeps its strength). "standard" is GPT-2's:
+std 0.02 everywhere, 1/sqrt(2 depth) less where a branch writes into the residual stream, every
+multiplier 1. Left out: SGD's rules, and transfer in batch size and length, which theory does not
+give.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
+
+from maquette.base.errors import within
+
+Activation = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
+
+
+class Role(StrEnum):
+    """Which of a tensor's dimensions grow with the width."""
+
+    INPUT = "input"
+    HIDDEN = "hidden"
+    OUTPUT = "output"
+    VECTOR = "vector"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parametrisation:
+    """How parameters scale with the model's size; a field of the model's config."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    kind: Literal["mup", "standard"] = "mup"
+    """maximal-update rules, or one rate for all"""
+    base_width: int = 256
+    """width at which the hyper-parameters were tuned"""
+    base_depth: int = 4
+    """depth at which the hyper-parameters were tuned"""
+    base_head_dim: int = 64
+    """head size at which attention is scaled by 1/sqrt(head size)"""
+    depth_exponent: float = 1.0
+    """residual branches are multiplied by (depth / base depth) ** -this; 0 leaves them alone"""
+    gain: float = 1.0
+    """hidden matrices start with standard deviation gain / sqrt(fan in)"""
+    embedding_std: float = 0.1
+    """standard deviation of the embeddings at the start"""
+    input_multiplier: float = 1.0
+    """embeddings are multiplied by this"""
+    output_multiplier: float = 1.0
+    """logits are multiplied by this / (width / base width)"""
+
+    def __post_init__(self) -> None:
+        within(self, 1, float("inf"), "base_width", "base_depth", "base_head_dim")
+        within(self, 0, float("inf"), "gain", "embedding_std")
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """What one tensor's role gives it: initial standard deviation, rate and decay factors."""
+
+    std: float
+    learning_rate: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A parametrisation applied to one model's width and depth."""
+
+    rules: Parametrisation
+    width: int
+    depth: int
+
+    @property
+    def mup(self) -> bool:
+        return self.rules.kind == "mup"
+
+    @property
+    def width_ratio(self) -> float:
+        return self.width / self.rules.base_width if self.mup else 1.0
+
+    @property
+    def depth_ratio(self) -> float:
+        return self.depth / self.rules.base_depth if self.mup else 1.0
+
+    @property
+    def input_multiplier(self) -> float:
+        return self.rules.input_multiplier if self.mup else 1.0
+
+    @property
+    def output_multiplier(self) -> float:
+        return self.rules.output_multiplier / self.width_ratio if self.mup else 1.0
+
+    @property
+    def residual_multiplier(self) -> float:
+        return float(self.depth_ratio**-self.rules.depth_exponent)
+
+    def attention_scale(self, head_dim: int) -> float:
+        """What q k is multiplied by: 1/sqrt(head) at the base head size, falling as 1/head."""
+        if self.mup:
+            return math.sqrt(self.rules.base_head_dim) / head_dim
+        return 1 / math.sqrt(head_dim)
+
+    def multipliers(self, role: Role, fan_in: int, residual: bool = False) -> Multipliers:
+        """The table in this file's docstring, for one tensor."""
+        rules = self.rules
+        if role == Role.VECTOR:
+            return Multipliers(0.0, 1.0, 0.0)
+        if not self.mup:
+            std = 0.02 / math.sqrt(2 * self.depth) if residual else 0.02
+            return Multipliers(std, 1.0, 1.0)
+        if role == Role.INPUT:
+            return Multipliers(rules.embedding_std, 1.0, 1.0)
+        if role == Role.OUTPUT:
+            return Multipliers(rules.gain / math.sqrt(rules.base_width), 1.0, 1.0)
+        rate = self.depth_ratio ** (rules.depth_exponent - 1) / self.width_ratio
+        return Multipliers(rules.gain / math.sqrt(fan_in), rate, self.width_ratio)
