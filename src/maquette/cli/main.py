@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "the main job, end to end: text to a trained, measured model and a report",
     "corpus": "build a corpus from text, or show what is in one",
     "plan": "what to train with a budget: size, tokens, expected loss, and why",
+    "sweep": "tune on a small model what a large one will use",
     "train": "train a recipe",
     "generate": "continue a prompt",
     "eval": "loss, perplexity and bits per byte",

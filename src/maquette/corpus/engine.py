@@ -5,17 +5,13 @@ engines differ in nothing but time. On Ray the workspace has to be on a disk tha
 """
 
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 from maquette.base.errors import UserError, need
-from maquette.base.processes import die_with
+from maquette.base.processes import kill_workers, no_script, start_workers
 
 Engine = Literal["local", "ray"]
 WORTH = 8 << 20  # bytes of text: less is done before a second process has started
@@ -37,8 +33,7 @@ class Pool:
         if self._processes is None:
             return
         if kind is not None:  # what they are at is not waited for: a part is whole or not there
-            for process in list((self._processes._processes or {}).values()):
-                process.kill()
+            kill_workers(self._processes)
         self._processes.shutdown(cancel_futures=True)
 
     def each(
@@ -60,16 +55,10 @@ class Pool:
         self, function: Callable[[Task], Done], tasks: Sequence[Task]
     ) -> Iterator[Done]:
         if self._processes is None:
-            self._processes = ProcessPoolExecutor(
-                self.workers, get_context("spawn"), initializer=_worker, initargs=(os.getpid(),)
-            )
-        main = sys.modules["__main__"]
+            self._processes = start_workers(self.workers)
         try:
-            sys.modules["__main__"] = ModuleType(
-                "__main__"
-            )  # a worker needs no script of the user's
-            futures = [self._processes.submit(function, task) for task in tasks]
-            sys.modules["__main__"] = main
+            with no_script():
+                futures = [self._processes.submit(function, task) for task in tasks]
             for future in futures:
                 yield future.result()
         except BrokenProcessPool as error:
@@ -77,14 +66,6 @@ class Pool:
                 "a worker was killed (out of memory?): run again with fewer --workers; "
                 "what was finished is kept"
             ) from error
-        finally:
-            sys.modules["__main__"] = main
-
-
-def _worker(parent: int) -> None:
-    """A worker ends with its parent, and leaves Ctrl-C to it."""
-    die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _on_ray(

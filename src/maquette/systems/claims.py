@@ -17,10 +17,8 @@ meets its threshold and its control does not. What does not hold is shown as not
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,7 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from maquette.base.errors import UserError, WrongUse
+from maquette.base.errors import WrongUse
 from maquette.base.files import home, read_json, write_atomic, write_json
 from maquette.base.machine import cores, processor
 from maquette.base.version import __version__
@@ -145,39 +143,17 @@ class Lab:
         trained once, by whichever claim comes first, and one that was cut off goes on where it
         was. The result says when and by which commit each was trained.
         """
-        from maquette.training.run import OUTCOME, RunDirectory
+        from maquette.workshop.many import done, train_many
 
         workers = workers or min(cores(), len(recipes))
         paths = [self._base(recipe, workers) for recipe in recipes]
-        waiting = [
-            (recipe, path)
-            for recipe, path in dict(
-                zip(paths, zip(recipes, paths, strict=True), strict=True)
-            ).values()
-            if not RunDirectory(path).finished
-        ]
-        running: list[tuple[Path, subprocess.Popen[bytes]]] = []
-        try:
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    recipe, path = waiting.pop(0)
-                    self.say(f"  training {path.name}: {recipe.steps:,} steps")
-                    write_json(_beside(path, ".json"), {"commit": _commit(), "date": _today()})
-                    running.append((path, _start(recipe, path, max(1, cores() // workers))))
-                for path, process in list(running):
-                    if process.poll() is not None:
-                        running.remove((path, process))
-                        if process.returncode:
-                            said = _beside(path, ".log").read_text().strip().splitlines()
-                            raise UserError(f"training {path.name} failed: {said[-1:] or 'killed'}")
-                time.sleep(0.05)
-        finally:
-            for _, process in running:
-                process.terminate()
-                process.wait()
-        for path in paths:
-            outcome = read_json(RunDirectory(path) / OUTCOME)
-            seconds = {"seconds": round(outcome["seconds"], 1)}
+        for path in {p for p in paths if not done(p)}:
+            write_json(_beside(path, ".json"), {"commit": _commit(), "date": _today()})
+        jobs = list(zip(recipes, paths, strict=True))
+        for path, outcome in zip(
+            paths, train_many(jobs, workers=workers, say=self.say), strict=True
+        ):
+            seconds = {"seconds": round(outcome.seconds, 1)}
             self.bases[path.name] = read_json(_beside(path, ".json")) | seconds
         return paths
 
@@ -189,28 +165,6 @@ class Lab:
         kind = [recipe.to_dict(), corpus.hash, share, __version__, version("torch"), processor()]
         identity = hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:16]
         return home() / "bases" / f"{recipe.name}-{identity}"
-
-
-def _start(recipe: Recipe, path: Path, threads: int) -> "subprocess.Popen[bytes]":
-    """Train in a process of its own, which goes on with what is there."""
-    wanted = _beside(path, ".yaml")
-    recipe.save(wanted)
-    with _beside(path, ".log").open("wb") as log:
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "maquette",
-                "train",
-                str(wanted),
-                "--run",
-                str(path),
-                "--resume",
-            ],
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-        )
 
 
 def _beside(path: Path, ending: str) -> Path:

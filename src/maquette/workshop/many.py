@@ -1,0 +1,97 @@
+"""Train many recipes side by side: claims, sweeps and ladders are made of small runs.
+
+A small model gains nothing from a second core, so as many are trained at a time as there are cores,
+each in a process that stays for the next one: a run of a few seconds is not paid for with as many
+seconds of start-up. What was finished is skipped and what was cut off goes on, so killing it at any
+moment loses at most the steps since the runs' last checkpoints.
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+
+from maquette.base.errors import UserError
+from maquette.base.files import read_json
+from maquette.base.machine import cores
+from maquette.base.processes import kill_workers, no_script, start_workers
+from maquette.training.loop import Outcome
+from maquette.training.recipe import Recipe
+from maquette.training.run import OUTCOME, RunDirectory
+
+Job = tuple[Recipe, Path]
+
+
+def train_many(
+    jobs: Sequence[Job],
+    *,
+    workers: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Outcome]:
+    """Train every recipe into its run directory; returns how each ended, in the order of the jobs.
+
+    workers: runs at a time, each on its share of the cores; None: as many as there are cores. A
+    directory that comes twice is trained once. Raises UserError when a run fails or is killed;
+    the others' work is kept.
+    """
+    todo = list({path: (recipe, path) for recipe, path in jobs if not done(path)}.values())
+    workers = min(workers or cores(), len({path for _, path in jobs}) or 1)
+    threads = max(1, cores() // workers)  # of a job, however many of them are done already
+    if todo:
+        pool = start_workers(min(workers, len(todo)))
+        try:
+            running: dict[Future[None], Path] = {}
+            while todo or running:
+                while todo and len(running) < workers:
+                    recipe, path = todo.pop(0)
+                    say(f"  training {path.name}: {recipe.last_step:,} steps")
+                    with no_script():
+                        running[pool.submit(_train, recipe, path, threads)] = path
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    path = running.pop(future)
+                    _result(future, path)
+        except BaseException:
+            kill_workers(pool)
+            raise
+        pool.shutdown()
+    return [outcome(path) for _, path in jobs]
+
+
+def done(path: Path) -> bool:
+    """Whether a run has reached its last step."""
+    run = RunDirectory(path)
+    return run.finished and (run / OUTCOME).exists()
+
+
+def outcome(path: Path) -> Outcome:
+    """How a finished run ended."""
+    return replace(Outcome(**read_json(RunDirectory(path) / OUTCOME)), finished=True)
+
+
+def _result(future: "Future[None]", path: Path) -> None:
+    try:
+        future.result()
+    except UserError as error:
+        raise UserError(f"training {path} failed: {error}") from error
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"training {path} was killed (out of memory?): run again, what was finished is kept"
+        ) from error
+
+
+def _train(recipe: Recipe, path: Path, threads: int) -> None:
+    """One run, in a worker that others come after."""
+    import torch
+
+    from maquette.workshop.train import train
+
+    torch.set_num_threads(threads)
+    outcome = train(recipe, path, resume=True)
+    gc.unfreeze()
+    gc.collect()
+    torch.compiler.reset()
+    if not outcome.finished:
+        raise UserError(f"stopped at step {outcome.step}: run again to go on")
