@@ -30,6 +30,9 @@ def invented_small() -> Recipe:
     return Recipe(steps=3)
 
 
+RECIPES = {f"invented-{n}": lambda n=n: Recipe(steps=n) for n in (8, 9)}
+
+
 @claim(statement="two is at most three", source="Peano 1889", metric="two", at_most=3, control="four",
        minutes=0.01, evidence="exact count")
 def two(lab: Lab) -> Measurement:
@@ -63,7 +66,9 @@ def test_a_new_file_is_a_new_system(invented, monkeypatch):
     said = command("systems", "--json")
     (found,) = [s for s in said.json["systems"] if s["name"] == "invented"]
     assert found["title"] == "Invented: a system that exists for a test."
-    assert found["recipes"] == ["invented-small"]
+    assert found["recipes"] == ["invented-8", "invented-9", "invented-small"]
+    assert catalogue.recipe_named("invented-9").steps == 9
+    assert catalogue.recipe_named("invented-9").name == "invented-9"
     assert found["claims"] == ["invented.two", "invented.nine"]
     assert catalogue.recipe_named("invented-small").steps == 3
     assert "The rest of its docstring" in command("systems", "invented").out
@@ -154,6 +159,12 @@ def test_every_claim_runs_at_toy_size(name, tmp_path):
         assert kept["quick"] is True
         assert (tmp_path / f"{found['id']}.png").read_bytes().startswith(b"\x89PNG")
     assert "toy size" in catalogue_table(results(tmp_path))
+
+
+def test_no_two_systems_offer_a_recipe_of_the_same_name():
+    offered = [name for system in catalogue.systems().values() for name in system.recipes]
+    assert len(offered) == len(set(offered)) == len(catalogue.recipes())
+    assert {"gpt3-175b", "palm-540b", "llama-65b", "bloom-176b", "gptj-6b"} <= set(offered)
 
 
 def test_a_base_is_trained_once(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 import yaml
 from conftest import command, refused
 
@@ -19,7 +20,8 @@ def test_every_recipe_of_the_catalogue_round_trips_through_yaml(name, tmp_path):
     recipe.save(tmp_path / "r.yaml")
     assert load_recipe(tmp_path / "r.yaml") == recipe
     assert recipe_named(str(tmp_path / "r.yaml")) == recipe
-    recipe.model.build()
+    with torch.device("meta"):
+        recipe.model.build()
 
 
 def test_a_file_may_leave_fields_out(tmp_path):
@@ -133,7 +135,7 @@ def test_every_field_is_documented():
 
 
 def test_field_names_are_the_flags():
-    names = field_names(Recipe)
+    names = field_names(Recipe())
     assert {"steps", "model.width", "model.parametrisation.base_width", "guard.spike"} <= set(names)
     assert len(names) == len(set(names))
 

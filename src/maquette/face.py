@@ -5,7 +5,10 @@ from typing import Any
 
 from maquette.base.errors import UserError
 from maquette.base.machine import measure
-from maquette.scaling.plan import Plan, budget, make_plan
+from maquette.scaling.devices import device as named_device
+from maquette.scaling.devices import from_machine, here
+from maquette.scaling.laws import law as named_law
+from maquette.scaling.plan import Budget, Plan, make_plan
 from maquette.systems.catalogue import recipe_named
 from maquette.systems.claims import Lab, Result, select
 from maquette.systems.claims import measure as measure_claim
@@ -37,13 +40,24 @@ def plan(
     devices: int = 1,
     hours: float | None = None,
     minutes: float | None = None,
+    utilisation: float | None = None,
+    price: float | None = None,
+    law: str = "besiroglu",
     **settings: Any,
 ) -> Plan:
-    """What to train with a budget; see `scaling.plan.make_plan` for the settings."""
+    """What to train with a budget; see `scaling.plan.make_plan` for what else may be set.
+
+    Without `device` time is this machine's, as measured.
+    """
     hours = minutes / 60 if minutes is not None else hours
-    here = measure() if device is None else None
-    found, seconds, reason = budget(here, flops=flops, device=device, devices=devices, hours=hours)
-    return make_plan(found, seconds=seconds, reason=reason, **settings)
+    found = None
+    if device is not None:
+        found = named_device(device)
+    elif hours is not None:
+        found = here() or from_machine(measure())
+    seconds = None if hours is None else hours * 3600
+    budget = Budget(flops, seconds, found, devices, utilisation, price)
+    return make_plan(budget, named_law(law), **settings)
 
 
 def reproduce(

@@ -22,7 +22,7 @@ from maquette.corpus.store import Corpus
 from maquette.corpus.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from maquette.models.decoder import Decoder
+    from maquette.models.base import Model
 
 Array = npt.NDArray[np.float64]
 NORMAL = 1.959964  # half a 95 % interval in standard errors
@@ -209,7 +209,7 @@ def gap(parts: Mapping[str, Mean]) -> Mean:
 
 
 def bits_per_byte(
-    model: "Decoder", tokenizer: Tokenizer, examples: Sequence[str]
+    model: "Model", tokenizer: Tokenizer, examples: Sequence[str]
 ) -> tuple[Array, Array]:
     """Bits per byte of every example, and its bytes, which are the weight of it: (examples,) each."""
     from maquette.evaluation.bits import score_documents

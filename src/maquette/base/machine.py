@@ -1,7 +1,7 @@
 """This machine: what it has, and how fast it really multiplies and reads.
 
 Every speed in Maquette is reported as a fraction of what is measured here, never of a data
-sheet. The probe takes about a second. Its answer is kept (`~/.cache/maquette/machine.json`) for a
+sheet. The probe takes about two seconds. Its answer is kept (`~/.cache/maquette/machine.json`) for a
 day, and the best of all answers for the same processor, threads and torch counts: a probe that ran
 beside something else must not make everything after it look faster than it is.
 """
@@ -13,19 +13,22 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maquette.base import probes
 from maquette.base.errors import UserError
 from maquette.base.files import home, read_json, write_json
+from maquette.base.probes import Rates, fastest
 
 if TYPE_CHECKING:
     import torch
 
-PROBE_SECONDS = 0.25  # for each of the four measurements
+PROBE_SECONDS = 0.15  # for each of the three peaks
 KEPT_SECONDS = 24 * 3600
+PEAKS = ("fp32_flops", "bf16_flops", "bandwidth")
 BF16_PAYS = 1.3  # bf16 is chosen when its matrix products are this much faster than fp32
 
 
@@ -35,6 +38,7 @@ class Machine:
 
     device: "cpu" or "cuda". fp32_flops, bf16_flops: matrix-product operations a second (a
     multiplication and an addition count as two). bandwidth: bytes read a second from memory.
+    rates: the speeds of a step's parts, None where they were not asked for.
     """
 
     device: str
@@ -46,6 +50,7 @@ class Machine:
     fp32_flops: float
     bf16_flops: float
     bandwidth: float
+    rates: Rates | None = None
 
     @property
     def bf16(self) -> bool:
@@ -160,44 +165,53 @@ def measure(wanted: str = "auto", refresh: bool = False) -> Machine:
     path = home() / "machine.json"
     identity = "; ".join(str(value) for value in known.values())
     everything: dict[str, Any] = read_json(path) if path.exists() else {}
-    kept: dict[str, float] = everything.get(identity, {})
-    if not kept or refresh or time.time() - kept["when"] > KEPT_SECONDS:
+    entry: dict[str, Any] = everything.get(identity, {})
+    rates = probes.rates_from(entry.get("rates"))
+    if refresh or rates is None or time.time() - entry.get("when", 0.0) > KEPT_SECONDS:
         found = {
             "fp32_flops": product_speed(torch.float32, device),
             "bf16_flops": product_speed(torch.bfloat16, device),
             "bandwidth": read_speed(device),
         }
-        kept = {name: max(value, kept.get(name, 0.0)) for name, value in found.items()}
-        kept["when"] = time.time()
-        with contextlib.suppress(OSError):  # a read-only home costs a second at every start
-            write_json(path, everything | {identity: kept})
-    return Machine(
-        **known,  # type: ignore[arg-type]
-        fp32_flops=kept["fp32_flops"],
-        bf16_flops=kept["bf16_flops"],
-        bandwidth=kept["bandwidth"],
-    )
+        best = {name: max(value, entry.get(name, 0.0)) for name, value in found.items()}
+        rates = probes.better(probes.probe(device), rates)
+        entry = known | best | {"rates": rates.plain(), "when": time.time()}
+        with contextlib.suppress(OSError):  # a read-only home costs two seconds at every start
+            write_json(path, everything | {identity: entry})
+    return _machine(known | {name: entry[name] for name in PEAKS}, rates)
 
 
-def fastest(function: Callable[[], object], device: str, seconds: float = PROBE_SECONDS) -> float:
-    """The shortest of the calls that fit into `seconds`, in seconds, after two to warm up."""
-    import torch
+def kept() -> Machine | None:
+    """The newest measurement of this processor with this torch, without importing torch.
 
-    def timed() -> float:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        function()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
+    None when there is none younger than a day: `measure()` makes one.
+    """
+    path = home() / "machine.json"
+    try:
+        torch_version = version("torch")
+        everything = read_json(path)
+    except (PackageNotFoundError, OSError, ValueError):
+        return None
+    here = {"cores": cores(), "memory": memory(), "torch": torch_version}
+    name = processor()
+    newest: tuple[float, dict[str, Any]] | None = None
+    for entry in everything.values():
+        if not isinstance(entry, dict) or any(entry.get(k) != v for k, v in here.items()):
+            continue  # of another machine, or written before its identity was kept beside it
+        if entry.get("device") == "cpu" and entry.get("processor") != name:
+            continue
+        when = entry.get("when", 0.0)
+        if time.time() - when < KEPT_SECONDS and (newest is None or when > newest[0]):
+            newest = (when, entry)
+    if newest is None:
+        return None
+    rates = probes.rates_from(newest[1].get("rates"))
+    return None if rates is None else _machine(newest[1], rates)
 
-    timed(), timed()
-    best = timed()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        best = min(best, timed())
-    return best
+
+def _machine(entry: dict[str, Any], rates: Rates) -> Machine:
+    names = [f.name for f in fields(Machine) if f.name != "rates"]
+    return Machine(**{name: entry[name] for name in names}, rates=rates)
 
 
 def product_speed(dtype: "torch.dtype", device: str) -> float:
@@ -205,7 +219,7 @@ def product_speed(dtype: "torch.dtype", device: str) -> float:
     import torch
 
     best = 0.0
-    for n in (1024, 2048) if device == "cpu" else (4096, 8192):
+    for n in (768, 1536) if device == "cpu" else (4096, 8192):
         a = torch.randn(n, n, device=device).to(dtype)
         b = torch.randn(n, n, device=device).to(dtype)
         seconds = fastest(lambda a=a, b=b: a @ b.T, device, PROBE_SECONDS / 2)  # type: ignore[misc]
@@ -218,4 +232,4 @@ def read_speed(device: str) -> float:
     import torch
 
     numbers = torch.ones(1 << (26 if device == "cpu" else 28), device=device)
-    return numbers.numel() * 4 / fastest(numbers.sum, device)
+    return numbers.numel() * 4 / fastest(numbers.sum, device, PROBE_SECONDS)

@@ -6,9 +6,12 @@ example: maquette doctor
 
 import argparse
 import importlib.util
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.cli.terminal import Terminal, amount
+
+if TYPE_CHECKING:
+    from maquette.base.machine import Machine
 
 EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb", "transformers": "dev"}
 
@@ -37,6 +40,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ["fp32 products", amount(m.fp32_flops, "FLOP/s")],
         ["bf16 products", f"{amount(m.bf16_flops, 'FLOP/s')}, {ratio:.1f} x fp32: {choice}"],
         ["memory reads", amount(m.bandwidth, "B/s")],
+        *_rates(m),
         ["GPU", m.processor if m.device == "cuda" else "none that torch can use"],
         ["compiler", compiler() or "none: install g++, or training runs uncompiled"],
         ["home", str(home())],
@@ -46,3 +50,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     for name in missing:
         terminal.say(f"  {name:<14} not installed: pip install 'maquette[{EXTRAS[name]}]'")
     return asdict(m) | {"bf16": m.bf16, "compiler": compiler(), "missing": missing}
+
+
+def _rates(machine: "Machine") -> list[list[str]]:
+    """What the planner's time is made of: speeds of a step's parts."""
+    r = machine.rates
+    if r is None:
+        return []
+    small, cached, memory = r.products[machine.precision][0], r.stream[2], r.stream[-1]
+    shortest = min(r.attention[machine.precision])
+    attention = max(r.attention[machine.precision])
+    both = [r.attention[machine.precision][head][-1][1] for head in (shortest, attention)]
+    return [
+        ["narrow products", f"{amount(small[1], 'FLOP/s')} in {machine.precision} at {small[0]:.0f} wide"],
+        ["attention", f"{amount(both[0], 'FLOP/s')} with heads of {shortest}, "
+                      f"{amount(both[1], 'FLOP/s')} with {attention}, not compiled"],
+        ["streams", f"{amount(cached[1], 'B/s')} in cache, {amount(memory[1], 'B/s')} in memory"],
+        ["exponentials", amount(r.exponential[machine.precision], "numbers/s")],
+        ["an operation", f"{1e6 * r.operation:.1f} us besides its work"],
+    ]  # fmt: skip

@@ -110,6 +110,10 @@ def _main(words: list[str]) -> int:
 
 def _run(name: str, words: list[str]) -> dict[str, Any] | None:
     module: ModuleType = importlib.import_module(f"maquette.cli.{MODULES.get(name, name)}")
+    verbs: dict[str, str] = getattr(module, "VERBS", {})
+    if words and words[0] in verbs:  # a verb with options of its own
+        module = importlib.import_module(f"maquette.cli.{verbs[words[0]]}")
+        name, words = f"{name} {words[0]}", words[1:]
     parser = Parser(
         prog=f"maquette {name}",
         description=module.__doc__,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maquette.models.decoder import Decoder
+    from maquette.models.base import Model
 
 
 class Terminal:
@@ -113,7 +113,7 @@ class TrainingProgress:
         elif heldout is not None:
             self._terminal.say(text)
 
-    def look(self, step: int, model: "Decoder") -> None:
+    def look(self, step: int, model: "Model") -> None:
         pass
 
     def say(self, message: str) -> None:

@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     from maquette.systems.catalogue import recipe_named
     from maquette.training.run import RECIPE, RunDirectory, free_name
     from maquette.workshop.audited import audit_run
+    from maquette.workshop.forecast import compared
     from maquette.workshop.report import write_report
     from maquette.workshop.train import train
 
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
             resume=arguments.resume,
             observer=TrainingProgress(terminal),
             progress=progress,
+            planned=_planned(arguments.recipe),
         )
     if not outcome.finished:
         raise UserError(
@@ -73,6 +75,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     if RunDirectory(path).recipe().watch.report:
         audit_run(path)
         report = write_report(path)
+    found = compared(RunDirectory(path)) or {"compared": []}
+    terminal.table(["", "planned", "happened"], [list(row.values()) for row in found["compared"]])
     terminal.say(f"trained: {path}" + (f", report: {report}" if report else ""))
     terminal.say(f'try: maquette generate {path} "def " --tokens 60')
     return {"run": str(path), "report": report and str(report)} | asdict(outcome)
+
+
+def _planned(name: str | None) -> dict[str, Any]:
+    """What `maquette plan --out` kept beside the recipe."""
+    if name is None or not name.endswith((".yaml", ".yml")) or not Path(name).is_file():
+        return {}
+    from maquette.training.recipe import load_plan
+
+    return load_plan(Path(name))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from maquette.corpus.store import Corpus
-from maquette.models.decoder import Decoder
+from maquette.models.base import Model
 
 WINDOWS = 16  # scored at a time
 
@@ -59,7 +59,7 @@ class Score:
 
 
 def score_corpus(
-    model: Decoder,
+    model: Model,
     corpus: Corpus,
     *,
     most_bytes: int | None = None,
@@ -104,7 +104,7 @@ def heldout_documents(corpus: Corpus, most_bytes: int | None) -> list[dict[str, 
 
 @torch.no_grad()
 def score_documents(
-    model: Decoder, documents: Iterable[np.ndarray[Any, Any]], end: int | None
+    model: Model, documents: Iterable[np.ndarray[Any, Any]], end: int | None
 ) -> Iterator[float]:
     """The summed nats of each document's tokens, in order; windows of many are scored together."""
     model.eval()
@@ -153,7 +153,7 @@ def windows(tokens: Tensor, context: int, end: int | None) -> list[tuple[Tensor,
 
 
 def _score(
-    model: Decoder,
+    model: Model,
     batch: list[tuple[int, Tensor, int]],
     sums: dict[int, float],
     waiting: dict[int, int],

@@ -2,7 +2,8 @@
 
 Each takes the sizes and gives the rest. Sources: GPT-2 (Radford et al. 2019), GPT-3 (Brown et
 al. 2020, section 2.1), GPT-J (Wang and Komatsuzaki 2021), PaLM (Chowdhery et al. 2022, section
-2), LLaMA (Touvron et al. 2023, section 2.2), BLOOM (Scao et al. 2022, section 3.2).
+2), LLaMA (Touvron et al. 2023, section 2.2), BLOOM (Scao et al. 2022, section 3.2), GPT-NeoX (Black
+et al. 2022, section 2.1), Gopher (Rae et al. 2021, section 3.1).
 """
 
 from typing import Any
@@ -48,6 +49,12 @@ def gptj(**sizes: Any) -> DecoderConfig:
     return DecoderConfig(**(settings | sizes))
 
 
+def neox(**sizes: Any) -> DecoderConfig:
+    """GPT-NeoX: GPT-J's block with rotary pairs in halves, biases everywhere but on the logits."""
+    changes = {"rotary_pairs": "half", "attention_bias": True, "output_bias": False}
+    return gptj(**(changes | sizes))
+
+
 def palm(**sizes: Any) -> DecoderConfig:
     """Parallel block, SwiGLU four widths wide, one key-value head, no bias at all, tied."""
     width = sizes.get("width", DecoderConfig.width)
@@ -60,6 +67,11 @@ def palm(**sizes: Any) -> DecoderConfig:
         "parametrisation": STANDARD,
     }
     return DecoderConfig(**(settings | sizes))
+
+
+def gopher(**sizes: Any) -> DecoderConfig:
+    """Gopher and Chinchilla: GPT-2 with RMSNorm; rotary positions where theirs are relative."""
+    return gpt2(**({"norm": "rmsnorm", "norm_bias": False, "positions": "rotary"} | sizes))
 
 
 def llama(**sizes: Any) -> DecoderConfig:

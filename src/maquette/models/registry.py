@@ -4,10 +4,11 @@ from typing import Any
 
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.models.config import DecoderConfig
+from maquette.models.smlp_config import SMLPConfig
 from maquette.nn.rules import Parametrisation
 
-ModelConfig = DecoderConfig
-KINDS: dict[str, type[ModelConfig]] = {kind.kind: kind for kind in (DecoderConfig,)}
+ModelConfig = DecoderConfig | SMLPConfig
+KINDS: dict[str, type[ModelConfig]] = {kind.kind: kind for kind in (DecoderConfig, SMLPConfig)}
 
 
 def kind_of(content: dict[str, Any]) -> type[ModelConfig]:

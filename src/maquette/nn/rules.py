@@ -12,12 +12,16 @@ and l = depth / base depth:
     vector    width                  0 or 1            1           0       1
 
     attention logits  q k sqrt(base head) / head       residual branch  l ** -depth_exponent
+    hidden rate       times l ** (depth_exponent - 1)  tied output      the input's start and rate
 
 Sources: Yang et al. 2022, "Tensor Programs V", table 8; Dey et al. 2025, "CompleteP", table 1
 (depth, and decay scaled by m so that rate x decay keeps its strength). "standard" is GPT-2's:
 std 0.02 everywhere, 1/sqrt(2 depth) less where a branch writes into the residual stream, every
-multiplier 1. Left out: SGD's rules, and transfer in batch size and length, which theory does not
-give.
+multiplier 1. Tests hold rates, decays, starts and three steps of training against the package `mup`,
+which decays vectors, too. Left out: SGD's rules; transfer in batch size and length, which theory does
+not give; starting the output or the queries at 0; and two lines of CompleteP, Adam's epsilon over m l (the
+default is small instead) and, for other exponents than 1, the factor of the hidden rate on the vectors
+inside blocks.
 """
 
 import math
@@ -54,7 +58,7 @@ class Parametrisation:
     base_head_dim: int = 64
     """head size at which attention is scaled by 1/sqrt(head size)"""
     depth_exponent: float = 1.0
-    """residual branches are multiplied by (depth / base depth) ** -this; 0 leaves them alone"""
+    """branches are multiplied by l ** -this, hidden rates by l ** (this - 1); l: depth / base depth"""
     gain: float = 1.0
     """hidden matrices start with standard deviation gain / sqrt(fan in)"""
     embedding_std: float = 0.1

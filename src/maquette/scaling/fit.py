@@ -1,68 +1,402 @@
-"""Fit L(N, D) = E + A / N^alpha + B / D^beta to runs, by variable projection.
+"""Fit L(N, D) = E + A / N^alpha + B / D^beta to runs, by variable projection, with error bars.
 
 Given alpha and beta the surface is linear in E, A, B, so only two numbers are searched, on a grid
-that zooms, and the rest is a non-negative least-squares problem of three columns with an exact
-answer (Golub and Pereyra 1973). No starting point, no local minimum, no scipy. The weights
-1 / L^2 make it least squares of the relative error.
+that zooms, and the rest is a least-squares problem of three columns with an exact non-negative
+answer (Golub and Pereyra 1973). No starting point, no scipy. What is minimised is the paper's sum
+over the points of Huber(log L predicted - log L), with delta = 1e-3 (Hoffmann et al. 2022, eq. 3),
+by iteratively reweighted least squares. The best of the grid is then polished in all five constants,
+and so are a hundred resamples of the points at once: their spread is the interval.
+
+The paper's own optimiser is the reference: `lbfgs.py`.
 """
 
 import itertools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from maquette.base.errors import UserError, WrongUse
 from maquette.scaling.laws import Law
+from maquette.scaling.points import LEAST, Array, Points, points_of
 
-Array = npt.NDArray[np.float64]
-ZOOMS, GRID = 6, 15
+DELTA = 1e-3
+LOWEST, HIGHEST = 0.02, 2.0
+"""the grid of both exponents"""
+GRID, ZOOMS, REWEIGHTS = 15, 3, 12
+POLISH = 300
+CONSTANTS = ("E", "A", "B", "alpha", "beta")
+LARGEST_ERROR = 0.01
+"""rms relative residual above which nothing outside of the points is predicted"""
+WIDEST = 0.3
+"""interval of the exponent a beyond which the points say nothing"""
+MARGIN = 1.25
+"""a factor outside of the fitted range that still counts as inside"""
+RATIO = 1.5
+"""spread of tokens a parameter below which N and D cannot be told apart"""
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """A loss to expect."""
+
+    loss: float
+    low: float
+    high: float
+    """the fit's 95 % interval and the points' own scatter, together; equal to loss without resamples"""
+    outside: float
+    """the factor by which it lies outside of the fitted range; 1 inside"""
+
+
+@dataclass(frozen=True, eq=False)
 class Fit:
-    """A law and how well it passes through the points."""
+    """A law, how well it passes through the points, and how sure it is."""
 
     law: Law
     error: float
-    """root mean square of the relative residuals"""
+    """root mean square of the relative residuals (of log loss)"""
     points: int
+    objective: float = 0.0
+    """the sum of Huber losses"""
+    draws: Array = field(default_factory=lambda: np.zeros((0, 5)))
+    """(resamples, 5): E, A, B, alpha, beta of every bootstrap fit"""
+    warnings: list[str] = field(default_factory=list)
+    undetermined: list[str] = field(default_factory=list)
+    """those of the warnings that say that the points do not fix the constants"""
+    on_edge: bool = False
+    """whether the minimum lies on the edge of the grid, or at E, A or B = 0"""
+    range_parameters: tuple[float, float] = (0.0, math.inf)
+    range_tokens: tuple[float, float] = (0.0, math.inf)
+    outliers: list[tuple[float, float, float, float]] = field(default_factory=list)
+    """(parameters, tokens, loss, relative residual) of points far from the rest"""
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals of the constants, and of a = beta / (alpha + beta)."""
+        if not len(self.draws):
+            return {}
+        columns = np.column_stack([self.draws, exponents(self.draws)])
+        return {
+            name: interval(column)
+            for name, column in zip((*CONSTANTS, "a"), columns.T, strict=True)
+        }
+
+    def extrapolates(self, parameters: float, tokens: float) -> float:
+        """How far outside of the fitted range a point lies: the larger factor, 1 inside."""
+        factor = 1.0
+        for value, (low, high) in (
+            (parameters, self.range_parameters),
+            (tokens, self.range_tokens),
+        ):
+            factor = max(factor, low / value, value / high)
+        return factor
+
+    def predict(self, parameters: float, tokens: float) -> Prediction:
+        """The loss of a run, with an interval of 95 %.
+
+        UserError outside of the fitted range where the surface misses its own points by more than
+        1 % or lies on the edge of the grid.
+        """
+        outside = self.extrapolates(parameters, tokens)
+        if outside > MARGIN and (self.on_edge or self.error > LARGEST_ERROR):
+            why = (
+                f"misses its points by {self.error:.1%} (rms)"
+                if self.error > LARGEST_ERROR
+                else "lies on the edge of what was searched"
+            )
+            raise UserError(
+                f"{parameters:.3g} parameters and {tokens:.3g} tokens lie {outside:.3g} times outside "
+                f"of the points, and the surface {why}: add larger runs, or use the IsoFLOP minima"
+            )
+        loss = self.law.loss(parameters, tokens)
+        if not len(self.draws):
+            return Prediction(loss, loss, loss, outside)
+        e, a, b, alpha, beta = self.draws.T
+        low, high = interval(e + a / parameters**alpha + b / tokens**beta)
+        scatter = 1.96 * self.error * loss
+        return Prediction(
+            loss,
+            loss - math.hypot(max(0.0, loss - low), scatter),
+            loss + math.hypot(max(0.0, high - loss), scatter),
+            outside,
+        )
 
 
-def fit_surface(parameters: Array, tokens: Array, loss: Array, source: str) -> Fit:
-    """The law through at least six points. All arrays (points,), loss in any unit."""
-    if len(loss) < 6:
-        raise ValueError(f"{len(loss)} points cannot fix five constants: give six or more")
-    low, high = np.array([0.05, 0.05]), np.array([1.5, 1.5])
-    best = (np.inf, 0.0, 0.0, np.zeros(3))
+def fit(
+    points: Points, *, resamples: int = 100, seed: int = 0, drop: int = 0, delta: float = DELTA
+) -> Fit:
+    """The law through the ends of the runs, with bootstrap intervals.
+
+    drop: leave out so many points of the highest loss first (Besiroglu et al. 2024 left out five).
+    delta: of the Huber loss; 1 is least squares, for few points without outliers. Raises UserError for
+    fewer than six ends.
+    """
+    if not 0 <= resamples <= 10_000:
+        raise WrongUse(f"resamples is {resamples}: use 0 to 10000")
+    ends = points.ends()
+    if len(ends) < LEAST:
+        raise UserError(
+            f"{points.source}: {len(ends)} finished runs cannot fix five constants: give six or more"
+        )
+    ends = ends.without_highest(drop)
+    x, y, target = _logs(ends)
+    theta = _polished(_searched(x, y, target, delta), x, y, target, np.ones((1, len(ends))), delta)[
+        0
+    ]
+    draws = np.zeros((0, 5))
+    if resamples:
+        random = np.random.default_rng(seed)
+        counts = random.multinomial(len(ends), np.full(len(ends), 1 / len(ends)), resamples)
+        starts = np.tile(theta, (resamples, 1))
+        draws = _constants(_polished(starts, x, y, target, counts.astype(float), delta), ends)
+    return described(theta, ends, draws, delta=delta)
+
+
+def fit_surface(
+    parameters: Array, tokens: Array, loss: Array, source: str, delta: float = DELTA
+) -> Fit:
+    """The law through at least six points, without intervals. Arrays (points,), loss in any unit."""
+    return fit(points_of(parameters, tokens, loss, source=source), resamples=0, delta=delta)
+
+
+def huber(residuals: Array, delta: float = DELTA) -> Array:
+    """Huber loss of each residual: a square up to delta, a line beyond."""
+    size = np.abs(residuals)
+    quadratic: Array = np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
+    return quadratic
+
+
+def interval(draws: Array) -> tuple[float, float]:
+    """The middle 95 % of bootstrap draws; of few draws, their ends."""
+    low, high = np.quantile(draws, [0.025, 0.975], method="weibull")
+    return float(low), float(high)
+
+
+def exponents(draws: Array) -> Array:
+    """a = beta / (alpha + beta) of rows E, A, B, alpha, beta."""
+    return np.asarray(draws[:, 4] / (draws[:, 3] + draws[:, 4]))
+
+
+# The solver. theta: log E, log A', log B', alpha, beta, where A' and B' belong to sizes and tokens
+# divided by their geometric means, which keeps the three columns of one size.
+
+
+def _logs(points: Points) -> tuple[Array, Array, Array]:
+    x, y = np.log(points.parameters), np.log(points.tokens)
+    return x - x.mean(), y - y.mean(), np.log(points.loss)
+
+
+def _constants(theta: Array, points: Points) -> Array:
+    """(..., 5) of theta as E, A, B, alpha, beta."""
+    e, a, b, alpha, beta = theta.T
+    mean_n, mean_d = np.log(points.parameters).mean(), np.log(points.tokens).mean()
+    logs = np.stack([e, a + alpha * mean_n, b + beta * mean_d])
+    return np.concatenate([np.exp(logs), [alpha, beta]]).T
+
+
+def _searched(x: Array, y: Array, target: Array, delta: float) -> Array:
+    """The best theta (1, 5) of a grid over alpha and beta that zooms."""
+    low, high = np.full(2, LOWEST), np.full(2, HIGHEST)
+    best, theta = math.inf, np.zeros(5)
     for _ in range(ZOOMS):
-        for alpha, beta in itertools.product(*(np.linspace(low[i], high[i], GRID) for i in (0, 1))):
-            columns = np.stack([np.ones_like(loss), parameters**-alpha, tokens**-beta], axis=1)
-            error, weights = _non_negative(columns / loss[:, None], np.ones_like(loss))
-            if error < best[0]:
-                best = (error, float(alpha), float(beta), weights)
-        width = (high - low) / GRID
-        centre = np.array(best[1:3])
-        low, high = np.maximum(centre - width, 0.01), centre + width
-    error, alpha, beta, (e, a, b) = best
-    law = Law("fitted", source, float(e), float(a), float(b), alpha, beta, float(parameters.min()))
-    return Fit(law, float(np.sqrt(error / len(loss))), len(loss))
+        axes = [np.linspace(low[i], high[i], GRID) for i in (0, 1)]
+        grid = np.array(list(itertools.product(*axes)))  # (grid, 2)
+        objective, weights = _projected(grid, x, y, target, delta)
+        i = int(np.argmin(objective))
+        if objective[i] < best:
+            best = float(objective[i])
+            theta = np.concatenate([np.log(np.maximum(weights[i], 1e-9)), grid[i]])
+        cell = (high - low) / (GRID - 1)
+        low = np.clip(theta[3:] - 1.5 * cell, LOWEST, HIGHEST)
+        high = np.clip(theta[3:] + 1.5 * cell, LOWEST, HIGHEST)
+    return theta[None]
 
 
-def _non_negative(columns: Array, target: Array) -> tuple[float, Array]:
-    """Least squares with weights >= 0: the best of the feasible solutions over subsets of columns."""
-    best = (float(target @ target), np.zeros(columns.shape[1]))
-    for size in range(columns.shape[1], 0, -1):
-        for chosen in itertools.combinations(range(columns.shape[1]), size):
-            part = columns[:, chosen]
-            scale = np.linalg.norm(part, axis=0)
-            solution = np.linalg.lstsq(part / scale, target, rcond=None)[0] / scale
-            if (solution < 0).any():
-                continue
-            residual = target - part @ solution
-            if (error := float(residual @ residual)) < best[0]:
-                weights = np.zeros(columns.shape[1])
-                weights[list(chosen)] = solution
-                best = (error, weights)
-        if size == columns.shape[1] and best[1].any():
-            break  # the unconstrained optimum is feasible: nothing is better
-    return best
+def _projected(grid: Array, x: Array, y: Array, target: Array, delta: float) -> tuple[Array, Array]:
+    """For every (alpha, beta) the best E, A, B >= 0: objectives (grid,) and weights (grid, 3)."""
+    shape = (len(grid), len(x))
+    ones = np.ones(shape)
+    columns = np.stack(
+        [ones, np.exp(-grid[:, :1] * x), np.exp(-grid[:, 1:] * y)], axis=2
+    )  # (grid, points, 3)
+    predicted, best = np.tile(np.exp(target), (len(grid), 1)), np.full(len(grid), np.inf)
+    kept = np.zeros((len(grid), 3))
+    residual = np.zeros(shape)
+    for _ in range(REWEIGHTS):
+        # log f is linearised about the last f: X w / f = 1 + log L - log f
+        root = np.sqrt(np.minimum(1, delta / np.maximum(np.abs(residual), delta)))
+        scaled = columns * (root / predicted)[:, :, None]
+        weights = _non_negative(scaled, root * (1 - residual))
+        predicted = np.maximum((columns @ weights[:, :, None])[:, :, 0], 1e-12)
+        residual = np.log(predicted) - target
+        objective = huber(residual, delta).sum(axis=1)
+        better = objective < best
+        best, kept = np.where(better, objective, best), np.where(better[:, None], weights, kept)
+    return best, kept
+
+
+def _non_negative(columns: Array, target: Array) -> Array:
+    """Least squares with weights >= 0: (grid, points, 3), (grid, points) -> (grid, 3).
+
+    The best of the feasible solutions over subsets of columns, which for three is exact.
+    """
+    gram = columns.transpose(0, 2, 1) @ columns
+    right = (columns.transpose(0, 2, 1) @ target[:, :, None])[:, :, 0]
+    gram = gram + 1e-13 * np.eye(3) * np.trace(gram, axis1=1, axis2=2)[:, None, None]
+    weights = np.linalg.solve(gram, right[:, :, None])[:, :, 0]
+    bad = np.flatnonzero((weights < 0).any(axis=1))
+    if not len(bad):
+        return weights
+    best = np.full(len(bad), np.inf)
+    gram, right = gram[bad], right[bad]
+    for size in (1, 2):
+        for chosen in map(list, itertools.combinations(range(3), size)):
+            part = np.linalg.solve(gram[:, chosen][:, :, chosen], right[:, chosen][:, :, None])[
+                :, :, 0
+            ]
+            error = -(part * right[:, chosen]).sum(axis=1)  # the rest of the square is the same
+            wins = np.flatnonzero((part >= 0).all(axis=1) & (error < best))
+            best[wins] = error[wins]
+            full = np.zeros((len(wins), 3))
+            full[:, chosen] = part[wins]
+            weights[bad[wins]] = full
+    return weights
+
+
+def _polished(
+    theta: Array, x: Array, y: Array, target: Array, counts: Array, delta: float
+) -> Array:
+    """Descend in all five constants, every row of theta (fits, 5) by itself.
+
+    counts: (fits, points), how often a resample holds each point. Levenberg and Marquardt's steps
+    on the reweighted squares; a step that does not lower the objective is not taken.
+    """
+    theta, damping = theta.copy(), np.full(len(theta), 1e-3)
+    residual, slopes = _residuals(theta, x, y, target)
+    objective = (counts * huber(residual, delta)).sum(axis=1)
+    live, stalled = np.arange(len(theta)), np.zeros(len(theta), dtype=int)
+    for _ in range(POLISH):
+        weight = counts[live] * np.minimum(1, delta / np.maximum(np.abs(residual), delta))
+        weighted = slopes * weight[:, None, :]  # (live, 5, points)
+        gram = weighted @ slopes.transpose(0, 2, 1)
+        scale = np.einsum("bii->bi", gram) + 1e-12
+        gram = gram + np.eye(5) * (damping[live][:, None] * scale)[:, None, :]
+        step = np.linalg.solve(gram, weighted @ residual[:, :, None])[:, :, 0]
+        tried = theta[live] - np.clip(step, -1, 1)
+        tried[:, 3:] = np.clip(tried[:, 3:], LOWEST, HIGHEST)
+        tried[:, :3] = np.maximum(tried[:, :3], -25)  # log of nothing
+        new_residual, new_slopes = _residuals(tried, x, y, target)
+        value = (counts[live] * huber(new_residual, delta)).sum(axis=1)
+        better = value < objective[live]
+        stalled[live] = np.where(value < objective[live] * (1 - 1e-7), 0, stalled[live] + 1)
+        theta[live] = np.where(better[:, None], tried, theta[live])
+        objective[live] = np.where(better, value, objective[live])
+        damping[live] = np.clip(damping[live] * np.where(better, 0.2, 5), 1e-12, 1e6)
+        residual = np.where(better[:, None], new_residual, residual)
+        slopes = np.where(better[:, None, None], new_slopes, slopes)
+        going = stalled[live] < 8
+        if not going.any():
+            break
+        live, residual, slopes = live[going], residual[going], slopes[going]
+    return theta
+
+
+def _residuals(theta: Array, x: Array, y: Array, target: Array) -> tuple[Array, Array]:
+    """log f - log L (fits, points), and its slopes (fits, 5, points)."""
+    e, a, b, alpha, beta = (column[:, None] for column in theta.T)
+    size, data = np.exp(a - alpha * x), np.exp(b - beta * y)
+    whole = np.exp(e) + size + data
+    size, data = size / whole, data / whole
+    return np.log(whole) - target, np.stack(
+        [1 - size - data, size, data, -x * size, -y * data], axis=1
+    )
+
+
+# What is said of a fit
+
+
+def described(
+    theta: Array, points: Points, draws: Array, name: str = "fitted", delta: float = DELTA
+) -> Fit:
+    """A fit of theta (5,), with its residuals and its warnings."""
+    x, y, target = _logs(points)
+    residual = _residuals(theta[None], x, y, target)[0][0]
+    e, a, b, alpha, beta = (float(value) for value in _constants(theta, points))
+    smallest = float(points.parameters.min())
+    law = Law(name, points.source, e, a, b, alpha, beta, smallest)
+    nothing = [n for n, value in zip("EAB", theta[:3], strict=True) if value < target.min() - 12]
+    for letter in nothing:
+        law = replace(law, **{letter: 0.0})  # type: ignore[arg-type]
+    edge = [n for n in ("alpha", "beta") if not 1.01 * LOWEST < getattr(law, n) < 0.99 * HIGHEST]
+    one = Fit(
+        law,
+        float(np.sqrt((residual**2).mean())),
+        len(points),
+        float(huber(residual, delta).sum()),
+        draws,
+        on_edge=bool(edge or nothing),
+        range_parameters=(smallest, float(points.parameters.max())),
+        range_tokens=(float(points.tokens.min()), float(points.tokens.max())),
+        outliers=_outliers(points, residual),
+    )
+    undetermined = _undetermined(one, points, edge + nothing)
+    return replace(one, warnings=undetermined + _warnings(one), undetermined=undetermined)
+
+
+def _outliers(points: Points, residual: Array) -> list[tuple[float, float, float, float]]:
+    """Points beyond ten times the median distance, and beyond a percent, the furthest first."""
+    size = np.abs(residual)
+    far = np.flatnonzero(size > max(10 * float(np.median(size)), 0.01))
+    rows = np.column_stack([points.parameters, points.tokens, points.loss, residual])
+    return [
+        (float(n), float(d), float(loss), float(-r))
+        for n, d, loss, r in rows[far[np.argsort(-size[far])]]
+    ]
+
+
+def _undetermined(one: Fit, points: Points, edge: list[str]) -> list[str]:
+    """Why the points do not fix the constants, in words."""
+    said = []
+    if edge:
+        found = ", ".join(f"{name} = {getattr(one.law, name):.3g}" for name in edge)
+        said.append(f"the minimum lies on the edge of what was searched ({found})")
+    for what, values in (("model sizes", points.parameters), ("token counts", points.tokens)):
+        if (count := _distinct(values)) < 3:
+            said.append(f"under-determined: {count} {what}; three or more are needed")
+    ratio = points.tokens / points.parameters
+    if ratio.max() < RATIO * ratio.min():
+        said.append(
+            f"under-determined: every run has about {np.median(ratio):.3g} tokens a parameter, so the "
+            f"terms in N and D cannot be told apart; add runs of other ratios"
+        )
+    if "a" in one.intervals:
+        low, high = one.intervals["a"]
+        if high - low > WIDEST:
+            said.append(
+                f"under-determined: the exponent a of N ~ C^a lies anywhere from {low:.2f} to {high:.2f}"
+            )
+    return said
+
+
+def _warnings(one: Fit) -> list[str]:
+    """What else a reader of the fit has to know."""
+    said = []
+    if one.error > LARGEST_ERROR:
+        said.append(
+            f"the surface misses its points by {one.error:.1%} (rms): nothing outside of them is "
+            f"predicted from it"
+        )
+    if one.outliers:
+        n, d, loss, residual = one.outliers[0]
+        said.append(
+            f"{len(one.outliers)} of {one.points} points lie far from the surface, the furthest (N "
+            f"{n:.3g}, D {d:.3g}, loss {loss:.4g}) by {residual:+.1%}: look at them (--drop K leaves "
+            f"out the K of highest loss)"
+        )
+    return said
+
+
+def _distinct(values: Array) -> int:
+    """How many values differ by more than 1 %."""
+    ordered = np.sort(values)
+    return 1 + int((ordered[1:] > 1.01 * ordered[:-1]).sum())

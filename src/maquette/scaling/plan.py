@@ -1,164 +1,414 @@
-"""What to train with a budget: the size, the tokens, the shape, the settings, and why each.
+"""What to train with a budget: size, tokens, settings, layout, memory, time, loss, and why each.
 
-The budget is operations, or time on a device. A published law splits it between parameters and
-tokens; the decoder whose size is nearest is taken from a ladder of shapes; and the rest follows
-from rules that are printed with the numbers they gave.
+The budget is operations, or time on devices. A law splits it between parameters and tokens; the
+decoder nearest in size is taken from a ladder of shapes; the layout over the devices is the fastest
+that fits, and what it is expected to reach of their peak is what the budget was counted with (the
+two are iterated until they agree). Every number carries the line that derives it.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from maquette.base.errors import WrongUse
-from maquette.base.machine import Machine
+from maquette.base.errors import UserError, WrongUse
 from maquette.models.config import DecoderConfig
-from maquette.scaling.devices import peak
-from maquette.scaling.laws import Law, law
+from maquette.nn.rules import Role
+from maquette.scaling.devices import Device
+from maquette.scaling.epochs import with_repeats
+from maquette.scaling.frontier import BYTES_PER_TOKEN, forecast, surface
+from maquette.scaling.laws import Kaplan, Law, ScalingLaw
+from maquette.scaling.layouts import Choice
+from maquette.scaling.lines import (
+    Line,
+    chosen,
+    fields_of,
+    layout_lines,
+    layout_of,
+    layout_warnings,
+    precision_on,
+    short,
+    time_line,
+)
+from maquette.scaling.own import LadderLaw
+from maquette.scaling.shapes import HEAD, batch_tokens, nearest_shape
+from maquette.training.recipe import Data, Recipe
 
-UTILISATION = 0.4  # of the matrix-product peak, where nothing was measured
-HEAD = 64
+UTILISATION = 0.4  # of the peak, where no device is named; and where the iteration begins
+MIDDLE = (
+    1.4e20  # operations: the middle, by logarithm, of the budgets that were fitted (6e18 to 3e21)
+)
+LARGE, SMALL = (32768, 1024), (4096, 256)  # vocabulary and context, where neither is given
+SMALLEST_LARGE = 30e6  # parameters: below, 32,768 embeddings would be most of the model
+BESIDE = (0.25, 0.5, 2.0, 4.0)  # sizes whose cost is shown, as multiples of the chosen one
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What may be spent: operations, or devices for some time."""
+
+    flops: float | None = None
+    seconds: float | None = None
+    device: Device | None = None
+    devices: int = 1
+    utilisation: float | None = None
+    """of the peak; None: what the layout is expected to reach"""
+    price: float | None = None
+    """money for an hour of one device"""
+
+    def __post_init__(self) -> None:
+        hours = None if self.seconds is None else self.seconds / 3600
+        given = {"flops": self.flops, "hours": hours, "devices": self.devices, "price": self.price}
+        for name, value in given.items():
+            if value is not None and not 0 < value < 1e40:
+                raise WrongUse(f"{name} is {value}: use a positive number")
+        if (self.flops is None) == (self.seconds is None):
+            raise WrongUse("give one budget: --flops F, or --hours H with --device D")
+        if self.utilisation is not None and not 0 < self.utilisation <= 1:
+            raise WrongUse(f"utilisation is {self.utilisation}: use a fraction above 0, up to 1")
+        if self.seconds is not None and self.device is None:
+            raise WrongUse("say which device: --device H100, for one")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A model of another size at the same budget."""
+
+    parameters: float
+    tokens: float
+    loss: float
+    share: float
+    """of the budget, what the best size would need for that loss"""
+
+
+@dataclass
 class Plan:
-    """A budget turned into a model and a number of tokens."""
+    """A budget turned into a recipe."""
 
     flops: float
     parameters: int
     tokens: int
     batch_tokens: int
     loss_predicted: float
-    law: Law
-    model: DecoderConfig
-    seconds: float | None
-    why: list[tuple[str, str]] = field(default_factory=list)
-    """(what, why) for every number, in the order they were derived"""
+    loss_interval: tuple[float, float] | None
+    law: ScalingLaw
+    recipe: Recipe
+    utilisation: float | None = None
+    seconds: float | None = None
+    cost: float | None = None
+    epochs: float | None = None
+    choice: Choice | None = None
+    """how it lies over the devices; None where no device was named or nothing fits"""
+    beside: list[Beside] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    """in the order they were derived"""
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def model(self) -> DecoderConfig:
+        """The shape."""
+        assert isinstance(self.recipe.model, DecoderConfig)
+        return self.recipe.model
 
-def budget(
-    machine: Machine | None,
-    *,
-    flops: float | None = None,
-    device: str | None = None,
-    devices: int = 1,
-    hours: float | None = None,
-    utilisation: float = UTILISATION,
-) -> tuple[float, float | None, str]:
-    """Operations, seconds (None if unknown) and how they were found.
+    @property
+    def why(self) -> list[tuple[str, str]]:
+        """(what, why) of every number."""
+        return [(line.what, line.why) for line in self.lines]
 
-    Give `flops`; or `hours` on `devices` of a known `device`; or `hours` on the measured `machine`.
-    """
-    if (flops is None) == (hours is None):
-        raise WrongUse("give a budget: --flops F, or --hours H with --device D (or this machine)")
-    if not 0 < utilisation <= 1:
-        raise WrongUse(f"utilisation is {utilisation}: use a fraction above 0, up to 1")
-    for name, value in (("flops", flops), ("hours", hours), ("devices", devices)):
-        if value is not None and not 0 < value < 1e40:
-            raise WrongUse(f"{name} is {value}: use a positive number")
-    rate = None
-    if device is not None:
-        rate, what = peak(device) * devices, f"{devices} x {device}'s data sheet"
-    elif machine is not None:
-        rate, what = machine.peak(machine.precision), "this machine's measured peak"
-    if flops is not None:
-        return flops, None if rate is None else flops / rate / utilisation, "given"
-    assert hours is not None
-    if rate is None:
-        raise WrongUse("say which device: --device H100, for one")
-    seconds = hours * 3600
-    reason = f"{hours:g} h x {rate:.3g} FLOP/s ({what}) x {utilisation:.0%} utilisation"
-    return rate * utilisation * seconds, seconds, reason
+    def forecast(self) -> dict[str, Any]:
+        """What a run of the recipe should come to: kept with the recipe, shown beside the outcome."""
+        low, high = self.loss_interval or (None, None)
+        return {
+            "flops": self.flops,
+            "law": self.law.name,
+            "loss_predicted": self.loss_predicted,
+            "loss_low": low,
+            "loss_high": high,
+        }
+
+
+@dataclass(frozen=True)
+class Text:
+    """The corpus that a plan is for."""
+
+    name: str
+    tokens: int
+    vocabulary: int
+    bytes_per_token: float
 
 
 def make_plan(
-    flops: float,
+    budget: Budget,
+    law: ScalingLaw,
     *,
-    seconds: float | None = None,
-    reason: str = "given",
-    law_name: str = "besiroglu",
-    vocabulary: int = 32768,
-    context: int = 1024,
-    corpus_tokens: int | None = None,
+    text: Text | None = None,
+    vocabulary: int | None = None,
+    context: int | None = None,
+    inference_tokens: float | None = None,
 ) -> Plan:
-    """Spend `flops` on a decoder and tokens as the law says is best."""
-    chosen = law(law_name)
-    why = [("budget", f"{flops:.3g} FLOP: {reason}")]
-    ideal, _ = chosen.best(flops)
-    why.append(("law", f"{chosen.name}: {chosen.source}"))
-    model = nearest_shape(ideal, vocabulary, context)
-    size, per_token = costs(model)
-    tokens = int(flops / per_token)
-    why += [
-        (
-            "parameters",
-            f"{size:,}: the law's best is {ideal:,.0f}; the nearest shape of the ladder",
-        ),
-        (
-            "shape",
-            f"width {model.width}, depth {model.depth}: heads of {HEAD}, 64 wide a block",
-        ),
-        ("tokens", f"{tokens:,}: {flops:.3g} / {per_token:.4g} FLOP a token, attention counted"),
-    ]
-    batch = batch_tokens(tokens, context)
-    why.append(
-        ("batch", f"{batch:,} tokens: near the root of the tokens, as GPT-3 and Chinchilla chose")
-    )
-    loss = chosen.loss(size, tokens)
-    why.append(
-        (
-            "loss",
-            f"{loss:.3f} nats a token: {chosen.E} + {chosen.A} / N^{chosen.alpha} "
-            f"+ {chosen.B} / D^{chosen.beta}",
-        )
-    )
-    warnings = []
-    if size < chosen.smallest:
-        warnings.append(
-            f"the law was fitted on models of {chosen.smallest / 1e6:.0f} M parameters and more, on "
-            f"web text: at {size / 1e6:.3g} M its split is a guide, its loss is not"
-        )
-    if corpus_tokens is not None and tokens > corpus_tokens:
-        warnings.append(
-            f"the corpus has {corpus_tokens:,} tokens: {tokens / corpus_tokens:.1f} epochs; "
-            f"up to 4 cost little (Muennighoff et al. 2023)"
-        )
-    return Plan(flops, size, tokens, batch, loss, chosen, model, seconds, why, warnings)
+    """Spend the budget as the law says is best.
 
-
-def nearest_shape(parameters: float, vocabulary: int, context: int) -> DecoderConfig:
-    """The decoder of the ladder whose size is nearest by ratio (see `shape`)."""
-    best: DecoderConfig | None = None
-    best_distance = float("inf")
-    for step in range(1, 400):
-        config = shape(HEAD * step, vocabulary, context)
-        size, _ = costs(config)
-        distance = abs(size / parameters - 1) if size > parameters else parameters / size - 1
-        if distance >= best_distance:
-            break
-        best, best_distance = config, distance
-    assert best is not None
-    return best
-
-
-def shape(width: int, vocabulary: int, context: int) -> DecoderConfig:
-    """One rung: depth = width / 64 (nanochat's ratio), four blocks at least."""
-    return DecoderConfig(
-        vocabulary=vocabulary,
-        context=context,
-        width=width,
-        depth=max(4, width // HEAD),
-        heads=max(1, width // HEAD),
-    )
-
-
-def costs(config: DecoderConfig) -> tuple[int, float]:
-    """Parameters, and operations of a training step a token, without making the model."""
-    return config.parameters(), config.flops_per_token(config.context)
-
-
-def batch_tokens(tokens: int, context: int) -> int:
-    """Tokens a step: the power of two nearest to their root, a sequence at least.
-
-    GPT-3 took 0.5 to 3.2 M for 300 G tokens (root 0.55 M), Chinchilla 1.5 to 3 M for 1.4 T (1.2 M),
-    and 2,048 to 4,096 served best for 3 M tokens here (docs/log.md).
+    text: the corpus; its vocabulary replaces `vocabulary`, and where it is short of tokens they
+    repeat. vocabulary, context: None for what suits the size. inference_tokens: to be served
+    afterwards; the model is then smaller and trained longer, within the same training budget. Raises
+    UserError where a law has no answer.
     """
-    return max(context, 1 << round(0.5 * (tokens.bit_length() - 0.5)))
+    symbols = text.vocabulary if text else vocabulary
+    device, reached = budget.device, budget.utilisation or UTILISATION
+    for _ in range(6):
+        flops, how = _operations(budget, reached)
+        ideal, split = _ideal(law, flops, text, inference_tokens)
+        recipe, lines = _recipe(law, flops, ideal, split, text, (symbols, context), budget)
+        if device is None:
+            choice = None
+            break
+        choice = layout_of(recipe, device, budget.devices)
+        found = chosen(choice).time.utilisation
+        if budget.utilisation or found is None:
+            break
+        before, reached = reached, found
+        if abs(reached / before - 1) < 0.002 or budget.flops is not None:
+            break
+    assert isinstance(recipe.model, DecoderConfig)
+    size, tokens = recipe.model.parameters(), recipe.steps * recipe.tokens_per_step
+    plan = Plan(
+        flops, size, tokens, recipe.tokens_per_step, 0.0, None, law, recipe,
+        utilisation=reached if device is not None else None, choice=choice,
+    )  # fmt: skip
+    plan.lines = [Line("budget", f"{flops:.3g} FLOP", how), *lines]
+    _loss(plan, text)
+    _spent(plan, budget)
+    _others(plan, ideal)
+    return plan
+
+
+def _operations(budget: Budget, reached: float) -> tuple[float, str]:
+    """The operations of a budget, and how they were counted."""
+    if budget.flops is not None:
+        return budget.flops, "given"
+    assert budget.seconds is not None and budget.device is not None
+    precision = precision_on(budget.device)
+    peak = budget.device.peak(precision)
+    if peak is None:
+        raise UserError(
+            f"the {precision} peak of {budget.device.name} is unknown: give --flops instead of time"
+        )
+    flops = peak * reached * budget.devices * budget.seconds
+    said = "as given" if budget.utilisation else "what the layout below is expected to reach"
+    return flops, (
+        f"{budget.seconds / 3600:g} h x {budget.devices} x {budget.device.name} at {reached:.1%} of "
+        f"{peak:.3g} FLOP/s in {precision} ({budget.device.sources['flops']}); {reached:.1%} is {said}"
+    )
+
+
+def _ideal(
+    law: ScalingLaw, flops: float, text: Text | None, inference_tokens: float | None
+) -> tuple[float, str]:
+    """The parameters to choose, and why."""
+    if inference_tokens is not None:
+        if not isinstance(law, Law):
+            raise WrongUse(f"--inference-tokens needs a surface, {law.name} is none: use besiroglu")
+        return _for_inference(law, flops, inference_tokens)
+    parameters, tokens = law.best(flops)
+    why = f"{law.name} ({law.source}) is least there at 6 N D = {flops:.3g}"
+    if text is not None and isinstance(law, Law) and tokens > text.tokens:
+        spent = with_repeats(law, text.tokens).best(flops)
+        return spent.parameters, (
+            f"the best of {law.name} would be {parameters:.4g} on {tokens:.3g} tokens; the corpus has "
+            f"{text.tokens:.3g}, and repeated ones count for less (Muennighoff et al. 2023, eq. 5)"
+        )
+    return parameters, why
+
+
+def _for_inference(law: Law, flops: float, tokens: float) -> tuple[float, str]:
+    """The size for training and serving together, whose training takes the budget.
+
+    `best_for_inference` answers for a loss; here the training budget is given, so the loss is
+    searched, by bisection, whose model takes that much to train.
+    """
+    low, high = flops / 1e6, flops
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        life = law.best_for_inference(middle, tokens)
+        if 6 * life.parameters * life.tokens > flops:
+            high = middle
+        else:
+            low = middle
+    life = law.best_for_inference(low, tokens)
+    best, _ = law.best(flops)
+    return life.parameters, (
+        f"smaller than the {best:.4g} that trains best, because {tokens:.3g} tokens are to be served: "
+        f"training and serving together take {life.saved:.0%} less than the training optimum of the "
+        f"same loss (Sardana and Frankle 2023, eq. 3)"
+    )
+
+
+def _recipe(
+    law: ScalingLaw,
+    flops: float,
+    ideal: float,
+    split: str,
+    text: Text | None,
+    given: tuple[int | None, int | None],
+    budget: Budget,
+) -> tuple[Recipe, list[Line]]:
+    """The nearest shape, its tokens and its settings. given: vocabulary and context."""
+    usual = LARGE if ideal >= SMALLEST_LARGE else SMALL
+    vocabulary, context = given[0] or usual[0], given[1] or usual[1]
+    embedded = not isinstance(law, Kaplan)
+    model = nearest_shape(ideal, vocabulary, context, embedded)
+    per_token = model.flops_per_token(context)
+    wanted = batch_tokens(flops / per_token, context)
+    batch = max(1, wanted // context)
+    batch = -(-batch // budget.devices) * budget.devices
+    steps = max(1, round(flops / per_token / (batch * context)))
+    recipe = Recipe(
+        name="planned",
+        model=model,
+        data=Data(corpus=text.name if text else "default", sequence=context),
+        batch=batch,
+        steps=steps,
+        ranks=budget.devices,
+    )
+    o, tokens, size = recipe.optimiser, steps * batch * context, model.parameters()
+    rules = model.parametrisation
+    counted = "" if embedded else f"; without embeddings, as {law.name} counts"
+    return recipe, [
+        Line("law", f"L = {law.formula}", f"{law.name}: {law.source}"),
+        Line("parameters", f"{short(size)}{_span(law, flops, size)}",
+             f"{size:,}, the shape nearest to {ideal:,.0f}{counted}: {split}"),
+        Line("shape", f"width {model.width}, {model.depth} blocks, {model.heads} heads of {model.head}",
+             f"one block for every {HEAD} of the width, 4 at least; {model.vocabulary:,} symbols, "
+             f"{context:,} positions"),
+        Line("tokens", f"{short(tokens)}{_span(law, flops, tokens)}, {tokens / size:.3g} a parameter",
+             f"{tokens:,} = {steps:,} steps; {flops:.3g} / {per_token:.4g} FLOP a token (6 for every "
+             f"matrix parameter, and attention over {context:,} positions)"),
+        Line("batch", f"{batch * context:,} tokens a step",
+             f"{batch:,} sequences of {context:,}: the power of two nearest to the root of the tokens "
+             f"(GPT-3 and Chinchilla took 2 to 6 times that), filled up to {budget.devices} devices"),
+        Line("settings", f"learning rate {o.learning_rate:g} at width {rules.base_width}, "
+             f"{recipe.schedule.kind} with {recipe.schedule.warmup:.0%} warm-up",
+             f"maximal-update rules carry the rate to width {model.width}: hidden matrices get "
+             f"{rules.base_width / model.width:.3g} of it; confirm it for your text with maquette sweep "
+             f"RECIPE --width {rules.base_width}"),
+    ]  # fmt: skip
+
+
+def _loss(plan: Plan, text: Text | None) -> None:
+    """The loss to expect, with its interval and with what limits it."""
+    law, size, tokens = plan.law, float(plan.parameters), float(plan.tokens)
+    if isinstance(law, Kaplan):
+        size -= plan.model.parameters_by_role()[Role.INPUT]
+    if text is not None:
+        plan.epochs = tokens / text.tokens
+    if plan.parameters < law.smallest and not isinstance(law, LadderLaw):
+        _small(plan, text)
+        return
+    plan.loss_predicted = law.loss(size, tokens)
+    why = f"L(N, D) = {law.formula}"
+    if text is not None and isinstance(law, Law) and tokens > text.tokens:
+        spent = with_repeats(law, text.tokens).at(size, tokens)
+        plan.loss_predicted = spent.loss
+        why += f" with the {spent.effective_tokens:.3g} unique tokens that {tokens:.3g} are worth"
+        plan.lines.append(Line(
+            "epochs", f"{spent.epochs:.3g}",
+            f"{tokens:.3g} / {text.tokens:.3g} tokens of {text.name}; the next epoch is worth "
+            f"{spent.next_epoch:.0%} of fresh text (Muennighoff et al. 2023)"))  # fmt: skip
+        if spent.next_epoch < 0.25:
+            plan.warnings.append(
+                f"the corpus is read {spent.epochs:.0f} times and another pass is worth "
+                f"{spent.next_epoch:.0%} of fresh text: more text would help more than more compute"
+            )
+    scatter = getattr(law, "scatter", None)
+    if isinstance(law, LadderLaw):
+        try:
+            found = law.predict(size, tokens)
+        except UserError as error:
+            plan.warnings.append(f"{error}: the loss here is the frontier's, extended")
+        else:
+            plan.loss_interval = (found.low, found.high)
+            why += f"; {found.times:.3g} times the ladder's largest budget, interval of 95 %"
+    elif scatter:
+        spread = 1.96 * scatter * plan.loss_predicted
+        plan.loss_interval = (plan.loss_predicted - spread, plan.loss_predicted + spread)
+        why += f"; its own runs lie {scatter:.2%} (rms) about it: 1.96 times that is the interval"
+    ends = plan.loss_interval
+    said = f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
+    plan.lines.append(Line("loss", f"{plan.loss_predicted:.3f} nats a token{said}", why))
+
+
+def _small(plan: Plan, text: Text | None) -> None:
+    """Below the sizes that a published law was fitted on, the loss is our own small models'."""
+    found = forecast(plan.parameters, plan.tokens)
+    nats = math.log(2) * (text.bytes_per_token if text else BYTES_PER_TOKEN)
+    plan.loss_predicted = found.bits_per_byte * nats
+    plan.loss_interval = (found.low * nats, found.high * nats)
+    plan.lines.append(Line(
+        "loss", f"{found.bits_per_byte:.3f} bits per byte ({found.low:.3f} to {found.high:.3f}), "
+        f"{plan.loss_predicted:.3f} nats a token",
+        f"{surface().law.formula}, in bits per byte: the small models of benchmarks/ladder.py on the "
+        f"default corpus; interval of twice the fit's error"))  # fmt: skip
+    plan.warnings.append(
+        f"{plan.law.name} was fitted on models of {short(plan.law.smallest)} parameters and more: here "
+        f"its split is a guide, and the loss is read off small models of the default corpus"
+        + ("" if found.inside else ", extended beyond them")
+        + "; maquette plan ladder measures your own"
+    )
+
+
+def _spent(plan: Plan, budget: Budget) -> None:
+    """Layout, memory, time and money."""
+    device, choice = budget.device, plan.choice
+    if device is None or choice is None:
+        return
+    best = chosen(choice)
+    if not best.fits:
+        plan.warnings.append(
+            f"no layout of {budget.devices} x {device.name} holds this model: the least is "
+            f"{best.layout.name} with {best.memory.total / 2**30:.3g} GiB a device; use more devices, "
+            f"or a smaller budget"
+        )
+    plan.recipe = replace(plan.recipe, **fields_of(best))
+    plan.lines += layout_lines(choice, device)
+    if best.time.seconds is not None:
+        plan.seconds = best.time.seconds * plan.recipe.steps
+        plan.utilisation = best.time.utilisation
+        plan.lines.append(time_line(best, plan.seconds))
+        if budget.price is not None:
+            hours = plan.seconds / 3600 * budget.devices
+            plan.cost = hours * budget.price
+            plan.lines.append(Line("cost", f"{plan.cost:,.2f}",
+                                   f"{hours:,.4g} device hours at {budget.price:g}"))  # fmt: skip
+    else:
+        plan.warnings.append(f"the time is unknown: {'; '.join(best.time.unknown)}")
+    plan.warnings += layout_warnings(choice)
+
+
+def _others(plan: Plan, ideal: float) -> None:
+    """What other sizes would cost, where the law is a surface."""
+    law, unit = plan.law, ""
+    if plan.parameters < law.smallest and not isinstance(law, LadderLaw):
+        law, unit = surface().law, " bits per byte"
+    if not isinstance(law, Law):
+        return
+    for factor in BESIDE:
+        one = law.excess(plan.flops, ideal * factor)
+        plan.beside.append(
+            Beside(ideal * factor, plan.flops / 6 / ideal / factor, one.loss, one.share)
+        )
+    said = ", ".join(
+        f"{factor:g}x {b.loss:.3f}" for factor, b in zip(BESIDE, plan.beside, strict=True)
+    )
+    shares = ", ".join(f"{b.share:.0%}" for b in plan.beside)
+    plan.lines.append(Line(
+        "other sizes", f"loss at {said}{unit}",
+        f"at the same budget; the best size reaches these losses with {shares} of it"))  # fmt: skip
+
+
+def _span(law: ScalingLaw, flops: float, value: float) -> str:
+    """The interval that the exponent's standard error gives, about the middle of the fitted runs."""
+    error = getattr(law, "errors", {}).get("a")
+    if not error:
+        return ""
+    factor = (flops / MIDDLE) ** (1.96 * error)
+    low, high = sorted((value / factor, value * factor))
+    return f" ({short(low)} to {short(high)})" if high / low > 1.01 else ""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import Tokenizer
-from maquette.models.decoder import Decoder
+from maquette.models.base import Model
 from maquette.serving.sampler import Sampler, Sampling
 
 
@@ -45,7 +45,7 @@ class Timing:
 
 
 def generate(
-    model: Decoder,
+    model: Model,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
     *,
@@ -93,7 +93,7 @@ def generate(
 
 @torch.inference_mode()
 def stream(
-    model: Decoder, prompts: Sequence[Sequence[int]], tokens: int, sampling: Sampling
+    model: Model, prompts: Sequence[Sequence[int]], tokens: int, sampling: Sampling
 ) -> Iterator[list[int]]:
     """Yield the next token of every prompt, `tokens` times."""
     device = model.embedding.weight.device
@@ -122,7 +122,7 @@ def stream(
 
 @torch.inference_mode()
 def stream_without_cache(
-    model: Decoder, prompt: Sequence[int], tokens: int, sampling: Sampling
+    model: Model, prompt: Sequence[int], tokens: int, sampling: Sampling
 ) -> Iterator[int]:
     """The same tokens by computing everything anew each time: what the cache is tested against."""
     sampler = Sampler(sampling, 1, model.embedding.weight.device)

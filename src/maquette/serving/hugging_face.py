@@ -118,6 +118,11 @@ def export_model(run: Path, out: Path, weights: Path | None = None) -> str:
     if out.exists():
         raise UserError(f"{out} exists: choose another folder")
     model = load_model(run, weights)
+    if not isinstance(model, Decoder):
+        raise UserError(
+            f"{run} is a model of kind {model.config.kind}, which transformers has no class for: "
+            f"only decoders can be exported"
+        )
     family = family_of(model.config)
     with directory_aside(out) as folder:
         save_tensors(folder / WEIGHTS, to_family(family, model.config, folded(model)))

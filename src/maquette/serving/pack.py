@@ -9,7 +9,7 @@ product stays.
 import torch
 from torch import Tensor, nn
 
-from maquette.models.decoder import Decoder
+from maquette.models.base import Model
 from maquette.nn.linear import Linear
 
 
@@ -32,7 +32,7 @@ class PackedLinear(nn.Module):
         return y
 
 
-def pack(model: Decoder) -> bool:
+def pack(model: Model) -> bool:
     """Replace every linear map of a model on the CPU by a packed one; whether that was possible."""
     ready = torch.backends.mkldnn.is_available() and hasattr(
         torch.ops.mkldnn, "_reorder_linear_weight"

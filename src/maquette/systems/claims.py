@@ -34,7 +34,7 @@ from maquette.training.recipe import Recipe
 
 NEVER = 1e30
 """what a result file holds for infinity and for no number"""
-Evidence = Literal["learning curve", "exact count", "synthetic time"]
+Evidence = Literal["learning curve", "exact count", "measured time", "synthetic time"]
 
 
 @dataclass
@@ -156,6 +156,24 @@ class Lab:
             seconds = {"seconds": round(outcome.seconds, 1)}
             self.bases[path.name] = read_json(_beside(path, ".json")) | seconds
         return paths
+
+    def train_branches(self, runs: Sequence[tuple[Recipe, Recipe]]) -> list[Path]:
+        """Train (recipe, trunk) pairs, the trunks first; a recipe goes on from where both agree.
+
+        A run that differs from its trunk in length alone costs its decay (`workshop/branch.py`),
+        and is the run from scratch to the last bit. A recipe may be its own trunk.
+        """
+        from maquette.workshop.branch import branch
+        from maquette.workshop.many import done
+
+        workers = min(cores(), len(runs))
+        trunks = list(dict.fromkeys(trunk for _, trunk in runs))
+        paths = dict(zip(trunks, self.train_all(trunks, workers), strict=True))
+        for recipe, trunk in runs:
+            target = self._base(recipe, workers)
+            if recipe != trunk and not done(target):
+                branch(paths[trunk], recipe, target)
+        return self.train_all([recipe for recipe, _ in runs], workers)
 
     def _base(self, recipe: Recipe, workers: int) -> Path:
         from maquette.workshop.corpora import open_corpus

@@ -17,7 +17,7 @@ Expected: the mixture's average is 0.85 to 0.86 of the best single component's (
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ from maquette.corpus.build import build
 from maquette.corpus.document import Document
 from maquette.corpus.local import Local
 from maquette.corpus.store import Corpus
+from maquette.models.config import DecoderConfig
+from maquette.nn.rules import Parametrisation
 from maquette.systems.claims import Lab, Measurement, claim
-from maquette.systems.scaling import rung
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
 from maquette.workshop import charts
 from maquette.workshop.corpora import kept
 from maquette.workshop.load import load
@@ -120,17 +121,32 @@ def corpora(quick: bool) -> tuple[Corpus, dict[str, Corpus]]:
 
 
 def arm(corpus: Corpus, seed: int, quick: bool) -> Recipe:
-    """A decoder like those of the scaling ladder, on that corpus."""
-    base = rung(48, seed, quick=False)
+    """A decoder of four blocks of width 48 on that corpus."""
     tokens = 20_000 if quick else TOKENS
-    return replace(
-        base,
+    return Recipe(
         name="pile",
-        model=replace(base.model, vocabulary=corpus.vocabulary),
-        data=replace(base.data, corpus=str(corpus.path)),
-        steps=tokens // base.tokens_per_step,
-        watch=replace(base.watch, tokens=16_384),  # what counts is scored afterwards
-    )
+        model=DecoderConfig(
+            vocabulary=corpus.vocabulary,
+            context=128,
+            width=48,
+            depth=4,
+            heads=3,
+            activation="gelu_tanh",
+            parametrisation=Parametrisation(
+                base_width=48, base_depth=4, base_head_dim=16,
+                embedding_std=0.03, input_multiplier=32.0,
+            ),
+        ),
+        data=Data(corpus=str(corpus.path), sequence=128),
+        optimiser=Optimiser(learning_rate=0.01, beta2=0.98),
+        schedule=Schedule(floor=0.02),
+        batch=16,
+        steps=tokens // (16 * 128),
+        seed=seed,
+        precision="fp32",
+        compile="off",
+        watch=Watch(every=10_000, tokens=16_384, sample_tokens=0, report=False),  # scored afterwards
+    )  # fmt: skip
 
 
 def bits(run: Path, whole: Corpus, components: list[str], quick: bool) -> list[float]:

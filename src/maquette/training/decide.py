@@ -19,7 +19,8 @@ import torch
 
 from maquette.base.files import home, read_json, write_json
 from maquette.base.machine import Machine
-from maquette.models.decoder import Decoder
+from maquette.models.base import Model
+from maquette.models.config import DecoderConfig
 from maquette.nn import fused
 from maquette.training.recipe import Recipe
 
@@ -54,7 +55,7 @@ def load_decisions(path: Path) -> Decisions:
     return Decisions(**read_json(path))
 
 
-def decide(recipe: Recipe, machine: Machine, model: Decoder) -> Decisions:
+def decide(recipe: Recipe, machine: Machine, model: Model) -> Decisions:
     """Resolve every `auto` of the recipe. Measures the block plain and compiled if it may matter."""
     why = {}
     precision = recipe.precision
@@ -88,7 +89,7 @@ def keep_compiled_code() -> None:
 
 
 def _compilation(
-    recipe: Recipe, machine: Machine, model: Decoder, precision: str, threads: int
+    recipe: Recipe, machine: Machine, model: Model, precision: str, threads: int
 ) -> tuple[bool, str]:
     flops = model.flops_per_token(recipe.data.sequence) * recipe.tokens_per_step * recipe.last_step
     expected = flops / (0.5 * machine.peak(precision))
@@ -120,7 +121,7 @@ def _compilation(
     return False, f"off: {measured}"
 
 
-def measure_block(recipe: Recipe, model: Decoder, precision: str) -> dict[str, float]:
+def measure_block(recipe: Recipe, model: Model, precision: str) -> dict[str, float]:
     """Seconds of one block, forward and backward, plain and compiled; and of the compilation."""
     from maquette.base.machine import keep_freed_memory
 
@@ -130,14 +131,14 @@ def measure_block(recipe: Recipe, model: Decoder, precision: str) -> dict[str, f
     rows = recipe.micro_batch or recipe.batch // recipe.ranks
     x = torch.randn(rows, recipe.data.sequence, c.width).to(DTYPE[precision])
     rotation = None
-    if c.positions == "rotary":
+    if isinstance(c, DecoderConfig) and c.positions == "rotary":
         from maquette.nn.position import rotary_table
 
         rotation = rotary_table(torch.arange(recipe.data.sequence), c.turned, c.rotary_base)
     block = model.blocks[0]
 
     def step() -> None:
-        block(x.requires_grad_(), rotation, None).backward(x)
+        block(x.requires_grad_(), rotation).backward(x)
 
     plain = _best(step)
     start = time.perf_counter()

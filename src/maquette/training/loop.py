@@ -23,9 +23,8 @@ from maquette.base.errors import UserError
 from maquette.base.files import read_json, write_json
 from maquette.base.machine import keep_freed_memory, measure, resident
 from maquette.corpus.store import Corpus
-from maquette.models.base import Batch, Loss
-from maquette.models.decoder import Decoder
-from maquette.models.store import WEIGHTS, save_tensors
+from maquette.models.base import Batch, Loss, Model
+from maquette.models.store import WEIGHTS, AnyModel, save_tensors
 from maquette.nn import fused
 from maquette.parallel.group import Group
 from maquette.training.checkpoint import Saver, State, newest, restore
@@ -69,7 +68,7 @@ class Observer(Protocol):
         """A step's line of metrics.jsonl."""
         ...
 
-    def look(self, step: int, model: Decoder) -> None:
+    def look(self, step: int, model: Model) -> None:
         """The moment for samples; the model is in evaluation mode."""
         ...
 
@@ -83,7 +82,7 @@ class Quiet:
 
     def start(self, step: int, steps: int) -> None: ...
     def step(self, record: dict[str, Any]) -> None: ...
-    def look(self, step: int, model: Decoder) -> None: ...
+    def look(self, step: int, model: Model) -> None: ...
     def say(self, message: str) -> None: ...
 
 
@@ -172,7 +171,7 @@ def train(
                 recipe.schedule, state.step, recipe.steps
             )
             # Forward and backward: the mean over the whole batch, summed over its parts.
-            torch.manual_seed(derived_seed(recipe.seed, state.sample, group.rank))
+            seed(derived_seed(recipe.seed, state.sample, group.rank), device)
             model.train()
             value = count = 0.0
             for batch in batches.step(state.sample):
@@ -275,7 +274,7 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(model: Decoder, batches: list[Batch], group: Group) -> float:
+def evaluate(model: Model, batches: list[Batch], group: Group) -> float:
     """Mean loss on the held-out windows."""
     model.eval()
     value = count = 0.0
@@ -297,6 +296,14 @@ def derived_seed(seed: int, sample: int, rank: int) -> int:
     """A seed for the random numbers of one step on one rank, independent of its neighbours'."""
     digest = hashlib.sha256(f"{seed}/{sample}/{rank}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
+
+
+def seed(number: int, device: torch.device) -> None:
+    """Seed the random numbers of this step (`torch.manual_seed` notes three stacks for no GPU)."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(number)
+    else:
+        torch.manual_seed(number)
 
 
 def to(batch: Batch, device: torch.device) -> Batch:
@@ -373,7 +380,7 @@ def _memory(guard: Watchman) -> dict[str, Any]:
 
 def _rewind(
     run: RunDirectory,
-    model: Decoder,
+    model: AnyModel,
     optimiser: torch.optim.Optimizer,
     guard: Watchman,
     state: State,

@@ -222,20 +222,18 @@ class Recipe:
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return plain
 
-    def save(self, path: Path) -> None:
-        """Write `recipe.yaml`."""
-        head = {"maquette": __version__, "format": FORMAT}
+    def save(self, path: Path, plan: dict[str, Any] | None = None) -> None:
+        """Write `recipe.yaml`; `plan`: what was forecast of it, kept beside the fields."""
+        head: dict[str, Any] = {"maquette": __version__, "format": FORMAT}
+        if plan is not None:
+            head["plan"] = plan
         write_atomic(path, yaml.safe_dump(head | self.to_dict(), sort_keys=False))
 
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe, or say which field of which file is wrong and what was probably meant."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise WrongUse(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise WrongUse(f"{path} holds no recipe: write fields such as 'steps: 100'")
+    content = _content(path)
+    content.pop("plan", None)
     written = content.pop("format", FORMAT)
     version = content.pop("maquette", __version__)
     if written != FORMAT:
@@ -244,6 +242,22 @@ def load_recipe(path: Path) -> Recipe:
             f"with format {FORMAT}: use that version, or start a new run"
         )
     return recipe_from(content, str(path))
+
+
+def load_plan(path: Path) -> dict[str, Any]:
+    """What was forecast of a recipe when it was planned; empty where nothing was."""
+    plan = _content(path).get("plan")
+    return plan if isinstance(plan, dict) else {}
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise WrongUse(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise WrongUse(f"{path} holds no recipe: write fields such as 'steps: 100'")
+    return content
 
 
 def recipe_from(content: dict[str, Any], where: str) -> Recipe:

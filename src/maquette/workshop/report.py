@@ -16,6 +16,7 @@ from maquette.base.version import __version__
 from maquette.training.decide import load_decisions
 from maquette.training.run import CORPUS, DECISIONS, OUTCOME, RunDirectory
 from maquette.workshop import charts
+from maquette.workshop.forecast import compared
 
 EVALUATION, PLAN, REPORT = "evaluation.json", "plan.json", "report.html"
 AUDIT = "audit.json"
@@ -27,7 +28,7 @@ def write_report(path: Path) -> Path:
     run = RunDirectory(path)
     recipe, records = run.recipe(), run.records()
     evaluation = _optional(run / EVALUATION)
-    plan = _optional(run / PLAN)
+    plan = _optional(run / PLAN) or compared(run)
     known = [r for r in records if r["loss"] is not None]
     pictures = {"loss": loss_chart(records, plan)} if records else {}
     if evaluation:

@@ -8,11 +8,11 @@ from typing import Any
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import write_atomic
-from maquette.base.machine import measure
+from maquette.base.machine import measure, resident
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
-from maquette.models.decoder import Decoder
+from maquette.models.base import Model
 from maquette.parallel.group import Group, join
 from maquette.parallel.launch import launch, launched
 from maquette.parallel.layout import check_layout
@@ -24,6 +24,7 @@ from maquette.training.loop import train as run_loop
 from maquette.training.recipe import Recipe
 from maquette.training.run import DECISIONS, OUTCOME, RECIPE, RunDirectory
 from maquette.workshop.corpora import open_corpus
+from maquette.workshop.forecast import EXPECTED, expect
 
 
 def train(
@@ -33,18 +34,20 @@ def train(
     resume: bool = False,
     observer: Observer | None = None,
     progress: Progress = silent,
+    planned: dict[str, Any] | None = None,
 ) -> Outcome:
     """Train `recipe` in the run directory `path`, or go on with what is there.
 
-    With `resume`, the run's own recipe is used; `recipe`, if given, may change its length, its
-    ranks and what is watched. Raises WrongUse when the run exists and `resume` is not set, when
-    another process trains it, or when the recipe cannot be; UserError for what is wrong outside.
+    planned: what was forecast of the recipe (`recipe.load_plan`), shown beside the outcome. With
+    `resume`, the run's own recipe is used; `recipe`, if given, may change its length, its ranks and
+    what is watched. Raises WrongUse when the run exists and `resume` is not set, when another process
+    trains it, or when the recipe cannot be; UserError for what is wrong outside.
     """
     run, watcher = RunDirectory(path), observer or Quiet()
     if launched():  # by torchrun or a cluster: this process is one rank of the run
         return _as_rank(recipe, run, resume, watcher, progress)
     with run.locked():
-        recipe = _prepare(recipe, run, resume, watcher, progress)
+        recipe = _prepare(recipe, run, resume, watcher, progress, planned)
         if recipe.ranks == 1:
             with join(recipe.device) as group:
                 return run_rank(run, group, watcher)
@@ -76,9 +79,15 @@ def _as_rank(
 
 
 def _prepare(
-    recipe: Recipe | None, run: RunDirectory, resume: bool, watcher: Observer, progress: Progress
+    recipe: Recipe | None,
+    run: RunDirectory,
+    resume: bool,
+    watcher: Observer,
+    progress: Progress,
+    planned: dict[str, Any] | None = None,
 ) -> Recipe:
     """Leave a run directory from which any rank can train; returns its recipe."""
+    before = resident()
     began = (run / RECIPE).exists()
     ranks = run.recipe().ranks if began else 1
     if resume and began:
@@ -112,6 +121,8 @@ def _prepare(
         decisions.save(run / DECISIONS)
         for what, reason in decisions.why.items():
             watcher.say(f"{what} {reason}")
+        if not (run / EXPECTED).exists():
+            expect(run, recipe, machine, decisions, planned or {}, before)
     return recipe
 
 
@@ -141,7 +152,7 @@ class Samples:
     def say(self, message: str) -> None:
         self._next.say(message)
 
-    def look(self, step: int, model: Decoder) -> None:
+    def look(self, step: int, model: Model) -> None:
         watch = self._recipe.watch
         if watch.sample_tokens > 0:
             room = model.config.context - len(self._tokenizer.encode(watch.prompt)) - 1

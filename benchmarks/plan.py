@@ -1,0 +1,164 @@
+"""The planner's estimates against real runs: peak memory and seconds a step, on this machine.
+
+    python benchmarks/plan.py             eight runs of the ordinary trainer
+    python benchmarks/plan.py --quick     two of them
+
+Each run is a process of its own: its memory is the peak of what it held (VmHWM) over what it held
+before the model was made; its time is the fastest of its steps. Times are estimated from what
+`maquette doctor` measures and nothing else. The allocator's share of the memory (`FRAMEWORK`,
+`COMPILER`, `HOLES` in scaling/memory.py) was set from runs of the trainer, these among them, so for
+memory this is a check of the model, not a prediction.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from maquette.base.machine import Machine, measure, resident
+from maquette.models.config import DecoderConfig
+from maquette.models.families import gpt2
+from maquette.scaling.devices import from_machine
+from maquette.scaling.layouts import Layout
+from maquette.scaling.memory import Memory, memory
+from maquette.scaling.roofline import StepTime, step_time
+from maquette.training.recipe import Checkpoints, Data, Recipe, Watch
+
+STEPS = 8
+
+
+def recipe(config: DecoderConfig, batch: int, time: int, **changes: Any) -> Recipe:
+    """A run of a few steps on the embedded corpus that looks at nothing between them."""
+    base = Recipe(
+        name="plan",
+        model=config,
+        data=Data(corpus="tiny", sequence=time),
+        batch=batch,
+        steps=STEPS,
+        compile="off",
+        checkpoints=Checkpoints(every=1000),
+        watch=Watch(every=1000, tokens=time, sample_tokens=0, report=False),
+    )
+    return replace(base, **changes)
+
+
+def llama(width: int, depth: int, time: int) -> DecoderConfig:
+    """The default decoder, with heads of 64."""
+    return DecoderConfig(
+        vocabulary=257, context=time, width=width, depth=depth, heads=max(2, width // 64)
+    )
+
+
+def runs() -> dict[str, Recipe]:
+    """What is compared: widths, batches, lengths, precisions, compilation, recomputation."""
+    small = gpt2(vocabulary=257, context=256, width=384, depth=6, heads=6)
+    return {
+        "128 x 4, 32 x 256, fp32": recipe(llama(128, 4, 256), 32, 256, precision="fp32"),
+        "256 x 4, 32 x 64, fp32": recipe(llama(256, 4, 64), 32, 64, precision="fp32"),
+        "256 x 4, 16 x 256, bf16": recipe(llama(256, 4, 256), 16, 256, precision="bf16"),
+        "256 x 4, 32 x 256, fp32, recomputed": recipe(
+            llama(256, 4, 256), 32, 256, precision="fp32", recompute=True
+        ),
+        "512 x 4, 8 x 512, fp32": recipe(llama(512, 4, 512), 8, 512, precision="fp32"),
+        "512 x 4, 16 x 128 in fours, bf16": recipe(
+            llama(512, 4, 128), 16, 128, precision="bf16", micro_batch=4
+        ),
+        "GPT-2 384 x 6, 16 x 256, fp32": recipe(small, 16, 256, precision="fp32"),
+        "GPT-2 384 x 6, 16 x 256, bf16, compiled": recipe(
+            small, 16, 256, precision="bf16", compile="on"
+        ),
+    }
+
+
+def estimates(one: Recipe, machine: Machine) -> tuple[Memory, StepTime]:
+    """What the planner says of a recipe on one process of this machine."""
+    part = one.micro_batch or one.batch
+    number = one.batch // part
+    layout = Layout(micro_batches=number, recompute=one.recompute)
+    compiled = one.compile == "on"
+    assert one.precision != "auto"
+    time = one.data.sequence
+    held = memory(
+        one.model, part, time, one.precision, layout, one.recompute,
+        compiled=compiled, device="cpu", saving=False, evaluated=1,
+    )  # fmt: skip
+    seconds = step_time(
+        one.model, part, number, time, one.precision, layout, from_machine(machine),
+        compiled=compiled,
+    )  # fmt: skip
+    return held, seconds
+
+
+def child(name: str, folder: Path) -> None:
+    """Train in this process; print what it took as one JSON line."""
+    from maquette.training.run import RunDirectory
+    from maquette.workshop.corpora import open_corpus
+    from maquette.workshop.train import train
+
+    measure()
+    open_corpus("tiny")
+    before = resident()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
+    train(runs()[name], folder)
+    status = Path("/proc/self/status").read_text()
+    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    records = RunDirectory(folder).records()
+    steps = [record["seconds"] for record in records if "loss" in record]
+    print(json.dumps({"memory": peak * 1024 - before, "seconds": min(steps[2:])}))
+
+
+def main() -> None:
+    """Estimate, run, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two runs")
+    parser.add_argument("--repeats", type=int, default=2, help="the best counts (default: 2)")
+    parser.add_argument("--only", help="runs whose name holds this")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        return child(arguments.one[0], Path(arguments.one[1]))
+    chosen = {k: v for k, v in runs().items() if not arguments.only or arguments.only in k}
+    if arguments.quick:
+        chosen = dict(list(chosen.items())[:2])
+    machine = measure(refresh=True)
+    rows, errors = [], {"memory": [], "time": []}
+    for name, one in chosen.items():
+        held, seconds = estimates(one, machine)
+        found = []
+        for _ in range(arguments.repeats):
+            with tempfile.TemporaryDirectory() as folder:
+                words = [sys.executable, __file__, "--one", name, str(Path(folder) / "run")]
+                out = subprocess.run(words, capture_output=True, text=True, check=False)
+            if out.returncode:
+                raise SystemExit(out.stderr)
+            found.append(json.loads(out.stdout.splitlines()[-1]))
+        memory_found = min(f["memory"] for f in found)
+        seconds_found = min(f["seconds"] for f in found)
+        assert seconds.seconds is not None
+        errors["memory"].append(held.total / memory_found - 1)
+        errors["time"].append(seconds.seconds / seconds_found - 1)
+        parts = ", ".join(f"{k} {1e3 * v:.0f}" for k, v in seconds.parts.items() if v)
+        row = {
+            "run": name, "memory": memory_found, "memory_estimated": held.total,
+            "seconds": seconds_found, "seconds_estimated": seconds.seconds,
+        }  # fmt: skip
+        rows.append(row)
+        print(
+            f"{name:<40} {held.total / 1e6:6.0f} of {memory_found / 1e6:6.0f} MB "
+            f"({errors['memory'][-1]:+.0%})   {1e3 * seconds.seconds:6.0f} of "
+            f"{1e3 * seconds_found:6.0f} ms ({errors['time'][-1]:+.0%})   {parts}",
+            flush=True,
+        )
+    for what, values in errors.items():
+        sizes = [abs(v) for v in values]
+        print(f"{what}: error {statistics.median(sizes):.0%} median, {max(sizes):.0%} worst")
+    print(json.dumps({"machine": machine.processor, "threads": machine.threads, "runs": rows}))
+
+
+if __name__ == "__main__":
+    main()

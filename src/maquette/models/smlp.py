@@ -1,0 +1,206 @@
+"""Sparse all-MLP: a language model without attention, with experts over features and over tokens.
+
+    dense block (gMLP)                sparse block
+      x -> norm -> token mixing -+      x -> norm -> mixing by experts (sMoE) -+
+      |                          v      |                                      v
+      x -----------------------> +      x -----------------------------------> +
+                                        x -> norm -> feed-forward experts (tMoE) -> +
+
+Source: Yu et al. 2022, "Efficient Language Modeling with Sparse all-MLP", section 3; the dense block is
+that of Liu et al. 2021. First come the dense blocks, then the sparse ones.
+
+A gate over the features of a whole sequence would tell every position about the future. The paper's
+two ways out are `routing` "deterministic" and "partial"; with the second the gate sees the first fifth
+and the loss counts the rest. Here the gate sees, at a position inside that fifth, what has been
+read so far, so that nothing leaks there either and a text can be generated from any prompt. What this
+means: the training and held-out loss of such a run are those of the last four fifths; `eval` scores
+every token, also those that the model was never trained to predict; a prompt should be at least that
+long. The balanced choice of feed-forward experts looks at a whole batch (of one rank and one micro-batch)
+in training; in evaluation and generation every token chooses alone. Left out: biases but the gate's,
+experts on several devices.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from maquette.base.errors import WrongUse
+from maquette.models.base import Batch, Loss
+from maquette.models.smlp_config import SMLPConfig
+from maquette.nn.linear import Embedding, Linear
+from maquette.nn.loss import linear_cross_entropy
+from maquette.nn.moe import TokenExperts
+from maquette.nn.norm import make_norm
+from maquette.nn.parametrisation import apply, initialise
+from maquette.nn.rules import Role, Scaling
+from maquette.nn.token_mixing import MixCache, Place, SpatialGating, TokenMixing
+
+
+class Block(nn.Module):
+    """Token mixing and, in a sparse block, feed-forward experts, each adding to the residual stream."""
+
+    def __init__(self, config: SMLPConfig, sparse: bool, scaling: Scaling) -> None:
+        super().__init__()
+        c = config
+        self.dropout, self.multiplier = c.dropout, scaling.residual_multiplier
+        gating = SpatialGating(
+            c.inner // 2,
+            c.context,
+            c.feature_experts if sparse else 1,
+            routing=c.routing,
+            prefix=max(1, c.unpredicted),
+            norm=c.norm,
+            epsilon=c.norm_epsilon,
+            multiplier=c.mixing_multiplier / c.context,
+            gate_multiplier=1 / scaling.width_ratio,
+        )
+        self.mixing_norm = make_norm(c.norm, c.width, bias=False, epsilon=c.norm_epsilon)
+        self.mixing = TokenMixing(c.width, c.inner, gating)
+        self.experts_norm: nn.Module | None = None
+        self.experts: TokenExperts | None = None
+        if sparse:
+            self.experts_norm = make_norm(c.norm, c.width, bias=False, epsilon=c.norm_epsilon)
+            self.experts = TokenExperts(
+                c.width, c.expert_inner, c.token_experts, 1 / scaling.width_ratio
+            )
+
+    def forward(
+        self,
+        x: Tensor,  # (batch, time, width)
+        place: Place | None = None,
+        cache: MixCache | None = None,
+    ) -> Tensor:
+        x = x + self._branch(self.mixing(self.mixing_norm(x), place, cache))
+        if self.experts is None or self.experts_norm is None:
+            return x
+        return x + self._branch(self.experts(self.experts_norm(x)))
+
+    def _branch(self, y: Tensor) -> Tensor:
+        return F.dropout(apply(y, self.multiplier), self.dropout, self.training)
+
+
+class SMLP(nn.Module):
+    """Token indices in, the next token's logits out; see `models.base.Model`."""
+
+    def __init__(self, config: SMLPConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.scaling = Scaling(c.parametrisation, c.width, c.depth)
+        self.compute = torch.float32
+        self.recompute = False
+        self.embedding = Embedding(c.vocabulary, c.width)
+        self.blocks = nn.ModuleList(
+            Block(c, layer >= c.dense, self.scaling) for layer in range(c.depth)
+        )
+        self.norm = make_norm(c.norm, c.width, bias=False, epsilon=c.norm_epsilon)
+        self.output = Linear(c.width, c.vocabulary, role=Role.OUTPUT)
+        if c.tied:
+            self.output.weight = self.embedding.weight
+
+    def initialise(self, seed: int) -> "SMLP":
+        """Fill the parameters from the seed; returns self."""
+        initialise(self, self.scaling, seed)
+        return self
+
+    def hidden(
+        self,
+        tokens: Tensor,  # (batch, time)
+        *,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        cache: list[MixCache] | None = None,
+    ) -> Tensor:
+        """The normed residual stream (batch, time, width) that the logits are read from.
+
+        positions: (batch, time) or None for 0, 1, ... after what the cache holds. documents:
+        (batch, keys), positions with equal numbers see each other. Raises WrongUse for sequences
+        longer than the mixing matrices.
+        """
+        past = cache[0].length if cache else 0
+        end = past + tokens.shape[1]
+        if positions is None and end > self.config.context:
+            raise WrongUse(
+                f"a sequence of {end} tokens does not fit the mixing matrices of "
+                f"{self.config.context} positions: shorten it, or train with a larger model.context"
+            )
+        place = None
+        if positions is not None or documents is not None:
+            if positions is None:
+                positions = torch.arange(past, end, device=tokens.device)
+            place = Place(positions.expand(tokens.shape), documents)
+        x = apply(self.embedding(tokens), self.scaling.input_multiplier).to(self.compute)
+        x = F.dropout(x, self.config.dropout, self.training)
+        for layer, block in enumerate(self.blocks):
+            if cache is not None:
+                x = block(x, place, cache[layer])
+            elif self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, place, use_reentrant=False)
+            else:
+                x = block(x, place)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        cache: list[MixCache] | None = None,
+    ) -> Tensor:
+        """Logits (batch, time, vocabulary) in fp32. See `hidden` for the arguments."""
+        x = self.hidden(tokens, positions=positions, documents=documents, cache=cache)
+        return self.logits(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., width) -> (..., vocabulary), fp32."""
+        return apply(self.output.product(hidden).float(), self.scaling.output_multiplier)
+
+    def loss(self, batch: Batch, z_loss: float = 0.0) -> Loss:
+        """Summed cross-entropy in nats of the targets, with partial routing of those after the prefix.
+
+        Raises WrongUse when no target comes after the prefix.
+        """
+        targets, prefix = batch.targets, self.config.unpredicted
+        if prefix:
+            place = batch.positions
+            if place is None:
+                place = torch.arange(targets.shape[1], device=targets.device)
+                if targets.shape[1] < prefix:
+                    raise WrongUse(
+                        f"partial routing predicts from position {prefix} on, but a sequence has "
+                        f"{targets.shape[1]}: use a longer data.sequence, or deterministic routing"
+                    )
+            # the prediction made at the prefix's last position is the first that knew all of it
+            targets = targets.masked_fill(place < prefix - 1, -1)
+        x = self.hidden(batch.tokens, positions=batch.positions, documents=batch.documents)
+        total, value = linear_cross_entropy(
+            x.flatten(0, 1),
+            self.output.weight,
+            targets.flatten(),
+            None,
+            self.scaling.output_multiplier,
+            z_loss,
+        )
+        return Loss(total, value, int((targets >= 0).sum()))
+
+    def cache(self, batch: int, room: int) -> list[MixCache]:
+        """Room for what every block mixes at `room` positions of `batch` sequences."""
+        shape = (batch, room, self.config.inner // 2)
+        device = self.embedding.weight.device
+        return [
+            MixCache(torch.empty(shape, dtype=self.compute, device=device)) for _ in self.blocks
+        ]
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks, each kind once; the way through the experts is left as it is."""
+        for block in self.blocks:
+            block.compile(dynamic=False)
+
+    def flops_per_token(self, time: int) -> float:
+        """Operations of a training step a token; see the config's."""
+        return self.config.flops_per_token(time)
+
+    def kv_bytes_per_token(self) -> int:
+        """Bytes the cache grows by with each token."""
+        return self.config.kv_bytes_per_token(self.compute.itemsize)

@@ -1,0 +1,146 @@
+"""The shape of a sparse all-MLP: its settings, and what they cost, without torch and without a model."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from maquette.base.errors import WrongUse, within
+from maquette.nn.rules import Parametrisation, Role
+
+if TYPE_CHECKING:
+    from maquette.models.smlp import SMLP
+
+
+@dataclass(frozen=True, kw_only=True)
+class SMLPConfig:
+    """The shape of a sparse all-MLP (Yu et al. 2022)."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    kind: Literal["smlp"] = "smlp"
+    """which architecture"""
+    vocabulary: int = 4096
+    """symbols, the end of a document included"""
+    context: int = 256
+    """positions: the longest sequence, and the size of the mixing matrices"""
+    width: int = 256
+    """size of the residual stream"""
+    dense: int = 2
+    """dense blocks, the first ones: gMLP"""
+    sparse: int = 2
+    """sparse blocks, the last ones: mixing by experts, then feed-forward experts"""
+    hidden: int | None = None
+    """size of the layer whose one half gates the other: None for 4 width"""
+    expert_hidden: int | None = None
+    """size of a feed-forward expert: None for 4 width"""
+    feature_experts: int = 4
+    """sparse blocks: mixing matrices, and chunks of the features"""
+    token_experts: int = 4
+    """sparse blocks: feed-forward experts, of which a token takes one"""
+    routing: Literal["deterministic", "partial", "naive"] = "deterministic"
+    """chunk i to matrix i; by a gate that sees the prefix; by one that sees the future (a control)"""
+    prefix: float = 0.2
+    """partial: share of the context that the gate sees, and that the loss does not count"""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """normalisation"""
+    norm_epsilon: float = 1e-5
+    """added to the variance"""
+    mixing_multiplier: float = 256.0
+    """what is mixed is multiplied by this / context: sets how fast the matrices learn"""
+    tied: bool = False
+    """the output matrix is the embedding"""
+    dropout: float = 0.0
+    """on the embedding and on what each branch adds"""
+    parametrisation: Parametrisation = field(default_factory=Parametrisation)
+    """how parameters scale with the size"""
+
+    def __post_init__(self) -> None:
+        sizes = ("vocabulary", "context", "width", "hidden", "expert_hidden")
+        within(self, 1, float("inf"), *sizes, "feature_experts", "token_experts")
+        within(self, 0, float("inf"), "dense", "sparse", "mixing_multiplier")
+        if self.depth < 1:
+            raise WrongUse("dense and sparse are both 0: a model has at least one block")
+        chunks = 2 * self.feature_experts
+        if self.inner % chunks:
+            raise WrongUse(
+                f"hidden {self.inner} is not divisible by 2 x feature_experts "
+                f"{self.feature_experts}: use hidden {-(-self.inner // chunks) * chunks}"
+            )
+        if not 0 < self.prefix < 1:
+            raise WrongUse(f"prefix is {self.prefix}: use a share between 0 and 1, such as 0.2")
+        if not 0 <= self.dropout < 1:
+            raise WrongUse(f"dropout is {self.dropout}: use 0 to below 1")
+
+    @property
+    def depth(self) -> int:
+        """Blocks of both kinds."""
+        return self.dense + self.sparse
+
+    @property
+    def inner(self) -> int:
+        return self.hidden or 4 * self.width
+
+    @property
+    def expert_inner(self) -> int:
+        return self.expert_hidden or 4 * self.width
+
+    @property
+    def unpredicted(self) -> int:
+        """Positions of a document, its first, whose targets the loss does not count."""
+        return max(1, int(self.prefix * self.context)) if self.routing == "partial" else 0
+
+    def build(self) -> "SMLP":
+        """The model, its parameters not yet filled."""
+        from maquette.models.smlp import SMLP
+
+        return SMLP(self)
+
+    def parameters_by_role(self) -> dict[str, int]:
+        """How many parameters play each role; they sum to the model's size."""
+        c, w, half = self, self.width, self.inner // 2
+        experts = c.sparse * c.token_experts * 2 * w * c.expert_inner
+        norms = c.dense * (w + half) + c.sparse * (2 * w + half) + w
+        mixing = (c.dense + c.sparse * c.feature_experts) * c.context * (c.context + 1)
+        return {
+            Role.INPUT: c.vocabulary * w,
+            Role.HIDDEN: c.depth * (w * c.inner + half * w) + experts,
+            Role.OUTPUT: (0 if c.tied else c.vocabulary * w) + self._gates(),
+            Role.VECTOR: norms + mixing,
+        }
+
+    def parameters(self) -> int:
+        """All of them, every expert and a shared matrix once."""
+        return sum(self.parameters_by_role().values())
+
+    def active_parameters(self) -> int:
+        """Those that take part in one token: of the feed-forward experts one, of the rest all.
+
+        The mixing matrices all take part, each in its chunk of the features.
+        """
+        unused = self.sparse * (self.token_experts - 1) * 2 * self.width * self.expert_inner
+        return self.parameters() - unused
+
+    def flops_per_token(self, time: int) -> float:
+        """Operations of a training step a token: 6 per active matrix parameter, and the mixing.
+
+        The mixing counts all `time` keys, as if it were not causal, as the decoder counts attention;
+        forward is a third. More experts cost nothing but their gate.
+        """
+        c, half = self, self.inner // 2
+        active = c.depth * (c.width * c.inner + half * c.width)
+        active += c.sparse * 2 * c.width * c.expert_inner + c.vocabulary * c.width
+        gates = c.sparse * c.width * c.token_experts * (c.token_experts > 1)
+        if c._gated:
+            gates += c.sparse * half * c.feature_experts  # at every position, of every chunk
+        return 6.0 * (active + gates) + 6.0 * c.depth * half * time
+
+    def kv_bytes_per_token(self, itemsize: int = 2) -> int:
+        """Bytes the cache grows by with each token, at `itemsize` bytes a number."""
+        return self.depth * (self.inner // 2) * itemsize
+
+    @property
+    def _gated(self) -> bool:
+        return self.routing != "deterministic" and self.feature_experts > 1
+
+    def _gates(self) -> int:
+        tokens = self.width * self.token_experts * (self.token_experts > 1)
+        return self.sparse * (tokens + self.inner // 2 * self._gated)

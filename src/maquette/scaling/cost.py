@@ -1,0 +1,141 @@
+"""What a recipe or a published architecture takes: parameters, operations, memory, time, money."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from maquette.base.errors import WrongUse
+from maquette.models.config import DecoderConfig
+from maquette.models.published import Published
+from maquette.scaling.devices import Device
+from maquette.scaling.layouts import Choice
+from maquette.scaling.lines import (
+    Line,
+    chosen,
+    layout_lines,
+    layout_of,
+    layout_warnings,
+    short,
+    time_line,
+)
+from maquette.training.recipe import Data, Recipe
+
+BATCH = 512  # sequences a step, where the architecture's training was not published
+
+
+@dataclass
+class Cost:
+    """The figures, and a line for each."""
+
+    recipe: Recipe
+    parameters: int
+    flops_per_token: float
+    flops: float | None
+    """of the whole training; None where its tokens are unknown"""
+    tokens: int | None
+    choice: Choice
+    seconds: float | None = None
+    money: float | None = None
+    lines: list[Line] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        best = chosen(self.choice)
+        return {
+            "parameters": self.parameters,
+            "flops_per_token": self.flops_per_token,
+            "flops": self.flops,
+            "tokens": self.tokens,
+            "layout": best.layout.name,
+            "fits": best.fits,
+            "memory": best.memory.total,
+            "seconds_per_step": best.time.seconds,
+            "utilisation": best.time.utilisation,
+            "seconds": self.seconds,
+            "cost": self.money,
+            "warnings": self.warnings,
+        }
+
+
+def cost(
+    recipe: Recipe,
+    device: Device,
+    devices: int = 1,
+    published: Published | None = None,
+    price: float | None = None,
+) -> Cost:
+    """What training the recipe on those devices takes.
+
+    published: the architecture it is of: its published count stands beside ours. Raises WrongUse
+    for an architecture whose cost is not modelled.
+    """
+    model = recipe.model
+    if not isinstance(model, DecoderConfig):
+        raise WrongUse(
+            f"{recipe.name} is no decoder: only a decoder's memory and time are modelled"
+        )
+    if devices < 1:
+        raise WrongUse(f"devices is {devices}: use 1 or more")
+    time, size = recipe.data.sequence, model.parameters()
+    per_token = model.flops_per_token(time)
+    known = published is None or published.training is not None
+    tokens = recipe.steps * recipe.tokens_per_step if known else None
+    flops = None if tokens is None else per_token * tokens
+    choice = layout_of(recipe, device, devices)
+    found = Cost(recipe, size, per_token, flops, tokens, choice)
+    roles = ", ".join(
+        f"{name} {count:,}" for name, count in model.parameters_by_role().items() if count
+    )
+    found.lines = [
+        Line("parameters", f"{size:,}", f"by role: {roles}"),
+        Line("shape", f"width {model.width}, {model.depth} blocks, {model.heads} heads of {model.head}, "
+             f"{model.vocabulary:,} symbols, {time:,} positions", "the recipe's model"),
+    ]  # fmt: skip
+    if published is not None:
+        found.lines.insert(1, Line("published", published.explanation, published.source))
+        if published.note:
+            found.warnings.append(published.note)
+    every = f"12 for every key that a query sees ({time:,} or the band)"
+    found.lines.append(Line(
+        "operations", f"{per_token:.4g} FLOP a token" + (f", {flops:.3g} in all" if flops else ""),
+        f"6 for every matrix parameter, {every}"))  # fmt: skip
+    if tokens is not None:
+        found.lines.append(Line("tokens", f"{short(tokens)}, {tokens / size:.3g} a parameter",
+                                f"{recipe.steps:,} steps of {recipe.batch:,} sequences"))  # fmt: skip
+    else:
+        found.warnings.append(
+            f"its training was not published: memory and time are for {BATCH} sequences a step"
+        )
+    best = chosen(choice)
+    found.lines.append(Line("device", f"{devices} x {device.name}",
+                            "; ".join(f"{k}: {v}" for k, v in device.sources.items())))  # fmt: skip
+    found.lines += layout_lines(choice, device)
+    if not best.fits:
+        found.warnings.append(
+            f"it does not fit: use more devices, or ones with more than "
+            f"{best.memory.total / 2**30:.3g} GiB"
+        )
+    if best.time.seconds is None:
+        found.warnings.append(f"the time is unknown: {'; '.join(best.time.why.values())}")
+    else:
+        steps = recipe.steps if tokens is not None else 1
+        found.seconds = best.time.seconds * steps if tokens is not None else None
+        found.lines.append(time_line(best, best.time.seconds * steps))
+        if price is not None and found.seconds is not None:
+            hours = found.seconds / 3600 * devices
+            found.money = hours * price
+            found.lines.append(Line("cost", f"{found.money:,.2f}",
+                                    f"{hours:,.4g} device hours at {price:g}"))  # fmt: skip
+    found.warnings += layout_warnings(choice)
+    return found
+
+
+def recipe_of(one: Published) -> Recipe:
+    """A published architecture's step: its own batch where that was published."""
+    sequence, batch, steps = one.config.context, BATCH, 1
+    if one.training is not None:
+        batch = one.training.batch
+        steps = max(1, round(one.training.tokens / (batch * sequence)))
+    return Recipe(
+        name=one.name, model=one.config, data=Data(sequence=sequence), batch=batch, steps=steps
+    )

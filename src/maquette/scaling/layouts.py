@@ -1,0 +1,275 @@
+"""Which layout of a run over devices is fastest and fits, and why each kind of other one is not.
+
+A layout is a product: replicate x shard x tensor x pipeline x context devices. Replicas and shards
+(ZeRO: Rajbhandari et al. 2020) divide the batch, tensor parallelism the matrices (Shoeybi et al.
+2019), the pipeline the blocks (Narayanan et al. 2021), context parallelism the sequence (Liu et
+al. 2023, ring attention). All products that use every device are estimated by `memory` and
+`roofline`; those that do not fit are dropped, the rest is ranked by time.
+
+ZeRO's degree is the group of replicas, never all devices. Tensor parallelism stays within a node.
+Left out: interleaved pipelines, sequence parallelism of the norms, experts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from maquette.base.errors import WrongUse, within
+from maquette.models.config import DecoderConfig
+from maquette.parallel.layout import LAYOUTS
+from maquette.scaling.devices import Device
+from maquette.scaling.memory import Memory, Precision, memory
+from maquette.scaling.roofline import StepTime, step_time
+
+GIGA = 1e9
+MICRO = 64  # largest micro-batch that is tried
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where a run's tensors live, and in how many parts a device computes its share of a batch.
+
+    replicate: copies of the whole. shard: devices that share one copy's states, at ZeRO stage
+    `zero`. tensor, pipeline, context: devices that divide matrices, blocks, sequences.
+    """
+
+    replicate: int = 1
+    shard: int = 1
+    tensor: int = 1
+    pipeline: int = 1
+    context: int = 1
+    zero: int = 0
+    micro_batches: int = 1
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        names = ("replicate", "shard", "tensor", "pipeline", "context", "micro_batches")
+        within(self, 1, float("inf"), *names)
+        within(self, 0, 3, "zero")
+        if self.shard > 1 and not self.zero:
+            raise WrongUse(f"shard is {self.shard} without a ZeRO stage: use zero 1, 2 or 3")
+
+    @property
+    def devices(self) -> int:
+        """How many it uses."""
+        return self.replicate * self.shard * self.tensor * self.pipeline * self.context
+
+    @property
+    def name(self) -> str:
+        """As a recipe's `layout` has it: "ddp", "zero3:8", "zero1:8,tensor:2"."""
+        parts = [f"zero{self.zero}:{self.shard}"] if self.zero else []
+        if self.replicate > 1 and parts:
+            parts.insert(0, f"ddp:{self.replicate}")
+        for kind in ("tensor", "pipeline", "context"):
+            size = getattr(self, kind)
+            if size > 1:
+                parts.append(f"{kind}:{size}")
+        if not parts:
+            return "ddp"
+        return ",".join(
+            parts if self.zero or self.replicate == 1 else [f"ddp:{self.replicate}", *parts]
+        )
+
+    @property
+    def runnable(self) -> bool:
+        """Whether this version's trainer runs it."""
+        return all(part.partition(":")[0] in LAYOUTS for part in self.name.split(","))
+
+
+@dataclass(frozen=True)
+class Option:
+    """One layout with what it was estimated to need."""
+
+    layout: Layout
+    micro_batch: int
+    """sequences a device computes at a time"""
+    memory: Memory
+    time: StepTime
+    room: float
+    """bytes of a device's memory; infinite where it is unknown"""
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.total <= self.room
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The fastest layout that fits, or the smallest if none does, and what became of the others."""
+
+    best: Option
+    lost: list[str]
+    """a line for each kind of alternative"""
+    runnable: Option | None
+    """the fastest that fits among those that this version's trainer runs"""
+
+    @property
+    def fits(self) -> bool:
+        return self.best.fits
+
+    @property
+    def layout(self) -> Layout:
+        return self.best.layout
+
+
+def choose(
+    config: DecoderConfig,
+    batch_sequences: int,
+    time: int,
+    device: Device,
+    devices: int,
+    precision: Precision,
+    *,
+    compiled: bool = False,
+) -> Choice:
+    """The fastest layout for a step of `batch_sequences` sequences of `time` tokens.
+
+    Raises WrongUse when no product of that many devices divides the model and the batch.
+    """
+    options = [
+        option
+        for layout in products(config, batch_sequences, time, device, devices)
+        for option in fillings(
+            config, layout, batch_sequences, time, device, precision, compiled=compiled
+        )
+    ]
+    if not options:
+        raise WrongUse(
+            f"no layout divides a batch of {batch_sequences} sequences over {devices} devices: "
+            f"use a batch that {devices} divides, or fewer devices"
+        )
+    fitting = [option for option in options if option.fits]
+    ranked = sorted(fitting, key=_seconds) if fitting else sorted(options, key=_bytes)
+    best = ranked[0]
+    ours = [option for option in ranked if option.layout.runnable and option.fits]
+    return Choice(best, _why_lost(best, options), ours[0] if ours else None)
+
+
+def products(
+    config: DecoderConfig, batch: int, time: int, device: Device, devices: int
+) -> Iterator[Layout]:
+    """Every layout that uses all devices and divides heads, blocks, sequence and batch evenly."""
+    node = device.per_node or 1
+    for tensor in _divisors(devices):
+        if tensor > node or config.heads % tensor or config.inner % tensor:
+            continue
+        for pipeline in _divisors(devices // tensor):
+            if config.depth % pipeline:
+                continue
+            for context in _divisors(devices // tensor // pipeline):
+                if time % context or (context > 1 and time // context < 1024):
+                    continue  # shorter pieces send more than they compute
+                data = devices // tensor // pipeline // context
+                if batch % data:
+                    continue
+                plain = Layout(replicate=data, tensor=tensor, pipeline=pipeline, context=context)
+                yield plain
+                if data == 1:
+                    continue
+                for zero in (1, 2, 3):
+                    if zero == 3 and pipeline > 1:
+                        continue  # weights would be gathered for every micro-batch
+                    if zero == 2 and pipeline > 1:
+                        continue  # gradients are added up over the micro-batches
+                    yield replace(plain, replicate=1, shard=data, zero=zero)
+                    if node < data and data % node == 0 and tensor == 1 and context == 1:
+                        yield replace(plain, shard=node, replicate=data // node, zero=zero)
+
+
+def fillings(
+    config: DecoderConfig,
+    layout: Layout,
+    batch: int,
+    time: int,
+    device: Device,
+    precision: Precision,
+    *,
+    compiled: bool = False,
+) -> Iterator[Option]:
+    """The largest micro-batch that fits, without and with recomputation; the smallest if none does."""
+    share = batch // (layout.replicate * layout.shard)
+    room = device.memory or float("inf")
+    kind: Literal["cpu", "cuda"] = "cpu" if device.kind == "cpu" else "cuda"
+    sizes = sorted((m for m in _divisors(share) if m <= MICRO), reverse=True)
+    if layout.pipeline > 1:
+        sizes = sizes[-3:]  # many small micro-batches keep a pipeline full
+    for recompute in (False, True):
+        found: tuple[Layout, int, Memory] | None = None
+        low, high = 0, len(sizes) - 1  # memory rises with the micro-batch: bisect
+        while low <= high:
+            middle = (low + high) // 2
+            part = sizes[middle]
+            filled = replace(layout, micro_batches=share // part, recompute=recompute)
+            held = memory(
+                config, part, time, precision, filled, recompute, compiled=compiled, device=kind
+            )
+            if held.total <= room:
+                found, high = (filled, part, held), middle - 1
+            else:
+                low = middle + 1
+                if found is None and middle == len(sizes) - 1:
+                    found = (filled, part, held)
+        assert found is not None
+        filled, part, held = found
+        seconds = step_time(
+            config, part, filled.micro_batches, time, precision, filled, device, compiled=compiled
+        )
+        yield Option(filled, part, held, seconds, room)
+        if held.total <= room and layout.pipeline == 1:
+            break  # recomputation only costs time where everything fits
+
+
+def _why_lost(best: Option, options: list[Option]) -> list[str]:
+    """One line for each kind of layout that is not the best one's, the least bad of it first."""
+    kinds: dict[str, Option] = {}
+    for option in sorted(options, key=_seconds):
+        kind = _kind(option.layout)
+        if kind not in kinds or (option.fits and not kinds[kind].fits):
+            kinds[kind] = option
+    lines = []
+    for kind, option in kinds.items():
+        if kind == _kind(best.layout):
+            continue
+        lines.append(f"{option.layout.name}: {_reason(best, option)}")
+    return lines
+
+
+def _reason(best: Option, option: Option) -> str:
+    if not option.fits:
+        over = option.memory.total - option.room
+        least = "even with recomputation " if option.layout.recompute else ""
+        return (
+            f"does not fit: {least}{option.memory.total / GIGA:.3g} GB a device, "
+            f"{over / GIGA:.3g} GB too many"
+        )
+    ours, theirs = best.time.seconds, option.time.seconds
+    if ours is None or theirs is None:
+        return f"its time is unknown: {', '.join(option.time.unknown)}"
+    slower = theirs / ours - 1
+    excess = {
+        name: (value or 0.0) - (best.time.parts.get(name) or 0.0)
+        for name, value in option.time.parts.items()
+    }
+    name = max(excess, key=lambda part: excess[part])
+    if slower < 0.005:
+        return f"as fast within 0.5 %, {option.memory.total / GIGA:.3g} GB a device"
+    return f"{slower:.0%} slower: {name} {option.time.why.get(name, '')}"
+
+
+def _kind(layout: Layout) -> str:
+    """What it divides, whatever the sizes."""
+    words = [f"zero{layout.zero}"] if layout.zero else []
+    words += [k for k in ("tensor", "pipeline", "context") if getattr(layout, k) > 1]
+    return ",".join(words) or "ddp"
+
+
+def _seconds(option: Option) -> tuple[float, float]:
+    return (option.time.seconds or float("inf"), option.memory.total)
+
+
+def _bytes(option: Option) -> float:
+    return option.memory.total
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]

@@ -1,0 +1,297 @@
+"""Chinchilla: size and tokens grow together, and the frontier predicts (Hoffmann et al. 2022).
+
+    maquette reproduce chinchilla            about 12 minutes on 2 cores, 2 seeds
+
+The paper trained over 400 models of 70 million to 16 billion parameters and found that the best size
+at C operations grows as C^0.50 (approaches 1 and 2; Kaplan et al. 2020 had 0.73), about 20 tokens a
+parameter, and trained the 70 billion model that this predicts. Besiroglu et al. 2024 fitted its
+third approach anew: the optimiser had stopped early, because the loss was averaged over the points.
+
+Scaled down: decoders of 5,700 to 195,000 parameters, bytes of the default corpus, six budgets from
+2e10 to 6.4e11 operations, and a held-out run of 2.6e12. A step has 256 tokens, the second moment a
+memory of 0.99, and N counts the embeddings: without these, small runs show other exponents (Porian et
+al. 2024, Pearce and Song 2024). One trunk a size, the shorter runs branch off it. The surface
+E + A / N^alpha + B / D^beta is fitted to planted points alone: it does not fit runs this small.
+
+Expected: an exponent within 0.30 to 0.65 (a pilot of one seed had 0.51, and 23 to 26 tokens a
+parameter at every budget), the held-out run's loss predicted within 2 %, and the planted exponent
+found within 0.02 by the summed loss alone.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from maquette.base.errors import UserError
+from maquette.scaling.extrapolate import Ladder, Rung, analyse
+from maquette.scaling.rungs import BATCH, DECAY, SEQUENCE, UNIT, rung_recipe, size, stable_steps
+from maquette.systems.catalogue import recipe
+from maquette.systems.claims import Lab, Measurement, claim
+from maquette.training.recipe import Recipe
+from maquette.training.run import RunDirectory
+
+BUDGETS = tuple(2e10 * 2**k for k in range(6))
+SIZES = (
+    (8, 16, 24, 32),
+    (8, 16, 24, 32),
+    (16, 24, 32, 48),
+    (16, 24, 32, 48, 64),
+    (24, 32, 48, 64),
+    (32, 48, 64, 80),
+)
+"""widths at each budget, around the best as a pilot found it"""
+LARGEST = 64  # width of the held-out run, of 4 times the largest budget
+TIMES = 8.0  # the longest run of that width, over the largest budget
+FAMILY = (16, 24, 32, 48, 64)  # widths with tokens in proportion, for the power law in N
+KAPLAN = 0.73
+MIDDLE, HALF = 0.475, 0.175  # of the exponents that the claim admits, 0.30 to 0.65
+Runs = dict[tuple[int, int], list[float]]
+"""(width, steps) to the held-out losses, by seed"""
+
+
+@recipe
+def chinchilla_rung() -> Recipe:
+    """The held-out run: 131,520 parameters, four times the operations of the largest budget."""
+    return rung_recipe(LARGEST, steps_of(LARGEST, 4 * BUDGETS[-1]))
+
+
+@claim(
+    statement="the best size and the best number of tokens grow about equally with compute",
+    source="Hoffmann et al. 2022, table 2, approach 2",
+    metric="distance of the exponent of N*(C) from 0.475; any minimum on an edge: infinite",
+    at_most=HALF,
+    control="the exponent of Kaplan et al. 2020, 0.73",
+    minutes=12,
+)
+def balanced(lab: Lab) -> Measurement:
+    """IsoFLOP minima over six budgets; the interval is that of the bootstrap."""
+    ladder = measured(lab)
+    try:
+        found = [ladder, *(_of_seed(ladder, s) for s in range(lab.seeds))]
+        exponents = [one.split[0] for one in found]
+    except UserError:
+        exponents = [math.inf]
+    edge = any(m.edge for m in ladder.minima)
+    value = math.inf if edge else abs(exponents[0] - MIDDLE)
+    low, high = ladder.exponents()["a"] if not edge else (-math.inf, math.inf)
+    nearest = 0.0 if low <= MIDDLE <= high else min(abs(low - MIDDLE), abs(high - MIDDLE))
+    furthest = max(abs(low - MIDDLE), abs(high - MIDDLE))
+    ratios = [m.tokens / m.parameters for m in ladder.minima]
+    return Measurement(
+        value=value,
+        control=abs(KAPLAN - MIDDLE),
+        interval=None if edge else (nearest, furthest),
+        details=_minima(ladder)
+        | {
+            "a": None if edge else exponents[0],
+            "a_95": None if edge else [low, high],
+            "tokens_per_parameter_most_over_least": max(ratios) / min(ratios),
+        },
+        chart=_chart(ladder),
+    )
+
+
+@claim(
+    statement="the frontier of the small runs predicts the loss of a run four times the largest",
+    source="Hoffmann et al. 2022, section 3.4 and figure 3",
+    metric="relative error of the predicted loss of the held-out run",
+    at_most=0.02,
+    control="prediction that the loss stays that of the largest budget's best",
+    minutes=12,
+)
+def prediction(lab: Lab) -> Measurement:
+    """The frontier and its growth off the best split, at the held-out run's size and tokens."""
+    ladder, runs = measured(lab), family(lab)
+    flops = 4 * budgets(lab.quick)[-1]
+    width = largest(lab.quick)
+    steps = steps_of(width, flops)
+    losses = runs[width, steps]
+    loss, split = float(np.mean(losses)), (size(width, 257), steps * SEQUENCE * BATCH)
+    stays = abs(ladder.minima[-1].loss / loss - 1)
+    details = _minima(ladder) | {"flops": flops, "losses": losses, "split": list(split)}
+    try:
+        expected = ladder.predict(split=split)
+    except UserError as error:
+        refused = details | {"refused": str(error)}
+        return Measurement(math.inf, stays, details=refused, chart=_chart(ladder))
+    errors = [abs(expected.loss / one - 1) for one in losses]
+    said = {"loss": expected.loss, "low": expected.low, "high": expected.high}
+    outcome = {"flops": 6.0 * split[0] * split[1], "loss": loss, "predicted": said}
+    return Measurement(
+        value=abs(expected.loss / loss - 1),
+        control=stays,
+        interval=(min(errors), max(errors)),
+        details=details | {"predicted": said, "inside": expected.low <= loss <= expected.high},
+        chart=_chart(ladder, outcome),
+    )
+
+
+@claim(
+    statement="a summed Huber loss recovers the exponents of a planted surface, an averaged one not",
+    source="Besiroglu et al. 2024, section 3",
+    metric="largest error of a = beta / (alpha + beta) on planted points",
+    at_most=0.02,
+    control="L-BFGS at its default tolerances on the averaged loss",
+    minutes=0.5,
+    evidence="exact count",
+)
+def solver(lab: Lab) -> Measurement:
+    """240 points of the refitted constants, spread as the paper's, with 0.5 % noise."""
+    from maquette.scaling.fit import fit
+    from maquette.scaling.laws import LAWS, Law
+    from maquette.scaling.lbfgs import lbfgs_fit
+    from maquette.scaling.points import points_of
+
+    known = LAWS["besiroglu"]
+    assert isinstance(known, Law)
+    errors: list[float] = []
+    early: list[float] = []
+    for seed in range(lab.seeds):
+        random = np.random.default_rng(seed)
+        n = 10 ** random.uniform(7.6, 10.2, 240)
+        d = np.exp(random.uniform(math.log(6e18), math.log(3e21), 240)) / 6 / n
+        clean = known.E + known.A / n**known.alpha + known.B / d**known.beta
+        loss = clean * np.exp(0.005 * random.normal(size=240))
+        points = points_of(n, d, loss, source="planted")
+        for found, into in (
+            (fit(points, resamples=0).law, errors),
+            (lbfgs_fit(points, "mean", starts=5 if lab.quick else 20).law, early),
+        ):
+            into.append(abs(found.exponent - known.exponent))
+    return Measurement(
+        value=max(errors),
+        control=min(early),
+        interval=(min(errors), max(errors)),
+        details={"a": known.exponent, "errors": errors, "averaged": early},
+        chart=_errors(errors, early),
+    )
+
+
+def budgets(quick: bool) -> tuple[float, ...]:
+    """The ladder's; at toy size a hundredth of the first three."""
+    return tuple(c / 100 for c in BUDGETS[:3]) if quick else BUDGETS
+
+
+def sizes(quick: bool) -> tuple[tuple[int, ...], ...]:
+    """Widths at each budget."""
+    return ((8, 16, 24),) * 3 if quick else SIZES
+
+
+def largest(quick: bool) -> int:
+    """Width of the held-out run and of the power law in D."""
+    return 24 if quick else LARGEST
+
+
+def steps_of(width: int, flops: float) -> int:
+    """Length of the run of that size at that budget."""
+    return round(stable_steps(size(width, 257), flops) / (1 - DECAY))
+
+
+def in_proportion(quick: bool) -> list[tuple[int, int]]:
+    """(width, steps) with as many tokens a parameter as the longest run of the largest size."""
+    widths = (8, 16, 24) if quick else FAMILY
+    last = steps_of(widths[-1], TIMES * budgets(quick)[-1])
+    each = last / size(widths[-1], 257)
+    stable = [round(each * size(w, 257) * (1 - DECAY) / UNIT) * UNIT for w in widths[:-1]]
+    steps = [*(round(n / (1 - DECAY)) for n in stable), last]
+    return list(zip(widths, steps, strict=True))
+
+
+def doubling(quick: bool) -> list[tuple[int, int]]:
+    """(width, steps) of the largest size, a doubling apart."""
+    last = TIMES * budgets(quick)[-1]
+    width = largest(quick)
+    return [(width, steps_of(width, last / 2**k)) for k in reversed(range(3 if quick else 5))]
+
+
+def family(lab: Lab) -> Runs:
+    """Train every run of the chinchilla and the scaling claims, each size off one trunk."""
+    quick = lab.quick
+    ladder: dict[int, list[int]] = {}
+    for flops, widths in zip(budgets(quick), sizes(quick), strict=True):
+        for width in widths:
+            ladder.setdefault(width, []).append(steps_of(width, flops))
+    lengths = {width: set(steps) for width, steps in ladder.items()}
+    held_out = (largest(quick), steps_of(largest(quick), 4 * budgets(quick)[-1]))
+    for width, steps in [*in_proportion(quick), *doubling(quick), held_out]:
+        lengths[width].add(steps)
+    keys, runs = [], []
+    for width in sorted(lengths, reverse=True):
+        save = min(round(steps * (1 - DECAY)) for steps in ladder[width])
+        for seed in range(lab.seeds):
+            trunk = _run(width, max(lengths[width]), save, seed, quick)
+            for steps in sorted(lengths[width], reverse=True):
+                keys.append((width, steps))
+                runs.append((_run(width, steps, save, seed, quick), trunk))
+    losses: Runs = {}
+    for key, path in zip(keys, lab.train_branches(runs), strict=True):
+        losses.setdefault(key, []).append(RunDirectory(path).records()[-1]["heldout_loss"])
+    return losses
+
+
+def measured(lab: Lab) -> Ladder:
+    """The ladder of all budgets."""
+    runs, points = family(lab), []
+    for flops, widths in zip(budgets(lab.quick), sizes(lab.quick), strict=True):
+        for width in widths:
+            steps = steps_of(width, flops)
+            tokens = steps * SEQUENCE * BATCH
+            for seed, loss in enumerate(runs[width, steps]):
+                points.append(Rung(flops, size(width, 257), tokens, loss, seed))
+    return analyse(points, source="bytes")
+
+
+def _run(width: int, steps: int, save: int, seed: int, quick: bool) -> Recipe:
+    if quick:
+        return rung_recipe(width, steps, 257, "tiny", seed, save, heldout=4096, warmup=2)
+    return rung_recipe(width, steps, 257, "bytes", seed, save)
+
+
+def _of_seed(ladder: Ladder, seed: int) -> Ladder:
+    return analyse(p for p in ladder.points if p.seed == seed)
+
+
+def _minima(ladder: Ladder) -> dict[str, Any]:
+    return {
+        "unit": "nats a byte",
+        "minima": [
+            {
+                "flops": m.flops,
+                "parameters": m.parameters,
+                "tokens": m.tokens,
+                "loss": m.loss,
+                "edge": m.edge,
+            }
+            for m in ladder.minima
+        ],
+        "points": [[p.flops, p.parameters, p.tokens, p.loss, p.seed] for p in ladder.points],
+    }
+
+
+def _chart(ladder: Ladder, outcome: dict[str, Any] | None = None) -> Any:
+    from maquette.workshop.ladder_chart import curves, frontier
+
+    return curves(ladder) if outcome is None else frontier(ladder, outcome)
+
+
+def _errors(summed: list[float], averaged: list[float]) -> Any:
+    """The error of the exponent, every seed a point, and the claim's threshold."""
+    import altair as alt
+
+    from maquette.workshop import charts
+
+    rows = [
+        {"what": what, "error": one}
+        for what, errors in (("summed", summed), ("averaged", averaged))
+        for one in errors
+    ]
+    points = alt.Chart(alt.Data(values=rows)).mark_point(filled=True, size=70)
+    bar = alt.Chart(alt.Data(values=[{"error": 0.02}])).mark_rule(strokeDash=[6, 4])
+    x = alt.X("error:Q", title="error of the exponent a (dashed: the threshold)")
+    y = alt.Y("what:N", title="Huber loss over the points", sort=None)
+    return alt.layer(
+        points.encode(x, y), bar.encode(x)
+    ).properties(
+        width=charts.WIDTH, height=120, title="An averaged loss stops L-BFGS early"
+    )  # fmt: skip

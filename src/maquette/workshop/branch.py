@@ -1,0 +1,90 @@
+"""Several runs for little more than the price of the longest: they share its beginning.
+
+Under warm-up, stable, decay (Hu et al. 2024) the rate of a run of D steps is that of a longer run
+until its decay begins, and the data of a step are a function of (seed, step). So both runs are the
+same to the last bit until then, and a run of D steps costs only its decay once the longer one,
+the trunk, has been trained (Hagele et al. 2024: cool-downs in place of one run a length).
+
+    trunk    warm up ------------------------------------------- decay    keeps checkpoints
+    branch   the trunk's checkpoint ------- decay                        D steps, of which a fifth
+
+A branch is an ordinary run directory that `train(recipe, path, resume=True)` goes on with. Left
+out: what the trunk's guard would go back to, so a branch whose loss jumps in the first steps after
+the branching point starts again from its beginning.
+"""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.base.files import directory_aside
+from maquette.training.checkpoint import State, check, found
+from maquette.training.recipe import Recipe
+from maquette.training.run import CHANGEABLE, DECISIONS, METRICS, RECIPE, RunDirectory
+from maquette.training.schedule import learning_rate_factor
+
+FREE = CHANGEABLE | {"schedule"}
+
+
+def branch(trunk: Path, recipe: Recipe, path: Path) -> int:
+    """Prepare `path` so that training `recipe` there goes on from the trunk; returns the step.
+
+    The trunk's newest whole checkpoint is taken up to which both schedules give the same rates. A
+    `path` that is a run already is left as it is: it goes on by itself. It appears in one step, so
+    a process that is killed leaves nothing half made. Raises WrongUse when the recipes differ in
+    more than their length, UserError when the trunk has no checkpoint that would do.
+    """
+    source, target = RunDirectory(trunk), RunDirectory(path)
+    own = source.recipe()
+    _same(own, recipe, trunk)
+    if (target / RECIPE).exists():
+        return 0
+    last = agree(own, recipe)
+    state, saved = _checkpoint(source, last)
+    with directory_aside(path) as folder:
+        aside = RunDirectory(folder)
+        aside.create(recipe, source.corpus())
+        shutil.copyfile(source / DECISIONS, aside / DECISIONS)
+        _copy_metrics(source / METRICS, aside / METRICS, state.metrics_bytes)
+        shutil.copytree(saved, aside.checkpoints / saved.name)
+    return state.step
+
+
+def agree(a: Recipe, b: Recipe) -> int:
+    """Steps from the start at which both have the same learning rate."""
+    limit = min(a.last_step, b.last_step)
+    for step in range(limit):
+        rates = (learning_rate_factor(one.schedule, step, one.steps) for one in (a, b))
+        if len(set(rates)) > 1:
+            return step
+    return limit
+
+
+def _same(own: Recipe, wanted: Recipe, trunk: Path) -> None:
+    before, after = own.to_dict(), wanted.to_dict()
+    for name in before:
+        if name not in FREE and before[name] != after[name]:
+            raise WrongUse(
+                f"a branch of {trunk} differs from it in {name}: only its length and schedule may"
+            )
+
+
+def _checkpoint(trunk: RunDirectory, last: int) -> tuple[State, Path]:
+    """The newest whole checkpoint at most at step `last`."""
+    for step in reversed(found(trunk.checkpoints)):
+        folder = trunk.checkpoints / f"step-{step:08d}"
+        if step > last:
+            continue
+        with contextlib.suppress(UserError):  # damaged: the one before
+            return check(folder), folder
+    raise UserError(
+        f"{trunk.path} keeps no checkpoint of its first {last} steps: "
+        f"train it with --checkpoints.keep-every"
+    )
+
+
+def _copy_metrics(source: Path, target: Path, length: int) -> None:
+    """The lines of the trunk's steps up to a checkpoint."""
+    with source.open("rb") as file:
+        target.write_bytes(file.read(length))

@@ -1,0 +1,106 @@
+"""What a run was expected to take, beside what it took.
+
+Before the first step the memory and the time are estimated from the machine's measured limits
+(`scaling.memory`, `scaling.roofline`) and kept in `expected.json` with what the recipe's plan said of
+the loss; afterwards the report and the command show both. An estimate is kept as it was made.
+"""
+
+from typing import Any
+
+from maquette.base.files import read_json, write_json
+from maquette.base.machine import Machine
+from maquette.models.config import DecoderConfig
+from maquette.scaling.devices import from_machine
+from maquette.scaling.layouts import Layout
+from maquette.scaling.memory import memory
+from maquette.scaling.roofline import step_time
+from maquette.training.decide import Decisions
+from maquette.training.recipe import Recipe
+from maquette.training.run import OUTCOME, RunDirectory
+
+EXPECTED = "expected.json"
+
+
+def expect(
+    run: RunDirectory,
+    recipe: Recipe,
+    machine: Machine,
+    decisions: Decisions,
+    planned: dict[str, Any],
+    before: int,
+) -> None:
+    """Write what the run should come to. Only decoders in one process are modelled.
+
+    before: bytes that the process held before the model was made.
+    """
+    expected: dict[str, Any] = {
+        "tokens": recipe.last_step * recipe.tokens_per_step,
+        "plan": planned,
+    }
+    if isinstance(recipe.model, DecoderConfig) and recipe.ranks == 1:
+        part = recipe.micro_batch or recipe.batch
+        layout = Layout(micro_batches=recipe.batch // part, recompute=recipe.recompute)
+        held = memory(
+            recipe.model,
+            part,
+            recipe.data.sequence,
+            decisions.precision,
+            layout,
+            recipe.recompute,
+            compiled=decisions.compile,
+            device="cuda" if machine.device == "cuda" else "cpu",
+        )
+        step = step_time(
+            recipe.model,
+            part,
+            recipe.batch // part,
+            recipe.data.sequence,
+            decisions.precision,
+            layout,
+            from_machine(machine),
+            compiled=decisions.compile,
+        )
+        before = before if machine.device == "cpu" else 0
+        expected |= {
+            "memory": before + held.total,
+            "memory_why": {"before": f"{before:,} bytes before the model was made"} | held.why,
+            "seconds": None if step.seconds is None else step.seconds * recipe.last_step,
+            "seconds_why": step.why,
+        }
+    write_json(run / EXPECTED, expected)
+
+
+def compared(run: RunDirectory) -> dict[str, Any] | None:
+    """The page's table: planned beside happened. None for a run without an expectation or an end."""
+    if not (run / EXPECTED).exists() or not (run / OUTCOME).exists():
+        return None
+    expected, outcome = read_json(run / EXPECTED), read_json(run / OUTCOME)
+    records, plan = run.records(), expected.get("plan", {})
+    rows = [("training tokens", f"{expected['tokens']:,}", f"{outcome['tokens']:,}")]
+    found: dict[str, Any] = {"loss_predicted": None}
+    if expected.get("seconds") is not None:
+        took = sum(r["seconds"] for r in records)
+        found["seconds"] = [expected["seconds"], took]
+        rows.append(("seconds in training steps", f"{expected['seconds']:.4g}", f"{took:.4g}"))
+    if expected.get("memory") is not None:
+        peak = max(r["memory"] for r in records)
+        found["memory"] = [expected["memory"], peak]
+        rows.append(
+            ("memory at most", f"{expected['memory'] / 2**30:.2f} GiB", f"{peak / 2**30:.2f} GiB")
+        )
+    if plan.get("loss_predicted") is not None:
+        wanted, loss = plan["loss_predicted"], outcome["heldout_loss"]
+        low, high = (plan.get(name) or wanted for name in ("loss_low", "loss_high"))
+        found |= {"loss_predicted": wanted, "loss_low": low, "loss_high": high}
+        between = f" ({low:.3f} to {high:.3f})" if low < high else ""
+        happened = "-" if loss is None else f"{loss:.3f}"
+        rows.append(("held-out loss, nats a token", f"{wanted:.3f}{between}", happened))
+    found["compared"] = [dict(zip(("what", "planned", "happened"), r, strict=True)) for r in rows]
+    found["note"] = (
+        "Time and memory were estimated from this machine's measured limits before the start."
+    )
+    found["why"] = [
+        *(expected.get("memory_why") or {}).items(),
+        *(expected.get("seconds_why") or {}).items(),
+    ]
+    return found

@@ -1,0 +1,241 @@
+"""Tune a recipe on a narrow proxy of it, and give the large model what was found.
+
+The parametrisation says what a learning rate means at every width, so the proxy is the recipe with
+fewer heads, and what is best for it goes into the recipe as it stands. Points are the product of
+lists, or draws from ranges. Many points are thinned by successive halving: each round trains the
+better part of them for longer, on the same fractions of the schedule.
+
+    runs/sweep-NAME/
+        sweep.json              what is swept, and, when finished, what was found
+        sweep.png               loss over the first field
+        trials/LENGTH/POINT/    a run each
+
+A sweep that was cut off goes on with the trials that are missing. A trial that diverges has an
+infinite loss and ends no sweep.
+
+Sources: Yang et al. 2022, "Tensor Programs V", algorithm 1 (tune a proxy, transfer); Jamieson and
+Talwalkar 2016 (successive halving). Left out: samplers that learn from the trials before.
+"""
+
+import math
+import re
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from maquette.base.errors import WrongUse
+from maquette.base.files import read_json, write_json
+from maquette.training.recipe import Recipe
+from maquette.training.run import RunDirectory
+from maquette.workshop.optimum import Optimum, find_optimum
+from maquette.workshop.sweep_plan import Plan, Point, points, rounds, with_values
+
+LAST = 20
+"""training losses whose mean is a trial's loss"""
+EXTENSIONS = 3
+"""times that a grid grows by two points where its best is on the edge"""
+NARROW = 32
+"""width below which the best rate moves, rules or not"""
+SWEEP, PICTURE = "sweep.json", "sweep.png"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point, and the mean of its seeds' losses after so many steps; infinite: diverged."""
+
+    point: Point
+    steps: int
+    loss: float
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a sweep found."""
+
+    trials: tuple[Trial, ...]
+    """every point of every round, the last round's first, each round from the best down"""
+    values: Point
+    """what is best, between the points of a grid where there is one"""
+    optimum: Optimum | None
+    """of a sweep over one field with positive values"""
+    warnings: tuple[str, ...]
+
+    @property
+    def best(self) -> Trial:
+        """The best of the trials that were not cut short."""
+        return self.trials[0]
+
+
+def sweep(plan: Plan, folder: Path, say: Say = print, workers: int | None = None) -> Found:
+    """Train what is missing of the plan's trials in `folder`; returns what was found.
+
+    Raises WrongUse when the folder holds another sweep, UserError when a trial cannot run at all.
+    """
+    kept = _begun(plan, folder)
+    if kept is not None:
+        return kept
+    wanted = points(plan)
+    done: list[Trial] = []
+    for count, steps in rounds(len(wanted), plan.length, plan.eta):
+        wanted = wanted[:count]
+        last = _train(plan, folder, wanted, steps, say, workers)
+        done = last + done
+        wanted = [trial.point for trial in last]
+    full = [trial for trial in done if trial.steps == plan.length]
+    extended = 0
+    while (more := _beyond(plan, full)) and extended < EXTENSIONS:
+        say(f"the best is on the edge of the grid: trying {', '.join(f'{v:g}' for v in more)}, too")
+        new = [{plan.axes[0].name: value} for value in more]
+        full = sorted(
+            full + _train(plan, folder, new, plan.length, say, workers), key=lambda t: t.loss
+        )
+        extended += 1
+    done = full + [trial for trial in done if trial.steps != plan.length]
+    found = _found(plan, done)
+    _keep(plan, folder, found)
+    return found
+
+
+def transferred(plan: Plan, found: Found) -> Recipe:
+    """The recipe of the large model: the plan's own, with what was found. Same rules, same base."""
+    return with_values(plan.recipe, found.values)
+
+
+def _train(
+    plan: Plan, folder: Path, wanted: list[Point], steps: int, say: Say, workers: int | None
+) -> list[Trial]:
+    """Trials of all points and seeds, from the best down."""
+    from maquette.workshop.many import train_many
+
+    jobs = [
+        (plan.proxy(point, seed, steps), folder / "trials" / str(steps) / _name(point, seed))
+        for point in wanted
+        for seed in range(plan.seeds)
+    ]
+    train_many(jobs, say=say, workers=workers)
+    losses = [_loss(path) for _, path in jobs]
+    trials = []
+    for i, point in enumerate(wanted):
+        each = tuple(losses[i * plan.seeds : (i + 1) * plan.seeds])
+        trials.append(Trial(point, steps, statistics.fmean(each), each))
+    return sorted(trials, key=lambda trial: trial.loss)
+
+
+def _loss(path: Path) -> float:
+    """Mean of a run's last training losses; infinite where one of them is no number."""
+    records = RunDirectory(path).records()
+    recent = [r["loss"] for r in records[-max(1, min(LAST, len(records) // 4)) :]]
+    finite = all(loss is not None and math.isfinite(loss) for loss in recent)
+    return statistics.fmean(recent) if finite else math.inf
+
+
+def _beyond(plan: Plan, full: list[Trial]) -> list[float]:
+    """Two values further than the best, where it is on the edge of a grid of one positive field."""
+    values = _line(plan, full)
+    if values is None or len(values) < 3 or not math.isfinite(full[0].loss):
+        return []
+    grid = sorted(values)
+    if full[0].point[plan.axes[0].name] == grid[0]:
+        return [grid[0] / (grid[1] / grid[0]) ** i for i in (1, 2)]
+    if full[0].point[plan.axes[0].name] == grid[-1]:
+        return [grid[-1] * (grid[-1] / grid[-2]) ** i for i in (1, 2)]
+    return []
+
+
+def _line(plan: Plan, full: list[Trial]) -> list[float] | None:
+    """The values of the only field, if it is a grid of positive fractions."""
+    if len(plan.axes) > 1 or plan.axes[0].bounds is not None:
+        return None
+    values = [trial.point[plan.axes[0].name] for trial in full]
+    positive = all(isinstance(v, float) and v > 0 for v in values)
+    return values if positive and plan.trials is None else None
+
+
+def _found(plan: Plan, trials: list[Trial]) -> Found:
+    best, warnings = trials[0], _warnings(plan)
+    full = [trial for trial in trials if trial.steps == plan.length]
+    values, optimum = dict(best.point), None
+    if not math.isfinite(best.loss):
+        warnings.append("every trial diverged: lower the values")
+    line = _line(plan, full)
+    if line is not None and len(line) > 1 and math.isfinite(best.loss):
+        optimum = find_optimum(line, [trial.loss for trial in full])
+        values[plan.axes[0].name] = float(f"{optimum.value:.3g}")
+        if optimum.edge:
+            warnings.append(
+                f"the best {plan.axes[0].name} is the {'least' if optimum.edge < 0 else 'largest'} "
+                f"that was tried: give others with --over"
+            )
+    for a in plan.axes:
+        if a.bounds is not None:
+            low, high = map(math.log, a.bounds)
+            place = (math.log(best.point[a.name]) - low) / (high - low)
+            if not 0.05 < place < 0.95:
+                warnings.append(f"the best {a.name} is at the end of its range: widen it")
+    return Found(tuple(trials), values, optimum, tuple(warnings))
+
+
+def _warnings(plan: Plan) -> list[str]:
+    warnings = []
+    if plan.recipe.model.parametrisation.kind == "standard":
+        warnings.append(
+            "in the standard parametrisation the best rate falls as the width grows: what is tuned "
+            "here does not transfer (--model.parametrisation.kind mup does)"
+        )
+    if plan.width < NARROW:
+        warnings.append(
+            f"below width {NARROW} the best rate moves with the width: use a wider proxy"
+        )
+    if plan.length != plan.recipe.steps:
+        warnings.append(
+            f"the proxy takes {plan.length:,} steps and the recipe {plan.recipe.steps:,}: transfer in "
+            f"length is not covered by theory, and longer runs tend to want lower rates"
+        )
+    return warnings
+
+
+def _name(point: Point, seed: int) -> str:
+    """A folder's name that says what the trial is."""
+    parts = [f"{name.split('.')[-1]}={value}" for name, value in point.items()]
+    return re.sub(r"[^\w.=,+-]", "_", ",".join([*parts, f"seed={seed}"]))
+
+
+def _begun(plan: Plan, folder: Path) -> Found | None:
+    """What a finished sweep of the same plan found; None, and the plan kept, where there is none."""
+    path = folder / SWEEP
+    if not path.exists():
+        write_json(path, {"plan": plan.to_dict(), "found": None})
+        return None
+    content = read_json(path)
+    if content["plan"] != plan.to_dict():
+        raise WrongUse(
+            f"{folder} holds another sweep: choose another --run, or ask for the same as before"
+        )
+    kept = content["found"]
+    if kept is None:
+        return None
+    trials = tuple(
+        Trial(t["point"], t["steps"], _infinite(t["loss"]), tuple(map(_infinite, t["losses"])))
+        for t in kept["trials"]
+    )
+    return _found(plan, list(trials))
+
+
+def _keep(plan: Plan, folder: Path, found: Found) -> None:
+    trials = [
+        {
+            "point": t.point,
+            "steps": t.steps,
+            "loss": t.loss if math.isfinite(t.loss) else None,
+            "losses": [loss if math.isfinite(loss) else None for loss in t.losses],
+        }
+        for t in found.trials
+    ]
+    write_json(folder / SWEEP, {"plan": plan.to_dict(), "found": {"trials": trials}})
+
+
+def _infinite(value: float | None) -> float:
+    return math.inf if value is None else value

@@ -1,0 +1,215 @@
+"""What a sweep tries: which fields, which values, on which proxy, in which rounds.
+
+A point gives each swept field a value. Lists make the product of them, ranges are drawn from by the
+logarithm. Many points are thinned by successive halving (Jamieson and Talwalkar 2016).
+"""
+
+import itertools
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
+from typing import Any
+
+from maquette.base.errors import WrongUse, did_you_mean
+from maquette.training.recipe import Checkpoints, Recipe, field_names, recipe_from
+from maquette.workshop.resize import decoder, head_size, resized
+
+RATE = "optimiser.learning_rate"
+FACTORS = (1 / 4, 1 / 2, 1, 2, 4)
+"""of the recipe's learning rate, where nothing else is asked for"""
+MANY = 12
+"""points from which a sweep is halved"""
+SHORTEST = 20
+"""steps of the shortest round of a halving"""
+DRAWS = 16
+"""points drawn from ranges, unless said otherwise"""
+FIXED = frozenset({"name", "seed", "steps", "stop", "ranks", "layout", "trackers",
+                   "model.kind", "model.width", "model.depth", "model.heads", "model.head_dim",
+                   "model.kv_heads", "model.vocabulary"})  # fmt: skip
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One field and the values it takes: a list, or a range that is drawn from by its logarithm."""
+
+    name: str
+    values: tuple[Any, ...] = ()
+    bounds: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is swept. Equal plans have equal trials."""
+
+    recipe: Recipe
+    width: int
+    depth: int | None
+    axes: tuple[Axis, ...]
+    trials: int | None = None
+    seeds: int = 1
+    steps: int | None = None
+    eta: int = 3
+
+    @property
+    def length(self) -> int:
+        """Steps of a whole trial."""
+        return self.steps or self.recipe.steps
+
+    def proxy(self, point: Point, seed: int = 0, steps: int | None = None) -> Recipe:
+        """The recipe of one trial: narrow, with the point's values, watched at its end alone."""
+        length = steps or self.length
+        one = resized(with_values(self.recipe, point), self.width, self.depth)
+        return replace(
+            one,
+            name=f"{self.recipe.name}-proxy",
+            seed=self.recipe.seed + seed,
+            steps=length,
+            stop=None,
+            ranks=1,
+            layout="ddp",
+            trackers=(),
+            watch=replace(one.watch, every=length, sample_tokens=0, report=False),
+            checkpoints=Checkpoints(every=max(1, length // 4)),
+            guard=replace(one.guard, patience=length + 1),  # bad batches are skipped to the end
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, to compare with those of a sweep that began."""
+        plain = asdict(self) | {"recipe": self.recipe.to_dict()}
+        plain["axes"] = [
+            {
+                "name": axis.name,
+                "values": list(axis.values),
+                "bounds": axis.bounds and list(axis.bounds),
+            }
+            for axis in self.axes
+        ]
+        return plain
+
+
+def make_plan(
+    recipe: Recipe,
+    width: int,
+    over: Sequence[str] = (),
+    *,
+    depth: int | None = None,
+    trials: int | None = None,
+    seeds: int = 1,
+    steps: int | None = None,
+    eta: int = 3,
+) -> Plan:
+    """Check what is asked for. over: FIELD=a,b,c or FIELD=low..high; none: the learning rate.
+
+    Raises WrongUse for a width that is none of a proxy, for an unknown field and for values that
+    the recipe refuses.
+    """
+    model = decoder(recipe)
+    if width >= model.width:
+        raise WrongUse(
+            f"width {width} is not below the recipe's {model.width}: a proxy is narrower, "
+            f"use a multiple of the head size {head_size(model)} below it"
+        )
+    for name, value, least in (("trials", trials, 2), ("seeds", seeds, 1), ("steps", steps, 1)):
+        if value is not None and value < least:
+            raise WrongUse(f"{name} is {value}: use at least {least}")
+    if eta not in (2, 3):
+        raise WrongUse(f"halving is {eta}: use 2 or 3")
+    rate = recipe.optimiser.learning_rate
+    axes = tuple(axis(text, recipe) for text in over) or (
+        Axis(RATE, tuple(rate * factor for factor in FACTORS)),
+    )
+    if len({a.name for a in axes}) < len(axes):
+        raise WrongUse("a field is swept twice: give all its values at once")
+    plan = Plan(recipe, width, depth, axes, trials, seeds, steps, eta)
+    for one in axes:
+        for value in one.values or one.bounds or ():
+            plan.proxy({one.name: value})  # what cannot be is said before the first step
+    return plan
+
+
+def axis(text: str, recipe: Recipe) -> Axis:
+    """FIELD=a,b,c or FIELD=low..high."""
+    name, equals, values = text.partition("=")
+    name = name.strip().removeprefix("--").replace("-", "_")
+    if not equals or not values:
+        raise WrongUse(f"--over {text}: write FIELD=value,value or FIELD=low..high")
+    names = field_names(recipe)
+    if name not in names:
+        raise WrongUse(f"unknown field {name}{did_you_mean(name, names)}")
+    if name in FIXED or name.startswith("model.parametrisation.base"):
+        raise WrongUse(f"{name} is not tuned by a sweep: it is what the models differ in")
+    if ".." in values:
+        low, _, high = values.partition("..")
+        try:
+            bounds = float(low), float(high)
+        except ValueError:
+            bounds = (0.0, 0.0)
+        if not 0 < bounds[0] < bounds[1] < math.inf:
+            raise WrongUse(f"--over {text}: a range goes from a positive number to a larger one")
+        return Axis(name, bounds=bounds)
+    listed = [_value(word.strip()) for word in values.split(",")]
+    if isinstance(attrgetter(name)(recipe), float):
+        listed = sorted(float(v) if isinstance(v, int) else v for v in listed)
+    return Axis(name, tuple(dict.fromkeys(listed)))
+
+
+def with_values(recipe: Recipe, point: Point) -> Recipe:
+    """The recipe with fields by their dotted names replaced, checked as a YAML file's are."""
+    content = recipe.to_dict()
+    for name, value in point.items():
+        *groups, last = name.split(".")
+        inner = content
+        for group in groups:
+            inner = inner[group]
+        inner[last] = value
+    return recipe_from(content, "sweep")
+
+
+def points(plan: Plan) -> list[Point]:
+    """The product of lists; with a range among the axes, draws that the recipe's seed decides."""
+    names = [a.name for a in plan.axes]
+    grid = all(a.bounds is None for a in plan.axes)
+    draw = random.Random(plan.recipe.seed)
+    if grid:
+        product = [
+            dict(zip(names, values, strict=True))
+            for values in itertools.product(*(a.values for a in plan.axes))
+        ]
+        few = plan.trials is not None and plan.trials < len(product)
+        return draw.sample(product, plan.trials or 0) if few else product
+    drawn = []
+    for _ in range(plan.trials or DRAWS):
+        point: Point = {}
+        for a in plan.axes:
+            if a.bounds is None:
+                point[a.name] = draw.choice(a.values)
+            else:
+                exact = math.exp(draw.uniform(*map(math.log, a.bounds)))
+                point[a.name] = float(f"{exact:.4g}")
+        drawn.append(point)
+    return drawn
+
+
+def rounds(count: int, steps: int, eta: int) -> list[tuple[int, int]]:
+    """(points, steps) of each round: one for few points, else as many as leave three for the last."""
+    cuts = 0
+    if count > MANY:
+        while count // eta ** (cuts + 1) >= 3 and steps // eta ** (cuts + 1) >= SHORTEST:
+            cuts += 1
+    return [(count // eta**i, steps // eta ** (cuts - i)) for i in range(cuts + 1)]
+
+
+def _value(word: str) -> Any:
+    """A number, a truth value, nothing, or the word itself."""
+    words: dict[str, Any] = {"true": True, "false": False, "none": None}
+    if word.lower() in words:
+        return words[word.lower()]
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word
