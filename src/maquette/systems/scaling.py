@@ -18,20 +18,18 @@ Expected: R^2 above 0.98 for each, and the largest model's loss predicted within
 """
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from maquette.models.config import DecoderConfig
-from maquette.nn.rules import Parametrisation, Role
+from maquette.nn.rules import Role
 from maquette.scaling.rungs import BATCH, SEQUENCE, rung_recipe
 from maquette.systems import chinchilla
 from maquette.systems.catalogue import recipe
 from maquette.systems.claims import Lab, Measurement, claim
-from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
+from maquette.training.recipe import Recipe
 from maquette.workshop import charts
 
 Array = npt.NDArray[np.float64]
@@ -178,41 +176,6 @@ def chart(x: Array, losses: Array, slope: float, constant: float, title: str, sy
     ).properties(
         width=charts.WIDTH, height=charts.HEIGHT, title=f"Loss falls as {symbol}^{slope:.3f}"
     )
-
-
-def rung(width: int, seed: int, quick: bool) -> Recipe:
-    """A decoder of four blocks on 3 million bytes, which other systems compare corpora with.
-
-    At toy size the tiny corpus and few steps.
-    """
-    base = Recipe(
-        name="scaling-rung",
-        model=DecoderConfig(
-            vocabulary=257,
-            context=128,
-            width=width,
-            depth=4,
-            heads=width // 8 if width < 48 else width // 16,
-            activation="gelu_tanh",
-            parametrisation=Parametrisation(
-                base_width=48, base_depth=4, base_head_dim=16,
-                embedding_std=0.03, input_multiplier=32.0,
-            ),
-        ),
-        data=Data(corpus="bytes", sequence=128),
-        optimiser=Optimiser(learning_rate=0.01, beta2=0.98),
-        schedule=Schedule(floor=0.02),
-        batch=16,
-        steps=3_000_000 // (16 * 128),
-        seed=seed,
-        precision="fp32",
-        compile="off",
-        watch=Watch(every=10_000, tokens=262_144, sample_tokens=0, report=False),
-    )  # fmt: skip
-    if quick:
-        tiny = replace(base.data, corpus="tiny")
-        return replace(base, data=tiny, steps=30, watch=replace(base.watch, tokens=8192))
-    return base
 
 
 def _details(x: Array, losses: Array) -> dict[str, Any]:
