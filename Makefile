@@ -41,4 +41,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --editable '.[dev]'
+	-$(PIP) --no-deps mup==1.0.0 # a reference of the tests; it asks for torchvision and uses none
 	touch $@

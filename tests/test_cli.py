@@ -67,7 +67,7 @@ def test_the_overview_names_every_command():
     ("words", "message"),
     [
         (["trian"], "unknown command trian: did you mean 'train'?"),
-        (["plan", "--flopz", "1"], "unrecognized arguments: --flopz 1: see maquette plan --help"),
+        (["plan", "--flopz", "1"], "unrecognized arguments: --flopz: see maquette plan --help"),
         (["generate"], "the following arguments are required: run"),
         (["generate", "nowhere", "x"], "nowhere does not exist: name a run directory"),
         (["eval", "."], "holds no model (no config.json)"),

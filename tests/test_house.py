@@ -65,10 +65,21 @@ def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch):
             ]
         if words[0] == "corpus" and "--vocabulary" in words:
             words[words.index("--vocabulary") + 1] = "300"
+        if words[:2] == ["plan", "ladder"]:
+            toy_ladder(monkeypatch)
         if words[0] == "reproduce":
             words += ["--quick", "--seeds", "1"]
         said = command(*words)
         assert said.code == 0, f"{line}\n{said.err}"
+
+
+def toy_ladder(monkeypatch):
+    """Three budgets of a few steps in place of ten minutes."""
+    from maquette.scaling import rungs
+
+    for name, value in {"PLANS": ((3, 1),), "LEAST": 4, "WARMUP": 4, "LARGER": 2.0}.items():
+        monkeypatch.setattr(rungs, name, value)
+    monkeypatch.setattr(rungs, "tokens_a_parameter", lambda vocabulary: 0.3)
 
 
 def test_the_readmes_catalogue_is_what_the_code_says():

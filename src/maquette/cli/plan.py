@@ -124,7 +124,9 @@ def _planned(
         from maquette.workshop.charts import png
         from maquette.workshop.law_chart import budget_chart
 
-        chart = budget_chart(plan.law, plan.flops, (plan.parameters, plan.tokens))
+        unit = "bits per byte" if plan.small else "nats a token"
+        chosen = (plan.parameters, plan.tokens)
+        chart = budget_chart(plan.surface, plan.flops, chosen, unit)
         write_atomic(Path(arguments.picture), png(chart))
         terminal.say(f"picture: {arguments.picture}")
     best = plan.choice.best if plan.choice else None

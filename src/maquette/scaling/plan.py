@@ -110,6 +110,16 @@ class Plan:
         return self.recipe.model
 
     @property
+    def small(self) -> bool:
+        """Whether it lies below what its published law was fitted on: our own small models serve."""
+        return self.parameters < self.law.smallest and not isinstance(self.law, LadderLaw)
+
+    @property
+    def surface(self) -> ScalingLaw:
+        """What the loss is read off: the law, or the small models' surface in bits per byte."""
+        return surface().law if self.small else self.law
+
+    @property
     def why(self) -> list[tuple[str, str]]:
         """(what, why) of every number."""
         return [(line.what, line.why) for line in self.lines]
@@ -300,7 +310,7 @@ def _loss(plan: Plan, text: Text | None) -> None:
         size -= plan.model.parameters_by_role()[Role.INPUT]
     if text is not None:
         plan.epochs = tokens / text.tokens
-    if plan.parameters < law.smallest and not isinstance(law, LadderLaw):
+    if plan.small:
         _small(plan, text)
         return
     plan.loss_predicted = law.loss(size, tokens)
@@ -385,9 +395,7 @@ def _spent(plan: Plan, budget: Budget) -> None:
 
 def _others(plan: Plan, ideal: float) -> None:
     """What other sizes would cost, where the law is a surface."""
-    law, unit = plan.law, ""
-    if plan.parameters < law.smallest and not isinstance(law, LadderLaw):
-        law, unit = surface().law, " bits per byte"
+    law, unit = plan.surface, " bits per byte" if plan.small else ""
     if not isinstance(law, Law):
         return
     for factor in BESIDE:

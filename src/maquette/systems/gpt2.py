@@ -35,6 +35,7 @@ from maquette.corpus.build import build
 from maquette.corpus.document import Document
 from maquette.corpus.local import Local
 from maquette.models import families
+from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
 from maquette.systems.catalogue import recipe
 from maquette.systems.claims import Lab, Measurement, claim
@@ -162,6 +163,7 @@ def at(base: Recipe, corpus: str, seed: int, quick: bool) -> Recipe:
     """The recipe on that corpus with that seed; at toy size a smaller model and fewer steps."""
     one = replace(base, data=replace(base.data, corpus=corpus), seed=seed)
     if quick:
+        assert isinstance(one.model, DecoderConfig)
         small = replace(one.model, width=128, depth=2, heads=4)
         one = replace(one, model=small, steps=20, watch=replace(one.watch, every=5), compile="off")
     return one

@@ -26,7 +26,9 @@ def fit_chart(points: Points, fit: Fit | None, comparison: Comparison) -> Any:
     return _stacked(panels)
 
 
-def budget_chart(law: ScalingLaw, flops: float, chosen: tuple[float, float]) -> Any:
+def budget_chart(
+    law: ScalingLaw, flops: float, chosen: tuple[float, float], unit: str = "nats a token"
+) -> Any:
     """Loss over the size of the model at one budget, and the least loss over budgets about it.
 
     chosen: parameters and tokens of the model that is going to be trained.
@@ -44,7 +46,7 @@ def budget_chart(law: ScalingLaw, flops: float, chosen: tuple[float, float]) -> 
     ]
     shown = [float(min(losses.min(), least) * 0.99), float(losses.max() * 1.01)]
     x = _log_x("parameters", SIZES, sizes)
-    y = alt.Y("loss:Q", title="loss (nats a token)", scale=alt.Scale(domain=shown, zero=False))
+    y = alt.Y("loss:Q", title=f"loss ({unit})", scale=alt.Scale(domain=shown, zero=False))
     layers = [
         alt.Chart(alt.Data(values=curve)).mark_line(color=charts.SECOND).encode(x, y),
         alt.Chart(alt.Data(values=marks)).mark_point(filled=True, size=90).encode(
@@ -65,17 +67,17 @@ def budget_chart(law: ScalingLaw, flops: float, chosen: tuple[float, float]) -> 
         height=charts.HEIGHT,
         title=f"{flops:.3g} FLOP: loss by size; grey costs at most {TOLERATED:.0%} more loss",
     )
-    return _stacked([upper, _frontier_panel(law, flops, chosen)])
+    return _stacked([upper, _frontier_panel(law, flops, chosen, unit)])
 
 
-def _frontier_panel(law: ScalingLaw, flops: float, chosen: tuple[float, float]) -> Any:
+def _frontier_panel(law: ScalingLaw, flops: float, chosen: tuple[float, float], unit: str) -> Any:
     import altair as alt
 
     budgets = np.geomspace(flops / 10, flops * 10, STEPS)
     losses = np.array([law.loss(*law.best(c)) for c in budgets])
     mark = [{"flops": flops, "loss": law.loss(*chosen)}]
     x = _log_x("flops", "budget (FLOP)", budgets)
-    y = alt.Y("loss:Q", title="least loss (nats a token)", scale=alt.Scale(zero=False))
+    y = alt.Y("loss:Q", title=f"least loss ({unit})", scale=alt.Scale(zero=False))
     return alt.layer(
         alt.Chart(alt.Data(values=_values(flops=budgets, loss=losses)))
         .mark_line(color=charts.SECOND)
