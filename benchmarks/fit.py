@@ -61,11 +61,23 @@ def main() -> None:
         c = found.law
         print(f"{name:<28} {seconds:>8.2f} {found.objective:>12.4e} {c.E:>7.4f} {c.A:>8.1f} {c.B:>9.1f} "
               f"{c.alpha:>7.4f} {c.beta:>7.4f} {c.exponent:>7.4f}")  # fmt: skip
+    sure(rows[f"the same, {RESAMPLES} resamples"][1])
     kept = {
         name: {"seconds": seconds, "objective": found.objective} | found.law.constants()
         for name, (seconds, found) in rows.items()
     }
     print(json.dumps({"points": len(points), "fits": kept}))
+
+
+def sure(found: Fit) -> None:
+    """How sure the best size and the least loss of a budget are: deviations over the resamples."""
+    e, a, b, alpha, beta = found.draws.T
+    print("\nbudget    sd of log N*  sd of L*")
+    for flops in 10.0 ** np.arange(18, 26):
+        g = (alpha * a / (beta * b)) ** (1 / (alpha + beta))
+        n = g * (flops / 6) ** (beta / (alpha + beta))
+        loss = e + a / n**alpha + b / (flops / 6 / n) ** beta
+        print(f"{flops:<9.0e} {np.std(np.log(n)):>11.3f} {np.std(loss):>10.4f}")
 
 
 def planted() -> Points:

@@ -3,10 +3,13 @@
     python docs/build.py
 
 - docs/pictures/architecture.png: the house, drawn from the import contract in pyproject.toml
-- README.md: the catalogue's table, between its markers
+- README.md: the catalogue's table and a plan's output, between their markers
+- docs/pictures/plan.png: that plan's picture
 """
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -75,18 +78,39 @@ def architecture() -> str:
     )
 
 
+PLAN = "maquette plan --device H100 --devices 8 --hours 24 --picture docs/pictures/plan.png"
+
+
+def session(command: str) -> str:
+    """A console block: the command as a user types it, and what it prints."""
+    said = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return f"```console\n$ {command}\n{said.stdout.rstrip()}\n```"
+
+
+def between(text: str, name: str, content: str) -> str:
+    """The text with what stands between two markers replaced."""
+    return re.sub(
+        rf"(<!-- {name} -->\n).*?(<!-- end( {name})? -->)",
+        lambda match: f"{match[1]}{content}\n{match[2]}",
+        text,
+        count=1,
+        flags=re.DOTALL,
+    )
+
+
 def main() -> None:
     """Write everything."""
     picture = vl_convert.svg_to_png(architecture(), scale=2)
     write_atomic(ROOT / "docs" / "pictures" / "architecture.png", bytes(picture))
     readme = ROOT / "README.md"
-    table = catalogue_table(results(ROOT / "claims"))
-    text = re.sub(
-        r"(<!-- catalogue -->\n).*?(\n<!-- end -->)",
-        lambda match: match[1] + table + match[2],
-        readme.read_text(),
-        flags=re.DOTALL,
-    )
+    text = between(readme.read_text(), "plan", session(PLAN))
+    text = between(text, "catalogue", catalogue_table(results(ROOT / "claims")))
     write_atomic(readme, text)
 
 

@@ -16,7 +16,7 @@ from maquette.models.registry import ModelConfig, config_from
 from maquette.models.smlp import SMLP
 
 FORMAT = 1
-AnyModel = Decoder | SMLP
+AnyModel = Decoder | SMLP  # every architecture, as modules; `base.Model` is what they share
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 

@@ -12,7 +12,6 @@ mixes a chunk is its number (deterministic routing), or the choice of a gate tha
 chunk over the first `prefix` positions of the document and never more than has been read.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -179,8 +178,3 @@ class TokenMixing(nn.Module):
     ) -> Tensor:  # (batch, queries, width) -> (batch, queries, width)
         h = F.gelu(self.up(x))
         return self.down(self.gating(h, place, cache))  # type: ignore[no-any-return]
-
-
-def first_fifth(context: int, share: float) -> int:
-    """Positions that the gate of partial routing sees: a share of the context, at least one."""
-    return max(1, math.floor(share * context))

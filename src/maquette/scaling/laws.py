@@ -19,6 +19,8 @@ import numpy as np
 from maquette.base.errors import UserError, WrongUse, did_you_mean
 
 PETAFLOP_DAY = 1e15 * 24 * 3600
+DRIFT, FITTED = 0.0008, 3e20
+"""of the least loss, relative, for each e-fold of the budget beyond the second: benchmarks/fit.py"""
 
 
 @runtime_checkable
@@ -92,6 +94,21 @@ class Law:
     """standard errors of the constants, where they were published"""
     scatter: float | None = None
     """root mean square of the fitted runs about the surface, relative"""
+    pivot: tuple[float, float] | None = None
+    """the budget whose best size is surest, and the standard error of log N there"""
+
+    def sure_size(self, flops: float) -> float | None:
+        """Standard error of log N*(C): it grows from the pivot with the exponent's own error."""
+        if self.pivot is None:
+            return None
+        budget, least = self.pivot
+        return math.hypot(least, self.errors["a"] * math.log(flops / budget))
+
+    def sure_loss(self, flops: float) -> float | None:
+        """Relative deviation of a run's loss: the runs' scatter, and DRIFT beyond their budgets."""
+        if self.scatter is None:
+            return None
+        return math.hypot(self.scatter, DRIFT * max(0.0, math.log(flops / FITTED)))
 
     @property
     def formula(self) -> str:
@@ -246,7 +263,9 @@ LAWS: dict[str, ScalingLaw] = {
                 "beta": 0.0206,
                 "a": 0.02,
             },
-            scatter=0.0075,  # benchmarks/fit.py --from the points that they read off, --drop 5
+            # benchmarks/fit.py --from the points that they read off, --drop 5
+            scatter=0.0075,
+            pivot=(2e19, 0.026),
         ),
         Law("hoffmann", "Hoffmann et al. 2022, eq. 10", 1.69, 406.4, 410.7, 0.34, 0.28),
         Law(

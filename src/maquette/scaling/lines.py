@@ -80,12 +80,18 @@ def layout_lines(choice: Choice, device: Device) -> list[Line]:
     ]  # fmt: skip
     lost = [text for text in choice.lost if not text.startswith(f"{one.name}:")]
     lines += [
-        Line("not chosen" if i == 0 else "", text, "by the same memory and roofline")
+        Line("not chosen" if i == 0 else "", _brief(text), text)
         for i, text in enumerate(lost[:LOST])
     ]
     if len(lost) > LOST:
         lines.append(Line("", f"and {len(lost) - LOST} more kinds", "; ".join(lost[LOST:])))
     return lines
+
+
+def _brief(text: str) -> str:
+    """Why a layout lost, in its first words; the rest is the derivation."""
+    head, slower, rest = text.partition(" slower: ")
+    return f"{head}{slower}{rest.partition(' ')[0]}" if slower else text
 
 
 def layout_warnings(choice: Choice) -> list[str]:

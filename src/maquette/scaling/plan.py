@@ -328,7 +328,7 @@ def _loss(plan: Plan, text: Text | None) -> None:
                 f"the corpus is read {spent.epochs:.0f} times and another pass is worth "
                 f"{spent.next_epoch:.0%} of fresh text: more text would help more than more compute"
             )
-    scatter = getattr(law, "scatter", None)
+    sure = law.sure_loss(plan.flops) if isinstance(law, Law) else None
     if isinstance(law, LadderLaw):
         try:
             found = law.predict(size, tokens)
@@ -337,10 +337,13 @@ def _loss(plan: Plan, text: Text | None) -> None:
         else:
             plan.loss_interval = (found.low, found.high)
             why += f"; {found.times:.3g} times the ladder's largest budget, interval of 95 %"
-    elif scatter:
-        spread = 1.96 * scatter * plan.loss_predicted
+    elif sure is not None:
+        spread = 1.96 * sure * plan.loss_predicted
         plan.loss_interval = (plan.loss_predicted - spread, plan.loss_predicted + spread)
-        why += f"; its own runs lie {scatter:.2%} (rms) about it: 1.96 times that is the interval"
+        why += (
+            f"; interval of 1.96 times {sure:.2%}: how its own runs lie about it, and what the "
+            f"constants' errors come to at this budget"
+        )
     ends = plan.loss_interval
     said = f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
     plan.lines.append(Line("loss", f"{plan.loss_predicted:.3f} nats a token{said}", why))
@@ -413,10 +416,9 @@ def _others(plan: Plan, ideal: float) -> None:
 
 
 def _span(law: ScalingLaw, flops: float, value: float) -> str:
-    """The interval that the exponent's standard error gives, about the middle of the fitted runs."""
-    error = getattr(law, "errors", {}).get("a")
-    if not error:
+    """The interval of 95 % that the law's own errors give the best size at a budget."""
+    sure = law.sure_size(flops) if isinstance(law, Law) else None
+    if sure is None:
         return ""
-    factor = (flops / MIDDLE) ** (1.96 * error)
-    low, high = sorted((value / factor, value * factor))
-    return f" ({short(low)} to {short(high)})" if high / low > 1.01 else ""
+    factor = math.exp(1.96 * sure)
+    return f" ({short(value / factor)} to {short(value * factor)})"
