@@ -2,16 +2,22 @@
 
     python benchmarks/plan.py             eight runs of the ordinary trainer
     python benchmarks/plan.py --quick     two of them
+    python benchmarks/plan.py --published utilisation of published runs on accelerators
 
 Each run is a process of its own: its memory is the peak of what it held (VmHWM) over what it held
 before the model was made; its time is the fastest of its steps. Times are estimated from what
 `maquette doctor` measures and nothing else. The allocator's share of the memory (`FRAMEWORK`,
 `COMPILER`, `HOLES` in scaling/memory.py) was set from runs of the trainer, these among them, so for
 memory this is a check of the model, not a prediction.
+
+The published runs are MosaicML's, of MPT under fully sharded data parallelism without recomputation
+on eight devices (the training benchmarks of their llm-foundry); `FITTED` in scaling/devices.py was
+fitted to them, a number for each device.
 """
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -23,13 +29,29 @@ from typing import Any
 from maquette.base.machine import Machine, measure, resident
 from maquette.models.config import DecoderConfig
 from maquette.models.families import gpt2
-from maquette.scaling.devices import from_machine
+from maquette.scaling.devices import device, from_machine
 from maquette.scaling.layouts import Layout
 from maquette.scaling.memory import Memory, memory
 from maquette.scaling.roofline import StepTime, step_time
 from maquette.training.recipe import Checkpoints, Data, Recipe, Watch
 
 STEPS = 8
+SHAPES = {  # MPT: blocks, width, heads
+    "125m": (12, 768, 12), "350m": (24, 1024, 16), "760m": (24, 1536, 12), "1b": (24, 2048, 16),
+    "3b": (32, 2560, 20), "7b": (32, 4096, 32), "13b": (40, 5120, 40),
+}  # fmt: skip
+PUBLISHED = {  # device: (model, sequence, micro-batch, micro-batches, utilisation)
+    "H100": [
+        ("760m", 2048, 24, 2, 0.349), ("1b", 2048, 14, 1, 0.4182), ("1b", 512, 56, 4, 0.4321),
+        ("1b", 8192, 3, 4, 0.3773), ("3b", 1024, 20, 6, 0.462), ("3b", 4096, 5, 6, 0.4231),
+        ("7b", 2048, 6, 1, 0.4644), ("13b", 2048, 2, 1, 0.3979),
+    ],
+    "A100": [
+        ("125m", 2048, 32, 2, 0.4445), ("350m", 2048, 32, 2, 0.5162), ("760m", 2048, 24, 2, 0.5685),
+        ("1b", 2048, 14, 4, 0.5986), ("1b", 8192, 3, 4, 0.5669), ("3b", 2048, 10, 2, 0.6211),
+        ("3b", 512, 40, 6, 0.6371), ("7b", 2048, 6, 2, 0.6423), ("13b", 2048, 2, 3, 0.5957),
+    ],
+}  # fmt: skip
 
 
 def recipe(config: DecoderConfig, batch: int, time: int, **changes: Any) -> Recipe:
@@ -112,16 +134,37 @@ def child(name: str, folder: Path) -> None:
     print(json.dumps({"memory": peak * 1024 - before, "seconds": min(steps[2:])}))
 
 
+def published() -> None:
+    """Estimated and published utilisation of MPT's runs on eight devices."""
+    for name, listed in PUBLISHED.items():
+        errors = []
+        for model, time, part, parts, reached in listed:
+            depth, width, heads = SHAPES[model]
+            config = gpt2(vocabulary=50368, context=time, width=width, depth=depth, heads=heads)
+            layout = Layout(shard=8, zero=3, micro_batches=parts)
+            found = step_time(config, part, parts, time, "bf16", layout, device(name)).utilisation
+            assert found is not None
+            errors.append(math.log(found / reached))
+            print(
+                f"{name} {model:>5} x {time:<5} {found:6.1%} of {reached:6.1%} ({errors[-1]:+.0%})"
+            )
+        spread = statistics.pstdev(errors)
+        print(f"{name}: {statistics.mean(errors):+.1%} mean, {spread:.1%} standard deviation")
+
+
 def main() -> None:
     """Estimate, run, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two runs")
     parser.add_argument("--repeats", type=int, default=2, help="the best counts (default: 2)")
     parser.add_argument("--only", help="runs whose name holds this")
+    parser.add_argument("--published", action="store_true", help="published runs instead")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         return child(arguments.one[0], Path(arguments.one[1]))
+    if arguments.published:
+        return published()
     chosen = {k: v for k, v in runs().items() if not arguments.only or arguments.only in k}
     if arguments.quick:
         chosen = dict(list(chosen.items())[:2])

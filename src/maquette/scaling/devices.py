@@ -13,6 +13,10 @@ from maquette.base.machine import Machine, kept
 from maquette.base.probes import Rates
 
 TERA, GIGA = 1e12, 1e9
+ATTAINED = 0.65
+FITTED = {"A100-40": 0.75, "A100": 0.75, "H100": 0.56, "H200": 0.56}
+"""what products reach of the peak: fitted to published runs (benchmarks/plan.py --published); for
+devices without such runs ATTAINED, between the two"""
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,8 @@ class Device:
     flops: operations a second by precision, "bf16", "fp32" and "tf32". bandwidth: bytes a second
     to its memory. memory: bytes. link: bytes a second that it sends to the others of its node.
     network: bytes a second, its share of what the node sends to other nodes. per_node: devices of
-    a node. rates: measured speeds of a step's parts, for the device at hand. Every number has its
-    source in `sources`.
+    a node. rates: measured speeds of a step's parts, for the device at hand. attained: what
+    products reach of a data sheet's peak. Every number has its source in `sources`.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Device:
     sources: Mapping[str, str] = field(default_factory=dict)
     rates: Rates | None = None
     kind: str = "cuda"
+    attained: float = ATTAINED
 
     def peak(self, precision: str) -> float | None:
         """Operations a second of products: fp32 ones use tf32 where the device has it."""
@@ -78,6 +83,7 @@ def _entry(
         times(network, GIGA),
         per_node,
         sources,
+        attained=FITTED.get(name, ATTAINED),
     )
 
 

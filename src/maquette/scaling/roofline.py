@@ -5,8 +5,9 @@ bandwidth, whichever is longer (Williams et al. 2009); what is pointwise takes i
 speed of streams of that size, or its numbers over the arithmetic; every operation has a price of
 its own; and a layout adds what it sends. The inventory of operations is that of `nn`.
 
-A device that is not at hand attains a fraction of its data sheet: products 0.75 of the peak,
-streams 0.85 of the bandwidth. What a step as a whole attains was published: 46 % (PaLM, Chowdhery
+A device that is not at hand attains a fraction of its data sheet: products `Device.attained` of the
+peak, fitted to published runs (`benchmarks/plan.py --published`), streams 0.85 of the bandwidth.
+What a step as a whole attains was published: 46 % (PaLM, Chowdhery
 et al. 2022, table 3), 44 to 52 % (Megatron, Narayanan et al. 2021, table 1).
 Left out: overlap of communication with computation, and the data loader.
 """
@@ -24,7 +25,6 @@ from maquette.scaling.memory import ITEM, Precision, residual_factor
 if TYPE_CHECKING:
     from maquette.scaling.layouts import Layout
 
-PRODUCTS = 0.75  # of a data sheet's peak
 STREAMS = 0.85  # of a data sheet's bandwidth
 LINKS = 0.8  # of a data sheet's link
 BETWEEN = 8  # tensors of its size that a step touches between two uses of one: the cache holds them
@@ -65,12 +65,13 @@ class _Speeds:
     bandwidth: float
     rates: Rates | None
     precision: Precision
+    attained: float
 
     def product(self, flops: float, width: float, numbers: float) -> float:
         """Seconds of products whose smallest dimension is `width`, reading and writing numbers."""
         if self.rates is None:
             moved = numbers * ITEM[self.precision] / (STREAMS * self.bandwidth)
-            return max(flops / (PRODUCTS * self.peak), moved)
+            return max(flops / (self.attained * self.peak), moved)
         curve = self.rates.products[self.precision]
         if width > curve[-1][0]:
             speed = at((curve[-1], (1024.0, max(self.peak, curve[-1][1]))), width)
@@ -141,7 +142,7 @@ def step_time(
         lacking = f"the {precision} speed" if peak is None else "the bandwidth"
         reason = f"unknown: no source gives {lacking} of {device.name}"
         return StepTime({"compute": None}, flops, None, {"compute": reason})
-    speeds = _Speeds(peak, device.bandwidth, device.rates, precision)
+    speeds = _Speeds(peak, device.bandwidth, device.rates, precision, device.attained)
     parts: dict[str, float | None] = {}
     blocks = c.depth / layout.pipeline
     repeats = micro_batches * (4 / 3 if layout.recompute else 1.0)
@@ -157,7 +158,9 @@ def step_time(
     logits = float(tokens) * c.vocabulary / layout.tensor
     projected = speeds.product(6 * tokens * tail, min(narrow, c.vocabulary), 3 * (logits + tail))
     parts["loss"] = micro_batches * (projected + _loss(speeds, logits, tokens, precision, compiled))
-    measured = "measured at this width" if device.rates else f"{PRODUCTS:.0%} of the data sheet's"
+    measured = (
+        "measured at this width" if device.rates else f"{device.attained:.0%} of the data sheet's"
+    )
     why["products"] = (
         f"6 x {tokens} tokens x {stage:,.0f} parameters x {micro_batches} / {measured} "
         f"{precision} speed" + (", a third more to recompute" if layout.recompute else "")
