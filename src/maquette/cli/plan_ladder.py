@@ -53,9 +53,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     ]  # fmt: skip
     terminal.table(head, rows)
     if "prediction" in found:
-        a, ends = found["exponents"]["a"], found["exponents_95"]["a"]
-        slope = found["exponents"]["loss"]
-        terminal.say(f"N ~ C^{a:.3f} ({ends[0]:.3f} to {ends[1]:.3f}), D ~ C^{1 - a:.3f}, "
+        a, slope = found["exponents"]["a"], found["exponents"]["loss"]
+        drawn = found["exponents_95"]
+        ends = f" ({drawn['a'][0]:.3f} to {drawn['a'][1]:.3f})" if drawn else ""
+        terminal.say(f"N ~ C^{a:.3f}{ends}, D ~ C^{1 - a:.3f}, "
                      f"loss ~ C^{slope:.3f}")  # fmt: skip
         p = found["prediction"]
         terminal.say(f"predicted at {p['flops']:.3g} FLOP, {p['times']:.3g} times the largest: "

@@ -254,11 +254,11 @@ class Ladder:
             squares, free = squares + sum(r * r for r in near), free + max(0, len(near) - 3)
         return math.sqrt(squares / max(1, free))
 
-    def exponents(self, draws: int = 300, seed: int = 0) -> dict[str, list[float]]:
+    def exponents(self, draws: int = 300, seed: int = 0) -> dict[str, list[float]] | None:
         """95 % intervals of a, b and the frontier's slope: every run's loss drawn anew.
 
         A parametric bootstrap: the losses plus noise of the size seen around the parabolas. A draw
-        whose minima fall on an edge is left out.
+        whose minima fall on an edge is left out; None where that is half of them or more.
         """
         random, found = np.random.default_rng(seed), []
         for _ in range(draws):
@@ -274,7 +274,7 @@ class Ladder:
             except UserError:
                 continue
         if len(found) < draws // 2:
-            return {name: [-math.inf, math.inf] for name in ("a", "b", "loss")}
+            return None
         a, slope = np.array(found).T
         ends = np.percentile(a, [2.5, 97.5]).tolist()
         return {

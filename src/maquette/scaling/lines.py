@@ -74,8 +74,8 @@ def layout_lines(choice: Choice, device: Device) -> list[Line]:
     derived = "; ".join(f"{name}: {text}" for name, text in held.why.items())
     lines = [
         Line("layout", f"{one.name}, {best.micro_batch} sequences at a time on each device{again}",
-             f"the fastest that fits of those that divide {one.devices} devices; {one.micro_batches} "
-             f"micro-batches a step"),
+             f"{'the fastest that fits' if best.fits else 'the smallest; none fits'} of those that divide "
+             f"{one.devices} devices; {one.micro_batches} micro-batches a step"),
         Line("memory", f"{held.total / 2**30:.3g} GiB{room} a device: {said}", derived),
     ]  # fmt: skip
     lost = [text for text in choice.lost if not text.startswith(f"{one.name}:")]

@@ -39,6 +39,7 @@ MIDDLE = (
 )
 LARGE, SMALL = (32768, 1024), (4096, 256)  # vocabulary and context, where neither is given
 SMALLEST_LARGE = 30e6  # parameters: below, 32,768 embeddings would be most of the model
+LEAST_STEPS = 10
 BESIDE = (0.25, 0.5, 2.0, 4.0)  # sizes whose cost is shown, as multiples of the chosen one
 
 
@@ -263,14 +264,20 @@ def _recipe(
 ) -> tuple[Recipe, list[Line]]:
     """The nearest shape, its tokens and its settings. given: vocabulary and context."""
     usual = LARGE if ideal >= SMALLEST_LARGE else SMALL
-    vocabulary, context = given[0] or usual[0], given[1] or usual[1]
+    vocabulary, context = (usual[i] if value is None else value for i, value in enumerate(given))
     embedded = not isinstance(law, Kaplan)
     model = nearest_shape(ideal, vocabulary, context, embedded)
     per_token = model.flops_per_token(context)
     wanted = batch_tokens(flops / per_token, context)
     batch = max(1, wanted // context)
     batch = -(-batch // budget.devices) * budget.devices
-    steps = max(1, round(flops / per_token / (batch * context)))
+    steps = round(flops / per_token / (batch * context))
+    if steps < LEAST_STEPS:
+        least = LEAST_STEPS * batch * context * per_token
+        raise WrongUse(
+            f"{flops:.3g} FLOP are {steps} steps of {short(model.parameters())} parameters: give "
+            f"{least:.2g} or more, fewer devices, or a shorter --context"
+        )
     recipe = Recipe(
         name="planned",
         model=model,

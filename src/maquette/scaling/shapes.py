@@ -1,5 +1,6 @@
 """The ladder of shapes that plans choose from, and the size of a batch."""
 
+from maquette.base.errors import WrongUse
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Role
 
@@ -25,6 +26,11 @@ def nearest_shape(
             break
         best, best_distance = config, distance
     assert best is not None
+    if best_distance > 2 and best.width > HEAD:
+        raise WrongUse(
+            f"{parameters:.3g} parameters are called for, and shapes end at {best.parameters():.3g}: "
+            f"give a smaller budget"
+        )
     return best
 
 

@@ -67,25 +67,22 @@ def chinchilla_rung() -> Recipe:
 def balanced(lab: Lab) -> Measurement:
     """IsoFLOP minima over six budgets; the interval is that of the bootstrap."""
     ladder = measured(lab)
-    try:
-        found = [ladder, *(_of_seed(ladder, s) for s in range(lab.seeds))]
-        exponents = [one.split[0] for one in found]
-    except UserError:
-        exponents = [math.inf]
     edge = any(m.edge for m in ladder.minima)
-    value = math.inf if edge else abs(exponents[0] - MIDDLE)
-    low, high = ladder.exponents()["a"] if not edge else (-math.inf, math.inf)
+    value = math.inf if edge else abs(ladder.split[0] - MIDDLE)
+    drawn = None if edge else ladder.exponents()
+    low, high = drawn["a"] if drawn else (-math.inf, math.inf)
     nearest = 0.0 if low <= MIDDLE <= high else min(abs(low - MIDDLE), abs(high - MIDDLE))
     furthest = max(abs(low - MIDDLE), abs(high - MIDDLE))
     ratios = [m.tokens / m.parameters for m in ladder.minima]
     return Measurement(
         value=value,
         control=abs(KAPLAN - MIDDLE),
-        interval=None if edge else (nearest, furthest),
+        interval=(nearest, furthest) if drawn else None,
         details=_minima(ladder)
         | {
-            "a": None if edge else exponents[0],
-            "a_95": None if edge else [low, high],
+            "a": None if edge else ladder.split[0],
+            "a_95": drawn and drawn["a"],
+            "a_of_each_seed": [_exponent(_of_seed(ladder, s)) for s in range(lab.seeds)],
             "tokens_per_parameter_most_over_least": max(ratios) / min(ratios),
         },
         chart=_chart(ladder),
@@ -250,6 +247,14 @@ def _run(width: int, steps: int, save: int, seed: int, quick: bool) -> Recipe:
 
 def _of_seed(ladder: Ladder, seed: int) -> Ladder:
     return analyse(p for p in ladder.points if p.seed == seed)
+
+
+def _exponent(ladder: Ladder) -> float | None:
+    """a of N*(C), None where a minimum is on an edge."""
+    try:
+        return ladder.split[0]
+    except UserError:
+        return None
 
 
 def _minima(ladder: Ladder) -> dict[str, Any]:
