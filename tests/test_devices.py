@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,7 +51,14 @@ def test_every_device_has_numbers_units_and_sources():
 
 def test_published_numbers():
     assert device("h100").peak("bf16") == 989e12
-    assert device("A100").memory == 80e9
+    # What these cards report, 79.6, 140.4 and 22.5 GiB, less what the driver keeps.
+    assert device("H100").memory == pytest.approx(81_559 * 2**20, rel=0.03)
+    assert device("H200").memory == pytest.approx(143_771 * 2**20, rel=0.03)
+    assert device("L4").memory == pytest.approx(23_034 * 2**20, rel=0.03)
+    assert "GiB" in device("A100").sources["memory"]
+    assert device("TPUv4").memory == 32e9
+    assert device("L4").per_node == 8
+    assert device("L4").sources["per_node"].startswith("assumed")
     assert device("A100-40").bandwidth == 1555e9
     assert device("A100").peak("fp32") == 156e12  # tf32, which is what runs
     assert device("V100").peak("fp32") == 15.7e12
@@ -74,6 +83,19 @@ def test_an_unknown_device_is_refused_and_an_unknown_number_said():
 
 def made() -> machine.Machine:
     return machine.Machine("cpu", "made up", 2, 2, 2**34, "0", 1e11, 2e11, 3e10, some_rates())
+
+
+def gpu() -> machine.Machine:
+    return machine.Machine(
+        "cuda", "made up", 2, 2, 2**41, "0", 4e14, 7e14, 3e12, some_rates(), 80 * 2**30
+    )
+
+
+def test_a_gpus_memory_is_its_own():
+    assert from_machine(gpu()).memory == 80 * 2**30
+    assert from_machine(gpu()).kind == "cuda"
+    assert from_machine(made()).memory == 2**34
+    assert from_machine(replace(gpu(), device_memory=None)).memory is None
 
 
 def test_rates_survive_json_and_damage_means_measuring_again():
@@ -144,11 +166,56 @@ def test_what_was_measured_is_read_without_torch(own_home):
         {"x": entry(torch="1.0")},
         {"x": entry(when=time.time() - 2 * machine.KEPT_SECONDS)},
         {"x": entry(rates=None)},
+        {"x": entry(bandwidth=None)},
+        {"x": {k: v for k, v in entry().items() if k != "threads"}},
+        {"x": entry(device="cuda", processor="GPU")},  # before its memory was kept beside it
+        [entry()],
+        "nothing",
     ],
 )
 def test_measurements_of_others_and_of_old_versions_are_left_alone(own_home, content):
     write_json(own_home / "machine.json", content)
     assert machine.kept() is None
+
+
+def test_a_gpu_is_read_before_the_processor(own_home):
+    old = entry(
+        device="cuda", processor="GPU", device_memory=2**36, bf16_flops=6e14, when=time.time() - 90
+    )
+    new = old | {"bf16_flops": 7e14, "when": time.time() - 60}
+    write_json(own_home / "machine.json", {"new": new, "old": old, "processor": entry()})
+    assert machine.kept().device == "cuda"
+    assert machine.kept().bf16_flops == 7e14
+    assert here().memory == 2**36
+
+
+def test_a_file_that_holds_something_else_is_measured_over(own_home, monkeypatch):
+    monkeypatch.setattr(probes, "probe", lambda device: some_rates())
+    monkeypatch.setattr(machine, "product_speed", lambda dtype, device: 1e11)
+    monkeypatch.setattr(machine, "read_speed", lambda device: 1e10)
+    write_json(own_home / "machine.json", ["nothing"])
+    machine.measure.cache_clear()
+    found = machine.measure("cpu")
+    machine.measure.cache_clear()
+    assert found.device_memory is None
+    assert machine.kept() == found
+
+
+def test_measuring_a_gpu_keeps_its_memory(own_home, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(probes, "probe", lambda device: some_rates())
+    monkeypatch.setattr(machine, "product_speed", lambda dtype, device: 1e11)
+    monkeypatch.setattr(machine, "read_speed", lambda device: 1e10)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU")
+    card = SimpleNamespace(total_memory=2**36)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    machine.measure.cache_clear()
+    found = machine.measure("cuda")
+    machine.measure.cache_clear()
+    assert found.device_memory == 2**36
+    assert machine.kept() == found
 
 
 def test_measuring_keeps_what_the_planner_reads(own_home, monkeypatch):

@@ -4,15 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, command, refused
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.scaling.approaches import budgets, compare, envelope, isoflop
+from maquette.scaling.approaches import TIMES, budgets, compare, envelope, isoflop
 from maquette.scaling.fit import Fit, fit, fit_surface, huber
 from maquette.scaling.laws import Law, law
 from maquette.scaling.lbfgs import lbfgs_fit
@@ -135,6 +136,21 @@ def test_few_sizes_or_token_counts_are_under_determined():
     assert any("1 token counts" in line for line in found.undetermined)
 
 
+@pytest.mark.parametrize("power", [0.5, 1.4, -1.0])
+def test_tokens_that_follow_the_size_are_under_determined(power):
+    """Without noise the resamples agree with one another, and the exponents are not the planted ones."""
+    draw = np.random.default_rng(0)
+    n = np.geomspace(1e8, 1e10, 7)
+    d = 1e10 * (n / 1e9) ** power * np.exp(0.05 * draw.normal(size=7))
+    found = fit(points_of(n, d, 1.8 + 480 / n**0.35 + 2085 / d**0.366), resamples=0)
+    (line,) = [line for line in found.undetermined if "varied together" in line]
+    assert "cannot be told apart" in line and line in found.warnings
+    n, d = np.tile(n, 2), np.concatenate([d, 100 * d])
+    free = fit(points_of(n, d, surface(n, d)), resamples=0)
+    assert not free.undetermined
+    assert free.law.exponent == pytest.approx(TRUE.exponent, abs=1e-3)
+
+
 def test_a_minimum_on_the_edge_is_said_to_be():
     n, d = np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5))
     n, d = n.ravel(), d.ravel()
@@ -155,7 +171,9 @@ def test_outside_of_its_points_only_a_good_surface_predicts():
     truth = TRUE.loss(1e11, 1e12)
     far = good.predict(1e11, 1e12)
     assert far.low < truth < far.high
-    assert far.outside > 5
+    assert 5 < far.outside < 10 and far.warning == ""
+    further = good.predict(1e12, 1e12)
+    assert f"{further.outside:.3g} times outside of the points" in further.warning
     near = good.predict(n, d)
     assert near.outside == 1 and near.high - near.low < far.high - far.low
     assert bad.predict(n, d).loss == pytest.approx(TRUE.loss(n, d), rel=0.02)
@@ -251,6 +269,22 @@ def test_a_comparison_says_what_is_missing_and_where_they_disagree():
     assert any("disagree by more than their intervals" in line for line in compare(bent).warnings)
 
 
+def test_sizes_are_compared_where_an_approach_has_no_interval():
+    """Three sizes a budget leave the parabolas no residual to resample."""
+    sizes = np.arange(49) % 7
+    three = on_budgets(0).take(np.isin(sizes, (1, 3, 5)))
+    found = compare(three)
+    assert found.approaches[1].interval is None and found.approaches[2].interval is not None
+    assert any("approach 2 has no interval of a" in line for line in found.warnings)
+    assert not any("disagree" in line for line in found.warnings)
+    bent = three.loss * (1 + 0.005 * np.log(three.flops / 1e19) * np.log(three.parameters / 1e9))
+    found = compare(replace(three, loss=bent), flops=1e24)
+    one, other = (best[0] for _, best in found.at(1e24)[1:] if best)
+    assert max(one, other) > 1.5 * min(one, other)
+    assert any("at 1e+24 FLOP approach 2 gives" in line for line in found.warnings)
+    assert TIMES * three.flops.max() < 1e24
+
+
 def test_runs_that_are_too_few_leave_the_other_approaches():
     three = curves().take(np.flatnonzero(curves().run < 5))
     found = compare(three)
@@ -302,6 +336,13 @@ def test_a_csv_is_read_as_it_stands(tmp_path):
         (GOOD.replace("2.8", "nan"), "line 4: loss is nan: take the row out, or mend it"),
         (GOOD.replace("2.8", "inf"), "line 4: loss is inf"),
         (GOOD.replace("2.8", ""), "line 4: loss is empty: write a plain number"),
+        (GOOD.replace("2.8", "1e300"), "line 4: loss is 1e300: it has to be 1e-06 to 1e+06"),
+        (GOOD.replace("2.8", "1e-9"), "line 4: loss is 1e-9: it has to be 1e-06"),
+        (GOOD.replace("1e+07", "0.5"), "line 2: parameters is 0.5: it has to be 1 to 1e+30"),
+        (GOOD.replace("1e+07", "1e+31"), "line 2: parameters is 1e+31: it has to be 1 to 1e+30"),
+        (GOOD.replace("1e+07", "1e+29"), "line 2: flops (6 N D) are 1.2e+38"),
+        (GOOD.replace("tokens", "flops").replace("2e+08", "2e+06"),
+         "line 2: tokens (flops / 6 / parameters) are 0.033"),
         (GOOD.replace("2.8", "low"), "line 4: loss is low: write a plain number"),
         (GOOD.replace("1e+07", "10M"), "line 2: parameters is 10M: write a plain number such as"),
         (GOOD.replace("2.8", "2.8,9"), "line 4: 4 cells under 3 columns"),
@@ -318,6 +359,74 @@ def test_a_bad_csv_is_one_clear_line(tmp_path, text, message):
         read_points(write(tmp_path, text))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def table(folder: Path, loss: Callable[..., np.ndarray]) -> str:
+    """25 runs whose loss is a function of n, d and the noise e."""
+    n, d = (v.ravel() for v in np.meshgrid(np.geomspace(1e8, 1e10, 5), np.geomspace(1e9, 1e11, 5)))
+    e = np.random.default_rng(0).normal(size=25)
+    values = np.broadcast_to(loss(n, d, e), n.shape)
+    rows = [f"{a:.6g},{b:.6g},{c:.9g}" for a, b, c in zip(n, d, values, strict=True)]
+    return str(write(folder, "parameters,tokens,loss\n" + "\n".join(rows) + "\n"))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda n, d, e: 2 + 500 / n**0.35, "the loss does not depend on tokens in these points"),
+        (
+            lambda n, d, e: 2 + 500 / d**0.35,
+            "the loss does not depend on parameters in these points",
+        ),
+        (lambda n, d, e: 3, "the loss does not depend on parameters or tokens in these points"),
+        (lambda n, d, e: 2 + 0.01 * e, ""),
+        (lambda n, d, e: 2 + (n / 1e9) ** 0.1 + (d / 1e9) ** 0.1, "the loss does not depend on"),
+    ],
+)
+def test_a_loss_that_ignores_a_term_is_one_line(tmp_path, loss, message):
+    said = command("plan", "--from", table(tmp_path, loss), "--resamples", "5", "--json")
+    if said.code == 0:  # noise may leave both terms: then the surface has no answer, and says so
+        assert not message and said.json["parameters"] is None and said.json["warnings"]
+    else:
+        refused(said, message, code=1)
+
+
+def test_a_far_budget_is_said_to_be_one(tmp_path):
+    csv = table(tmp_path, lambda n, d, e: 1.8 + 480 / n**0.35 + 2085 / d**0.366)
+    near = command("plan", "--from", csv, "--resamples", "10", "--json").json
+    assert 1 < near["outside"] < 10 and not any("extrapolation" in w for w in near["warnings"])
+    far = command("plan", "--from", csv, "--resamples", "10", "--flops", "1e26", "--json").json
+    assert far["outside"] > 10 and far["loss_predicted"] is not None
+    assert any(w.startswith("extrapolation: ") for w in far["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--flops", "-1"], "flops is -1: use 1 to 1e+30"),
+        (["--flops", "0"], "flops is 0: use"),
+        (["--flops", "nan"], "flops is nan: use"),
+        (["--flops", "inf"], "flops is inf: use"),
+        (["--out", "x.yaml"], "leave out --out, which belongs"),
+        (
+            ["--device", "H100", "--devices", "8"],
+            "leave out --device and --devices, which belong to a budget",
+        ),
+        (["--price", "2"], "leave out --price, which belongs"),
+        (["--law", "kaplan"], "leave out --law, which belongs"),
+        (["--corpus", "tiny"], "leave out --corpus, which belongs"),
+        (["--utilisation", "0.4"], "leave out --utilisation, which belongs"),
+        (["--inference-tokens", "1e9"], "leave out --inference-tokens, which belongs"),
+        (["--vocabulary", "256"], "leave out --vocabulary, which belongs"),
+        (["--context", "64"], "leave out --context, which belongs"),
+        (["--hours", "1"], "leave out --hours, which belongs"),
+        (["tiny"], "leave out the recipe tiny, which belongs"),
+        (["--resamples", "-1"], "resamples is -1: use 0 to 10000"),
+        (["--drop", "-1"], "drop is -1: use 0 or more"),
+    ],
+)
+def test_what_a_fit_cannot_take_is_refused_before_it(words, message):
+    refused(command("plan", "--from", "nowhere.csv", *words), message, code=2)
 
 
 @pytest.mark.parametrize(

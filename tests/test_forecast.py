@@ -10,10 +10,10 @@ from maquette.workshop.forecast import EXPECTED, compared
 
 
 def test_a_planned_run_shows_its_plan_beside_its_outcome(tmp_path):
-    plan = ("plan", "--minutes", "0.1", "--corpus", "tiny", "--out", tmp_path / "p.yaml", "--json")
+    plan = ("plan", "--flops", "1e10", "--corpus", "tiny", "--out", tmp_path / "p.yaml", "--json")
     planned = command(*plan).json
     run = tmp_path / "run"
-    words = ("--run", run, "--steps", "6", "--batch", "2", "--compile", "off", "--json")
+    words = ("--run", run, "--compile", "off", "--json")
     said = command("train", tmp_path / "p.yaml", *words)
     assert said.code == 0, said.err
     expected = json.loads((run / EXPECTED).read_text())
@@ -32,6 +32,17 @@ def test_a_planned_run_shows_its_plan_beside_its_outcome(tmp_path):
     page = (run / "report.html").read_text()
     assert f"{planned['loss_predicted']:.3f}" in page
     assert "planned" in said.err
+
+
+def test_a_plan_for_another_length_promises_no_loss(tmp_path):
+    plan = ("plan", "--flops", "1e10", "--corpus", "tiny", "--out", tmp_path / "p.yaml")
+    assert command(*plan).code == 0
+    run = tmp_path / "run"
+    assert command("train", tmp_path / "p.yaml", "--run", run, "--steps", "3").code == 0
+    found = compared(RunDirectory(run))
+    assert found is not None
+    assert found["loss_predicted"] is None
+    assert found["compared"][-1]["planned"] == "of another size or length"
 
 
 def test_an_expectation_is_not_made_again(tmp_path):

@@ -1,5 +1,6 @@
 """Published laws: their splits, what another size costs, inference, repeated text, and the pictures."""
 
+import itertools
 import json
 import math
 
@@ -11,6 +12,7 @@ from maquette.scaling.approaches import compare
 from maquette.scaling.epochs import MOST_EPOCHS, with_repeats
 from maquette.scaling.laws import LAWS, Kaplan, Law, ScalingLaw, law
 from maquette.scaling.points import points_of
+from maquette.scaling.shapes import nearest_shape, non_embedding, rungs, shape
 from maquette.workshop import charts
 from maquette.workshop.law_chart import budget_chart, fit_chart
 
@@ -52,6 +54,34 @@ def test_kaplans_law_is_the_papers():
     assert kaplan.loss(1e40, 1e9) == pytest.approx((1.8e13 / 1e9) ** 0.103, rel=1e-6)
     ours, _ = law("besiroglu").best(3.14e23)  # of GPT-3, 175 billion parameters
     assert ours < 175e9 < kaplan.best(3.14e23)[0]
+
+
+def test_kaplans_size_counts_neither_embedding():
+    """The untied output matrix goes too: 5 million parameters in blocks, whatever the vocabulary."""
+    few, many = (nearest_shape(5e6, v, 64, embedded=False) for v in (256, 50_000))
+    assert (few.width, few.depth) == (many.width, many.depth)
+    assert not few.tied
+    assert non_embedding(few) == non_embedding(many)
+    assert few.parameters() - non_embedding(few) == 2 * 256 * few.width
+
+
+def test_large_shapes_divide_over_devices():
+    """From a width of 2,048 on; the next size is never more than 1.35 times as large."""
+    for vocabulary in (4096, 32_768, 256_000):
+        configs = [shape(width, vocabulary, 1024, depth) for width, depth in rungs()]
+        large = [one for one in configs if one.width >= 2048]
+        assert all(one.heads % 8 == one.depth % 8 == one.width % 512 == 0 for one in large)
+        assert all(one.head == (128 if one.width >= 4096 else 64) for one in large)
+        small = [one for one in configs if one.width < 2048]
+        assert [(one.width, one.depth) for one in small] == [
+            (64 * k, max(4, k)) for k in range(1, 32)
+        ]
+        sizes = [one.parameters() for one in [small[-1], *large]]
+        ratios = [b / a for a, b in itertools.pairwise(sizes)]
+        assert min(ratios) > 1 and max(ratios) < 1.35
+    for size, width, depth in ((65.3e9, 8192, 80), (175e9, 12_288, 96)):  # LLaMA, GPT-3
+        config = nearest_shape(size, 32_768, 2048)
+        assert (config.width, config.depth) == (width, depth)
 
 
 def test_published_standard_errors_cover_the_unrounded_constants():

@@ -65,10 +65,32 @@ def test_what_does_not_fit_is_said_with_how_much():
     assert choice.runnable is None
     plain = next(line for line in choice.lost if line.startswith("ddp: "))
     assert "does not fit" in plain
-    assert "GB too many" in plain
+    assert "GiB too many" in plain
     none = choose(GPT3, 8, 2048, device("T4"), 8, "bf16")
     assert not none.fits
     assert none.best.memory.total > none.best.room
+
+
+def test_losses_are_told_relative_to_what_is_shown():
+    choice = choose(SEVEN, 256, 2048, device("H200"), 8, "bf16", compiled=True)
+    shown = choice.runnable
+    assert shown is not None
+    assert shown is not choice.best
+    kind = choice.layout.name
+    line = next(text for text in choice.why_lost(shown) if text.startswith(f"{kind}: "))
+    gained = shown.time.seconds / choice.best.time.seconds - 1
+    assert gained > 0.01
+    assert line == f"{kind}: {gained:.0%} faster, not trained by this version"
+    assert not any("faster" in text for text in choice.lost)
+    assert choice.lost == choice.why_lost(choice.best)
+    assert not any(text.startswith("ddp: ") for text in choice.why_lost(shown))
+
+
+def test_tensor_groups_do_not_straddle_nodes():
+    config = families.gpt2(vocabulary=50257, context=1024, width=768, depth=12, heads=12)
+    found = {layout.tensor for layout in products(config, 48, 1024, device("A100"), 48)}
+    assert found == {1, 2, 4}  # 3 and 6 divide heads and devices, not the eight of a node
+    assert 3 in {layout.tensor for layout in products(config, 48, 1024, device("A100"), 6)}
 
 
 def test_the_largest_published_model_fits_on_a_thousand_devices_quickly():

@@ -14,8 +14,9 @@ from maquette.models import families
 from maquette.models.base import Batch
 from maquette.models.config import DecoderConfig
 from maquette.nn import fused
+from maquette.nn.rules import Role
 from maquette.scaling.layouts import Layout
-from maquette.scaling.memory import megatron_activations, memory, saved_by_block, states
+from maquette.scaling.memory import memory, saved_by_block, states
 from maquette.training.decide import compiler
 
 FAMILIES = {
@@ -43,24 +44,19 @@ def batch(sequences: int, time: int) -> Batch:
 
 def test_the_zero_papers_gigabytes():
     """Rajbhandari et al. 2020, figure 1: 7.5 billion parameters on 64 devices."""
-    found = [sum(states(7.5e9, zero, 64, kind="mixed")) / 1e9 for zero in range(4)]
+    found = [sum(states(7.5e9, zero, 64, (2, 2, 12))) / 1e9 for zero in range(4)]
     assert found == pytest.approx([120, 31.4, 16.6, 1.9], abs=0.05)
     ours = [sum(states(7.5e9, zero, 64)) for zero in range(4)]
     assert ours == sorted(ours, reverse=True)
     assert ours[3] == pytest.approx(16 * 7.5e9 / 64)
 
 
-def test_megatrons_activations():
-    """Korthikanti et al. 2022, equations 1 to 6, and figure 1's 22-billion model."""
-    s, b, h, a = 2048, 4, 6144, 64
-    sbh = s * b * h
-    plain = megatron_activations(s, b, h, a)
-    assert plain == sbh * (34 + 5 * a * s / h)
-    split = {k: megatron_activations(s, b, h, a, tensor=8, kind=k) for k in ("none", "sequence")}
-    assert split["none"] == sbh * (10 + 24 / 8 + 5 * a * s / (8 * h))
-    assert split["sequence"] == plain / 8
-    assert megatron_activations(s, b, h, a, tensor=8, kind="selective") == sbh * 34 / 8
-    assert megatron_activations(s, b, h, a, kind="full") == 2 * sbh
+def test_a_block_keeps_about_what_megatrons_does():
+    """Korthikanti et al. 2022, equation 6: 34 bytes a token and width without attention's scores."""
+    sizes = {"vocabulary": 50304, "context": 2048, "width": 6144, "depth": 48, "heads": 64}
+    config = families.gpt3(**sizes)
+    kept = saved_by_block(config, 4, 2048, "bf16", compiled=True, casts=False)
+    assert kept / (4 * 2048 * 6144) == pytest.approx(34, rel=0.1)
 
 
 def saved(config: DecoderConfig, precision: str, compiled: bool) -> int:
@@ -171,6 +167,27 @@ def test_layouts_divide_what_they_say_they_divide():
     assert split.optimiser < whole.optimiser / 60
     ring = memory(config, 1, 2048, "bf16", Layout(context=2))
     assert ring.activations < 0.51 * whole.activations + 5e9
+
+
+def test_stage_three_frees_what_it_gathered():
+    """Casts of all blocks are kept where weights are whole; of two blocks where they are shared."""
+    config = families.gpt3(vocabulary=50257, context=2048, width=4096, depth=32, heads=32)
+    two, three = (memory(config, 1, 2048, "bf16", Layout(shard=8, zero=z)) for z in (2, 3))
+    block = config.parameters_by_role()[Role.HIDDEN] / 32
+    assert two.moment == three.moment == "forward"
+    assert two.activations - three.activations == pytest.approx(32 * 2 * block)
+    assert three.working - two.working == pytest.approx(2 * (4 + 2) * block)
+    assert f"{2 * 6 * block:,.0f} bytes of gathered weights: 2 blocks" in three.why["working"]
+
+
+def test_shared_gradients_stay_shared_over_micro_batches():
+    config = families.gpt3(vocabulary=50257, context=2048, width=4096, depth=32, heads=32)
+    one, two, three = (
+        memory(config, 1, 2048, "bf16", Layout(shard=8, zero=z, micro_batches=4)) for z in (1, 2, 3)
+    )
+    assert two.gradients == three.gradients == pytest.approx(one.gradients / 8)
+    assert "after each of 4 micro-batches" in two.why["gradients"]
+    assert "stage" not in one.why["gradients"]
 
 
 def test_recomputation_keeps_one_block_and_every_input():

@@ -94,7 +94,8 @@ def test_other_sizes_lose_and_error_bars_widen_with_the_distance():
 
 
 def test_a_small_corpus_is_repeated_and_said_so():
-    from maquette.scaling.plan import Budget, Text, make_plan
+    from maquette.scaling.plan import Budget, make_plan
+    from maquette.scaling.split import Text
 
     text = Text("mine", 10**9, 32768, 4.0)
     plan = make_plan(Budget(flops=1e21), law("besiroglu"), text=text)
@@ -133,7 +134,13 @@ def test_a_planned_model_has_the_planned_size():
         (["gpt3-175c"], "unknown recipe gpt3-175c: did you mean 'gpt3-175b'?"),
         (["--drop", "3"], "--drop belongs to --from"),
         (["--from", "nowhere.csv"], "nowhere.csv does not exist"),
-        (["--flops", "1e20", "--devices", "0"], "devices is 0: use a positive number"),
+        (["--flops", "1e20", "--device", "A100", "--devices", "0"], "devices is 0"),
+        (["--flops", "1e20", "--devices", "8"], "--devices belongs to --device D"),
+        (["--flops", "1e20", "--price", "2"], "--price belongs to --device D"),
+        (["--flops", "1e20", "--picture", "a.svg"], "--picture writes a PNG"),
+        (["--flops", "1e5"], "give 9.3e+09 or more"),
+        (["--flops", "1e32"], "give a smaller budget"),
+        (["tiny", "--price", "nan"], "price is nan: use a positive number"),
         (["--flops", "1e20", "--inference-tokens", "1e9", "--law", "kaplan"], "kaplan is none"),
         (["--flops", "-1"], "flops is -1.0: use a positive number"),
         (["--device", "H100X", "--hours", "1"], "unknown device H100X: did you mean 'H100'?"),

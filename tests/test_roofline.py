@@ -1,10 +1,11 @@
 """Time: operations as torch counts them, bubbles and messages by their formulas, published runs."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
-from test_devices import made
+from test_devices import gpu, made
 from torch.utils.flop_counter import FlopCounterMode
 
 from maquette.models import families
@@ -93,6 +94,89 @@ def test_messages_take_their_bytes_over_the_slowest_link():
     parallel = families.gptj(vocabulary=50257, context=1024, width=768, depth=12, heads=12)
     told = step_time(parallel, 4, 1, 1024, "bf16", Layout(tensor=2), one)
     assert told.parts["tensor"] == pytest.approx(sent / 2 / (LINKS * one.link))
+
+
+def multiplied(why: str) -> float:
+    """What "3 x 4 bytes x 1,000 parameters x (8 - 1) / 8 = ..." multiplies out to."""
+    size = 1.0
+    for factor in re.split(r" x ", re.sub(r" \((?=[a-z]).*?\)", "", why.partition(" = ")[0])):
+        over = re.match(r"\((\d+) - 1\)(?: / (\d+))?", factor)
+        if over:
+            size *= (int(over[1]) - 1) / int(over[2] or 1)
+        else:
+            size *= float(factor.split()[0].replace(",", ""))
+    return size
+
+
+@pytest.mark.parametrize(("zero", "times"), [(0, 2), (1, 2), (2, 1 + 4), (3, 3 * 4)])
+def test_what_stages_send_over_micro_batches(zero, times):
+    """Stage 2 scatters gradients after each micro-batch, stage 3 gathers weights twice besides."""
+    config = families.gpt2(vocabulary=50257, context=1024, width=768, depth=12, heads=12)
+    layout = Layout(shard=8, zero=zero) if zero else Layout(replicate=8)
+    a100 = device("A100")
+    told = step_time(config, 1, 4, 1024, "bf16", layout, a100)
+    local = config.parameters() - config.context * 768
+    expected = times * 4 * local * 7 / 8
+    assert told.parts["gradients"] * LINKS * a100.link == pytest.approx(expected, rel=0.01)
+    assert f"{times} x 4 bytes" in told.why["gradients"]
+    assert "(8 - 1) / 8" in told.why["gradients"]
+    assert zero < 2 or "each of 4 micro-batches" in told.why["gradients"]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(replicate=4),
+        Layout(shard=4, zero=2),
+        Layout(shard=4, replicate=2, zero=3),
+        Layout(tensor=4, recompute=True),
+        Layout(context=4),
+        Layout(pipeline=4),
+    ],
+)
+def test_derivations_of_messages_multiply_out(layout):
+    config = families.gpt2(vocabulary=50257, context=1024, width=768, depth=12, heads=12)
+    a100 = device("A100")
+    told = step_time(config, 2, 3, 1024, "bf16", layout, a100)
+    names = {"gradients", "replicas", "tensor", "context", "pipeline"} & set(told.parts)
+    assert names
+    for name in names:
+        size = told.parts[name] * LINKS * a100.link
+        assert multiplied(told.why[name]) == pytest.approx(size, rel=1e-5), told.why[name]
+
+
+def test_groups_within_a_node_use_its_links():
+    config = families.gpt2(vocabulary=50257, context=1024, width=768, depth=12, heads=12)
+
+    def where(layout, name):
+        told = step_time(config, 1, 4, 1024, "bf16", layout, device("A100"))
+        return told.why[name].endswith("within a node")
+
+    assert where(Layout(pipeline=4, tensor=2), "pipeline")
+    assert not where(Layout(pipeline=8, tensor=2), "pipeline")
+    assert where(Layout(pipeline=2, replicate=8), "pipeline")
+    assert not where(Layout(pipeline=2, replicate=8), "gradients")
+    assert where(Layout(pipeline=16, replicate=8), "gradients")  # a pipeline over nodes comes last
+    assert where(Layout(shard=8, replicate=2, zero=3), "gradients")
+    assert not where(Layout(shard=8, replicate=2, zero=3), "replicas")
+    assert not where(Layout(tensor=3, replicate=8), "tensor")  # some group of three would straddle
+    cards = step_time(config, 1, 1, 1024, "bf16", Layout(replicate=8), device("L4"))
+    assert cards.why["gradients"].endswith("within a node")
+
+
+def test_a_measured_gpu_is_no_processor():
+    """Its short calls time their start: a step takes its peak and bandwidth, and starts are hidden."""
+    config = families.gpt2(vocabulary=50257, context=1024, width=768, depth=12, heads=12)
+    card = from_machine(gpu())
+    plain = replace(card, rates=None)
+    for compiled in (False, True):
+        told = step_time(config, 8, 1, 1024, "bf16", ONE, card, compiled=compiled)
+        assert told.parts["operations"] == 0
+        assert (
+            told.parts == step_time(config, 8, 1, 1024, "bf16", ONE, plain, compiled=compiled).parts
+        )
+    bare = step_time(config, 8, 1, 1024, "bf16", ONE, replace(plain, kind="cpu"))
+    assert bare.parts["operations"] > 0
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from maquette.base.errors import UserError
-from maquette.base.machine import measure
-from maquette.scaling.devices import device as named_device
-from maquette.scaling.devices import from_machine, here
-from maquette.scaling.laws import law as named_law
-from maquette.scaling.plan import Budget, Plan, make_plan
+from maquette.scaling.plan import Budget, Plan, hours_of, make_plan
 from maquette.systems.catalogue import recipe_named
 from maquette.systems.claims import Lab, Result, select
 from maquette.systems.claims import measure as measure_claim
 from maquette.training.recipe import Recipe
 from maquette.training.run import free_name
 from maquette.workshop.load import Loaded, load
+from maquette.workshop.planning import device_named, law_named, text_of
 from maquette.workshop.train import train as train_recipe
 
 __all__ = ["load", "plan", "reproduce", "train"]
@@ -42,22 +39,22 @@ def plan(
     minutes: float | None = None,
     utilisation: float | None = None,
     price: float | None = None,
-    law: str = "besiroglu",
+    corpus: str | None = None,
+    law: str | None = None,
     **settings: Any,
 ) -> Plan:
-    """What to train with a budget; see `scaling.plan.make_plan` for what else may be set.
+    """What to train with a budget, as `maquette plan` says it; without any, an hour of this machine.
 
-    Without `device` time is this machine's, as measured.
+    corpus: a folder or name. law: a published one, or a ladder's folder. settings: see
+    `scaling.plan.make_plan`. Raises UserError as the command does.
     """
-    hours = minutes / 60 if minutes is not None else hours
-    found = None
-    if device is not None:
-        found = named_device(device)
-    elif hours is not None:
-        found = here() or from_machine(measure())
+    hours = hours_of(hours, minutes)
+    hours = 1.0 if hours is None and flops is None else hours
+    found = device_named(device) if device is not None or hours is not None else None
     seconds = None if hours is None else hours * 3600
     budget = Budget(flops, seconds, found, devices, utilisation, price)
-    return make_plan(budget, named_law(law), **settings)
+    text = text_of(corpus) if corpus is not None else None
+    return make_plan(budget, law_named(law, corpus), text=text, **settings)
 
 
 def reproduce(

@@ -38,7 +38,8 @@ class Machine:
 
     device: "cpu" or "cuda". fp32_flops, bf16_flops: matrix-product operations a second (a
     multiplication and an addition count as two). bandwidth: bytes read a second from memory.
-    rates: the speeds of a step's parts, None where they were not asked for.
+    memory: bytes of main memory. rates: the speeds of a step's parts, None where they were not
+    asked for. device_memory: bytes of a GPU's own memory, None on a processor.
     """
 
     device: str
@@ -51,6 +52,7 @@ class Machine:
     bf16_flops: float
     bandwidth: float
     rates: Rates | None = None
+    device_memory: int | None = None
 
     @property
     def bf16(self) -> bool:
@@ -164,54 +166,71 @@ def measure(wanted: str = "auto", refresh: bool = False) -> Machine:
     }
     path = home() / "machine.json"
     identity = "; ".join(str(value) for value in known.values())
-    everything: dict[str, Any] = read_json(path) if path.exists() else {}
-    entry: dict[str, Any] = everything.get(identity, {})
+    everything = _entries(path) if path.exists() else {}
+    entry = everything.get(identity, {})
+    entry = entry if isinstance(entry, dict) else {}
     rates = probes.rates_from(entry.get("rates"))
-    if refresh or rates is None or time.time() - entry.get("when", 0.0) > KEPT_SECONDS:
+    if refresh or rates is None or not _fresh(entry):
         found = {
             "fp32_flops": product_speed(torch.float32, device),
             "bf16_flops": product_speed(torch.bfloat16, device),
             "bandwidth": read_speed(device),
         }
-        best = {name: max(value, entry.get(name, 0.0)) for name, value in found.items()}
+        best: dict[str, Any] = {n: max(value, entry.get(n) or 0.0) for n, value in found.items()}
+        if device == "cuda":
+            best["device_memory"] = torch.cuda.get_device_properties(device).total_memory
         rates = probes.better(probes.probe(device), rates)
         entry = known | best | {"rates": rates.plain(), "when": time.time()}
         with contextlib.suppress(OSError):  # a read-only home costs two seconds at every start
             write_json(path, everything | {identity: entry})
-    return _machine(known | {name: entry[name] for name in PEAKS}, rates)
+    return _machine(entry | known, rates)
 
 
 def kept() -> Machine | None:
-    """The newest measurement of this processor with this torch, without importing torch.
+    """What was measured on this machine with this torch, without importing torch.
 
-    None when there is none younger than a day: `measure()` makes one.
+    A GPU before the processor, as `measure()` chooses, then the newest. None when there is none
+    younger than a day: `measure()` makes one.
     """
     path = home() / "machine.json"
     try:
         torch_version = version("torch")
-        everything = read_json(path)
+        everything = _entries(path)
     except (PackageNotFoundError, OSError, ValueError):
         return None
     here = {"cores": cores(), "memory": memory(), "torch": torch_version}
     name = processor()
-    newest: tuple[float, dict[str, Any]] | None = None
+    found: list[tuple[bool, float, Machine]] = []
     for entry in everything.values():
         if not isinstance(entry, dict) or any(entry.get(k) != v for k, v in here.items()):
             continue  # of another machine, or written before its identity was kept beside it
-        if entry.get("device") == "cpu" and entry.get("processor") != name:
+        if any(name not in entry for name in ("device", "processor", "threads")):
             continue
-        when = entry.get("when", 0.0)
-        if time.time() - when < KEPT_SECONDS and (newest is None or when > newest[0]):
-            newest = (when, entry)
-    if newest is None:
-        return None
-    rates = probes.rates_from(newest[1].get("rates"))
-    return None if rates is None else _machine(newest[1], rates)
+        if entry["device"] == "cpu" and entry["processor"] != name:
+            continue
+        rates = probes.rates_from(entry.get("rates"))
+        if rates is not None and _fresh(entry):
+            found.append((entry["device"] == "cuda", entry["when"], _machine(entry, rates)))
+    return max(found, key=lambda one: one[:2])[2] if found else None
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    """The measurements of a file; none where it holds something else."""
+    content = read_json(path)
+    return content if isinstance(content, dict) else {}
+
+
+def _fresh(entry: dict[str, Any]) -> bool:
+    """Whether an entry is whole and of the last day. Old ones of a GPU lack its memory."""
+    numbers = [*PEAKS, "when"] + ["device_memory"] * (entry.get("device") == "cuda")
+    whole = all(isinstance(entry.get(name), int | float) for name in numbers)
+    return whole and time.time() - entry["when"] < KEPT_SECONDS
 
 
 def _machine(entry: dict[str, Any], rates: Rates) -> Machine:
-    names = [f.name for f in fields(Machine) if f.name != "rates"]
-    return Machine(**{name: entry[name] for name in names}, rates=rates)
+    names = [f.name for f in fields(Machine) if f.name not in ("rates", "device_memory")]
+    known = {name: entry[name] for name in names}
+    return Machine(**known, rates=rates, device_memory=entry.get("device_memory"))
 
 
 def product_speed(dtype: "torch.dtype", device: str) -> float:

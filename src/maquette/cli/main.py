@@ -8,6 +8,7 @@ import atexit
 import errno
 import importlib
 import json
+import math
 import os
 import signal
 import sys
@@ -104,8 +105,17 @@ def _main(words: list[str]) -> int:
             return _complain(reason, 1)
         raise
     if result is not None and "--json" in rest:
-        print(json.dumps(result))
+        print(json.dumps(_finite(result), allow_nan=False))
     return 0
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity and no not-a-number: null stands for them."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _run(name: str, words: list[str]) -> dict[str, Any] | None:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from maquette.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from maquette.scaling.devices import Device
-    from maquette.scaling.laws import ScalingLaw
-    from maquette.scaling.plan import Text
+    from maquette.models.published import Published
+    from maquette.scaling.lines import Line
+    from maquette.training.recipe import Recipe
 
 VERBS = {"ladder": "plan_ladder", "coordinates": "plan_coordinates"}
 
@@ -64,36 +64,43 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.base.errors import WrongUse
 
     terminal = Terminal(arguments.json)
-    hours = arguments.hours
-    if arguments.minutes is not None:
-        if hours is not None:
-            raise WrongUse("give --hours or --minutes, not both")
-        hours = arguments.minutes / 60
-    if arguments.source is None:
-        for name in ("columns", "drop"):
-            if getattr(arguments, name):
-                raise WrongUse(f"--{name} belongs to --from CSV: name the table of runs")
-        if arguments.recipe is not None:
-            return _taken(arguments, terminal)
-        return _planned(arguments, hours, terminal)
-    from maquette.cli.plan_fit import fitted
+    if arguments.picture and not arguments.picture.endswith(".png"):
+        raise WrongUse(f"--picture writes a PNG: name it {arguments.picture}.png, for one")
+    if arguments.source is not None:
+        from maquette.cli.plan_fit import fitted
 
-    if arguments.recipe is not None or hours is not None:
-        raise WrongUse("--from fits a law: give it --flops for a budget, and no recipe or time")
-    return fitted(arguments, arguments.flops, terminal)
+        return fitted(arguments, arguments.flops, terminal)
+    _only_with(arguments, "--from CSV", "columns", "drop")
+    if arguments.recipe is not None:
+        return _taken(arguments, terminal)
+    return _planned(arguments, terminal)
 
 
-def _planned(
-    arguments: argparse.Namespace, hours: float | None, terminal: Terminal
-) -> dict[str, Any]:
+def _only_with(arguments: argparse.Namespace, what: str, *names: str) -> None:
+    from maquette.base.errors import WrongUse
+
+    for name in names:
+        if getattr(arguments, name):
+            raise WrongUse(
+                f"--{name.replace('_', '-')} belongs to {what}: add that, or leave it out"
+            )
+
+
+def _planned(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """A budget."""
-    from maquette.scaling.plan import Budget, make_plan
+    from maquette.scaling.plan import Budget, hours_of, make_plan
+    from maquette.workshop.planning import device_named, law_named, text_of
 
-    device = None
+    hours = hours_of(arguments.hours, arguments.minutes)
     if arguments.flops is None and hours is None:
         hours = 1.0
+    device = None
     if hours is not None or arguments.device is not None:
-        device = _device(arguments.device)
+        device = device_named(arguments.device)
+    elif arguments.devices != 1:
+        _only_with(arguments, "--device D", "devices")
+    if device is None:
+        _only_with(arguments, "--device D", "utilisation", "price")
     budget = Budget(
         flops=arguments.flops,
         seconds=None if hours is None else hours * 3600,
@@ -102,23 +109,22 @@ def _planned(
         utilisation=arguments.utilisation,
         price=arguments.price,
     )
-    text = _text(arguments.corpus)
     plan = make_plan(
         budget,
-        _law(arguments.law, arguments.corpus),
-        text=text,
+        law_named(arguments.law, arguments.corpus),
+        text=text_of(arguments.corpus) if arguments.corpus else None,
         vocabulary=arguments.vocabulary,
         context=arguments.context,
         inference_tokens=arguments.inference_tokens,
     )
-    for line in plan.lines:
-        terminal.say(f"  {line.what:<12} {line.text}")
-        if arguments.why:
-            terminal.say(f"  {'':<12}   {line.why}")
-    for warning in plan.warnings:
-        terminal.say(f"  note: {warning}")
+    _show(plan.lines, plan.warnings, arguments.why, terminal)
     if arguments.out:
-        _write(Path(arguments.out), plan.recipe, plan.forecast(), terminal)
+        plan.recipe.save(Path(arguments.out), plan.forecast())
+        terminal.say(f"recipe: {arguments.out}; next: maquette train {arguments.out}")
+        if arguments.corpus is None and plan.model.vocabulary != 4096:
+            symbols = plan.model.vocabulary
+            terminal.say(f"  with a corpus of {symbols:,} symbols: maquette corpus build corpus/mine "
+                         f"SOURCE --vocabulary {symbols}, and --data.corpus corpus/mine")  # fmt: skip
     if arguments.picture:
         from maquette.base.files import write_atomic
         from maquette.workshop.charts import png
@@ -129,7 +135,7 @@ def _planned(
         chart = budget_chart(plan.surface, plan.flops, chosen, unit)
         write_atomic(Path(arguments.picture), png(chart))
         terminal.say(f"picture: {arguments.picture}")
-    best = plan.choice.best if plan.choice else None
+    best = plan.option
     return {
         "flops": plan.flops,
         "parameters": plan.parameters,
@@ -158,34 +164,34 @@ def _taken(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """A recipe or an architecture: its parameters, operations, memory and time."""
     from maquette.base.errors import WrongUse
     from maquette.scaling.cost import cost
+    from maquette.workshop.planning import device_named
 
     for name in (
-        "flops",
-        "hours",
-        "minutes",
-        "law",
-        "inference_tokens",
-        "out",
-        "picture",
-        "corpus",
-    ):
+        "flops", "hours", "minutes", "law", "inference_tokens", "out", "picture", "corpus",
+        "utilisation", "vocabulary", "context",
+    ):  # fmt: skip
         if getattr(arguments, name) is not None:
             flag = name.replace("_", "-")
             raise WrongUse(
                 f"--{flag} is for a budget: leave it out, or leave {arguments.recipe} out"
             )
     recipe, published = _recipe(arguments.recipe)
-    found = cost(recipe, _device(arguments.device), arguments.devices, published, arguments.price)
-    for line in found.lines:
+    device = device_named(arguments.device)
+    found = cost(recipe, device, arguments.devices, published, arguments.price)
+    _show(found.lines, found.warnings, arguments.why, terminal)
+    return found.plain() | {"why": {line.what: line.why for line in found.lines if line.what}}
+
+
+def _show(lines: "list[Line]", warnings: list[str], why: bool, terminal: Terminal) -> None:
+    for line in lines:
         terminal.say(f"  {line.what:<12} {line.text}")
-        if arguments.why:
+        if why:
             terminal.say(f"  {'':<12}   {line.why}")
-    for warning in found.warnings:
+    for warning in warnings:
         terminal.say(f"  note: {warning}")
-    return found.plain() | {"why": {line.what: line.why for line in found.lines}}
 
 
-def _recipe(name: str) -> tuple[Any, Any]:
+def _recipe(name: str) -> "tuple[Recipe, Published | None]":
     """A published architecture without torch; a recipe of the catalogue or of a file with it."""
     from maquette.models.published import names, published
 
@@ -201,55 +207,3 @@ def _recipe(name: str) -> tuple[Any, Any]:
     from maquette.systems.catalogue import recipe_named
 
     return recipe_named(name), None
-
-
-def _device(name: str | None) -> "Device":
-    """A device of the table, or this machine: measured now if it was not in the last day."""
-    from maquette.scaling.devices import device, from_machine, here
-
-    if name is not None:
-        return device(name)
-    known = here()
-    if known is None:
-        from maquette.base.machine import measure
-
-        known = from_machine(measure())
-    return known
-
-
-def _text(corpus: str | None) -> "Text | None":
-    if corpus is None:
-        return None
-    from maquette.scaling.plan import Text
-    from maquette.workshop.corpora import open_corpus
-
-    opened = open_corpus(corpus)
-    return Text(
-        corpus,
-        len(opened.train),
-        opened.vocabulary,
-        opened.manifest["bytes"] / max(1, opened.manifest["tokens"]),
-    )
-
-
-def _law(name: str | None, corpus: str | None) -> "ScalingLaw":
-    """The law of that name, the ladder of a folder, or the corpus's own ladder where it has one."""
-    from maquette.scaling.laws import LAWS, law
-
-    if name is not None and name not in LAWS and Path(name).expanduser().exists():
-        from maquette.scaling.own import ladder_law
-
-        return ladder_law(Path(name).expanduser())
-    if name is None and corpus is not None:
-        from maquette.scaling.own import ladder_of
-        from maquette.workshop.corpora import open_corpus
-
-        own = ladder_of(open_corpus(corpus).hash)
-        if own is not None:
-            return own
-    return law(name or "besiroglu")
-
-
-def _write(path: Path, recipe: Any, forecast: dict[str, Any], terminal: Terminal) -> None:
-    recipe.save(path, forecast)
-    terminal.say(f"recipe: {path}; next: maquette train {path}")

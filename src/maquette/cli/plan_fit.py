@@ -10,23 +10,29 @@ if TYPE_CHECKING:
     from maquette.scaling.approaches import Comparison
     from maquette.scaling.points import Points
 
-TIMES = 10  # the budget that is shown where none is named, over the largest of the points
+FOREIGN = ("out", "device", "price", "law", "corpus", "utilisation", "inference_tokens",
+           "vocabulary", "context", "hours", "minutes")  # fmt: skip
+LARGEST = 1e30
+MOST_RESAMPLES = 10_000
 
 
 def fitted(
     arguments: argparse.Namespace, flops: float | None, terminal: Terminal
 ) -> dict[str, Any]:
     """Fit, show, and say what a budget would buy."""
-    from maquette.base.errors import UserError, WrongUse
-    from maquette.scaling.approaches import compare
+    from maquette.base.errors import UserError
+    from maquette.scaling.approaches import TIMES, compare
     from maquette.scaling.points import columns_from, read_points
 
+    _refuse(arguments, flops)
     columns = columns_from(arguments.columns) if arguments.columns else None
     points = read_points(Path(arguments.source), columns)
-    found = compare(points, resamples=arguments.resamples, drop=arguments.drop)
+    target = TIMES * float(points.flops.max()) if flops is None else flops
+    found = compare(points, resamples=arguments.resamples, drop=arguments.drop, flops=target)
     if found.fit is None:
         raise UserError(next(one.reason for one in found.approaches if one.number == 3))
-    surface, target = found.fit, flops or TIMES * float(points.flops.max())
+    surface, third = found.fit, found.approaches[2]
+    n, d = surface.law.best(target)  # where A or B is 0 there is nothing to show
     terminal.say(f"{points.source}: {len(points.ends())} runs, {amount(points.parameters.min())} to "
                  f"{amount(points.parameters.max())} parameters, {amount(points.tokens.min())} to "
                  f"{amount(points.tokens.max())} tokens")  # fmt: skip
@@ -40,26 +46,33 @@ def fitted(
         [name, f"{value:.4g}", _between(intervals.get(name))] for name, value in constants.items()
     ]
     terminal.table(["", "fitted", "95 % of resamples"], rows)
-    n, d = surface.law.best(target)
+    split = third.best(target)
     result: dict[str, Any] = {
         "flops": target,
-        "parameters": n,
-        "tokens": d,
+        "parameters": split and split[0],
+        "tokens": split and split[1],
         "law": constants | {"name": surface.law.name, "source": surface.law.source},
         "intervals": {name: list(pair) for name, pair in intervals.items()},
         "error": surface.error,
         "points": surface.points,
         "objective": surface.objective,
         "approaches": [_approach(one, target) for one in found.approaches],
+        "loss_predicted": None,
+        "loss_low": None,
+        "loss_high": None,
+        "outside": split and surface.extrapolates(*split),
         "warnings": list(found.warnings),
     }
     try:
-        p = surface.predict(n, d)
+        p = surface.predict(n, d) if split else None
     except UserError as error:
-        result |= {"loss_predicted": None, "loss_low": None, "loss_high": None}
+        p = None
         result["warnings"].append(str(error))
-    else:
+    if split is None:
+        terminal.say(f"at {target:.3g} FLOP: these runs do not determine the surface's best split")
+    if p is not None:
         result |= {"loss_predicted": p.loss, "loss_low": p.low, "loss_high": p.high}
+        result["warnings"] += [p.warning] if p.warning else []
         where = "" if p.outside <= 1 else f", {p.outside:.3g} times outside of the points"
         terminal.say(f"at {target:.3g} FLOP: {amount(n)} parameters, {amount(d)} tokens, "
                      f"loss {p.loss:.4g} ({p.low:.4g} to {p.high:.4g}){where}")  # fmt: skip
@@ -71,9 +84,28 @@ def fitted(
     if arguments.picture:
         _picture(Path(arguments.picture), points, found, terminal)
         result["picture"] = arguments.picture
-    if arguments.out:
-        raise WrongUse("--out writes the recipe of a budget: leave it out with --from")
     return result
+
+
+def _refuse(arguments: argparse.Namespace, flops: float | None) -> None:
+    """WrongUse for what a fit cannot take, before anything is read."""
+    from maquette.base.errors import WrongUse
+
+    given = [name for name in FOREIGN if getattr(arguments, name) is not None]
+    given += ["devices"] if arguments.devices != 1 else []
+    words = ["--" + name.replace("_", "-") for name in given]
+    words += [f"the recipe {arguments.recipe}"] if arguments.recipe is not None else []
+    if words:
+        belong = "belongs" if len(words) == 1 else "belong"
+        raise WrongUse(
+            f"--from fits a law to runs: leave out {' and '.join(words)}, which {belong} to a budget"
+        )
+    if flops is not None and not 1 <= flops <= LARGEST:
+        raise WrongUse(f"flops is {flops:g}: use 1 to {LARGEST:g} operations")
+    if not 0 <= arguments.resamples <= MOST_RESAMPLES:
+        raise WrongUse(f"resamples is {arguments.resamples}: use 0 to {MOST_RESAMPLES}")
+    if arguments.drop < 0:
+        raise WrongUse(f"drop is {arguments.drop}: use 0 or more")
 
 
 def _approaches(found: "Comparison", target: float, terminal: Terminal) -> None:

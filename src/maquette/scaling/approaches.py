@@ -25,12 +25,20 @@ Rows = npt.NDArray[np.int64]
 BUDGET_TOLERANCE = 0.1
 """relative difference of operations within one IsoFLOP budget"""
 BINS_A_DECADE = 100
+TIMES = 10.0
+"""the budget at which sizes are compared where none is named, over the largest of the points"""
+APART = 1.5
+"""factor between two approaches' sizes there from which a warning is due"""
 NAMES = {1: "training-curve envelope", 2: "IsoFLOP minima", 3: "parametric surface"}
 
 
 @dataclass(frozen=True)
 class Minimum:
-    """The best size at one number of operations."""
+    """The best size at one number of operations.
+
+    Not `extrapolate.Minimum`, whose parabola takes only the sizes nearest the minimum of a ladder
+    of exact budgets, and whose curvature is kept: here budgets are approximate and taken from any runs.
+    """
 
     flops: float
     parameters: float
@@ -91,8 +99,19 @@ class Comparison:
         return [(one, one.best(flops)) for one in self.approaches]
 
 
-def compare(points: Points, *, resamples: int = 100, seed: int = 0, drop: int = 0) -> Comparison:
-    """All three approaches. drop: leave out so many ends of the highest loss (2 and 3)."""
+def compare(
+    points: Points,
+    *,
+    resamples: int = 100,
+    seed: int = 0,
+    drop: int = 0,
+    flops: float | None = None,
+) -> Comparison:
+    """All three approaches.
+
+    drop: leave out so many ends of the highest loss (2 and 3). flops: where their sizes are compared;
+    None for ten times the largest of the points.
+    """
     ends = points.ends()
     ends = ends.without_highest(drop) if drop else ends
     surface, third = None, Approach(3)
@@ -108,7 +127,8 @@ def compare(points: Points, *, resamples: int = 100, seed: int = 0, drop: int = 
     said = [f"approach {one.number} ({one.name}): {one.reason}" for one in found if one.reason]
     if surface is not None:
         said += [line for line in surface.warnings if line != third.reason]
-    return Comparison(found, surface, said + _disagreements(found), ends)
+    target = TIMES * float(points.flops.max()) if flops is None else flops
+    return Comparison(found, surface, said + _disagreements(found, target), ends)
 
 
 def envelope(points: Points, resamples: int = 100, seed: int = 0) -> Approach:
@@ -306,17 +326,37 @@ def _resampled_rows(inside: list[Minimum], resamples: int, seed: int) -> list[fl
     return [_power([inside[i] for i in draw])[0] for draw in draws if len(set(draw.tolist())) > 1]
 
 
-def _disagreements(found: list[Approach]) -> list[str]:
-    """Pairs whose intervals of a do not meet."""
+def _disagreements(found: list[Approach], flops: float) -> list[str]:
+    """Pairs whose intervals of a do not meet, and pairs whose sizes at a budget lie apart."""
     said = []
-    for one, other in itertools.combinations(found, 2):
-        if one.interval is None or other.interval is None:
-            continue
-        if one.interval[0] > other.interval[1] or other.interval[0] > one.interval[1]:
+    answers = [one for one in found if one.a is not None]
+    if any(one.interval is not None for one in answers):
+        said += [
+            f"approach {one.number} has no interval of a (too few points to resample): its size at "
+            f"{flops:.3g} FLOP alone is compared with the others'"
+            for one in answers
+            if one.interval is None
+        ]
+    for one, other in itertools.combinations(answers, 2):
+        if _parted(one, other):
             words = " and ".join(
                 f"approach {x.number} gives a = {x.a:.3f} ({x.interval[0]:.3f} to {x.interval[1]:.3f})"
                 for x in (one, other)
                 if x.interval is not None
             )
             said.append(f"{words}: they disagree by more than their intervals")
+        sizes = [best[0] for x in (one, other) if (best := x.best(flops)) is not None]
+        factor = max(sizes) / min(sizes)
+        if factor > APART:
+            said.append(
+                f"at {flops:.3g} FLOP approach {one.number} gives {sizes[0]:.3g} parameters and approach "
+                f"{other.number} {sizes[1]:.3g}: they disagree by a factor of {factor:.2g}"
+            )
     return said
+
+
+def _parted(one: Approach, other: Approach) -> bool:
+    """Whether both have an interval of a, and the two do not meet."""
+    if one.interval is None or other.interval is None:
+        return False
+    return one.interval[0] > other.interval[1] or other.interval[0] > one.interval[1]

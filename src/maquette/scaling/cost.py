@@ -16,6 +16,7 @@ from maquette.scaling.lines import (
     layout_warnings,
     short,
     time_line,
+    unknown,
 )
 from maquette.training.recipe import Data, Recipe
 
@@ -74,8 +75,9 @@ def cost(
         raise WrongUse(
             f"{recipe.name} is no decoder: only a decoder's memory and time are modelled"
         )
-    if devices < 1:
-        raise WrongUse(f"devices is {devices}: use 1 or more")
+    for name, value in (("devices", devices), ("price", price)):
+        if value is not None and not 0 < value < 1e40:
+            raise WrongUse(f"{name} is {value}: use a positive number")
     time, size = recipe.data.sequence, model.parameters()
     per_token = model.flops_per_token(time)
     known = published is None or published.training is not None
@@ -116,7 +118,7 @@ def cost(
             f"{best.memory.total / 2**30:.3g} GiB"
         )
     if best.time.seconds is None:
-        found.warnings.append(f"the time is unknown: {'; '.join(best.time.why.values())}")
+        found.warnings.append(f"the time is unknown: {unknown(best)}")
     else:
         steps = recipe.steps if tokens is not None else 1
         found.seconds = best.time.seconds * steps if tokens is not None else None

@@ -12,7 +12,9 @@ from maquette.base.errors import WrongUse, did_you_mean
 from maquette.base.machine import Machine, kept
 from maquette.base.probes import Rates
 
-TERA, GIGA = 1e12, 1e9
+TERA, GIGA, GIB = 1e12, 1e9, 2**30
+USABLE = 0.98  # of a GPU's memory: the driver keeps the rest
+ECC = 15 / 16  # of it where error correction has no memory of its own (GDDR of servers' cards)
 ATTAINED = 0.65
 FITTED = {"A100-40": 0.75, "A100": 0.75, "H100": 0.56, "H200": 0.56}
 """what products reach of the peak: fitted to published runs (benchmarks/plan.py --published); for
@@ -26,8 +28,9 @@ class Device:
     flops: operations a second by precision, "bf16", "fp32" and "tf32". bandwidth: bytes a second
     to its memory. memory: bytes. link: bytes a second that it sends to the others of its node.
     network: bytes a second, its share of what the node sends to other nodes. per_node: devices of
-    a node. rates: measured speeds of a step's parts, for the device at hand. attained: what
-    products reach of a data sheet's peak. Every number has its source in `sources`.
+    a node. rates: measured speeds of a step's parts, for the device at hand. kind: "cpu" or "cuda",
+    which stands for any accelerator. attained: what products reach of the peak where `rates` do
+    not tell. Every number has its source in `sources`.
     """
 
     name: str
@@ -63,8 +66,13 @@ def _entry(
     per_node: int | None = None,
     link_source: str = "",
     network_source: str = "",
+    node_source: str = "",
+    unit: float = USABLE * GIB,
 ) -> Device:
-    """Speeds in TFLOP/s and GB/s, memory in GB, as data sheets give them."""
+    """Speeds in TFLOP/s and GB/s, memory in GB, as data sheets give them.
+
+    unit: bytes in one GB of memory. Of GPUs it is a GiB: an "80 GB" H100 reports 79.6 GiB.
+    """
 
     def times(value: float | None, unit: float) -> float | None:
         return None if value is None else value * unit
@@ -73,12 +81,15 @@ def _entry(
     sources = dict.fromkeys(names, source)
     sources["link"] = link_source or (source if link is not None else "not published")
     sources["network"] = network_source or "not published: it is the cluster's, not the device's"
-    sources["per_node"] = link_source or source
+    if unit != GIGA:
+        taken = "the driver keeps" if unit == USABLE * GIB else "driver and error correction keep"
+        sources["memory"] = f"{source}; in GiB, less what {taken}"
+    sources["per_node"] = node_source or link_source or source
     return Device(
         name,
         {"bf16": times(bf16, TERA), "fp32": times(fp32, TERA), "tf32": times(tf32, TERA)},
         times(bandwidth, GIGA),
-        memory * GIGA,
+        memory * unit,
         times(link, GIGA),
         times(network, GIGA),
         per_node,
@@ -89,6 +100,7 @@ def _entry(
 
 DGX = "one InfiniBand adapter a device, as in NVIDIA's {} system"
 PCIE = "PCI Express 4.0 x16, 32 GB/s each way; no NVLink"
+EIGHT = "assumed: servers of them usually hold eight"
 TPU = "Jouppi et al. 2023, table 4"
 CLOUD = "Google Cloud's TPU documentation"
 
@@ -108,31 +120,38 @@ ALL = [
     _entry("B200", 2250, 75, 8000, 180, "NVIDIA DGX B200 data sheet", tf32=1125,
            link=900, network=50, per_node=8, network_source=DGX.format("DGX B200 (400 Gb/s)")),
     _entry("L4", 121, 30.3, 300, 24, "NVIDIA L4 data sheet, halved for sparsity", tf32=60,
-           link=32, link_source=PCIE),
+           link=32, link_source=PCIE,
+           per_node=8, node_source=EIGHT, unit=ECC * USABLE * GIB),
     _entry("L40S", 362, 91.6, 864, 48, "NVIDIA L40S data sheet, without sparsity", tf32=183,
-           link=32, link_source=PCIE),
+           link=32, link_source=PCIE,
+           per_node=8, node_source=EIGHT, unit=ECC * USABLE * GIB),
     _entry("A10G", 70, 35, 600, 24, "AWS and NVIDIA, A10G data sheet", tf32=35,
-           link=32, link_source=PCIE),
+           link=32, link_source=PCIE,
+           per_node=8, node_source=EIGHT, unit=ECC * USABLE * GIB),
     _entry("T4", 65, 8.1, 300, 16, "NVIDIA T4 data sheet (fp16 for bf16)",
-           link=16, link_source="PCI Express 3.0 x16, 16 GB/s each way"),
+           link=16, link_source="PCI Express 3.0 x16, 16 GB/s each way",
+           per_node=8, node_source=EIGHT, unit=ECC * USABLE * GIB),
     _entry("RTX3090", 71, 35.6, 936, 24, "NVIDIA GA102 white paper, fp32 accumulation", tf32=35.6,
-           link=32, link_source=PCIE),
+           link=32, link_source=PCIE,
+           per_node=8, node_source=EIGHT),
     _entry("RTX4090", 165, 82.6, 1008, 24, "NVIDIA Ada white paper, fp32 accumulation", tf32=82.6,
-           link=32, link_source=PCIE),
+           link=32, link_source=PCIE,
+           per_node=8, node_source=EIGHT),
     _entry("RTX5090", 209.5, 104.8, 1792, 32, "NVIDIA RTX Blackwell white paper, fp32 accumulation",
-           tf32=104.8, link=64, link_source="PCI Express 5.0 x16, 64 GB/s each way"),
+           tf32=104.8, link=64, link_source="PCI Express 5.0 x16, 64 GB/s each way",
+           per_node=8, node_source=EIGHT),
     _entry("MI250X", 383, 95.7, 3277, 128, "AMD MI250X data sheet, both dies",
            link=350, network=25, per_node=4, link_source="AMD: seven links, 50 GB/s each way",
            network_source="200 Gb/s a device, as in the Frontier system"),
     _entry("MI300X", 1307, 163.4, 5300, 192, "AMD MI300X data sheet",
            link=448, per_node=8, link_source="AMD: seven links, 64 GB/s each way"),
-    _entry("TPUv3", 123, None, 900, 32, TPU, link=280, per_node=1024,
+    _entry("TPUv3", 123, None, 900, 32, TPU, unit=GIGA, link=280, per_node=1024,
            link_source=f"{TPU}: four links of 70 GB/s; a node is a pod"),
-    _entry("TPUv4", 275, None, 1200, 32, TPU, link=300, per_node=4096,
+    _entry("TPUv4", 275, None, 1200, 32, TPU, unit=GIGA, link=300, per_node=4096,
            link_source=f"{TPU}: six links of 50 GB/s; a node is a pod"),
-    _entry("TPUv5e", 197, None, 819, 16, CLOUD, link=200, per_node=256,
+    _entry("TPUv5e", 197, None, 819, 16, CLOUD, unit=GIGA, link=200, per_node=256,
            link_source=f"{CLOUD}: 1,600 Gb/s a chip; a node is a pod"),
-    _entry("TPUv5p", 459, None, 2765, 95, CLOUD, link=600, per_node=8960,
+    _entry("TPUv5p", 459, None, 2765, 95, CLOUD, unit=GIGA, link=600, per_node=8960,
            link_source=f"{CLOUD}: 4,800 Gb/s a chip; a node is a pod"),
 ]  # fmt: skip
 DEVICES = {entry.name: entry for entry in ALL}
@@ -155,9 +174,10 @@ def here() -> Device | None:
 def from_machine(machine: Machine) -> Device:
     """A measured machine as a device; how fast it reaches others was not measured."""
     how = "measured on this machine (maquette doctor)"
+    memory = machine.memory if machine.device == "cpu" else machine.device_memory
     sources = dict.fromkeys(("flops", "bandwidth"), how)
     sources |= {
-        "memory": "of this machine",
+        "memory": "of this machine" if machine.device == "cpu" else "of this GPU",
         "link": "not measured",
         "network": "not measured",
         "per_node": "this machine alone",
@@ -166,7 +186,7 @@ def from_machine(machine: Machine) -> Device:
         machine.processor,
         {"bf16": machine.bf16_flops, "fp32": machine.fp32_flops},
         machine.bandwidth,
-        float(machine.memory),
+        None if memory is None else float(memory),
         sources=sources,
         per_node=1,
         rates=machine.rates,

@@ -40,7 +40,11 @@ class Rung:
 
 @dataclass(frozen=True)
 class Minimum:
-    """The best split of one budget."""
+    """The best split of one budget.
+
+    Not `approaches.Minimum`, which is of any runs about a budget: here the parabola takes the sizes
+    nearest the minimum alone, and its curvature predicts splits off the frontier.
+    """
 
     flops: float
     parameters: float

@@ -34,6 +34,10 @@ MARGIN = 1.25
 """a factor outside of the fitted range that still counts as inside"""
 RATIO = 1.5
 """spread of tokens a parameter below which N and D cannot be told apart"""
+TOGETHER = 0.98
+"""R^2 of log D over log N above which they cannot be told apart either"""
+FAR = 10.0
+"""a factor outside of the fitted range from which a prediction carries a warning"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,16 @@ class Prediction:
     """the fit's 95 % interval and the points' own scatter, together; equal to loss without resamples"""
     outside: float
     """the factor by which it lies outside of the fitted range; 1 inside"""
+
+    @property
+    def warning(self) -> str:
+        """What to know of a prediction that lies far outside; "" of the others."""
+        if self.outside <= FAR:
+            return ""
+        return (
+            f"extrapolation: the prediction lies {self.outside:.3g} times outside of the points, and its "
+            f"interval holds only if the surface does up to there: add larger runs"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +153,16 @@ def fit(
             f"{points.source}: {len(ends)} finished runs cannot fix five constants: give six or more"
         )
     ends = ends.without_highest(drop)
+    try:
+        return _fitted(ends, resamples, seed, delta)
+    except np.linalg.LinAlgError as error:
+        raise UserError(
+            f"{points.source}: no surface goes through these points ({error}): look for a cell that "
+            f"differs from the rest by orders of magnitude"
+        ) from error
+
+
+def _fitted(ends: Points, resamples: int, seed: int, delta: float) -> Fit:
     x, y, target = _logs(ends)
     theta = _polished(_searched(x, y, target, delta), x, y, target, np.ones((1, len(ends))), delta)[
         0
@@ -369,6 +393,12 @@ def _undetermined(one: Fit, points: Points, edge: list[str]) -> list[str]:
             f"under-determined: every run has about {np.median(ratio):.3g} tokens a parameter, so the "
             f"terms in N and D cannot be told apart; add runs of other ratios"
         )
+    elif (line := _together(points)) is not None:
+        power, straight = line
+        said.append(
+            f"under-determined: N and D were varied together (D ~ N^{power:.2f}, R^2 {straight:.3f}), so "
+            f"their exponents cannot be told apart; add runs of other tokens at the same sizes"
+        )
     if "a" in one.intervals:
         low, high = one.intervals["a"]
         if high - low > WIDEST:
@@ -376,6 +406,17 @@ def _undetermined(one: Fit, points: Points, edge: list[str]) -> list[str]:
                 f"under-determined: the exponent a of N ~ C^a lies anywhere from {low:.2f} to {high:.2f}"
             )
     return said
+
+
+def _together(points: Points) -> tuple[float, float] | None:
+    """Exponent of D over N and R^2, where the runs lie on one line of log D over log N."""
+    x, y = np.log(points.parameters), np.log(points.tokens)
+    if min(_distinct(points.parameters), _distinct(points.tokens)) < 3:
+        return None  # said already
+    x, y = x - x.mean(), y - y.mean()
+    power = float((x * y).sum() / (x * x).sum())
+    straight = float(power * (x * y).sum() / (y * y).sum())
+    return (power, straight) if straight > TOGETHER else None
 
 
 def _warnings(one: Fit) -> list[str]:

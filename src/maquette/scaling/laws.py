@@ -19,6 +19,8 @@ import numpy as np
 from maquette.base.errors import UserError, WrongUse, did_you_mean
 
 PETAFLOP_DAY = 1e15 * 24 * 3600
+LARGEST_LOG_G = 300.0
+"""of G: beyond, its powers leave the range of numbers"""
 DRIFT, FITTED = 0.0008, 3e20
 """of the least loss, relative, for each e-fold of the budget beyond the second: benchmarks/fit.py"""
 
@@ -129,10 +131,34 @@ class Law:
     @property
     def _g(self) -> float:
         """G of Hoffmann et al. 2022, eq. 4."""
-        return float((self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta)))
+        return math.exp(self._log_g)
+
+    @property
+    def _log_g(self) -> float:
+        """UserError where no split is best."""
+        nothing = [
+            what for what, value in (("parameters", self.A), ("tokens", self.B)) if value <= 0
+        ]
+        if nothing:
+            raise UserError(
+                f"the loss does not depend on {' or '.join(nothing)} in these points, or rises "
+                f"with them ({self.source}): no split is best; add runs that differ more in "
+                f"{' and '.join(nothing)}"
+            )
+        ratio = math.log(self.alpha * self.A) - math.log(self.beta * self.B)
+        log_g = ratio / (self.alpha + self.beta)
+        if abs(log_g) > LARGEST_LOG_G:
+            raise UserError(
+                f"{self.source}: the surface's best split is e^{log_g:.0f} parameters at 6 FLOP, which "
+                f"is none: add runs that differ more in parameters and in tokens"
+            )
+        return log_g
 
     def best(self, flops: float) -> tuple[float, float]:
-        """Parameters and tokens that make the loss least at 6 N D = flops."""
+        """Parameters and tokens that make the loss least at 6 N D = flops.
+
+        UserError where A or B is 0, so that no split is best.
+        """
         parameters = self._g * (flops / 6) ** self.exponent
         return parameters, flops / 6 / parameters
 

@@ -6,7 +6,8 @@ A layout is a product: replicate x shard x tensor x pipeline x context devices. 
 al. 2023, ring attention). All products that use every device are estimated by `memory` and
 `roofline`; those that do not fit are dropped, the rest is ranked by time.
 
-ZeRO's degree is the group of replicas, never all devices. Tensor parallelism stays within a node.
+ZeRO's degree is the group of replicas, never all devices. Tensor parallelism stays within a node,
+whose devices its groups divide.
 Left out: interleaved pipelines, sequence parallelism of the norms, experts.
 """
 
@@ -21,7 +22,7 @@ from maquette.scaling.devices import Device
 from maquette.scaling.memory import Memory, Precision, memory
 from maquette.scaling.roofline import StepTime, step_time
 
-GIGA = 1e9
+GIB = 2**30
 MICRO = 64  # largest micro-batch that is tried
 
 
@@ -98,8 +99,8 @@ class Choice:
     """The fastest layout that fits, or the smallest if none does, and what became of the others."""
 
     best: Option
-    lost: list[str]
-    """a line for each kind of alternative"""
+    options: list[Option]
+    """all that were estimated"""
     runnable: Option | None
     """the fastest that fits among those that this version's trainer runs"""
 
@@ -110,6 +111,15 @@ class Choice:
     @property
     def layout(self) -> Layout:
         return self.best.layout
+
+    @property
+    def lost(self) -> list[str]:
+        """A line for each kind of alternative to the best one."""
+        return self.why_lost(self.best)
+
+    def why_lost(self, shown: Option) -> list[str]:
+        """The same relative to another option, such as `runnable`: what is faster is said to be."""
+        return _why_lost(shown, self.options)
 
 
 def choose(
@@ -142,7 +152,7 @@ def choose(
     ranked = sorted(fitting, key=_seconds) if fitting else sorted(options, key=_bytes)
     best = ranked[0]
     ours = [option for option in ranked if option.layout.runnable and option.fits]
-    return Choice(best, _why_lost(best, options), ours[0] if ours else None)
+    return Choice(best, options, ours[0] if ours else None)
 
 
 def products(
@@ -151,7 +161,9 @@ def products(
     """Every layout that uses all devices and divides heads, blocks, sequence and batch evenly."""
     node = device.per_node or 1
     for tensor in _divisors(devices):
-        if tensor > node or config.heads % tensor or config.inner % tensor:
+        if tensor > node or (devices > node and node % tensor):
+            continue  # its groups would lie on two nodes
+        if config.heads % tensor or config.inner % tensor:
             continue
         for pipeline in _divisors(devices // tensor):
             if config.depth % pipeline:
@@ -239,20 +251,26 @@ def _reason(best: Option, option: Option) -> str:
         over = option.memory.total - option.room
         least = "even with recomputation " if option.layout.recompute else ""
         return (
-            f"does not fit: {least}{option.memory.total / GIGA:.3g} GB a device, "
-            f"{over / GIGA:.3g} GB too many"
+            f"does not fit: {least}{option.memory.total / GIB:.3g} GiB a device, "
+            f"{over / GIB:.3g} GiB too many"
         )
     ours, theirs = best.time.seconds, option.time.seconds
-    if ours is None or theirs is None:
+    if theirs is None:
         return f"its time is unknown: {', '.join(option.time.unknown)}"
+    if ours is None:
+        return f"{theirs:.3g} s a step; the time of {best.layout.name} is unknown"
     slower = theirs / ours - 1
     excess = {
         name: (value or 0.0) - (best.time.parts.get(name) or 0.0)
         for name, value in option.time.parts.items()
     }
     name = max(excess, key=lambda part: excess[part])
+    beyond = "" if option.layout.runnable else ", not trained by this version"
+    faster = ours / theirs - 1
+    if faster >= 0.005:
+        return f"{faster:.0%} faster{beyond}" if faster >= 0.01 else f"{faster:.1%} faster{beyond}"
     if slower < 0.005:
-        return f"as fast within 0.5 %, {option.memory.total / GIGA:.3g} GB a device"
+        return f"as fast within 0.5 %, {option.memory.total / GIB:.3g} GiB a device{beyond}"
     return f"{slower:.0%} slower: {name} {option.time.why.get(name, '')}"
 
 

@@ -109,6 +109,11 @@ def layout_warnings(choice: Choice) -> list[str]:
     return [f"{best.layout.name} fits{gained}; this version trains ddp only"]
 
 
+def unknown(option: Option) -> str:
+    """Why a step's time cannot be said."""
+    return "; ".join(f"{part}: {option.time.why.get(part, '')}" for part in option.time.unknown)
+
+
 def time_line(option: Option, seconds: float) -> Line:
     """How long, and what of the peak that is."""
     time = option.time

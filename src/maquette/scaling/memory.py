@@ -6,9 +6,8 @@ given are those alive at that moment, so they sum to it. What autograd keeps fol
 operation of `nn` saves (`saved_by_block`); a test holds it against torch's own hooks.
 
 This trainer keeps weights, gradients and both moments of Adam in fp32 and casts weights where they
-are used. The usual accounting of mixed precision, 2 + 2 + 12 bytes a parameter, is `states` with
-"mixed": Rajbhandari et al. 2020 (ZeRO), section 3.1 and figure 1. Activations of Megatron's
-implementation: Korthikanti et al. 2022, equations 1 to 6 (`megatron_activations`).
+are used. States are shared out as in ZeRO (Rajbhandari et al. 2020, section 3.1 and figure 1).
+At stage 3 two blocks' weights are whole at a time, the one computed and the one fetched.
 Left out: documents' masks outside the fused kernels, and the data loader.
 """
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 Precision = Literal["bf16", "fp32"]
 ITEM = {"bf16": 2, "fp32": 4}
 CHUNK = {"cpu": 1 << 24, "cuda": 1 << 28}  # nn.loss.CHUNK_BYTES, which cannot be read without torch
-EVALUATED = 32  # sequences at a time, training.data.heldout_batches
 FRAMEWORK = {"cpu": 75e6, "cuda": 600e6}  # libraries and their scratch; a CUDA context
 COMPILER = 120e6  # modules of the compiler, and its kernels
 TILE = (128, 1 << 25)  # rows and most bytes of the scores of nn.tiled_attention
@@ -59,41 +57,19 @@ class Memory:
 
 
 def states(
-    parameters: float, zero: int = 0, ranks: int = 1, kind: Literal["fp32", "mixed"] = "fp32"
+    parameters: float,
+    zero: int = 0,
+    ranks: int = 1,
+    each: tuple[float, float, float] = (4.0, 4.0, 8.0),
 ) -> tuple[float, float, float]:
     """Bytes of weights, gradients and optimiser on each of `ranks` data-parallel devices.
 
     zero: stage 1 shares the optimiser out, 2 the gradients too, 3 the weights too (Rajbhandari et
-    al. 2020, figure 1). kind: "fp32", as this trainer keeps them (4 + 4 + 8), or "mixed" (2 + 2 +
-    12: fp16 weights and gradients, fp32 master weights and moments).
+    al. 2020, figure 1). each: bytes a parameter; in fp32, as this trainer keeps them, 4 + 4 + 8.
     """
-    each = (4.0, 4.0, 8.0) if kind == "fp32" else (2.0, 2.0, 12.0)
     shared = (ranks if zero >= 3 else 1, ranks if zero >= 2 else 1, ranks if zero >= 1 else 1)
     weights, gradients, optimiser = (parameters * b / r for b, r in zip(each, shared, strict=True))
     return weights, gradients, optimiser
-
-
-def megatron_activations(
-    sequence: int,
-    batch: int,
-    width: int,
-    heads: int,
-    *,
-    tensor: int = 1,
-    kind: Literal["none", "sequence", "selective", "full"] = "none",
-) -> float:
-    """Bytes a layer of a GPT in fp16 keeps in Megatron's implementation.
-
-    kind: "none": no recomputation, equation 2; "sequence": with sequence parallelism, equation 4;
-    "selective": that and attention recomputed, equation 6; "full": the input alone.
-    """
-    sbh = float(sequence) * batch * width
-    attention = 5 * heads * sequence / width
-    if kind == "none":
-        return sbh * (10 + 24 / tensor + attention / tensor)
-    if kind == "sequence":
-        return sbh / tensor * (34 + attention)
-    return sbh * 34 / tensor if kind == "selective" else 2 * sbh
 
 
 def saved_by_norm(
@@ -148,10 +124,12 @@ def saved_by_block(
     layer: int = 0,
     compiled: bool = False,
     tensor: int = 1,
+    casts: bool = True,
 ) -> float:
     """Bytes that autograd keeps of one block's forward pass.
 
-    tensor: over how many devices its maps are split; the norms' part is whole on each.
+    tensor: over how many devices its maps are split; the norms' part is whole on each. casts: with
+    the bf16 copies of its weights, which ZeRO's stage 3 frees after the block.
     """
     c, item = config, ITEM[precision]
     tokens = sequences * time
@@ -159,7 +137,7 @@ def saved_by_block(
     kept = norms * saved_by_norm(c, tokens, item, compiled=compiled)
     inner = saved_by_attention(c, sequences, time, item, layer, compiled=compiled)
     inner += saved_by_feedforward(c, tokens, item, compiled=compiled)
-    cast = _hidden(c) / c.depth * item if precision == "bf16" else 0.0
+    cast = _hidden(c) / c.depth * item if precision == "bf16" and casts else 0.0
     if c.dropout:
         kept += norms * float(tokens) * c.width  # one byte each
     return kept + (inner + cast) / tensor
@@ -221,15 +199,24 @@ def memory(
     weights, gradients, moments = states(local, layout.zero, layout.shard)
     shared = f", stage {layout.zero} over {layout.shard}" if layout.zero else ""
     split = f" of {c.parameters():,}" if local != c.parameters() else ""
-    why["parameters"] = f"{local:,.0f}{split} parameters x 4 bytes (fp32){shared}"
-    why["gradients"] = f"{local:,.0f} x 4 bytes (fp32){shared}"
+    why["parameters"] = (
+        f"{local:,.0f}{split} parameters x 4 bytes (fp32){shared if layout.zero == 3 else ''}"
+    )
+    why["gradients"] = f"{local:,.0f} x 4 bytes (fp32){shared if layout.zero >= 2 else ''}"
+    if layout.zero >= 2 and layout.micro_batches > 1:
+        why["gradients"] += (
+            f", reduced and shared out after each of {layout.micro_batches} micro-batches"
+        )
     why["optimiser"] = f"{local:,.0f} x 8 bytes (two fp32 moments of Adam){shared}"
 
     # What autograd keeps.
     layers = [
-        saved_by_block(c, micro_batch, time_here, precision, layer=i, compiled=compiled, tensor=t)
+        saved_by_block(
+            c, micro_batch, time_here, precision,
+            layer=i, compiled=compiled, tensor=t, casts=layout.zero < 3,
+        )
         for i in range(min(2, c.depth))
-    ]
+    ]  # fmt: skip
     block = max(layers)
     flying = min(layout.micro_batches, p)  # 1F1B: Narayanan et al. 2021, section 2.2
     whole = (layers[0] * (blocks - blocks // 2) + layers[-1] * (blocks // 2)) * flying
@@ -258,7 +245,11 @@ def memory(
     chunk = logits * (2 * item if compiled else item + 17)
     cast_output = c.vocabulary * c.width * item / t if precision == "bf16" else 0.0
     loss = chunk + n * item + cast_output + 16.0 * rows
-    gathered = 8.0 * _hidden(c) / c.depth / t if layout.zero == 3 else 0.0
+    of_one = _hidden(c) / c.depth / t
+    each_gathered = 6 if precision == "bf16" else 4  # fp32 as sent, and the cast that is multiplied
+    gathered = 2.0 * each_gathered * of_one if layout.zero == 3 else 0.0
+    whole_gradients = 4.0 * of_one if layout.zero >= 2 else 0.0  # of a block, until shared out
+    behind = gathered + whole_gradients
     maps = 2 if c.activation == "swiglu" else 1
     inside = n * item + maps * float(tokens) * c.inner * item / t
     if compiled and device == "cpu":  # scores, probabilities, and the gradients of both
@@ -267,19 +258,22 @@ def memory(
     over = _norm_backward(c, n, item)
     of_block = (block - n * item + inside) if recompute else inside
     back_last = max(over, of_block - final - n * item)
-    forward = _Moment("forward", gradients * (layout.micro_batches > 1), activations, loss)
-    backward = _Moment("backward", gradients * (layout.micro_batches > 1), activations, back_last)
+    forward = _Moment(
+        "forward", gradients * (layout.micro_batches > 1), activations, loss + gathered
+    )
+    backward = _Moment(
+        "backward", gradients * (layout.micro_batches > 1), activations, back_last + behind
+    )
     # At the first block everything above has its gradients, and nothing else is kept.
     done = 1 - (roles[Role.HIDDEN] / c.depth + roles[Role.INPUT]) / t / local
     done = 1.0 if layout.micro_batches > 1 else max(0.0, done)
     held_then = (first + n * item, block - n * item) if recompute else (first + block, 0.0)
-    ending = _Moment("backward", gradients * done, held_then[0], held_then[1] + inside)
+    ending = _Moment("backward", gradients * done, held_then[0], held_then[1] + inside + behind)
     update = _Moment("update", gradients, 0.0, 0.0)
     moments_of_step = [forward, backward, ending, update]
     if evaluated:
         moments_of_step.append(_evaluation(c, evaluated, time, item, device, compiled=False))
     moment = max(moments_of_step, key=lambda m: m.size)
-    working = moment.working + gathered
     what = {
         "forward": f"the loss: {rows} rows of {c.vocabulary} logits at a time, "
         f"{chunk / max(1.0, logits):.0f} bytes each",
@@ -287,9 +281,16 @@ def memory(
         "update": "nothing besides",
         "evaluation": f"{evaluated} held-out sequences at a time, no gradients",
     }
-    why["working"] = what[moment.name] + (
-        f", and {gathered:,.0f} bytes of gathered weights" if gathered else ""
-    )
+    why["working"] = what[moment.name]
+    if gathered and moment.name in ("forward", "backward"):
+        why["working"] += (
+            f", and {gathered:,.0f} bytes of gathered weights: 2 blocks x {of_one:,.0f} x "
+            f"{each_gathered} bytes, freed after each block"
+        )
+    if whole_gradients and moment.name == "backward":
+        why["working"] += (
+            f", and {whole_gradients:,.0f} of a block's gradients until they are shared out"
+        )
     copies = (device == "cpu") if saving is None else saving
     saved = (weights + moments) if copies else 0.0
     why["saving"] = (
@@ -297,7 +298,7 @@ def memory(
     )
     why["framework"] = "libraries and scratch of the first step"
     if device == "cuda":
-        margin = MARGIN * (moment.activations + working + moment.gradients)
+        margin = MARGIN * (moment.activations + moment.working + moment.gradients)
         why["margin"] = f"{MARGIN:.0%} of what is allocated anew at every step, for fragmentation"
     else:
         holes = temporaries_of_block(c, tokens, item, compiled=compiled)
@@ -315,7 +316,7 @@ def memory(
         moment.gradients,
         moments,
         moment.activations,
-        working,
+        moment.working,
         saved,
         FRAMEWORK[device] + (COMPILER if compiled and device == "cpu" else 0.0),
         margin,

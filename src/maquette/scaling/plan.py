@@ -14,13 +14,14 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Role
 from maquette.scaling.devices import Device
-from maquette.scaling.epochs import with_repeats
+from maquette.scaling.epochs import Repeats
 from maquette.scaling.frontier import BYTES_PER_TOKEN, forecast, surface
 from maquette.scaling.laws import Kaplan, Law, ScalingLaw
-from maquette.scaling.layouts import Choice
+from maquette.scaling.layouts import Choice, Option
 from maquette.scaling.lines import (
     Line,
     chosen,
+    clock,
     fields_of,
     layout_lines,
     layout_of,
@@ -28,15 +29,14 @@ from maquette.scaling.lines import (
     precision_on,
     short,
     time_line,
+    unknown,
 )
 from maquette.scaling.own import LadderLaw
-from maquette.scaling.shapes import HEAD, batch_tokens, nearest_shape
+from maquette.scaling.shapes import batch_tokens, nearest_shape
+from maquette.scaling.split import Split, Text, is_small, loss_surface, repeated, split
 from maquette.training.recipe import Data, Recipe
 
 UTILISATION = 0.4  # of the peak, where no device is named; and where the iteration begins
-MIDDLE = (
-    1.4e20  # operations: the middle, by logarithm, of the budgets that were fitted (6e18 to 3e21)
-)
 LARGE, SMALL = (32768, 1024), (4096, 256)  # vocabulary and context, where neither is given
 SMALLEST_LARGE = 30e6  # parameters: below, 32,768 embeddings would be most of the model
 LEAST_STEPS = 10
@@ -70,6 +70,13 @@ class Budget:
             raise WrongUse("say which device: --device H100, for one")
 
 
+def hours_of(hours: float | None, minutes: float | None) -> float | None:
+    """Time in hours, given in one unit or the other."""
+    if hours is not None and minutes is not None:
+        raise WrongUse("give --hours or --minutes, not both")
+    return minutes / 60 if minutes is not None else hours
+
+
 @dataclass(frozen=True)
 class Beside:
     """A model of another size at the same budget."""
@@ -77,8 +84,8 @@ class Beside:
     parameters: float
     tokens: float
     loss: float
-    share: float
-    """of the budget, what the best size would need for that loss"""
+    share: float | None
+    """of the budget, what the best size would need for that loss; None where tokens repeat"""
 
 
 @dataclass
@@ -89,7 +96,8 @@ class Plan:
     parameters: int
     tokens: int
     batch_tokens: int
-    loss_predicted: float
+    loss_predicted: float | None
+    """nats a token; None where only bits per byte are known, in the line"""
     loss_interval: tuple[float, float] | None
     law: ScalingLaw
     recipe: Recipe
@@ -111,19 +119,24 @@ class Plan:
         return self.recipe.model
 
     @property
+    def option(self) -> Option | None:
+        """The layout it counts with."""
+        return chosen(self.choice) if self.choice else None
+
+    @property
     def small(self) -> bool:
         """Whether it lies below what its published law was fitted on: our own small models serve."""
-        return self.parameters < self.law.smallest and not isinstance(self.law, LadderLaw)
+        return is_small(self.law, self.parameters)
 
     @property
     def surface(self) -> ScalingLaw:
         """What the loss is read off: the law, or the small models' surface in bits per byte."""
-        return surface().law if self.small else self.law
+        return loss_surface(self.law, self.parameters)
 
     @property
     def why(self) -> list[tuple[str, str]]:
         """(what, why) of every number."""
-        return [(line.what, line.why) for line in self.lines]
+        return [(line.what, line.why) for line in self.lines if line.what]
 
     def forecast(self) -> dict[str, Any]:
         """What a run of the recipe should come to: kept with the recipe, shown beside the outcome."""
@@ -131,20 +144,12 @@ class Plan:
         return {
             "flops": self.flops,
             "law": self.law.name,
+            "parameters": self.parameters,
+            "tokens": self.tokens,
             "loss_predicted": self.loss_predicted,
             "loss_low": low,
             "loss_high": high,
         }
-
-
-@dataclass(frozen=True)
-class Text:
-    """The corpus that a plan is for."""
-
-    name: str
-    tokens: int
-    vocabulary: int
-    bytes_per_token: float
 
 
 def make_plan(
@@ -167,8 +172,8 @@ def make_plan(
     device, reached = budget.device, budget.utilisation or UTILISATION
     for _ in range(6):
         flops, how = _operations(budget, reached)
-        ideal, split = _ideal(law, flops, text, inference_tokens)
-        recipe, lines = _recipe(law, flops, ideal, split, text, (symbols, context), budget)
+        best = split(law, flops, text, inference_tokens)
+        recipe, lines = _recipe(law, best, text, (symbols, context), budget)
         if device is None:
             choice = None
             break
@@ -182,13 +187,18 @@ def make_plan(
     assert isinstance(recipe.model, DecoderConfig)
     size, tokens = recipe.model.parameters(), recipe.steps * recipe.tokens_per_step
     plan = Plan(
-        flops, size, tokens, recipe.tokens_per_step, 0.0, None, law, recipe,
+        best.flops, size, tokens, recipe.tokens_per_step, None, None, law, recipe,
         utilisation=reached if device is not None else None, choice=choice,
     )  # fmt: skip
     plan.lines = [Line("budget", f"{flops:.3g} FLOP", how), *lines]
+    if best.flops < flops:
+        plan.warnings.append(
+            f"{best.flops:.3g} of the {flops:.3g} FLOP are spent: on {short(text.tokens if text else 0)} "
+            f"tokens of text the rest would buy less than 0.1 % of the loss, or was never measured"
+        )
     _loss(plan, text)
     _spent(plan, budget)
-    _others(plan, ideal)
+    _others(plan, best.parameters, text)
     return plan
 
 
@@ -211,66 +221,22 @@ def _operations(budget: Budget, reached: float) -> tuple[float, str]:
     )
 
 
-def _ideal(
-    law: ScalingLaw, flops: float, text: Text | None, inference_tokens: float | None
-) -> tuple[float, str]:
-    """The parameters to choose, and why."""
-    if inference_tokens is not None:
-        if not isinstance(law, Law):
-            raise WrongUse(f"--inference-tokens needs a surface, {law.name} is none: use besiroglu")
-        return _for_inference(law, flops, inference_tokens)
-    parameters, tokens = law.best(flops)
-    why = f"{law.name} ({law.source}) is least there at 6 N D = {flops:.3g}"
-    if text is not None and isinstance(law, Law) and tokens > text.tokens:
-        spent = with_repeats(law, text.tokens).best(flops)
-        return spent.parameters, (
-            f"the best of {law.name} would be {parameters:.4g} on {tokens:.3g} tokens; the corpus has "
-            f"{text.tokens:.3g}, and repeated ones count for less (Muennighoff et al. 2023, eq. 5)"
-        )
-    return parameters, why
-
-
-def _for_inference(law: Law, flops: float, tokens: float) -> tuple[float, str]:
-    """The size for training and serving together, whose training takes the budget.
-
-    `best_for_inference` answers for a loss; here the training budget is given, so the loss is
-    searched, by bisection, whose model takes that much to train.
-    """
-    low, high = flops / 1e6, flops
-    for _ in range(60):
-        middle = (low * high) ** 0.5
-        life = law.best_for_inference(middle, tokens)
-        if 6 * life.parameters * life.tokens > flops:
-            high = middle
-        else:
-            low = middle
-    life = law.best_for_inference(low, tokens)
-    best, _ = law.best(flops)
-    return life.parameters, (
-        f"smaller than the {best:.4g} that trains best, because {tokens:.3g} tokens are to be served: "
-        f"training and serving together take {life.saved:.0%} less than the training optimum of the "
-        f"same loss (Sardana and Frankle 2023, eq. 3)"
-    )
-
-
 def _recipe(
     law: ScalingLaw,
-    flops: float,
-    ideal: float,
-    split: str,
+    best: Split,
     text: Text | None,
     given: tuple[int | None, int | None],
     budget: Budget,
 ) -> tuple[Recipe, list[Line]]:
     """The nearest shape, its tokens and its settings. given: vocabulary and context."""
+    flops, ideal = best.flops, best.parameters
     usual = LARGE if ideal >= SMALLEST_LARGE else SMALL
     vocabulary, context = (usual[i] if value is None else value for i, value in enumerate(given))
     embedded = not isinstance(law, Kaplan)
     model = nearest_shape(ideal, vocabulary, context, embedded)
     per_token = model.flops_per_token(context)
     wanted = batch_tokens(flops / per_token, context)
-    batch = max(1, wanted // context)
-    batch = -(-batch // budget.devices) * budget.devices
+    batch = -(-max(1, wanted // context) // budget.devices) * budget.devices
     steps = round(flops / per_token / (batch * context))
     if steps < LEAST_STEPS:
         least = LEAST_STEPS * batch * context * per_token
@@ -291,12 +257,13 @@ def _recipe(
     counted = "" if embedded else f"; without embeddings, as {law.name} counts"
     return recipe, [
         Line("law", f"L = {law.formula}", f"{law.name}: {law.source}"),
-        Line("parameters", f"{short(size)}{_span(law, flops, size)}",
-             f"{size:,}, the shape nearest to {ideal:,.0f}{counted}: {split}"),
+        Line("parameters", f"{short(size)}{_span(ideal, best.sure)}",
+             f"{size:,}, the shape nearest to {ideal:,.0f}{counted}: {best.why}"),
         Line("shape", f"width {model.width}, {model.depth} blocks, {model.heads} heads of {model.head}",
-             f"one block for every {HEAD} of the width, 4 at least; {model.vocabulary:,} symbols, "
+             f"of the ladder of shapes (scaling/shapes.py); {model.vocabulary:,} symbols, "
              f"{context:,} positions"),
-        Line("tokens", f"{short(tokens)}{_span(law, flops, tokens)}, {tokens / size:.3g} a parameter",
+        Line("tokens",
+             f"{short(tokens)}{_span(flops / 6 / ideal, best.sure)}, {tokens / size:.3g} a parameter",
              f"{tokens:,} = {steps:,} steps; {flops:.3g} / {per_token:.4g} FLOP a token (6 for every "
              f"matrix parameter, and attention over {context:,} positions)"),
         Line("batch", f"{batch * context:,} tokens a step",
@@ -314,28 +281,20 @@ def _loss(plan: Plan, text: Text | None) -> None:
     """The loss to expect, with its interval and with what limits it."""
     law, size, tokens = plan.law, float(plan.parameters), float(plan.tokens)
     if isinstance(law, Kaplan):
-        size -= plan.model.parameters_by_role()[Role.INPUT]
-    if text is not None:
+        roles = plan.model.parameters_by_role()
+        size = roles[Role.HIDDEN] + roles[Role.VECTOR]
+    value = plan.surface.loss(size, tokens)
+    why = f"L(N, D) = {getattr(plan.surface, 'formula', '')}"
+    repeats = repeated(law, plan.parameters, text)
+    if text is not None and tokens > text.tokens:
+        value = _epochs(plan, text, repeats, value)
+        why += " with the tokens that the repeated ones are worth" if repeats else ""
+    elif text is not None:
         plan.epochs = tokens / text.tokens
     if plan.small:
-        _small(plan, text)
+        _small(plan, text, value, why)
         return
-    plan.loss_predicted = law.loss(size, tokens)
-    why = f"L(N, D) = {law.formula}"
-    if text is not None and isinstance(law, Law) and tokens > text.tokens:
-        spent = with_repeats(law, text.tokens).at(size, tokens)
-        plan.loss_predicted = spent.loss
-        why += f" with the {spent.effective_tokens:.3g} unique tokens that {tokens:.3g} are worth"
-        plan.lines.append(Line(
-            "epochs", f"{spent.epochs:.3g}",
-            f"{tokens:.3g} / {text.tokens:.3g} tokens of {text.name}; the next epoch is worth "
-            f"{spent.next_epoch:.0%} of fresh text (Muennighoff et al. 2023)"))  # fmt: skip
-        if spent.next_epoch < 0.25:
-            plan.warnings.append(
-                f"the corpus is read {spent.epochs:.0f} times and another pass is worth "
-                f"{spent.next_epoch:.0%} of fresh text: more text would help more than more compute"
-            )
-    sure = law.sure_loss(plan.flops) if isinstance(law, Law) else None
+    plan.loss_predicted = value
     if isinstance(law, LadderLaw):
         try:
             found = law.predict(size, tokens)
@@ -344,33 +303,61 @@ def _loss(plan: Plan, text: Text | None) -> None:
         else:
             plan.loss_interval = (found.low, found.high)
             why += f"; {found.times:.3g} times the ladder's largest budget, interval of 95 %"
-    elif sure is not None:
-        spread = 1.96 * sure * plan.loss_predicted
-        plan.loss_interval = (plan.loss_predicted - spread, plan.loss_predicted + spread)
+    elif isinstance(law, Law) and (sure := law.sure_loss(plan.flops)) is not None:
+        plan.loss_interval = (value - 1.96 * sure * value, value + 1.96 * sure * value)
         why += (
             f"; interval of 1.96 times {sure:.2%}: how its own runs lie about it, and what the "
             f"constants' errors come to at this budget"
         )
     ends = plan.loss_interval
     said = f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
-    plan.lines.append(Line("loss", f"{plan.loss_predicted:.3f} nats a token{said}", why))
+    plan.lines.append(Line("loss", f"{value:.3f} nats a token{said}", why))
 
 
-def _small(plan: Plan, text: Text | None) -> None:
-    """Below the sizes that a published law was fitted on, the loss is our own small models'."""
-    found = forecast(plan.parameters, plan.tokens)
-    nats = math.log(2) * (text.bytes_per_token if text else BYTES_PER_TOKEN)
-    plan.loss_predicted = found.bits_per_byte * nats
-    plan.loss_interval = (found.low * nats, found.high * nats)
+def _epochs(plan: Plan, text: Text, repeats: Repeats | None, fresh: float) -> float:
+    """Say how often the text is read and what that is worth; returns the loss."""
+    plan.epochs = plan.tokens / text.tokens
+    count = f"{plan.tokens:.3g} / {text.tokens:.3g} tokens of {text.name}"
+    if repeats is None:
+        plan.lines.append(Line("epochs", f"{plan.epochs:.3g}", count))
+        plan.warnings.append(
+            f"the corpus is read {plan.epochs:.3g} times, of which {plan.law.name} says nothing: the "
+            f"loss is that of fresh text"
+        )
+        return fresh
+    spent = repeats.at(plan.parameters, plan.tokens)
     plan.lines.append(Line(
-        "loss", f"{found.bits_per_byte:.3f} bits per byte ({found.low:.3f} to {found.high:.3f}), "
-        f"{plan.loss_predicted:.3f} nats a token",
-        f"{surface().law.formula}, in bits per byte: the small models of benchmarks/ladder.py on the "
-        f"default corpus; interval of twice the fit's error"))  # fmt: skip
+        "epochs", f"{spent.epochs:.3g}",
+        f"{count}, worth {spent.effective_tokens:.3g} fresh ones; the next epoch is worth "
+        f"{spent.next_epoch:.0%} of fresh text (Muennighoff et al. 2023)"))  # fmt: skip
+    if spent.next_epoch < 0.25:
+        plan.warnings.append(
+            f"the corpus is read {spent.epochs:.3g} times and another pass is worth "
+            f"{spent.next_epoch:.0%} of fresh text: more text would help more than more compute"
+        )
+    return spent.loss
+
+
+def _small(plan: Plan, text: Text | None, bits: float, why: str) -> None:
+    """Below the sizes that a published law was fitted on, the loss is our own small models'."""
+    near = forecast(plan.parameters, plan.tokens)
+    error = surface().error
+    low, high = bits * (1 - 2 * error), bits * (1 + 2 * error)
+    known = {257: 1.0, SMALL[0]: BYTES_PER_TOKEN}  # of the corpora that are built in
+    size = text.bytes_per_token if text else known.get(plan.model.vocabulary)
+    nats = ""
+    if size is not None:
+        plan.loss_predicted = bits * math.log(2) * size
+        plan.loss_interval = (low * math.log(2) * size, high * math.log(2) * size)
+        nats = f", {plan.loss_predicted:.3f} nats a token"
+    plan.lines.append(Line(
+        "loss", f"{bits:.3f} bits per byte ({low:.3f} to {high:.3f}){nats}",
+        f"{why}, in bits per byte: the small models of benchmarks/ladder.py on the default corpus; "
+        f"interval of twice the fit's error"))  # fmt: skip
     plan.warnings.append(
         f"{plan.law.name} was fitted on models of {short(plan.law.smallest)} parameters and more: here "
         f"its split is a guide, and the loss is read off small models of the default corpus"
-        + ("" if found.inside else ", extended beyond them")
+        + ("" if near.inside else ", extended beyond them")
         + "; maquette plan ladder measures your own"
     )
 
@@ -393,39 +380,45 @@ def _spent(plan: Plan, budget: Budget) -> None:
         plan.seconds = best.time.seconds * plan.recipe.steps
         plan.utilisation = best.time.utilisation
         plan.lines.append(time_line(best, plan.seconds))
-        if budget.price is not None:
-            hours = plan.seconds / 3600 * budget.devices
-            plan.cost = hours * budget.price
-            plan.lines.append(Line("cost", f"{plan.cost:,.2f}",
-                                   f"{hours:,.4g} device hours at {budget.price:g}"))  # fmt: skip
-    else:
-        plan.warnings.append(f"the time is unknown: {'; '.join(best.time.unknown)}")
+    peak = device.peak(precision_on(device))
+    if budget.utilisation is not None and peak is not None:
+        plan.seconds = plan.flops / (peak * budget.utilisation * budget.devices)
+        plan.utilisation = budget.utilisation
+        plan.lines.append(Line(
+            "as given", f"{clock(plan.seconds)} at {budget.utilisation:.0%} of the peak",
+            f"{plan.flops:.3g} FLOP / ({budget.devices} x {peak:.3g} x {budget.utilisation:g})"))  # fmt: skip
+    if plan.seconds is not None and budget.price is not None:
+        hours = plan.seconds / 3600 * budget.devices
+        plan.cost = hours * budget.price
+        plan.lines.append(Line("cost", f"{plan.cost:,.2f}",
+                               f"{hours:,.4g} device hours at {budget.price:g}"))  # fmt: skip
+    if best.time.seconds is None:
+        plan.warnings.append(f"the time is unknown: {unknown(best)}")
     plan.warnings += layout_warnings(choice)
 
 
-def _others(plan: Plan, ideal: float) -> None:
+def _others(plan: Plan, ideal: float, text: Text | None) -> None:
     """What other sizes would cost, where the law is a surface."""
     law, unit = plan.surface, " bits per byte" if plan.small else ""
     if not isinstance(law, Law):
         return
+    repeats = repeated(plan.law, plan.parameters, text)
     for factor in BESIDE:
-        one = law.excess(plan.flops, ideal * factor)
-        plan.beside.append(
-            Beside(ideal * factor, plan.flops / 6 / ideal / factor, one.loss, one.share)
-        )
+        n = ideal * factor
+        d = plan.flops / 6 / n
+        if repeats is not None and d > repeats.unique:
+            plan.beside.append(Beside(n, d, repeats.loss(n, d), None))
+        else:
+            one = law.excess(plan.flops, n)
+            plan.beside.append(Beside(n, d, one.loss, None if plan.epochs else one.share))
     said = ", ".join(
         f"{factor:g}x {b.loss:.3f}" for factor, b in zip(BESIDE, plan.beside, strict=True)
     )
-    shares = ", ".join(f"{b.share:.0%}" for b in plan.beside)
-    plan.lines.append(Line(
-        "other sizes", f"loss at {said}{unit}",
-        f"at the same budget; the best size reaches these losses with {shares} of it"))  # fmt: skip
+    shares = ", ".join(f"{b.share:.0%}" for b in plan.beside if b.share is not None)
+    why = f"; the best size reaches these losses with {shares} of it" if shares else ""
+    plan.lines.append(Line("other sizes", f"loss at {said}{unit}", f"at the same budget{why}"))
 
 
-def _span(law: ScalingLaw, flops: float, value: float) -> str:
-    """The interval of 95 % that the law's own errors give the best size at a budget."""
-    sure = law.sure_size(flops) if isinstance(law, Law) else None
-    if sure is None:
-        return ""
-    factor = math.exp(1.96 * sure)
-    return f" ({short(value / factor)} to {short(value * factor)})"
+def _span(value: float, factor: float | None) -> str:
+    """The interval of 95 % that the law's own errors give the best value."""
+    return "" if factor is None else f" ({short(value / factor)} to {short(value * factor)})"

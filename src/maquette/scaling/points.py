@@ -19,6 +19,8 @@ from maquette.base.errors import UserError, WrongUse, did_you_mean
 Array = npt.NDArray[np.float64]
 COLUMNS = ("parameters", "tokens", "flops", "loss", "run")
 LEAST, MOST = 6, 20_000
+COUNTS, LOSSES = (1.0, 1e30), (1e-6, 1e6)
+"""what a cell may hold: parameters, tokens and operations; a loss"""
 
 
 @dataclass(frozen=True)
@@ -141,12 +143,21 @@ def _from_csv(path: Path, columns: Mapping[str, str]) -> Points:
                 f"complete it, or quote the cells that hold a comma"
             )
         for name, values in table.items():
-            values.append(_number(path, number, columns.get(name, name), cells[places[name]]))
+            bounds = LOSSES if name == "loss" else COUNTS
+            cell = cells[places[name]]
+            values.append(_number(path, number, columns.get(name, name), cell, bounds))
         if "run" in places:
             runs.append(cells[places["run"]].strip())
     n, loss = np.array(table["parameters"]), np.array(table["loss"])
     tokens = np.array(table["tokens"]) if "tokens" in table else np.array(table["flops"]) / 6 / n
     flops = np.array(table["flops"]) if "flops" in table else 6 * n * tokens
+    for what, array in (("tokens (flops / 6 / parameters)", tokens), ("flops (6 N D)", flops)):
+        wrong = np.flatnonzero((array < COUNTS[0]) | (array > COUNTS[1]))
+        if len(wrong):
+            raise WrongUse(
+                f"{path}, line {lines[1 + wrong[0]][0]}: {what} are {array[wrong[0]]:.3g}: they have to "
+                f"be {_range(COUNTS)}: mend the row"
+            )
     names = {name: i for i, name in enumerate(dict.fromkeys(runs))}
     run = np.array([names[r] for r in runs]) if runs else np.full(len(n), -1)
     return Points(n, tokens, flops, loss, run.astype(np.int64), str(path))
@@ -192,8 +203,12 @@ def _missing(path: Path, name: str, called: str, header: list[str]) -> str:
     return f"{path}, line 1: no column '{called}'{there} (say which: --columns {name}=COLUMN)"
 
 
-def _number(path: Path, line: int, column: str, cell: str) -> float:
-    """A number above 0, or what is wrong with it."""
+def _range(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:g} to {bounds[1]:g}"
+
+
+def _number(path: Path, line: int, column: str, cell: str, bounds: tuple[float, float]) -> float:
+    """A number above 0 and within its bounds, or what is wrong with it."""
     where = f"{path}, line {line}: {column} is {cell.strip() or 'empty'}"
     try:
         value = float(cell)
@@ -203,6 +218,8 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
         raise WrongUse(f"{where}: take the row out, or mend it")
     if value <= 0:
         raise WrongUse(f"{where}: it has to be above 0")
+    if not bounds[0] <= value <= bounds[1]:
+        raise WrongUse(f"{where}: it has to be {_range(bounds)}: mend the row, or take it out")
     return value
 
 

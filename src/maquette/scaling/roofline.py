@@ -5,10 +5,12 @@ bandwidth, whichever is longer (Williams et al. 2009); what is pointwise takes i
 speed of streams of that size, or its numbers over the arithmetic; every operation has a price of
 its own; and a layout adds what it sends. The inventory of operations is that of `nn`.
 
-A device that is not at hand attains a fraction of its data sheet: products `Device.attained` of the
-peak, fitted to published runs (`benchmarks/plan.py --published`), streams 0.85 of the bandwidth.
-What a step as a whole attains was published: 46 % (PaLM, Chowdhery
-et al. 2022, table 3), 44 to 52 % (Megatron, Narayanan et al. 2021, table 1).
+An accelerator attains a fraction of its peak, which is its data sheet's or was measured: products
+`Device.attained` of it, fitted to published runs (`benchmarks/plan.py --published`), streams 0.85 of
+the bandwidth. It computes while operations are started, so `Device.rates`, whose short calls would
+time their start, serve for processors only.
+What a step as a whole attains was published: 46 % (PaLM, Chowdhery et al. 2022, table 3),
+44 to 52 % (Megatron, Narayanan et al. 2021, table 1).
 Left out: overlap of communication with computation, and the data loader.
 """
 
@@ -20,7 +22,7 @@ from maquette.base.probes import Rates, at
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Role
 from maquette.scaling.devices import Device
-from maquette.scaling.memory import ITEM, Precision, residual_factor
+from maquette.scaling.memory import CHUNK, ITEM, Precision, residual_factor
 
 if TYPE_CHECKING:
     from maquette.scaling.layouts import Layout
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 STREAMS = 0.85  # of a data sheet's bandwidth
 LINKS = 0.8  # of a data sheet's link
 BETWEEN = 8  # tensors of its size that a step touches between two uses of one: the cache holds them
-KERNEL = 5e-6  # seconds that starting an operation takes on an accelerator, when not hidden
+OPERATION = 5e-6  # seconds that an operation takes beside its work, where it was not measured
 TILE = 128  # rows of nn.tiled_attention
 
 
@@ -66,6 +68,7 @@ class _Speeds:
     rates: Rates | None
     precision: Precision
     attained: float
+    kind: str
 
     def product(self, flops: float, width: float, numbers: float) -> float:
         """Seconds of products whose smallest dimension is `width`, reading and writing numbers."""
@@ -115,7 +118,7 @@ class _Speeds:
 
     @property
     def operation(self) -> float:
-        return KERNEL if self.rates is None else self.rates.operation
+        return OPERATION if self.rates is None else self.rates.operation
 
 
 def step_time(
@@ -142,7 +145,8 @@ def step_time(
         lacking = f"the {precision} speed" if peak is None else "the bandwidth"
         reason = f"unknown: no source gives {lacking} of {device.name}"
         return StepTime({"compute": None}, flops, None, {"compute": reason})
-    speeds = _Speeds(peak, device.bandwidth, device.rates, precision, device.attained)
+    rates = device.rates if device.kind == "cpu" else None
+    speeds = _Speeds(peak, device.bandwidth, rates, precision, device.attained, device.kind)
     parts: dict[str, float | None] = {}
     blocks = c.depth / layout.pipeline
     repeats = micro_batches * (4 / 3 if layout.recompute else 1.0)
@@ -158,9 +162,7 @@ def step_time(
     logits = float(tokens) * c.vocabulary / layout.tensor
     projected = speeds.product(6 * tokens * tail, min(narrow, c.vocabulary), 3 * (logits + tail))
     parts["loss"] = micro_batches * (projected + _loss(speeds, logits, tokens, precision, compiled))
-    measured = (
-        "measured at this width" if device.rates else f"{device.attained:.0%} of the data sheet's"
-    )
+    measured = "measured at this width" if rates else f"{device.attained:.0%} of the peak"
     why["products"] = (
         f"6 x {tokens} tokens x {stage:,.0f} parameters x {micro_batches} / {measured} "
         f"{precision} speed" + (", a third more to recompute" if layout.recompute else "")
@@ -183,7 +185,7 @@ def step_time(
     number = (
         micro_batches * (60 + blocks * count * (4 / 3 if layout.recompute else 1)) + 6 * tensors
     )
-    hidden_away = device.rates is None  # an accelerator computes while operations are started
+    hidden_away = device.kind != "cpu"  # an accelerator computes while operations are started
     parts["operations"] = 0.0 if hidden_away else number * speeds.operation
     why["operations"] = (
         "0: an accelerator computes while the next operation is started"
@@ -197,7 +199,8 @@ def step_time(
     weights = speeds.update(40.0 * local / share)
     if precision == "bf16":
         weights += micro_batches * 2 * speeds.cast(local)
-    weights += (micro_batches - 1) * speeds.update(12.0 * local)
+    held = local / (layout.shard if layout.zero >= 2 else 1)
+    weights += (micro_batches - 1) * speeds.update(12.0 * held)
     parts["optimiser"] = weights
     why["optimiser"] = f"{local / share:,.0f} parameters x 40 bytes (norm, clip, AdamW)" + (
         ", cast to bf16 and back at each micro-batch" if precision == "bf16" else ""
@@ -218,9 +221,9 @@ def step_time(
 
 
 def _loss(s: _Speeds, logits: float, tokens: int, precision: Precision, compiled: bool) -> float:
-    """What happens to the logits between their two products, a chunk of at most 16 MiB at a time."""
+    """What happens to the logits between their two products, a chunk at a time."""
     item = ITEM[precision]
-    chunk = min(logits, (1 << 24) / item)
+    chunk = min(logits, CHUNK["cpu" if s.kind == "cpu" else "cuda"] / item)
     parts = logits / chunk
     if compiled:
         return parts * (2 * s.exponential(chunk, 4) + s.pointwise(chunk, 2, item))
@@ -244,7 +247,7 @@ def _attention(
     pairs = float(sequences) * heads * queries * keys
     flops = 12 * pairs * c.head
     seen = 1.0 if c.band is None else 0.5 + 0.5 * min(1.0, c.band / keys)
-    if s.rates is None:
+    if s.kind != "cpu" or s.rates is None:
         causal = seen * flops * 3.5 / 3 / 2  # fused kernels skip the mask, and recompute scores
         return s.product(causal, c.head, 8.0 * sequences * queries * heads * c.head)
     if compiled:  # tiles: nn.tiled_attention
@@ -317,9 +320,13 @@ def _communication(
     item = ITEM[precision]
     blocks = c.depth / layout.pipeline
 
-    def send(name: str, size: float, across: bool, text: str) -> None:
-        speed = device.network if across else device.link
-        where = "between nodes" if across else "within a node"
+    def across(group: int) -> bool:
+        """Whether neighbouring devices in groups of that size lie on more than one node."""
+        return group > node or (layout.devices > node and node % group > 0)
+
+    def send(name: str, size: float, between: bool, text: str) -> None:
+        speed = device.network if between else device.link
+        where = "between nodes" if between else "within a node"
         if speed is None:
             parts[name] = None
             why[name] = f"unknown: {text}, but no source gives {device.name}'s speed {where}"
@@ -327,24 +334,53 @@ def _communication(
         parts[name] = size / (LINKS * speed)
         why[name] = f"{text} = {size / 1e9:.3g} GB at {LINKS:.0%} of {speed / 1e9:.3g} GB/s {where}"
 
+    # Neighbours: tensor, then context, then a pipeline that a node holds, else replicas first.
     t, x, p = layout.tensor, layout.context, layout.pipeline
-    data = layout.replicate * layout.shard * x
-    if data > 1:
-        times = 3 if layout.zero == 3 else 2
-        size = times * 4.0 * local * (data - 1) / data
-        if layout.zero == 3 and micro_batches > 1:
-            size += (micro_batches - 1) * 2 * 4.0 * local * (data - 1) / data
-        send("gradients", size, data * t > node, f"{times} x 4 bytes x {local:,.0f} parameters")
+    inside = t * x if across(t * x * p) else t * x * p
+    n, m = layout.shard, micro_batches
+    if n > 1:
+        # Stage 1 adds gradients up at home and exchanges them once; stage 2 keeps a share only, so it
+        # reduces and scatters those of every micro-batch; stage 3 gathers weights twice besides.
+        times, what = {
+            1: (2, "gradients scattered and weights gathered once"),
+            2: (
+                m + 1,
+                f"gradients scattered after each of {m} micro-batches, weights gathered once",
+            ),
+            3: (
+                3 * m,
+                f"weights gathered twice, gradients scattered, for each of {m} micro-batches",
+            ),
+        }[layout.zero]
+        size = times * 4.0 * local * (n - 1) / n
+        text = f"{times} x 4 bytes x {local:,.0f} parameters x ({n} - 1) / {n} ({what})"
+        send("gradients", size, across(inside * n), text)
+    r = layout.replicate * x
+    if r > 1:
+        # Ranks of a context hold the same weights; each of a group that shares sends its part alone.
+        size = 2 * 4.0 * local / n * (r - 1) / r
+        text = f"2 x 4 bytes x {local / n:,.0f} parameters x ({r} - 1) / {r}, once a step"
+        send(
+            "replicas" if n > 1 else "gradients", size, across(inside * n * layout.replicate), text
+        )
     if t > 1:
-        number = (2 if c.block == "parallel" else 4) * blocks * micro_batches
+        number = (2 if c.block == "parallel" else 4) * blocks * m
         number *= 1.5 if layout.recompute else 1.0
         size = number * 2 * (t - 1) / t * tokens * c.width * item
-        send("tensor", size, t > node, f"{number:.0f} all-reduces of {tokens} x {c.width} numbers")
+        send(
+            "tensor", size, across(t),
+            f"{number:g} all-reduces x 2 x ({t} - 1) / {t} x {tokens} x {c.width} numbers x {item} bytes",
+        )  # fmt: skip
     if x > 1:
-        keys = 2.0 * tokens * c.group_heads * c.head / t * item
-        size = 3 * keys * (x - 1) * blocks * micro_batches
-        send("context", size, t * x > node, f"keys and values {x - 1} times around the ring")
+        numbers = 2.0 * tokens * c.group_heads * c.head / t
+        send(
+            "context", 3 * numbers * item * (x - 1) * blocks * m, across(t * x),
+            f"3 x {numbers:,.0f} keys and values x {item} bytes x ({x} - 1) steps around the ring "
+            f"x {blocks:g} blocks x {m} micro-batches",
+        )  # fmt: skip
     if p > 1:
-        size = 2.0 * tokens * c.width * item * micro_batches
-        send("pipeline", size, True, f"{micro_batches} x 2 activations of {tokens} x {c.width}")
+        send(
+            "pipeline", 2.0 * tokens * c.width * item * m, across(t * x * p),
+            f"{m} micro-batches x 2 activations x {tokens} x {c.width} numbers x {item} bytes",
+        )  # fmt: skip
     return parts

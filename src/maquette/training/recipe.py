@@ -12,6 +12,7 @@ With the corpus, the recipe determines the result to the last bit on one kind of
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -245,9 +246,15 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def load_plan(path: Path) -> dict[str, Any]:
-    """What was forecast of a recipe when it was planned; empty where nothing was."""
+    """The numbers that were forecast of a recipe when it was planned; empty where none were."""
     plan = _content(path).get("plan")
-    return plan if isinstance(plan, dict) else {}
+    if not isinstance(plan, dict):
+        return {}
+    return {
+        name: value
+        for name, value in plan.items()
+        if isinstance(name, str) and isinstance(value, int | float) and math.isfinite(value)
+    }
 
 
 def _content(path: Path) -> dict[str, Any]:

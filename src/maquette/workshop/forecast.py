@@ -88,7 +88,14 @@ def compared(run: RunDirectory) -> dict[str, Any] | None:
         rows.append(
             ("memory at most", f"{expected['memory'] / 2**30:.2f} GiB", f"{peak / 2**30:.2f} GiB")
         )
-    if plan.get("loss_predicted") is not None:
+    size = run.recipe().model.parameters()
+    same = (
+        plan.get("parameters", size) == size
+        and plan.get("tokens", expected["tokens"]) == (expected["tokens"])
+    )
+    if plan.get("loss_predicted") is not None and not same:
+        rows.append(("held-out loss, nats a token", "of another size or length", "-"))
+    elif plan.get("loss_predicted") is not None:
         wanted, loss = plan["loss_predicted"], outcome["heldout_loss"]
         low, high = (plan.get(name) or wanted for name in ("loss_low", "loss_high"))
         found |= {"loss_predicted": wanted, "loss_low": low, "loss_high": high}

@@ -45,7 +45,7 @@ def train(
     """
     run, watcher = RunDirectory(path), observer or Quiet()
     if launched():  # by torchrun or a cluster: this process is one rank of the run
-        return _as_rank(recipe, run, resume, watcher, progress)
+        return _as_rank(recipe, run, resume, watcher, progress, planned)
     with run.locked():
         recipe = _prepare(recipe, run, resume, watcher, progress, planned)
         if recipe.ranks == 1:
@@ -64,7 +64,12 @@ def run_rank(run: RunDirectory, group: Group, observer: Observer | None = None) 
 
 
 def _as_rank(
-    recipe: Recipe | None, run: RunDirectory, resume: bool, watcher: Observer, progress: Progress
+    recipe: Recipe | None,
+    run: RunDirectory,
+    resume: bool,
+    watcher: Observer,
+    progress: Progress,
+    planned: dict[str, Any] | None,
 ) -> Outcome:
     with join(recipe.device if recipe is not None else run.recipe().device) as group:
         if not group.first:
@@ -73,7 +78,7 @@ def _as_rank(
         with run.locked():
             if recipe is not None:
                 recipe = replace(recipe, ranks=group.world)
-            _prepare(recipe, run, resume, watcher, progress)
+            _prepare(recipe, run, resume, watcher, progress, planned)
             group.barrier()
             return run_rank(run, group, watcher)
 
@@ -121,8 +126,9 @@ def _prepare(
         decisions.save(run / DECISIONS)
         for what, reason in decisions.why.items():
             watcher.say(f"{what} {reason}")
-        if not (run / EXPECTED).exists():
-            expect(run, recipe, machine, decisions, planned or {}, before)
+    if not (run / EXPECTED).exists():
+        kept = load_decisions(run / DECISIONS)
+        expect(run, recipe, machine, kept, planned or {}, before)
     return recipe
 
 

@@ -1,0 +1,42 @@
+"""What a plan is made of, by name: devices, corpora, laws. For the command and the Python face."""
+
+from pathlib import Path
+
+from maquette.scaling.devices import Device, device, from_machine, here
+from maquette.scaling.laws import LAWS, ScalingLaw, law
+from maquette.scaling.own import ladder_law, ladder_of
+from maquette.scaling.split import Text
+
+
+def device_named(name: str | None) -> Device:
+    """A device of the table, or this machine: measured now if it was not in the last day."""
+    if name is not None:
+        return device(name)
+    known = here()
+    if known is None:
+        from maquette.base.machine import measure
+
+        known = from_machine(measure())
+    return known
+
+
+def text_of(corpus: str) -> Text:
+    """A corpus as a plan sees it."""
+    from maquette.workshop.corpora import open_corpus
+
+    opened = open_corpus(corpus)
+    size = opened.manifest["bytes"] / max(1, opened.manifest["tokens"])
+    return Text(corpus, len(opened.train), opened.vocabulary, size)
+
+
+def law_named(name: str | None, corpus: str | None = None) -> ScalingLaw:
+    """The law of that name, the ladder of a folder, or the corpus's own ladder where it has one."""
+    if name is not None and name not in LAWS and Path(name).expanduser().exists():
+        return ladder_law(Path(name).expanduser())
+    if name is None and corpus is not None:
+        from maquette.workshop.corpora import open_corpus
+
+        own = ladder_of(open_corpus(corpus).hash)
+        if own is not None:
+            return own
+    return law(name or "besiroglu")
