@@ -51,7 +51,7 @@ def test_time_on_devices_is_a_budget():
     # The budget is counted with what the layout reaches, so the two agree.
     assert plan["flops"] == pytest.approx(8 * 989e12 * 24 * 3600 * plan["utilisation"], rel=0.01)
     assert plan["seconds"] == pytest.approx(24 * 3600, rel=0.02)
-    assert plan["memory"] < 80e9
+    assert plan["memory"] < 80 * 2**30
     here = command("plan", "--minutes", "2", "--json").json
     assert here["seconds"] == pytest.approx(120, rel=0.02)
     assert here["warnings"]  # far below what the law was fitted on

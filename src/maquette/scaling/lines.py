@@ -78,7 +78,7 @@ def layout_lines(choice: Choice, device: Device) -> list[Line]:
              f"{one.devices} devices; {one.micro_batches} micro-batches a step"),
         Line("memory", f"{held.total / 2**30:.3g} GiB{room} a device: {said}", derived),
     ]  # fmt: skip
-    lost = [text for text in choice.lost if not text.startswith(f"{one.name}:")]
+    lost = choice.why_lost(best)
     lines += [
         Line("not chosen" if i == 0 else "", _brief(text), text)
         for i, text in enumerate(lost[:LOST])

@@ -12,7 +12,6 @@ from typing import Any
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.models.config import DecoderConfig
-from maquette.nn.rules import Role
 from maquette.scaling.devices import Device
 from maquette.scaling.epochs import Repeats
 from maquette.scaling.frontier import BYTES_PER_TOKEN, forecast, surface
@@ -32,7 +31,7 @@ from maquette.scaling.lines import (
     unknown,
 )
 from maquette.scaling.own import LadderLaw
-from maquette.scaling.shapes import batch_tokens, nearest_shape
+from maquette.scaling.shapes import batch_tokens, nearest_shape, non_embedding, shape_rule
 from maquette.scaling.split import Split, Text, is_small, loss_surface, repeated, split
 from maquette.training.recipe import Data, Recipe
 
@@ -260,7 +259,7 @@ def _recipe(
         Line("parameters", f"{short(size)}{_span(ideal, best.sure)}",
              f"{size:,}, the shape nearest to {ideal:,.0f}{counted}: {best.why}"),
         Line("shape", f"width {model.width}, {model.depth} blocks, {model.heads} heads of {model.head}",
-             f"of the ladder of shapes (scaling/shapes.py); {model.vocabulary:,} symbols, "
+             f"{shape_rule(model.width)}; {model.vocabulary:,} symbols, "
              f"{context:,} positions"),
         Line("tokens",
              f"{short(tokens)}{_span(flops / 6 / ideal, best.sure)}, {tokens / size:.3g} a parameter",
@@ -281,8 +280,7 @@ def _loss(plan: Plan, text: Text | None) -> None:
     """The loss to expect, with its interval and with what limits it."""
     law, size, tokens = plan.law, float(plan.parameters), float(plan.tokens)
     if isinstance(law, Kaplan):
-        roles = plan.model.parameters_by_role()
-        size = roles[Role.HIDDEN] + roles[Role.VECTOR]
+        size = float(non_embedding(plan.model))
     value = plan.surface.loss(size, tokens)
     why = f"L(N, D) = {getattr(plan.surface, 'formula', '')}"
     repeats = repeated(law, plan.parameters, text)

@@ -13,12 +13,16 @@ memory of 0.99, and N counts the embeddings: without these, small runs show othe
 al. 2024, Pearce and Song 2024). One trunk a size, the shorter runs branch off it. The surface
 E + A / N^alpha + B / D^beta is fitted to planted points alone: it does not fit runs this small.
 
-Expected: an exponent within 0.30 to 0.65 (a pilot of one seed had 0.51, and 23 to 26 tokens a
-parameter at every budget), the held-out run's loss predicted within 2 %, and the planted exponent
-found within 0.02 by the summed loss alone.
+Expected: an exponent within 0.30 to 0.65 (measured 0.51, with 21 to 27 tokens a parameter at every
+budget), and the planted exponent found within 0.02. The prediction fails: the held-out run is 3.1 %
+worse than predicted, outside the frontier's own interval; from 6.4e11 to 2.6e12 operations the loss
+falls more slowly than before, and six budgets do not show it. A smaller ladder of three budgets had
+met its run within 1.1 %. `balanced` judges edges on the mean over the seeds: its first version judged
+each seed by itself, and in seed 0 the largest size is the best at the largest budget.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +30,7 @@ import numpy as np
 from maquette.base.errors import UserError
 from maquette.scaling.extrapolate import Ladder, Rung, analyse
 from maquette.scaling.rungs import BATCH, DECAY, SEQUENCE, UNIT, rung_recipe, size, stable_steps
-from maquette.systems.catalogue import recipe
+from maquette.systems.catalogue import published_recipes, recipe
 from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
@@ -46,6 +50,7 @@ TIMES = 8.0  # the longest run of that width, over the largest budget
 FAMILY = (16, 24, 32, 48, 64)  # widths with tokens in proportion, for the power law in N
 KAPLAN = 0.73
 MIDDLE, HALF = 0.475, 0.175  # of the exponents that the claim admits, 0.30 to 0.65
+RECIPES = published_recipes("gopher-280b", "chinchilla-70b")
 Runs = dict[tuple[int, int], list[float]]
 """(width, steps) to the held-out losses, by seed"""
 
@@ -59,9 +64,10 @@ def chinchilla_rung() -> Recipe:
 @claim(
     statement="the best size and the best number of tokens grow about equally with compute",
     source="Hoffmann et al. 2022, table 2, approach 2",
-    metric="distance of the exponent of N*(C) from 0.475; any minimum on an edge: infinite",
+    metric="distance of the exponent of N*(C) from 0.475, mean of the seeds; a minimum on an edge: "
+    "infinite",
     at_most=HALF,
-    control="the exponent of Kaplan et al. 2020, 0.73",
+    control="the same sizes with losses that are least where Kaplan et al. 2020 have it, C^0.73",
     minutes=12,
 )
 def balanced(lab: Lab) -> Measurement:
@@ -76,7 +82,7 @@ def balanced(lab: Lab) -> Measurement:
     ratios = [m.tokens / m.parameters for m in ladder.minima]
     return Measurement(
         value=value,
-        control=abs(KAPLAN - MIDDLE),
+        control=kaplan(ladder),
         interval=(nearest, furthest) if drawn else None,
         details=_minima(ladder)
         | {
@@ -87,6 +93,24 @@ def balanced(lab: Lab) -> Measurement:
         },
         chart=_chart(ladder),
     )
+
+
+def kaplan(ladder: Ladder) -> float:
+    """The metric, by the same analysis, where the best size grows as C^0.73 about the middle budget."""
+    inside = [m for m in ladder.minima if not m.edge]
+    if not inside:
+        return math.inf
+    middle = inside[len(inside) // 2]
+    least = {m.flops: m.loss for m in ladder.minima}
+    planted = [
+        replace(p, loss=least[p.flops] * (1 + middle.curvature * math.log(
+            p.parameters / middle.parameters / (p.flops / middle.flops) ** KAPLAN) ** 2))
+        for p in ladder.points
+    ]  # fmt: skip
+    try:
+        return abs(analyse(planted).split[0] - MIDDLE)
+    except UserError:
+        return math.inf
 
 
 @claim(
