@@ -189,8 +189,8 @@ def measure(wanted: str = "auto", refresh: bool = False) -> Machine:
 def kept() -> Machine | None:
     """What was measured on this machine with this torch, without importing torch.
 
-    A GPU before the processor, as `measure()` chooses, then the newest. None when there is none
-    younger than a day: `measure()` makes one.
+    A GPU before the processor, as `measure()` chooses, then the most threads (a worker of a pool
+    measures its share), then the newest. None when there is none younger than a day.
     """
     path = home() / "machine.json"
     try:
@@ -200,7 +200,7 @@ def kept() -> Machine | None:
         return None
     here = {"cores": cores(), "memory": memory(), "torch": torch_version}
     name = processor()
-    found: list[tuple[bool, float, Machine]] = []
+    found: list[tuple[bool, int, float, Machine]] = []
     for entry in everything.values():
         if not isinstance(entry, dict) or any(entry.get(k) != v for k, v in here.items()):
             continue  # of another machine, or written before its identity was kept beside it
@@ -210,8 +210,9 @@ def kept() -> Machine | None:
             continue
         rates = probes.rates_from(entry.get("rates"))
         if rates is not None and _fresh(entry):
-            found.append((entry["device"] == "cuda", entry["when"], _machine(entry, rates)))
-    return max(found, key=lambda one: one[:2])[2] if found else None
+            rank = (entry["device"] == "cuda", entry["threads"], entry["when"])
+            found.append((*rank, _machine(entry, rates)))
+    return max(found, key=lambda one: one[:3])[3] if found else None
 
 
 def _entries(path: Path) -> dict[str, Any]:
