@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -92,6 +93,17 @@ def test_what_is_no_branch_is_refused(family, tmp_path):
     with pytest.raises(UserError, match=r"no checkpoint of its first 5 steps.*keep-every"):
         branch(tmp_path / "trunk", cosine, tmp_path / "branch")
     assert not (tmp_path / "branch").exists()
+
+
+def test_two_that_branch_to_one_place_leave_the_first(family, tmp_path):
+    trunk, short = family
+    train(replace(trunk, stop=16), tmp_path / "trunk")
+    with ThreadPoolExecutor(4) as pool:
+        steps = list(
+            pool.map(lambda _: branch(tmp_path / "trunk", short, tmp_path / "b"), range(4))
+        )
+    assert sorted(steps) == [0, 0, 0, 16]
+    assert RunDirectory(tmp_path / "b").recipe() == short
 
 
 @pytest.mark.parametrize("steps", [50, 51, 113, 999, 7777, 28_801, 1_000_003])
@@ -249,6 +261,8 @@ def test_a_ladder_is_trained_goes_on_and_is_read_back(toy, tmp_path):
 
     with pytest.raises(WrongUse, match="holds a ladder of 5 minutes"):
         workshop.run_ladder(6, str(toy.path), out, workers=1)
+    with pytest.raises(WrongUse, match="it trains 1 runs at a time, not 3"):
+        workshop.run_ladder(5, str(toy.path), out, workers=3)
     with pytest.raises(UserError, match="does not exist: make one with maquette plan ladder"):
         workshop.load_ladder(tmp_path / "none")
 

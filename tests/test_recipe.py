@@ -107,16 +107,18 @@ def test_every_field_is_documented():
     import ast
     import inspect
 
-    from maquette.models import decoder
-    from maquette.nn import parametrisation
+    from maquette.models import config, smlp_config
+    from maquette.nn import rules
     from maquette.training import recipe
 
-    for module in (recipe, decoder, parametrisation):
+    seen = []
+    for module in (recipe, config, smlp_config, rules):
         for node in ast.parse(inspect.getsource(module)).body:
             if not isinstance(node, ast.ClassDef) or not any(
                 "kw_only" in ast.dump(d) for d in node.decorator_list
             ):
                 continue
+            seen.append(node.name)
             for item, following in zip(node.body, node.body[1:], strict=False):
                 if isinstance(item, ast.AnnAssign) and "ClassVar" not in ast.dump(item.annotation):
                     documented = isinstance(following, ast.Expr) and isinstance(
@@ -132,6 +134,33 @@ def test_every_field_is_documented():
                         "guard",
                     )
                     assert documented or section, f"{node.name}.{item.target.id}"
+    assert {"Recipe", "Data", "DecoderConfig", "SMLPConfig", "Parametrisation"} <= set(seen)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{kind: [a]}", "model.kind is ['a']: write the name of one kind: decoder, smlp"),
+        (
+            "smlp",
+            "model is 'smlp', not fields: write model: {kind: smlp}; the kinds are decoder, smlp",
+        ),
+        ("[1]", "model is [1], not fields: write model: {kind: decoder}"),
+        ("{kind: gru}", "unknown model.kind gru: choose from decoder, smlp"),
+    ],
+)
+def test_a_model_that_is_no_kind_is_refused(written, message, tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(f"model: {written}")
+    refused(command("train", path), message, code=2)
+
+
+@pytest.mark.parametrize("flag", [["--model.kind", "smlp"], ["--model.kind=smlp"]])
+def test_no_flag_makes_a_model_another_kind(flag):
+    said = command("train", "tiny", *flag)
+    refused(said, "write model: {kind: smlp} in a recipe's YAML, or train smlp-small", code=2)
+    assert with_flags(recipe_named("smlp-small"), []).model.kind == "smlp"
+    refused(command("train", "tiny", "--model.kind", "gru"), "choose from decoder, smlp", code=2)
 
 
 def test_field_names_are_the_flags():

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import command, refused
 
@@ -15,7 +16,7 @@ from maquette.training.schedule import learning_rate_factor
 from maquette.workshop import many, sweep_plan
 from maquette.workshop.optimum import find_optimum
 from maquette.workshop.resize import resized
-from maquette.workshop.sweep import Found, sweep, transferred
+from maquette.workshop.sweep import Found, Trial, _beyond, _found, _name, sweep, transferred
 from maquette.workshop.sweep_plan import RATE, Plan, make_plan, points, rounds, with_values
 from maquette.workshop.train import train
 
@@ -245,6 +246,9 @@ def test_the_command(wide, tmp_path):
          ["unknown field optimiser.learning_rat", "did you mean 'optimiser.learning_rate'?"]),
         (["--width", "32", "--over", "optimiser.beta2=2"], ["beta2 is 2"]),
         (["--width", "32", "--over", "optimiser.learning_rate=lots"], ["optimiser.learning_rate"]),
+        (["--width", "32", "--over", "optimiser.learning_rate=0.01,lots"], ["is 'lots'"]),
+        (["--width", "32", "--over", "optimiser.learning_rate=0.01,none"], ["is None"]),
+        (["--width", "32", "--over", "optimiser.learning_rate=0.01,inf"], ["use finite numbers"]),
         (["--width", "32", "--over", "optimiser.learning_rate=1..0"], ["a range goes from"]),
         (["--width", "32", "--over", "optimiser.learning_rate"], ["write FIELD=value"]),
         (["--width", "32", "--over", "model.width=64,128"], ["model.width is not tuned"]),
@@ -258,3 +262,68 @@ def test_a_mistake_is_one_line(words, parts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(command("sweep", "tiny", *words), *parts, code=2)
     assert not (tmp_path / "runs").exists()
+
+
+def trials_of(plan: Plan, losses: dict[float, float]) -> list[Trial]:
+    """Finished trials of a plan over one field, from the best down."""
+    name = plan.axes[0].name
+    made = [Trial({name: v}, plan.length, loss, (loss,)) for v, loss in losses.items()]
+    return sorted(made, key=lambda trial: trial.loss)
+
+
+def test_what_the_recipe_refuses_is_not_tried_beyond_the_edge(wide):
+    plan = make_plan(wide, 32, ["optimiser.beta2=0.9,0.95,0.99"], steps=8)
+    full = trials_of(plan, {0.9: 3.0, 0.95: 2.0, 0.99: 1.0})
+    more, refused = _beyond(plan, full)
+    assert more == []
+    assert "beta2 is 1.03" in refused
+    assert any(
+        "the recipe refuses what follows (sweep: beta2" in w for w in _found(plan, full).warnings
+    )
+    low = trials_of(plan, {0.9: 1.0, 0.95: 2.0, 0.99: 3.0})
+    assert _beyond(plan, low) == (pytest.approx([0.9 * (0.9 / 0.95) ** i for i in (1, 2)]), "")
+
+
+def test_the_edge_is_that_of_the_whole_grid(wide):
+    """The best of those that a halving left may be their last, and inside of the grid."""
+    grid = [round(0.001 * 1.3**i, 6) for i in range(14)]
+    plan = make_plan(wide, 32, [f"{RATE}={','.join(map(str, grid))}"], steps=8)
+    inner = trials_of(plan, dict(zip(grid[5:8], (3.0, 2.0, 1.0), strict=True)))
+    assert _beyond(plan, inner) == ([], "")
+    found = _found(plan, inner)
+    assert found.optimum is not None and found.optimum.edge == 0
+    assert not any("largest that was tried" in w for w in found.warnings)
+    assert any("cut short by the halving" in w for w in found.warnings)
+    outer = trials_of(plan, dict(zip(grid[-3:], (3.0, 2.0, 1.0), strict=True)))
+    assert len(_beyond(plan, outer)[0]) == 2
+
+
+def test_whole_numbers_are_drawn_whole_and_a_refused_point_writes_nothing(wide, tmp_path, here):
+    drawn = [point["batch"] for point in points(make_plan(wide, 32, ["batch=1..8"], steps=8))]
+    assert all(type(value) is int for value in drawn)
+    assert len(set(drawn)) == len(drawn)
+    assert set(drawn) <= set(range(1, 9))
+    halves = replace(wide, batch=8, micro_batch=2)
+    plan = make_plan(halves, 32, ["batch=2..8"], steps=8)
+    with pytest.raises(WrongUse, match="micro_batch"):
+        sweep(plan, tmp_path / "s", quiet)
+    assert not (tmp_path / "s").exists()
+
+
+def test_trials_have_folders_of_their_own():
+    names = [_name({"data.corpus": value}, 0) for value in ("/x/a", "_x_a", "y" * 400, "y" * 401)]
+    assert len(set(names)) == 4
+    assert max(map(len, names)) <= 200
+
+
+def test_every_grid_reaches_the_rate_that_is_transferred():
+    """The narrow model's best lies outside of the grid that the wide one would grow by itself."""
+    from maquette.systems.rate_curves import Curve, _grown
+
+    narrow = Curve((-2, -1), np.array([[2.0, 1.0]]))
+    wide = Curve((-9, -8, -7, -6), np.array([[3.0, 2.0, 1.0, 2.0]]))
+    curves = {("mup", 32, 2): narrow, ("mup", 64, 2): wide}
+    grown = _grown(curves)
+    assert grown[("mup", 32, 2)] == (-3, -2, -1)
+    assert grown[("mup", 64, 2)] == tuple(range(-9, 0))
+    assert narrow.grid_best in grown[("mup", 64, 2)]

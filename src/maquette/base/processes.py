@@ -5,10 +5,13 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from types import ModuleType
+
+_SWAP = threading.RLock()
 
 
 def die_with(parent: int) -> None:
@@ -39,12 +42,13 @@ def kill_workers(pool: ProcessPoolExecutor) -> None:
 @contextlib.contextmanager
 def no_script() -> Iterator[None]:
     """Hide the script this process runs from workers that start: a worker needs none."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    with _SWAP:  # a second thread would take the empty one for the script, and leave it there
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _begin(parent: int) -> None:

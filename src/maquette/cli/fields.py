@@ -4,12 +4,15 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from maquette.base.errors import WrongUse, did_you_mean
 
 if TYPE_CHECKING:
     from maquette.training.recipe import Recipe
+
+EXAMPLES = {"decoder": "tiny", "smlp": "smlp-small"}  # a recipe of each kind of model
 
 
 def with_flags(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
@@ -32,6 +35,7 @@ def with_flags(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
                 raise WrongUse(f"unknown field --{flag}{did_you_mean(flag, names)}")
         elif not word.startswith("-") and word == words[0]:
             raise WrongUse(f"unexpected {word}: a field is set with --name value")
+    _check_kind(recipe, words)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -61,6 +65,22 @@ def show_fields(recipe: "Recipe") -> None:
             args=["--help"],
             prog="maquette train RECIPE",
             config=(tyro.conf.AvoidSubcommands,),
+        )
+
+
+def _check_kind(recipe: "Recipe", words: Sequence[str]) -> None:
+    """Raise WrongUse for a flag that would make the recipe's model another kind of model."""
+    from maquette.models.registry import kind_of
+
+    for word, following in pairwise([*words, ""]):
+        flag, _, value = word.partition("=")
+        value = value or following
+        if flag != "--model.kind" or value in ("", recipe.model.kind) or value.startswith("--"):
+            continue
+        kind = kind_of({"kind": value}).kind
+        raise WrongUse(
+            f"--model.kind {kind}: {recipe.name} is a {recipe.model.kind}, and no flag makes it another "
+            f"kind: write model: {{kind: {kind}}} in a recipe's YAML, or train {EXAMPLES[kind]}"
         )
 
 

@@ -11,12 +11,29 @@ ModelConfig = DecoderConfig | SMLPConfig
 KINDS: dict[str, type[ModelConfig]] = {kind.kind: kind for kind in (DecoderConfig, SMLPConfig)}
 
 
-def kind_of(content: dict[str, Any]) -> type[ModelConfig]:
-    """The class of a config's plain values: what its `kind` says, a decoder where it says nothing."""
+def kind_of(content: Any) -> type[ModelConfig]:
+    """The class of a config's plain values: what its `kind` says, a decoder where it says nothing.
+
+    Raises WrongUse where it says what is no kind, and for values that are no fields.
+    """
+    if not isinstance(content, dict):
+        example = content if isinstance(content, str) and content in KINDS else DecoderConfig.kind
+        raise WrongUse(
+            f"model is {content!r}, not fields: write model: {{kind: {example}}}; "
+            f"the kinds are {', '.join(KINDS)}"
+        )
     name = content.get("kind", DecoderConfig.kind)
+    if not isinstance(name, str):
+        raise WrongUse(f"model.kind is {name!r}: write the name of one kind: {', '.join(KINDS)}")
     if name not in KINDS:
-        raise WrongUse(f"unknown model.kind {name}{did_you_mean(str(name), KINDS)}")
+        raise WrongUse(f"unknown model.kind {name}{did_you_mean(name, KINDS)}")
     return KINDS[name]
+
+
+def check_sequence(config: ModelConfig, length: int) -> None:
+    """Raise WrongUse where a model of that shape cannot learn from sequences of `length` tokens."""
+    if isinstance(config, SMLPConfig):
+        config.check_sequence(length)
 
 
 def config_from(content: dict[str, Any]) -> ModelConfig:

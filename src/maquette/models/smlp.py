@@ -166,11 +166,7 @@ class SMLP(nn.Module):
             place = batch.positions
             if place is None:
                 place = torch.arange(targets.shape[1], device=targets.device)
-                if targets.shape[1] < prefix:
-                    raise WrongUse(
-                        f"partial routing predicts from position {prefix} on, but a sequence has "
-                        f"{targets.shape[1]}: use a longer data.sequence, or deterministic routing"
-                    )
+                self.config.check_sequence(targets.shape[1])
             # the prediction made at the prefix's last position is the first that knew all of it
             targets = targets.masked_fill(place < prefix - 1, -1)
         x = self.hidden(batch.tokens, positions=batch.positions, documents=batch.documents)

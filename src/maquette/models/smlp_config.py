@@ -88,6 +88,14 @@ class SMLPConfig:
         """Positions of a document, its first, whose targets the loss does not count."""
         return max(1, int(self.prefix * self.context)) if self.routing == "partial" else 0
 
+    def check_sequence(self, length: int) -> None:
+        """Raise WrongUse where a sequence of `length` tokens has no target that counts."""
+        if length < self.unpredicted:
+            raise WrongUse(
+                f"partial routing predicts from position {self.unpredicted} on, but a sequence has "
+                f"{length}: use a longer data.sequence, a lower model.prefix, or deterministic routing"
+            )
+
     def build(self) -> "SMLP":
         """The model, its parameters not yet filled."""
         from maquette.models.smlp import SMLP

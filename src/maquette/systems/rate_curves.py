@@ -83,18 +83,28 @@ def rate_curves(
             )
             for what, grid in grids.items()
         }
-        grown = {w: _grown(c) for w, c in curves.items()} if grow else {}
+        grown = _grown(curves) if grow else {}
         if all(grown.get(what, grid) == grid for what, grid in grids.items()):
             return curves
         grids |= grown
 
 
-def _grown(curve: Curve) -> tuple[int, ...]:
-    """The grid with as many points beyond its best as it should have."""
-    best = curve.grid_best
-    least = max(FURTHEST[0], min(curve.rates[0], best - BEYOND))
-    most = min(FURTHEST[1], max(curve.rates[-1], best + BEYOND))
-    return tuple(range(least, most + 1))
+def _grown(curves: dict[Setting, Curve]) -> dict[Setting, tuple[int, ...]]:
+    """The grids with as many points beyond their bests as they should have.
+
+    All reach the best of the first setting of each kind of rules: the others are asked how they do
+    `at` it.
+    """
+    firsts: dict[str, int] = {}
+    for (rules, _, _), curve in curves.items():
+        firsts.setdefault(rules, curve.grid_best)
+    grids = {}
+    for what, curve in curves.items():
+        best = curve.grid_best
+        least = max(FURTHEST[0], min(curve.rates[0], best - BEYOND))
+        most = min(FURTHEST[1], max(curve.rates[-1], best + BEYOND))
+        grids[what] = tuple(range(min(least, *firsts.values()), max(most, *firsts.values()) + 1))
+    return grids
 
 
 @functools.lru_cache(maxsize=4096)

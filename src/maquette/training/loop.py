@@ -10,7 +10,6 @@ import gc
 import hashlib
 import math
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from types import FrameType
@@ -34,6 +33,7 @@ from maquette.training.guard import Verdict, Watchman
 from maquette.training.optimiser import clip_gradients, make_optimiser, set_learning_rate
 from maquette.training.run import METRICS, OUTCOME, RunDirectory
 from maquette.training.schedule import learning_rate_factor
+from maquette.training.speed import Speed
 from maquette.training.tracking import MetricsFile, Tracker, open_trackers
 
 
@@ -170,7 +170,8 @@ def train(
             rate = recipe.optimiser.learning_rate * learning_rate_factor(
                 recipe.schedule, state.step, recipe.steps
             )
-            # Forward and backward: the mean over the whole batch, summed over its parts.
+            # Forward and backward: the mean over the counted targets of the whole batch, summed over
+            # its parts. How many count is known after the last part; most models count all.
             seed(derived_seed(recipe.seed, state.sample, group.rank), device)
             model.train()
             value = count = 0.0
@@ -181,7 +182,10 @@ def train(
             group.sum_gradients(parameters)
             value, count, asked = group.sum(value, count, float(stop.asked))
             leave = asked > 0
-            loss = value / count
+            loss = _mean(value, count, f"step {state.step + 1}")
+            if count != recipe.tokens_per_step:
+                scale = recipe.tokens_per_step / count
+                torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], scale)
             norm = clip_gradients(parameters, recipe.optimiser.clip)
 
             # Take the step, skip it, or go back.
@@ -206,7 +210,7 @@ def train(
                 watcher.say(f"step {state.step + 1}: loss {loss:.3g}, batch skipped")
             optimiser.zero_grad(set_to_none=True)
             state.step += 1
-            state.tokens += int(count)
+            state.tokens += recipe.tokens_per_step
 
             # Look, record, save.
             last = state.step == recipe.last_step
@@ -219,7 +223,7 @@ def train(
             }
             if verdict is Verdict.SKIP:
                 record["skipped"] = True
-            speed.tick(int(count))
+            speed.tick(recipe.tokens_per_step)
             if last or state.step % look_every == 0:
                 with speed.paused(), plainly():
                     heldout_loss = evaluate(model, heldout, group)
@@ -282,6 +286,16 @@ def evaluate(model: Model, batches: list[Batch], group: Group) -> float:
         part = model.loss(to(batch, group.device))
         value, count = value + float(part.value), count + part.count
     value, count = group.sum(value, count)
+    return _mean(value, count, "the held-out windows")
+
+
+def _mean(value: float, count: float, where: str) -> float:
+    """The mean loss. Raises UserError where no target counts, on every rank alike."""
+    if count == 0:
+        raise UserError(
+            f"{where}: no target counts, as where every document is shorter than the prefix of partial "
+            f"routing: lower model.prefix, leave out data.document_mask, or use another model.routing"
+        )
     return value / count
 
 
@@ -321,52 +335,6 @@ def to(batch: Batch, device: torch.device) -> Batch:
         None if documents is None else move(documents),
         None if positions is None else move(positions),
     )
-
-
-class Speed:
-    """Tokens a second: over the last steps for the eye, over all of them for the record."""
-
-    def __init__(self) -> None:
-        self._mark = time.perf_counter()
-        self._steps: list[tuple[int, float]] = []
-        self.seconds = 0.0
-        """time spent in steps"""
-
-    def tick(self, tokens: int) -> None:
-        """A step of so many tokens has ended."""
-        now = time.perf_counter()
-        self._steps.append((tokens, now - self._mark))
-        self.seconds += now - self._mark
-        self._mark = now
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave out what is done inside."""
-        before = time.perf_counter()
-        yield
-        self._mark += time.perf_counter() - before
-
-    @property
-    def last(self) -> float:
-        """Seconds of the last step."""
-        return self._steps[-1][1]
-
-    @property
-    def steps(self) -> int:
-        """Steps timed."""
-        return len(self._steps)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Over the last 20 steps."""
-        recent = self._steps[-20:]
-        return sum(t for t, _ in recent) / max(1e-9, sum(s for _, s in recent))
-
-    @property
-    def average(self) -> float:
-        """Over all steps but the first, which compiles and touches everything for the first time."""
-        rest = self._steps[1:] or self._steps
-        return sum(t for t, _ in rest) / max(1e-9, sum(s for _, s in rest))
 
 
 def _share(batches: list[Batch], group: Group) -> list[Batch]:

@@ -23,7 +23,7 @@ from maquette.base.errors import WrongUse, did_you_mean, within
 from maquette.base.files import write_atomic
 from maquette.base.version import __version__
 from maquette.models.config import DecoderConfig
-from maquette.models.registry import ModelConfig, kind_of
+from maquette.models.registry import ModelConfig, check_sequence, kind_of
 
 FORMAT = 1  # of run directories
 ANY = float("inf")
@@ -206,6 +206,7 @@ class Recipe:
                 f"data.sequence {self.data.sequence} does not fit model.context "
                 f"{self.model.context}: use 1 to {self.model.context}, or a larger context"
             )
+        check_sequence(self.model, self.data.sequence)
         if self.stop is not None and not 1 <= self.stop <= self.steps:
             raise WrongUse(f"stop {self.stop} is outside the {self.steps} steps")
 
@@ -269,8 +270,8 @@ def _content(path: Path) -> dict[str, Any]:
 
 def recipe_from(content: dict[str, Any], where: str) -> Recipe:
     """Check plain values against the fields' names and types."""
-    model = content.get("model")
-    if isinstance(model, dict):
+    if "model" in content:
+        model = content["model"]
         try:
             kind = kind_of(model)
         except WrongUse as error:

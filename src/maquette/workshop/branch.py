@@ -18,7 +18,7 @@ import shutil
 from pathlib import Path
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.base.files import directory_aside
+from maquette.base.files import directory_aside, lock
 from maquette.training.checkpoint import State, check, found
 from maquette.training.recipe import Recipe
 from maquette.training.run import CHANGEABLE, DECISIONS, METRICS, RECIPE, RunDirectory
@@ -32,8 +32,9 @@ def branch(trunk: Path, recipe: Recipe, path: Path) -> int:
 
     The trunk's newest whole checkpoint is taken up to which both schedules give the same rates. A
     `path` that is a run already is left as it is: it goes on by itself. It appears in one step, so
-    a process that is killed leaves nothing half made. Raises WrongUse when the recipes differ in
-    more than their length, UserError when the trunk has no checkpoint that would do.
+    a process that is killed leaves nothing half made, and of two that branch to one `path` the first
+    does. Raises WrongUse when the recipes differ in more than their length, UserError when the trunk
+    has no checkpoint that would do.
     """
     source, target = RunDirectory(trunk), RunDirectory(path)
     own = source.recipe()
@@ -42,12 +43,18 @@ def branch(trunk: Path, recipe: Recipe, path: Path) -> int:
         return 0
     last = agree(own, recipe)
     state, saved = _checkpoint(source, last)
-    with directory_aside(path) as folder:
-        aside = RunDirectory(folder)
-        aside.create(recipe, source.corpus())
-        shutil.copyfile(source / DECISIONS, aside / DECISIONS)
-        _copy_metrics(source / METRICS, aside / METRICS, state.metrics_bytes)
-        shutil.copytree(saved, aside.checkpoints / saved.name)
+    with contextlib.ExitStack() as held:
+        held.enter_context(lock(target.path.parent / f".{target.path.name}.lock"))
+        if (target / RECIPE).exists():  # another process was first
+            return 0
+        if target.path.exists():
+            held.enter_context(target.locked())
+        with directory_aside(target.path) as folder:
+            aside = RunDirectory(folder)
+            aside.create(recipe, source.corpus())
+            shutil.copyfile(source / DECISIONS, aside / DECISIONS)
+            _copy_metrics(source / METRICS, aside / METRICS, state.metrics_bytes)
+            shutil.copytree(saved, aside.checkpoints / saved.name)
     return state.step
 
 

@@ -140,7 +140,8 @@ def _design(
         if kept["asked"] != asked:
             raise WrongUse(
                 f"{out} holds a ladder of {kept['asked']['minutes']:g} minutes on "
-                f"{kept['design']['corpus']}: choose another --out, or ask for the same again"
+                f"{kept['design']['corpus']}{_differing(kept['asked'], asked)}: "
+                f"choose another --out, or ask for the same again"
             )
         content = kept["design"]
         content["budgets"] = tuple(content["budgets"])
@@ -160,6 +161,16 @@ def _design(
     one = rungs.design(60 * minutes, step_seconds, run_seconds=RUN_SECONDS, **fixed)
     write_json(out / DESIGN, {"asked": asked, "design": asdict(one), "speed": speed})
     return one, speed
+
+
+def _differing(kept: dict[str, Any], asked: dict[str, Any]) -> str:
+    """What is asked for otherwise than in the folder, where the first words do not say it."""
+    said = []
+    if kept["corpus"] != asked["corpus"]:
+        said.append("its text was another")
+    if kept["workers"] != asked["workers"]:
+        said.append(f"it trains {kept['workers']} runs at a time, not {asked['workers']}")
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _measured(text: Corpus, name: str, out: Path, workers: int, say: Say) -> list[list[float]]:
@@ -188,11 +199,17 @@ def _interpolated(speed: list[list[float]], parameters: float) -> float:
 def _analysed(one: Design, text: Corpus, out: Path) -> Ladder:
     points = []
     for cell in one.cells:
-        loss = outcome(out / "runs" / cell.name).heldout_loss
-        if loss is None:
-            raise UserError(f"{out / 'runs' / cell.name} ended without a held-out loss: remove it")
+        loss = _heldout(out / "runs" / cell.name)
         points.append(one.rung(cell, loss))
     return analyse(points, bytes_per_token=heldout_bytes_per_token(text), source=one.corpus)
+
+
+def _heldout(run: Path) -> float:
+    """The held-out loss of a finished run."""
+    loss = outcome(run).heldout_loss
+    if loss is None:
+        raise UserError(f"{run} ended without a held-out loss: remove it")
+    return loss
 
 
 def heldout_bytes_per_token(text: Corpus) -> float:
@@ -290,8 +307,8 @@ def _verified(
             width, steps, one.vocabulary, one.corpus, cell.seed, heldout=one.heldout
         )
         jobs.append((recipe, out / "runs" / cell.name))
-    losses = [o.heldout_loss for o in train_many(jobs, workers=workers, say=say)]
-    loss = sum(x for x in losses if x is not None) / len(losses)
+    train_many(jobs, workers=workers, say=say)
+    loss = statistics.fmean(_heldout(run) for _, run in jobs)
     expected = ladder.predict(split=(parameters, one.rung(cells[0], loss).tokens))
     return {
         "flops": flops,

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
-from maquette.base.errors import UserError
+from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json
 from maquette.base.machine import cores
 from maquette.base.processes import kill_workers, no_script, start_workers
@@ -22,6 +22,8 @@ from maquette.training.recipe import Recipe
 from maquette.training.run import OUTCOME, RunDirectory
 
 Job = tuple[Recipe, Path]
+FREE = frozenset({"name", "stop", "ranks", "trackers", "checkpoints", "watch"})
+"""what may differ between a finished run's recipe and the one asked for; stop: as the last step"""
 
 
 def train_many(
@@ -33,11 +35,15 @@ def train_many(
     """Train every recipe into its run directory; returns how each ended, in the order of the jobs.
 
     workers: runs at a time, each on its share of the cores; None: as many as there are cores. A
-    directory that comes twice is trained once. Raises UserError when a run fails or is killed;
-    the others' work is kept.
+    directory that comes twice is trained once. Raises WrongUse when a directory is asked for with
+    two recipes, or holds the finished run of another; UserError when a run fails or is killed; the
+    others' work is kept.
     """
-    todo = list({path: (recipe, path) for recipe, path in jobs if not done(path)}.values())
-    workers = min(workers or cores(), len({path for _, path in jobs}) or 1)
+    if workers is not None and workers < 1:
+        raise WrongUse(f"workers is {workers}: use at least 1")
+    places = _places(jobs)
+    todo = [job for job in places.values() if not _finished(*job)]
+    workers = min(workers or cores(), len(places) or 1)
     threads = max(1, cores() // workers)  # of a job, however many of them are done already
     if todo:
         pool = start_workers(min(workers, len(todo)))
@@ -47,8 +53,11 @@ def train_many(
                 while todo and len(running) < workers:
                     recipe, path = todo.pop(0)
                     say(f"  training {path.name}: {recipe.last_step:,} steps")
-                    with no_script():
-                        running[pool.submit(_train, recipe, path, threads)] = path
+                    try:
+                        with no_script():
+                            running[pool.submit(_train, recipe, path, threads)] = path
+                    except BrokenProcessPool as error:  # a worker died while it had nothing to do
+                        raise _killed(path) from error
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     path = running.pop(future)
@@ -77,9 +86,47 @@ def _result(future: "Future[None]", path: Path) -> None:
     except UserError as error:
         raise UserError(f"training {path} failed: {error}") from error
     except BrokenProcessPool as error:
-        raise UserError(
-            f"training {path} was killed (out of memory?): run again, what was finished is kept"
-        ) from error
+        raise _killed(path) from error
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise UserError(f"training {path} failed: {type(error).__name__}: {first}") from error
+
+
+def _killed(path: Path) -> UserError:
+    return UserError(
+        f"training {path} was killed (out of memory?): run again, what was finished is kept"
+    )
+
+
+def _places(jobs: Sequence[Job]) -> dict[Path, Job]:
+    """The jobs by their absolute paths, each path once."""
+    places: dict[Path, Job] = {}
+    for recipe, path in jobs:
+        place = path.expanduser().resolve()
+        if places.setdefault(place, (recipe, path))[0] != recipe:
+            raise WrongUse(
+                f"{path} is asked for with two recipes: give each a directory of its own"
+            )
+    return places
+
+
+def _finished(recipe: Recipe, path: Path) -> bool:
+    """Whether this recipe has been trained here. Raises WrongUse when another has."""
+    if not done(path):
+        return False
+    own = RunDirectory(path).recipe()
+    before, after = own.to_dict(), recipe.to_dict()
+    other = [name for name in before if name not in FREE and before[name] != after.get(name)]
+    if own.last_step != recipe.last_step and "steps" not in other:
+        other.append("stop")
+    if own.watch.tokens != recipe.watch.tokens:  # what the held-out loss is a mean over
+        other.append("watch.tokens")
+    if other:
+        raise WrongUse(
+            f"{path} holds a finished run of another recipe ({', '.join(other)} differs): "
+            f"remove it, or choose another directory"
+        )
+    return True
 
 
 def _train(recipe: Recipe, path: Path, threads: int) -> None:

@@ -17,14 +17,16 @@ Sources: Yang et al. 2022, "Tensor Programs V", algorithm 1 (tune a proxy, trans
 Talwalkar 2016 (successive halving). Left out: samplers that learn from the trials before.
 """
 
+import hashlib
+import json
 import math
 import re
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from maquette.base.errors import WrongUse
+from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, write_json
 from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
@@ -35,6 +37,8 @@ LAST = 20
 """training losses whose mean is a trial's loss"""
 EXTENSIONS = 3
 """times that a grid grows by two points where its best is on the edge"""
+NAME = 120
+"""characters of a trial's folder that say what it is; a hash follows"""
 NARROW = 32
 """width below which the best rate moves, rules or not"""
 SWEEP, PICTURE = "sweep.json", "sweep.png"
@@ -74,10 +78,13 @@ def sweep(plan: Plan, folder: Path, say: Say = print, workers: int | None = None
 
     Raises WrongUse when the folder holds another sweep, UserError when a trial cannot run at all.
     """
+    wanted = points(plan)
+    for _, steps in rounds(len(wanted), plan.length, plan.eta):
+        for point in wanted:
+            plan.proxy(point, 0, steps)  # what cannot be is said before anything is written
     kept = _begun(plan, folder)
     if kept is not None:
         return kept
-    wanted = points(plan)
     done: list[Trial] = []
     for count, steps in rounds(len(wanted), plan.length, plan.eta):
         wanted = wanted[:count]
@@ -86,7 +93,7 @@ def sweep(plan: Plan, folder: Path, say: Say = print, workers: int | None = None
         wanted = [trial.point for trial in last]
     full = [trial for trial in done if trial.steps == plan.length]
     extended = 0
-    while (more := _beyond(plan, full)) and extended < EXTENSIONS:
+    while extended < EXTENSIONS and (more := _beyond(plan, full)[0]):
         say(f"the best is on the edge of the grid: trying {', '.join(f'{v:g}' for v in more)}, too")
         new = [{plan.axes[0].name: value} for value in more]
         full = sorted(
@@ -132,17 +139,42 @@ def _loss(path: Path) -> float:
     return statistics.fmean(recent) if finite else math.inf
 
 
-def _beyond(plan: Plan, full: list[Trial]) -> list[float]:
-    """Two values further than the best, where it is on the edge of a grid of one positive field."""
-    values = _line(plan, full)
-    if values is None or len(values) < 3 or not math.isfinite(full[0].loss):
-        return []
-    grid = sorted(values)
-    if full[0].point[plan.axes[0].name] == grid[0]:
-        return [grid[0] / (grid[1] / grid[0]) ** i for i in (1, 2)]
-    if full[0].point[plan.axes[0].name] == grid[-1]:
-        return [grid[-1] * (grid[-1] / grid[-2]) ** i for i in (1, 2)]
-    return []
+def _beyond(plan: Plan, full: list[Trial]) -> tuple[list[float], str]:
+    """Two values further than the best, where it is on the edge of a grid of one positive field.
+
+    Those that the recipe refuses are left out, and why comes second.
+    """
+    name, values = plan.axes[0].name, _line(plan, full)
+    if values is None or not math.isfinite(full[0].loss):
+        return [], ""
+    grid, edge = _grid(plan, values), _edge(plan, full)
+    if edge == 0 or len(grid) < 3:
+        return [], ""
+    factor = grid[0] / grid[1] if edge < 0 else grid[-1] / grid[-2]
+    value: float = full[0].point[name]
+    more: list[float] = []
+    for _ in range(2):
+        value *= factor
+        if not 0 < value < math.inf:
+            return more, f"{name} is {value:g}"
+        try:
+            plan.proxy({name: value})
+        except UserError as error:
+            return more, str(error)
+        more.append(value)
+    return more, ""
+
+
+def _grid(plan: Plan, values: list[float]) -> list[float]:
+    """All values of the only field, those that a halving cut short among them."""
+    return sorted({*plan.axes[0].values, *values})
+
+
+def _edge(plan: Plan, full: list[Trial]) -> int:
+    """-1: the best is the least value that was tried at all, 1: the largest, 0: neither."""
+    name = plan.axes[0].name
+    best, grid = full[0].point[name], _grid(plan, [trial.point[name] for trial in full])
+    return -1 if best == grid[0] else 1 if best == grid[-1] else 0
 
 
 def _line(plan: Plan, full: list[Trial]) -> list[float] | None:
@@ -163,12 +195,21 @@ def _found(plan: Plan, trials: list[Trial]) -> Found:
     line = _line(plan, full)
     if line is not None and len(line) > 1 and math.isfinite(best.loss):
         optimum = find_optimum(line, [trial.loss for trial in full])
-        values[plan.axes[0].name] = float(f"{optimum.value:.3g}")
-        if optimum.edge:
+        name, edge = plan.axes[0].name, _edge(plan, full)
+        values[name] = float(f"{optimum.value:.3g}")
+        if edge:
+            refused = _beyond(plan, full)[1]
             warnings.append(
-                f"the best {plan.axes[0].name} is the {'least' if optimum.edge < 0 else 'largest'} "
-                f"that was tried: give others with --over"
+                f"the best {name} is the {'least' if edge < 0 else 'largest'} that was tried: "
+                + (f"the recipe refuses what follows ({refused})" if refused
+                   else "give others with --over")
+            )  # fmt: skip
+        elif optimum.edge:
+            warnings.append(
+                f"what is next to the best {name} was cut short by the halving: "
+                f"the optimum may lie between the two"
             )
+        optimum = replace(optimum, edge=edge)
     for a in plan.axes:
         if a.bounds is not None:
             low, high = map(math.log, a.bounds)
@@ -200,7 +241,9 @@ def _warnings(plan: Plan) -> list[str]:
 def _name(point: Point, seed: int) -> str:
     """A folder's name that says what the trial is."""
     parts = [f"{name.split('.')[-1]}={value}" for name, value in point.items()]
-    return re.sub(r"[^\w.=,+-]", "_", ",".join([*parts, f"seed={seed}"]))
+    said = re.sub(r"[^\w.=,+-]", "_", ",".join([*parts, f"seed={seed}"]), flags=re.ASCII)
+    exact = hashlib.sha256(json.dumps([point, seed]).encode()).hexdigest()
+    return f"{said[:NAME]}-{exact[:8]}"  # what the characters of a folder's name cannot tell apart
 
 
 def _begun(plan: Plan, folder: Path) -> Found | None:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.training.recipe import Checkpoints, Recipe, field_names, recipe_from
@@ -25,6 +25,8 @@ SHORTEST = 20
 """steps of the shortest round of a halving"""
 DRAWS = 16
 """points drawn from ranges, unless said otherwise"""
+TRIES = 20
+"""draws for each point at most, where the same come again"""
 FIXED = frozenset({"name", "seed", "steps", "stop", "ranks", "layout", "trackers",
                    "model.kind", "model.width", "model.depth", "model.heads", "model.head_dim",
                    "model.kv_heads", "model.vocabulary"})  # fmt: skip
@@ -151,8 +153,12 @@ def axis(text: str, recipe: Recipe) -> Axis:
             raise WrongUse(f"--over {text}: a range goes from a positive number to a larger one")
         return Axis(name, bounds=bounds)
     listed = [_value(word.strip()) for word in values.split(",")]
+    if any(isinstance(v, float) and not math.isfinite(v) for v in listed):
+        raise WrongUse(f"--over {text}: use finite numbers")
     if isinstance(attrgetter(name)(recipe), float):
-        listed = sorted(float(v) if isinstance(v, int) else v for v in listed)
+        listed = [float(v) if type(v) is int else v for v in listed]
+        if all(type(v) is float for v in listed):  # what is none the recipe refuses, or may be left
+            listed.sort()
     return Axis(name, tuple(dict.fromkeys(listed)))
 
 
@@ -180,17 +186,31 @@ def points(plan: Plan) -> list[Point]:
         ]
         few = plan.trials is not None and plan.trials < len(product)
         return draw.sample(product, plan.trials or 0) if few else product
-    drawn = []
-    for _ in range(plan.trials or DRAWS):
+    drawn: list[Point] = []
+    count = plan.trials or DRAWS
+    for _ in range(TRIES * count):
+        if len(drawn) == count:
+            break
         point: Point = {}
         for a in plan.axes:
             if a.bounds is None:
                 point[a.name] = draw.choice(a.values)
             else:
                 exact = math.exp(draw.uniform(*map(math.log, a.bounds)))
-                point[a.name] = float(f"{exact:.4g}")
-        drawn.append(point)
+                whole = _is_whole(plan.recipe, a.name)
+                point[a.name] = round(exact) if whole else float(f"{exact:.4g}")
+        if point not in drawn:  # whole numbers come twice
+            drawn.append(point)
     return drawn
+
+
+def _is_whole(recipe: Recipe, name: str) -> bool:
+    """Whether a field takes integers alone."""
+    *groups, last = name.split(".")
+    owner = attrgetter(".".join(groups))(recipe) if groups else recipe
+    kind = get_type_hints(type(owner))[last]
+    kinds = {kind, *get_args(kind)}
+    return int in kinds and float not in kinds
 
 
 def rounds(count: int, steps: int, eta: int) -> list[tuple[int, int]]:
