@@ -147,7 +147,21 @@ def causal(lab: Lab) -> Measurement:
             "compared, each": compared,
             "changed by the balanced choice in training": in_training,
         },
+        chart=leaks(counted),
         seeds=1,
+    )
+
+
+def leaks(counted: dict[str, int]) -> Any:
+    """Changed logits of each routing, nothing for nothing."""
+    rows = [{"routing": name, "changed": number} for name, number in counted.items()]
+    x = alt.X("changed:Q", title="logits that change with the future", axis=alt.Axis(format="~s"),
+              scale=alt.Scale(type="symlog"))  # fmt: skip
+    return (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar(color=charts.SECOND)
+        .encode(x, alt.Y("routing:N", title=None, sort=list(counted)))
+        .properties(width=charts.WIDTH, height=120, title="What each routing tells of the future")
     )
 
 
