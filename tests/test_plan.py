@@ -9,11 +9,15 @@ import pytest
 from conftest import command, refused
 
 import maquette
+from maquette.base.files import write_json
 from maquette.scaling import frontier
+from maquette.scaling.extrapolate import Rung, analyse
 from maquette.scaling.fit import fit_surface
 from maquette.scaling.laws import law
+from maquette.scaling.own import LADDER, keep
 from maquette.scaling.shapes import nearest_shape
 from maquette.training.recipe import load_plan, load_recipe
+from maquette.workshop.corpora import open_corpus
 
 CHINCHILLA = 5.88e23  # the compute of Chinchilla 70B and Gopher 280B
 
@@ -196,3 +200,74 @@ def test_more_time_never_buys_a_smaller_best_model():
     table = {w: (w * 10_000, w * 60_000.0) for w in frontier.RUNGS}
     widths = [frontier.best_rung(4e11, seconds, table) for seconds in (10, 100, 1000, 10_000)]
     assert widths == sorted(widths)
+
+
+def planted_ladder(folder):
+    """A ladder whose frontier is 20 C^-0.1 with the best size 0.03 C^0.5, in a file as trained."""
+    points = []
+    for flops in 2e10 * 2.0 ** np.arange(6):
+        best = 0.03 * flops**0.5
+        for factor in (0.35, 0.6, 1.0, 1.7, 3.0):
+            n = round(best * factor)
+            loss = 20 * flops**-0.1 * (1 + 0.05 * np.log(n / best) ** 2)
+            points.append(Rung(flops, n, round(flops / 6 / n), float(loss)))
+    content = {"ladder": analyse(points).to_dict(), "corpus": "planted"}
+    write_json(folder / LADDER, content)
+    return folder
+
+
+def test_a_plan_counts_with_a_ladder_of_ones_own(tmp_path):
+    folder = planted_ladder(tmp_path / "ladder")
+    said = command("plan", "--flops", "5e12", "--law", folder, "--vocabulary", "257", "--json")
+    assert said.code == 0, said.err
+    plan = said.json
+    assert plan["law"]["name"] == "ladder"
+    assert plan["law"]["a"] == pytest.approx(0.5, abs=0.01)
+    low, high = plan["loss_interval"]
+    assert low <= plan["loss_predicted"] <= high
+    frontier = 20 * 5e12**-0.1
+    assert frontier * 0.98 < plan["loss_predicted"] < frontier * 1.6  # shapes begin at width 64
+    far = command("plan", "--flops", "1e16", "--law", folder, "--json").json
+    assert far["loss_interval"] is None
+    assert any("that far it says nothing" in warning for warning in far["warnings"])
+
+
+def test_a_corpus_is_planned_with_its_own_ladder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MAQUETTE_HOME", str(tmp_path / "home"))  # no other test plans with it
+    folder = planted_ladder(tmp_path / "ladder")
+    corpus = open_corpus("tiny")
+    keep(folder, corpus.hash)
+    said = command("plan", "--flops", "5e11", "--corpus", "tiny", "--json")
+    assert said.code == 0, said.err
+    assert said.json["law"]["name"] == "ladder"
+    named = ("plan", "--flops", "5e11", "--corpus", "tiny", "--law", "besiroglu", "--json")
+    assert command(*named).json["law"]["name"] == "besiroglu"
+
+
+def test_what_is_no_ladder_is_one_line(tmp_path):
+    (tmp_path / LADDER).write_text('{"ladder": {}}')
+    refused(command("plan", "--flops", "1e12", "--law", tmp_path), "is no ladder", code=1)
+    refused(command("plan", "--flops", "1e12", "--law", tmp_path / LADDER), "is no ladder", code=1)
+
+
+@pytest.mark.parametrize("words", [["--minutes", "nan"], ["--hours", "-1"], ["--hours", "inf"]])
+def test_time_that_is_none_is_refused(words):
+    refused(command("plan", "--device", "H100", *words), "use a positive number", code=2)
+
+
+def test_given_utilisation_is_what_time_and_money_count_with():
+    plan = maquette.plan(device="H100", devices=8, hours=24, utilisation=0.2, price=2.5)
+    assert plan.seconds == pytest.approx(24 * 3600, rel=0.01)
+    assert plan.cost == pytest.approx(8 * 24 * 2.5, rel=0.01)
+    assert plan.utilisation == 0.2
+
+
+def test_json_holds_no_infinity(tmp_path):
+    (tmp_path / "runs.csv").write_text(
+        "parameters,tokens,loss\n"
+        + "\n".join(f"{n},{20 * n},{2 + 100 / n**0.3}" for n in (1e6, 2e6, 4e6, 8e6, 1.6e7, 3.2e7))
+    )
+    said = command("plan", "--from", tmp_path / "runs.csv", "--json")
+    assert said.code in (0, 1)
+    assert "NaN" not in said.out
+    assert "Infinity" not in said.out
