@@ -1,13 +1,15 @@
-"""What the trainer asks of a model, whatever it models; and what a language model offers besides."""
+"""What the trainer gives a model and asks of it; and what every language model has in common."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from maquette.models.registry import ModelConfig
-from maquette.nn.linear import Embedding
+from maquette.nn.linear import Embedding, Linear
+from maquette.nn.loss import linear_cross_entropy
+from maquette.nn.parametrisation import apply, initialise
 from maquette.nn.rules import Scaling
 
 
@@ -38,35 +40,53 @@ class Loss:
     count: int
 
 
-class Model(Protocol):
-    """A language model, as training, evaluation and generation see it; it is an `nn.Module` too.
+class Model(nn.Module):
+    """A language model: token indices in, the next token's logits out.
 
-    compute: precision of the activations. recompute: whether blocks are computed twice to save memory.
-    embedding: its weight says on which device the model is.
+    compute: precision of the activations (weights stay as they are and are cast where they are used).
+    recompute: trades a second forward pass of each block for its activations. An architecture makes
+    `embedding`, `blocks`, `norm` and `output`, in the order its checkpoints have them, and says what
+    `hidden` and `cache` are.
     """
 
-    compute: torch.dtype
-    recompute: bool
+    config: ModelConfig
+    embedding: Embedding
+    blocks: nn.ModuleList
+    norm: nn.Module
+    output: Linear
 
-    @property
-    def config(self) -> ModelConfig:
-        """Its shape: `context`, `vocabulary`, `width` and whatever its kind has besides."""
-        ...
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.scaling = Scaling(config.parametrisation, config.width, config.depth)
+        self.compute = torch.float32
+        self.recompute = False
 
-    @property
-    def scaling(self) -> Scaling:
-        """The parametrisation at its size."""
-        ...
-
-    @property
-    def embedding(self) -> Embedding: ...
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """Called with the residual stream (batch, time, width) alone or with more."""
-        ...
+    def initialise(self, seed: int) -> Self:
+        """Fill the parameters from the seed; returns self."""
+        initialise(self, self.scaling, seed)
+        return self
 
     def hidden(
+        self,
+        tokens: Tensor,  # (batch, time)
+        *,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        cache: list[Any] | None = None,
+    ) -> Tensor:
+        """The normed residual stream (batch, time, width) that the logits are read from.
+
+        positions: (batch, time) or None for 0, 1, ... after what the cache holds. documents:
+        (batch, keys), positions with equal numbers see each other.
+        """
+        raise NotImplementedError
+
+    def cache(self, batch: int, room: int) -> list[Any]:
+        """What step-by-step decoding keeps of `room` positions, empty, for every block."""
+        raise NotImplementedError
+
+    def forward(
         self,
         tokens: Tensor,
         *,
@@ -74,53 +94,42 @@ class Model(Protocol):
         documents: Tensor | None = None,
         cache: list[Any] | None = None,
     ) -> Tensor:
-        """(batch, time) -> the residual stream that the logits are read from.
-
-        positions: (batch, time), None for 0, 1, ... after what the cache holds. documents: (batch,
-        keys), equal numbers see each other.
-        """
-        ...
+        """Logits (batch, time, vocabulary) in fp32. See `hidden` for the arguments."""
+        x = self.hidden(tokens, positions=positions, documents=documents, cache=cache)
+        return self.logits(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., vocabulary), fp32."""
-        ...
+        scores = apply(self.output.product(hidden).float(), self.scaling.output_multiplier)
+        return scores if self.output.bias is None else scores + self.output.bias.float()
+
+    def counted(self, batch: Batch) -> Tensor:
+        """The targets (batch, time) that the loss counts: those that are not negative."""
+        return batch.targets
 
     def loss(self, batch: Batch, z_loss: float = 0.0) -> Loss:
-        """Summed over the batch's targets."""
-        ...
-
-    def cache(self, batch: int, room: int) -> list[Any]:
-        """What step-by-step decoding keeps of the past, empty, for every block."""
-        ...
+        """Summed cross-entropy in nats of the counted targets, without ever holding all logits."""
+        targets = self.counted(batch)
+        x = self.hidden(batch.tokens, positions=batch.positions, documents=batch.documents)
+        total, value = linear_cross_entropy(
+            x.flatten(0, 1),
+            self.output.weight,
+            targets.flatten(),
+            self.output.bias,
+            self.scaling.output_multiplier,
+            z_loss,
+        )
+        return Loss(total, value, int((targets >= 0).sum()))
 
     def compile_blocks(self) -> None:
-        """Compile them at their first call."""
-        ...
+        """Compile the blocks, each kind once for all layers; takes effect at their first call."""
+        for block in self.blocks:
+            block.compile(dynamic=False)
 
     def flops_per_token(self, time: int) -> float:
-        """Operations of a training step a token."""
-        ...
+        """Operations of a training step a token; see the config's."""
+        return self.config.flops_per_token(time)
 
     def kv_bytes_per_token(self) -> int:
         """Bytes the cache grows by with each token."""
-        ...
-
-    def modules(self) -> Any:
-        """As of `nn.Module`."""
-        ...
-
-    def train(self, mode: bool = True) -> Any:
-        """As of `nn.Module`."""
-        ...
-
-    def eval(self) -> Any:
-        """As of `nn.Module`."""
-        ...
-
-    def to(self, device: Any) -> Any:
-        """As of `nn.Module`."""
-        ...
-
-    def __call__(self, tokens: Tensor) -> Any:
-        """(batch, time) -> logits (batch, time, vocabulary), fp32."""
-        ...
+        return self.config.kv_bytes_per_token(self.compute.itemsize)

@@ -21,14 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from maquette.models.base import Batch, Loss
+from maquette.models.base import Model
 from maquette.models.config import DecoderConfig
 from maquette.nn.attention import Attention, LayerCache, Rotation
 from maquette.nn.feedforward import FeedForward
 from maquette.nn.linear import Embedding, Linear
-from maquette.nn.loss import linear_cross_entropy
 from maquette.nn.norm import make_norm
-from maquette.nn.parametrisation import apply, initialise
+from maquette.nn.parametrisation import apply
 from maquette.nn.position import rotary_table
 from maquette.nn.rules import Role, Scaling
 
@@ -77,19 +76,14 @@ class Block(nn.Module):
         return F.dropout(apply(y, self.multiplier), self.dropout, self.training)
 
 
-class Decoder(nn.Module):
-    """Token indices in, the next token's logits out.
+class Decoder(Model):
+    """The decoder of a config; see `Model` for what it offers."""
 
-    `compute` is the precision of the activations (weights stay as they are and are cast where
-    they are used); `recompute` trades a second forward pass of each block for its activations.
-    """
+    config: DecoderConfig
 
     def __init__(self, config: DecoderConfig) -> None:
-        super().__init__()
-        c = self.config = config
-        self.scaling = Scaling(c.parametrisation, c.width, c.depth)
-        self.compute = torch.float32
-        self.recompute = False
+        super().__init__(config)
+        c = config
         self.embedding = Embedding(c.vocabulary, c.width)
         self.position = Embedding(c.context, c.width) if c.positions == "learned" else None
         self.embedding_norm = (
@@ -103,11 +97,6 @@ class Decoder(nn.Module):
         if c.tied:
             self.output.weight = self.embedding.weight
 
-    def initialise(self, seed: int) -> "Decoder":
-        """Fill the parameters from the seed; returns self."""
-        initialise(self, self.scaling, seed)
-        return self
-
     def hidden(
         self,
         tokens: Tensor,  # (batch, time)
@@ -116,11 +105,6 @@ class Decoder(nn.Module):
         documents: Tensor | None = None,
         cache: list[LayerCache] | None = None,
     ) -> Tensor:
-        """The normed residual stream (batch, time, width) that the logits are read from.
-
-        positions: (batch, time) or None for 0, 1, ... after what the cache holds. documents:
-        (batch, keys), positions with equal numbers see each other.
-        """
         c = self.config
         if positions is None:
             past = cache[0].length if cache else 0
@@ -144,36 +128,6 @@ class Decoder(nn.Module):
                 x = block(x, rotation, documents)
         return self.norm(x)  # type: ignore[no-any-return]
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        positions: Tensor | None = None,
-        documents: Tensor | None = None,
-        cache: list[LayerCache] | None = None,
-    ) -> Tensor:
-        """Logits (batch, time, vocabulary) in fp32. See `hidden` for the arguments."""
-        x = self.hidden(tokens, positions=positions, documents=documents, cache=cache)
-        return self.logits(x)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(..., width) -> (..., vocabulary), fp32."""
-        scores = apply(self.output.product(hidden).float(), self.scaling.output_multiplier)
-        return scores if self.output.bias is None else scores + self.output.bias.float()
-
-    def loss(self, batch: Batch, z_loss: float = 0.0) -> Loss:
-        """Summed cross-entropy in nats of the batch's targets, without ever holding all logits."""
-        x = self.hidden(batch.tokens, positions=batch.positions, documents=batch.documents)
-        total, value = linear_cross_entropy(
-            x.flatten(0, 1),
-            self.output.weight,
-            batch.targets.flatten(),
-            self.output.bias,
-            self.scaling.output_multiplier,
-            z_loss,
-        )
-        return Loss(total, value, int((batch.targets >= 0).sum()))
-
     def cache(self, batch: int, room: int) -> list[LayerCache]:
         """Empty keys and values for `room` positions of `batch` sequences, for every block."""
         c, like = self.config, self.embedding.weight
@@ -183,16 +137,3 @@ class Decoder(nn.Module):
             return torch.empty(shape, dtype=self.compute, device=like.device)
 
         return [LayerCache(empty(), empty()) for _ in range(c.depth)]
-
-    def compile_blocks(self) -> None:
-        """Compile the block once for all layers; takes effect at its first call."""
-        for block in self.blocks:
-            block.compile(dynamic=False)
-
-    def flops_per_token(self, time: int) -> float:
-        """Operations of a training step a token; see the config's."""
-        return self.config.flops_per_token(time)
-
-    def kv_bytes_per_token(self) -> int:
-        """Bytes the cache grows by with each token."""
-        return self.config.kv_bytes_per_token(self.compute.itemsize)

@@ -26,13 +26,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from maquette.base.errors import WrongUse
-from maquette.models.base import Batch, Loss
+from maquette.models.base import Batch, Model
 from maquette.models.smlp_config import SMLPConfig
 from maquette.nn.linear import Embedding, Linear
-from maquette.nn.loss import linear_cross_entropy
 from maquette.nn.moe import TokenExperts
 from maquette.nn.norm import make_norm
-from maquette.nn.parametrisation import apply, initialise
+from maquette.nn.parametrisation import apply
 from maquette.nn.rules import Role, Scaling
 from maquette.nn.token_mixing import MixCache, Place, SpatialGating, TokenMixing
 
@@ -80,15 +79,14 @@ class Block(nn.Module):
         return F.dropout(apply(y, self.multiplier), self.dropout, self.training)
 
 
-class SMLP(nn.Module):
-    """Token indices in, the next token's logits out; see `models.base.Model`."""
+class SMLP(Model):
+    """The all-MLP of a config; see `Model` for what it offers."""
+
+    config: SMLPConfig
 
     def __init__(self, config: SMLPConfig) -> None:
-        super().__init__()
-        c = self.config = config
-        self.scaling = Scaling(c.parametrisation, c.width, c.depth)
-        self.compute = torch.float32
-        self.recompute = False
+        super().__init__(config)
+        c = config
         self.embedding = Embedding(c.vocabulary, c.width)
         self.blocks = nn.ModuleList(
             Block(c, layer >= c.dense, self.scaling) for layer in range(c.depth)
@@ -98,11 +96,6 @@ class SMLP(nn.Module):
         if c.tied:
             self.output.weight = self.embedding.weight
 
-    def initialise(self, seed: int) -> "SMLP":
-        """Fill the parameters from the seed; returns self."""
-        initialise(self, self.scaling, seed)
-        return self
-
     def hidden(
         self,
         tokens: Tensor,  # (batch, time)
@@ -111,12 +104,7 @@ class SMLP(nn.Module):
         documents: Tensor | None = None,
         cache: list[MixCache] | None = None,
     ) -> Tensor:
-        """The normed residual stream (batch, time, width) that the logits are read from.
-
-        positions: (batch, time) or None for 0, 1, ... after what the cache holds. documents:
-        (batch, keys), positions with equal numbers see each other. Raises WrongUse for sequences
-        longer than the mixing matrices.
-        """
+        """Raises WrongUse for sequences longer than the mixing matrices."""
         past = cache[0].length if cache else 0
         end = past + tokens.shape[1]
         if positions is None and end > self.config.context:
@@ -140,45 +128,20 @@ class SMLP(nn.Module):
                 x = block(x, place)
         return self.norm(x)  # type: ignore[no-any-return]
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        positions: Tensor | None = None,
-        documents: Tensor | None = None,
-        cache: list[MixCache] | None = None,
-    ) -> Tensor:
-        """Logits (batch, time, vocabulary) in fp32. See `hidden` for the arguments."""
-        x = self.hidden(tokens, positions=positions, documents=documents, cache=cache)
-        return self.logits(x)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(..., width) -> (..., vocabulary), fp32."""
-        return apply(self.output.product(hidden).float(), self.scaling.output_multiplier)
-
-    def loss(self, batch: Batch, z_loss: float = 0.0) -> Loss:
-        """Summed cross-entropy in nats of the targets, with partial routing of those after the prefix.
+    def counted(self, batch: Batch) -> Tensor:
+        """The targets; with partial routing those after the prefix.
 
         Raises WrongUse when no target comes after the prefix.
         """
         targets, prefix = batch.targets, self.config.unpredicted
-        if prefix:
-            place = batch.positions
-            if place is None:
-                place = torch.arange(targets.shape[1], device=targets.device)
-                self.config.check_sequence(targets.shape[1])
-            # the prediction made at the prefix's last position is the first that knew all of it
-            targets = targets.masked_fill(place < prefix - 1, -1)
-        x = self.hidden(batch.tokens, positions=batch.positions, documents=batch.documents)
-        total, value = linear_cross_entropy(
-            x.flatten(0, 1),
-            self.output.weight,
-            targets.flatten(),
-            None,
-            self.scaling.output_multiplier,
-            z_loss,
-        )
-        return Loss(total, value, int((targets >= 0).sum()))
+        if not prefix:
+            return targets
+        place = batch.positions
+        if place is None:
+            place = torch.arange(targets.shape[1], device=targets.device)
+            self.config.check_sequence(targets.shape[1])
+        # the prediction made at the prefix's last position is the first that knew all of it
+        return targets.masked_fill(place < prefix - 1, -1)
 
     def cache(self, batch: int, room: int) -> list[MixCache]:
         """Room for what every block mixes at `room` positions of `batch` sequences."""
@@ -187,16 +150,3 @@ class SMLP(nn.Module):
         return [
             MixCache(torch.empty(shape, dtype=self.compute, device=device)) for _ in self.blocks
         ]
-
-    def compile_blocks(self) -> None:
-        """Compile the blocks, each kind once; the way through the experts is left as it is."""
-        for block in self.blocks:
-            block.compile(dynamic=False)
-
-    def flops_per_token(self, time: int) -> float:
-        """Operations of a training step a token; see the config's."""
-        return self.config.flops_per_token(time)
-
-    def kv_bytes_per_token(self) -> int:
-        """Bytes the cache grows by with each token."""
-        return self.config.kv_bytes_per_token(self.compute.itemsize)

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from maquette.base.errors import UserError
 from maquette.base.files import give_usual_rights, read_json, sync, write_json
-from maquette.models.decoder import Decoder
+from maquette.models.base import Model
 from maquette.models.registry import ModelConfig, config_from
-from maquette.models.smlp import SMLP
 
 FORMAT = 1
-AnyModel = Decoder | SMLP  # every architecture, as modules; `base.Model` is what they share
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -85,7 +83,7 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
         parameter.copy_(tensors[name])
 
 
-def load_model(folder: Path, weights: Path | None = None) -> AnyModel:
+def load_model(folder: Path, weights: Path | None = None) -> Model:
     """The model of a folder in evaluation mode, from its own weights or from a checkpoint's."""
     model = load_config(folder).build()
     source = weights or folder / WEIGHTS

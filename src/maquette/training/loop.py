@@ -23,7 +23,7 @@ from maquette.base.files import read_json, write_json
 from maquette.base.machine import keep_freed_memory, measure, resident
 from maquette.corpus.store import Corpus
 from maquette.models.base import Batch, Loss, Model
-from maquette.models.store import WEIGHTS, AnyModel, save_tensors
+from maquette.models.store import WEIGHTS, save_tensors
 from maquette.nn import fused
 from maquette.parallel.group import Group
 from maquette.training.checkpoint import Saver, State, newest, restore
@@ -348,7 +348,7 @@ def _memory(guard: Watchman) -> dict[str, Any]:
 
 def _rewind(
     run: RunDirectory,
-    model: AnyModel,
+    model: Model,
     optimiser: torch.optim.Optimizer,
     guard: Watchman,
     state: State,

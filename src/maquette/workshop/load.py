@@ -12,7 +12,8 @@ from maquette.base.machine import measure, pick_device
 from maquette.corpus.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
 from maquette.evaluation.bits import Score, score_corpus, score_documents
-from maquette.models.store import CONFIG, WEIGHTS, AnyModel, load_model
+from maquette.models.base import Model
+from maquette.models.store import CONFIG, WEIGHTS, load_model
 from maquette.serving.generate import Generated, Timing, generate
 from maquette.serving.pack import pack
 from maquette.serving.sampler import Sampling
@@ -29,7 +30,7 @@ class Loaded:
     tokenizer: `encode(text)`, `decode(tokens)`.
     """
 
-    def __init__(self, path: Path, model: AnyModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, path: Path, model: Model, tokenizer: Tokenizer) -> None:
         self.path, self.model, self.tokenizer = path, model, tokenizer
 
     @property
