@@ -146,7 +146,7 @@ def test_every_field_is_documented():
             "model is 'smlp', not fields: write model: {kind: smlp}; the kinds are decoder, smlp",
         ),
         ("[1]", "model is [1], not fields: write model: {kind: decoder}"),
-        ("{kind: gru}", "unknown model.kind gru: choose from decoder, smlp"),
+        ("{kind: gru}", "unknown model.kind gru: choose from clip, cnn, decoder, diffusion"),
     ],
 )
 def test_a_model_that_is_no_kind_is_refused(written, message, tmp_path):

@@ -4,20 +4,26 @@ from pathlib import Path
 from typing import Any
 
 from maquette.base.errors import UserError
+from maquette.models.picture_config import PictureConfig
+from maquette.models.store import CONFIG, load_config
 from maquette.scaling.plan import Budget, Plan, hours_of, make_plan
 from maquette.systems.catalogue import recipe_named
 from maquette.systems.claims import Lab, Result, select
 from maquette.systems.claims import measure as measure_claim
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import BaseRecipe
 from maquette.training.run import free_name
-from maquette.workshop.load import Loaded, load
+from maquette.workshop.load import Loaded
+from maquette.workshop.load import load as load_text
+from maquette.workshop.load_pictures import LoadedPictures, load_pictures
 from maquette.workshop.planning import device_named, law_named, text_of
 from maquette.workshop.train import train as train_recipe
 
 __all__ = ["load", "plan", "reproduce", "train"]
 
 
-def train(recipe: Recipe | str, run: str | Path | None = None, *, resume: bool = False) -> Loaded:
+def train(
+    recipe: BaseRecipe | str, run: str | Path | None = None, *, resume: bool = False
+) -> Loaded | LoadedPictures:
     """Train a recipe (or one of the catalogue, by name) and open the run.
 
     run: its directory, by default `runs/NAME`. Raises UserError as the command does.
@@ -28,6 +34,14 @@ def train(recipe: Recipe | str, run: str | Path | None = None, *, resume: bool =
     if not outcome.finished:
         raise UserError(f"stopped at step {outcome.step}, saved: go on with resume=True")
     return load(path)
+
+
+def load(path: str | Path) -> Loaded | LoadedPictures:
+    """Open a run, of text or of pictures. Raises UserError for what is none, or is damaged."""
+    folder = Path(path).expanduser()
+    if (folder / CONFIG).exists() and isinstance(load_config(folder), PictureConfig):
+        return load_pictures(folder)
+    return load_text(folder)
 
 
 def plan(

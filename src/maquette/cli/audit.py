@@ -230,7 +230,7 @@ def _steps(source: str, corpus: "Corpus") -> "Callable[[int], list[int]] | None"
     run = RunDirectory(source)
     if not (run / RECIPE).exists() or not (records := run.records()):
         return None
-    recipe = run.recipe()
+    recipe = run.language_recipe()
     order = SampleOrder(len(corpus.train), recipe.data.sequence, recipe.seed)
     return lambda position: seen_at(order, position, recipe.batch, records[-1]["step"])
 

@@ -1,14 +1,16 @@
-"""Build a corpus from text, or show what is in one.
+"""Build a corpus from text or from pictures, or show what is in one.
 
 build reads text, HTML, PDF, source code and records (.jsonl, .parquet, compressed or not) from files,
 folders, hf://DATASET or - (standard input); without a source it takes the text already on this
 machine. Near-duplicates are left out, and a portrait is written (maquette audit member). A build
 that was killed goes on when the same command is given again. show prints the components, the
-mixture, what was left out; with --why DOCUMENT, why that one was kept or dropped.
+mixture, what was left out; with --why DOCUMENT, why that one was kept or dropped. pictures makes a corpus
+of captioned pictures (maquette corpus pictures --help); show --picture FILE draws a grid of them.
 
 example: maquette corpus build corpus/mine ~/Documents --vocabulary 4096 --clean quality,personal
          maquette corpus build corpus/mixed --mixture mixture.yaml --evaluation test.jsonl
          maquette corpus show corpus/mine --why notes.txt
+         maquette corpus pictures corpus/birds ~/Pictures/birds --size 64
 """
 
 import argparse
@@ -19,12 +21,13 @@ from typing import Any
 from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal, amount
 
+VERBS = {"pictures": "corpus_pictures"}
 VOCABULARY = 8192
 PLANTED_BYTES = 2_000_000  # of the corpus' text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="build|show")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="build|pictures|show")
     build = verbs.add_parser("build", help="read sources, write a corpus")
     build.add_argument("out", help="folder to write")
     build.add_argument("sources", nargs="*", help="files, folders, hf://DATASET, -")
@@ -54,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--why", metavar="DOCUMENT", help="why this document was kept or dropped")
     show.add_argument("--planted", action="store_true",
                       help="plant duplicates in a sample, and say how many deduplication finds")  # fmt: skip
-    show.add_argument("--picture", metavar="FILE", help="draw the components (PNG)")
+    show.add_argument("--picture", metavar="FILE", help="draw the components, or pictures (PNG)")
     build.epilog = "example: maquette corpus build corpus/mine ~/Documents --clean quality,personal"
     show.epilog = "example: maquette corpus show corpus/mine --why notes.txt"
     for verb in (build, show):
@@ -134,6 +137,12 @@ def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
 
 def show(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    from maquette.cli import corpus_pictures
+
+    if corpus_pictures.stored(arguments.corpus):
+        if arguments.planted:
+            raise WrongUse("--planted is for text: leave it out beside a corpus of pictures")
+        return corpus_pictures.show(arguments.corpus, arguments.picture, terminal)
     from maquette.workshop.corpora import open_corpus
 
     with terminal.stages() as progress:
@@ -183,9 +192,12 @@ def planted(corpus: Any, terminal: Terminal) -> dict[str, Any]:
 
 
 def why(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    from maquette.cli import corpus_pictures
     from maquette.corpus.history import history
     from maquette.workshop.corpora import open_corpus
 
+    if corpus_pictures.stored(arguments.corpus):
+        raise WrongUse("--why is for text: maquette corpus show names what was skipped of pictures")
     found = history(open_corpus(arguments.corpus), arguments.why)
     for one in found:
         terminal.say(f"{one['source']} ({one['component']}): {one['state']}")

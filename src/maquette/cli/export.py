@@ -18,9 +18,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.serving.hugging_face import export_model
-    from maquette.workshop.load import weights_of
+    from maquette.training.start import weights_file
 
     path = Path(arguments.run).expanduser()
-    name = export_model(path, Path(arguments.out).expanduser(), weights_of(path))
+    name = export_model(path, Path(arguments.out).expanduser(), weights_file(path))
     Terminal(arguments.json).say(f"exported: {arguments.out} (transformers.{name})")
     return {"path": arguments.out, "class": name}

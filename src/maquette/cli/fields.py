@@ -5,17 +5,28 @@ import io
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from maquette.base.errors import WrongUse, did_you_mean
 
 if TYPE_CHECKING:
-    from maquette.training.recipe import Recipe
+    from maquette.training.recipe import BaseRecipe
 
-EXAMPLES = {"decoder": "tiny", "smlp": "smlp-small"}  # a recipe of each kind of model
+    R = TypeVar("R", bound=BaseRecipe)
+
+EXAMPLES = {  # a recipe of each kind of model
+    "decoder": "tiny",
+    "smlp": "smlp-small",
+    "vit": "vit",
+    "cnn": "cnn",
+    "clip": "clip",
+    "diffusion": "diffusion",
+    "prior": "dalle2-prior",
+    "super_resolution": "super-resolution",
+}
 
 
-def with_flags(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
+def with_flags(recipe: "R", words: Sequence[str]) -> "R":
     """The recipe with the fields that the flags name replaced.
 
     Raises WrongUse for an unknown flag (with the nearest), a value of the wrong type, or a recipe
@@ -23,7 +34,7 @@ def with_flags(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
     """
     import tyro
 
-    from maquette.training.recipe import Recipe, field_names
+    from maquette.training.recipe import field_names
 
     names = {name.replace("_", "-") for name in field_names(recipe)}
     for word in words:
@@ -40,7 +51,7 @@ def with_flags(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
-                Recipe,
+                type(recipe),
                 default=recipe,
                 args=list(words),
                 prog="maquette train RECIPE",
@@ -52,15 +63,13 @@ def with_flags(recipe: "Recipe", words: Sequence[str]) -> "Recipe":
         raise WrongUse(_first_paragraph(said.getvalue())) from None
 
 
-def show_fields(recipe: "Recipe") -> None:
+def show_fields(recipe: "BaseRecipe") -> None:
     """Print every field with its meaning and the recipe's value."""
     import tyro
 
-    from maquette.training.recipe import Recipe
-
     with contextlib.suppress(SystemExit):
         tyro.cli(
-            Recipe,
+            type(recipe),
             default=recipe,
             args=["--help"],
             prog="maquette train RECIPE",
@@ -68,7 +77,7 @@ def show_fields(recipe: "Recipe") -> None:
         )
 
 
-def _check_kind(recipe: "Recipe", words: Sequence[str]) -> None:
+def _check_kind(recipe: "BaseRecipe", words: Sequence[str]) -> None:
     """Raise WrongUse for a flag that would make the recipe's model another kind of model."""
     from maquette.models.registry import kind_of
 

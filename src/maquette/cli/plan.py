@@ -201,9 +201,10 @@ def _recipe(name: str) -> "tuple[Recipe, Published | None]":
         one = published(name)
         return recipe_of(one), one
     if name.endswith((".yaml", ".yml")):
-        from maquette.training.recipe import load_recipe
+        from maquette.training.recipe import language, load_recipe
 
-        return load_recipe(Path(name)), None
+        return language(load_recipe(Path(name))), None
     from maquette.systems.catalogue import recipe_named
+    from maquette.training.recipe import language
 
-    return recipe_named(name), None
+    return language(recipe_named(name)), None

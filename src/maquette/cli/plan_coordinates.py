@@ -25,11 +25,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.systems.catalogue import recipe_named
+    from maquette.training.recipe import language
     from maquette.workshop.coordinates import coordinate_check
 
     terminal = Terminal(arguments.json)
     found, chart = coordinate_check(
-        recipe_named(arguments.recipe), arguments.widths, arguments.seeds
+        language(recipe_named(arguments.recipe)), arguments.widths, arguments.seeds
     )
     rows = [
         [tensor, *(f"{found['slopes'][kind][tensor][-1]:+.2f}" for kind in found["slopes"])]

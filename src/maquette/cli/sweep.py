@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.systems.catalogue import recipe_named
+    from maquette.training.recipe import language
     from maquette.workshop.sweep import sweep, transferred
     from maquette.workshop.sweep_plan import make_plan
 
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise WrongUse("name a recipe: tiny is one, maquette systems lists more")
     if arguments.width is None:
         raise WrongUse("say how wide the proxy is: --width 64, say")
-    recipe = with_flags(recipe_named(arguments.recipe), arguments.fields)
+    recipe = with_flags(language(recipe_named(arguments.recipe)), arguments.fields)
     plan = make_plan(
         recipe,
         arguments.width,

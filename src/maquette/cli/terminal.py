@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maquette.models.base import Model
+    from maquette.models.base import Network
 
 
 class Terminal:
@@ -99,7 +99,7 @@ class TrainingProgress:
         left = (time.monotonic() - self._began) / max(1, done) * (self._steps - record["step"])
         text = (
             f"step {record['step']}/{self._steps}  loss {record['loss']:.3f}  "
-            f"{record['tokens_per_second']:,.0f} tokens/s  "
+            f"{self._speed(record)}  "
             f"{100 * record['flops_utilisation']:.0f} % of peak  "
             f"{record['memory'] / 2**30:.1f} GiB  {clock(left)} left"
         )
@@ -113,7 +113,11 @@ class TrainingProgress:
         elif heldout is not None:
             self._terminal.say(text)
 
-    def look(self, step: int, model: "Model") -> None:
+    def _speed(self, record: dict[str, Any]) -> str:
+        unit = "tokens" if "tokens" in record else "pictures"
+        return f"{record[f'{unit}_per_second']:,.0f} {unit}/s"
+
+    def look(self, step: int, model: "Network") -> None:
         pass
 
     def say(self, message: str) -> None:

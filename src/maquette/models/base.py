@@ -1,4 +1,4 @@
-"""What the trainer gives a model and asks of it; and what every language model has in common."""
+"""What the trainer gives a model and asks of it; and what models of language, and of pictures, share."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -6,11 +6,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from maquette.models.picture_config import PictureConfig
 from maquette.models.registry import ModelConfig
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.loss import linear_cross_entropy
 from maquette.nn.parametrisation import apply, initialise
-from maquette.nn.rules import Scaling
+from maquette.nn.rules import Parametrisation, Scaling
 
 
 @dataclass
@@ -29,6 +30,22 @@ class Batch:
 
 
 @dataclass
+class PictureBatch:
+    """One micro-batch of pictures, with what is known of each.
+
+    pictures: (batch, 3, side, side) fp32 in [-1, 1]. captions: (batch, words) int64, padded on the
+    right with the tokenizer's end, of which there is at least one. labels: (batch, factors) int64.
+    embedding, text_embedding: (batch, d) of length 1, what a frozen CLIP says of picture and caption.
+    """
+
+    pictures: Tensor
+    captions: Tensor | None = None
+    labels: Tensor | None = None
+    embedding: Tensor | None = None
+    text_embedding: Tensor | None = None
+
+
+@dataclass
 class Loss:
     """What a model says of a batch: sums over `count` targets.
 
@@ -40,13 +57,37 @@ class Loss:
     count: int
 
 
-class Model(nn.Module):
-    """A language model: token indices in, the next token's logits out.
+class Network(nn.Module):
+    """What the trainer asks of a model of any kind.
 
     compute: precision of the activations (weights stay as they are and are cast where they are used).
-    recompute: trades a second forward pass of each block for its activations. An architecture makes
-    `embedding`, `blocks`, `norm` and `output`, in the order its checkpoints have them, and says what
-    `hidden` and `cache` are.
+    recompute: trades a second forward pass of each block for its activations.
+    """
+
+    def __init__(self, parametrisation: Parametrisation, width: int, depth: int) -> None:
+        super().__init__()
+        self.scaling = Scaling(parametrisation, width, depth)
+        self.compute = torch.float32
+        self.recompute = False
+
+    def initialise(self, seed: int) -> Self:
+        """Fill the parameters from the seed; returns self."""
+        initialise(self, self.scaling, seed)
+        return self
+
+    def loss(self, batch: Any, z_loss: float = 0.0) -> Loss:
+        """Sums over the batch's counted targets; random numbers come from torch's generator."""
+        raise NotImplementedError
+
+    def compile_blocks(self) -> None:
+        """Compile what is repeated, each kind once; takes effect at its first call."""
+
+
+class Model(Network):
+    """A language model: token indices in, the next token's logits out.
+
+    An architecture makes `embedding`, `blocks`, `norm` and `output`, in the order its checkpoints have
+    them, and says what `hidden` and `cache` are.
     """
 
     config: ModelConfig
@@ -56,16 +97,8 @@ class Model(nn.Module):
     output: Linear
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(config.parametrisation, config.width, config.depth)
         self.config = config
-        self.scaling = Scaling(config.parametrisation, config.width, config.depth)
-        self.compute = torch.float32
-        self.recompute = False
-
-    def initialise(self, seed: int) -> Self:
-        """Fill the parameters from the seed; returns self."""
-        initialise(self, self.scaling, seed)
-        return self
 
     def hidden(
         self,
@@ -133,3 +166,17 @@ class Model(nn.Module):
     def kv_bytes_per_token(self) -> int:
         """Bytes the cache grows by with each token."""
         return self.config.kv_bytes_per_token(self.compute.itemsize)
+
+
+class PictureModel(Network):
+    """A model of pictures, or of pictures and their captions. Its loss counts pictures."""
+
+    config: PictureConfig
+
+    def __init__(self, config: PictureConfig) -> None:
+        super().__init__(config.parametrisation, config.width, config.depth)
+        self.config = config
+
+    def loss(self, batch: PictureBatch, z_loss: float = 0.0) -> Loss:
+        """The summed loss of the pictures of a batch."""
+        raise NotImplementedError

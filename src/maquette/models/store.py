@@ -11,20 +11,21 @@ from torch import Tensor, nn
 
 from maquette.base.errors import UserError
 from maquette.base.files import give_usual_rights, read_json, sync, write_json
-from maquette.models.base import Model
-from maquette.models.registry import ModelConfig, config_from
+from maquette.models.base import Model, Network
+from maquette.models.picture_config import PictureConfig
+from maquette.models.registry import AnyConfig, ModelConfig, config_from
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def save_config(folder: Path, config: ModelConfig) -> None:
+def save_config(folder: Path, config: AnyConfig) -> None:
     """Write `config.json`."""
     plain = json.loads(json.dumps(dataclasses.asdict(config)))
     write_json(folder / CONFIG, {"format": FORMAT, "config": plain})
 
 
-def load_config(folder: Path) -> ModelConfig:
+def load_config(folder: Path) -> AnyConfig:
     """Read `config.json`."""
     path = folder / CONFIG
     if not path.exists():
@@ -83,9 +84,25 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
         parameter.copy_(tensors[name])
 
 
-def load_model(folder: Path, weights: Path | None = None) -> Model:
+def language_config(folder: Path) -> ModelConfig:
+    """The config of a language model. Raises UserError for one of pictures."""
+    config = load_config(folder)
+    if isinstance(config, PictureConfig):
+        raise UserError(f"{folder} holds a model of pictures ({config.kind}): name a run of text")
+    return config
+
+
+def load_language(folder: Path, weights: Path | None = None) -> Model:
+    """The language model of a folder. Raises UserError for one of pictures."""
+    language_config(folder)
+    model = load_model(folder, weights)
+    assert isinstance(model, Model)
+    return model
+
+
+def load_model(folder: Path, weights: Path | None = None) -> Network:
     """The model of a folder in evaluation mode, from its own weights or from a checkpoint's."""
-    model = load_config(folder).build()
+    model: Network = load_config(folder).build()
     source = weights or folder / WEIGHTS
     fill(model, load_tensors(source), source)
     return model.eval()

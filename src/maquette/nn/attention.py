@@ -1,4 +1,4 @@
-"""Attention: many queries per key-value head, causal, with bands, documents and ALiBi.
+"""Attention: many queries per key-value head, causal or not, with bands, documents and ALiBi.
 
     heads = 4, kv_heads = 4     heads = 4, kv_heads = 2     heads = 4, kv_heads = 1
     multi-head                  grouped queries             multi-query
@@ -47,7 +47,8 @@ class LayerCache:
 class Attention(nn.Module):
     """Project to queries, keys and values, turn them by their position, attend, project back.
 
-    window: the last so many positions are seen (a band); None: all of them.
+    window: the last so many positions are seen (a band); None: all of them. causal: no position
+    sees a later one; without it every position sees all that a mask lets it see.
     scale: the factor of q k, from the parametrisation.
     """
 
@@ -63,8 +64,10 @@ class Attention(nn.Module):
         window: int | None = None,
         alibi: bool = False,
         rotary_pairs: Literal["half", "interleaved"] = "half",
+        causal: bool = True,
     ) -> None:
         super().__init__()
+        self.causal = causal
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
         self.scale, self.window, self.rotary_pairs = scale, window, rotary_pairs
         self.qkv = Linear(width, (heads + 2 * kv_heads) * head_dim, bias=bias)
@@ -79,7 +82,9 @@ class Attention(nn.Module):
         rotation: Rotation | None = None,
         documents: Tensor | None = None,
         cache: LayerCache | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
+        """mask: (batch, time), True where a position may be seen; only where causal is not set."""
         h, g, d = self.heads, self.kv_heads, self.head_dim
         qkv = self.qkv(x).unflatten(-1, (h + 2 * g, d))  # (batch, time, heads, head_dim)
         q, k, v = qkv.split((h, g, g), dim=2)
@@ -89,10 +94,45 @@ class Attention(nn.Module):
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (batch, heads, time, head_dim)
         if cache is not None:
             k, v = cache.append(k, v)
+        assert mask is None or not self.causal, "a causal layer takes documents, not a mask"
+        if not self.causal:
+            y = attend_all(q, k, v, scale=self.scale, mask=mask)
+            return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
         y = attend(
             q, k, v, scale=self.scale, window=self.window, slopes=self.slopes, documents=documents
         )
         return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class CrossAttention(nn.Module):
+    """Queries from one sequence, keys and values from another (Vaswani et al. 2017, section 3.2.3)."""
+
+    def __init__(
+        self, width: int, context: int, heads: int, head_dim: int, *, scale: float, bias: bool
+    ) -> None:
+        super().__init__()
+        self.head_dim, self.scale = head_dim, scale
+        self.q = Linear(width, heads * head_dim, bias=bias)
+        self.kv = Linear(context, 2 * heads * head_dim, bias=bias)
+        self.out = Linear(heads * head_dim, width, bias=bias, residual=True)
+
+    def forward(
+        self,
+        x: Tensor,  # (batch, time, width)
+        context: Tensor,  # (batch, tokens, context width)
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """mask: (batch, tokens), True where a token may be seen; at least one a row."""
+        q = self.q(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        k, v = self.kv(context.to(x.dtype)).unflatten(-1, (-1, self.head_dim)).chunk(2, dim=2)
+        y = attend_all(q, k.transpose(1, 2), v.transpose(1, 2), scale=self.scale, mask=mask)
+        return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def attend_all(q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None) -> Tensor:
+    """Attention of every query to every key that the mask (batch, keys) lets it see."""
+    seen = None if mask is None else mask[:, None, None, :]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale)
 
 
 def attend(

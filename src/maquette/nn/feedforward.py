@@ -1,6 +1,6 @@
 """The position-wise half of a block: GELU or ReLU maps (GPT) and SwiGLU (PaLM, LLaMA).
 
-SwiGLU: Shazeer 2020, eq. 6.
+SwiGLU: Shazeer 2020, eq. 6. Quick GELU, x sigmoid(1.702 x): what CLIP was trained with.
 """
 
 from typing import Literal
@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maquette.nn.linear import Linear
+from maquette.nn.rules import Activation
 
-Activation = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
+AnyActivation = Activation | Literal["quick_gelu"]
 
 
 class FeedForward(nn.Module):
     """width -> hidden -> width; SwiGLU has a third matrix that gates the hidden layer."""
 
-    def __init__(self, width: int, hidden: int, activation: Activation, *, bias: bool) -> None:
+    def __init__(self, width: int, hidden: int, activation: AnyActivation, *, bias: bool) -> None:
         super().__init__()
         self.activation = activation
         gated = activation == "swiglu"
@@ -28,13 +29,15 @@ class FeedForward(nn.Module):
         return self.down(activate(self.up(x), self.activation))  # type: ignore[no-any-return]
 
 
-def activate(h: Tensor, activation: Activation) -> Tensor:
+def activate(h: Tensor, activation: AnyActivation) -> Tensor:
     """Apply the non-linearity; SwiGLU halves the last dimension."""
     if activation == "swiglu":
         gate, up = h.chunk(2, dim=-1)
         return F.silu(gate) * up
     if activation == "relu":
         return F.relu(h)
+    if activation == "quick_gelu":
+        return h * torch.sigmoid(1.702 * h)
     if activation == "gelu_tanh" and torch.compiler.is_compiling():
         x = h.float()  # the same function with one exponential, twice as fast as its tanh
         return (x * (1.5957691216057308 * (x + 0.044715 * x**3)).sigmoid()).to(h.dtype)

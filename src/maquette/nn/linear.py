@@ -14,7 +14,8 @@ from maquette.nn.rules import Role
 class Linear(nn.Module):
     """y = x W^T + b, with a role for muP.
 
-    residual: this map writes into the residual stream (GPT-2 starts those smaller).
+    residual: this map writes into the residual stream (GPT-2 starts those smaller). start: the
+    constant that the weight begins at (0: a map that adds nothing at first); None: drawn.
     """
 
     def __init__(
@@ -25,9 +26,11 @@ class Linear(nn.Module):
         bias: bool = False,
         role: Role = Role.HIDDEN,
         residual: bool = False,
+        start: float | None = None,
     ) -> None:
         super().__init__()
         self.roles = {"weight": role, "bias": Role.VECTOR}
+        self.start = {} if start is None else {"weight": start}
         self.residual = residual
         self.weight = nn.Parameter(torch.empty(fan_out, fan_in))
         self.bias = nn.Parameter(torch.empty(fan_out)) if bias else None

@@ -20,7 +20,7 @@ class Declared:
     fan_in: int
     residual: bool
     start: float | None
-    """constant start (gains 1, biases 0); None: drawn from a normal"""
+    """constant start (gains 1, biases 0, what a module's `start` says); None: drawn from a normal"""
 
 
 def declared(model: nn.Module) -> Iterator[Declared]:
@@ -33,12 +33,14 @@ def declared(model: nn.Module) -> Iterator[Declared]:
             seen.add(id(tensor))
             roles: dict[str, Role] = getattr(module, "roles", {})
             assert name in roles, f"{type(module).__name__}.{name} declares no role"
-            start = (1.0 if name == "weight" else 0.0) if roles[name] == Role.VECTOR else None
+            start: float | None = getattr(module, "start", {}).get(name)
+            if start is None and roles[name] == Role.VECTOR:
+                start = 1.0 if name == "weight" else 0.0
             yield Declared(
                 f"{path}.{name}" if path else name,
                 tensor,
                 roles[name],
-                tensor.shape[-1],
+                tensor[0].numel(),
                 getattr(module, "residual", False),
                 start,
             )

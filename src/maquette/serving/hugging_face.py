@@ -27,7 +27,7 @@ from maquette.models.store import (
     CONFIG,
     WEIGHTS,
     fill,
-    load_model,
+    load_language,
     load_tensors,
     save_config,
     save_tensors,
@@ -117,7 +117,7 @@ def export_model(run: Path, out: Path, weights: Path | None = None) -> str:
     """Write a run as a folder that transformers opens; returns the class that reads it."""
     if out.exists():
         raise UserError(f"{out} exists: choose another folder")
-    model = load_model(run, weights)
+    model = load_language(run, weights)
     if not isinstance(model, Decoder):
         raise UserError(
             f"{run} is a model of kind {model.config.kind}, which transformers has no class for: "

@@ -20,9 +20,17 @@ from maquette.models.config import DecoderConfig
 from maquette.models.published import Published, published
 from maquette.nn.rules import Parametrisation
 from maquette.systems.claims import Claim
-from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch, load_recipe
+from maquette.training.recipe import (
+    BaseRecipe,
+    Data,
+    Optimiser,
+    Recipe,
+    Schedule,
+    Watch,
+    load_recipe,
+)
 
-RecipeFunction = Callable[[], Recipe]
+RecipeFunction = Callable[[], BaseRecipe]
 
 
 def recipe(function: RecipeFunction) -> RecipeFunction:
@@ -131,7 +139,7 @@ def recipes() -> dict[str, RecipeFunction]:
     return {name: f for system in systems().values() for name, f in system.recipes.items()}
 
 
-def recipe_named(name: str) -> Recipe:
+def recipe_named(name: str) -> BaseRecipe:
     """A recipe of the catalogue, or of a YAML file."""
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
         if not Path(name).is_file():

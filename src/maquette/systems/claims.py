@@ -30,7 +30,7 @@ from maquette.base.errors import WrongUse
 from maquette.base.files import home, read_json, write_atomic, write_json
 from maquette.base.machine import cores, processor
 from maquette.base.version import __version__
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import BaseRecipe
 
 NEVER = 1e30
 """what a result file holds for infinity and for no number"""
@@ -130,11 +130,11 @@ class Lab:
         self.bases: dict[str, dict[str, Any]] = {}
         """the trained models of the claim at hand: commit, date and seconds of each"""
 
-    def train(self, recipe: Recipe) -> Path:
+    def train(self, recipe: BaseRecipe) -> Path:
         """Train a recipe with all cores, or return its run from before; see `train_all`."""
         return self.train_all([recipe], workers=1)[0]
 
-    def train_all(self, recipes: Sequence[Recipe], workers: int | None = None) -> list[Path]:
+    def train_all(self, recipes: Sequence[BaseRecipe], workers: int | None = None) -> list[Path]:
         """Train recipes side by side, each on its share of the cores; returns their runs.
 
         Small models gain nothing from a second core, so as many are trained at a time as there
@@ -157,7 +157,7 @@ class Lab:
             self.bases[path.name] = read_json(_beside(path, ".json")) | seconds
         return paths
 
-    def train_branches(self, runs: Sequence[tuple[Recipe, Recipe]]) -> list[Path]:
+    def train_branches(self, runs: Sequence[tuple[BaseRecipe, BaseRecipe]]) -> list[Path]:
         """Train (recipe, trunk) pairs, the trunks first; a recipe goes on from where both agree.
 
         A run that differs from its trunk in length alone costs its decay (`workshop/branch.py`),
@@ -175,10 +175,10 @@ class Lab:
                 branch(paths[trunk], recipe, target)
         return self.train_all([recipe for recipe, _ in runs], workers)
 
-    def _base(self, recipe: Recipe, workers: int) -> Path:
-        from maquette.workshop.corpora import open_corpus
+    def _base(self, recipe: BaseRecipe, workers: int) -> Path:
+        from maquette.workshop.corpora import corpus_of
 
-        corpus = open_corpus(recipe.data.corpus)
+        corpus = corpus_of(recipe)
         share = max(1, cores() // workers)
         kind = [recipe.to_dict(), corpus.hash, share, __version__, version("torch"), processor()]
         identity = hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:16]

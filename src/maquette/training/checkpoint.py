@@ -3,7 +3,8 @@
     checkpoints/step-00000100/
         model.safetensors       parameters, fp32
         optimiser.safetensors   AdamW's two moments and step counts
-        state.json              step, position in the data, guard, versions; size and SHA-256 of both
+        average.safetensors     the moving average of the parameters, where the recipe keeps one
+        state.json              step, position in the data, guard, versions; size and SHA-256 of all
 
 A directory without a valid state.json, or whose files do not match it, is damaged: it is named in
 one line and the one before is used. Saving copies the tensors (milliseconds) and writes in a
@@ -31,6 +32,7 @@ from maquette.training.recipe import Checkpoints
 FORMAT = 1
 NAME = re.compile(r"step-(\d{8})$")
 MODEL, OPTIMISER, STATE = "model.safetensors", "optimiser.safetensors", "state.json"
+AVERAGE = "average.safetensors"
 
 
 @dataclass
@@ -62,14 +64,24 @@ class Saver:
         self.blocked_seconds = 0.0
         """what saving has cost the training so far"""
 
-    def save(self, model: nn.Module, optimiser: torch.optim.Optimizer, state: State) -> None:
+    def save(
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        state: State,
+        average: dict[str, Tensor] | None = None,
+    ) -> None:
         """Copy everything now, write it in a thread. Raises what the previous save met."""
         start = time.perf_counter()
         self.wait()
-        tensors = {name: t.detach().to("cpu", copy=True) for name, t in model.named_parameters()}
-        moments = optimiser_tensors(model, optimiser)
+        contents = {
+            MODEL: _copied(dict(model.named_parameters())),
+            OPTIMISER: optimiser_tensors(model, optimiser),
+        }
+        if average:
+            contents[AVERAGE] = _copied(average)
         self._thread = threading.Thread(
-            target=self._write, args=(tensors, moments, State(**vars(state))), daemon=True
+            target=self._write, args=(contents, State(**vars(state))), daemon=True
         )
         self._thread.start()
         self.blocked_seconds += time.perf_counter() - start
@@ -92,11 +104,11 @@ class Saver:
             if step > after:
                 shutil.rmtree(self._folder / f"step-{step:08d}")
 
-    def _write(self, tensors: dict[str, Tensor], moments: dict[str, Tensor], state: State) -> None:
+    def _write(self, contents: dict[str, dict[str, Tensor]], state: State) -> None:
         try:
             with directory_aside(self._folder / f"step-{state.step:08d}") as folder:
                 files = {}
-                for name, content in ((MODEL, tensors), (OPTIMISER, moments)):
+                for name, content in contents.items():
                     save_tensors(folder / name, content)
                     size = (folder / name).stat().st_size
                     files[name] = {"bytes": size, "sha256": sha256(folder / name)}
@@ -168,9 +180,17 @@ def newest(
     return None
 
 
-def restore(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None) -> None:
-    """Fill a model, and its optimiser if given, from a checked checkpoint."""
+def restore(
+    folder: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer | None,
+    average: dict[str, Tensor] | None = None,
+) -> None:
+    """Fill a model, and its optimiser and average if given, from a checked checkpoint."""
     fill(model, load_tensors(folder / MODEL), folder / MODEL)
+    if average:
+        for name, tensor in load_tensors(folder / AVERAGE).items():
+            average[name].copy_(tensor)
     if optimiser is None:
         return
     saved = load_tensors(folder / OPTIMISER)
@@ -184,6 +204,10 @@ def restore(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | N
                     entry[key] = value.to(p.device)
             if entry:
                 optimiser.state[p] = entry
+
+
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
 
 
 def optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

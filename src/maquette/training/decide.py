@@ -1,5 +1,7 @@
 """What `auto` means on this machine: precision by a probe, compilation by a measurement.
 
+For a picture model its own training step is timed in each precision and memory layout.
+
 Decisions are taken once, before the first step, and kept in the run (`decisions.json`), so that a
 resumed run computes with the same kernels and stays the same to the last bit.
 """
@@ -11,7 +13,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +21,15 @@ import torch
 
 from maquette.base.files import home, read_json, write_json
 from maquette.base.machine import Machine
-from maquette.models.base import Model
+from maquette.models.base import Model, Network
 from maquette.models.config import DecoderConfig
 from maquette.nn import fused
-from maquette.training.recipe import Recipe
+from maquette.training.batches import AnyCorpus, training_batches
+from maquette.training.cost import Cost, measure_cost
+from maquette.training.recipe import BaseRecipe, Recipe
 
 SHORT_SECONDS = 120.0  # a run shorter than this cannot earn back a first compilation
+PROBED = 32  # pictures of a batch that is timed
 WARM_SECONDS = 10.0  # what even a cached compilation costs at the start
 DTYPE = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -40,6 +45,14 @@ class Decisions:
     processor: str
     torch_version: str
     why: dict[str, str]
+    channels_last: bool = False
+    """pictures lie in memory with their channels last"""
+    flops: float = 0.0
+    """operations of a training step a picture, counted"""
+    seconds: float = 0.0
+    """of a training step, as the probe found"""
+    activations: float = 0.0
+    """bytes that autograd keeps of a micro-batch of pictures, counted"""
 
     def save(self, path: Path) -> None:
         """Write `decisions.json`."""
@@ -55,8 +68,16 @@ def load_decisions(path: Path) -> Decisions:
     return Decisions(**read_json(path))
 
 
-def decide(recipe: Recipe, machine: Machine, model: Model) -> Decisions:
-    """Resolve every `auto` of the recipe. Measures the block plain and compiled if it may matter."""
+def decide(
+    recipe: BaseRecipe, machine: Machine, model: Network, corpus: AnyCorpus | None = None
+) -> Decisions:
+    """Resolve every `auto` of the recipe. Measures the block plain and compiled if it may matter.
+
+    corpus: the pictures of a picture recipe, of which a batch is timed.
+    """
+    if not isinstance(recipe, Recipe) or not isinstance(model, Model):
+        assert corpus is not None, "a picture model is timed on its pictures"
+        return _pictures(recipe, machine, model, corpus)
     why = {}
     precision = recipe.precision
     ratio = machine.bf16_flops / machine.fp32_flops
@@ -76,6 +97,88 @@ def decide(recipe: Recipe, machine: Machine, model: Model) -> Decisions:
             "compile is on, but no C++ compiler was found: going on without", stacklevel=2
         )
     return Decisions(machine.device, precision, on, threads, machine.processor, machine.torch, why)
+
+
+def _pictures(recipe: BaseRecipe, machine: Machine, model: Network, corpus: AnyCorpus) -> Decisions:
+    """Time a step of the model itself, for a second: which precision, and channels first or last."""
+    threads = max(1, torch.get_num_threads() // recipe.ranks)
+    torch.set_num_threads(threads)
+    batches = training_batches(recipe, corpus, 0, recipe.ranks).step(0)
+    pictures = len(batches[0].pictures)
+    batch = _first(batches[0], PROBED)
+    scale = pictures / len(batch.pictures)
+    cost: Cost = measure_cost(model, batch)
+    precisions = ["fp32", "bf16"] if recipe.precision == "auto" else [recipe.precision]
+    layouts = [False, True] if any(p.dim() == 4 for p in model.parameters()) else [False]
+    taken = {
+        (precision, last): scale * step_seconds(model, batch, precision, last, machine.device)
+        for precision in precisions
+        for last in layouts
+    }
+    (precision, last), seconds = min(taken.items(), key=lambda item: item[1])
+    timed = ", ".join(
+        f"{p}{' channels last' if channels else ''} {1e3 * s:.0f} ms"
+        for (p, channels), s in taken.items()
+    )
+    why = {"precision": f"{precision}{', channels last' if last else ''}: a step takes {timed}"}
+    on = recipe.compile == "on" and compiler() is not None
+    why["compile"] = "on: the recipe says so" if on else "off: the recipe does not ask for it"
+    return Decisions(
+        machine.device,
+        "bf16" if precision == "bf16" else "fp32",
+        on,
+        threads,
+        machine.processor,
+        machine.torch,
+        why,
+        channels_last=last,
+        flops=cost.flops / len(batch.pictures),
+        seconds=seconds * len(batches),
+        activations=scale * cost.activations * (0.5 if precision == "bf16" else 1.0),
+    )
+
+
+def _first(batch: Any, count: int) -> Any:
+    """The first so many samples of a batch."""
+    return replace(
+        batch,
+        **{
+            f.name: None if (t := getattr(batch, f.name)) is None else t[:count]
+            for f in fields(batch)
+        },
+    )
+
+
+def step_seconds(
+    model: Network, batch: Any, precision: str, channels_last: bool, device: str
+) -> float:
+    """Seconds of a forward and a backward pass; the model is left without gradients, in fp32."""
+    from maquette.base.machine import keep_freed_memory
+
+    keep_freed_memory()
+    shape = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(device).to(memory_format=shape)  # type: ignore[call-overload]
+    model.compute = DTYPE[precision]
+    model.train()
+    moved = replace(
+        batch,
+        **{
+            f.name: None if (t := getattr(batch, f.name)) is None else t.to(device)
+            for f in fields(batch)
+        },
+    )
+
+    def step() -> None:
+        model.loss(moved).total.backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    try:
+        return _best(step, 0.25, least=2)
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.compute = torch.float32
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def compiler() -> str | None:
@@ -152,11 +255,11 @@ def measure_block(recipe: Recipe, model: Model, precision: str) -> dict[str, flo
     return {"plain": plain, "compiled": compiled, "compilation": seconds}
 
 
-def _best(step: Callable[[], None], seconds: float = 1.0) -> float:
+def _best(step: Callable[[], None], seconds: float = 1.0, least: int = 3) -> float:
     step()
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 3:
+    while time.perf_counter() < end or len(times) < least:
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)

@@ -11,7 +11,7 @@ import hashlib
 import math
 import signal
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from types import FrameType
 from typing import Any, Protocol
 
@@ -21,19 +21,20 @@ from torch import Tensor
 from maquette.base.errors import UserError
 from maquette.base.files import read_json, write_json
 from maquette.base.machine import keep_freed_memory, measure, resident
-from maquette.corpus.store import Corpus
-from maquette.models.base import Batch, Loss, Model
+from maquette.models.base import Loss, Network
 from maquette.models.store import WEIGHTS, save_tensors
 from maquette.nn import fused
 from maquette.parallel.group import Group
+from maquette.training.average import Average
+from maquette.training.batches import AnyCorpus, looked_at, training_batches
 from maquette.training.checkpoint import Saver, State, newest, restore
-from maquette.training.data import Batches, heldout_batches
 from maquette.training.decide import Decisions, keep_compiled_code
 from maquette.training.guard import Verdict, Watchman
 from maquette.training.optimiser import clip_gradients, make_optimiser, set_learning_rate
 from maquette.training.run import METRICS, OUTCOME, RunDirectory
 from maquette.training.schedule import learning_rate_factor
 from maquette.training.speed import Speed
+from maquette.training.start import make_model
 from maquette.training.tracking import MetricsFile, Tracker, open_trackers
 
 
@@ -68,7 +69,7 @@ class Observer(Protocol):
         """A step's line of metrics.jsonl."""
         ...
 
-    def look(self, step: int, model: Model) -> None:
+    def look(self, step: int, model: Network) -> None:
         """The moment for samples; the model is in evaluation mode."""
         ...
 
@@ -82,7 +83,7 @@ class Quiet:
 
     def start(self, step: int, steps: int) -> None: ...
     def step(self, record: dict[str, Any]) -> None: ...
-    def look(self, step: int, model: Model) -> None: ...
+    def look(self, step: int, model: Network) -> None: ...
     def say(self, message: str) -> None: ...
 
 
@@ -112,7 +113,7 @@ class Stop:
 
 def train(
     run: RunDirectory,
-    corpus: Corpus,
+    corpus: AnyCorpus,
     decisions: Decisions,
     group: Group | None = None,
     observer: Observer | None = None,
@@ -129,19 +130,23 @@ def train(
     keep_freed_memory()
     keep_compiled_code()
 
-    model = recipe.model.build().initialise(recipe.seed).to(device)
+    resumed = newest(run.checkpoints)
+    model = make_model(recipe, fresh=resumed is None).to(device)
     model.compute, model.recompute = decisions.dtype, recipe.recompute
+    if decisions.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if decisions.compile:
         model.compile_blocks()
-    parameters = list(model.parameters())
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    average = Average(model, recipe.optimiser.average)
     optimiser = make_optimiser(model, model.scaling, recipe.optimiser)
-    batches = Batches(recipe, corpus, group.rank, group.world)
-    heldout = _share(heldout_batches(recipe, corpus), group)
+    batches = training_batches(recipe, corpus, group.rank, group.world)
+    heldout = _share(looked_at(recipe, corpus), group)
     guard = Watchman(recipe.guard)
     state = State(fingerprint=corpus.hash, seed=recipe.seed)
-    if resumed := newest(run.checkpoints):
+    if resumed:
         path, state, damaged = resumed
-        restore(path, model, optimiser)
+        restore(path, model, optimiser, average.tensors)
         guard = Watchman(recipe.guard, **state.guard)
         if group.first:
             for line in damaged:
@@ -149,7 +154,7 @@ def train(
         if state.fingerprint != corpus.hash:
             raise UserError(f"{path} was trained on another corpus: restore it, or start a new run")
 
-    flops = model.flops_per_token(recipe.data.sequence)
+    flops = recipe.flops_per_unit or decisions.flops
     peak = measure(decisions.device).peak(decisions.precision) * group.world
     every = recipe.checkpoints.every or max(1, recipe.steps // 10)
     look_every = recipe.watch.every or max(1, recipe.steps // 10)
@@ -160,7 +165,7 @@ def train(
     saver = Saver(run.checkpoints, recipe.checkpoints, every, recipe.guard.patience)
     metrics = MetricsFile(run / METRICS, state.metrics_bytes) if group.first else None
     trackers: list[Tracker] = open_trackers(recipe, run.path, state.step) if group.first else []
-    speed = Speed()
+    speed, units = Speed(), recipe.units_per_step
     taken, heldout_loss, leave = None, None, False
     if group.first:
         watcher.start(state.step, recipe.last_step)
@@ -177,14 +182,14 @@ def train(
             value = count = 0.0
             for batch in batches.step(state.sample):
                 part: Loss = model.loss(to(batch, device), recipe.optimiser.z_loss)
-                (part.total / recipe.tokens_per_step).backward()
+                (part.total / units).backward()
                 value, count = value + float(part.value), count + part.count
             group.sum_gradients(parameters)
             value, count, asked = group.sum(value, count, float(stop.asked))
             leave = asked > 0
             loss = _mean(value, count, f"step {state.step + 1}")
-            if count != recipe.tokens_per_step:
-                scale = recipe.tokens_per_step / count
+            if count != units:
+                scale = units / count
                 torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], scale)
             norm = clip_gradients(parameters, recipe.optimiser.clip)
 
@@ -192,7 +197,7 @@ def train(
             verdict = guard.judge(loss, norm)
             state.sample += recipe.batch
             if verdict is Verdict.REWIND:
-                state = _rewind(run, model, optimiser, guard, state, saver, group)
+                state = _rewind(run, model, optimiser, average, guard, state, saver, group)
                 if metrics is not None:
                     metrics.write({"event": "rewind", "step": state.step, "sample": state.sample})
                 watcher.say(
@@ -205,33 +210,34 @@ def train(
             if verdict is Verdict.TAKE:
                 set_learning_rate(optimiser, rate)
                 optimiser.step()
+                average.update(state.step + 1)
                 taken = loss
             else:
                 watcher.say(f"step {state.step + 1}: loss {loss:.3g}, batch skipped")
             optimiser.zero_grad(set_to_none=True)
             state.step += 1
-            state.tokens += recipe.tokens_per_step
+            state.tokens += units
 
             # Look, record, save.
             last = state.step == recipe.last_step
             record: dict[str, Any] = {
                 "step": state.step,
-                "tokens": state.tokens,
+                recipe.unit: state.tokens,
                 "loss": loss,
                 "gradient_norm": norm,
                 "learning_rate": rate,
             }
             if verdict is Verdict.SKIP:
                 record["skipped"] = True
-            speed.tick(recipe.tokens_per_step)
+            speed.tick(units)
             if last or state.step % look_every == 0:
-                with speed.paused(), plainly():
+                with speed.paused(), plainly(), average.used():
                     heldout_loss = evaluate(model, heldout, group)
                     record["heldout_loss"] = heldout_loss
                     if group.first:
                         watcher.look(state.step, model)
             record |= {
-                "tokens_per_second": round(speed.tokens_per_second, 1),
+                f"{recipe.unit}_per_second": round(speed.tokens_per_second, 1),
                 "flops_utilisation": round(speed.tokens_per_second * flops / peak, 4),
                 "memory": resident()
                 if device.type == "cpu"
@@ -247,7 +253,7 @@ def train(
                 if last or leave or state.step % every == 0:
                     metrics.sync()
                     state.guard = _memory(guard)
-                    saver.save(model, optimiser, state)
+                    saver.save(model, optimiser, state, average.tensors)
             if speed.steps == 1:
                 gc.collect()
                 gc.freeze()  # what lives to the end is not looked through again
@@ -255,7 +261,8 @@ def train(
         if group.first:
             saver.wait()
             if finished:
-                save_tensors(run / WEIGHTS, dict(model.named_parameters()))
+                with average.used():
+                    save_tensors(run / WEIGHTS, dict(model.named_parameters()))
         for tracker in trackers:
             tracker.close()
         if metrics is not None:
@@ -278,11 +285,12 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(model: Model, batches: list[Batch], group: Group) -> float:
-    """Mean loss on the held-out windows."""
+def evaluate(model: Network, batches: list[Any], group: Group) -> float:
+    """Mean loss on the held-out windows, or pictures; what is drawn for a batch is drawn every time."""
     model.eval()
     value = count = 0.0
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        seed(derived_seed(0, number * group.world + group.rank, 0), group.device)
         part = model.loss(to(batch, group.device))
         value, count = value + float(part.value), count + part.count
     value, count = group.sum(value, count)
@@ -320,24 +328,18 @@ def seed(number: int, device: torch.device) -> None:
         torch.manual_seed(number)
 
 
-def to(batch: Batch, device: torch.device) -> Batch:
-    """The batch on that device."""
+def to(batch: Any, device: torch.device) -> Any:
+    """A batch, which is a dataclass of tensors, on that device."""
     if device.type == "cpu":
         return batch
 
-    def move(t: Tensor) -> Tensor:
-        return t.pin_memory().to(device, non_blocking=True)
+    def move(t: Tensor | None) -> Tensor | None:
+        return None if t is None else t.pin_memory().to(device, non_blocking=True)
 
-    documents, positions = batch.documents, batch.positions
-    return Batch(
-        move(batch.tokens),
-        move(batch.targets),
-        None if documents is None else move(documents),
-        None if positions is None else move(positions),
-    )
+    return replace(batch, **{f.name: move(getattr(batch, f.name)) for f in fields(batch)})
 
 
-def _share(batches: list[Batch], group: Group) -> list[Batch]:
+def _share(batches: list[Any], group: Group) -> list[Any]:
     """Rank r evaluates every world-th batch; the sum does not depend on the number of ranks."""
     return batches[group.rank :: group.world]
 
@@ -348,8 +350,9 @@ def _memory(guard: Watchman) -> dict[str, Any]:
 
 def _rewind(
     run: RunDirectory,
-    model: Model,
+    model: Network,
     optimiser: torch.optim.Optimizer,
+    average: Average,
     guard: Watchman,
     state: State,
     saver: Saver,
@@ -368,13 +371,17 @@ def _rewind(
     if before is None:
         if group.first:
             saver.forget(after=0)
-        model.initialise(run.recipe().seed)
+        first = make_model(run.recipe())
+        with torch.no_grad():
+            for p, start in zip(model.parameters(), first.parameters(), strict=True):
+                p.copy_(start)
+        average.begin()
         optimiser.state.clear()
         return State(
             0, state.sample, state.fingerprint, state.seed, 0, state.metrics_bytes, state.guard
         )
     path, back, _ = before
-    restore(path, model, optimiser)
+    restore(path, model, optimiser, average.tensors)
     if group.first:
         saver.forget(after=back.step)
     back.sample, back.metrics_bytes = state.sample, state.metrics_bytes

@@ -19,6 +19,8 @@ def make_optimiser(model: nn.Module, scaling: Scaling, settings: Optimiser) -> t
     """One group for each pair of multipliers, in the order the model first declares them."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for p in declared(model):
+        if not p.tensor.requires_grad:
+            continue
         m = scaling.multipliers(p.role, p.fan_in, p.residual)
         groups[m.learning_rate, m.weight_decay].append(p.tensor)
     return torch.optim.AdamW(

@@ -23,17 +23,26 @@ from maquette.base.errors import WrongUse, did_you_mean, within
 from maquette.base.files import write_atomic
 from maquette.base.version import __version__
 from maquette.models.config import DecoderConfig
-from maquette.models.registry import ModelConfig, check_sequence, kind_of
+from maquette.models.picture_config import PictureConfig
+from maquette.models.registry import AnyConfig, ModelConfig, check_sequence, kind_of
 
 FORMAT = 1  # of run directories
 ANY = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """What is read, and how it is cut."""
+class BaseData:
+    """What is read."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    corpus: str = "default"
+    """a corpus folder, or the name of a corpus that is made here"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(BaseData):
+    """What is read, and how it is cut."""
 
     corpus: str = "default"
     """a corpus folder, or "default" or "tiny" for the text already on this machine"""
@@ -63,10 +72,12 @@ class Optimiser:
     """longest gradient, as one vector; 0 leaves it alone"""
     z_loss: float = 0.0
     """weight of the squared log-partition (PaLM: 1e-4)"""
+    average: float = 0.0
+    """decay of a moving average of the weights, which is what is looked at and kept; 0: none"""
 
     def __post_init__(self) -> None:
         within(self, 0, ANY, "learning_rate", "epsilon", "weight_decay", "clip", "z_loss")
-        within(self, 0, 0.99999, "beta1", "beta2")
+        within(self, 0, 0.99999, "beta1", "beta2", "average")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,24 +117,34 @@ class Checkpoints:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
-    """What is looked at while training."""
+class BaseWatch:
+    """What is looked at while training a model of any kind."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     every: int | None = None
     """steps between looks at held-out loss and samples; None: a tenth of the run"""
+    report: bool = True
+    """write report.html when the run has finished"""
+
+    def __post_init__(self) -> None:
+        within(self, 1, ANY, "every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch(BaseWatch):
+    """What is looked at while training."""
+
     tokens: int = 32768
     """held-out tokens scored, the same every time"""
     prompt: str = ""
     """what samples continue; empty: the start of a document"""
     sample_tokens: int = 64
     """length of a sample; 0: none"""
-    report: bool = True
-    """write report.html when the run has finished"""
 
     def __post_init__(self) -> None:
-        within(self, 1, ANY, "every", "tokens")
+        super().__post_init__()
+        within(self, 1, ANY, "tokens")
         within(self, 0, ANY, "sample_tokens")
 
 
@@ -148,8 +169,8 @@ class Guard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything about a run."""
+class BaseRecipe:
+    """Everything about a run, whatever kind of model it trains."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
@@ -160,9 +181,9 @@ class Recipe:
     stop: int | None = None
     """stop here, though the schedule goes on to `steps`"""
     batch: int = 32
-    """sequences a step, over all ranks"""
+    """samples a step, over all ranks: sequences, or pictures"""
     micro_batch: int | None = None
-    """sequences a rank computes at a time; None: all of its share"""
+    """samples a rank computes at a time; None: all of its share"""
     seed: int = 0
     """of the parameters, the data order and dropout"""
     ranks: int = 1
@@ -179,13 +200,20 @@ class Recipe:
     """recompute activations in the backward pass, to save memory"""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """where metrics go besides metrics.jsonl"""
-    model: ModelConfig = field(default_factory=DecoderConfig)
-    data: Data = field(default_factory=Data)
+    start: str = ""
+    """a run whose weights this one begins with, where names and shapes agree; empty: none"""
+    trained: tuple[str, ...] = ()
+    """patterns of the parameters that are trained, as in "*.prompts"; none: all of them"""
+    model: AnyConfig = field(default_factory=DecoderConfig)
+    data: BaseData = field(default_factory=BaseData)
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    watch: Watch = field(default_factory=Watch)
+    watch: BaseWatch = field(default_factory=BaseWatch)
     guard: Guard = field(default_factory=Guard)
+
+    unit: ClassVar[str] = "tokens"
+    """what is counted: "tokens" or "pictures\""""
 
     def __post_init__(self) -> None:
         within(self, 1, ANY, "steps", "batch", "ranks")
@@ -199,20 +227,20 @@ class Recipe:
         if self.micro_batch is not None and (self.micro_batch < 1 or share % self.micro_batch):
             raise WrongUse(
                 f"micro_batch {self.micro_batch} does not divide a rank's share of {share} "
-                f"sequences: use a divisor of {share}"
+                f"samples: use a divisor of {share}"
             )
-        if self.data.sequence < 1 or self.data.sequence > self.model.context:
-            raise WrongUse(
-                f"data.sequence {self.data.sequence} does not fit model.context "
-                f"{self.model.context}: use 1 to {self.model.context}, or a larger context"
-            )
-        check_sequence(self.model, self.data.sequence)
         if self.stop is not None and not 1 <= self.stop <= self.steps:
             raise WrongUse(f"stop {self.stop} is outside the {self.steps} steps")
 
     @property
-    def tokens_per_step(self) -> int:
-        return self.batch * self.data.sequence
+    def units_per_step(self) -> int:
+        """Tokens, or pictures, of a step."""
+        raise NotImplementedError
+
+    @property
+    def flops_per_unit(self) -> float:
+        """Operations of a training step a unit; 0 where the model's are counted, not computed."""
+        return 0.0
 
     @property
     def last_step(self) -> int:
@@ -232,7 +260,46 @@ class Recipe:
         write_atomic(path, yaml.safe_dump(head | self.to_dict(), sort_keys=False))
 
 
-def load_recipe(path: Path) -> Recipe:
+@dataclass(frozen=True, kw_only=True)
+class Recipe(BaseRecipe):
+    """Everything about a run of a language model."""
+
+    model: ModelConfig = field(default_factory=DecoderConfig)
+    data: Data = field(default_factory=Data)
+    watch: Watch = field(default_factory=Watch)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data.sequence < 1 or self.data.sequence > self.model.context:
+            raise WrongUse(
+                f"data.sequence {self.data.sequence} does not fit model.context "
+                f"{self.model.context}: use 1 to {self.model.context}, or a larger context"
+            )
+        check_sequence(self.model, self.data.sequence)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch * self.data.sequence
+
+    @property
+    def units_per_step(self) -> int:
+        return self.tokens_per_step
+
+    @property
+    def flops_per_unit(self) -> float:
+        return self.model.flops_per_token(self.data.sequence)
+
+
+def language(recipe: BaseRecipe) -> Recipe:
+    """The recipe, of a language model. Raises WrongUse for one of pictures."""
+    if not isinstance(recipe, Recipe):
+        raise WrongUse(
+            f"{recipe.name} is a recipe of pictures ({recipe.model.kind}): name one of text"
+        )
+    return recipe
+
+
+def load_recipe(path: Path) -> BaseRecipe:
     """Read a recipe, or say which field of which file is wrong and what was probably meant."""
     content = _content(path)
     content.pop("plan", None)
@@ -268,7 +335,7 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def recipe_from(content: dict[str, Any], where: str) -> Recipe:
+def recipe_from(content: dict[str, Any], where: str) -> BaseRecipe:
     """Check plain values against the fields' names and types."""
     if "model" in content:
         model = content["model"]
@@ -277,8 +344,17 @@ def recipe_from(content: dict[str, Any], where: str) -> Recipe:
         except WrongUse as error:
             raise WrongUse(f"{where}: {error}") from error
         content = content | {"model": _checked(kind, model, where, "model.")}
-    checked: Recipe = _checked(Recipe, content, where, "")
+    checked: BaseRecipe = _checked(_recipe_of(content.get("model")), content, where, "")
     return checked
+
+
+def _recipe_of(model: Any) -> type[BaseRecipe]:
+    """The kind of recipe that trains a kind of model."""
+    if isinstance(model, PictureConfig):
+        from maquette.training.picture_recipe import PictureRecipe
+
+        return PictureRecipe
+    return Recipe
 
 
 def _checked(kind: Any, content: dict[str, Any], where: str, prefix: str) -> Any:

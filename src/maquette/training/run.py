@@ -22,9 +22,11 @@ from typing import Any
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import lock, read_json, write_json
-from maquette.corpus.store import TOKENIZER, Corpus
+from maquette.corpus.pictures import PictureCorpus
+from maquette.corpus.store import MANIFEST, TOKENIZER, Corpus
 from maquette.models.store import CONFIG, WEIGHTS, save_config
-from maquette.training.recipe import Recipe, load_recipe
+from maquette.training.picture_recipe import PictureRecipe
+from maquette.training.recipe import BaseRecipe, Recipe, load_recipe
 
 RECIPE, DECISIONS, CORPUS = "recipe.yaml", "decisions.json", "corpus.json"
 METRICS, OUTCOME = "metrics.jsonl", "outcome.json"
@@ -49,13 +51,41 @@ class RunDirectory:
         """Whether the final weights are there."""
         return (self / WEIGHTS).exists()
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> BaseRecipe:
         """The run's recipe."""
         if not (self / RECIPE).exists():
             raise UserError(f"{self.path} is not a run (no {RECIPE}): name a run directory")
         return load_recipe(self / RECIPE)
 
+    def language_recipe(self) -> Recipe:
+        """The recipe of a run of text. Raises WrongUse for one of pictures."""
+        recipe = self.recipe()
+        if not isinstance(recipe, Recipe):
+            raise WrongUse(f"{self.path} is a run of pictures: name a run of text")
+        return recipe
+
+    def picture_recipe(self) -> PictureRecipe:
+        """The recipe of a run of pictures. Raises WrongUse for one of text."""
+        recipe = self.recipe()
+        if not isinstance(recipe, PictureRecipe):
+            raise WrongUse(f"{self.path} is a run of text: name a run of pictures")
+        return recipe
+
     def corpus(self) -> Corpus:
+        """The text it was trained on, if it still is what it was. WrongUse for a run of pictures."""
+        corpus = self.any_corpus()
+        if not isinstance(corpus, Corpus):
+            raise WrongUse(f"{self.path} is a run of pictures: name a run of text")
+        return corpus
+
+    def pictures(self) -> PictureCorpus:
+        """The pictures it was trained on. Raises WrongUse for a run of text."""
+        corpus = self.any_corpus()
+        if not isinstance(corpus, PictureCorpus):
+            raise WrongUse(f"{self.path} is a run of text: name a run of pictures")
+        return corpus
+
+    def any_corpus(self) -> Corpus | PictureCorpus:
         """The corpus it was trained on, if it still is what it was."""
         if not (self / CORPUS).exists():
             raise UserError(f"{self.path} was not trained here: name a corpus in its place")
@@ -66,7 +96,9 @@ class RunDirectory:
             raise UserError(
                 f"the corpus of {self.path} is no longer at {kept['path']}: move it back"
             )
-        corpus = Corpus(kept["path"])
+        manifest = Path(kept["path"]) / MANIFEST
+        drawn = manifest.exists() and read_json(manifest).get("kind") in ("pictures", "world")
+        corpus = PictureCorpus(kept["path"]) if drawn else Corpus(kept["path"])
         if corpus.hash != kept["hash"]:
             raise UserError(
                 f"the corpus at {kept['path']} has changed since this run (hash {corpus.hash[:12]}, "
@@ -103,7 +135,7 @@ class RunDirectory:
             f"{self.path} is being trained by another process: wait for it, or choose another --run",
         )
 
-    def create(self, recipe: Recipe, corpus: Corpus) -> None:
+    def create(self, recipe: BaseRecipe, corpus: Corpus | PictureCorpus) -> None:
         """Write what a run starts with. An existing run is left alone and refused."""
         started = {".lock", CONFIG, TOKENIZER, CORPUS}  # what a start that was cut off leaves
         there = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
@@ -121,7 +153,7 @@ class RunDirectory:
         write_json(self / CORPUS, {"path": str(corpus.path), "hash": corpus.hash, "table": kept})
         recipe.save(self / RECIPE)  # last: its presence says that the run began
 
-    def resume(self, wanted: Recipe | None) -> Recipe:
+    def resume(self, wanted: BaseRecipe | None) -> BaseRecipe:
         """The recipe to go on with: the run's own, with what may change taken from `wanted`."""
         own = self.recipe()
         if wanted is None:

@@ -20,14 +20,14 @@ from pathlib import Path
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, lock
 from maquette.training.checkpoint import State, check, found
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import BaseRecipe
 from maquette.training.run import CHANGEABLE, DECISIONS, METRICS, RECIPE, RunDirectory
 from maquette.training.schedule import learning_rate_factor
 
 FREE = CHANGEABLE | {"schedule"}
 
 
-def branch(trunk: Path, recipe: Recipe, path: Path) -> int:
+def branch(trunk: Path, recipe: BaseRecipe, path: Path) -> int:
     """Prepare `path` so that training `recipe` there goes on from the trunk; returns the step.
 
     The trunk's newest whole checkpoint is taken up to which both schedules give the same rates. A
@@ -51,14 +51,14 @@ def branch(trunk: Path, recipe: Recipe, path: Path) -> int:
             held.enter_context(target.locked())
         with directory_aside(target.path) as folder:
             aside = RunDirectory(folder)
-            aside.create(recipe, source.corpus())
+            aside.create(recipe, source.any_corpus())
             shutil.copyfile(source / DECISIONS, aside / DECISIONS)
             _copy_metrics(source / METRICS, aside / METRICS, state.metrics_bytes)
             shutil.copytree(saved, aside.checkpoints / saved.name)
     return state.step
 
 
-def agree(a: Recipe, b: Recipe) -> int:
+def agree(a: BaseRecipe, b: BaseRecipe) -> int:
     """Steps from the start at which both have the same learning rate."""
     limit = min(a.last_step, b.last_step)
     for step in range(limit):
@@ -68,7 +68,7 @@ def agree(a: Recipe, b: Recipe) -> int:
     return limit
 
 
-def _same(own: Recipe, wanted: Recipe, trunk: Path) -> None:
+def _same(own: BaseRecipe, wanted: BaseRecipe, trunk: Path) -> None:
     before, after = own.to_dict(), wanted.to_dict()
     for name in before:
         if name not in FREE and before[name] != after[name]:

@@ -1,6 +1,7 @@
 """Pictures: Altair charts in one plain style, as PNG files and inside pages that need no network."""
 
 import json
+import math
 from importlib.metadata import version
 from typing import Any
 
@@ -45,3 +46,63 @@ def javascript() -> str:
         bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
         write_atomic(kept, bundle.replace("</script", "<\\/script"))
     return kept.read_text()
+
+
+def png_grid(
+    pixels: Any, columns: int | None = None, gap: int = 2, zoom: int | None = None
+) -> bytes:
+    """Pictures uint8 (n, side, side, 3) side by side, as a PNG file's bytes.
+
+    columns: None for as many as rows. zoom: whole factor; None makes small pictures about 64 wide.
+    """
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    n, height, width, _ = pixels.shape
+    zoom = zoom or max(1, 64 // width)
+    across = columns or math.ceil(math.sqrt(n))
+    down = math.ceil(n / across)
+    step_y, step_x = zoom * height + gap, zoom * width + gap
+    sheet = np.full((down * step_y - gap, across * step_x - gap, 3), 255, np.uint8)
+    for i, one in enumerate(pixels):
+        y, x = i // across * step_y, i % across * step_x
+        sheet[y : y + zoom * height, x : x + zoom * width] = np.kron(
+            one, np.ones((zoom, zoom, 1), np.uint8)
+        )
+    file = io.BytesIO()
+    Image.fromarray(sheet).save(file, "PNG")
+    return file.getvalue()
+
+
+def grid(rows: list[tuple[str, Any]], title: str = "", zoom: int | None = None) -> Any:
+    """An Altair chart of labelled rows of pictures: (label, uint8 (n, side, side, 3)) each."""
+    import base64
+
+    import altair as alt
+
+    marks: list[dict[str, Any]] = []
+    height = widest = 0
+    for label, pixels in rows:
+        data = png_grid(pixels, columns=len(pixels), zoom=zoom)
+        high, wide = int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+        url = "data:image/png;base64," + base64.b64encode(data).decode()
+        marks.append({"label": label, "url": url, "top": height, "high": high, "wide": wide})
+        height, widest = height + high + 26, max(widest, wide)
+    x = alt.value(0)
+    layers = []
+    for mark in marks:
+        one = alt.Chart(alt.Data(values=[mark]))
+        middle = (mark["wide"] / 2, mark["top"] + 20 + mark["high"] / 2)
+        layers.append(
+            one.mark_image(width=mark["wide"], height=mark["high"]).encode(
+                x=alt.value(middle[0]), y=alt.value(middle[1]), url="url:N"
+            )
+        )
+        layers.append(
+            one.mark_text(align="left", baseline="top", color=INK, fontSize=12).encode(
+                x=x, y=alt.value(mark["top"] + 4), text="label:N"
+            )
+        )
+    return alt.layer(*layers).properties(width=widest, height=height, title=title)

@@ -12,10 +12,11 @@ from maquette.base.machine import Machine
 from maquette.models.config import DecoderConfig
 from maquette.scaling.devices import from_machine
 from maquette.scaling.layouts import Layout
-from maquette.scaling.memory import memory
+from maquette.scaling.memory import FRAMEWORK, memory
 from maquette.scaling.roofline import step_time
 from maquette.training.decide import Decisions
-from maquette.training.recipe import Recipe
+from maquette.training.picture_recipe import PictureRecipe
+from maquette.training.recipe import BaseRecipe, Recipe
 from maquette.training.run import OUTCOME, RunDirectory
 
 EXPECTED = "expected.json"
@@ -23,21 +24,26 @@ EXPECTED = "expected.json"
 
 def expect(
     run: RunDirectory,
-    recipe: Recipe,
+    recipe: BaseRecipe,
     machine: Machine,
     decisions: Decisions,
     planned: dict[str, Any],
     before: int,
 ) -> None:
-    """Write what the run should come to. Only decoders in one process are modelled.
+    """Write what the run should come to. Decoders and picture models in one process are modelled.
 
-    before: bytes that the process held before the model was made.
+    The step of a picture model was timed and counted when the run was decided on. before: bytes that
+    the process held before the model was made.
     """
     expected: dict[str, Any] = {
-        "tokens": recipe.last_step * recipe.tokens_per_step,
+        "tokens": recipe.last_step * recipe.units_per_step,
         "plan": planned,
     }
-    if isinstance(recipe.model, DecoderConfig) and recipe.ranks == 1:
+    if isinstance(recipe, PictureRecipe) and recipe.ranks == 1:
+        expected |= _pictures(recipe, machine, decisions, before)
+    elif (
+        isinstance(recipe, Recipe) and isinstance(recipe.model, DecoderConfig) and recipe.ranks == 1
+    ):
         part = recipe.micro_batch or recipe.batch
         layout = Layout(micro_batches=recipe.batch // part, recompute=recipe.recompute)
         held = memory(
@@ -70,13 +76,40 @@ def expect(
     write_json(run / EXPECTED, expected)
 
 
+def _pictures(
+    recipe: PictureRecipe, machine: Machine, decisions: Decisions, before: int
+) -> dict[str, Any]:
+    """Memory and time of a picture run, from what one of its steps was found to keep and to take."""
+    size = recipe.model.parameters()
+    copies = 5 if recipe.optimiser.average else 4  # weights, gradients, two moments, the average
+    on_cpu = machine.device == "cpu"
+    saving = (copies - 1) * 4.0 * size if on_cpu else 0.0
+    framework = FRAMEWORK["cpu" if on_cpu else "cuda"]
+    held = copies * 4.0 * size + saving + decisions.activations + framework
+    before = before if on_cpu else 0
+    return {
+        "memory": before + held,
+        "memory_why": {
+            "before": f"{before:,} bytes before the model was made",
+            "weights": f"{copies} x 4 bytes x {size:,} parameters: weights, gradients, moments, average",
+            "saving": f"{saving:,.0f} bytes of copies while a checkpoint is written",
+            "activations": f"{decisions.activations:,.0f} bytes, counted on one micro-batch",
+            "framework": f"{framework:,.0f} bytes of libraries and their scratch",
+        },
+        "seconds": decisions.seconds * recipe.last_step,
+        "seconds_why": {
+            "step": f"{1e3 * decisions.seconds:.1f} ms a step, measured before the start"
+        },
+    }
+
+
 def compared(run: RunDirectory) -> dict[str, Any] | None:
     """The page's table: planned beside happened. None for a run without an expectation or an end."""
     if not (run / EXPECTED).exists() or not (run / OUTCOME).exists():
         return None
     expected, outcome = read_json(run / EXPECTED), read_json(run / OUTCOME)
     records, plan = run.records(), expected.get("plan", {})
-    rows = [("training tokens", f"{expected['tokens']:,}", f"{outcome['tokens']:,}")]
+    rows = [(f"training {run.recipe().unit}", f"{expected['tokens']:,}", f"{outcome['tokens']:,}")]
     found: dict[str, Any] = {"loss_predicted": None}
     if expected.get("seconds") is not None:
         took = sum(r["seconds"] for r in records)

@@ -13,13 +13,13 @@ from maquette.corpus.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
 from maquette.evaluation.bits import Score, score_corpus, score_documents
 from maquette.models.base import Model
-from maquette.models.store import CONFIG, WEIGHTS, load_model
+from maquette.models.store import load_language
 from maquette.serving.generate import Generated, Timing, generate
 from maquette.serving.pack import pack
 from maquette.serving.sampler import Sampling
-from maquette.training.checkpoint import MODEL, newest
 from maquette.training.recipe import Recipe
 from maquette.training.run import CORPUS, RunDirectory
+from maquette.training.start import weights_file
 from maquette.workshop.corpora import open_corpus
 
 
@@ -36,7 +36,7 @@ class Loaded:
     @property
     def recipe(self) -> Recipe:
         """The recipe it was trained by (imported models have none)."""
-        return RunDirectory(self.path).recipe()
+        return RunDirectory(self.path).language_recipe()
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -134,17 +134,6 @@ def load(path: str | Path) -> Loaded:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: name a run directory")
-    if not (folder / CONFIG).exists():
-        raise UserError(f"{folder} holds no model (no {CONFIG}): name a run directory")
-    model = load_model(folder, weights_of(folder)).to(pick_device())
+    weights = weights_file(folder)
+    model = load_language(folder, weights).to(pick_device())
     return Loaded(folder, model, load_tokenizer(folder / TOKENIZER))
-
-
-def weights_of(folder: Path) -> Path | None:
-    """The newest checkpoint's weights when the run has no final ones; None: it has."""
-    if (folder / WEIGHTS).exists():
-        return None
-    found = newest(RunDirectory(folder).checkpoints)
-    if found is None:
-        raise UserError(f"{folder} has no weights yet: go on with maquette train --resume")
-    return found[0] / MODEL

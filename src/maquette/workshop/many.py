@@ -18,10 +18,10 @@ from maquette.base.files import read_json
 from maquette.base.machine import cores
 from maquette.base.processes import kill_workers, no_script, start_workers
 from maquette.training.loop import Outcome
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import BaseRecipe
 from maquette.training.run import OUTCOME, RunDirectory
 
-Job = tuple[Recipe, Path]
+Job = tuple[BaseRecipe, Path]
 FREE = frozenset({"name", "stop", "ranks", "trackers", "checkpoints", "watch"})
 """what may differ between a finished run's recipe and the one asked for; stop: as the last step"""
 
@@ -110,7 +110,7 @@ def _places(jobs: Sequence[Job]) -> dict[Path, Job]:
     return places
 
 
-def _finished(recipe: Recipe, path: Path) -> bool:
+def _finished(recipe: BaseRecipe, path: Path) -> bool:
     """Whether this recipe has been trained here. Raises WrongUse when another has."""
     if not done(path):
         return False
@@ -119,8 +119,9 @@ def _finished(recipe: Recipe, path: Path) -> bool:
     other = [name for name in before if name not in FREE and before[name] != after.get(name)]
     if own.last_step != recipe.last_step and "steps" not in other:
         other.append("stop")
-    if own.watch.tokens != recipe.watch.tokens:  # what the held-out loss is a mean over
-        other.append("watch.tokens")
+    for what in ("tokens", "pictures"):  # what the held-out loss is a mean over
+        if getattr(own.watch, what, None) != getattr(recipe.watch, what, None):
+            other.append(f"watch.{what}")
     if other:
         raise WrongUse(
             f"{path} holds a finished run of another recipe ({', '.join(other)} differs): "
@@ -129,7 +130,7 @@ def _finished(recipe: Recipe, path: Path) -> bool:
     return True
 
 
-def _train(recipe: Recipe, path: Path, threads: int) -> None:
+def _train(recipe: BaseRecipe, path: Path, threads: int) -> None:
     """One run, in a worker that others come after."""
     import torch
 

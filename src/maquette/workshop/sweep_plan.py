@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, get_args, get_type_hints
 
 from maquette.base.errors import WrongUse, did_you_mean
-from maquette.training.recipe import Checkpoints, Recipe, field_names, recipe_from
+from maquette.training.recipe import Checkpoints, Recipe, field_names, language, recipe_from
 from maquette.workshop.resize import decoder, head_size, resized
 
 RATE = "optimiser.learning_rate"
@@ -171,7 +171,7 @@ def with_values(recipe: Recipe, point: Point) -> Recipe:
         for group in groups:
             inner = inner[group]
         inner[last] = value
-    return recipe_from(content, "sweep")
+    return language(recipe_from(content, "sweep"))
 
 
 def points(plan: Plan) -> list[Point]:

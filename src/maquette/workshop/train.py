@@ -9,10 +9,11 @@ from typing import Any
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import write_atomic
 from maquette.base.machine import measure, resident
+from maquette.corpus.pictures import PictureCorpus
 from maquette.corpus.progress import Progress, silent
-from maquette.corpus.store import TOKENIZER
+from maquette.corpus.store import TOKENIZER, Corpus
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
-from maquette.models.base import Model
+from maquette.models.base import Model, Network
 from maquette.parallel.group import Group, join
 from maquette.parallel.launch import launch, launched
 from maquette.parallel.layout import check_layout
@@ -21,14 +22,18 @@ from maquette.serving.sampler import Sampling
 from maquette.training.decide import decide, load_decisions
 from maquette.training.loop import Observer, Outcome, Quiet
 from maquette.training.loop import train as run_loop
-from maquette.training.recipe import Recipe
+from maquette.training.picture_data import check_pictures
+from maquette.training.picture_recipe import PictureRecipe
+from maquette.training.recipe import BaseRecipe, Recipe
 from maquette.training.run import DECISIONS, OUTCOME, RECIPE, RunDirectory
-from maquette.workshop.corpora import open_corpus
+from maquette.training.start import make_model
+from maquette.workshop.corpora import corpus_of
 from maquette.workshop.forecast import EXPECTED, expect
+from maquette.workshop.picture_samples import PictureSamples
 
 
 def train(
-    recipe: Recipe | None,
+    recipe: BaseRecipe | None,
     path: Path,
     *,
     resume: bool = False,
@@ -59,12 +64,14 @@ def train(
 
 def run_rank(run: RunDirectory, group: Group, observer: Observer | None = None) -> Outcome:
     """Train as one rank of a prepared run whose lock somebody holds."""
-    watcher = Samples(run, observer or Quiet())
-    return run_loop(run, run.corpus(), load_decisions(run / DECISIONS), group, watcher)
+    quiet = observer or Quiet()
+    pictures = isinstance(run.recipe(), PictureRecipe)
+    watcher: Observer = PictureSamples(run, quiet) if pictures else Samples(run, quiet)
+    return run_loop(run, run.any_corpus(), load_decisions(run / DECISIONS), group, watcher)
 
 
 def _as_rank(
-    recipe: Recipe | None,
+    recipe: BaseRecipe | None,
     run: RunDirectory,
     resume: bool,
     watcher: Observer,
@@ -84,13 +91,13 @@ def _as_rank(
 
 
 def _prepare(
-    recipe: Recipe | None,
+    recipe: BaseRecipe | None,
     run: RunDirectory,
     resume: bool,
     watcher: Observer,
     progress: Progress,
     planned: dict[str, Any] | None = None,
-) -> Recipe:
+) -> BaseRecipe:
     """Leave a run directory from which any rank can train; returns its recipe."""
     before = resident()
     began = (run / RECIPE).exists()
@@ -102,13 +109,8 @@ def _prepare(
         if recipe is None:
             raise UserError(f"{run.path} is not a run: name a recipe to start one")
         check_layout(recipe.layout)
-        corpus = open_corpus(recipe.data.corpus, progress)
-        if recipe.model.vocabulary != corpus.vocabulary:
-            raise WrongUse(
-                f"model.vocabulary is {recipe.model.vocabulary}, the corpus {recipe.data.corpus} "
-                f"has {corpus.vocabulary}: use --model.vocabulary {corpus.vocabulary}"
-            )
-        _check_prompt(recipe, load_tokenizer(corpus.path / TOKENIZER))
+        corpus = corpus_of(recipe, progress)
+        _check(recipe, corpus)
         run.create(recipe, corpus)
     machine = measure(recipe.device)
     kept = load_decisions(run / DECISIONS) if (run / DECISIONS).exists() else None
@@ -122,7 +124,7 @@ def _prepare(
             threads = max(1, kept.threads * ranks // recipe.ranks)
             replace(kept, threads=threads).save(run / DECISIONS)
     else:
-        decisions = decide(recipe, machine, recipe.model.build().initialise(recipe.seed))
+        decisions = decide(recipe, machine, make_model(recipe), run.any_corpus())
         decisions.save(run / DECISIONS)
         for what, reason in decisions.why.items():
             watcher.say(f"{what} {reason}")
@@ -130,6 +132,19 @@ def _prepare(
         kept = load_decisions(run / DECISIONS)
         expect(run, recipe, machine, kept, planned or {}, before)
     return recipe
+
+
+def _check(recipe: BaseRecipe, corpus: Corpus | PictureCorpus) -> None:
+    """Refuse before the start what cannot be trained on that corpus."""
+    if isinstance(corpus, PictureCorpus):
+        return check_pictures(recipe, corpus)
+    assert isinstance(recipe, Recipe)
+    if recipe.model.vocabulary != corpus.vocabulary:
+        raise WrongUse(
+            f"model.vocabulary is {recipe.model.vocabulary}, the corpus {recipe.data.corpus} "
+            f"has {corpus.vocabulary}: use --model.vocabulary {corpus.vocabulary}"
+        )
+    _check_prompt(recipe, load_tokenizer(corpus.path / TOKENIZER))
 
 
 def _check_prompt(recipe: Recipe, tokenizer: Tokenizer) -> None:
@@ -146,7 +161,7 @@ class Samples:
 
     def __init__(self, run: RunDirectory, observer: Observer) -> None:
         self._run, self._next = run, observer
-        self._recipe = run.recipe()
+        self._recipe = run.language_recipe()
         self._tokenizer: Tokenizer = load_tokenizer(run / TOKENIZER)
 
     def start(self, step: int, steps: int) -> None:
@@ -158,9 +173,9 @@ class Samples:
     def say(self, message: str) -> None:
         self._next.say(message)
 
-    def look(self, step: int, model: Model) -> None:
+    def look(self, step: int, model: Network) -> None:
         watch = self._recipe.watch
-        if watch.sample_tokens > 0:
+        if watch.sample_tokens > 0 and isinstance(model, Model):
             room = model.config.context - len(self._tokenizer.encode(watch.prompt)) - 1
             results, _ = generate(
                 model,

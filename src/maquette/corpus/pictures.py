@@ -1,0 +1,219 @@
+"""A corpus of captioned pictures: stored by `maquette corpus pictures`, or drawn on the spot.
+
+Both are a folder with manifest.json and tokenizer.json, so that a run can say by path and hash what it
+was trained on. A stored one holds, for train and heldout,
+
+    pictures-SPLIT.bin      uint8 (n, size, size, 3)
+    captions-SPLIT.bin      UTF-8, one after the other; captions-SPLIT.idx: n + 1 int64 offsets
+    labels-SPLIT.bin        int64 (n, factors), where there are labels
+
+A drawn one holds the settings of its world alone: picture i of a seed is a function of (seed, i).
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.base.files import directory_aside, home, lock, read_json, write_json
+from maquette.corpus.tokenizer import (
+    BYTES,
+    Tokenizer,
+    load_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+)
+from maquette.worlds.registry import World, described, world_from
+
+FORMAT = 1
+MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
+ENDLESS = 1 << 40
+"""pictures of a world"""
+Pixels = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
+
+
+class PictureSplit(Protocol):
+    """Pictures by their number, with what is known of them."""
+
+    def __len__(self) -> int: ...
+
+    def pictures(self, indices: Numbers) -> Pixels:
+        """uint8 (n, size, size, 3)."""
+        ...
+
+    def captions(self, indices: Numbers) -> list[str]:
+        """Their captions; "" where there is none."""
+        ...
+
+    def labels(self, indices: Numbers) -> Numbers | None:
+        """(n, factors), where there are labels."""
+        ...
+
+
+class PictureCorpus:
+    """A folder of captioned pictures, or of the settings of a world."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        if not (self.path / MANIFEST).exists():
+            raise UserError(
+                f"{self.path} holds no pictures (no {MANIFEST}): "
+                f"make a corpus of them with maquette corpus pictures"
+            )
+        self.manifest: dict[str, Any] = read_json(self.path / MANIFEST)
+        kind = self.manifest.get("kind") if isinstance(self.manifest, dict) else None
+        if kind not in ("pictures", "world"):
+            raise WrongUse(
+                f"{self.path} is a corpus of text: name one built by maquette corpus pictures"
+            )
+        if self.manifest.get("format") != FORMAT:
+            raise UserError(
+                f"{self.path} has format {self.manifest.get('format')}, this Maquette reads "
+                f"{FORMAT}: build it again"
+            )
+        self._world = world_from(self.manifest["world"]) if kind == "world" else None
+
+    @property
+    def hash(self) -> str:
+        """What it holds, as a digest."""
+        return str(self.manifest["hash"])
+
+    @property
+    def vocabulary(self) -> int:
+        """Symbols of the captions."""
+        return self.tokenizer.vocabulary
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the captions."""
+        return load_tokenizer(self.path / TOKENIZER)
+
+    @property
+    def label_names(self) -> list[str]:
+        """What is known of each picture."""
+        return list(self.manifest["label_names"])
+
+    @property
+    def label_sizes(self) -> list[int]:
+        """How many values each label has."""
+        return [int(n) for n in self.manifest["label_sizes"]]
+
+    @property
+    def world(self) -> World | None:
+        """The world that draws it; None: its pictures are stored."""
+        return self._world
+
+    def split(self, name: str, size: int, seed: int = 0) -> PictureSplit:
+        """The training or the held-out pictures. size: their side. seed: of a world's drawing."""
+        if self._world is not None:
+            return _Drawn(self._world, seed, name, size)
+        own = int(self.manifest["size"])
+        if size != own:
+            raise WrongUse(
+                f"the pictures of {self.path} have a side of {own}, not {size}: use "
+                f"--data.size {own} --model.size {own}, or build the corpus with --size {size}"
+            )
+        return _Stored(self.path, self.manifest, name)
+
+
+class _Drawn:
+    def __init__(self, world: World, seed: int, split: str, size: int) -> None:
+        self._world, self._seed, self._split, self._size = world, seed, split, size
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def pictures(self, indices: Numbers) -> Pixels:
+        return self._world.pictures(self._seed, indices, self._split, self._size)
+
+    def captions(self, indices: Numbers) -> list[str]:
+        return self._world.captions(self._seed, indices, self._split)
+
+    def labels(self, indices: Numbers) -> Numbers | None:
+        return self._world.labels(self._seed, indices, self._split)
+
+
+class _Stored:
+    def __init__(self, path: Path, manifest: dict[str, Any], split: str) -> None:
+        self._n, side = int(manifest["splits"][split]), int(manifest["size"])
+        self._labels: npt.NDArray[Any] | None = None
+        self._pixels: npt.NDArray[Any] = np.zeros((0, side, side, 3), np.uint8)
+        self._text: npt.NDArray[Any] = np.zeros(0, np.uint8)
+        factors = len(manifest["label_names"])
+        self._offsets = _flat(path / f"captions-{split}.idx", np.dtype("<i8"), (self._n + 1,))
+        if self._n:
+            shape = (self._n, side, side, 3)
+            self._pixels = _flat(path / f"pictures-{split}.bin", np.dtype(np.uint8), shape)
+            if self._offsets[-1]:
+                length = (int(self._offsets[-1]),)
+                self._text = _flat(path / f"captions-{split}.bin", np.dtype(np.uint8), length)
+            if factors:
+                known = (self._n, factors)
+                self._labels = _flat(path / f"labels-{split}.bin", np.dtype("<i8"), known)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def pictures(self, indices: Numbers) -> Pixels:
+        return np.ascontiguousarray(self._pixels[indices])
+
+    def captions(self, indices: Numbers) -> list[str]:
+        bounds = ((int(self._offsets[i]), int(self._offsets[i + 1])) for i in indices)
+        return [self._text[start:end].tobytes().decode() for start, end in bounds]
+
+    def labels(self, indices: Numbers) -> Numbers | None:
+        return None if self._labels is None else np.asarray(self._labels[indices], np.int64)
+
+
+def _flat(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    wanted = int(np.prod(shape)) * dtype.itemsize
+    if not path.exists() or path.stat().st_size != wanted:
+        raise UserError(
+            f"{path} is missing or has not the {wanted:,} bytes of the manifest: rebuild"
+        )
+    return np.memmap(path, dtype, mode="r", shape=shape)
+
+
+def open_pictures(name: str, world: World | None = None) -> PictureCorpus:
+    """The corpus of a folder, or of a world: its folder in Maquette's home is made when absent."""
+    if world is None:
+        if not Path(name).expanduser().exists():
+            raise UserError(
+                f"there is no corpus {name}: name a folder built by maquette corpus pictures, "
+                f'or "shapes"'
+            )
+        return PictureCorpus(name)
+    known = described(world)
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    path = home() / f"worlds-{FORMAT}" / f"{name}-{digest[:16]}"
+    if not (path / MANIFEST).exists():
+        with lock(path.with_name(f".{path.name}.lock")):
+            if not (path / MANIFEST).exists():
+                _describe(path, known, digest, world)
+    return PictureCorpus(path)
+
+
+def _describe(path: Path, known: dict[str, Any], digest: str, world: World) -> None:
+    """Write what a world's pictures are known by; every word is a symbol, alone and after a space."""
+    words = world.words()
+    room = BYTES + 1 + 2 * sum(map(len, words))
+    tokenizer = train_tokenizer([*words, " ".join(words)] * 4, room, or_fewer=True)
+    with directory_aside(path) as folder:
+        save_tokenizer(tokenizer, folder / TOKENIZER)
+        write_json(
+            folder / MANIFEST,
+            {
+                "kind": "world",
+                "format": FORMAT,
+                "hash": digest,
+                "world": known,
+                "label_names": world.label_names(),
+                "label_sizes": world.label_sizes(),
+                "splits": {},
+            },
+        )

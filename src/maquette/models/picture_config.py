@@ -1,0 +1,51 @@
+"""What the shape of every picture model says, without torch and without a model."""
+
+import functools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from maquette.base.errors import within
+from maquette.nn.rules import Parametrisation
+
+END = 0
+"""the symbol that ends and fills a caption, as models see it (`training/picture_data.py`)"""
+
+if TYPE_CHECKING:
+    from maquette.models.base import PictureModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureConfig:
+    """The shape of a picture model; each kind adds its own fields."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    kind: str = ""
+    """which architecture"""
+    size: int = 32
+    """side of a picture, in pixels"""
+    width: int = 128
+    """size of the residual stream, or channels of the first level"""
+    depth: int = 4
+    """blocks"""
+    parametrisation: Parametrisation = field(default_factory=Parametrisation)
+    """how parameters scale with the size"""
+
+    def __post_init__(self) -> None:
+        within(self, 1, float("inf"), "size", "width", "depth")
+
+    def build(self) -> "PictureModel":
+        """The model, its parameters not yet filled."""
+        raise NotImplementedError
+
+    def parameters(self) -> int:
+        """How many the model has."""
+        return _counted(self)
+
+
+@functools.lru_cache(maxsize=64)
+def _counted(config: PictureConfig) -> int:
+    import torch
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in config.build().parameters())

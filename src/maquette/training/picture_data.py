@@ -1,0 +1,154 @@
+"""Batches of a picture run, each computed from its number alone.
+
+Pictures are drawn or read, turned into (batch, 3, side, side) in [-1, 1] and given their captions'
+symbols, their labels and, where the recipe names one, a frozen CLIP's embeddings. Captions reach a
+model renumbered so that the end is 0, which also fills them on the right.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.corpus.order import SampleOrder
+from maquette.corpus.pictures import ENDLESS, Numbers, PictureCorpus, PictureSplit, Pixels
+from maquette.corpus.tokenizer import Tokenizer
+from maquette.models.base import Network, PictureBatch
+from maquette.models.picture_config import END
+from maquette.models.store import load_model
+from maquette.training.picture_recipe import PictureRecipe
+from maquette.training.recipe import BaseRecipe
+
+
+class PictureBatches:
+    """The training samples of a recipe on a corpus of pictures, for one of `world` ranks.
+
+    Rank r of a step takes its contiguous share of the step's samples, so the union over ranks is
+    the same batch for any number of them. Pictures of a world never come twice; stored ones come
+    in a new order every epoch.
+    """
+
+    def __init__(
+        self, recipe: PictureRecipe, corpus: PictureCorpus, rank: int = 0, world: int = 1
+    ) -> None:
+        data = recipe.data
+        self._split = corpus.split("train", data.size)
+        self._reader = Reader(corpus.tokenizer, data.words, data.encoder)
+        available = len(self._split)
+        count = available if data.count is None else min(data.count, available)
+        if count < 1:
+            raise UserError(f"{corpus.path} has no training pictures: add some, and build it again")
+        self._order = None if count >= ENDLESS else SampleOrder(count + 1, 1, recipe.seed)
+        self._seed = recipe.seed
+        share = recipe.batch // world
+        self._first, self._share = rank * share, share
+        self._micro = recipe.micro_batch or share
+
+    def step(self, sample: int) -> list[PictureBatch]:
+        """This rank's micro-batches of the step that starts at training sample `sample`."""
+        first = sample + self._first
+        return [
+            self._reader.batch(self._split, self._numbers(first + i, self._micro))
+            for i in range(0, self._share, self._micro)
+        ]
+
+    def _numbers(self, first: int, count: int) -> Numbers:
+        if self._order is None:  # each seed sees pictures of its own
+            offset = self._seed * (1 << 32)
+            return np.arange(first, first + count, dtype=np.int64) + offset
+        return np.array(self._order.starts(first, count), dtype=np.int64)
+
+
+class Reader:
+    """Pictures of a split as batches; see the file's docstring.
+
+    encoder: a CLIP run, or "" for none; `embed` says what it makes of a batch.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, words: int, encoder: str = "") -> None:
+        self._tokenizer, self._words = tokenizer, words
+        self._encoder = load_encoder(encoder) if encoder else None
+
+    def symbols(self, captions: list[str]) -> Tensor:
+        """(n, words) int64; see `caption_symbols`."""
+        return caption_symbols(self._tokenizer, captions, self._words)
+
+    def batch(self, split: PictureSplit, indices: Numbers) -> PictureBatch:
+        """The pictures of those numbers."""
+        labels = split.labels(indices)
+        batch = PictureBatch(
+            to_tensor(split.pictures(indices)),
+            self.symbols(split.captions(indices)),
+            None if labels is None else torch.from_numpy(labels),
+        )
+        if self._encoder is not None:
+            with torch.no_grad():
+                batch.embedding = self._encoder.embed_pictures(batch.pictures).float()
+                batch.text_embedding = self._encoder.embed_captions(batch.captions).float()
+        return batch
+
+
+def load_encoder(run: str) -> Any:
+    """The CLIP of a finished run, frozen. Raises UserError for what is none."""
+    folder = Path(run).expanduser()
+    model: Network = load_model(folder)
+    if not hasattr(model, "embed_pictures"):
+        raise WrongUse(f"{folder} embeds no pictures: name a CLIP run as data.encoder")
+    return model.requires_grad_(False)
+
+
+def to_tensor(pixels: Pixels) -> Tensor:
+    """uint8 (n, side, side, 3) -> fp32 (n, 3, side, side) in [-1, 1]."""
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+    return x.float().div_(127.5).sub_(1.0).contiguous()
+
+
+def to_pixels(pictures: Tensor) -> Pixels:
+    """The way back: clipped, rounded to the nearest level."""
+    x = ((pictures.detach().float().cpu() + 1) * 127.5).round().clamp_(0, 255)
+    return np.ascontiguousarray(x.to(torch.uint8).permute(0, 2, 3, 1).numpy())
+
+
+def caption_symbols(tokenizer: Tokenizer, captions: list[str], words: int) -> Tensor:
+    """(n, words) int64: symbols renumbered so that the end is 0; what is too long is cut."""
+    end = tokenizer.end
+    last = tokenizer.vocabulary if end is None else end
+    out = torch.full((len(captions), words), END, dtype=torch.int64)
+    for row, text in zip(out, captions, strict=True):
+        symbols = torch.tensor(tokenizer.encode(text)[: words - 1], dtype=torch.int64)
+        row[: len(symbols)] = symbols + (symbols < last).long()
+    return out
+
+
+def heldout_pictures(
+    recipe: PictureRecipe, corpus: PictureCorpus, size: int = 64
+) -> list[PictureBatch]:
+    """The first held-out pictures, the same at every call."""
+    split = corpus.split("heldout", recipe.data.size)
+    count = min(len(split), recipe.watch.pictures)
+    if count < 1:
+        raise UserError(f"{corpus.path} has no held-out pictures: build it with a larger --heldout")
+    reader = Reader(corpus.tokenizer, recipe.data.words, recipe.data.encoder)
+    numbers = np.arange(count, dtype=np.int64)
+    return [reader.batch(split, numbers[i : i + size]) for i in range(0, count, size)]
+
+
+def check_pictures(recipe: BaseRecipe, corpus: PictureCorpus) -> None:
+    """Raise WrongUse where the recipe's model cannot learn from that corpus."""
+    model = recipe.model
+    room = getattr(model, "vocabulary", None)
+    if room is not None and room < corpus.vocabulary:
+        raise WrongUse(
+            f"model.vocabulary is {room}, the captions of {corpus.path} have {corpus.vocabulary} "
+            f"symbols: use --model.vocabulary {corpus.vocabulary} or more"
+        )
+    classes = list(getattr(model, "classes", ()))
+    wanted = getattr(model, "condition", "class") == "class"
+    if classes and wanted and classes != corpus.label_sizes:
+        raise WrongUse(
+            f"model.classes is {classes}, the labels of {corpus.path} have {corpus.label_sizes} "
+            f"values: use --model.classes {' '.join(map(str, corpus.label_sizes)) or '(none)'}"
+        )

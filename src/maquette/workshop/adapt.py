@@ -1,0 +1,236 @@
+"""Adapt a picture classifier to another task, and measure what came of it.
+
+    adapt("vpt-deep", Path("runs/vit"), PictureData(corpus="shapes", count=1000), Path("runs/task"))
+
+The base's run is left as it is. The adapted run is an ordinary one, with `adaptation.json` beside its
+recipe: the method, what it trained, and the accuracy on held-out pictures before and after. `sweep`
+follows Jia et al. 2022 (their code's protocol for VTAB): every pair of learning rate and weight decay
+is trained on four fifths of the pictures and scored on the last fifth, the best is trained again on
+all; ties go to the smallest rate.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from maquette.adaptation.methods import Counted, Method, checked, count
+from maquette.adaptation.recipes import RATES, recipe_of
+from maquette.base.errors import UserError, WrongUse, did_you_mean
+from maquette.base.files import write_json
+from maquette.corpus.pictures import PictureCorpus
+from maquette.evaluation.classify import Accuracy, accuracy
+from maquette.models.classifier import Classifier
+from maquette.models.classifier_config import ClassifierConfig
+from maquette.models.store import load_config
+from maquette.training.loop import Observer
+from maquette.training.picture_recipe import PictureData, PictureRecipe
+from maquette.training.run import RunDirectory
+from maquette.training.start import make_model, weights_file
+from maquette.workshop.corpora import pictures_of
+from maquette.workshop.load_pictures import load_pictures
+from maquette.workshop.many import train_many
+from maquette.workshop.train import train
+
+ADAPTATION = "adaptation.json"
+FACTORS, DECAYS = (0.25, 1.0, 4.0), (0.0, 0.01)
+"""of a sweep: times the learning rate; weight decays"""
+HELD_OUT = 2000  # pictures that are scored before and after
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One pair of a sweep."""
+
+    learning_rate: float
+    weight_decay: float
+    right: int
+    """of the fifth that was left out"""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What an adaptation made."""
+
+    path: Path
+    method: Method
+    counted: Counted
+    before: Accuracy
+    """of the base's weights, with heads that were not trained where the task is another"""
+    after: Accuracy
+    recipe: PictureRecipe
+    trials: list[Trial]
+    """of the sweep; empty without one"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `adaptation.json` has them."""
+        o = self.recipe.optimiser
+        return {
+            "run": str(self.path),
+            "base": self.recipe.start,
+            "method": self.method,
+            "trained_parameters": self.counted.trained,
+            "head_parameters": self.counted.heads,
+            "base_parameters": self.counted.base,
+            "metric": "share of held-out pictures with every label right",
+            "metric_before": self.before.all.value,
+            "metric_after": self.after.all.value,
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "learning_rate": o.learning_rate,
+            "weight_decay": o.weight_decay,
+            "sweep": [vars(trial) for trial in self.trials],
+        }
+
+
+def adapt(
+    method: str,
+    run: Path,
+    data: PictureData,
+    path: Path,
+    *,
+    labels: tuple[str, ...] = (),
+    steps: int = 300,
+    batch: int = 64,
+    learning_rate: float | None = None,
+    weight_decay: float = 0.0,
+    prompts: int = 10,
+    rank: int = 8,
+    seed: int = 0,
+    sweep: bool = False,
+    pictures: int = HELD_OUT,
+    observer: Observer | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Adapted:
+    """Adapt the classifier of `run` to the labels of `data`; the adapted run is `path`.
+
+    labels: names of the label factors that are learned; none: all. pictures: how many held-out ones
+    are scored. Raises WrongUse for an unknown method, a run of text or of a model that is no classifier,
+    data without labels, unknown labels, or a `path` that exists; UserError for what is wrong outside.
+    """
+    way, start = checked(method), run.expanduser().resolve()
+    base = base_config(start)
+    if data.size != base.size:
+        data = replace(data, size=base.size)
+    corpus = pictures_of(data)
+    chosen = columns(corpus, labels)
+    classes = tuple(corpus.label_sizes)
+    if path.exists():
+        raise WrongUse(f"{path} exists: choose another --run")
+    recipe = recipe_of(
+        way,
+        start,
+        base,
+        data,
+        classes,
+        labels=() if len(chosen) == len(classes) else chosen,
+        task=task_of(start, base, corpus, chosen),
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        prompts=prompts,
+        rank=rank,
+        seed=seed,
+    )
+    assert isinstance(recipe.model, ClassifierConfig)
+    counted = count(base, recipe.model, way)
+    trials: list[Trial] = []
+    if sweep:
+        recipe, trials = swept(recipe, corpus, path, say)
+    before = scored(make_model(recipe), corpus, base.size, pictures)
+    train(recipe, path, observer=observer)
+    after = scored(load_pictures(path).model, corpus, base.size, pictures)
+    done = Adapted(path, way, counted, before, after, recipe, trials)
+    write_json(path / ADAPTATION, done.to_dict())
+    return done
+
+
+def base_config(run: Path) -> ClassifierConfig:
+    """The classifier of a run. Raises WrongUse for a run of anything else."""
+    if not run.is_dir():
+        raise UserError(f"{run} does not exist: name a run directory")
+    config = load_config(run)
+    if not isinstance(config, ClassifierConfig):
+        raise WrongUse(
+            f"{run} is a run of a {config.kind}: only classifiers of pictures (vit, cnn) are adapted"
+        )
+    weights_file(run)  # says what is missing
+    return config
+
+
+def columns(corpus: PictureCorpus, names: tuple[str, ...]) -> tuple[int, ...]:
+    """The places of the named label factors; those of all for no name."""
+    known = corpus.label_names
+    if not known:
+        raise WrongUse(f"{corpus.path} has no labels to learn: build it with some, or name shapes")
+    for name in names:
+        if name not in known:
+            raise WrongUse(f"unknown label {name}{did_you_mean(name, known)}")
+    if not names and min(corpus.label_sizes) < 2:
+        names = tuple(n for n, c in zip(known, corpus.label_sizes, strict=True) if c > 1)
+    return tuple(i for i, name in enumerate(known) if not names or name in names)
+
+
+def task_of(
+    run: Path, base: ClassifierConfig, corpus: PictureCorpus, chosen: tuple[int, ...]
+) -> str:
+    """What the heads are called: as the base's where the labels are the same, so that they go on."""
+    try:
+        own = RunDirectory(run).pictures()
+        known = [own.label_names[i] for i in base.read]
+    except UserError:  # what it was trained on is no longer there
+        known = []
+    wanted = [corpus.label_names[i] for i in chosen]
+    if known == wanted and base.read_classes == tuple(corpus.label_sizes[i] for i in chosen):
+        return base.task
+    name = re.sub(r"[^a-z0-9]+", "-", "-".join(wanted).lower()).strip("-") or "task"
+    return name if name != base.task else f"{name}-again"
+
+
+def swept(
+    recipe: PictureRecipe, corpus: PictureCorpus, path: Path, say: Callable[[str], None]
+) -> tuple[PictureRecipe, list[Trial]]:
+    """The recipe with the best learning rate and weight decay, and every pair's score."""
+    train_split = corpus.split("train", recipe.data.size)
+    total = min(recipe.data.count or len(train_split), len(train_split))
+    if recipe.data.count is None and corpus.world is not None:
+        raise WrongUse("a sweep leaves out a fifth of the pictures: say how many with --examples")
+    kept = total * 4 // 5
+    if not 0 < kept < total:
+        raise WrongUse(f"{total} pictures cannot be split for a sweep: use 5 or more")
+    middle, data = recipe.optimiser.learning_rate, replace(recipe.data, count=kept)
+    pairs = [(middle * factor, decay) for factor in FACTORS for decay in DECAYS]
+    folder = path.with_name(f"{path.name}-sweep")
+    jobs = []
+    for rate, decay in pairs:
+        optimiser = replace(recipe.optimiser, learning_rate=rate, weight_decay=decay)
+        one = replace(recipe, data=data, optimiser=optimiser)
+        jobs.append((one, folder / f"rate-{rate:g}-decay-{decay:g}"))
+    train_many(jobs, say=say)
+    trials = []
+    for (rate, decay), (_, place) in zip(pairs, jobs, strict=True):
+        model = load_pictures(place).model
+        assert isinstance(model, Classifier)
+        found = accuracy(model, train_split, pictures=total - kept, first=kept)
+        trials.append(Trial(rate, decay, found.all.right))
+    best = min(trials, key=lambda t: (-t.right, t.learning_rate, t.weight_decay))
+    shutil.rmtree(folder)
+    optimiser = replace(
+        recipe.optimiser, learning_rate=best.learning_rate, weight_decay=best.weight_decay
+    )
+    return replace(recipe, optimiser=optimiser), trials
+
+
+def scored(model: Any, corpus: PictureCorpus, size: int, pictures: int) -> Accuracy:
+    """A classifier's accuracy on held-out pictures."""
+    assert isinstance(model, Classifier)
+    split = corpus.split("heldout", size)
+    return accuracy(model, split, names=corpus.label_names, pictures=pictures)
+
+
+def default_rate(method: str) -> float:
+    """The learning rate that a method has where none is given."""
+    return RATES[checked(method)]

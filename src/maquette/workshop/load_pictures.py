@@ -1,0 +1,74 @@
+"""A trained picture model in Python: `maquette.load("runs/diffusion")`."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maquette.base.errors import UserError
+from maquette.base.machine import pick_device
+from maquette.corpus.pictures import TOKENIZER, PictureCorpus
+from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
+from maquette.models.base import PictureModel
+from maquette.models.store import load_model
+from maquette.training.decide import DTYPE, load_decisions
+from maquette.training.picture_data import caption_symbols
+from maquette.training.picture_recipe import PictureRecipe
+from maquette.training.run import DECISIONS, RunDirectory
+from maquette.training.start import weights_file
+
+
+class LoadedPictures:
+    """A run's picture model with its captions' tokenizer.
+
+    model: in evaluation mode, in the precision and memory layout that the run was trained in.
+    """
+
+    def __init__(self, path: Path, model: PictureModel, tokenizer: Tokenizer) -> None:
+        self.path, self.model, self.tokenizer = path, model, tokenizer
+
+    @property
+    def recipe(self) -> PictureRecipe:
+        """The recipe it was trained by."""
+        return RunDirectory(self.path).picture_recipe()
+
+    @property
+    def corpus(self) -> PictureCorpus:
+        """The pictures it was trained on."""
+        return RunDirectory(self.path).pictures()
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every step's record."""
+        return RunDirectory(self.path).records()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def captions(self, texts: list[str]) -> Tensor:
+        """(n, words) int64 symbols, as the model was trained with; what is too long is cut."""
+        words = self.recipe.data.words
+        return caption_symbols(self.tokenizer, texts, words).to(self.device)
+
+
+def load_pictures(path: str | Path) -> LoadedPictures:
+    """Open a picture run: its final weights, or those of its newest whole checkpoint.
+
+    Raises UserError when there is no model, when it is damaged, or one of text.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist: name a run directory")
+    model = load_model(folder, weights_file(folder))
+    if not isinstance(model, PictureModel):
+        raise UserError(f"{folder} is a run of text: name a run of pictures")
+    model = model.to(pick_device()).requires_grad_(False)
+    if (folder / DECISIONS).exists():
+        decisions = load_decisions(folder / DECISIONS)
+        model.compute = DTYPE[decisions.precision]
+        if decisions.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return LoadedPictures(folder, model, load_tokenizer(folder / TOKENIZER))

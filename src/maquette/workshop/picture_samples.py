@@ -1,0 +1,47 @@
+"""What a picture run shows at every look: a grid of pictures that its model makes, as PNG."""
+
+import numpy as np
+
+from maquette.base.files import write_atomic
+from maquette.models.base import Network
+from maquette.serving.make import can_make, make_pictures
+from maquette.training.loop import Observer, plainly
+from maquette.training.picture_data import Reader, to_pixels
+from maquette.training.run import RunDirectory
+from maquette.workshop.charts import png_grid
+
+
+class PictureSamples:
+    """Writes a grid at every look, and passes everything on to another observer."""
+
+    def __init__(self, run: RunDirectory, observer: Observer) -> None:
+        self._run, self._next = run, observer
+        self._recipe = run.picture_recipe()
+        corpus = run.pictures()
+        self._reader = Reader(corpus.tokenizer, self._recipe.data.words, self._recipe.data.encoder)
+        self._split = corpus.split("heldout", self._recipe.data.size)
+
+    def start(self, step: int, steps: int) -> None:
+        self._next.start(step, steps)
+
+    def step(self, record: dict[str, object]) -> None:
+        self._next.step(record)
+
+    def say(self, message: str) -> None:
+        self._next.say(message)
+
+    def look(self, step: int, model: Network) -> None:
+        watch = self._recipe.watch
+        if watch.grid and can_make(model):
+            count = min(watch.grid, len(self._split))
+            batch = self._reader.batch(self._split, np.arange(count, dtype=np.int64))
+            if watch.prompts:
+                prompts = [watch.prompts[i % len(watch.prompts)] for i in range(count)]
+                batch.captions = self._reader.symbols(prompts)
+            with plainly():
+                made = make_pictures(
+                    model, batch, steps=watch.steps, guidance=watch.guidance, seed=step
+                )
+            picture = png_grid(to_pixels(made))
+            write_atomic(self._run / "samples" / f"step-{step:08d}.png", picture)
+        self._next.look(step, model)

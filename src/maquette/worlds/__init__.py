@@ -1,0 +1,1 @@
+"""Worlds: scenes whose truth is known, with their pictures and their captions."""
