@@ -1,11 +1,15 @@
 """Loss, perplexity and bits per byte: of a run's held-out text by component, or of any text file.
 
+Of a picture run: accuracy of a classifier, zero-shot naming and retrieval of a CLIP, what the oracle of
+its world reads in the pictures that a diffusion run makes, PSNR of super-resolution; and the loss.
+
 A TASK is a .jsonl or .txt file of examples, or a folder of them: bits per byte of those that the
 training text holds (dirty, by GPT-3's 13-gram rule), of the others (clean), and of all.
 
 example: maquette eval runs/first
          maquette eval runs/first --text README.md
          maquette eval runs/first questions.jsonl
+         maquette eval runs/diffusion --pictures 500 --guidance 3
 """
 
 import argparse
@@ -26,12 +30,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", help="score this file instead of the held-out documents")
     parser.add_argument("--corpus", help="score another corpus' held-out documents")
     parser.add_argument("--bytes", type=int, help="score about so many bytes (default: all)")
+    group = parser.add_argument_group("runs of pictures")
+    group.add_argument("--pictures", type=int, help="score so many (default: 500)")
+    group.add_argument("--steps", type=int, help="of the solver (default: 20)")
+    group.add_argument("--guidance", type=float, help="of the pictures that are made (default: 3)")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from maquette.models.picture_config import PictureConfig
+    from maquette.models.store import CONFIG, load_config
     from maquette.workshop.load import load
 
     terminal = Terminal(arguments.json)
+    folder = Path(arguments.run).expanduser()
+    if (folder / CONFIG).exists() and isinstance(load_config(folder), PictureConfig):
+        return score_pictures(arguments, terminal)
+    for name in PICTURES:
+        if getattr(arguments, name) is not None:
+            raise WrongUse(f"--{name} is not for a run of text: leave it out")
     loaded = load(arguments.run)
     if arguments.tasks:
         if arguments.text:
@@ -65,6 +81,30 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     tasks = {name: score.to_dict() for name, score in scores.items()}
     whole = tasks.get("text") or tasks["all"]
     return {"run": arguments.run, "tasks": tasks} | whole
+
+
+PICTURES: dict[str, Any] = {"pictures": 500, "steps": 20, "guidance": 3.0}
+"""options of picture runs, and what they are when not given"""
+
+
+def score_pictures(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """What the kind of a picture run is scored by."""
+    from maquette.workshop.evaluate_pictures import evaluate_pictures, rows
+    from maquette.workshop.load_pictures import load_pictures
+
+    if arguments.tasks or arguments.text or arguments.bytes is not None:
+        raise WrongUse("TASK, --text and --bytes are not for a run of pictures: leave them out")
+    settings = {
+        name: value if (given := getattr(arguments, name)) is None else given
+        for name, value in PICTURES.items()
+    }
+    if settings["pictures"] < 1 or settings["steps"] < 1:
+        raise WrongUse("--pictures and --steps are 1 or more")
+    loaded = load_pictures(arguments.run)
+    with terminal.stages() as progress:
+        tasks = evaluate_pictures(loaded, corpus=arguments.corpus, progress=progress, **settings)
+    terminal.table(["score", "value", "95 % interval", "pictures"], rows(tasks))
+    return {"run": arguments.run, "tasks": tasks}
 
 
 def score_tasks(

@@ -1,37 +1,79 @@
-"""Continue a prompt with a run's model.
+"""Continue a prompt with a run's model, or make a picture of it with a picture run.
+
+A picture run writes a PNG: of captions; with --picture and --mask of what the white part of the mask
+hides; with --outpaint of what lies beside it; with --variations-of of what a CLIP sees in a picture.
 
 example: maquette generate runs/first "def " --tokens 60
-         maquette generate runs/first "def " --temperature 0
          maquette generate runs/first "def " "class " --top-p 0.9 --seed 3
          maquette generate runs/first "def " --trace
+         maquette generate runs/diffusion "a red circle left of a blue square" --out a.png
+         maquette generate runs/diffusion "a red circle" --picture a.png --mask hole.png --out b.png
+         maquette generate runs/diffusion --picture a.png --outpaint right=64 --out wide.png
+         maquette generate runs/decoder --variations-of a.png --count 8 --out more.png
 """
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
+from maquette.base.errors import WrongUse
+from maquette.cli import generate_pictures
 from maquette.cli.terminal import Terminal
+
+TEXT: dict[str, Any] = {
+    "tokens": 64,
+    "temperature": 0.8,
+    "top_k": None,
+    "top_p": None,
+    "min_p": None,
+    "stop": [],
+    "precision": "auto",
+    "trace": False,
+}
+"""options of text, and what they are when not given"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="a run directory")
-    parser.add_argument("prompts", nargs="*", default=[""], metavar="PROMPT",
-                        help="what to continue; several make a batch (none: a new document)")  # fmt: skip
-    parser.add_argument("--tokens", type=int, default=64, help="at most so many (default: 64)")
-    parser.add_argument("--temperature", type=float, default=0.8, help="0: greedy (default: 0.8)")
-    parser.add_argument("--top-k", type=int, help="choose among the k likeliest")
-    parser.add_argument("--top-p", type=float, help="choose among the likeliest of mass p")
-    parser.add_argument("--min-p", type=float, help="drop what is less than p times the likeliest")
-    parser.add_argument("--stop", action="append", default=[], help="end before this string")
+    parser.add_argument("prompts", nargs="*", default=[], metavar="PROMPT",
+                        help="what to continue, or what to show; several make a batch")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the choice (default: 0)")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto",
-                        help="of the weights (auto: the faster here)")  # fmt: skip
-    parser.add_argument("--trace", action="store_true",
-                        help="say where the text stands in the training text")  # fmt: skip
+    text = parser.add_argument_group("runs of text")
+    text.add_argument("--tokens", type=int, help="at most so many (default: 64)")
+    text.add_argument("--temperature", type=float, help="0: greedy (default: 0.8)")
+    text.add_argument("--top-k", type=int, help="choose among the k likeliest")
+    text.add_argument("--top-p", type=float, help="choose among the likeliest of mass p")
+    text.add_argument("--min-p", type=float, help="drop what is less than p times the likeliest")
+    text.add_argument("--stop", action="append", help="end before this string")
+    text.add_argument("--precision", choices=("auto", "bf16", "fp32"),
+                      help="of the weights (default: the faster here)")  # fmt: skip
+    text.add_argument("--trace", action="store_true", default=None,
+                      help="say where the text stands in the training text")  # fmt: skip
+    generate_pictures.configure(parser.add_argument_group("runs of pictures"))
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from maquette.base.errors import WrongUse
+    from maquette.models.picture_config import PictureConfig
+    from maquette.models.store import CONFIG, load_config
+
+    folder = Path(arguments.run).expanduser()
+    pictures = (folder / CONFIG).exists() and isinstance(load_config(folder), PictureConfig)
+    of_other = TEXT if pictures else generate_pictures.OPTIONS
+    for name in of_other:
+        if getattr(arguments, name) is not None:
+            kind = "pictures" if pictures else "text"
+            raise WrongUse(f"--{name.replace('_', '-')} is not for a run of {kind}: leave it out")
+    if pictures:
+        return generate_pictures.run(arguments)
+    for name, value in TEXT.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    return continue_text(arguments)
+
+
+def continue_text(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What follows the prompts, from a run of text."""
     from maquette.serving.sampler import Sampling
     from maquette.training.run import RunDirectory
     from maquette.workshop.load import load

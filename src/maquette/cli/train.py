@@ -11,11 +11,14 @@ example: maquette train tiny --run runs/first --steps 100
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.cli.fields import show_fields, with_flags
 from maquette.cli.terminal import Terminal, TrainingProgress
+
+if TYPE_CHECKING:
+    from maquette.training.recipe import BaseRecipe
 
 TAKES_FIELDS = True
 
@@ -72,14 +75,30 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
             f"stopped at step {outcome.step}, saved: go on with maquette train --resume --run {path}"
         )
     report = None
+    pictures = recipe.unit == "pictures"
     if RunDirectory(path).recipe().watch.report:
-        audit_run(path)
+        if not pictures:
+            audit_run(path)
         report = write_report(path)
     found = compared(RunDirectory(path)) or {"compared": []}
     terminal.table(["", "planned", "happened"], [list(row.values()) for row in found["compared"]])
     terminal.say(f"trained: {path}" + (f", report: {report}" if report else ""))
-    terminal.say(f'try: maquette generate {path} "def " --tokens 60')
-    return {"run": str(path), "report": report and str(report)} | asdict(outcome)
+    terminal.say(f"try: {_next(recipe, path)}")
+    found_out = asdict(outcome)
+    if pictures:
+        found_out = {name.replace("tokens", "pictures"): v for name, v in found_out.items()}
+    return {"run": str(path), "report": report and str(report)} | found_out
+
+
+def _next(recipe: "BaseRecipe", path: Path) -> str:
+    """A command that shows what the run can do."""
+    if recipe.unit == "tokens":
+        return f'maquette generate {path} "def " --tokens 60'
+    if recipe.model.kind != "diffusion":
+        return f"maquette eval {path}"
+    if getattr(recipe.model, "condition", "none") == "text" and recipe.data.corpus == "shapes":
+        return f'maquette generate {path} "a red circle left of a blue square" --out a.png'
+    return f"maquette generate {path} --out a.png"
 
 
 def _planned(name: str | None) -> dict[str, Any]:

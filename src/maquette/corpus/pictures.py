@@ -202,7 +202,7 @@ def _describe(path: Path, known: dict[str, Any], digest: str, world: World) -> N
     """Write what a world's pictures are known by; every word is a symbol, alone and after a space."""
     words = world.words()
     room = BYTES + 1 + 2 * sum(map(len, words))
-    tokenizer = train_tokenizer([*words, " ".join(words)] * 4, room, or_fewer=True)
+    tokenizer = train_tokenizer([*words, *(f" {word}" for word in words)] * 4, room, or_fewer=True)
     with directory_aside(path) as folder:
         save_tokenizer(tokenizer, folder / TOKENIZER)
         write_json(

@@ -200,7 +200,9 @@ def restore(
             entry = {}
             for key in ("exp_avg", "exp_avg_sq", "step"):
                 value = saved.get(f"{names[id(p)]}.{key}")
-                if value is not None:
+                if value is not None and value.shape == p.shape:  # laid out as the parameter is
+                    entry[key] = torch.empty_like(p, dtype=value.dtype).copy_(value)
+                elif value is not None:
                     entry[key] = value.to(p.device)
             if entry:
                 optimiser.state[p] = entry

@@ -1,6 +1,6 @@
 """What `auto` means on this machine: precision by a probe, compilation by a measurement.
 
-For a picture model its own training step is timed in each precision and memory layout.
+For a picture model its own training step is timed in each precision and memory layout (`probe`).
 
 Decisions are taken once, before the first step, and kept in the run (`decisions.json`), so that a
 resumed run computes with the same kernels and stays the same to the last bit.
@@ -12,8 +12,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,13 +24,11 @@ from maquette.models.base import Model, Network
 from maquette.models.config import DecoderConfig
 from maquette.nn import fused
 from maquette.training.batches import AnyCorpus, training_batches
-from maquette.training.cost import Cost, measure_cost
+from maquette.training.probe import DTYPE, best_seconds, probe
 from maquette.training.recipe import BaseRecipe, Recipe
 
 SHORT_SECONDS = 120.0  # a run shorter than this cannot earn back a first compilation
-PROBED = 32  # pictures of a batch that is timed
 WARM_SECONDS = 10.0  # what even a cached compilation costs at the start
-DTYPE = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -100,85 +97,29 @@ def decide(
 
 
 def _pictures(recipe: BaseRecipe, machine: Machine, model: Network, corpus: AnyCorpus) -> Decisions:
-    """Time a step of the model itself, for a second: which precision, and channels first or last."""
+    """What `training.probe` finds of the model's own step."""
     threads = max(1, torch.get_num_threads() // recipe.ranks)
     torch.set_num_threads(threads)
     batches = training_batches(recipe, corpus, 0, recipe.ranks).step(0)
-    pictures = len(batches[0].pictures)
-    batch = _first(batches[0], PROBED)
-    scale = pictures / len(batch.pictures)
-    cost: Cost = measure_cost(model, batch)
-    precisions = ["fp32", "bf16"] if recipe.precision == "auto" else [recipe.precision]
-    layouts = [False, True] if any(p.dim() == 4 for p in model.parameters()) else [False]
-    taken = {
-        (precision, last): scale * step_seconds(model, batch, precision, last, machine.device)
-        for precision in precisions
-        for last in layouts
-    }
-    (precision, last), seconds = min(taken.items(), key=lambda item: item[1])
-    timed = ", ".join(
-        f"{p}{' channels last' if channels else ''} {1e3 * s:.0f} ms"
-        for (p, channels), s in taken.items()
-    )
-    why = {"precision": f"{precision}{', channels last' if last else ''}: a step takes {timed}"}
+    found = probe(recipe, machine, model, batches[0], threads)
     on = recipe.compile == "on" and compiler() is not None
-    why["compile"] = "on: the recipe says so" if on else "off: the recipe does not ask for it"
+    why = {
+        "precision": found.why,
+        "compile": "on: the recipe says so" if on else "off: the recipe does not ask for it",
+    }
     return Decisions(
         machine.device,
-        "bf16" if precision == "bf16" else "fp32",
+        found.precision,
         on,
         threads,
         machine.processor,
         machine.torch,
         why,
-        channels_last=last,
-        flops=cost.flops / len(batch.pictures),
-        seconds=seconds * len(batches),
-        activations=scale * cost.activations * (0.5 if precision == "bf16" else 1.0),
+        channels_last=found.channels_last,
+        flops=found.flops,
+        seconds=found.seconds * len(batches),
+        activations=found.activations,
     )
-
-
-def _first(batch: Any, count: int) -> Any:
-    """The first so many samples of a batch."""
-    return replace(
-        batch,
-        **{
-            f.name: None if (t := getattr(batch, f.name)) is None else t[:count]
-            for f in fields(batch)
-        },
-    )
-
-
-def step_seconds(
-    model: Network, batch: Any, precision: str, channels_last: bool, device: str
-) -> float:
-    """Seconds of a forward and a backward pass; the model is left without gradients, in fp32."""
-    from maquette.base.machine import keep_freed_memory
-
-    keep_freed_memory()
-    shape = torch.channels_last if channels_last else torch.contiguous_format
-    model.to(device).to(memory_format=shape)  # type: ignore[call-overload]
-    model.compute = DTYPE[precision]
-    model.train()
-    moved = replace(
-        batch,
-        **{
-            f.name: None if (t := getattr(batch, f.name)) is None else t.to(device)
-            for f in fields(batch)
-        },
-    )
-
-    def step() -> None:
-        model.loss(moved).total.backward()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    try:
-        return _best(step, 0.25, least=2)
-    finally:
-        model.zero_grad(set_to_none=True)
-        model.compute = torch.float32
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def compiler() -> str | None:
@@ -243,24 +184,13 @@ def measure_block(recipe: Recipe, model: Model, precision: str) -> dict[str, flo
     def step() -> None:
         block(x.requires_grad_(), rotation).backward(x)
 
-    plain = _best(step)
+    plain = best_seconds(step)
     start = time.perf_counter()
     with fused.compilation(True):
         block.compile(dynamic=False)
         step()
         seconds = time.perf_counter() - start
-        compiled = _best(step)
+        compiled = best_seconds(step)
     block._compiled_call_impl = None
     block.zero_grad(set_to_none=True)
     return {"plain": plain, "compiled": compiled, "compilation": seconds}
-
-
-def _best(step: Callable[[], None], seconds: float = 1.0, least: int = 3) -> float:
-    step()
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < least:
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return min(times)

@@ -3,6 +3,7 @@
 Everything on it is read from the run's files, so it can be written again at any time.
 """
 
+import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def write_report(path: Path) -> Path:
     evaluation = _optional(run / EVALUATION)
     plan = _optional(run / PLAN) or compared(run)
     known = [r for r in records if r["loss"] is not None]
-    pictures = {"loss": loss_chart(records, plan)} if records else {}
+    pictures = {"loss": loss_chart(records, plan, recipe.unit)} if records else {}
     if evaluation:
         pictures["bits"] = bits_chart(evaluation)
     if records:
@@ -56,6 +57,8 @@ def write_report(path: Path) -> Path:
         audit=_audit(run),
         plan=plan,
         samples=_samples(run),
+        grids=_grids(run),
+        unit=recipe.unit,
         specs={name: charts.spec(chart) for name, chart in pictures.items()},
         javascript=charts.javascript(),
     )
@@ -63,21 +66,24 @@ def write_report(path: Path) -> Path:
     return run / REPORT
 
 
-def loss_chart(records: list[dict[str, Any]], plan: dict[str, Any] | None) -> Any:
+def loss_chart(
+    records: list[dict[str, Any]], plan: dict[str, Any] | None, unit: str = "tokens"
+) -> Any:
     """Training loss of every step, held-out loss, and the plan's prediction at the end."""
     thin = records[:: max(1, len(records) // POINTS)]
     points = [
-        {"tokens": r["tokens"], "loss": r["loss"], "what": "training"}
+        {"tokens": r[unit], "loss": r["loss"], "what": "training"}
         for r in thin
         if r["loss"] is not None
     ]
     heldout = [
-        {"tokens": r["tokens"], "loss": r["heldout_loss"], "what": "held out"}
+        {"tokens": r[unit], "loss": r["heldout_loss"], "what": "held out"}
         for r in records
         if r.get("heldout_loss") is not None
     ]
-    x = alt.X("tokens:Q", title="training tokens", axis=alt.Axis(format="~s", tickCount=6))
-    y = alt.Y("loss:Q", title="loss (nats a token)", scale=alt.Scale(zero=False))
+    x = alt.X("tokens:Q", title=f"training {unit}", axis=alt.Axis(format="~s", tickCount=6))
+    title = "loss (nats a token)" if unit == "tokens" else "loss (a picture)"
+    y = alt.Y("loss:Q", title=title, scale=alt.Scale(zero=False))
     color = alt.Color("what:N", title=None)
     layers = [
         alt.Chart(alt.Data(values=points)).mark_line(opacity=0.5).encode(x=x, y=y, color=color),
@@ -88,7 +94,7 @@ def loss_chart(records: list[dict[str, Any]], plan: dict[str, Any] | None) -> An
     if plan and plan.get("loss_predicted") is not None:
         mark = [
             {
-                "tokens": records[-1]["tokens"],
+                "tokens": records[-1][unit],
                 "loss": plan["loss_predicted"],
                 "low": plan["loss_low"],
                 "high": plan["loss_high"],
@@ -97,7 +103,7 @@ def loss_chart(records: list[dict[str, Any]], plan: dict[str, Any] | None) -> An
         ]
         base = alt.Chart(alt.Data(values=mark))
         layers.append(base.mark_errorbar(thickness=2).encode(
-            x=x, y=alt.Y("low:Q", title="loss (nats a token)"), y2="high:Q", color=color))  # fmt: skip
+            x=x, y=alt.Y("low:Q", title=title), y2="high:Q", color=color))  # fmt: skip
         layers.append(
             base.mark_point(shape="diamond", size=120, filled=True).encode(x=x, y=y, color=color)
         )
@@ -176,6 +182,19 @@ def _samples(run: RunDirectory) -> list[tuple[int, str]]:
     files = sorted((run / "samples").glob("step-*.txt"))
     chosen = [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})] if files else []
     return [(int(f.stem.removeprefix("step-")), f.read_text()) for f in chosen]
+
+
+def _grids(run: RunDirectory) -> list[tuple[int, str]]:
+    """First, middle and last grid of pictures, as data URLs."""
+    files = sorted((run / "samples").glob("step-*.png"))
+    chosen = [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})] if files else []
+    return [
+        (
+            int(f.stem.removeprefix("step-")),
+            "data:image/png;base64," + base64.b64encode(f.read_bytes()).decode(),
+        )
+        for f in chosen
+    ]
 
 
 def _optional(path: Path) -> dict[str, Any] | None:

@@ -22,6 +22,8 @@ def find(paths: list[Path]) -> list[Path]:
 def summary(path: Path) -> dict[str, Any]:
     """A run in one row: its last step and last held-out loss, and how fast it went.
 
+    A run of pictures has pictures where one of text has tokens.
+
     A run that cannot be read has its reason for a state, and does not hide the others.
     """
     try:
@@ -47,10 +49,12 @@ def _summary(run: RunDirectory) -> dict[str, Any]:
         "state": "finished" if run.finished else "unfinished",
         "step": last.get("step", 0),
         "steps": recipe.last_step,
-        "tokens": last.get("tokens", 0),
+        "tokens": last.get(recipe.unit, 0),
         "loss": last.get("loss"),
         "heldout_loss": heldout[-1] if heldout else None,
-        "tokens_per_second": outcome.get("tokens_per_second", last.get("tokens_per_second")),
+        "tokens_per_second": outcome.get(
+            "tokens_per_second", last.get(f"{recipe.unit}_per_second")
+        ),
         "flops_utilisation": outcome.get("flops_utilisation", last.get("flops_utilisation")),
         "seconds": sum(r["seconds"] for r in records),
     }

@@ -1,0 +1,91 @@
+"""The part of `maquette generate` that writes pictures."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from maquette.base.errors import WrongUse
+from maquette.cli.terminal import Terminal
+
+OPTIONS: dict[str, Any] = {
+    "out": "picture.png",
+    "count": 1,
+    "steps": 20,
+    "guidance": 3.0,
+    "solver": "dpm2m",
+    "picture": None,
+    "mask": None,
+    "outpaint": [],
+    "variations_of": None,
+    "text_diff": None,
+    "toward": None,
+    "prior": "",
+    "upsample": "",
+}
+"""and what they are when not given"""
+
+
+def configure(group: argparse._ArgumentGroup) -> None:
+    """Add the options of picture runs."""
+    group.add_argument("--out", metavar="FILE", help="a PNG (default: picture.png)")
+    group.add_argument(
+        "--count", type=int, help="pictures of each prompt, on one sheet (default: 1)"
+    )
+    group.add_argument("--steps", type=int, help="of the solver (default: 20)")
+    group.add_argument("--guidance", type=float, help="how closely to follow the prompt, 1: not at "
+                       "all more than learned (default: 3)")  # fmt: skip
+    group.add_argument("--solver", help="dpm2m, ddim, heun, ddpm, or euler (default: dpm2m)")
+    group.add_argument("--picture", metavar="FILE", help="to change, to continue, or to enlarge")
+    group.add_argument("--mask", metavar="FILE", help="white where the picture is made anew")
+    group.add_argument("--outpaint", action="append", metavar="SIDE=PIXELS",
+                       help="continue the picture: left, right, top, bottom")  # fmt: skip
+    group.add_argument("--variations-of", metavar="FILE", help="make what a CLIP sees in a picture")
+    group.add_argument("--text-diff", nargs=2, metavar=("FROM", "TO"),
+                       help="with --variations-of: turn what one caption says into the other")  # fmt: skip
+    group.add_argument("--toward", metavar="FILE", help="with --variations-of: the way to another")
+    group.add_argument("--prior", metavar="RUN", help="makes the embeddings that a decoder reads")
+    group.add_argument("--upsample", metavar="RUN", help="enlarges what was made")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Make the pictures and write them."""
+    from maquette.base.files import write_atomic
+    from maquette.workshop.load_pictures import load_pictures
+    from maquette.workshop.studio import Request, make, sheet
+
+    given = {
+        name: value if (set_ := getattr(arguments, name)) is None else set_
+        for name, value in OPTIONS.items()
+    }
+    out = Path(given.pop("out"))
+    for name in ("picture", "mask", "variations_of", "toward"):
+        given[name] = None if given[name] is None else Path(given[name])
+    given["outpaint"] = dict(map(_side, given["outpaint"]))
+    diff = given["text_diff"]
+    given["text_diff"] = None if diff is None else (diff[0], diff[1])
+    request = Request(prompts=tuple(arguments.prompts), seed=arguments.seed, **given)
+    terminal = Terminal(arguments.json)
+    made = make(load_pictures(arguments.run), request)
+    write_atomic(out, sheet(made))
+    n, height, width = made.pixels.shape[:3]
+    each = 1e3 * made.seconds / n
+    terminal.say(
+        f"{out}: {n} of {width} x {height}, {each:.0f} ms each, "
+        f"{made.evaluations} evaluations of the network"
+    )
+    return {
+        "out": str(out),
+        "pictures": n,
+        "width": width,
+        "height": height,
+        "prompts": made.labels,
+        "milliseconds": round(each, 2),
+        "evaluations": made.evaluations,
+    }
+
+
+def _side(text: str) -> tuple[str, int]:
+    side, _, pixels = text.partition("=")
+    if not pixels.isdigit():
+        raise WrongUse(f"--outpaint {text}: write a side and pixels, as in right=64")
+    return side, int(pixels)

@@ -1,0 +1,122 @@
+"""A second's look at a picture model's training step: which precision, and channels first or last.
+
+Which is faster depends on the model, the processor and the number of threads: none is assumed. What was
+found is kept in Maquette's home, so that the same run decides the same again.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+import torch
+
+from maquette.base.files import home, read_json, write_json
+from maquette.base.machine import Machine, keep_freed_memory
+from maquette.models.base import Network
+from maquette.training.cost import measure_cost
+from maquette.training.recipe import BaseRecipe
+
+DTYPE = {"bf16": torch.bfloat16, "fp32": torch.float32}
+PROBED = 32  # pictures of a micro-batch that are timed
+SECONDS = 0.25  # spent on each way
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How a model is best computed, and what its step costs."""
+
+    precision: Literal["bf16", "fp32"]
+    channels_last: bool
+    seconds: float
+    """of forward and backward of a micro-batch"""
+    flops: float
+    """operations of forward and backward of a picture, counted"""
+    activations: float
+    """bytes that autograd keeps of a micro-batch, counted in fp32 and halved for bf16"""
+    why: str
+
+
+def probe(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any, threads: int) -> Probe:
+    """Time and count the model on its first batch, or say what was found before."""
+    content = recipe.to_dict()
+    shape = [content["model"], content["trained"], recipe.precision, len(batch.pictures)]
+    identity = [shape, threads, machine.device, machine.processor, machine.torch]
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    kept = home() / "probes" / f"{key}.json"
+    if kept.exists():
+        return Probe(**read_json(kept))
+    found = _measured(recipe, machine, model, batch)
+    write_json(kept, asdict(found))
+    return found
+
+
+def _measured(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any) -> Probe:
+    part = _each(batch, lambda t: t[:PROBED])
+    scale = len(batch.pictures) / len(part.pictures)
+    cost = measure_cost(model, part)
+    wanted: list[Literal["bf16", "fp32"]] = ["fp32", "bf16"]
+    layouts = [False, True] if any(p.dim() == 4 for p in model.parameters()) else [False]
+    taken = {
+        (precision, last): scale * _step_seconds(model, part, precision, last, machine.device)
+        for precision in wanted
+        if recipe.precision in ("auto", precision)
+        for last in layouts
+    }
+    (precision, last), seconds = min(taken.items(), key=lambda item: item[1])
+    timed = ", ".join(
+        f"{p}{' channels last' if channels else ''} {1e3 * s:.0f} ms"
+        for (p, channels), s in taken.items()
+    )
+    return Probe(
+        precision,
+        last,
+        seconds,
+        cost.flops / len(part.pictures),
+        scale * cost.activations * (0.5 if precision == "bf16" else 1.0),
+        f"{precision}{', channels last' if last else ''}: a step takes {timed}",
+    )
+
+
+def _step_seconds(
+    model: Network, batch: Any, precision: str, channels_last: bool, device: str
+) -> float:
+    """Seconds of a forward and a backward pass; the model is left without gradients, in fp32."""
+    keep_freed_memory()
+    shape = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(device).to(memory_format=shape)  # type: ignore[call-overload]
+    model.compute = DTYPE[precision]
+    model.train()
+    moved = _each(batch, lambda t: t.to(device))
+
+    def step() -> None:
+        model.loss(moved).total.backward()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    try:
+        return best_seconds(step, SECONDS, least=2)
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.compute = torch.float32
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def best_seconds(step: Callable[[], None], seconds: float = 1.0, least: int = 3) -> float:
+    """The shortest of as many runs as fit, at least so many, after one that is not counted."""
+    step()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < least:
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _each(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A batch, which is a dataclass of tensors, with every one changed."""
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return replace(batch, **{n: None if t is None else change(t) for n, t in tensors.items()})

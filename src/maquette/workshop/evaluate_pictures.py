@@ -1,0 +1,153 @@
+"""What `maquette eval` says of a picture run, by the kind of its model.
+
+vit, cnn             accuracy on held-out pictures, with every label's
+clip                 zero-shot naming, retrieval both ways, binding
+diffusion            on a world: pictures made of held-out captions, read by the world's oracle, with
+                     and without guidance, and of shuffled captions, which is the control
+super_resolution     PSNR of held-out pictures beside enlarging alone
+every kind           the held-out loss
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from maquette.base.errors import UserError
+from maquette.corpus.pictures import PictureCorpus, PictureSplit
+from maquette.evaluation.classify import accuracy
+from maquette.evaluation.psnr import restoration
+from maquette.evaluation.zero_shot import zero_shot
+from maquette.models.classifier import Classifier
+from maquette.models.clip import Clip
+from maquette.models.diffusion import Diffusion
+from maquette.models.super_resolution import SuperResolution
+from maquette.parallel.group import Group
+from maquette.serving.make import make_pictures
+from maquette.training.loop import evaluate
+from maquette.training.picture_data import Reader, heldout_pictures
+from maquette.workshop.load_pictures import LoadedPictures
+from maquette.workshop.oracle import oracle_for
+from maquette.worlds.shapes import Shapes
+
+BATCH = 64
+Progress = Callable[[str, float, float | None], None]
+
+
+def evaluate_pictures(
+    loaded: LoadedPictures,
+    *,
+    corpus: str | None = None,
+    pictures: int = 500,
+    steps: int = 20,
+    guidance: float = 3.0,
+    progress: Progress = lambda stage, done, total: None,
+) -> dict[str, dict[str, Any]]:
+    """Scores of a run by name; `corpus` names other pictures than those it was trained on.
+
+    pictures: how many are scored. steps, guidance: of the solver, where pictures are made.
+    """
+    recipe = loaded.recipe
+    source = loaded.corpus if corpus is None else PictureCorpus(Path(corpus))
+    split = source.split("heldout", recipe.data.size)
+    if not len(split):
+        raise UserError(f"{source.path} has no held-out pictures: build it with a larger --heldout")
+    model, tasks = loaded.model, _loss(loaded, source)
+
+    def scored(done: int, total: int) -> None:
+        progress("scoring", done, total)
+
+    if isinstance(model, Classifier):
+        found = accuracy(model, split, names=source.label_names, pictures=pictures, progress=scored)
+        tasks["accuracy"] = _shares(found.to_dict())
+    elif isinstance(model, Clip):
+        settings = None if source.world is None else source.world.settings
+        world = settings if isinstance(settings, Shapes) else None
+        tasks |= _named(zero_shot(loaded, split, world=world, pictures=pictures, progress=scored))
+    elif isinstance(model, SuperResolution):
+        numbers = np.arange(min(pictures, len(split)), dtype=np.int64)
+        batch = Reader(loaded.tokenizer, recipe.data.words).batch(split, numbers)
+        for name, value in restoration(model, batch.pictures).items():
+            tasks[f"psnr, {name}"] = {"metric": "dB", "value": value, "n": len(numbers)}
+    elif isinstance(model, Diffusion):
+        tasks |= _made(loaded, model, source, split, pictures, steps, guidance, progress)
+    return tasks
+
+
+def _loss(loaded: LoadedPictures, source: PictureCorpus) -> dict[str, dict[str, Any]]:
+    batches = heldout_pictures(loaded.recipe, source)
+    value = evaluate(loaded.model, batches, Group(device=loaded.device))
+    count = sum(len(batch.pictures) for batch in batches)
+    return {"held-out loss": {"metric": "loss", "value": value, "n": count}}
+
+
+def _made(
+    loaded: LoadedPictures,
+    model: Diffusion,
+    source: PictureCorpus,
+    split: PictureSplit,
+    count: int,
+    steps: int,
+    guidance: float,
+    progress: Progress,
+) -> dict[str, dict[str, Any]]:
+    """Pictures of held-out captions, as an oracle reads them."""
+    settings = None if source.world is None else source.world.settings
+    unconditional = model.config.condition == "none" and not model.config.embedding
+    if not isinstance(settings, Shapes) or unconditional or model.config.task != "generate":
+        return {}  # nobody knows what such a picture should show
+    oracle = oracle_for(settings, loaded.recipe.data.size, say=lambda text: None)
+    reader = Reader(loaded.tokenizer, loaded.recipe.data.words, loaded.recipe.data.encoder)
+    numbers = np.arange(min(count, len(split)), dtype=np.int64)
+    batches = [reader.batch(split, numbers[i : i + BATCH]) for i in range(0, len(numbers), BATCH)]
+    labels = split.labels(numbers)
+    assert labels is not None
+    tasks = {}
+    arms = {f"all right, guidance {guidance:g}": guidance, "all right, no guidance": 1.0}
+    for place, (name, w) in enumerate(arms.items()):
+        made = []
+        for i, batch in enumerate(batches):
+            made.append(make_pictures(model, batch, steps=steps, guidance=w, seed=i).cpu())
+            progress("making pictures", place * len(batches) + i + 1, 2 * len(batches))
+        score = oracle.score(torch.cat(made), labels)
+        tasks[name] = {"metric": "share", "value": score.share} | score.to_dict()
+        if place == 0:
+            control = oracle.score(torch.cat(made), np.roll(labels, 1, axis=0))
+            tasks["control: shuffled captions"] = {
+                "metric": "share",
+                "value": control.share,
+            } | control.to_dict()
+    return tasks
+
+
+def _named(found: dict[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:
+    """Nested shares as one level of tasks."""
+    tasks: dict[str, dict[str, Any]] = {}
+    for name, value in found.items():
+        if isinstance(value, dict) and "share" in value:
+            tasks[prefix + name] = _shares(value)
+        elif isinstance(value, dict):
+            tasks |= _named(value, f"{prefix}{name}, ")
+    return tasks
+
+
+def _shares(found: dict[str, Any]) -> dict[str, Any]:
+    return {"metric": "share", "value": found["share"]} | found
+
+
+def rows(tasks: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """A table of the tasks: name, value, 95 % interval, how many."""
+    lines = []
+    for name, task in tasks.items():
+        share = task["metric"] == "share"
+        value = f"{100 * task['value']:.1f} %" if share else f"{task['value']:.4g} {task['metric']}"
+        interval = f"{100 * task['low']:.1f} to {100 * task['high']:.1f}" if "low" in task else ""
+        lines.append([name, value, interval, f"{task['n']:,}"])
+        for factor, one in task.get("factors", task.get("per_factor", {})).items():
+            part = one["share"] if isinstance(one, dict) else one
+            lines.append([f"  {factor}", f"{100 * part:.1f} %", "", ""])
+        if "error" in task:
+            lines.append(["  misread by the oracle itself", f"{100 * task['error']:.1f} %", "", ""])
+    return lines

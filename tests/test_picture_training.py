@@ -1,0 +1,325 @@
+"""Picture runs go through the ordinary trainer: resumed, spread, averaged, begun from one another."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import command, refused
+from PIL import Image
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.corpus.pictures import PictureCorpus
+from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.picture_config import END
+from maquette.models.store import load_tensors
+from maquette.training.average import Average
+from maquette.training.batches import training_batches
+from maquette.training.cost import measure_cost
+from maquette.training.picture_data import caption_symbols, to_pixels, to_tensor
+from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.recipe import Checkpoints, Optimiser, load_recipe
+from maquette.training.run import RunDirectory
+from maquette.training.start import begin_with, make_model, only_train
+from maquette.workshop import evaluate_pictures as evaluate_pictures_module
+from maquette.workshop.corpora import pictures_of
+from maquette.workshop.evaluate_pictures import evaluate_pictures, rows
+from maquette.workshop.load_pictures import load_pictures
+from maquette.workshop.report import write_report
+from maquette.workshop.train import train
+
+MODEL = DiffusionConfig(
+    size=16, width=8, multipliers=(1, 2), attention=(), heads=2, condition="text",
+    vocabulary=512, words=12, text_width=8, text_depth=1, text_heads=2,
+)  # fmt: skip
+TOY = PictureRecipe(
+    name="toy",
+    steps=6,
+    batch=4,
+    precision="fp32",
+    model=MODEL,
+    data=PictureData(size=16, words=12),
+    optimiser=Optimiser(learning_rate=0.002, average=0.9),
+    checkpoints=Checkpoints(every=2),
+    watch=PictureWatch(every=3, pictures=8, grid=4, steps=2),
+)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "toy"
+    train(TOY, path)
+    return path
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_tensors(path / "model.safetensors")
+
+
+def same(a: Path, b: Path) -> bool:
+    one, other = weights(a), weights(b)
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(toy, tmp_path):
+    """Weights, their average, moments, data and noise all go on where they were."""
+    path = tmp_path / "cut"
+    train(replace(TOY, stop=3), path)
+    assert not same(toy, path)
+    train(replace(TOY, stop=None), path, resume=True)
+    assert same(toy, path)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(toy, tmp_path):
+    path = tmp_path / "killed"
+    TOY.save(tmp_path / "toy.yaml")
+    kill = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from maquette.training import checkpoint\n"
+        "from maquette.training.recipe import load_recipe\n"
+        "from maquette.workshop.train import train\n"
+        "write, count = checkpoint.Saver._write, []\n"
+        "def dying(self, *a):\n"
+        "    count.append(1)\n"
+        "    if len(count) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    write(self, *a)\n"
+        "checkpoint.Saver._write = dying\n"
+        f"train(load_recipe(Path({str(tmp_path / 'toy.yaml')!r})), Path({str(path)!r}))\n"
+    )
+    dead = subprocess.run([sys.executable, "-c", kill], capture_output=True, check=False)
+    assert dead.returncode == -9
+    assert RunDirectory(path).checkpoints.exists() and not RunDirectory(path).finished
+    train(None, path, resume=True)
+    assert same(toy, path)
+
+
+def test_two_ranks_see_what_one_sees(tmp_path):
+    """The batch of a step is the same set of pictures; noise differs by rank, so losses only agree."""
+    corpus = pictures_of(TOY.data)
+    whole = training_batches(TOY, corpus, 0, 1).step(8)[0].pictures
+    parts = [training_batches(TOY, corpus, rank, 2).step(8)[0].pictures for rank in (0, 1)]
+    assert torch.equal(torch.cat(parts), whole)
+    recipe = replace(TOY, ranks=2, watch=replace(TOY.watch, grid=0))
+    outcome = train(recipe, tmp_path / "two")
+    assert outcome.finished and outcome.tokens == 24
+
+
+def test_what_is_kept_is_the_average(tmp_path):
+    model = torch.nn.Linear(3, 2)
+    first = model.weight.detach().clone()
+    average = Average(model, 0.5)
+    with torch.no_grad():
+        model.weight += 1
+    average.update(1)  # decay min(0.5, 2 / 11)
+    expected = first + (1 - 2 / 11)
+    assert torch.allclose(average.tensors["weight"], expected)
+    with average.used():
+        assert torch.allclose(model.weight, expected)
+    assert torch.allclose(model.weight, first + 1)
+
+
+def test_a_finished_run_has_averaged_weights(toy):
+    last = RunDirectory(toy).checkpoints / "step-00000006"
+    kept, own = load_tensors(last / "average.safetensors"), load_tensors(last / "model.safetensors")
+    final = weights(toy)
+    assert all(torch.equal(final[n], kept[n]) for n in final)
+    assert any(not torch.equal(final[n], own[n]) for n in final)
+
+
+def test_a_run_begins_with_anothers_weights_and_grows(toy):
+    """New input channels begin at zero, so that the larger model says what the smaller one says."""
+    grown = replace(TOY, model=replace(MODEL, task="inpaint"), start=str(toy))
+    model, base = make_model(grown), load_pictures(toy).model
+    before, after = dict(base.named_parameters()), dict(model.named_parameters())
+    wider = [n for n in before if before[n].shape != after[n].shape]
+    assert len(wider) == 1
+    name = wider[0]
+    width = before[name].shape[1]
+    assert torch.equal(after[name][:, :width], before[name])
+    assert not after[name][:, width:].any()
+    assert all(torch.equal(before[n], after[n]) for n in before if n != name)
+
+
+def test_a_start_that_does_not_fit_is_refused(toy):
+    other = replace(MODEL, width=16)
+    with pytest.raises(UserError, match="belongs to another model"):
+        begin_with(other.build().initialise(0), toy)
+    with pytest.raises(UserError, match="no parameter in common"):
+        begin_with(torch.nn.Linear(2, 2), toy)
+
+
+def test_only_what_is_named_learns(toy, tmp_path):
+    recipe = replace(
+        TOY, start=str(toy), trained=("*.bias",), optimiser=replace(TOY.optimiser, average=0.0)
+    )
+    train(recipe, tmp_path / "part")
+    before, after = weights(toy), weights(tmp_path / "part")
+    changed = {n for n in before if not torch.equal(before[n], after[n])}
+    assert changed and all(n.endswith(".bias") for n in changed)
+    model = make_model(recipe)
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert learning == only_train(model, ("*.bias",))
+    with pytest.raises(WrongUse, match="no parameter is called prompts"):
+        only_train(model, ("prompts",))
+
+
+def test_operations_are_torchs_count():
+    """Of one matrix product forward there are two backward: of the input's and of the weights'."""
+
+    class Map(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(8, 16, bias=False), torch.nn.Linear(16, 4, bias=False)
+
+        def loss(self, x):
+            from maquette.models.base import Loss
+
+            total = self.b(self.a(x)).sum()
+            return Loss(total, total, 5)
+
+    cost = measure_cost(Map(), torch.randn(5, 8))
+    assert cost.flops == 2 * 5 * (8 * 16 * 2 + 16 * 4 * 3)  # no gradient of the data
+    assert cost.activations == 4 * 5 * (8 + 16)  # what both products read
+
+
+def test_captions_end_in_zero_and_keep_their_symbols():
+    tokenizer = pictures_of(TOY.data).tokenizer
+    text = "a red circle left of a blue square"
+    symbols = caption_symbols(tokenizer, [text, "", text * 9], 12)
+    n = len(tokenizer.encode(text))
+    assert n == len(text.split())  # a word is a symbol
+    assert (symbols[0, :n] > 0).all() and (symbols[0, n:] == END).all()
+    assert (symbols[1] == END).all()
+    assert symbols[2, -1] == END and (symbols[2, :-1] > 0).all()
+    back = [s - (s <= tokenizer.end) for s in symbols[0, :n].tolist()]
+    assert tokenizer.decode(back) == text
+
+
+def test_pixels_survive_the_way_there_and_back():
+    every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    assert np.array_equal(to_pixels(to_tensor(every)), every)
+
+
+def test_what_cannot_be_trained_is_refused_before_it_starts(tmp_path):
+    small = replace(TOY, model=replace(MODEL, vocabulary=100))
+    with pytest.raises(WrongUse, match=r"vocabulary is 100.*use --model.vocabulary \d+"):
+        train(small, tmp_path / "small")
+    classes = replace(MODEL, condition="class", classes=(3, 4))
+    with pytest.raises(WrongUse, match=r"use --model.classes 6 4 6 4 2"):
+        train(replace(TOY, model=classes), tmp_path / "classes")
+    assert not (tmp_path / "small" / "recipe.yaml").exists()
+    with pytest.raises(WrongUse, match="data.size 32 is not model.size 16"):
+        replace(TOY, data=replace(TOY.data, size=32))
+
+
+def test_a_recipe_round_trips_and_its_fields_are_flags(tmp_path):
+    TOY.save(tmp_path / "toy.yaml")
+    assert load_recipe(tmp_path / "toy.yaml") == TOY
+    run = tmp_path / "run"
+    said = command(
+        "train", tmp_path / "toy.yaml", "--run", run, "--steps", 2, "--data.world.objects", 1,
+        "--model.path", "linear", "--json",
+    )  # fmt: skip
+    result = json.loads(said.out.splitlines()[-1])
+    assert result["pictures"] == 8 and result["pictures_per_second"] > 0
+    kept = RunDirectory(run).picture_recipe()
+    assert kept.data.world.objects == 1 and kept.model.path == "linear"
+
+
+def test_the_report_shows_the_grids(toy):
+    page = write_report(toy).read_text()
+    assert page.count("data:image/png;base64,") >= 2
+    assert "24 pictures in 6 steps" in page
+    with Image.open(toy / "samples" / "step-00000006.png") as grid:
+        assert grid.size == (2 * 64 + 2, 2 * 64 + 2)
+
+
+def test_an_expectation_stands_beside_the_outcome(toy):
+    expected = json.loads((toy / "expected.json").read_text())
+    assert expected["seconds"] > 0 and expected["memory"] > 1e6
+    decisions = json.loads((toy / "decisions.json").read_text())
+    assert decisions["flops"] > 1e6 and "channels last" in decisions["why"]["precision"]
+
+
+def test_runs_of_the_other_kind_are_refused_in_one_line(toy, tmp_path):
+    refused(command("generate", toy, "a", "--tokens", 5), "--tokens is not for a run of pictures")
+    refused(command("audit", "memorised", toy), "of pictures")
+    refused(command("export", "hf", toy, tmp_path / "out"), "pictures")
+
+
+def test_a_run_makes_pictures_to_a_file(toy, tmp_path):
+    out = tmp_path / "a.png"
+    said = command(
+        "generate", toy, "a red circle left of a blue square", "--steps", 2, "--out", out, "--json"
+    )
+    result = json.loads(said.out.splitlines()[-1])
+    assert result["pictures"] == 1 and result["evaluations"] == 2
+    with Image.open(out) as made:
+        assert made.size == (16, 16)
+    again = tmp_path / "b.png"
+    command("generate", toy, "a red circle left of a blue square", "--steps", 2, "--out", again)
+    assert out.read_bytes() == again.read_bytes()
+
+
+def test_a_mask_keeps_what_is_black_to_the_bit(toy, tmp_path):
+    generator = np.random.default_rng(0)
+    given = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(given).save(tmp_path / "a.png")
+    hole = np.zeros((16, 16), np.uint8)
+    hole[4:12, 4:12] = 255
+    Image.fromarray(hole).save(tmp_path / "hole.png")
+    out = tmp_path / "b.png"
+    command("generate", toy, "a red circle", "--picture", tmp_path / "a.png", "--mask",
+            tmp_path / "hole.png", "--steps", 2, "--out", out)  # fmt: skip
+    made = np.asarray(Image.open(out))
+    assert np.array_equal(made[hole == 0], given[hole == 0])
+    assert not np.array_equal(made[hole == 255], given[hole == 255])
+
+
+def test_a_picture_is_continued(toy, tmp_path):
+    given = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(given).save(tmp_path / "a.png")
+    out = tmp_path / "wide.png"
+    command("generate", toy, "--picture", tmp_path / "a.png", "--outpaint", "right=24", "--steps", 2,
+            "--out", out)  # fmt: skip
+    made = np.asarray(Image.open(out))
+    assert made.shape == (16, 40, 3) and np.array_equal(made[:, :16], given)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--mask", "m.png"], "name it with --picture"),
+        (["--outpaint", "right"], "as in right=64"),
+        (["--solver", "magic"], "unknown solver magic"),
+        (["--variations-of", "a.png"], "makes no pictures from embeddings"),
+        (["--picture", "none.png", "--mask", "m.png"], "there is no picture"),
+        (["--count", 0], "use 1 or more"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line(toy, words, part):
+    refused(command("generate", toy, "a", *words), part)
+
+
+def test_evaluation_reads_what_was_made(toy, monkeypatch):
+    quick = partial(evaluate_pictures_module.oracle_for, quick=True)
+    monkeypatch.setattr(evaluate_pictures_module, "oracle_for", quick)
+    loaded = load_pictures(toy)
+    tasks = evaluate_pictures(loaded, pictures=8, steps=2)
+    assert tasks["held-out loss"]["value"] > 0
+    made = tasks["all right, guidance 3"]
+    assert made["n"] == 8 and 0 <= made["low"] <= made["value"] <= made["high"] <= 1
+    assert any("misread by the oracle" in row[0] for row in rows(tasks))
+
+
+def test_pictures_and_text_are_told_apart(toy, tmp_path):
+    (tmp_path / "manifest.json").write_text('{"format": 1, "hash": "0"}')
+    with pytest.raises(WrongUse, match="is a corpus of text"):
+        PictureCorpus(tmp_path)
+    with pytest.raises(UserError, match="holds no pictures"):
+        PictureCorpus(tmp_path / "none")
