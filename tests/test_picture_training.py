@@ -246,6 +246,15 @@ def test_an_expectation_stands_beside_the_outcome(toy):
     assert decisions["flops"] > 1e6 and "channels last" in decisions["why"]["precision"]
 
 
+def test_a_recipe_of_pictures_is_planned(tmp_path):
+    TOY.save(tmp_path / "toy.yaml")
+    said = command("plan", tmp_path / "toy.yaml", "--device", "H100", "--json")
+    found = json.loads(said.out.splitlines()[-1])
+    assert found["parameters"] == MODEL.parameters() and found["pictures"] == 24
+    assert found["seconds"] > 0 and found["seconds_there"] > 0 and 0 < found["utilisation"] < 1
+    refused(command("plan", tmp_path / "toy.yaml", "--devices", 2), "is planned for one device")
+
+
 def test_runs_of_the_other_kind_are_refused_in_one_line(toy, tmp_path):
     refused(command("generate", toy, "a", "--tokens", 5), "--tokens is not for a run of pictures")
     refused(command("audit", "memorised", toy), "of pictures")

@@ -23,6 +23,7 @@ from maquette.cli.terminal import Terminal
 if TYPE_CHECKING:
     from maquette.models.published import Published
     from maquette.scaling.lines import Line
+    from maquette.training.picture_recipe import PictureRecipe
     from maquette.training.recipe import Recipe
 
 VERBS = {"ladder": "plan_ladder", "coordinates": "plan_coordinates"}
@@ -164,6 +165,7 @@ def _taken(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """A recipe or an architecture: its parameters, operations, memory and time."""
     from maquette.base.errors import WrongUse
     from maquette.scaling.cost import cost
+    from maquette.training.recipe import Recipe
     from maquette.workshop.planning import device_named
 
     for name in (
@@ -177,6 +179,17 @@ def _taken(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             )
     recipe, published = _recipe(arguments.recipe)
     device = device_named(arguments.device)
+    if not isinstance(recipe, Recipe):
+        from maquette.workshop.picture_plan import plan_pictures
+
+        if arguments.devices != 1 or arguments.price is not None:
+            raise WrongUse(
+                f"{recipe.name} is planned for one device, without a price: leave both out"
+            )
+        given = device if arguments.device is not None else None
+        lines, numbers = plan_pictures(recipe, given)
+        _show(lines, [], arguments.why, terminal)
+        return numbers | {"why": {line.what: line.why for line in lines}}
     found = cost(recipe, device, arguments.devices, published, arguments.price)
     _show(found.lines, found.warnings, arguments.why, terminal)
     return found.plain() | {"why": {line.what: line.why for line in found.lines if line.what}}
@@ -191,7 +204,7 @@ def _show(lines: "list[Line]", warnings: list[str], why: bool, terminal: Termina
         terminal.say(f"  note: {warning}")
 
 
-def _recipe(name: str) -> "tuple[Recipe, Published | None]":
+def _recipe(name: str) -> "tuple[Recipe | PictureRecipe, Published | None]":
     """A published architecture without torch; a recipe of the catalogue or of a file with it."""
     from maquette.models.published import names, published
 
@@ -201,10 +214,14 @@ def _recipe(name: str) -> "tuple[Recipe, Published | None]":
         one = published(name)
         return recipe_of(one), one
     if name.endswith((".yaml", ".yml")):
-        from maquette.training.recipe import language, load_recipe
+        from maquette.training.recipe import load_recipe
 
-        return language(load_recipe(Path(name))), None
-    from maquette.systems.catalogue import recipe_named
+        found = load_recipe(Path(name))
+    else:
+        from maquette.systems.catalogue import recipe_named
+
+        found = recipe_named(name)
+    from maquette.training.picture_recipe import PictureRecipe
     from maquette.training.recipe import language
 
-    return language(recipe_named(name)), None
+    return found if isinstance(found, PictureRecipe) else language(found), None

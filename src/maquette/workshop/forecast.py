@@ -12,12 +12,13 @@ from maquette.base.machine import Machine
 from maquette.models.config import DecoderConfig
 from maquette.scaling.devices import from_machine
 from maquette.scaling.layouts import Layout
-from maquette.scaling.memory import FRAMEWORK, memory
+from maquette.scaling.memory import memory
 from maquette.scaling.roofline import step_time
 from maquette.training.decide import Decisions
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import BaseRecipe, Recipe
 from maquette.training.run import OUTCOME, RunDirectory
+from maquette.workshop.picture_plan import needs
 
 EXPECTED = "expected.json"
 
@@ -80,26 +81,14 @@ def _pictures(
     recipe: PictureRecipe, machine: Machine, decisions: Decisions, before: int
 ) -> dict[str, Any]:
     """Memory and time of a picture run, from what one of its steps was found to keep and to take."""
-    size = recipe.model.parameters()
-    copies = 5 if recipe.optimiser.average else 4  # weights, gradients, two moments, the average
     on_cpu = machine.device == "cpu"
-    saving = (copies - 1) * 4.0 * size if on_cpu else 0.0
-    framework = FRAMEWORK["cpu" if on_cpu else "cuda"]
-    held = copies * 4.0 * size + saving + decisions.activations + framework
+    found = needs(recipe, on_cpu, decisions)
     before = before if on_cpu else 0
     return {
-        "memory": before + held,
-        "memory_why": {
-            "before": f"{before:,} bytes before the model was made",
-            "weights": f"{copies} x 4 bytes x {size:,} parameters: weights, gradients, moments, average",
-            "saving": f"{saving:,.0f} bytes of copies while a checkpoint is written",
-            "activations": f"{decisions.activations:,.0f} bytes, counted on one micro-batch",
-            "framework": f"{framework:,.0f} bytes of libraries and their scratch",
-        },
-        "seconds": decisions.seconds * recipe.last_step,
-        "seconds_why": {
-            "step": f"{1e3 * decisions.seconds:.1f} ms a step, measured before the start"
-        },
+        "memory": before + found.memory,
+        "memory_why": {"before": f"{before:,} bytes before the model was made"} | found.memory_why,
+        "seconds": found.seconds,
+        "seconds_why": found.seconds_why,
     }
 
 
