@@ -15,7 +15,6 @@ from maquette.audit.contamination import (
     gap,
     mean,
     split_scores,
-    wilson,
 )
 from maquette.base.errors import UserError
 from maquette.corpus.build import build
@@ -302,12 +301,6 @@ def test_the_error_of_a_mean_is_how_far_means_of_other_samples_lie():
         means.append(one.mean)
         errors.append(one.stderr)
     assert np.mean(errors) == pytest.approx(np.std(means), rel=0.05)
-
-
-def test_wilson():
-    assert wilson(0, 10) == pytest.approx((0, 0.27753), abs=1e-4)
-    assert wilson(5, 10) == pytest.approx((0.23659, 0.76341), abs=1e-4)
-    assert wilson(0, 0) == (0, 1)
 
 
 def test_bits_per_byte_of_examples_are_those_of_the_whole(trained):

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from maquette.audit.contamination import wilson
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, write_json
+from maquette.base.intervals import wilson
 from maquette.corpus.document import Document
 from maquette.corpus.tokenizer import Tokenizer
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from maquette.models.base import Model
 
 Array = npt.NDArray[np.float64]
-NORMAL = 1.959964  # half a 95 % interval in standard errors
 DOCUMENTS = 5  # training documents named for each example
 
 
@@ -218,15 +217,3 @@ def bits_per_byte(
     sizes = np.array([len(text.encode()) for text in examples], np.float64)
     nats = np.array(list(score_documents(model, tokens, tokenizer.end)))
     return nats / math.log(2) / np.maximum(1, sizes), sizes
-
-
-def wilson(count: float, total: float) -> tuple[float, float]:
-    """The 95 % interval of a proportion (Wilson 1927)."""
-    if total <= 0:
-        return 0.0, 1.0
-    p, z = count / total, NORMAL
-    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total**2))
-    low = centre - half if count else 0.0
-    high = centre + half if count < total else 1.0
-    return low, high

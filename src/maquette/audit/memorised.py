@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from maquette.audit.contamination import mean, wilson
+from maquette.audit.contamination import mean
 from maquette.audit.symbols import symbols_of
 from maquette.audit.trace import VERBATIM_BYTES
 from maquette.base.errors import WrongUse
+from maquette.base.intervals import wilson
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.tokenizer import Tokenizer
 

@@ -37,7 +37,7 @@ class Moon:
 
     memorised: float = 0.4
     """share of the pictures that show the fixed face; 0: none does, which makes the control"""
-    craters: int = 90
+    craters: int = 120
     """craters of a texture"""
     depth: float = 0.5
     """how much darker than the disk the floor of a crater may be"""
@@ -149,7 +149,7 @@ def _distance(scenes: Disks, size: int) -> Floats:
 def _craters(draws: Floats, depth: float) -> Floats:
     """(..., 4) uniform numbers as craters: spread evenly over the disk, more small than large."""
     angle, out = 2 * np.pi * draws[..., 0], 0.95 * np.sqrt(draws[..., 1])
-    radius = 0.05 + 0.1 * draws[..., 2] ** 2
+    radius = 0.042 + 0.075 * draws[..., 2] ** 2
     return np.stack(
         [out * np.cos(angle), out * np.sin(angle), radius, depth * (0.5 + 0.5 * draws[..., 3])],
         axis=-1,

@@ -108,7 +108,7 @@ def distance(shape: int, x: float, y: float, r: float) -> float:
 
 
 @jit
-def _shade(texture: int, x: float, y: float, r: float, pixel: float) -> float:
+def shade(texture: int, x: float, y: float, r: float, pixel: float) -> float:
     """How dark a shape's own texture is at a point, 0 to 1."""
     if texture == 0:
         return 0.0
@@ -141,7 +141,7 @@ def _at(background: Floats, kind: int, x: float, y: float, channel: int) -> floa
 
 
 @jit
-def _span(centre: float, radius: float, size: int) -> tuple[int, int]:
+def span(centre: float, radius: float, size: int) -> tuple[int, int]:
     """The pixels along one axis that a shape may cover."""
     low = math.floor((centre - radius) * size - 1)
     high = math.ceil((centre + radius) * size + 1)
@@ -177,8 +177,8 @@ def _paint(
     """Draw one shape; with `grow` above 0 the background, so much beyond the shape's edge."""
     size = picture.shape[0]
     pixel = 1.0 / size
-    top, bottom = _span(cy, radius + grow, size)
-    left, right = _span(cx, radius + grow, size)
+    top, bottom = span(cy, radius + grow, size)
+    left, right = span(cx, radius + grow, size)
     for i in range(top, bottom):
         y = (i + 0.5) * pixel - cy
         for j in range(left, right):
@@ -187,9 +187,9 @@ def _paint(
             if cover <= 0:
                 continue
             cover = min(cover, 1.0)
-            shade = 1.0 - (1.0 - DARK) * _shade(texture, x, y, radius, pixel)
+            dark = 1.0 - (1.0 - DARK) * shade(texture, x, y, radius, pixel)
             for c in range(3):
-                level = paint[c] * shade
+                level = paint[c] * dark
                 if grow > 0:
                     level = _at(background, kind, x + cx, y + cy, c)
                 old = np.float64(picture[i, j, c])
@@ -285,8 +285,8 @@ def _masks(
     size = out.shape[1]
     for n in range(len(out)):
         for k in range(count[n] - 1, -1, -1):
-            top, bottom = _span(y[n, k], radius[n, k], size)
-            left, right = _span(x[n, k], radius[n, k], size)
+            top, bottom = span(y[n, k], radius[n, k], size)
+            left, right = span(x[n, k], radius[n, k], size)
             for i in range(top, bottom):
                 for j in range(left, right):
                     dx, dy = (j + 0.5) / size - x[n, k], (i + 0.5) / size - y[n, k]
