@@ -79,6 +79,8 @@ class Corpus:
                 f"build one with maquette corpus build OUT {path}"
             )
         self.manifest: dict[str, Any] = read_json(manifest)
+        if self.manifest.get("kind") in ("pictures", "world"):
+            raise UserError(f"{path} is a corpus of pictures: name one of text")
         if self.manifest.get("format") != FORMAT:
             raise UserError(
                 f"{path} is a corpus of format {self.manifest.get('format')}, this Maquette reads "

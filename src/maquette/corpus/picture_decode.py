@@ -1,0 +1,178 @@
+"""The bytes of a picture file as a square of 8-bit RGB.
+
+The header comes first: what says it is larger than MOST_PIXELS is refused before a pixel of it is
+decoded. JPEGs are decoded at 1/2, 1/4 or 1/8 where that is still twice the size wanted (libjpeg scales
+inside its inverse cosine transform). Then the picture is cropped to its middle square, or padded, and
+resized by Lanczos after a box reduction (Pillow's `reducing_gap`), then turned as its EXIF says.
+
+Transparency is laid on white; 16-bit grey keeps its high byte; CMYK becomes RGB by Pillow's plain rule.
+Left out: colour profiles (taken for sRGB), and damage inside JPEG data that libjpeg itself passes over.
+Only common formats are tried, none that starts another program.
+"""
+
+import functools
+import io
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+from PIL.Image import DecompressionBombError, Resampling, Transpose
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+MOST_PIXELS = 100_000_000  # 10,000 x 10,000: two copies as RGBA are 800 MB
+MOST_BYTES = 128 << 20  # of a file
+LEAST_SIDE = 8  # pixels: below it there is nothing to enlarge
+DRAFT = 2.0  # a JPEG is decoded at this many times the size wanted, or more
+GAP = 3.0  # as Pillow advises for results next to those of resizing in one step
+ORIENTATION = 0x0112
+WHITE = (255, 255, 255)
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+Crop = Literal["center", "none"]
+Pixels = npt.NDArray[np.uint8]
+
+
+class NoPicture(Exception):
+    """Bytes that give no picture; the message is the reason."""
+
+
+def decode(data: bytes, size: int, crop: Crop = "center") -> tuple[Pixels, list[str]]:
+    """A picture of `size` pixels a side, (size, size, 3), and what was done to make it one.
+
+    crop: "center" takes the middle square, "none" the whole, on a white square. Raises NoPicture.
+    """
+    if not data:
+        raise NoPicture("empty")
+    if len(data) > MOST_BYTES:
+        raise NoPicture(too_long())
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as picture:
+            return _square(picture, size, crop)
+    except NoPicture:
+        raise
+    except UnidentifiedImageError as error:
+        raise NoPicture("not a picture, or its header is damaged") from error
+    except DecompressionBombError as error:
+        raise NoPicture(_too_large()) from error
+    except MemoryError as error:
+        raise NoPicture("too little memory to decode it") from error
+    except Exception as error:  # a decoder that meets damage raises whatever it stumbles over
+        truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
+        raise NoPicture("truncated" if truncated else "damaged") from error
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """Those of FORMATS that this Pillow reads."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def too_long() -> str:
+    """Why a file is not read."""
+    return f"a file of more than {MOST_BYTES >> 20} MB"
+
+
+def _too_large() -> str:
+    return f"more than {MOST_PIXELS // 10**6} million pixels"
+
+
+def _square(picture: Image.Image, size: int, crop: Crop) -> tuple[Pixels, list[str]]:
+    width, height = picture.size
+    if width * height > MOST_PIXELS:
+        raise NoPicture(_too_large())
+    if min(width, height) < LEAST_SIDE:
+        raise NoPicture(f"a side of less than {LEAST_SIDE} pixels")
+    done = []
+    side = min(width, height) if crop == "center" else max(width, height)
+    if side < size:
+        done.append("enlarged")
+    kind = picture.format
+    wanted = DRAFT * size / side
+    if wanted < 1:
+        picture.draft(None, (int(width * wanted) + 1, int(height * wanted) + 1))
+    picture.load()
+    turn = _orientation(picture)
+    plain = _plain(picture, done)
+    if kind in ("GIF", "WEBP", "PNG", "AVIF", "TIFF") and _animated(picture):
+        done.append("first picture of several")
+    small = _resized(plain, size, crop)
+    if turn is not None:
+        small = small.transpose(turn)
+        done.append("turned by EXIF")
+    return np.asarray(small), done
+
+
+def _plain(picture: Image.Image, done: list[str]) -> Image.Image:
+    """The picture in mode L, RGB or RGBA."""
+    mode = picture.mode
+    if mode.startswith("I"):
+        done.append("16 bit")
+        return Image.fromarray(_high_byte(picture))
+    if mode == "F":
+        raise NoPicture("mode F (floating point)")
+    if picture.has_transparency_data:
+        done.append("transparency on white")
+        return picture if mode == "RGBA" else picture.convert("RGBA")  # one copy less
+    if mode in ("L", "RGB"):
+        return picture
+    if mode == "1":
+        done.append("1 bit")
+        return picture.convert("L")
+    done.append({"P": "palette"}.get(mode, mode))
+    try:
+        return picture.convert("RGB")
+    except ValueError as error:
+        raise NoPicture(f"mode {mode}") from error
+
+
+def _high_byte(picture: Image.Image) -> Pixels:
+    """Of 16-bit grey, (height, width); Pillow holds it in mode I;16 or, from some files, I."""
+    grey = np.asarray(picture)
+    if picture.mode == "I" and (grey.min() < 0 or grey.max() > 0xFFFF):
+        raise NoPicture("mode I (32 bit)")
+    return (grey >> 8).astype(np.uint8)
+
+
+def _resized(picture: Image.Image, size: int, crop: Crop) -> Image.Image:
+    """RGB, (size, size): cut or padded to a square."""
+    width, height = picture.size
+    if crop == "center":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box, shape = (left, top, left + side, top + side), (size, size)
+    else:
+        scale = size / max(width, height)
+        shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+        box = (0.0, 0.0, float(width), float(height))
+    small = picture.resize(shape, Resampling.LANCZOS, box, reducing_gap=GAP)
+    if small.mode == "RGBA" or shape != (size, size):
+        canvas = Image.new("RGB", (size, size), WHITE)
+        at = ((size - shape[0]) // 2, (size - shape[1]) // 2)
+        canvas.paste(small, at, small if small.mode == "RGBA" else None)
+        return canvas
+    return small.convert("RGB")
+
+
+def _orientation(picture: Image.Image) -> Transpose | None:
+    """How to turn it; EXIF that is damaged says nothing. (TIFF is turned as it is loaded.)"""
+    try:
+        value: Any = picture.getexif().get(ORIENTATION)
+    except Exception:
+        return None
+    return TURNS.get(value) if isinstance(value, int) else None
+
+
+def _animated(picture: Image.Image) -> bool:
+    try:
+        return bool(getattr(picture, "is_animated", False))
+    except Exception:  # damage behind the first picture
+        return False
