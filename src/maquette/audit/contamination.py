@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from maquette.base.intervals import NORMAL, wilson
 from maquette.corpus.overlap import Hit, N, Overlap, gram_length
 from maquette.corpus.portrait import training_rows
 from maquette.corpus.progress import Progress, silent

@@ -10,8 +10,8 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import sqrt
 
+from maquette.base.intervals import wilson
 from maquette.corpus.near import WIDTH, Near, fold, near_duplicates, signatures
 from maquette.corpus.substring import Ranges, repeated_ranges
 
@@ -61,13 +61,7 @@ class Rate:
 
     @property
     def interval(self) -> tuple[float, float]:
-        if not self.of:
-            return 0.0, 1.0
-        z, p, n = 1.96, self.value, self.of
-        middle = p + z * z / (2 * n)
-        half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        scale = 1 + z * z / n
-        return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+        return wilson(self.right, self.of)
 
     def __str__(self) -> str:
         low, high = self.interval
