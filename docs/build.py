@@ -25,18 +25,30 @@ WORDS = {
     "face": "import maquette",
     "systems": "one file per published system: recipes, claims",
     "workshop": "jobs made of stations: train, demo, report, load",
-    "corpus": "text in, token shards out",
+    "corpus": "text, pictures in",
+    "worlds": "drawn, with exact truth",
     "scaling": "what to train",
-    "training": "recipe, loop, checkpoint",
+    "training": "recipe, loop",
+    "adaptation": "change a part",
     "parallel": "ranks and layouts",
-    "evaluation": "bits per byte",
+    "evaluation": "bits, oracles",
     "audit": "seen, traced, copied",
-    "serving": "generate, Hugging Face",
+    "serving": "generate, formats",
     "models": "whole architectures",
     "nn": "blocks: tensors in, tensors out",
     "base": "errors, files, the machine",
 }
-ORDER = ("corpus", "scaling", "training", "parallel", "evaluation", "audit", "serving")
+ORDER = (
+    "worlds",
+    "corpus",
+    "scaling",
+    "training",
+    "adaptation",
+    "parallel",
+    "evaluation",
+    "audit",
+    "serving",
+)
 
 
 def architecture() -> str:

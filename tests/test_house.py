@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from conftest import ROOT, command
@@ -44,7 +45,8 @@ def test_the_readme_has_commands():
 def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch):
     """As printed, in one folder, at toy size: minutes and tokens are cut, nothing else."""
     from maquette.corpus.local import Local
-    from maquette.workshop import corpora
+    from maquette.workshop import corpora, evaluate_pictures
+    from maquette.workshop.oracle import oracle_for
 
     monkeypatch.setitem(corpora.BUILT, "default", (Local(limit=200_000), 600))
     monkeypatch.chdir(tmp_path)
@@ -67,6 +69,11 @@ def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch):
             words[words.index("--vocabulary") + 1] = "300"
         if words[:2] == ["plan", "ladder"]:
             toy_ladder(monkeypatch)
+        if words[:2] == ["train", "diffusion"]:
+            words[words.index("--steps") + 1] = "2"
+            words += ["--batch", "4", "--watch.every", "2", "--watch.steps", "2"]
+        if words[0] == "eval" and "--pictures" in words:
+            monkeypatch.setattr(evaluate_pictures, "oracle_for", partial(oracle_for, quick=True))
         if words[0] == "reproduce":
             words += ["--quick", "--seeds", "1"]
         said = command(*words)

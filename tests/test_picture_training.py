@@ -275,6 +275,16 @@ def test_a_run_makes_pictures_to_a_file(toy, tmp_path):
     assert out.read_bytes() == again.read_bytes()
 
 
+def test_the_python_face_opens_and_makes(toy):
+    import maquette
+
+    run = maquette.load(toy)
+    made = run.generate("a red circle", count=2, steps=2, seed=1)
+    assert made.shape == (2, 16, 16, 3) and made.dtype == np.uint8
+    assert not np.array_equal(made[0], made[1])
+    assert np.array_equal(made, run.generate("a red circle", count=2, steps=2, seed=1))
+
+
 def test_a_mask_keeps_what_is_black_to_the_bit(toy, tmp_path):
     generator = np.random.default_rng(0)
     given = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from maquette.base.errors import UserError
 from maquette.base.machine import pick_device
-from maquette.corpus.pictures import TOKENIZER, PictureCorpus
+from maquette.corpus.pictures import TOKENIZER, PictureCorpus, Pixels
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 from maquette.models.base import PictureModel
 from maquette.models.store import load_model
 from maquette.training.decide import load_decisions
-from maquette.training.probe import DTYPE
 from maquette.training.picture_data import caption_symbols
 from maquette.training.picture_recipe import PictureRecipe
+from maquette.training.probe import DTYPE
 from maquette.training.run import DECISIONS, RunDirectory
 from maquette.training.start import weights_file
 
@@ -48,6 +48,12 @@ class LoadedPictures:
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
+
+    def generate(self, *prompts: str, **settings: Any) -> Pixels:
+        """Make pictures: uint8 (n, height, width, 3). settings: fields of `studio.Request`."""
+        from maquette.workshop.studio import Request, make
+
+        return make(self, Request(prompts=prompts, **settings)).pixels
 
     def captions(self, texts: list[str]) -> Tensor:
         """(n, words) int64 symbols, as the model was trained with; what is too long is cut."""
