@@ -13,7 +13,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.models.config import DecoderConfig
@@ -33,7 +33,10 @@ from maquette.training.recipe import (
 RecipeFunction = Callable[[], BaseRecipe]
 
 
-def recipe(function: RecipeFunction) -> RecipeFunction:
+F = TypeVar("F", bound=RecipeFunction)
+
+
+def recipe(function: F) -> F:
     """Offer what `function` returns under its name, underscores as hyphens."""
     function.recipe_name = function.__name__.replace("_", "-")  # type: ignore[attr-defined]
     return function

@@ -38,8 +38,8 @@ from maquette.models.decoder import Decoder
 from maquette.models.published import published
 from maquette.systems.catalogue import SMALL, published_recipes, recipe, small_recipe
 from maquette.systems.claims import Lab, Measurement, claim
-from maquette.training.probe import DTYPE
 from maquette.training.optimiser import clip_gradients, make_optimiser
+from maquette.training.probe import DTYPE
 from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 from maquette.workshop import charts

@@ -147,8 +147,13 @@ def check_pictures(recipe: BaseRecipe, corpus: PictureCorpus) -> None:
         )
     classes = list(getattr(model, "classes", ()))
     wanted = getattr(model, "condition", "class") == "class"
+    if classes and wanted and not corpus.label_sizes:
+        raise WrongUse(
+            f"{recipe.name} learns from labels, and {corpus.path} has none: put the pictures of each "
+            f"class into a folder of its own, and build it again"
+        )
     if classes and wanted and classes != corpus.label_sizes:
         raise WrongUse(
             f"model.classes is {classes}, the labels of {corpus.path} have {corpus.label_sizes} "
-            f"values: use --model.classes {' '.join(map(str, corpus.label_sizes)) or '(none)'}"
+            f"values: use --model.classes {' '.join(map(str, corpus.label_sizes))}"
         )

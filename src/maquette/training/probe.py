@@ -20,7 +20,7 @@ from maquette.training.cost import measure_cost
 from maquette.training.recipe import BaseRecipe
 
 DTYPE = {"bf16": torch.bfloat16, "fp32": torch.float32}
-PROBED = 32  # pictures of a micro-batch that are timed
+PROBED = 16  # pictures of a micro-batch that are timed
 SECONDS = 0.25  # spent on each way
 
 
@@ -97,7 +97,7 @@ def _step_seconds(
             torch.cuda.synchronize()
 
     try:
-        return best_seconds(step, SECONDS, least=2)
+        return best_seconds(step, SECONDS, least=1)
     finally:
         model.zero_grad(set_to_none=True)
         model.compute = torch.float32
