@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.adaptation.methods import Counted, Method, checked, count
-from maquette.adaptation.recipes import RATES, recipe_of
+from maquette.adaptation.recipes import recipe_of
 from maquette.base.errors import UserError, WrongUse, did_you_mean
 from maquette.base.files import write_json
 from maquette.corpus.pictures import PictureCorpus
@@ -229,8 +229,3 @@ def scored(model: Any, corpus: PictureCorpus, size: int, pictures: int) -> Accur
     assert isinstance(model, Classifier)
     split = corpus.split("heldout", size)
     return accuracy(model, split, names=corpus.label_names, pictures=pictures)
-
-
-def default_rate(method: str) -> float:
-    """The learning rate that a method has where none is given."""
-    return RATES[checked(method)]

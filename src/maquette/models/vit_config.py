@@ -1,0 +1,85 @@
+"""The shape of a Vision Transformer, and of what adapts it, without torch and without a model."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from maquette.base.errors import WrongUse, within
+from maquette.models.classifier_config import ClassifierConfig
+from maquette.nn.rules import Parametrisation
+
+if TYPE_CHECKING:
+    from maquette.models.vit import ViT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig(ClassifierConfig):
+    """The shape of a Vision Transformer (Dosovitskiy et al. 2021)."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    kind: Literal["vit"] = "vit"
+    """which architecture"""
+    size: int = 32
+    """pixels of a side"""
+    patch: int = 4
+    """pixels of a patch's side"""
+    width: int = 128
+    """size of the residual stream"""
+    depth: int = 6
+    """blocks"""
+    heads: int = 4
+    """attention heads"""
+    hidden: int | None = None
+    """size of the feed-forward layer: None for 4 width"""
+    pool: Literal["cls", "mean"] = "cls"
+    """what the heads read: a token of its own, or the mean of the patches"""
+    positions: Literal["learned", "sincos2d", "none"] = "learned"
+    """how a patch knows where it stands"""
+    norm_epsilon: float = 1e-6
+    """added to the variance"""
+    prompts: int = 0
+    """tokens that adapt a frozen model (Jia et al. 2022); 0: none"""
+    deep: bool = False
+    """prompts of their own before every block; off: before the first alone"""
+    prompt_dropout: float = 0.0
+    """of the prompts, while they train"""
+    lora_rank: int = 0
+    """rank of the change of the blocks' matrices (Hu et al. 2021); 0: none"""
+    lora_alpha: float = 16.0
+    """that change is multiplied by this over its rank"""
+    parametrisation: Parametrisation = field(
+        default_factory=lambda: Parametrisation(base_width=128, base_depth=6, base_head_dim=32)
+    )
+    """how parameters scale with the size"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, 1, float("inf"), "patch", "heads", "hidden")
+        within(self, 0, float("inf"), "prompts", "lora_rank", "lora_alpha")
+        if self.size % self.patch:
+            raise WrongUse(
+                f"size {self.size} is not divisible by patch {self.patch}: use size "
+                f"{-(-self.size // self.patch) * self.patch}, or a patch that divides {self.size}"
+            )
+        if self.width % self.heads:
+            raise WrongUse(
+                f"width {self.width} is not divisible by heads {self.heads}: "
+                f"use width {-(-self.width // self.heads) * self.heads}"
+            )
+        if self.positions == "sincos2d" and self.width % 4:
+            raise WrongUse(f"width {self.width} is not a multiple of 4, which sincos2d wants")
+        if not 0 <= self.prompt_dropout < 1:
+            raise WrongUse(f"prompt_dropout is {self.prompt_dropout}: use 0 to below 1")
+        if self.deep and not self.prompts:
+            raise WrongUse("deep is set without prompts: set prompts to 1 or more")
+
+    @property
+    def patches(self) -> int:
+        """Patches of a picture."""
+        return (self.size // self.patch) ** 2
+
+    def build(self) -> "ViT":
+        """The model, its parameters not yet filled."""
+        from maquette.models.vit import ViT
+
+        return ViT(self)

@@ -1,0 +1,202 @@
+"""Adapting a classifier: what changes, what does not, how it is counted, and what is refused."""
+
+import dataclasses
+import json
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import command, refused
+
+from maquette.adaptation.methods import HEADS, METHODS, PATTERNS, adapted, count
+from maquette.base.errors import UserError, WrongUse
+from maquette.base.intervals import wilson
+from maquette.evaluation.classify import accuracy
+from maquette.models.cnn_config import CNNConfig
+from maquette.models.store import WEIGHTS, load_tensors
+from maquette.models.vit_config import ViTConfig
+from maquette.nn.rules import Parametrisation
+from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.recipe import Optimiser
+from maquette.workshop import adapt as workshop
+from maquette.workshop.adapt import adapt
+from maquette.workshop.corpora import pictures_of
+from maquette.workshop.train import train
+from maquette.worlds.shapes import Shapes
+
+WORLD = Shapes(objects=1, colours=3, shapes=2)
+OTHER = Shapes(objects=3, colours=2, shapes=2, counts=True)
+MODEL = ViTConfig(
+    size=16,
+    patch=8,
+    width=32,
+    depth=2,
+    heads=2,
+    classes=(3, 2),
+    parametrisation=Parametrisation(base_width=32, base_depth=2, base_head_dim=16),
+)
+
+
+def base_recipe(model=MODEL) -> PictureRecipe:
+    return PictureRecipe(
+        name="base",
+        steps=40,
+        batch=32,
+        precision="fp32",
+        model=model,
+        data=PictureData(size=16, world=WORLD),
+        optimiser=Optimiser(learning_rate=0.003, beta2=0.99),
+        watch=PictureWatch(every=40, pictures=64, grid=0, report=False),
+    )
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "base"
+    train(base_recipe(), path)
+    return path
+
+
+def quick(method: str, base: Path, path: Path, **changes):
+    data = PictureData(size=16, world=OTHER, count=40)
+    settings = {"labels": ("count",), "steps": 4, "batch": 16, "prompts": 3, "rank": 2}
+    return adapt(method, base, data, path, pictures=50, **(settings | changes))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_frozen_stays_and_what_is_counted_changes(base, tmp_path, method):
+    """Bit for bit; and the adapted run begins with the base's weights."""
+    before = load_tensors(base / WEIGHTS)
+    done = quick(method, base, tmp_path / "run")
+    after = load_tensors(tmp_path / "run" / WEIGHTS)
+    changed = heads = 0
+    for name, tensor in after.items():
+        if fnmatchcase(name, HEADS):
+            heads += tensor.numel()
+            assert name.startswith("heads.count-")
+            continue
+        learns = any(fnmatchcase(name, pattern) for pattern in PATTERNS[method])
+        if name in before:
+            assert torch.equal(tensor, before[name]) is not learns, name
+        changed += tensor.numel() * learns
+    assert done.counted.trained == changed
+    assert done.counted.heads == heads == 32 * 3 + 3
+    assert done.counted.base == sum(t.numel() for n, t in before.items() if "heads" not in n)
+    if method in ("linear", "vpt-shallow", "vpt-deep"):
+        assert changed == {"linear": 0, "vpt-shallow": 96, "vpt-deep": 192}[method]
+    written = json.loads((tmp_path / "run" / "adaptation.json").read_text())
+    assert written == json.loads(json.dumps(done.to_dict()))
+
+
+def test_every_parameter_that_learns_moves(base, tmp_path):
+    """Deep prompts of every block and both halves of every low-rank change leave their start."""
+    for method in ("vpt-deep", "lora"):
+        path = tmp_path / method
+        done = quick(method, base, path)
+        first = dict(done.recipe.model.build().initialise(0).named_parameters())
+        after = load_tensors(path / WEIGHTS)
+        wanted = {n for n in after if any(fnmatchcase(n, p) for p in PATTERNS[method])}
+        assert all(not torch.equal(first[n], after[n]) for n in wanted)
+        if method == "vpt-deep":
+            assert bool(
+                (first["prompts.weight"] != after["prompts.weight"]).flatten(1).any(1).all()
+            )
+
+
+def test_heads_go_on_where_the_labels_are_the_same(base, tmp_path):
+    """The base reads its own labels before any step; of another task it knows nothing."""
+    data = PictureData(size=16, world=WORLD, count=40)
+    done = adapt("linear", base, data, tmp_path / "same", steps=1, pictures=200)
+    own = pictures_of(data).split("heldout", 16)
+    model = base_recipe().model.build()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(load_tensors(base / WEIGHTS)[name])
+    assert done.before.all == accuracy(model, own, pictures=200).all
+    assert done.before.factors["colour"].value > 0.5
+    assert list(done.after.factors) == ["colour", "shape"]
+    other = quick("linear", base, tmp_path / "other")
+    labels = pictures_of(other.recipe.data).split("heldout", 16).labels(np.arange(50))
+    assert other.before.all.right == int(
+        (labels[:, 2] == 0).sum()
+    )  # heads of 0 say the first class
+
+
+def test_accuracy_counts_exact_matches(base):
+    """Against the definition: all factors right, each factor right, Wilson's interval."""
+    corpus = pictures_of(PictureData(size=16, world=WORLD))
+    split = corpus.split("heldout", 16)
+    model = base_recipe().model.build().initialise(3)
+    with torch.no_grad():
+        for head in model.heads.values():
+            head.weight.normal_()
+    found = accuracy(model, split, names=corpus.label_names, pictures=30, first=5, batch=7)
+    places = np.arange(5, 35)
+    x = torch.from_numpy(split.pictures(places)).permute(0, 3, 1, 2) / 127.5 - 1
+    guesses = torch.stack([one.argmax(1) for one in model.eval()(x)], 1).numpy()
+    hits = guesses == split.labels(places)
+    assert found.all.right == int(hits.all(1).sum()) and found.all.n == 30
+    assert [s.right for s in found.factors.values()] == hits.sum(0).tolist()
+    assert found.all.interval == wilson(found.all.right, 30)
+
+
+def test_a_sweep_takes_the_best_and_the_smallest_rate_of_equals(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(workshop, "FACTORS", (2.0**-30, 1.0))
+    monkeypatch.setattr(workshop, "DECAYS", (0.0, 0.01))
+    done = quick("linear", base, tmp_path / "run", sweep=True, learning_rate=0.02)
+    low = 0.02 * 2.0**-30
+    tried = [(t.learning_rate, t.weight_decay) for t in done.trials]
+    assert tried == [(low, 0.0), (low, 0.01), (0.02, 0.0), (0.02, 0.01)]
+    best = max(t.right for t in done.trials)
+    first = next(t for t in done.trials if t.right == best)
+    own = done.recipe.optimiser
+    assert (own.learning_rate, own.weight_decay) == (first.learning_rate, first.weight_decay)
+    assert done.recipe.data.count == 40  # trained again on all of them
+    assert not (tmp_path / "run-sweep").exists()
+
+
+def test_the_command_says_what_it_did(base, tmp_path):
+    said = command(
+        "adapt", "vpt-deep", base, "shapes", "--run", tmp_path / "run", "--label", "count",
+        "--world.objects", "3", "--world.counts", "true", "--world.colours", "2",
+        "--examples", "30", "--steps", "3", "--batch", "8", "--prompts", "2", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    result = said.json
+    assert {"run", "trained_parameters", "metric_before", "metric_after"} <= result.keys()
+    assert result["trained_parameters"] == 2 * 2 * 32
+    assert result["run"] == str(tmp_path / "run")
+    assert "128 trained parameters" in said.err and "heads left out" in said.err
+    assert (tmp_path / "run" / WEIGHTS).exists()
+
+
+def test_what_cannot_be_adapted_is_refused_in_one_line(base, trained, tmp_path):
+    """A run of text, an unknown method or label, no labels, a run that is there, a setting that is not."""
+    shapes = ("shapes", "--run", tmp_path / "run", "--steps", "1")
+    refused(command("adapt", "linear", trained, *shapes), "decoder", "classifiers", code=2)
+    refused(command("adapt", "vpt-dep", base, *shapes), "vpt-deep", code=2)
+    refused(command("adapt", "linear", base, *shapes, "--label", "colr 1"), "colour 1", code=2)
+    refused(command("adapt", "linear", base, "moon", *shapes[1:]), "no labels", code=2)
+    refused(command("adapt", "linear", base, "shapes", "--run", base), "exists", code=2)
+    refused(command("adapt", "linear", tmp_path / "none", *shapes), "does not exist", code=1)
+    refused(command("adapt", "linear", base, tmp_path / "none", *shapes[1:]), "no corpus", code=1)
+    refused(command("adapt", "linear", base, *shapes, "--world.objects", "9"), "objects", code=2)
+    refused(command("adapt", "linear", base, *shapes, "--world.objects", "x"), "objects", code=2)
+    refused(command("adapt", "vpt-deep", base, *shapes, "--prompts", "0"), "prompts", code=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_prompts_and_low_rank_changes_need_a_transformer():
+    cnn = CNNConfig(size=16, width=8, depth=1, classes=(3, 2))
+    assert adapted(cnn, "bias", classes=(4,)).classes == (4,)
+    assert count(cnn, cnn, "linear").trained == 0
+    for method in ("vpt-deep", "vpt-shallow", "lora"):
+        with pytest.raises(WrongUse, match="linear, bias or full"):
+            adapted(cnn, method, classes=(4,))
+    prompted = dataclasses.replace(MODEL, prompts=2)
+    with pytest.raises(WrongUse, match="has prompts already"):
+        adapted(prompted, "vpt-deep", classes=(4,))
+    with pytest.raises(UserError):
+        adapt("linear", Path("nowhere"), PictureData(), Path("nothing"))
