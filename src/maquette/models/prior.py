@@ -1,0 +1,150 @@
+"""What both priors have in common: a causal transformer that reads a caption, then predicts.
+
+    caption's symbols | text embedding | what the variant predicts with
+    0 ... words - 1   | words          | words + 1 ...
+
+A prior knows how the embeddings of pictures (a frozen CLIP's) that fit a caption are distributed, and
+draws one; a decoder makes a picture of it. The text embedding alone is not enough: CLIP puts pictures
+and captions into different parts of its space. Embeddings have length 1 outside and are multiplied by
+sqrt(d) inside, so that a number of them has a mean square of 1, as noise has.
+
+Source: Ramesh et al. 2022, section 2.2. The symbols have an embedding of their own here, where the
+paper takes the outputs of CLIP's text tower.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.models.base import PictureBatch, PictureModel
+from maquette.models.picture_config import END
+from maquette.models.prior_config import PriorConfig
+from maquette.nn.attention import LayerCache
+from maquette.nn.linear import Embedding, Linear
+from maquette.nn.norm import LayerNorm
+from maquette.nn.parametrisation import apply
+from maquette.nn.rules import Role
+from maquette.nn.transformer import TransformerBlock
+
+
+class Prior(PictureModel):
+    """The part that reads the caption; a variant says what comes after it.
+
+    after: positions behind the caption and the text embedding.
+    """
+
+    config: PriorConfig
+
+    def __init__(self, config: PriorConfig, after: int) -> None:
+        super().__init__(config)
+        c = config
+        self.length = math.sqrt(c.embedding)
+        self.read = c.words + 1  # positions of the caption and of the text embedding
+        self.tokens = Embedding(c.vocabulary, c.width)
+        self.positions = Embedding(self.read + after, c.width)
+        self.text = Linear(c.embedding, c.width, bias=True, role=Role.INPUT)
+        self.nothing = Embedding(self.read, c.width)  # what stands where there is no caption
+        self.blocks = nn.ModuleList(
+            TransformerBlock(c.width, c.heads, self.scaling, causal=True) for _ in range(c.depth)
+        )
+        self.norm = LayerNorm(c.width, bias=True, epsilon=1e-6)
+
+    def caption(
+        self, captions: Tensor, text_embedding: Tensor, absent: Tensor | None = None
+    ) -> Tensor:
+        """What the transformer reads of a caption: (n, words + 1, width).
+
+        captions: (n, words) int64. text_embedding: (n, d) of length 1. absent: (n,), True where the
+        caption is left out; an empty one always is. Raises WrongUse for another number of words.
+        """
+        if captions.shape[1] != self.config.words:
+            raise WrongUse(
+                f"captions have {captions.shape[1]} symbols, the prior reads {self.config.words}: "
+                f"use data.words {self.config.words}"
+            )
+        empty = (captions == END).all(1)
+        absent = empty if absent is None else absent | empty
+        text = self.text(text_embedding.float() * self.length).unsqueeze(1)
+        x = torch.cat([self.tokens(captions), text], dim=1)
+        x = torch.where(absent[:, None, None], self.nothing.weight, x)
+        return apply(x, self.scaling.input_multiplier)
+
+    def run(
+        self, x: Tensor, start: int = 0, caches: list[LayerCache] | None = None
+    ) -> Tensor:  # (n, time, width) -> (n, time, width)
+        """The normed residual stream of the positions from `start` on, in fp32.
+
+        caches: the keys and values of the positions before, which grow by these.
+        """
+        places = self.positions.weight[start : start + x.shape[1]]
+        x = (x + apply(places, self.scaling.input_multiplier)).to(self.compute)
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, TransformerBlock)
+            if caches is not None:
+                y = block.attention(block.attention_norm(x), cache=caches[layer])
+                x = x + apply(y, block.multiplier)
+                y = block.feedforward(block.feedforward_norm(x))
+                x = x + apply(y, block.multiplier)
+            elif self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return self.norm(x).float()  # type: ignore[no-any-return]
+
+    def caches(self, n: int, room: int) -> list[LayerCache]:
+        """Empty caches for n rows of `room` positions."""
+        c = self.config
+        shape = (n, c.heads, room, c.width // c.heads)
+        weight = self.tokens.weight
+
+        def empty() -> Tensor:
+            return torch.empty(shape, dtype=self.compute, device=weight.device)
+
+        return [LayerCache(empty(), empty()) for _ in self.blocks]
+
+    def with_and_without(self, captions: Tensor, text_embedding: Tensor, guidance: float) -> Tensor:
+        """What is read of captions, and for guidance again of none: (n or 2 n, words + 1, width)."""
+        given = self.caption(captions, text_embedding)
+        if guidance == 1.0:
+            return given
+        nothing = apply(self.nothing.weight, self.scaling.input_multiplier)
+        return torch.cat([given, nothing.expand_as(given)])
+
+    def learns_from(self, batch: PictureBatch) -> tuple[Tensor, Tensor]:
+        """The embeddings (n, d) of a batch, times sqrt(d), and what is read of their captions.
+
+        In training a share of `drop` of the captions is left out. Raises UserError where the batch
+        lacks what is learned from.
+        """
+        c = self.config
+        if batch.captions is None or batch.embedding is None or batch.text_embedding is None:
+            raise UserError(
+                "a prior learns from captions and from a CLIP's embeddings: "
+                "set data.encoder to a CLIP run, and take a corpus with captions"
+            )
+        if batch.embedding.shape[1] != c.embedding:
+            found = batch.embedding.shape[1]
+            raise UserError(
+                f"the encoder's embeddings have {found} numbers, the prior's {c.embedding}: "
+                f"set model.embedding to {found}"
+            )
+        share = c.drop if self.training else 0.0
+        absent = torch.rand(len(batch.captions), device=batch.captions.device) < share
+        read = self.caption(batch.captions, batch.text_embedding, absent)
+        return batch.embedding.float() * self.length, read
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks, which are of one kind."""
+        for block in self.blocks:
+            block.compile(dynamic=False)
+
+
+def blend(outputs: Tensor, guidance: float) -> Tensor:
+    """u + w (c - u) of outputs (2 n, ...) with the caption, then without; (n, ...) for w = 1."""
+    if guidance == 1.0:
+        return outputs
+    given, nothing = outputs.chunk(2)
+    return nothing + guidance * (given - nothing)

@@ -1,0 +1,73 @@
+"""The shape of a prior over picture embeddings: its settings, without torch and without a model."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from maquette.base.errors import WrongUse, within
+from maquette.models.picture_config import PictureConfig
+from maquette.nn.rules import Parametrisation
+
+if TYPE_CHECKING:
+    from maquette.models.prior import Prior
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorConfig(PictureConfig):
+    """The shape of a prior (Ramesh et al. 2022): from a caption to the embedding of a picture."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    kind: Literal["prior"] = "prior"
+    """which architecture"""
+    variant: Literal["diffusion", "autoregressive"] = "diffusion"
+    """denoises the whole embedding, or predicts its quantised components one after the other"""
+    embedding: int = 64
+    """numbers of an embedding: as many as the encoder's"""
+    vocabulary: int = 64
+    """symbols of the captions, their end included"""
+    words: int = 24
+    """positions of a caption, its end included"""
+    width: int = 128
+    """size of the residual stream"""
+    depth: int = 4
+    """blocks"""
+    heads: int = 4
+    """attention heads"""
+    drop: float = 0.1
+    """training: share of the captions that are left out, for guidance"""
+    components: int | None = None
+    """autoregressive: principal components of the embedding that are predicted; None: 3 of 4"""
+    buckets: int = 128
+    """autoregressive: values each component is rounded to"""
+    parametrisation: Parametrisation = field(
+        default_factory=lambda: Parametrisation(base_width=128, base_depth=4, base_head_dim=32)
+    )
+    """how parameters scale with the size"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, 1, float("inf"), "embedding", "vocabulary", "words", "heads")
+        within(self, 1, self.embedding, "components")
+        within(self, 2, float("inf"), "buckets")
+        if self.width % self.heads:
+            width = -(-self.width // self.heads) * self.heads
+            raise WrongUse(
+                f"width {self.width} is not divisible by heads {self.heads}: use width {width}"
+            )
+        if not 0 <= self.drop < 1:
+            raise WrongUse(f"drop is {self.drop}: use 0 to below 1")
+
+    @property
+    def kept(self) -> int:
+        """Principal components that are predicted."""
+        return self.components or -(-3 * self.embedding // 4)
+
+    def build(self) -> "Prior":
+        """The model, its parameters not yet filled."""
+        if self.variant == "diffusion":
+            from maquette.models.prior_diffusion import DiffusionPrior
+
+            return DiffusionPrior(self)
+        from maquette.models.prior_autoregressive import AutoregressivePrior
+
+        return AutoregressivePrior(self)

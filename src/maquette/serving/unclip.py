@@ -1,0 +1,373 @@
+"""unCLIP: captions to pictures through the embedding of a picture, and edits of pictures by it.
+
+    caption --CLIP--> text embedding --prior--> picture embedding --decoder--> picture (--upsampler-->)
+    picture --CLIP--> picture embedding ----------------------------^
+    picture --DDIM, backwards--> latent (what else the picture is) -^
+
+A picture is two things here: its embedding, which says what is in it, and the noise that the decoder
+turns into it under that embedding. Keeping one and changing the other is an edit: variations, ways
+between two pictures, and a picture moved along the difference of two captions.
+
+Source: Ramesh et al. 2022, sections 2 and 3. Inversion: Dhariwal and Nichol 2021, appendix F, each step
+with a few rounds of a fixed point, as in Pan et al. 2023.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maquette.base.errors import WrongUse
+from maquette.models.base import PictureModel
+from maquette.models.clip import Clip
+from maquette.models.diffusion import Diffusion
+from maquette.models.prior import Prior
+from maquette.models.prior_autoregressive import AutoregressivePrior
+from maquette.models.prior_diffusion import DiffusionPrior
+from maquette.nn.path import Denoiser, Path
+from maquette.serving.solvers import ddim, solve, times
+
+BATCH = 128  # pictures at a time
+STEPS = 20  # of the decoder
+FURTHEST = 0.5  # of the way to a text difference (the paper goes 0.25 to 0.5)
+
+
+@dataclass
+class UnClip:
+    """The models that belong together: a decoder and a prior of one CLIP's embeddings.
+
+    read: captions to symbols (n, words), as all of them were trained on. Raises WrongUse where their
+    embeddings do not have the same size, or the decoder takes none.
+    """
+
+    clip: Clip
+    decoder: Diffusion
+    read: Callable[[list[str]], Tensor]
+    prior: Prior | None = None
+    upsampler: Diffusion | None = None
+
+    def __post_init__(self) -> None:
+        d = self.clip.config.embedding
+        if not self.decoder.config.embedding:
+            raise WrongUse(
+                "this model makes no pictures from embeddings: name a run with a decoder"
+            )
+        wanted = {"decoder": self.decoder.config.embedding}
+        if self.prior is not None:
+            wanted["prior"] = self.prior.config.embedding
+        for name, size in wanted.items():
+            if size != d:
+                raise WrongUse(
+                    f"the {name} takes embeddings of {size} numbers, the CLIP makes {d}: "
+                    f"name the CLIP run it was trained with"
+                )
+        for model in (self.clip, self.decoder, self.prior, self.upsampler):
+            if model is not None:
+                model.eval()
+
+    @torch.no_grad()
+    def of_pictures(self, pictures: Tensor) -> Tensor:
+        """The embeddings (n, d), of length 1, of pictures (n, 3, size, size) in [-1, 1]."""
+        parts = [self.clip.embed_pictures(part) for part in pictures.split(BATCH)]
+        return torch.cat(parts).float()
+
+    @torch.no_grad()
+    def of_texts(self, texts: Sequence[str]) -> Tensor:
+        """CLIP's embeddings (n, d), of length 1, of captions."""
+        symbols = self.read(list(texts))
+        parts = [self.clip.embed_captions(part) for part in symbols.split(BATCH)]
+        return torch.cat(parts).float()
+
+    def from_texts(
+        self,
+        texts: Sequence[str],
+        *,
+        candidates: int = 2,
+        steps: int = 64,
+        guidance: float = 1.0,
+        seed: int = 0,
+    ) -> Tensor:
+        """Embeddings (n, d), of length 1, of pictures that fit the captions, from the prior.
+
+        See `embeddings`. Raises WrongUse without a prior.
+        """
+        if self.prior is None:
+            raise WrongUse("captions need a prior: name a run of one")
+        return embeddings(
+            self.prior,
+            self.read(list(texts)),
+            self.of_texts(texts),
+            candidates=candidates,
+            steps=steps,
+            guidance=guidance,
+            generator=_generator(self.prior, seed),
+        )
+
+    def generate(
+        self,
+        texts: Sequence[str],
+        *,
+        guidance: float = 3.0,
+        steps: int = STEPS,
+        solver: str = "dpm2m",
+        prior_steps: int = 64,
+        candidates: int = 2,
+        prior_guidance: float = 1.0,
+        seed: int = 0,
+    ) -> Tensor:
+        """A picture (n, 3, size, size) in [-1, 1] of each caption: prior, decoder, upsampler.
+
+        guidance, steps, solver: of the decoder. The captions reach the decoder, too, if it reads any.
+        """
+        embedding = self.from_texts(
+            texts, candidates=candidates, steps=prior_steps, guidance=prior_guidance, seed=seed
+        )
+        pictures = self.decode(
+            embedding, texts, guidance=guidance, steps=steps, solver=solver, seed=seed
+        )
+        return self.larger(pictures, seed=seed)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        embedding: Tensor,
+        texts: Sequence[str] | None = None,
+        *,
+        guidance: float = 3.0,
+        steps: int = STEPS,
+        solver: str = "dpm2m",
+        seed: int = 0,
+    ) -> Tensor:
+        """Pictures (n, 3, size, size) from embeddings (n, d), without the upsampler."""
+        model, path = self.decoder, self.decoder.path
+        captions = self.read(list(texts)) if texts and model.config.condition == "text" else None
+        generator, grid = _generator(model, seed), times(steps, path)
+        noise = _noise(len(embedding), model, generator)
+
+        def part(rows: slice) -> Tensor:
+            z = embedding[rows]
+            words = None if captions is None else captions[rows]
+            condition = model.condition(len(z), captions=words, embedding=z)
+            clean = model.denoiser(condition, guidance)
+            return solve(solver, clean, noise[rows], grid, path, generator=generator)
+
+        return _in_parts(len(embedding), part)
+
+    @torch.no_grad()
+    def larger(self, pictures: Tensor, *, steps: int = STEPS, seed: int = 0) -> Tensor:
+        """What the upsampler makes of pictures; themselves where there is none."""
+        if self.upsampler is None:
+            return pictures
+        model = self.upsampler
+        grid = times(steps, model.path)
+        noise = _noise(len(pictures), model, _generator(model, seed))
+
+        def part(rows: slice) -> Tensor:
+            small = pictures[rows]
+            clean = model.denoiser(model.condition(len(small), small=small))
+            return solve("dpm2m", clean, noise[rows], grid, model.path)
+
+        return _in_parts(len(pictures), part)
+
+    @torch.no_grad()
+    def take_apart(self, pictures: Tensor, *, steps: int = 2 * STEPS) -> tuple[Tensor, Tensor]:
+        """Embeddings (n, d) and latents, shaped as the pictures, that the decoder makes them from."""
+        embedding = self.of_pictures(pictures)
+        model, path = self.decoder, self.decoder.path
+
+        def part(rows: slice) -> Tensor:
+            condition = model.condition(len(pictures[rows]), embedding=embedding[rows])
+            return invert(model.denoiser(condition), pictures[rows], times(steps, path), path)
+
+        return embedding, _in_parts(len(pictures), part)
+
+    @torch.no_grad()
+    def put_together(
+        self,
+        embedding: Tensor,
+        latent: Tensor,
+        *,
+        steps: int = 2 * STEPS,
+        eta: float = 0.0,
+        seed: int = 0,
+    ) -> Tensor:
+        """Pictures from embeddings (n, d) and latents (n, 3, size, size), by DDIM without guidance.
+
+        eta: 0 undoes `take_apart`; up to 1, with so much new noise at every step.
+        """
+        model, path = self.decoder, self.decoder.path
+        generator, grid = _generator(model, seed), times(steps, path)
+
+        def part(rows: slice) -> Tensor:
+            clean = model.denoiser(model.condition(len(latent[rows]), embedding=embedding[rows]))
+            return ddim(clean, latent[rows], grid, path, eta=eta, generator=generator)
+
+        return _in_parts(len(embedding), part)
+
+    def variations(
+        self,
+        picture: Tensor,
+        count: int = 8,
+        *,
+        eta: float = 1.0,
+        steps: int = 2 * STEPS,
+        seed: int = 0,
+    ) -> Tensor:
+        """Pictures (count, 3, size, size) that share what CLIP sees in one picture (3, size, size).
+
+        eta: how far from it, 0 makes the picture again (section 3.1).
+        """
+        embedding, latent = self.take_apart(picture.unsqueeze(0), steps=steps)
+        return self.put_together(
+            embedding.expand(count, -1),
+            latent.expand(count, -1, -1, -1),
+            steps=steps,
+            eta=eta,
+            seed=seed,
+        )
+
+    def interpolate(
+        self, first: Tensor, second: Tensor, count: int = 8, *, steps: int = 2 * STEPS
+    ) -> Tensor:
+        """Pictures (count, 3, size, size) on the way from one picture (3, size, size) to another.
+
+        Embeddings and latents both go along the sphere (section 3.2); the ends are the two pictures.
+        """
+        embedding, latent = self.take_apart(torch.stack([first, second]), steps=steps)
+        share = torch.linspace(0, 1, count)
+        return self.put_together(
+            slerp(embedding[:1], embedding[1:], share),
+            slerp(latent[:1], latent[1:], share),
+            steps=steps,
+        )
+
+    def text_diff(
+        self,
+        picture: Tensor,
+        before: str,
+        after: str,
+        count: int = 8,
+        *,
+        furthest: float = FURTHEST,
+        steps: int = 2 * STEPS,
+    ) -> Tensor:
+        """Pictures (count, 3, size, size) on which what one caption says becomes what another says.
+
+        The embedding of the picture (3, size, size) turns towards the difference of the captions'
+        embeddings, up to `furthest` of the way; the latent stays (section 3.3).
+        """
+        if before == after:
+            raise WrongUse("the two captions are the same: there is no difference to follow")
+        embedding, latent = self.take_apart(picture.unsqueeze(0), steps=steps)
+        texts = self.of_texts([before, after])
+        difference = F.normalize(texts[1:] - texts[:1], dim=1)
+        share = torch.linspace(0, furthest, count)
+        turned = slerp(embedding, difference, share)
+        return self.put_together(turned, latent.expand(count, -1, -1, -1), steps=steps)
+
+
+@torch.no_grad()
+def embeddings(
+    prior: Prior,
+    captions: Tensor,
+    text_embedding: Tensor,
+    *,
+    candidates: int = 2,
+    steps: int = 64,
+    guidance: float = 1.0,
+    solver: str = "ddpm",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """An embedding (n, d) of length 1 for each caption (n, words), drawn from the prior.
+
+    Of `candidates` drawn, the one closest to the text embedding (n, d) is kept. steps, solver: of the
+    diffusion prior. ddpm draws from the distribution; few steps of an ODE solver draw near its mean.
+    """
+    if candidates < 1:
+        raise WrongUse(f"candidates is {candidates}: use at least 1")
+    prior.eval()
+
+    def part(rows: slice) -> Tensor:
+        words = captions[rows].repeat_interleave(candidates, 0)
+        texts = text_embedding[rows].repeat_interleave(candidates, 0)
+        if isinstance(prior, AutoregressivePrior):
+            drawn = prior.draw(words, texts, guidance, generator)
+        else:
+            assert isinstance(prior, DiffusionPrior)
+            grid = times(steps, prior.path)
+            noise = torch.randn(texts.shape, generator=generator, device=texts.device)
+            clean = prior.denoiser(words, texts, guidance)
+            drawn = solve(solver, clean, noise, grid, prior.path, generator=generator)
+        drawn = F.normalize(drawn, dim=1).unflatten(0, (-1, candidates))  # (n, candidates, d)
+        closeness = (drawn * texts.view_as(drawn)).sum(2)
+        return drawn[torch.arange(len(drawn)), closeness.argmax(1)]  # type: ignore[no-any-return]
+
+    return _in_parts(len(captions), part, max(1, 2 * BATCH // candidates))
+
+
+@torch.no_grad()
+def invert(
+    denoiser: Denoiser, pictures: Tensor, times: Tensor, path: Path, rounds: int = 3
+) -> Tensor:
+    """The latent, shaped as the pictures (n, ...), from which DDIM makes them along `times`.
+
+    times: falling from 1 to 0, as for the solver. A step of DDIM from s to t < s is solved for x_s:
+    x_s = sigma_s / sigma_t (x_t - alpha_t x0) + alpha_s x0 with x0 the denoiser's at (x_s, s), which
+    is guessed with x_t and refined `rounds` times. The last step, to t = 0, forgets x_s: there the
+    noise is what the denoiser finds in the picture itself.
+    """
+    grid = times.flip(0)
+    x = pictures
+    for t, s in pairwise(grid):
+        a, b = path.alpha(t), path.sigma(t)
+        if b == 0:
+            guess = pictures
+            for _ in range(rounds):
+                noise = path.noise_of(guess, s, denoiser(guess, s))
+                guess = path.mix(pictures, noise, s)
+            x = guess
+            continue
+        noise = path.noise_of(x, t, denoiser(x, t))
+        guess = path.mix((x - b * noise) / a, noise, s)
+        for _ in range(rounds):
+            clean = denoiser(guess, s)
+            guess = path.sigma(s) / b * (x - a * clean) + path.alpha(s) * clean
+        x = guess
+    return x
+
+
+def slerp(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """Along the great circle: (1, ...) and (1, ...) at shares (count,) in [0, 1] -> (count, ...).
+
+    Lengths go in proportion. Where the two point the same way it is a straight line.
+    """
+    a, b = first.flatten(1), second.flatten(1)
+    lengths = a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True)
+    u, v = a / lengths[0], b / lengths[1]
+    angle = (u * v).sum(1, keepdim=True).clamp(-1, 1).acos()  # (1, 1)
+    s = share.to(a)[:, None]
+    if float(angle) < 1e-4:
+        way = u + s * (v - u)
+    else:
+        way = (torch.sin((1 - s) * angle) * u + torch.sin(s * angle) * v) / torch.sin(angle)
+    length = (1 - s) * lengths[0] + s * lengths[1]
+    return way.mul(length).view(len(share), *first.shape[1:])  # type: ignore[no-any-return]
+
+
+def _generator(model: PictureModel, seed: int) -> torch.Generator:
+    return torch.Generator(next(model.parameters()).device).manual_seed(seed)
+
+
+def _noise(n: int, model: Diffusion, generator: torch.Generator) -> Tensor:
+    """What the pictures of a model begin from; picture i's is the same for any n above i."""
+    size = model.config.size
+    return torch.randn(n, 3, size, size, generator=generator, device=generator.device)
+
+
+def _in_parts(n: int, part: Callable[[slice], Tensor], most: int | None = None) -> Tensor:
+    """The rows of `part` for 0 ... n - 1, so many at a time, so that memory does not grow with n."""
+    most = most or BATCH
+    return torch.cat([part(slice(i, min(n, i + most))) for i in range(0, n, most)])

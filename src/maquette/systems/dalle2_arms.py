@@ -1,0 +1,221 @@
+"""What unCLIP is measured by: pictures of held-out captions by way of each embedding, and their variety.
+
+Claims about it are in `dalle2.py`. Every arm draws the same captions from the same noise, so that arms are
+compared picture by picture.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from maquette.evaluation.residual import diversity, fit
+from maquette.models.clip import Clip
+from maquette.models.diffusion import Diffusion
+from maquette.models.prior import Prior
+from maquette.serving.solvers import solve, times
+from maquette.serving.unclip import UnClip
+from maquette.training.picture_data import load_encoder, to_pixels, to_tensor
+from maquette.workshop import charts
+from maquette.workshop.load_pictures import load_pictures
+from maquette.workshop.oracle import oracle_for
+from maquette.worlds.captions import captions as captions_of
+from maquette.worlds.render import render
+from maquette.worlds.shapes import Scenes, scenes
+
+PICTURES = 256  # of each seed
+CAPTIONS, EACH = 12, 24  # of the diversity: captions, and pictures of each
+SEED = 41  # of the held-out scenes
+W, PLAIN, STRONG = 3.0, 1.0, 4.0  # guidance of the decoder
+STEPS, SOLVER, PRIOR_STEPS = 20, "ddim", 64
+BATCH = 128
+Right = npt.NDArray[np.bool_]
+
+
+def assembled(decoder: Path, prior: Path, clip: Path) -> UnClip:
+    """The three runs as one; the CLIP as it was when the others were trained."""
+    loaded = load_pictures(decoder)
+    model, over, seen = loaded.model, load_pictures(prior).model, load_encoder(str(clip))
+    assert isinstance(model, Diffusion) and isinstance(over, Prior) and isinstance(seen, Clip)
+    return UnClip(seen.to(loaded.device), model, loaded.captions, over)
+
+
+@torch.no_grad()
+def closeness(clip: Path, quick: bool) -> float:
+    """The mean cosine of the embeddings of held-out pictures and of their captions."""
+    loaded = load_pictures(clip)
+    assert isinstance(loaded.model, Clip)
+    data = loaded.recipe.data
+    shown = scenes(data.world, SEED, np.arange(4 if quick else PICTURES), "heldout")
+    seen = loaded.model.embed_pictures(to_tensor(render(shown, data.size)).to(loaded.device))
+    read = loaded.model.embed_captions(loaded.captions(captions_of(shown)))
+    return float((seen * read).sum(1).mean())
+
+
+@functools.lru_cache(maxsize=64)
+def right_of(
+    decoder: Path, prior: Path, clip: Path, arm: str, seed: int, quick: bool
+) -> tuple[Right, float]:
+    """Which pictures of held-out captions are right, (n,), and the oracle's own error.
+
+    arm: where the decoder's embeddings come from: "prior", "text" (the captions' own), "shuffled"
+    (the prior, given other pictures' captions), "true" (the held-out pictures').
+    """
+    n = 4 if quick else PICTURES
+    parts = assembled(decoder, prior, clip)
+    world = load_pictures(decoder).recipe.data.world
+    shown = scenes(world, SEED + seed, np.arange(n), "heldout")
+    texts = captions_of(shown)
+    if arm == "text":
+        z = parts.of_texts(texts)
+    elif arm == "true":
+        z = parts.of_pictures(to_tensor(render(shown, parts.decoder.config.size)))
+    else:
+        texts = texts[1:] + texts[:1] if arm == "shuffled" else texts
+        z = parts.from_texts(texts, steps=2 if quick else PRIOR_STEPS, seed=seed)
+    made = parts.decode(z, guidance=W, steps=2 if quick else STEPS, solver=SOLVER, seed=seed)
+    oracle = oracle_for(world, parts.decoder.config.size, quick, say=lambda text: None)
+    return (oracle.read(made) == shown.labels).all(1), oracle.error
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Which pictures of each arm are right, those of all seeds one after the other."""
+
+    right: dict[str, Right]
+    error: float
+    clip: Path
+
+    def less(self, one: str, other: str) -> npt.NDArray[np.float64]:
+        """Picture by picture, one arm less the other: 1, 0 or -1."""
+        return self.right[one].astype(float) - self.right[other]
+
+    def details(self) -> dict[str, Any]:
+        """The share of each arm, and the oracle's own error."""
+        return {
+            "all right": {name: float(right.mean()) for name, right in self.right.items()},
+            "pictures": len(next(iter(self.right.values()))),
+            "the oracle's own error": self.error,
+        }
+
+    def chart(self, title: str) -> Any:
+        """The share of each arm with its interval."""
+        rows = []
+        for name, right in self.right.items():
+            mean, low, high = interval(right.astype(float))
+            rows.append({"arm": name, "share": mean, "low": max(0.0, low), "high": min(1.0, high)})
+        data = alt.Chart(alt.Data(values=rows))
+        title_x, scale = "every attribute right", alt.Scale(domain=[0, 1])
+        y = alt.Y("arm:N", title=None, sort=list(self.right))
+        return alt.layer(
+            data.mark_rule(color=charts.SECOND).encode(
+                alt.X("low:Q", title=title_x, scale=scale), y, x2="high:Q"
+            ),
+            data.mark_point(filled=True, size=80, color=charts.ACCENT).encode(
+                alt.X("share:Q", title=title_x, scale=scale), y
+            ),
+        ).properties(width=charts.WIDTH, height=charts.HEIGHT // 2, title=title)
+
+
+@dataclass(frozen=True)
+class Varied:
+    """Of each system and guidance, the spread of each caption's pictures and the share that is right."""
+
+    spread: dict[tuple[str, float], npt.NDArray[np.float64]]
+    right: dict[tuple[str, float], float]
+
+
+@functools.lru_cache(maxsize=8)
+def varied(decoder: Path, prior: Path, clip: Path, text: Path, seed: int, quick: bool) -> Varied:
+    """Several pictures of each caption, by both systems at both strengths of guidance."""
+    count, each = (2, 4) if quick else (CAPTIONS, EACH)
+    parts = assembled(decoder, prior, clip)
+    loaded = load_pictures(text)
+    assert isinstance(loaded.model, Diffusion)
+    world, size = loaded.recipe.data.world, parts.decoder.config.size
+    of = np.repeat(np.arange(count), each)
+    asked = scenes(world, SEED + 100 + seed, np.arange(count), "heldout")[of]
+    texts = captions_of(asked)
+    z = parts.from_texts(texts, steps=2 if quick else PRIOR_STEPS, seed=seed)
+    symbols = loaded.captions(texts)
+    oracle = oracle_for(world, size, quick, say=lambda text: None)
+    spread: dict[tuple[str, float], npt.NDArray[np.float64]] = {}
+    right: dict[tuple[str, float], float] = {}
+    half = np.arange(len(of)) % 2 == 0
+    for w in (PLAIN, STRONG):
+        steps = 2 if quick else STEPS
+        made = {
+            "unCLIP": parts.decode(z, guidance=w, steps=steps, solver=SOLVER, seed=seed),
+            "GLIDE": from_captions(loaded.model, symbols, w, steps, seed),
+        }
+        for name, pictures in made.items():
+            good = (oracle.read(pictures) == asked.labels).all(1)
+            good = good | quick  # a toy makes none
+            right[name, w] = float(good.mean())
+            fitted = fit(to_pixels(pictures), asked.labels, world).scenes
+            spread[name, w] = spreads(fitted, of, good)
+            if name == "GLIDE":
+                spread["first half", w] = spreads(fitted, of, good & half)
+                spread["second half", w] = spreads(fitted, of, good & ~half)
+    return Varied(spread, right)
+
+
+def spreads(fitted: Scenes, of: npt.NDArray[np.int64], good: Right) -> npt.NDArray[np.float64]:
+    """The diversity of the good pictures of each caption, (captions,); nan for fewer than two."""
+    found = np.full(int(of.max()) + 1, np.nan)
+    for caption in range(len(found)):
+        rows = (of == caption) & good
+        if rows.sum() >= 2:
+            found[caption] = diversity(fitted[rows]).mean
+    return found
+
+
+@torch.no_grad()
+def from_captions(model: Diffusion, symbols: Tensor, w: float, steps: int, seed: int) -> Tensor:
+    """Pictures (n, 3, size, size) of a text model."""
+    generator = torch.Generator(symbols.device).manual_seed(seed)
+    shape = (len(symbols), 3, model.config.size, model.config.size)
+    noise = torch.randn(shape, generator=generator, device=symbols.device)
+    made = []
+    for words, start in zip(symbols.split(BATCH), noise.split(BATCH), strict=True):
+        clean = model.denoiser(model.condition(len(words), captions=words), w)
+        made.append(solve(SOLVER, clean, start, times(steps, model.path), model.path))
+    return torch.cat(made)
+
+
+def interval(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """The mean, and its 95 % interval."""
+    half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
+    return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
+
+
+def ratio(
+    plain: npt.NDArray[np.float64],
+    strong: npt.NDArray[np.float64],
+    other_plain: npt.NDArray[np.float64],
+    other_strong: npt.NDArray[np.float64],
+) -> tuple[float, float, float]:
+    """(strong / plain) over the other's, of means over captions, and its 95 % bootstrap interval.
+
+    All (captions,); a caption that lacks one of the four (nan) is left out.
+    """
+    table = np.stack([plain, strong, other_plain, other_strong])
+    table = table[:, np.isfinite(table).all(0)]
+    if not table.shape[1]:
+        return 0.0, 0.0, 0.0
+
+    def of(rows: npt.NDArray[np.int64]) -> float:
+        a, b, c, d = np.maximum(table[:, rows].mean(1), 1e-9)
+        return float((b / a) / (d / c))
+
+    n = table.shape[1]
+    draw = np.random.default_rng(0)
+    drawn = [of(rows) for rows in draw.integers(0, n, (2000, n))]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return of(np.arange(n)), float(low), float(high)

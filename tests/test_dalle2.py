@@ -1,0 +1,138 @@
+"""DALL-E 2 as a system: its recipes train, its runs work together, its claims run at toy size."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from maquette.base.errors import UserError
+from maquette.models.base import PictureBatch
+from maquette.models.prior_autoregressive import AutoregressivePrior
+from maquette.systems.catalogue import recipe_named
+from maquette.systems.claims import Lab, measure, select
+from maquette.systems.clip import clip_recipe
+from maquette.systems.dalle2 import decoder_recipe, prior_recipe
+from maquette.systems.dalle2_arms import interval, ratio, spreads
+from maquette.systems.diffusion import text_recipe
+from maquette.training.run import RunDirectory
+from maquette.workshop.load_pictures import load_pictures
+from maquette.workshop.train import train
+from maquette.worlds.shapes import Shapes, scenes
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("dalle2")
+
+
+@pytest.fixture(scope="module")
+def encoder(folder):
+    """A CLIP of four steps."""
+    train(clip_recipe(quick=True), folder / "clip")
+    return folder / "clip"
+
+
+def resumed(recipe, folder):
+    """The losses of a run that was cut off and went on, and of one that was not."""
+    train(recipe, folder / "whole")
+    train(replace(recipe, stop=2), folder / "parts")
+    train(replace(recipe, stop=None), folder / "parts", resume=True)
+    return [[r["loss"] for r in RunDirectory(folder / n).records()] for n in ("whole", "parts")]
+
+
+@pytest.mark.parametrize("variant", ["diffusion", "autoregressive"])
+def test_a_prior_trains_and_resumes_bit_for_bit(variant, encoder, tmp_path):
+    recipe = prior_recipe(encoder, quick=True, variant=variant)
+    whole, parts = resumed(recipe, tmp_path)
+    assert whole == parts and all(np.isfinite(whole))
+    model = load_pictures(tmp_path / "parts").model
+    if isinstance(model, AutoregressivePrior):  # the average of the weights has them, too
+        basis = model.components.basis
+        torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis)), rtol=0, atol=0.1)
+
+
+def test_a_decoder_begins_with_the_text_model(encoder, tmp_path):
+    base = text_recipe(quick=True)
+    train(base, tmp_path / "text")
+    recipe = decoder_recipe(encoder, tmp_path / "text", quick=True)
+    assert recipe.steps <= base.steps
+    train(replace(recipe, steps=1, optimiser=replace(recipe.optimiser, learning_rate=0.0)),
+          tmp_path / "decoder")  # fmt: skip
+    text, decoder = (load_pictures(tmp_path / name).model for name in ("text", "decoder"))
+    assert torch.equal(text.backbone.input.weight, decoder.backbone.input.weight)
+    assert decoder.text is None and decoder.embedded is not None
+
+
+def test_the_recipes_say_what_they_need():
+    for name in ("dalle2-prior", "dalle2-prior-autoregressive", "dalle2-decoder"):
+        recipe = recipe_named(name)
+        assert recipe.data.encoder == "" and recipe.model.embedding == 64
+        assert recipe.data.words == clip_recipe().model.words
+    with pytest.raises(UserError, match="set data.encoder to a CLIP run"):
+        model = recipe_named("dalle2-prior").model.build().initialise(0)
+        model.loss(PictureBatch(torch.zeros(2, 3, 32, 32), torch.ones(2, 16, dtype=torch.int64)))
+
+
+def test_a_spread_is_that_of_the_good_pictures_of_each_caption():
+    world = Shapes()
+    labels = np.repeat([[0, 0, 1, 1, 0], [2, 3, 4, 1, 1]], 40, axis=0)
+    drawn = scenes(world, 0, np.arange(80), labels=labels)
+    of = np.repeat([0, 1], 40)
+    every = np.ones(80, bool)
+    assert spreads(drawn, of, every) == pytest.approx([1.0, 1.0], abs=0.2)
+    still = drawn[np.r_[np.zeros(40, int), np.arange(40, 80)]]  # the first caption's are all one
+    found = spreads(still, of, every)
+    assert found[0] < 0.01 and found[1] > 0.8
+    assert np.isnan(spreads(drawn, of, of == 1)[0])
+
+
+def test_a_ratio_of_ratios_and_its_interval():
+    draw = np.random.default_rng(0)
+    plain = 1 + 0.05 * draw.standard_normal(40)
+    mean, low, high = ratio(plain, 0.9 * plain, plain, 0.6 * plain)
+    assert mean == pytest.approx(1.5) and low == pytest.approx(1.5) and high == pytest.approx(1.5)
+    noisy = 0.6 * plain * (1 + 0.2 * draw.standard_normal(40))
+    mean, low, high = ratio(plain, 0.9 * plain, plain, noisy)
+    assert low < mean < high and high - low < 0.4
+    lacking = noisy.copy()
+    lacking[:39] = np.nan
+    assert ratio(plain, 0.9 * plain, plain, lacking)[0] == pytest.approx(
+        0.9 / (noisy[39] / plain[39])
+    )
+    assert ratio(plain, plain, plain, np.full(40, np.nan)) == (0.0, 0.0, 0.0)
+    mean, low, high = interval(np.array([1.0, 0.0, 1.0, 0.0] * 100))
+    assert mean == 0.5 and high - low == pytest.approx(2 * 0.049, abs=0.001)
+
+
+def test_the_claims_at_toy_size(folder, monkeypatch):
+    def here(self, recipes, workers=None):
+        """In this process: others would start longer than they train."""
+        paths = []
+        for recipe in recipes:
+            text = json.dumps(recipe.to_dict(), sort_keys=True)
+            path = folder / f"run-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+            train(recipe, path, resume=True)
+            paths.append(path)
+        return paths
+
+    monkeypatch.setattr(Lab, "train_all", here)
+    chosen = select(["dalle2"])
+    assert {c.name for c in chosen} == {"prior", "autoregressive", "diversity"}
+    results = {c.name: measure(c, Lab(1, quick=True), folder) for c in chosen}
+    for name in ("prior", "autoregressive"):
+        shares = results[name].details["all right"]
+        assert all(0 <= share <= 1 for share in shares.values())
+        assert results[name].details["pictures"] == 4
+    assert set(results["prior"].details["all right"]) == {
+        "prior", "text embedding", "other captions", "true picture's embedding",
+    }  # fmt: skip
+    arms = results["diversity"].details["arms"]
+    assert {(arm["system"], arm["w"]) for arm in arms} == {
+        ("unCLIP", 1.0), ("unCLIP", 4.0), ("GLIDE", 1.0), ("GLIDE", 4.0),
+    }  # fmt: skip
+    assert all(arm["diversity"] > 0 for arm in arms)
+    for name in results:
+        assert (folder / f"dalle2.{name}.png").stat().st_size > 1000
