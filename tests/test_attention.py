@@ -133,3 +133,33 @@ def test_alibi_slopes_are_the_papers_and_bloom_s():
         theirs = build_alibi_tensor(torch.ones(1, 2), heads, torch.float32)  # slope times position
         assert [math.isclose(a, float(b[0, 1]), rel_tol=1e-6) for a, b in
                 zip(alibi_slopes(heads), theirs, strict=True)] == [True] * heads  # fmt: skip
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_short_sequences_learn_by_plain_products_with_the_same_result(causal, monkeypatch):
+    """In bf16 on a processor; the fused kernel in fp32 is the reference."""
+    from maquette.nn import attention
+
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 12, 8, generator=generator) for _ in range(3))
+    mask = torch.rand(2, 12, generator=generator) > 0.4
+    mask[:, 0] = True
+
+    def result(dtype):
+        one, two, three = (t.detach().clone().to(dtype).requires_grad_() for t in (q, k, v))
+        if causal:
+            y = attention.attend(one, two, three, scale=0.3)
+        else:
+            y = attention.attend_all(one, two, three, scale=0.3, mask=mask)
+        y.float().square().sum().backward()
+        return [t.float() for t in (y, one.grad, two.grad, three.grad)]
+
+    calls = []
+    plain = attention._products
+    monkeypatch.setattr(attention, "_products", lambda *a: calls.append(1) or plain(*a))
+    expected = result(torch.float32)
+    assert not calls
+    found = result(torch.bfloat16)
+    assert calls
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=0.05, rtol=0.05)

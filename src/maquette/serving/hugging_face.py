@@ -21,13 +21,16 @@ from maquette.base.files import directory_aside, read_json, write_atomic, write_
 from maquette.corpus.store import TOKENIZER
 from maquette.corpus.tokenizer import END, load_tokenizer
 from maquette.models import families
+from maquette.models.clip import Clip
+from maquette.models.clip_config import ClipConfig
 from maquette.models.config import DecoderConfig
 from maquette.models.decoder import Decoder
 from maquette.models.store import (
     CONFIG,
     WEIGHTS,
     fill,
-    load_language,
+    load_config,
+    load_model,
     load_tensors,
     save_config,
     save_tensors,
@@ -91,7 +94,7 @@ TRANSPOSED = ("c_attn", "c_proj", "c_fc")  # GPT-2 keeps (in, out)
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".inv_freq")
 
 
-def import_model(source: Path, out: Path) -> DecoderConfig:
+def import_model(source: Path, out: Path) -> DecoderConfig | ClipConfig:
     """Read a Hugging Face folder into a run directory `out` that generates and evaluates."""
     if not (source / CONFIG).exists():
         raise UserError(f"{source} holds no Hugging Face model (no {CONFIG})")
@@ -99,8 +102,13 @@ def import_model(source: Path, out: Path) -> DecoderConfig:
         raise UserError(f"{out} exists: choose another folder")
     theirs = read_json(source / CONFIG)
     family = theirs.get("model_type")
+    if family == "clip":
+        from maquette.serving.hugging_face_clip import import_clip
+
+        return import_clip(source, out)
     if family not in MAPS:
-        raise UserError(f"{source} is a {family} model: Maquette reads {', '.join(MAPS)}")
+        known = ", ".join([*MAPS, "clip"])
+        raise UserError(f"{source} is a {family} model: Maquette reads {known}")
     config = read_config(family, theirs)
     model = Decoder(config)
     tensors = from_family(family, config, _read(source))
@@ -117,11 +125,15 @@ def export_model(run: Path, out: Path, weights: Path | None = None) -> str:
     """Write a run as a folder that transformers opens; returns the class that reads it."""
     if out.exists():
         raise UserError(f"{out} exists: choose another folder")
-    model = load_language(run, weights)
+    model = load_model(run, weights)
+    if isinstance(model, Clip):
+        from maquette.serving.hugging_face_clip import export_clip
+
+        return export_clip(model, run, out)
     if not isinstance(model, Decoder):
         raise UserError(
-            f"{run} is a model of kind {model.config.kind}, which transformers has no class for: "
-            f"only decoders can be exported"
+            f"{run} is a model of kind {load_config(run).kind}, which transformers has no class for: "
+            f"only decoders and CLIPs can be exported"
         )
     family = family_of(model.config)
     with directory_aside(out) as folder:

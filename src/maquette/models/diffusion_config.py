@@ -1,0 +1,145 @@
+"""The shape of a diffusion model: its backbone, its conditions and its path, without torch."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from maquette.base.errors import WrongUse, within
+from maquette.models.picture_config import PictureConfig
+
+if TYPE_CHECKING:
+    from maquette.models.diffusion import Diffusion
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig(PictureConfig):
+    """The shape of a diffusion model of pictures.
+
+    `width` is the channels of the U-Net's first level, or DiT's residual stream; `depth` the residual
+    blocks of each of the U-Net's levels, or DiT's blocks.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    kind: Literal["diffusion"] = "diffusion"
+    """which architecture"""
+    backbone: Literal["unet", "dit"] = "unet"
+    """convolutions that go down and up again, or a transformer over patches"""
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    """U-Net: channels of each level over width; each level has half the side of the one before"""
+    attention: tuple[int, ...] = (8,)
+    """U-Net: sides of the levels whose blocks attend; the middle always does"""
+    patch: int = 1
+    """side of a patch, in pixels; a U-Net's first level has so many times fewer places a side"""
+    heads: int = 4
+    """attention heads"""
+    condition: Literal["none", "class", "text"] = "none"
+    """what a picture is made from, besides an embedding"""
+    classes: tuple[int, ...] = ()
+    """class: values of each label factor"""
+    vocabulary: int = 64
+    """text: symbols of captions"""
+    words: int = 24
+    """text: symbols a caption has room for, its end included; one of the end alone is no condition"""
+    text_width: int = 64
+    """text: size of the caption encoder's residual stream"""
+    text_depth: int = 2
+    """text: blocks of the caption encoder"""
+    text_heads: int = 4
+    """text: attention heads of the caption encoder"""
+    embedding: int = 0
+    """dimensions of a picture embedding that conditions it, as in unCLIP; 0: none"""
+    task: Literal["generate", "inpaint", "upsample"] = "generate"
+    """from nothing, around known pixels, or from a smaller picture"""
+    scale: int = 4
+    """upsample: side of the picture over the smaller one's"""
+    path: Literal["cosine", "linear", "flow"] = "cosine"
+    """how pictures turn into noise"""
+    prediction: Literal["v", "noise", "picture", "velocity"] = "v"
+    """what the network predicts; velocity is the flow path's"""
+    drop: float = 0.1
+    """share of the training pictures whose condition is left out, for guidance"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, 1, float("inf"), "patch", "heads", "words", "text_width", "text_depth")
+        within(self, 1, float("inf"), "text_heads", "scale")
+        within(self, 2, float("inf"), "vocabulary")
+        within(self, 0, float("inf"), "embedding")
+        within(self, 0, 1, "drop")
+        if self.size % self.patch:
+            fitting = max(p for p in range(1, self.patch + 1) if self.size % p == 0)
+            raise WrongUse(
+                f"size {self.size} is not divisible by patch {self.patch}: use patch {fitting}"
+            )
+        self._check_backbone()
+        if self.condition == "text" and self.text_width % self.text_heads:
+            raise WrongUse(
+                f"text_width {self.text_width} is not divisible by text_heads {self.text_heads}: "
+                f"use text_width {-(-self.text_width // self.text_heads) * self.text_heads}"
+            )
+        if (self.condition == "class") != bool(self.classes):
+            raise WrongUse(
+                f"condition {self.condition} with classes {self.classes}: give the classes of each "
+                f"label factor to condition class, as in 6,4,6,4,2, and to no other"
+            )
+        if (self.prediction == "velocity") != (self.path == "flow"):
+            raise WrongUse(
+                f"prediction {self.prediction} does not fit path {self.path}: the flow path takes "
+                f"velocity, and no other path does"
+            )
+        if self.task == "upsample" and self.size % self.scale:
+            raise WrongUse(
+                f"size {self.size} is not divisible by scale {self.scale}: the smaller picture would "
+                f"have no whole side"
+            )
+
+    def _check_backbone(self) -> None:
+        if self.backbone == "dit":
+            if self.width % (4 * self.heads):
+                fitting = -(-self.width // (4 * self.heads)) * 4 * self.heads
+                raise WrongUse(
+                    f"width {self.width} is not a multiple of 4 x heads {self.heads}: use {fitting}"
+                )
+            return
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise WrongUse(
+                f"multipliers is {self.multipliers}: give each level at least 1, as in 1,2,2"
+            )
+        halvings = 2 ** (len(self.multipliers) - 1)
+        if (self.size // self.patch) % halvings:
+            raise WrongUse(
+                f"size {self.size} in patches of {self.patch} cannot be halved "
+                f"{len(self.multipliers) - 1} times: use a size divisible by {self.patch * halvings}, "
+                f"or fewer multipliers"
+            )
+        if self.width % 8 or self.width % self.heads:
+            raise WrongUse(
+                f"width {self.width} is not a multiple of 8 and of heads {self.heads}: "
+                f"use width {-(-self.width // (8 * self.heads)) * 8 * self.heads}"
+            )
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """U-Net: places a side of each level."""
+        return tuple(self.size // self.patch // 2**i for i in range(len(self.multipliers)))
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input: the noisy picture's 3, and what the task adds."""
+        return 3 + {"generate": 0, "inpaint": 4, "upsample": 3}[self.task]
+
+    @property
+    def vector(self) -> int:
+        """Size of the vector that tells the network its time and its condition."""
+        return 4 * self.width if self.backbone == "unet" else self.width
+
+    @property
+    def context(self) -> int | None:
+        """Width of the tokens that blocks attend to; None: none."""
+        return self.text_width if self.condition == "text" or self.embedding else None
+
+    def build(self) -> "Diffusion":
+        """The model, its parameters not yet filled."""
+        from maquette.models.diffusion import Diffusion
+
+        return Diffusion(self)

@@ -1,0 +1,63 @@
+"""DiT: a transformer over patches of the noisy picture (Peebles and Xie 2023).
+
+    patches + positions -> blocks, each modulated by the vector (adaLN-Zero) -> norm, modulated -> patches
+
+The vector tells the time and the condition; captions are attended to besides, as in the U-Net. Every
+block starts as the identity and the last map at 0. Positions are sines, and fixed. Unlike the paper's
+code, guidance acts on all channels, and the variance is not learned.
+"""
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from maquette.models.diffusion_config import DiffusionConfig
+from maquette.nn.linear import Linear
+from maquette.nn.norm import LayerNorm
+from maquette.nn.parametrisation import apply
+from maquette.nn.patches import Patches, sincos2d, unpatch
+from maquette.nn.rules import Role, Scaling
+from maquette.nn.transformer import TransformerBlock
+
+
+class DiT(nn.Module):
+    """(n, channels, size, size), a vector and a context -> (n, 3, size, size) in fp32."""
+
+    positions: Tensor
+
+    def __init__(self, config: DiffusionConfig, scaling: Scaling) -> None:
+        super().__init__()
+        c, self.patch, self.recompute = config, config.patch, False
+        self.multipliers = scaling.input_multiplier, scaling.output_multiplier
+        self.input = Patches(c.patch, c.width, channels=c.channels)
+        side = c.size // c.patch
+        self.register_buffer("positions", sincos2d(side, c.width), persistent=False)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(c.width, c.heads, scaling, context=c.context, condition=c.vector)
+            for _ in range(c.depth)
+        )
+        self.norm = LayerNorm(c.width, bias=True, epsilon=1e-6)
+        self.modulation = Linear(c.vector, 2 * c.width, bias=True, start=0.0)
+        self.output = Linear(c.width, 3 * c.patch**2, bias=True, role=Role.OUTPUT, start=0.0)
+
+    def forward(
+        self,
+        x: Tensor,  # (n, channels, size, size)
+        vector: Tensor,  # (n, vector), fp32
+        context: Tensor | None = None,  # (n, tokens, context)
+        mask: Tensor | None = None,  # (n, tokens), True where a token counts
+    ) -> Tensor:
+        x = apply(self.input(x), self.multipliers[0])
+        x = x + self.positions.to(x.dtype)  # (n, places, width)
+        for block in self.blocks:
+            run = functools.partial(block, context=context, context_mask=mask, condition=vector)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(run, x, use_reentrant=False)
+            else:
+                x = run(x)
+        shift, scale = self.modulation(F.silu(vector)).to(x.dtype)[:, None].chunk(2, dim=2)
+        x = self.norm(x) * (1 + scale) + shift
+        return unpatch(apply(self.output(x), self.multipliers[1]).float(), self.patch)

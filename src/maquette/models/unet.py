@@ -1,0 +1,145 @@
+"""The U-Net of diffusion models: residual blocks down, a middle, and up again beside the way down.
+
+    input ---- level 1 ---------------------- level 1 ---- output
+                  |                               |
+               level 2 ---------------------- level 2         each level half the side of the last
+                  |                               |
+               level 3 ---- middle ---------- level 3
+
+A level has `depth` blocks each way; a block on the way up is given the output of its counterpart on the
+way down. The time and the condition's vector shift and scale each block's second norm (FiLM), and
+captions are attended to at the sides where blocks attend.
+
+Sources: Ronneberger et al. 2015; Ho et al. 2020; Dhariwal and Nichol 2021 (scale and shift); Nichol et
+al. 2022 (captions). Left out: the attention's own group norm (blocks are the language models', with
+LayerNorm), learned down- and upsampling (pooling and repeating cost no product).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from maquette.models.diffusion_config import DiffusionConfig
+from maquette.nn.convolution import Conv, GroupNorm
+from maquette.nn.linear import Linear
+from maquette.nn.parametrisation import apply
+from maquette.nn.rules import Role, Scaling
+from maquette.nn.transformer import TransformerBlock
+
+GROUP = (
+    16  # channels of a group: with fewer, torch's backward pass in bf16 is up to 30 times slower
+)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; the second starts at 0, so the block as its shortcut."""
+
+    def __init__(self, fan_in: int, fan_out: int, vector: int) -> None:
+        super().__init__()
+        self.first_norm = GroupNorm(fan_in, -(-fan_in // GROUP))
+        self.first = Conv(fan_in, fan_out, 3)
+        self.film = Linear(vector, 2 * fan_out, bias=True)
+        self.second_norm = GroupNorm(fan_out, -(-fan_out // GROUP))
+        self.second = Conv(fan_out, fan_out, 3, start=0.0)
+        self.shortcut = Conv(fan_in, fan_out, 1) if fan_in != fan_out else None
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        """x: (n, fan_in, side, side), vector: (n, vector) -> (n, fan_out, side, side)."""
+        h = self.first(F.silu(self.first_norm(x)))
+        scale, shift = self.film(vector).to(h.dtype)[:, :, None, None].chunk(2, dim=1)
+        h = self.second_norm(h) * (1 + scale) + shift
+        h = self.second(F.silu(h))
+        return h + (x if self.shortcut is None else self.shortcut(x))  # type: ignore[no-any-return]
+
+
+class Stage(nn.Module):
+    """A residual block, and an attention block where the level attends."""
+
+    def __init__(
+        self, fan_in: int, fan_out: int, config: DiffusionConfig, scaling: Scaling, attends: bool
+    ) -> None:
+        super().__init__()
+        c = config
+        self.residual = ResidualBlock(fan_in, fan_out, c.vector)
+        self.attention = (
+            TransformerBlock(fan_out, c.heads, scaling, hidden=2 * fan_out, context=c.context)
+            if attends
+            else None
+        )
+
+    def forward(
+        self, x: Tensor, vector: Tensor, context: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        x = self.residual(x, vector)
+        if self.attention is None:
+            return x
+        n, channels, h, w = x.shape
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        places = x.permute(0, 2, 3, 1).reshape(n, h * w, channels)  # a view, channels last
+        tokens: Tensor = self.attention(places, context=context, context_mask=mask)
+        x = tokens.view(n, h, w, channels).permute(0, 3, 1, 2)
+        return x if last else x.contiguous()
+
+
+class UNet(nn.Module):
+    """(n, channels, size, size), a vector and a context -> (n, 3, size, size) in fp32."""
+
+    def __init__(self, config: DiffusionConfig, scaling: Scaling) -> None:
+        super().__init__()
+        c, self.patch, self.recompute = config, config.patch, False
+        self.multipliers = scaling.input_multiplier, scaling.output_multiplier
+        widths = [c.width * m for m in c.multipliers]
+        self.input = Conv(c.channels * c.patch**2, widths[0], 3, role=Role.INPUT)
+        down, before, skips = [], widths[0], []
+        for width, side in zip(widths, c.sides, strict=True):
+            for _ in range(c.depth):
+                down.append(Stage(before, width, c, scaling, side in c.attention))
+                before = width
+                skips.append(width)
+        self.down = nn.ModuleList(down)
+        self.middle = Stage(before, before, c, scaling, True)
+        up = []
+        for width, side in zip(reversed(widths), reversed(c.sides), strict=True):
+            for _ in range(c.depth):
+                up.append(Stage(before + skips.pop(), width, c, scaling, side in c.attention))
+                before = width
+        self.up = nn.ModuleList(up)
+        self.depth = c.depth
+        self.norm = GroupNorm(before, -(-before // GROUP))
+        self.output = Conv(before, 3 * c.patch**2, 3, role=Role.OUTPUT, start=0.0)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """What is repeated, in order."""
+        return [*self.down, self.middle, *self.up]
+
+    def forward(
+        self,
+        x: Tensor,  # (n, channels, size, size)
+        vector: Tensor,  # (n, vector), fp32
+        context: Tensor | None = None,  # (n, tokens, context)
+        mask: Tensor | None = None,  # (n, tokens), True where a token counts
+    ) -> Tensor:
+        vector = F.silu(vector)
+        if self.patch > 1:
+            x = F.pixel_unshuffle(x, self.patch)
+        x = apply(self.input(x), self.multipliers[0])
+        skips = []
+        for i, stage in enumerate(self.down):
+            if i and i % self.depth == 0:
+                x = F.avg_pool2d(x, 2)
+            x = self._run(stage, x, vector, context, mask)
+            skips.append(x)
+        x = self._run(self.middle, x, vector, context, mask)
+        for i, stage in enumerate(self.up):
+            if i and i % self.depth == 0:
+                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = self._run(stage, torch.cat([x, skips.pop()], dim=1), vector, context, mask)
+        x = apply(self.output(F.silu(self.norm(x))), self.multipliers[1]).float()
+        return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+
+    def _run(self, stage: nn.Module, *arguments: Tensor | None) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(stage, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
+        return stage(*arguments)  # type: ignore[no-any-return]

@@ -1,0 +1,103 @@
+"""From pictures to noise in continuous time: what is mixed, what a network may predict, and back.
+
+    x_t = alpha(t) x_0 + sigma(t) e       t in [0, 1]: the picture at 0, (nearly) pure noise at 1
+
+    kind     alpha                                                          source
+    cosine   cos(0.995 t pi/2), sigma its sine                              Nichol and Dhariwal 2021
+    linear   exp(-19.9 t^2/4 - 0.1 t/2), sigma = sqrt(1 - alpha^2)          Song et al. 2021, eq. 33
+    flow     1 - t, sigma = t                                               Liu et al. 2022
+
+A denoiser maps (x, t) to the clean picture; guidance, known pixels and windows are wrappers around
+one, and solvers know nothing else. The cosine stops short of alpha = 0, where the picture could not be
+told from a prediction of the noise. Left out: EDM's preconditioning, learned variances.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+PathKind = Literal["cosine", "linear", "flow"]
+Prediction = Literal["v", "noise", "picture", "velocity"]
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""(x (n, ...), t () or (n,)) -> the clean picture, shaped as x"""
+
+ANGLE = 0.995 * math.pi / 2  # of the cosine path at t = 1
+BETA_MIN, BETA_MAX = 0.1, 20.0  # of the linear path: 1,000 steps from 1e-4 to 0.02
+
+
+@dataclass(frozen=True)
+class Path:
+    """One of the three paths. Times are tensors of any shape; alpha and sigma have theirs."""
+
+    kind: PathKind = "cosine"
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """How much of the picture is left."""
+        if self.kind == "cosine":
+            return torch.cos(ANGLE * t)
+        if self.kind == "linear":
+            return torch.exp(self._log_alpha(t))
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Standard deviation of the noise."""
+        if self.kind == "cosine":
+            return torch.sin(ANGLE * t)
+        if self.kind == "linear":
+            return torch.sqrt(-torch.expm1(2 * self._log_alpha(t)))
+        return t
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2), infinite at t = 0; falls with t. DPM-Solver's lambda is half of it."""
+        return 2 * (self.alpha(t).log() - self.sigma(t).log())
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The time with that log_snr; at most 1."""
+        if self.kind == "cosine":
+            return (torch.atan(torch.exp(-log_snr / 2)) / ANGLE).clamp(max=1)
+        if self.kind == "linear":
+            half = F.softplus(-log_snr) / 2  # -log alpha, a quadratic in t
+            root = (BETA_MIN**2 / 4 + (BETA_MAX - BETA_MIN) * half).sqrt()
+            return (2 * half / (BETA_MIN / 2 + root)).clamp(max=1)
+        return torch.sigmoid(-log_snr / 2)
+
+    def mix(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The picture at time t, () or (n,)."""
+        return _like(self.alpha(t), x0) * x0 + _like(self.sigma(t), x0) * noise
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
+        """What a network should predict; see `clean`."""
+        if prediction == "v":  # Salimans and Ho 2022, section 4
+            return _like(self.alpha(t), x0) * noise - _like(self.sigma(t), x0) * x0
+        if prediction == "velocity":  # dx/dt of the flow path
+            return noise - x0
+        return noise if prediction == "noise" else x0
+
+    def clean(self, x: Tensor, t: Tensor, output: Tensor, prediction: Prediction) -> Tensor:
+        """The picture x_0 that a network's output at (x, t) says.
+
+        prediction: "v" and "noise" need alpha^2 + sigma^2 = 1 and alpha > 0; "velocity" the flow path.
+        """
+        a, s = _like(self.alpha(t), x), _like(self.sigma(t), x)
+        if prediction == "v":
+            return a * x - s * output
+        if prediction == "velocity":
+            return x - s * output
+        return (x - s * output) / a if prediction == "noise" else output
+
+    def noise_of(self, x: Tensor, t: Tensor, clean: Tensor) -> Tensor:
+        """The noise in x at t > 0, if the picture in it is `clean`."""
+        return (x - _like(self.alpha(t), x) * clean) / _like(self.sigma(t), x)
+
+    def _log_alpha(self, t: Tensor) -> Tensor:
+        return -(BETA_MAX - BETA_MIN) * t.square() / 4 - BETA_MIN * t / 2
+
+
+def _like(coefficient: Tensor, x: Tensor) -> Tensor:
+    """A number a picture, or one for all, as a factor of pictures (n, ...)."""
+    return coefficient.to(x.dtype).reshape(coefficient.shape + (1,) * (x.ndim - coefficient.ndim))
