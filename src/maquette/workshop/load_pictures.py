@@ -16,7 +16,7 @@ from maquette.training.decide import load_decisions
 from maquette.training.picture_data import caption_symbols
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.probe import DTYPE
-from maquette.training.run import DECISIONS, RunDirectory
+from maquette.training.run import DECISIONS, RECIPE, RunDirectory
 from maquette.training.start import weights_file
 
 
@@ -57,7 +57,8 @@ class LoadedPictures:
 
     def captions(self, texts: list[str]) -> Tensor:
         """(n, words) int64 symbols, as the model was trained with; what is too long is cut."""
-        words = self.recipe.data.words
+        trained = (self.path / RECIPE).exists()  # what was imported has no recipe
+        words = self.recipe.data.words if trained else getattr(self.model.config, "words", 0)
         return caption_symbols(self.tokenizer, texts, words).to(self.device)
 
 

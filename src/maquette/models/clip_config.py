@@ -1,0 +1,91 @@
+"""The shape of CLIP: two towers, one space, without torch and without a model."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from maquette.base.errors import WrongUse, within
+from maquette.models.picture_config import PictureConfig
+
+if TYPE_CHECKING:
+    from maquette.models.clip import Clip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig(PictureConfig):
+    """The shape of CLIP (Radford et al. 2021) and of SigLIP (Zhai et al. 2023).
+
+    `size`, `width` and `depth` are the picture tower's. `width` sets how rates scale; the caption
+    tower is meant to grow in proportion.
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    kind: Literal["clip"] = "clip"
+    """which architecture"""
+    patch: int = 4
+    """side of a patch, in pixels"""
+    heads: int = 4
+    """of the picture tower"""
+    hidden: int | None = None
+    """size of the picture tower's feed-forward layer: None for 4 width"""
+    vocabulary: int = 64
+    """symbols of captions"""
+    words: int = 24
+    """symbols a caption has room for, its end, which is symbol 0, included"""
+    begin: int | None = None
+    """symbol put before every caption; None: none"""
+    text_width: int = 128
+    """size of the caption tower's residual stream"""
+    text_depth: int = 4
+    """blocks of the caption tower"""
+    text_heads: int = 4
+    """of the caption tower"""
+    text_hidden: int | None = None
+    """size of the caption tower's feed-forward layer: None for 4 text_width"""
+    embedding: int = 64
+    """dimensions of the space that both towers map to"""
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    """non-linearity of the feed-forward layers"""
+    norm_epsilon: float = 1e-5
+    """added to the variance"""
+    objective: Literal["softmax", "sigmoid"] = "softmax"
+    """which caption of the batch belongs to a picture (CLIP), or whether each one does (SigLIP)"""
+    noised: bool = False
+    """it sees pictures with noise on them, and the time (the CLIP that guides GLIDE)"""
+    path: Literal["cosine", "linear", "flow"] = "cosine"
+    """noised: how pictures turn into noise, as in the diffusion model that is guided"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, 1, float("inf"), "patch", "heads", "text_width", "text_depth", "text_heads")
+        within(self, 1, float("inf"), "hidden", "text_hidden", "embedding", "words")
+        within(self, 2, float("inf"), "vocabulary")
+        within(self, 1, self.vocabulary - 1, "begin")
+        if self.size % self.patch:
+            fitting = max(p for p in range(1, self.patch + 1) if self.size % p == 0)
+            raise WrongUse(
+                f"size {self.size} is not divisible by patch {self.patch}: use patch {fitting}"
+            )
+        if self.width % 4:
+            raise WrongUse(
+                f"width {self.width} is not a multiple of 4: use {-(-self.width // 4) * 4}"
+            )
+        for width, heads in (("width", "heads"), ("text_width", "text_heads")):
+            w, h = getattr(self, width), getattr(self, heads)
+            if w % h:
+                fitting = max(n for n in range(1, h + 1) if w % n == 0)
+                raise WrongUse(
+                    f"{width} {w} is not divisible by {heads} {h}: use {heads} {fitting} "
+                    f"or {width} {-(-w // h) * h}"
+                )
+
+    @property
+    def patches(self) -> int:
+        """Patches of a picture."""
+        return (self.size // self.patch) ** 2
+
+    def build(self) -> "Clip":
+        """The model, its parameters not yet filled."""
+        from maquette.models.clip import Clip
+
+        return Clip(self)
