@@ -160,7 +160,9 @@ def test_no_flag_makes_a_model_another_kind(flag):
     said = command("train", "tiny", *flag)
     refused(said, "write model: {kind: smlp} in a recipe's YAML, or train smlp-small", code=2)
     assert with_flags(recipe_named("smlp-small"), []).model.kind == "smlp"
-    refused(command("train", "tiny", "--model.kind", "gru"), "choose from clip, cnn, decoder", code=2)
+    refused(
+        command("train", "tiny", "--model.kind", "gru"), "choose from clip, cnn, decoder", code=2
+    )
 
 
 def test_field_names_are_the_flags():

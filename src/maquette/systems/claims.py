@@ -138,14 +138,14 @@ class Lab:
         """Train recipes side by side, each on its share of the cores; returns their runs.
 
         Small models gain nothing from a second core, so as many are trained at a time as there
-        are cores, unless `workers` says otherwise. A run is kept in Maquette's home under the
+        are cores, unless `workers` says otherwise; toys are not worth a process. A run is kept in Maquette's home under the
         hash of its recipe, its corpus, its share of the cores, this Maquette and this torch: it is
         trained once, by whichever claim comes first, and one that was cut off goes on where it
         was. The result says when and by which commit each was trained.
         """
         from maquette.workshop.many import done, train_many
 
-        workers = workers or min(cores(), len(recipes))
+        workers = workers or (1 if self.quick else min(cores(), len(recipes)))
         paths = [self._base(recipe, workers) for recipe in recipes]
         for path in {p for p in paths if not done(p)}:
             write_json(_beside(path, ".json"), {"commit": _commit(), "date": _today()})
@@ -166,7 +166,7 @@ class Lab:
         from maquette.workshop.branch import branch
         from maquette.workshop.many import done
 
-        workers = min(cores(), len(runs))
+        workers = 1 if self.quick else min(cores(), len(runs))
         trunks = list(dict.fromkeys(trunk for _, trunk in runs))
         paths = dict(zip(trunks, self.train_all(trunks, workers), strict=True))
         for recipe, trunk in runs:

@@ -13,6 +13,8 @@ large pictures of small ones; the paper's, 256 pixels of 64, ours 32 of 8, as is
 
 Scaled down: 0.9 million parameters, captions of two shapes, an oracle in the place of people. Inpainting
 with a fine-tuned network, which the paper introduces, is systems/inpainting.py.
+
+Expected: not measured yet; the scales of the gradient and the upsampler's length are guesses.
 """
 
 import functools

@@ -1,0 +1,44 @@
+"""Peak signal-to-noise ratio: how near a picture is to the true one, in decibels.
+
+    PSNR = 10 log10(peak^2 / mean squared error)      peak: the range of a pixel, 2 in [-1, 1]
+
+It rewards the mean of all possible pictures over any one of them (Blau and Michaeli 2018), so it says how
+near, and not how real, a picture is.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maquette.base.errors import WrongUse
+from maquette.models.super_resolution import SuperResolution
+
+
+def psnr(pictures: Tensor, truth: Tensor, peak: float = 2.0) -> Tensor:
+    """(n,) in dB of pictures (n, channels, h, w); infinite for one that is the truth itself."""
+    if pictures.shape != truth.shape:
+        raise WrongUse(
+            f"pictures of shape {tuple(pictures.shape)} are held against {tuple(truth.shape)}"
+        )
+    error = (pictures.double() - truth.double()).square().mean((1, 2, 3))
+    return 10 * torch.log10(peak**2 / error)
+
+
+@torch.no_grad()
+def restoration(
+    model: SuperResolution, pictures: Tensor, deviation: float = 0.0
+) -> dict[str, float]:
+    """Mean PSNR in dB of pictures (n, 3, size, size) restored by a network, and by enlarging alone.
+
+    deviation: of the blur before they are made small, in pixels. Outputs are clipped to [-1, 1].
+    """
+    small = model.degrade(pictures, torch.full((len(pictures),), deviation))
+    shape = pictures.shape[-2:]
+    wide = {
+        name: F.interpolate(small, size=shape, mode=name, align_corners=False)
+        for name in ("bilinear", "bicubic")
+    } | {"network": model(small)}
+    return {
+        name: float(psnr(made.clamp(-1, 1), pictures).mean().clamp(max=200))
+        for name, made in wide.items()
+    }

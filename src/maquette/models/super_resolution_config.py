@@ -1,0 +1,59 @@
+"""The shape of a super-resolution network: its settings, without torch."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from maquette.base.errors import WrongUse, within
+from maquette.models.picture_config import PictureConfig
+from maquette.nn.rules import Parametrisation
+
+if TYPE_CHECKING:
+    from maquette.models.super_resolution import SuperResolution
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperResolutionConfig(PictureConfig):
+    """The shape of a residual network from small pictures to large ones."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    kind: Literal["super_resolution"] = "super_resolution"
+    """which architecture"""
+    size: int = 64
+    """pixels of a side of the large picture"""
+    scale: int = 4
+    """how many times the side grows"""
+    width: int = 48
+    """channels"""
+    depth: int = 6
+    """residual blocks"""
+    blur: float = 2.0
+    """training: the large picture is blurred before it is made small, with a standard deviation of up
+    to so many of its pixels"""
+    error: Literal["absolute", "squared"] = "absolute"
+    """what is minimised: the mean absolute or squared difference (pixels are in [-1, 1])"""
+    parametrisation: Parametrisation = field(
+        default_factory=lambda: Parametrisation(base_width=48, base_depth=6)
+    )
+    """how parameters scale with the size"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, 2, 16, "scale")
+        within(self, 0, 64, "blur")
+        if self.size % self.scale:
+            raise WrongUse(
+                f"size {self.size} is not a multiple of scale {self.scale}: "
+                f"use {-(-self.size // self.scale) * self.scale}"
+            )
+
+    @property
+    def small(self) -> int:
+        """Pixels of a side of the small picture."""
+        return self.size // self.scale
+
+    def build(self) -> "SuperResolution":
+        """The model, its parameters not yet filled."""
+        from maquette.models.super_resolution import SuperResolution
+
+        return SuperResolution(self)

@@ -1,0 +1,233 @@
+"""A larger picture around a given one: a denoiser of small pictures on windows of a canvas.
+
+    sliding   windows one after the other, each half over what is there already, as inpainting
+    joint     all windows at once: at every step the canvas' clean picture is the weighted mean of
+              what the windows say of it
+
+Sliding is the product of Ramesh et al. 2022 (DALL-E 2's outpainting). Joint is MultiDiffusion (Bar-Tal et
+al. 2023, eq. 5), here on clean pictures and with weights that fall smoothly to a window's edge: it takes
+as many evaluations and needs no order, but a window hears of the given picture only through those between,
+once a step, while its level is decided in the first steps. `systems/outpainting.py` measures that, and is
+why sliding, with a solver that draws fresh noise, is what `extend` does unless told otherwise. The given
+picture is put in as in `paint`, and is there to the bit at the end. Everything else starts from noise.
+Left out: windows of several sizes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from maquette.base.errors import WrongUse
+from maquette.models.diffusion import Diffusion
+from maquette.nn.path import Denoiser, Path
+from maquette.serving.paint import Method, inpaint
+from maquette.serving.solvers import times
+
+DenoiserOf = Callable[[Sequence[int], Tensor, Tensor], Denoiser]
+"""(numbers of k windows, what is known of them (k n, 3, s, s), where (k n, 1, s, s)) -> their denoiser"""
+TOGETHER = 64  # pictures in a batch
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where windows of `size` lie on a canvas (height, width), and where the given picture does.
+
+    windows: (top, left) of each, those nearest to the picture first; none lies inside the picture.
+    """
+
+    height: int
+    width: int
+    size: int
+    top: int
+    left: int
+    windows: tuple[tuple[int, int], ...]
+
+    def cut(self, canvas: Tensor, which: Sequence[int]) -> Tensor:
+        """(n, c, height, width) -> (k n, c, size, size), window by window."""
+        return torch.cat([canvas[self.at(i)] for i in which])
+
+    def at(self, window: int) -> tuple[slice, ...]:
+        """The place of a window on a canvas."""
+        y, x = self.windows[window]
+        return (slice(None), slice(None), slice(y, y + self.size), slice(x, x + self.size))
+
+
+def lay_out(
+    height: int,
+    width: int,
+    size: int,
+    *,
+    left: int = 0,
+    right: int = 0,
+    top: int = 0,
+    bottom: int = 0,
+    overlap: float = 0.5,
+) -> Layout:
+    """Windows over a picture (height, width) that grows by so many pixels on each side.
+
+    overlap: the part of a window that the next one covers too. Raises WrongUse where nothing grows,
+    or the canvas is smaller than a window.
+    """
+    if min(left, right, top, bottom) < 0 or left + right + top + bottom == 0:
+        raise WrongUse(
+            f"the picture grows by {left} left, {right} right, {top} above and {bottom} below: "
+            f"use at least 0 everywhere and more on one side"
+        )
+    if not 0 < overlap < 1:
+        raise WrongUse(f"overlap is {overlap}: use more than 0 and less than 1")
+    tall, wide = height + top + bottom, width + left + right
+    if min(tall, wide) < size:
+        raise WrongUse(
+            f"the canvas would be {tall} x {wide}: this model needs at least {size} x {size}"
+        )
+    stride = max(1, round(size * (1 - overlap)))
+    rows, columns = _starts(tall, size, top, stride), _starts(wide, size, left, stride)
+    near = sorted(product(rows, columns), key=lambda w: abs(w[0] - top) + abs(w[1] - left))
+    needed = [  # a window inside the picture has nothing to say
+        (y, x)
+        for y, x in near
+        if not (top <= y <= top + height - size and left <= x <= left + width - size)
+    ]
+    return Layout(tall, wide, size, top, left, tuple(needed))
+
+
+def _starts(total: int, size: int, first: int, stride: int) -> list[int]:
+    """Where windows start on an axis: `first` and every stride from it, none over the edge."""
+    last = total - size
+    steps = range(-(first // stride) - 1, (last - first) // stride + 2)
+    return sorted({min(max(first + k * stride, 0), last) for k in steps})
+
+
+@torch.no_grad()
+def outpaint(
+    denoiser: DenoiserOf,
+    picture: Tensor,
+    layout: Layout,
+    path: Path,
+    grid: Tensor,
+    *,
+    joint: bool = False,
+    method: Method = "replace",
+    solver: str = "ddpm",
+    jump: int = 5,
+    repeats: int = 3,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The canvas (n, 3, layout.height, layout.width) around pictures (n, 3, h, w) in [-1, 1].
+
+    denoiser: makes that of some windows, see `DenoiserOf`. grid, method, solver, jump, repeats,
+    generator: as in `paint.inpaint`.
+    """
+    n, _, height, width = picture.shape
+    canvas = picture.new_zeros(n, 3, layout.height, layout.width)
+    known = picture.new_zeros(n, 1, layout.height, layout.width)
+    inner = (..., slice(layout.top, layout.top + height), slice(layout.left, layout.left + width))
+    canvas[inner], known[inner] = picture, 1
+
+    def fill(of: Denoiser, part: Tensor, mask: Tensor) -> Tensor:
+        return inpaint(
+            of,
+            part,
+            mask,
+            path,
+            grid,
+            method=method,
+            solver=solver,
+            jump=jump,
+            repeats=repeats,
+            generator=generator,
+        )
+
+    if joint:
+        return fill(_joint(denoiser, layout, canvas, known), canvas, known)
+    for window in range(len(layout.windows)):
+        part, mask = layout.cut(canvas, [window]), layout.cut(known, [window])
+        canvas[layout.at(window)] = fill(denoiser([window], part, mask), part, mask)
+        known[layout.at(window)] = 1
+    return canvas
+
+
+def _joint(denoiser: DenoiserOf, layout: Layout, canvas: Tensor, known: Tensor) -> Denoiser:
+    """The denoiser of a canvas: the mean of its windows', weighted by the distance from their edges."""
+    n, count = len(canvas), len(layout.windows)
+    size = max(1, TOGETHER // n)
+    chunks = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
+    parts = [denoiser(c, layout.cut(canvas, c), layout.cut(known, c)) for c in chunks]
+    ramp = torch.hann_window(layout.size + 2, periodic=False, device=canvas.device)[1:-1]
+    weight = ramp[:, None] * ramp[None, :]  # (size, size)
+    total = canvas.new_zeros(1, 1, layout.height, layout.width)
+    for window in range(count):
+        total[layout.at(window)] += weight
+
+    def clean(x: Tensor, t: Tensor) -> Tensor:
+        out = torch.zeros_like(x)
+        for chunk, part in zip(chunks, parts, strict=True):
+            rows = t if t.ndim == 0 else t.repeat(len(chunk))
+            for window, said in zip(chunk, part(layout.cut(x, chunk), rows).split(n), strict=True):
+                out[layout.at(window)] += weight * said
+        return out / total.clamp(min=1e-12)  # 0 where all is known
+
+    return clean
+
+
+@torch.no_grad()
+def extend(
+    model: Diffusion,
+    picture: Tensor,
+    *,
+    left: int = 0,
+    right: int = 0,
+    top: int = 0,
+    bottom: int = 0,
+    captions: Tensor | None = None,
+    guidance: float = 3.0,
+    steps: int = 20,
+    joint: bool = False,
+    method: Method | None = None,
+    solver: str = "ddpm",
+    overlap: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Continue pictures (n, 3, h, w) on the sides named, in pixels, with a trained model.
+
+    captions: (n, words) for all windows, or (windows, n, words), of the windows that `lay_out` names.
+    method: None for "condition" where the model was trained to inpaint and "replace" elsewhere.
+    """
+    fine_tuned = model.config.task == "inpaint"
+    method = method or ("condition" if fine_tuned else "replace")
+    if method == "condition" and not fine_tuned:
+        raise WrongUse("this model was not trained to inpaint: use method replace or repaint")
+    n, _, height, width = picture.shape
+    size = model.config.size
+    layout = lay_out(
+        height, width, size, left=left, right=right, top=top, bottom=bottom, overlap=overlap
+    )
+    count = len(layout.windows)
+    if captions is not None:
+        captions = captions.expand(count, *captions.shape) if captions.ndim == 2 else captions
+        if captions.shape[:2] != (count, n):
+            raise WrongUse(
+                f"there are captions for {tuple(captions.shape[:2])} windows and pictures: "
+                f"use one a picture, or ({count}, {n}, words)"
+            )
+
+    def denoiser(which: Sequence[int], part: Tensor, mask: Tensor) -> Denoiser:
+        words = None if captions is None else captions[list(which)].flatten(0, 1)
+        hidden = {"known": part, "mask": mask} if fine_tuned else {}
+        return model.denoiser(model.condition(len(part), captions=words, **hidden), guidance)
+
+    grid = times(steps, model.path)
+    return outpaint(
+        denoiser,
+        picture,
+        layout,
+        model.path,
+        grid,
+        joint=joint,
+        method=method,
+        solver=solver,
+        generator=generator,
+    )
