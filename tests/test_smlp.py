@@ -331,7 +331,12 @@ def test_what_a_user_does_with_a_run(sparse, tmp_path):
     said = command("eval", run, "--text", text, "--json")
     assert said.code == 0 and 0 < said.json["bits_per_byte"] < 20, said.err
     assert command("runs", run).code == 0
-    refused(command("export", "hf", run, tmp_path / "hf"), "kind smlp", "only decoders and CLIPs", code=1)
+    refused(
+        command("export", "hf", run, tmp_path / "hf"),
+        "kind smlp",
+        "only decoders and CLIPs",
+        code=1,
+    )
     refused(
         command("train", recipe, "--run", tmp_path / "x", "--model.heads", "2"), "--model.heads"
     )

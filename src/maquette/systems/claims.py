@@ -138,7 +138,7 @@ class Lab:
         """Train recipes side by side, each on its share of the cores; returns their runs.
 
         Small models gain nothing from a second core, so as many are trained at a time as there
-        are cores, unless `workers` says otherwise; toys are not worth a process. A run is kept in Maquette's home under the
+        are cores (a toy: one), unless `workers` says otherwise. A run is kept in Maquette's home under the
         hash of its recipe, its corpus, its share of the cores, this Maquette and this torch: it is
         trained once, by whichever claim comes first, and one that was cut off goes on where it
         was. The result says when and by which commit each was trained.
