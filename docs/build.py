@@ -26,13 +26,13 @@ WORDS = {
     "systems": "one file per published system: recipes, claims",
     "workshop": "jobs made of stations: train, demo, report, load",
     "corpus": "text, pictures in",
-    "worlds": "drawn, with exact truth",
+    "worlds": "exact truth",
     "scaling": "what to train",
     "training": "recipe, loop",
     "adaptation": "change a part",
-    "parallel": "ranks and layouts",
+    "parallel": "ranks, layouts",
     "evaluation": "bits, oracles",
-    "audit": "seen, traced, copied",
+    "audit": "seen, traced",
     "serving": "generate, formats",
     "models": "whole architectures",
     "nn": "blocks: tensors in, tensors out",
@@ -58,7 +58,7 @@ def architecture() -> str:
         [name.strip().removeprefix("maquette.") for name in layer.split("|")]
         for layer in contract["contracts"][0]["layers"]
     ]
-    width, height, gap, left = 980, 62, 26, 20
+    width, height, gap, left = 1120, 62, 26, 20
     parts = []
     y = 20
     for layer in layers:

@@ -200,3 +200,13 @@ def test_prompts_and_low_rank_changes_need_a_transformer():
         adapted(prompted, "vpt-deep", classes=(4,))
     with pytest.raises(UserError):
         adapt("linear", Path("nowhere"), PictureData(), Path("nothing"))
+
+
+def test_every_setting_of_the_world_is_a_flag():
+    """They are listed, because --help imports nothing heavy."""
+    from dataclasses import fields
+
+    from maquette.cli.adapt import WORLD
+    from maquette.worlds.shapes import Shapes
+
+    assert tuple(f.name for f in fields(Shapes)) == WORLD

@@ -258,7 +258,7 @@ def test_a_recipe_of_pictures_is_planned(tmp_path):
 def test_runs_of_the_other_kind_are_refused_in_one_line(toy, tmp_path):
     refused(command("generate", toy, "a", "--tokens", 5), "--tokens is not for a run of pictures")
     refused(command("audit", "memorised", toy), "of pictures")
-    refused(command("export", "hf", toy, tmp_path / "out"), "pictures")
+    refused(command("export", "hf", toy, tmp_path / "out"), "only decoders and CLIPs")
 
 
 def test_a_run_makes_pictures_to_a_file(toy, tmp_path):

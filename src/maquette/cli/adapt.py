@@ -9,15 +9,31 @@ example: maquette adapt vpt-deep runs/vit shapes --label count --world.objects 4
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal, TrainingProgress
-from maquette.worlds.shapes import Shapes
+
+if TYPE_CHECKING:
+    from maquette.worlds.shapes import Shapes
 
 PREFIX = "world."
+WORLD = (
+    "objects",
+    "colours",
+    "shapes",
+    "relations",
+    "backgrounds",
+    "textures",
+    "sizes",
+    "counts",
+    "phrasings",
+    "held_out",
+    "noise",
+    "blur",
+)
+"""the fields of `Shapes`, which cannot be imported for --help alone"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,15 +57,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sweep", action="store_true", help="choose rate and decay on a fifth of the pictures"
     )
-    for field in dataclasses.fields(Shapes):
-        name = field.name.replace("_", "-")
-        parser.add_argument(f"--{PREFIX}{name}", dest=PREFIX + field.name, metavar="VALUE")
+    for name in WORLD:
+        flag = f"--{PREFIX}{name.replace('_', '-')}"
+        parser.add_argument(flag, dest=PREFIX + name, metavar="VALUE")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.training.picture_recipe import PictureData
     from maquette.training.run import free_name
     from maquette.workshop.adapt import adapt
+    from maquette.worlds.shapes import Shapes
 
     terminal = Terminal(arguments.json)
     world = world_of(arguments)
@@ -92,9 +109,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return done.to_dict()
 
 
-def world_of(arguments: argparse.Namespace) -> Shapes | None:
+def world_of(arguments: argparse.Namespace) -> "Shapes | None":
     """The world that the --world flags describe; None without any."""
     from pydantic import TypeAdapter, ValidationError
+
+    from maquette.worlds.shapes import Shapes
 
     given: dict[str, Any] = {
         name.removeprefix(PREFIX): value

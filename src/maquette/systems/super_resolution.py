@@ -142,7 +142,7 @@ def without_moon(lab: Lab) -> Measurement:
 
 
 @claim(
-    statement="a disk with another texture comes back more like the Moon than it should",
+    statement="a moon half of whose craters were moved comes back more like the Moon than it should",
     source="public experiments with blurred moons, 2021 to 2023 (two moons side by side)",
     metric="correlation of its restored detail with the Moon's crater map, less the control's, mean",
     at_least=0.2,
