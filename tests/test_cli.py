@@ -1,7 +1,9 @@
 """The command line's contract: light, helpful, one line for every mistake, JSON at the end."""
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import command, refused
@@ -171,3 +173,29 @@ def test_fields_that_come_without_a_recipe_are_fields(trained):
     said = command("train", "--resume", "--run", trained, "--steps", "14", "--json")
     assert said.code == 0, said.err
     assert said.json["step"] == 14
+
+
+def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path):
+    """A library that would swallow it does not see it; a second one does not wait."""
+    (tmp_path / "swallows.py").write_text(
+        "import time\nprint('importing', flush=True)\n"
+        "try:\n    time.sleep(TIME)\nexcept KeyboardInterrupt:\n    print('swallowed')\n"
+        "print('imported')\n".replace("TIME", "60 if __import__('sys').argv[1:] else 0.5")
+    )
+    program = (
+        "from maquette.cli import interrupts\ninterrupts.listen()\n"
+        "try:\n    import swallows\n    for _ in range(10**9): pass\n"
+        "except KeyboardInterrupt:\n    print('interrupted')\n"
+    )
+    for signals, said in ((1, "imported\ninterrupted\n"), (2, "swallowed\nimported\n")):
+        words = [sys.executable, "-c", program, *["long"] * (signals - 1)]
+        started = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        assert started.stdout is not None
+        assert started.stdout.readline() == "importing\n"
+        for _ in range(signals):
+            started.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        if signals == 2:
+            time.sleep(0.1)
+            started.send_signal(signal.SIGINT)  # for the loop that follows
+        assert started.communicate(timeout=30)[0].startswith(said)

@@ -10,7 +10,6 @@ import importlib
 import json
 import math
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -18,6 +17,7 @@ from typing import Any, NoReturn
 
 from maquette.base.errors import UserError, WrongUse, did_you_mean
 from maquette.base.version import __version__
+from maquette.cli import interrupts
 
 COMMANDS = {
     "demo": "the main job, end to end: text to a trained, measured model and a report",
@@ -42,6 +42,7 @@ MENDS = {
     errno.EISDIR: "name a file",
     errno.ENOTDIR: "name a folder",
 }
+INTERRUPTED = "interrupted: nothing half-written is left"
 HIDDEN = {"rank"}  # a rank that `train --ranks` starts
 
 
@@ -59,6 +60,7 @@ def entry() -> NoReturn:
     tensor then is aborted for it, after the work was done.
     """
     code = main()
+    interrupts.done()
     if "WORLD_SIZE" in os.environ:
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -87,6 +89,7 @@ def _main(words: list[str]) -> int:
         print(f"maquette {__version__}")
         return 0
     name, rest = words[0], words[1:]
+    interrupts.listen()
     try:
         if name not in COMMANDS and name not in HIDDEN:
             raise WrongUse(f"unknown command {name}{did_you_mean(name, COMMANDS)}")
@@ -94,7 +97,7 @@ def _main(words: list[str]) -> int:
     except UserError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _complain("interrupted: nothing half-written is left", 1)
+        return _complain(INTERRUPTED, 1)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -102,6 +105,8 @@ def _main(words: list[str]) -> int:
         mend = MENDS.get(error.errno or 0, "free space or mend the permission")
         return _complain(f"{error.strerror or error}{where}: {mend}", 1)
     except Exception as error:
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            return _complain(INTERRUPTED, 1)  # numpy makes a SystemError of one in its own code
         if reason := _full_disk(error):
             return _complain(reason, 1)
         raise
@@ -140,13 +145,8 @@ def _run(name: str, words: list[str]) -> dict[str, Any] | None:
         known.fields = fields
     else:
         known = parser.parse_args(words)
-    signal.signal(signal.SIGTERM, _terminated)
     result: dict[str, Any] | None = module.run(known)
     return result
-
-
-def _terminated(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _complain(message: str, code: int) -> int:

@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM: one KeyboardInterrupt, and never amid an import or a compilation.
+
+Libraries swallow an interrupt that reaches them while they are imported, or turn it into an error of
+their own; LLVM's callbacks drop it. It waits for the end of these instead; a second one does not.
+"""
+
+import signal
+from types import FrameType
+
+WAIT = 0.02  # seconds between two looks whether the import is over
+DEAF = ("<frozen importlib", "llvmlite", "numba")  # in the names of files of code
+
+
+def listen() -> None:
+    """From now on SIGINT and SIGTERM raise KeyboardInterrupt in the main thread."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, _asked)
+
+
+def done() -> None:
+    """The work is over: Ctrl-C no longer matters to what is left, which is only to leave."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _asked(number: int, frame: FrameType | None) -> None:
+    second = number != signal.SIGALRM and signal.getitimer(signal.ITIMER_REAL)[1] > 0
+    if _deaf(frame) and not second:
+        signal.setitimer(signal.ITIMER_REAL, WAIT, WAIT)
+        return
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    raise KeyboardInterrupt
+
+
+def _deaf(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if any(name in frame.f_code.co_filename for name in DEAF):
+            return True
+        frame = frame.f_back
+    return False
