@@ -183,8 +183,8 @@ def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path):
         "print('imported')\n".replace("TIME", "60 if __import__('sys').argv[1:] else 0.5")
     )
     program = (
-        "from maquette.cli import interrupts\ninterrupts.listen()\n"
-        "try:\n    import swallows\n    for _ in range(10**9): pass\n"
+        "from maquette.cli import interrupts\n"
+        "try:\n    with interrupts.heard():\n        import swallows\n        for _ in range(10**9): pass\n"
         "except KeyboardInterrupt:\n    print('interrupted')\n"
     )
     for signals, said in ((1, "imported\ninterrupted\n"), (2, "swallowed\nimported\n")):

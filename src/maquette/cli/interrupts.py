@@ -5,22 +5,25 @@ their own; LLVM's callbacks drop it. It waits for the end of these instead; a se
 """
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 WAIT = 0.02  # seconds between two looks whether the import is over
 DEAF = ("<frozen importlib", "llvmlite", "numba")  # in the names of files of code
 
 
-def listen() -> None:
-    """From now on SIGINT and SIGTERM raise KeyboardInterrupt in the main thread."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
-        signal.signal(number, _asked)
-
-
-def done() -> None:
-    """The work is over: Ctrl-C no longer matters to what is left, which is only to leave."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def heard() -> Iterator[None]:
+    """Within, SIGINT and SIGTERM raise KeyboardInterrupt in the main thread."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = {n: signal.signal(n, _asked) for n in numbers}
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _asked(number: int, frame: FrameType | None) -> None:

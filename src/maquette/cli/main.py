@@ -10,6 +10,7 @@ import importlib
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -60,7 +61,7 @@ def entry() -> NoReturn:
     tensor then is aborted for it, after the work was done.
     """
     code = main()
-    interrupts.done()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is only to leave
     if "WORLD_SIZE" in os.environ:
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -89,11 +90,11 @@ def _main(words: list[str]) -> int:
         print(f"maquette {__version__}")
         return 0
     name, rest = words[0], words[1:]
-    interrupts.listen()
     try:
         if name not in COMMANDS and name not in HIDDEN:
             raise WrongUse(f"unknown command {name}{did_you_mean(name, COMMANDS)}")
-        result = _run(name, rest)
+        with interrupts.heard():
+            result = _run(name, rest)
     except UserError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
