@@ -101,7 +101,7 @@ def score_pictures(arguments: argparse.Namespace, terminal: Terminal) -> dict[st
     if settings["pictures"] < 1 or settings["steps"] < 1:
         raise WrongUse("--pictures and --steps are 1 or more")
     loaded = load_pictures(arguments.run)
-    with terminal.stages() as progress:
+    with terminal.stages(counts=True) as progress:
         tasks = evaluate_pictures(loaded, corpus=arguments.corpus, progress=progress, **settings)
     terminal.table(["score", "value", "95 % interval", "pictures"], rows(tasks))
     return {"run": arguments.run, "tasks": tasks}

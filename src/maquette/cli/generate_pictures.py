@@ -1,6 +1,7 @@
 """The part of `maquette generate` that writes pictures."""
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     given["text_diff"] = None if diff is None else (diff[0], diff[1])
     request = Request(prompts=tuple(arguments.prompts), seed=arguments.seed, **given)
     terminal = Terminal(arguments.json)
-    made = make(load_pictures(arguments.run), request)
+    loaded = load_pictures(arguments.run)
+    with terminal.stages(counts=True) as progress:
+        asked = itertools.count(1)
+        hook = loaded.model.register_forward_hook(
+            lambda *_: progress("evaluations of the network", next(asked), None)
+        )
+        made = make(loaded, request)
+        hook.remove()
     write_atomic(out, sheet(made))
     n, height, width = made.pixels.shape[:3]
     each = 1e3 * made.seconds / n

@@ -23,13 +23,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if not found:
         terminal.say("no runs here: maquette demo makes one")
     terminal.table(
-        ["run", "state", "step", "tokens", "loss", "held out", "tokens/s", "of peak"],
+        ["run", "state", "step", "seen", "loss", "held out", "a second", "of peak"],
         [
             [
                 s["run"],
                 s["state"],
                 f"{s['step']:,}/{s['steps']:,}",
-                f"{s['tokens']:,}",
+                f"{s['tokens']:,} {s['unit']}",
                 _number(s["loss"]),
                 _number(s["heldout_loss"]),
                 f"{s['tokens_per_second']:,.0f}" if s["tokens_per_second"] else "-",

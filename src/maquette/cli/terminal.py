@@ -40,8 +40,11 @@ class Terminal:
             self.say("  " + "  ".join(parts).rstrip())
 
     @contextmanager
-    def stages(self) -> Iterator[Callable[[str, float, float | None], None]]:
-        """A progress function (stage, done, total) that draws a bar for each stage of bytes."""
+    def stages(self, counts: bool = False) -> Iterator[Callable[[str, float, float | None], None]]:
+        """A progress function (stage, done, total) that draws a bar for each stage.
+
+        Of bytes; with `counts`, of things that are counted.
+        """
         if not sys.stderr.isatty():
             yield lambda stage, done, total: None
             return
@@ -49,6 +52,7 @@ class Terminal:
         from rich.progress import (
             BarColumn,
             DownloadColumn,
+            MofNCompleteColumn,
             Progress,
             TextColumn,
             TimeElapsedColumn,
@@ -57,7 +61,7 @@ class Terminal:
         columns = (
             TextColumn("{task.description:<10}"),
             BarColumn(),
-            DownloadColumn(),
+            MofNCompleteColumn() if counts else DownloadColumn(),
             TimeElapsedColumn(),
         )
         tasks: dict[str, Any] = {}

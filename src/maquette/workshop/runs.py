@@ -22,7 +22,7 @@ def find(paths: list[Path]) -> list[Path]:
 def summary(path: Path) -> dict[str, Any]:
     """A run in one row: its last step and last held-out loss, and how fast it went.
 
-    A run of pictures has pictures where one of text has tokens.
+    A run of pictures, by its `unit`, has pictures where one of text has tokens.
 
     A run that cannot be read has its reason for a state, and does not hide the others.
     """
@@ -30,7 +30,7 @@ def summary(path: Path) -> dict[str, Any]:
         return _summary(RunDirectory(path))
     except UserError as error:
         names = ("loss", "heldout_loss", "tokens_per_second", "flops_utilisation")
-        numbers = {"step": 0, "steps": 0, "tokens": 0, "seconds": 0.0}
+        numbers = {"unit": "tokens", "step": 0, "steps": 0, "tokens": 0, "seconds": 0.0}
         return (
             {"run": str(path), "recipe": "", "state": f"unreadable: {error}"}
             | numbers
@@ -49,6 +49,7 @@ def _summary(run: RunDirectory) -> dict[str, Any]:
         "state": "finished" if run.finished else "unfinished",
         "step": last.get("step", 0),
         "steps": recipe.last_step,
+        "unit": recipe.unit,
         "tokens": last.get(recipe.unit, 0),
         "loss": last.get("loss"),
         "heldout_loss": heldout[-1] if heldout else None,
