@@ -11,7 +11,8 @@ way down. The time and the condition's vector shift and scale each block's secon
 captions are attended to at the sides where blocks attend.
 
 Sources: Ronneberger et al. 2015; Ho et al. 2020; Dhariwal and Nichol 2021 (scale and shift); Nichol et
-al. 2022 (captions). Left out: the attention's own group norm (blocks are the language models', with
+al. 2022 (captions). Places that attend are told where they are by fixed sines, which those leave to the
+convolutions: without them attention cannot tell left from right. Left out: the attention's own group norm (blocks are the language models', with
 LayerNorm), learned down- and upsampling (pooling and repeating cost no product).
 """
 
@@ -24,6 +25,7 @@ from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.convolution import Conv, GroupNorm
 from maquette.nn.linear import Linear
 from maquette.nn.parametrisation import apply
+from maquette.nn.patches import sincos2d
 from maquette.nn.rules import Role, Scaling
 from maquette.nn.transformer import TransformerBlock
 
@@ -57,7 +59,7 @@ class Stage(nn.Module):
     """A residual block, and an attention block where the level attends."""
 
     def __init__(
-        self, fan_in: int, fan_out: int, config: DiffusionConfig, scaling: Scaling, attends: bool
+        self, fan_in: int, fan_out: int, config: DiffusionConfig, scaling: Scaling, attends: int
     ) -> None:
         super().__init__()
         c = config
@@ -67,6 +69,10 @@ class Stage(nn.Module):
             if attends
             else None
         )
+        positions = sincos2d(attends, fan_out) if attends else None
+        self.register_buffer("positions", positions, persistent=False)
+
+    positions: Tensor
 
     def forward(
         self, x: Tensor, vector: Tensor, context: Tensor | None, mask: Tensor | None
@@ -77,6 +83,7 @@ class Stage(nn.Module):
         n, channels, h, w = x.shape
         last = x.is_contiguous(memory_format=torch.channels_last)
         places = x.permute(0, 2, 3, 1).reshape(n, h * w, channels)  # a view, channels last
+        places = places + self.positions.to(places.dtype)
         tokens: Tensor = self.attention(places, context=context, context_mask=mask)
         x = tokens.view(n, h, w, channels).permute(0, 3, 1, 2)
         return x if last else x.contiguous()
@@ -94,15 +101,19 @@ class UNet(nn.Module):
         down, before, skips = [], widths[0], []
         for width, side in zip(widths, c.sides, strict=True):
             for _ in range(c.depth):
-                down.append(Stage(before, width, c, scaling, side in c.attention))
+                down.append(Stage(before, width, c, scaling, side if side in c.attention else 0))
                 before = width
                 skips.append(width)
         self.down = nn.ModuleList(down)
-        self.middle = Stage(before, before, c, scaling, True)
+        self.middle = Stage(before, before, c, scaling, c.sides[-1])
         up = []
         for width, side in zip(reversed(widths), reversed(c.sides), strict=True):
             for _ in range(c.depth):
-                up.append(Stage(before + skips.pop(), width, c, scaling, side in c.attention))
+                up.append(
+                    Stage(
+                        before + skips.pop(), width, c, scaling, side if side in c.attention else 0
+                    )
+                )
                 before = width
         self.up = nn.ModuleList(up)
         self.depth = c.depth

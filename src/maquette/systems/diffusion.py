@@ -47,7 +47,7 @@ from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.oracle import oracle_for
 from maquette.worlds.shapes import Shapes
 
-BATCH, STEPS, RATE = 64, 2000, 0.003
+BATCH, STEPS, RATE, AVERAGE = 16, 8000, 0.002, 0.999
 RULES = Parametrisation(base_width=32, base_depth=1, base_head_dim=16)
 TEXT = DiffusionConfig(
     width=32, depth=1, condition="text", vocabulary=512, words=24, parametrisation=RULES
@@ -104,7 +104,7 @@ def text_recipe(seed: int = 0, quick: bool = False) -> PictureRecipe:
         name="diffusion",
         model=toy if quick else TEXT,
         data=PictureData(),
-        optimiser=Optimiser(learning_rate=RATE, average=0.998),
+        optimiser=Optimiser(learning_rate=RATE, average=AVERAGE),
         schedule=Schedule(warmup=0.03, floor=0.02),
         batch=8 if quick else BATCH,
         steps=4 if quick else STEPS,
@@ -136,8 +136,9 @@ class Drawn:
 
 
 def bases(lab: Lab) -> list[tuple[Path, int]]:
-    """A text model for every seed, trained one after the other on all cores, and its seed."""
-    return [(lab.train(text_recipe(seed, lab.quick)), seed) for seed in range(lab.seeds)]
+    """A text model for every seed, trained side by side, and its seed; several systems share them."""
+    runs = lab.train_all([text_recipe(seed, lab.quick) for seed in range(lab.seeds)])
+    return list(zip(runs, range(lab.seeds), strict=True))
 
 
 def draw(run: Path, seed: int, way: Way, count: int) -> Drawn:
