@@ -82,11 +82,25 @@ def test_a_spread_is_that_of_the_good_pictures_of_each_caption():
     drawn = scenes(world, 0, np.arange(80), labels=labels)
     of = np.repeat([0, 1], 40)
     every = np.ones(80, bool)
-    assert spreads(drawn, of, every) == pytest.approx([1.0, 1.0], abs=0.2)
+    one = ("one", 1.0)
+    assert spreads({one: drawn}, of, {one: every})[one] == pytest.approx([1.0, 1.0], abs=0.2)
     still = drawn[np.r_[np.zeros(40, int), np.arange(40, 80)]]  # the first caption's are all one
-    found = spreads(still, of, every)
+    found = spreads({one: still}, of, {one: every})[one]
     assert found[0] < 0.01 and found[1] > 0.8
-    assert np.isnan(spreads(drawn, of, of == 1)[0])
+    assert np.isnan(spreads({one: drawn}, of, {one: of == 1})[one][0])
+
+
+def test_as_many_pictures_tell_each_systems_spread():
+    """Few right pictures would have a smaller deviation than many of the same spread."""
+    drawn = scenes(Shapes(), 0, np.arange(240), labels=np.repeat([[0, 0, 1, 1, 0]], 240, axis=0))
+    of = np.repeat(np.arange(6), 40)
+    few = np.arange(240) % 40 < 3
+    keys = ("few", 1.0), ("many", 1.0)
+    found = spreads(dict.fromkeys(keys, drawn), of, {keys[0]: few, keys[1]: np.ones(240, bool)})
+    few_spread, many_spread = (float(found[key].mean()) for key in keys)
+    assert few_spread == pytest.approx(many_spread, rel=0.2)
+    alone = spreads({keys[1]: drawn}, of, {keys[1]: np.ones(240, bool)})[keys[1]].mean()
+    assert alone > 1.2 * few_spread
 
 
 def test_a_ratio_of_ratios_and_its_interval():

@@ -204,7 +204,7 @@ def test_the_claims_run_at_toy_size():
     from maquette.systems.claims import Lab, measure
 
     claims = systems()["super_resolution"].claims
-    assert set(claims) == {"moon", "without-moon", "swap", "consistency"}
+    assert set(claims) == {"moon", "without-moon", "swap", "pull", "consistency"}
     for claim in claims.values():
         found = claim.function(Lab(seeds=1, quick=True))
         assert np.isfinite(found.value) and np.isfinite(found.control)

@@ -11,9 +11,9 @@ way down. The time and the condition's vector shift and scale each block's secon
 captions are attended to at the sides where blocks attend.
 
 Sources: Ronneberger et al. 2015; Ho et al. 2020; Dhariwal and Nichol 2021 (scale and shift); Nichol et
-al. 2022 (captions). Places that attend are told where they are by fixed sines, which those leave to the
-convolutions: without them attention cannot tell left from right. Left out: the attention's own group norm (blocks are the language models', with
-LayerNorm), learned down- and upsampling (pooling and repeating cost no product).
+al. 2022 (captions). Places that attend are told where they are by fixed sines, which these leave to the
+convolutions. Left out: the attention's own group norm (blocks are the language models', with LayerNorm),
+learned down- and upsampling (pooling and repeating cost no product).
 """
 
 import torch

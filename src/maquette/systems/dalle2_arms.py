@@ -32,6 +32,7 @@ from maquette.worlds.shapes import Scenes, scenes
 PICTURES = 256  # of each seed
 CAPTIONS, EACH = 12, 24  # of the diversity: captions, and pictures of each
 SEED = 41  # of the held-out scenes
+LEAST, DRAWS = 2, 20  # pictures of a caption that tell of a spread, and draws of so many
 W, PLAIN, STRONG = 3.0, 1.0, 4.0  # guidance of the decoder
 STEPS, SOLVER, PRIOR_STEPS = 20, "ddim", 64
 BATCH = 128
@@ -75,7 +76,8 @@ def right_of(
     if arm == "text":
         z = parts.of_texts(texts)
     elif arm == "true":
-        z = parts.of_pictures(to_tensor(render(shown, parts.decoder.config.size)))
+        seen = to_tensor(render(shown, parts.decoder.config.size))
+        z = parts.of_pictures(seen.to(next(parts.decoder.parameters()).device))
     else:
         texts = texts[1:] + texts[:1] if arm == "shuffled" else texts
         z = parts.from_texts(texts, steps=2 if quick else PRIOR_STEPS, seed=seed)
@@ -145,9 +147,8 @@ def varied(decoder: Path, prior: Path, clip: Path, text: Path, seed: int, quick:
     z = parts.from_texts(texts, steps=2 if quick else PRIOR_STEPS, seed=seed)
     symbols = loaded.captions(texts)
     oracle = oracle_for(world, size, quick, say=lambda text: None)
-    spread: dict[tuple[str, float], npt.NDArray[np.float64]] = {}
-    right: dict[tuple[str, float], float] = {}
-    half = np.arange(len(of)) % 2 == 0
+    fitted: dict[tuple[str, float], Scenes] = {}
+    good: dict[tuple[str, float], Right] = {}
     for w in (PLAIN, STRONG):
         steps = 2 if quick else STEPS
         made = {
@@ -155,24 +156,37 @@ def varied(decoder: Path, prior: Path, clip: Path, text: Path, seed: int, quick:
             "GLIDE": from_captions(loaded.model, symbols, w, steps, seed),
         }
         for name, pictures in made.items():
-            good = (oracle.read(pictures) == asked.labels).all(1)
-            good = good | quick  # a toy makes none
-            right[name, w] = float(good.mean())
-            fitted = fit(to_pixels(pictures), asked.labels, world).scenes
-            spread[name, w] = spreads(fitted, of, good)
-            if name == "GLIDE":
-                spread["first half", w] = spreads(fitted, of, good & half)
-                spread["second half", w] = spreads(fitted, of, good & ~half)
-    return Varied(spread, right)
+            right = (oracle.read(pictures) == asked.labels).all(1)
+            good[name, w] = right | quick  # a toy makes none
+            fitted[name, w] = fit(to_pixels(pictures), asked.labels, world).scenes
+    shares = {key: float(rows.mean()) for key, rows in good.items()}
+    first = np.arange(len(of)) % 2 == 0
+    halves = {(half, w): ("GLIDE", w) for w in (PLAIN, STRONG) for half in ("first", "second")}
+    in_half = {key: good[key_of] & (first == (key[0] == "first")) for key, key_of in halves.items()}
+    of_half = {key: fitted[key_of] for key, key_of in halves.items()}
+    return Varied(spreads(fitted, of, good) | spreads(of_half, of, in_half), shares)
 
 
-def spreads(fitted: Scenes, of: npt.NDArray[np.int64], good: Right) -> npt.NDArray[np.float64]:
-    """The diversity of the good pictures of each caption, (captions,); nan for fewer than two."""
-    found = np.full(int(of.max()) + 1, np.nan)
-    for caption in range(len(found)):
-        rows = (of == caption) & good
-        if rows.sum() >= 2:
-            found[caption] = diversity(fitted[rows]).mean
+def spreads(
+    fitted: dict[tuple[str, float], Scenes],
+    of: npt.NDArray[np.int64],
+    good: dict[tuple[str, float], Right],
+) -> dict[tuple[str, float], npt.NDArray[np.float64]]:
+    """For each key the diversity of the good pictures of each caption, (captions,).
+
+    A standard deviation of few values is small, so that all keys are given as many pictures of a caption:
+    the mean over draws of the smallest number there is. nan where that is under `LEAST`.
+    """
+    found = {key: np.full(int(of.max()) + 1, np.nan) for key in good}
+    draw = np.random.default_rng(0)
+    for caption in range(int(of.max()) + 1):
+        rows = {key: np.flatnonzero((of == caption) & right) for key, right in good.items()}
+        count = min(len(some) for some in rows.values())
+        if count < LEAST:
+            continue
+        for key, some in rows.items():
+            chosen = [draw.choice(some, count, replace=False) for _ in range(DRAWS)]
+            found[key][caption] = np.mean([diversity(fitted[key][c]).mean for c in chosen])
     return found
 
 

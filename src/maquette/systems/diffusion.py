@@ -61,7 +61,7 @@ DIT = replace(
     parametrisation=Parametrisation(base_width=112, base_depth=3, base_head_dim=28),
 )
 CLASSES = (6, 4, 6, 4, 2)
-WORLD = Shapes()
+WORLD = Shapes(objects=1)  # of the claims; the recipes that are offered learn scenes of two
 WEIGHTS = (1.0, 2.0, 3.0, 5.0)
 PICTURES, QUICK = 500, 4  # with every seed
 Right = npt.NDArray[np.bool_]
@@ -94,7 +94,8 @@ def diffusion_dit() -> PictureRecipe:
 
 def offered(name: str, model: DiffusionConfig) -> PictureRecipe:
     """A recipe as the catalogue has it: with looks, pictures and a report."""
-    return replace(text_recipe(), name=name, model=model, compile="auto", watch=PictureWatch())
+    one = replace(text_recipe(), data=PictureData(), name=name, model=model)
+    return replace(one, compile="auto", watch=PictureWatch())
 
 
 def text_recipe(seed: int = 0, quick: bool = False) -> PictureRecipe:
@@ -103,7 +104,7 @@ def text_recipe(seed: int = 0, quick: bool = False) -> PictureRecipe:
     return PictureRecipe(
         name="diffusion",
         model=toy if quick else TEXT,
-        data=PictureData(),
+        data=PictureData(world=WORLD),
         optimiser=Optimiser(learning_rate=RATE, average=AVERAGE),
         schedule=Schedule(warmup=0.03, floor=0.02),
         batch=8 if quick else BATCH,
@@ -248,6 +249,7 @@ def guidance_chart(rows: list[dict[str, Any]], made: dict[float, list[Drawn]]) -
 
 
 FEW, MANY, ANCESTRAL = Way("dpm2m", 10, 3.0), Way("ddim", 50, 3.0), Way("ddpm", 10, 3.0)
+ENOUGH = 0.3  # of the pictures of 50 steps are good: below, any two solvers are equally bad
 OTHERS = tuple(
     Way(name, steps, 3.0) for name in ("ddpm", "ddim", "dpm2m") for steps in (3, 5, 10, 20)
 )
@@ -257,7 +259,7 @@ OTHERS = tuple(
     statement="ten steps of a second-order solver make pictures as good as fifty of a first-order one",
     source="Song et al. 2021, table 1; Lu et al. 2022, table 1",
     metric="points of pictures all right and drawn as the world draws, 50 steps of DDIM less 10 of "
-    "DPM-Solver++(2M): high end of the 95 % interval",
+    "DPM-Solver++(2M): high end of the 95 % interval; 100 where fewer than 30 % of DDIM's are good",
     at_most=3.0,
     control="50 steps of DDIM less 10 of ancestral sampling (DDPM): low end of the interval",
     minutes=24,
@@ -287,7 +289,7 @@ def steps(lab: Lab) -> Measurement:
         )  # fmt: skip
     value, low, high = paired(found[MANY][1], found[FEW][1])
     return Measurement(
-        value=100 * high,
+        value=100 * high if found[MANY][1].mean() >= ENOUGH else 100.0,
         control=100 * paired(found[MANY][1], found[ANCESTRAL][1])[1],
         interval=(100 * low, 100 * high),
         details={
