@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from maquette.base.errors import WrongUse
 from maquette.nn.path import Path
+from maquette.serving import solvers
 from maquette.serving.guidance import guided
 from maquette.serving.solvers import EVALUATIONS, SOLVERS, ddim, evaluations, solve, times
 
@@ -217,6 +218,24 @@ def test_a_solver_keeps_nothing_between_calls(name):
     first = run()
     solve(name, curved, start(9), times(4, path), path)
     assert torch.equal(run(), first)
+
+
+def test_fresh_noise_is_drawn_where_its_generator_is(monkeypatch):
+    """A generator of one device draws for another: torch.randn on the other one refuses it."""
+    drawn, randn = [], torch.randn
+
+    def recorded(*shape, **options):
+        drawn.append(str(options["device"]))
+        return randn(*shape, **options)
+
+    monkeypatch.setattr(torch, "randn", recorded)
+    generator = torch.Generator().manual_seed(0)
+    made = solvers.draw(torch.empty(2, 3, device="meta"), generator)
+    assert drawn == ["cpu"] and made.device.type == "meta"
+    asked = []
+    monkeypatch.setattr(solvers, "draw", lambda *given: asked.append(given[1]) or given[0])
+    solve("ddpm", curved, torch.zeros(1, 3, 4, 4), times(3, Path()), Path(), generator=generator)
+    assert asked == [generator] * 3
 
 
 def test_a_step_may_be_replaced_from_outside():

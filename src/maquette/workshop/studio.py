@@ -309,9 +309,8 @@ def _larger(upsampler: LoadedPictures, pictures: Tensor, request: Request) -> Te
     def part(rows: slice) -> Tensor:
         small = pictures[rows]
         denoiser = model.denoiser(model.condition(len(small), small=small))
-        return solve(
-            request.solver, denoiser, noise[rows], times(request.steps, model.path), model.path
-        )
+        grid = times(request.steps, model.path)
+        return solve(request.solver, denoiser, noise[rows], grid, model.path, generator=generator)
 
     return _in_parts(len(pictures), part)
 
