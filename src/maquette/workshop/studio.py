@@ -102,7 +102,7 @@ def make(loaded: LoadedPictures, request: Request) -> Made:
     if request.variations_of is not None:
         pictures, labels = _variations(loaded, request)
     elif isinstance(model, SuperResolution):
-        pictures, labels, asked = *_restored(model, request), 1
+        pictures, labels, asked = *_restored(loaded, model, request), 1
     elif not isinstance(model, Diffusion):
         raise WrongUse(
             f"{loaded.path} is a {model.config.kind}, which makes no pictures: maquette eval scores it"
@@ -225,12 +225,15 @@ def _continued(
     )
 
 
-def _restored(model: SuperResolution, request: Request) -> tuple[Tensor, list[str]]:
+def _restored(
+    loaded: LoadedPictures, model: SuperResolution, request: Request
+) -> tuple[Tensor, list[str]]:
     if request.picture is None:
         raise WrongUse("this run enlarges pictures: name one with --picture")
     side = model.config.size // model.config.scale
+    small = _tensor(request.picture, side).to(loaded.device)
     with torch.no_grad():
-        return model(_tensor(request.picture, side)).clamp(-1, 1), [str(request.picture)]
+        return model(small).clamp(-1, 1), [str(request.picture)]
 
 
 def _variations(loaded: LoadedPictures, request: Request) -> tuple[Tensor, list[str]]:
@@ -293,7 +296,8 @@ def _larger(upsampler: LoadedPictures, pictures: Tensor, request: Request) -> Te
     model = upsampler.model
     if isinstance(model, SuperResolution):
         with torch.no_grad():
-            return _in_parts(len(pictures), lambda rows: model(pictures[rows]).clamp(-1, 1))
+            small = pictures.to(upsampler.device)
+            return _in_parts(len(small), lambda rows: model(small[rows]).clamp(-1, 1))
     if not isinstance(model, Diffusion) or model.config.task != "upsample":
         raise WrongUse(f"{upsampler.path} enlarges nothing: name a run whose task is upsample")
     side = model.config.size // model.config.scale
