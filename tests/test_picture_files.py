@@ -19,7 +19,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.corpus import picture_captions, picture_decode, picture_files
 from maquette.corpus.document import Skipped
 from maquette.corpus.picture_captions import CUT, NOT_UTF8, caption, decoded, read_table
-from maquette.corpus.picture_decode import NoPicture, decode
+from maquette.corpus.picture_decode import NoPicture, decode, decode_whole, shape_of
 from maquette.corpus.picture_files import Picture, pictures
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:PIL")
@@ -126,6 +126,11 @@ def test_the_exif_orientation_is_applied(turn, kind):
     wanted = np.asarray(ImageOps.fit(upright, (16, 16), Image.Resampling.BOX))
     for y, x in ((2, 2), (2, 13), (13, 2), (13, 13)):
         assert near(pixels[y, x], wanted[y, x], 12), (turn, y, x)
+    whole = decode_whole(data, 10**6)
+    assert whole.shape[:2] == shape_of(data) == (upright.height, upright.width)
+    assert np.abs(whole.astype(int) - np.asarray(upright)).mean() < 2
+    half = decode_whole(data, 96 * 64 // 4)
+    assert half.shape[:2] == (upright.height // 2, upright.width // 2)
 
 
 def test_the_whole_picture_stands_on_white():

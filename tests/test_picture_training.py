@@ -310,6 +310,32 @@ def test_a_picture_is_continued(toy, tmp_path):
     assert made.shape == (16, 40, 3) and np.array_equal(made[:, :16], given)
 
 
+def test_a_wide_picture_is_continued_whole(toy, tmp_path):
+    """Neither cut to its middle square nor made as small as the model's pictures."""
+    given = np.random.default_rng(1).integers(0, 256, (20, 36, 3), dtype=np.uint8)
+    Image.fromarray(given).save(tmp_path / "a.png")
+    out = tmp_path / "wide.png"
+    said = command("generate", toy, "--picture", tmp_path / "a.png", "--outpaint", "left=4",
+                   "--steps", 1, "--out", out, "--json")  # fmt: skip
+    assert np.array_equal(np.asarray(Image.open(out))[:, 4:], given) and said.json["notes"] == []
+
+
+def test_what_is_cut_off_a_picture_is_said(toy, tmp_path, monkeypatch):
+    from maquette.workshop import picture_input
+
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (60, 30)).save(picture)
+    Image.new("L", (60, 30), 255).save(tmp_path / "m.png")
+    said = command("generate", toy, "--picture", picture, "--mask", tmp_path / "m.png", "--steps",
+                   1, "--out", tmp_path / "b.png", "--json")  # fmt: skip
+    line = f"{picture} is 60 x 30: its middle square was taken and made smaller, 16 x 16"
+    assert line in said.err and line in said.json["notes"]
+    monkeypatch.setattr(picture_input, "MOST", 450)
+    given = picture_input.Input()
+    assert given.whole(picture).shape == (15, 30, 3)
+    assert given.notes == [f"{picture} is 60 x 30: made smaller, 30 x 15"]
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [

@@ -240,3 +240,16 @@ def test_a_run_is_trained_and_resumed_by_the_ordinary_commands(tmp_path):
     loaded = load_pictures(run)
     assert loaded.model(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 32, 32)
     refused(command("train", "fake-moon", "--run", tmp_path / "b", "--model.size", "30"), "scale 4")
+    from PIL import Image
+
+    Image.fromarray(np.zeros((9, 20, 3), np.uint8)).save(tmp_path / "small.png")
+    said = command(
+        "generate",
+        run,
+        "--picture",
+        tmp_path / "small.png",
+        "--out",
+        tmp_path / "large.png",
+        "--json",
+    )
+    assert (said.json["width"], said.json["height"]) == (80, 36), "the whole picture, 4 times"

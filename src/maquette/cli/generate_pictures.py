@@ -77,6 +77,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     write_atomic(out, sheet(made))
     n, height, width = made.pixels.shape[:3]
     each = 1e3 * made.seconds / n
+    for note in made.notes:
+        terminal.say(note)
     terminal.say(
         f"{out}: {n} of {width} x {height}, {each:.0f} ms each, "
         f"{made.evaluations} evaluations of the network"
@@ -89,6 +91,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "prompts": made.labels,
         "milliseconds": round(each, 2),
         "evaluations": made.evaluations,
+        "notes": made.notes,
     }
 
 

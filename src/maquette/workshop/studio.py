@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maquette.base.errors import UserError, WrongUse, did_you_mean
-from maquette.corpus.picture_decode import NoPicture, decode
+from maquette.base.errors import WrongUse, did_you_mean
 from maquette.corpus.pictures import Pixels
 from maquette.models.clip import Clip
 from maquette.models.diffusion import Diffusion
@@ -30,8 +29,9 @@ from maquette.serving.outpaint import extend
 from maquette.serving.paint import paint
 from maquette.serving.solvers import SOLVERS, evaluations, solve, times
 from maquette.serving.unclip import UnClip
-from maquette.training.picture_data import load_encoder, to_pixels, to_tensor
+from maquette.training.picture_data import load_encoder, to_pixels
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
+from maquette.workshop.picture_input import Input
 
 BATCH = 64  # pictures made at a time
 SIDES = ("left", "right", "top", "bottom")
@@ -92,17 +92,19 @@ class Made:
     seconds: float
     evaluations: int
     """of the network for each picture; 1 where it is not asked again and again"""
+    notes: list[str]
+    """a line each: what was cut off or resized of the pictures given"""
 
 
 def make(loaded: LoadedPictures, request: Request) -> Made:
     """Carry out a request. Raises WrongUse where the run cannot do it, UserError for a bad picture."""
     start = time.perf_counter()
-    model = loaded.model
+    model, given = loaded.model, Input()
     asked = evaluations(request.solver, request.steps)
     if request.variations_of is not None:
-        pictures, labels = _variations(loaded, request)
+        pictures, labels = _variations(loaded, request, given)
     elif isinstance(model, SuperResolution):
-        pictures, labels, asked = *_restored(loaded, model, request), 1
+        pictures, labels, asked = *_restored(loaded, model, request, given), 1
     elif not isinstance(model, Diffusion):
         raise WrongUse(
             f"{loaded.path} is a {model.config.kind}, which makes no pictures: maquette eval scores it"
@@ -110,28 +112,14 @@ def make(loaded: LoadedPictures, request: Request) -> Made:
     elif model.config.embedding:
         pictures, labels = _unclip(loaded, request)
     else:
-        pictures, labels = _diffusion(loaded, model, request)
+        pictures, labels = _diffusion(loaded, model, request, given)
     if request.upsample:
         pictures = _larger(load_pictures(request.upsample), pictures, request)
-    return Made(to_pixels(pictures), labels, time.perf_counter() - start, asked)
-
-
-def read_picture(path: Path, size: int) -> Pixels:
-    """A picture file as (size, size, 3), its middle square. Raises UserError with what is wrong."""
-    if not path.is_file():
-        raise UserError(f"there is no picture {path}: name a file")
-    try:
-        return decode(path.read_bytes(), size)[0]
-    except NoPicture as error:
-        raise UserError(f"{path} cannot be used as a picture ({error}): name another") from error
-
-
-def _tensor(path: Path, size: int) -> Tensor:
-    return to_tensor(read_picture(path, size)[None])
+    return Made(to_pixels(pictures), labels, time.perf_counter() - start, asked, given.notes)
 
 
 def _diffusion(
-    loaded: LoadedPictures, model: Diffusion, request: Request
+    loaded: LoadedPictures, model: Diffusion, request: Request, given: Input
 ) -> tuple[Tensor, list[str]]:
     config = model.config
     labels = [p for p in request.prompts or ("",) for _ in range(request.count)]
@@ -139,15 +127,15 @@ def _diffusion(
     n, device = len(labels), loaded.device
     generator = torch.Generator().manual_seed(request.seed)
     if request.outpaint:
-        return _continued(loaded, model, request, labels), labels
+        return _continued(loaded, model, request, labels, given), labels
     if request.picture is not None and config.task != "upsample":
         if request.mask is None:
             raise WrongUse(
                 "say what of the picture to make anew: --mask FILE, or --outpaint right=64"
             )
-        white = read_picture(request.mask, config.size).mean(axis=2) > 127
+        white = given.square(request.mask, config.size).mean(axis=2) > 127
         known = torch.from_numpy(~white).float()[None, None].expand(n, 1, -1, -1)
-        picture = _tensor(request.picture, config.size).expand(n, -1, -1, -1)
+        picture = given.tensor(request.picture, config.size).expand(n, -1, -1, -1)
         painted = paint(
             model,
             picture.to(device),
@@ -162,14 +150,14 @@ def _diffusion(
     if config.task == "upsample":
         if request.picture is None:
             raise WrongUse(f"{loaded.path} enlarges pictures: name one with --picture")
-        small = _tensor(request.picture, config.size // config.scale).expand(n, -1, -1, -1)
+        small = given.tensor(request.picture, config.size // config.scale).expand(n, -1, -1, -1)
         conditions["small"] = small.to(device)
     noise = torch.randn(n, 3, config.size, config.size, generator=generator).to(device)
     guidance = request.guidance if config.condition != "none" else 1.0
 
     def part(rows: slice) -> Tensor:
-        given = {name: t if t is None else t[rows] for name, t in conditions.items()}
-        condition = model.condition(len(noise[rows]), **given)
+        own = {name: t if t is None else t[rows] for name, t in conditions.items()}
+        condition = model.condition(len(noise[rows]), **own)
         denoiser = model.denoiser(condition, guidance)
         grid = times(request.steps, model.path)
         return solve(request.solver, denoiser, noise[rows], grid, model.path, generator=generator)
@@ -206,11 +194,15 @@ def _labels(loaded: LoadedPictures, prompt: str) -> list[int]:
 
 
 def _continued(
-    loaded: LoadedPictures, model: Diffusion, request: Request, prompts: list[str]
+    loaded: LoadedPictures,
+    model: Diffusion,
+    request: Request,
+    prompts: list[str],
+    given: Input,
 ) -> Tensor:
     assert request.picture is not None
     captions = loaded.captions(prompts) if model.config.condition == "text" else None
-    picture = _tensor(request.picture, model.config.size).expand(len(prompts), -1, -1, -1)
+    picture = given.tensor(request.picture).expand(len(prompts), -1, -1, -1)
     return extend(
         model,
         picture.to(loaded.device),
@@ -226,28 +218,27 @@ def _continued(
 
 
 def _restored(
-    loaded: LoadedPictures, model: SuperResolution, request: Request
+    loaded: LoadedPictures, model: SuperResolution, request: Request, given: Input
 ) -> tuple[Tensor, list[str]]:
     if request.picture is None:
         raise WrongUse("this run enlarges pictures: name one with --picture")
-    side = model.config.size // model.config.scale
-    small = _tensor(request.picture, side).to(loaded.device)
+    small = given.tensor(request.picture).to(loaded.device)
     with torch.no_grad():
         return model(small).clamp(-1, 1), [str(request.picture)]
 
 
-def _variations(loaded: LoadedPictures, request: Request) -> tuple[Tensor, list[str]]:
+def _variations(loaded: LoadedPictures, request: Request, given: Input) -> tuple[Tensor, list[str]]:
     assert request.variations_of is not None
     parts = _unclip_of(loaded, request)
     size = parts.decoder.config.size
-    picture = _tensor(request.variations_of, size)[0].to(loaded.device)
+    picture = given.tensor(request.variations_of, size)[0].to(loaded.device)
     steps, count = 2 * request.steps, max(request.count, 2)
     if request.text_diff:
         before, after = request.text_diff
         made = parts.text_diff(picture, before, after, count, steps=steps)
         return made, [f"{before} -> {after}"] * count
     if request.toward is not None:
-        other = _tensor(request.toward, size)[0].to(loaded.device)
+        other = given.tensor(request.toward, size)[0].to(loaded.device)
         made = parts.interpolate(picture, other, count, steps=steps)
         return made, [f"{request.variations_of} -> {request.toward}"] * count
     made = parts.variations(picture, request.count, steps=steps, seed=request.seed)
