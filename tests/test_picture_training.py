@@ -14,14 +14,17 @@ from conftest import command, refused
 from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.pictures import PictureCorpus
+from maquette.corpus.pictures import TOKENIZER, PictureCorpus
+from maquette.corpus.tokenizer import byte_tokenizer, save_tokenizer
+from maquette.models.clip_config import ClipConfig
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.picture_config import END
-from maquette.models.store import load_tensors
+from maquette.models.store import WEIGHTS, load_tensors, save_config, save_tensors
 from maquette.training.average import Average
 from maquette.training.batches import training_batches
 from maquette.training.cost import measure_cost
-from maquette.training.picture_data import caption_symbols, to_pixels, to_tensor
+from maquette.training.encoder import caption_symbols, encoder_of
+from maquette.training.picture_data import Reader, to_pixels, to_tensor
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Checkpoints, Optimiser, load_recipe
 from maquette.training.run import RunDirectory
@@ -198,6 +201,54 @@ def test_captions_end_in_zero_and_keep_their_symbols():
     assert symbols[2, -1] == END and (symbols[2, :-1] > 0).all()
     back = [s - (s <= tokenizer.end) for s in symbols[0, :n].tolist()]
     assert tokenizer.decode(back) == text
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory) -> Path:
+    """A CLIP of pictures of 16 that reads captions letter by letter, up to 10 of them."""
+    folder = tmp_path_factory.mktemp("clips") / "foreign"
+    config = ClipConfig(size=16, width=16, depth=1, heads=2, vocabulary=257, words=10, text_width=16,
+                        text_depth=1, text_heads=2, embedding=8)  # fmt: skip
+    save_config(folder, config)
+    save_tensors(folder / WEIGHTS, dict(config.build().initialise(1).named_parameters()))
+    save_tokenizer(byte_tokenizer(), folder / TOKENIZER)
+    return folder
+
+
+def test_an_encoder_reads_captions_as_it_was_trained_to(foreign):
+    """By its own tokenizer, in its own number of symbols, and not by the corpus'."""
+    corpus = pictures_of(TOY.data)
+    data = replace(TOY.data, encoder=str(foreign))
+    clip, numbers = encoder_of(data), np.arange(3)
+    batch = Reader(corpus.tokenizer, data.words, clip).batch(corpus.split("train", 16), numbers)
+    texts = corpus.split("train", 16).captions(numbers)
+    letters = torch.tensor([[byte + 1 for byte in t.encode()[:9]] + [END] for t in texts])
+    assert torch.equal(clip.symbols(texts), letters)
+    assert torch.equal(batch.text_embedding, clip.model.embed_captions(letters))
+    assert torch.equal(batch.captions, caption_symbols(corpus.tokenizer, texts, data.words))
+
+
+def test_an_encoder_that_sees_another_size_is_refused_before_the_start(foreign, tmp_path):
+    wide = replace(TOY, model=replace(MODEL, size=32),
+                   data=replace(TOY.data, size=32, encoder=str(foreign)))  # fmt: skip
+    with pytest.raises(WrongUse, match=r"sees pictures of 16 pixels, data.size is 32: use --data"):
+        train(wide, tmp_path / "wide")
+    assert not (tmp_path / "wide" / "recipe.yaml").exists()
+
+
+def test_held_out_captions_of_another_corpus_are_read_as_the_run_reads(toy, monkeypatch):
+    """The other corpus' tokenizer is not asked for the loss, nor for anything else."""
+    loaded = load_pictures(toy)
+    monkeypatch.setattr(PictureCorpus, "tokenizer", property(lambda self: byte_tokenizer()))
+    (batch,) = evaluate_pictures_module.heldout_pictures(
+        loaded.recipe, loaded.corpus, tokenizer=loaded.tokenizer
+    )
+    texts = loaded.corpus.split("heldout", 16).captions(np.arange(8))
+    assert torch.equal(batch.captions, caption_symbols(loaded.tokenizer, texts, 12))
+    seen = []
+    monkeypatch.setattr(evaluate_pictures_module, "evaluate", lambda m, b, g: seen.extend(b) or 0.0)
+    evaluate_pictures_module._loss(loaded, loaded.corpus)
+    assert torch.equal(seen[0].captions, batch.captions)
 
 
 def test_pixels_survive_the_way_there_and_back():

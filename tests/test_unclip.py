@@ -182,6 +182,18 @@ def test_captions_reach_a_decoder_that_reads_them(models):
     torch.testing.assert_close(models.decode(z, ["ab", "cd"]), models.decode(z, ["cd", "ab"]))
 
 
+def test_clip_and_prior_read_captions_each_in_their_own_way(models):
+    asked = []
+
+    def reader(name):
+        return lambda texts: asked.append(name) or read(texts)
+
+    each = UnClip(models.clip, models.decoder, reader("decoder"), models.prior,
+                  clip_reads=reader("clip"), prior_reads=reader("prior"))  # fmt: skip
+    each.from_texts(["ab"], steps=1)
+    assert sorted(asked) == ["clip", "prior"]
+
+
 def test_a_picture_taken_apart_can_be_put_together(models, pictures):
     embedding, latent = models.take_apart(pictures, steps=40)
     assert embedding.shape == (4, D) and latent.shape == pictures.shape

@@ -30,6 +30,7 @@ from maquette.models.prior_diffusion import DiffusionPrior
 from maquette.nn.path import Denoiser, Path
 from maquette.serving.solvers import ddim, solve, times
 
+Read = Callable[[list[str]], Tensor]
 BATCH = 128  # pictures at a time
 STEPS = 20  # of the decoder
 FURTHEST = 0.5  # of the way to a text difference (the paper goes 0.25 to 0.5)
@@ -39,15 +40,18 @@ FURTHEST = 0.5  # of the way to a text difference (the paper goes 0.25 to 0.5)
 class UnClip:
     """The models that belong together: a decoder and a prior of one CLIP's embeddings.
 
-    read: captions to symbols (n, words), as all of them were trained on. Raises WrongUse where their
-    embeddings do not have the same size, or the decoder takes none.
+    read: captions to symbols (n, words), as the decoder was trained on; clip_reads, prior_reads: as
+    the CLIP and the prior were, None for the same. Raises WrongUse where their embeddings do not have
+    the same size, or the decoder takes none.
     """
 
     clip: Clip
     decoder: Diffusion
-    read: Callable[[list[str]], Tensor]
+    read: Read
     prior: Prior | None = None
     upsampler: Diffusion | None = None
+    clip_reads: Read | None = None
+    prior_reads: Read | None = None
 
     def __post_init__(self) -> None:
         d = self.clip.config.embedding
@@ -77,7 +81,7 @@ class UnClip:
     @torch.no_grad()
     def of_texts(self, texts: Sequence[str]) -> Tensor:
         """CLIP's embeddings (n, d), of length 1, of captions."""
-        symbols = self.read(list(texts))
+        symbols = (self.clip_reads or self.read)(list(texts))
         parts = [self.clip.embed_captions(part) for part in symbols.split(BATCH)]
         return torch.cat(parts).float()
 
@@ -98,7 +102,7 @@ class UnClip:
             raise WrongUse("captions need a prior: name a run of one")
         return embeddings(
             self.prior,
-            self.read(list(texts)),
+            (self.prior_reads or self.read)(list(texts)),
             self.of_texts(texts),
             candidates=candidates,
             steps=steps,

@@ -13,7 +13,7 @@ from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 from maquette.models.base import PictureModel
 from maquette.models.store import load_model
 from maquette.training.decide import load_decisions
-from maquette.training.picture_data import caption_symbols
+from maquette.training.encoder import caption_symbols
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.probe import DTYPE
 from maquette.training.run import DECISIONS, RECIPE, RunDirectory

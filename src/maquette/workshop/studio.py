@@ -21,7 +21,6 @@ from torch import Tensor
 
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.corpus.pictures import Pixels
-from maquette.models.clip import Clip
 from maquette.models.diffusion import Diffusion
 from maquette.models.prior import Prior
 from maquette.models.super_resolution import SuperResolution
@@ -29,7 +28,8 @@ from maquette.serving.outpaint import extend
 from maquette.serving.paint import paint
 from maquette.serving.solvers import SOLVERS, evaluations, solve, times
 from maquette.serving.unclip import UnClip
-from maquette.training.picture_data import load_encoder, to_pixels
+from maquette.training.encoder import load_encoder
+from maquette.training.picture_data import to_pixels
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
 from maquette.workshop.picture_input import Input
 
@@ -272,14 +272,15 @@ def _unclip_of(loaded: LoadedPictures, request: Request) -> UnClip:
             f"{loaded.path} makes no pictures from embeddings: train dalle2-decoder and name that run"
         )
     clip = load_encoder(loaded.recipe.data.encoder).to(loaded.device)
-    assert isinstance(clip, Clip)
-    prior = None
+    prior = reads = None
     if request.prior:
-        found = load_pictures(request.prior).model
-        if not isinstance(found, Prior):
-            raise WrongUse(f"{request.prior} is a {found.config.kind}: name a run of a prior")
-        prior = found
-    return UnClip(clip, decoder, loaded.captions, prior)
+        found = load_pictures(request.prior)
+        if not isinstance(found.model, Prior):
+            raise WrongUse(f"{request.prior} is a {found.model.config.kind}: name a run of a prior")
+        prior, reads = found.model, found.captions
+    return UnClip(
+        clip.model, decoder, loaded.captions, prior, clip_reads=clip.symbols, prior_reads=reads
+    )
 
 
 def _larger(upsampler: LoadedPictures, pictures: Tensor, request: Request) -> Tensor:
