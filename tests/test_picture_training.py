@@ -24,7 +24,13 @@ from maquette.training.average import Average
 from maquette.training.batches import training_batches
 from maquette.training.cost import measure_cost
 from maquette.training.encoder import caption_symbols, encoder_of
-from maquette.training.picture_data import Reader, to_pixels, to_tensor
+from maquette.training.picture_data import (
+    Reader,
+    check_pictures,
+    cut_captions,
+    to_pixels,
+    to_tensor,
+)
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Checkpoints, Optimiser, load_recipe
 from maquette.training.run import RunDirectory
@@ -263,9 +269,28 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(tmp_path):
     classes = replace(MODEL, condition="class", classes=(3, 4))
     with pytest.raises(WrongUse, match=r"use --model.classes 6 4 6 4 2"):
         train(replace(TOY, model=classes), tmp_path / "classes")
+    long = replace(TOY, data=replace(TOY.data, words=16))
+    with pytest.raises(WrongUse, match=r"data.words is 16, model.words is 12: .*--model.words 16"):
+        train(long, tmp_path / "small")
+    unread = replace(long, model=replace(MODEL, condition="none"))
+    check_pictures(unread, pictures_of(TOY.data))  # where no caption is read any number will do
     assert not (tmp_path / "small" / "recipe.yaml").exists()
     with pytest.raises(WrongUse, match="data.size 32 is not model.size 16"):
         replace(TOY, data=replace(TOY.data, size=32))
+
+
+def test_captions_that_are_cut_are_said_before_the_start():
+    corpus = pictures_of(TOY.data)
+    assert cut_captions(TOY, corpus) is None
+    short = replace(TOY, data=replace(TOY.data, words=4))
+    assert cut_captions(short, corpus).startswith(
+        "100 % of the captions have more than data.words 4"
+    )
+    assert "--data.words 9 --model.words 9" in cut_captions(short, corpus)
+    corpus.manifest["caption_symbols"] = {"most": 3}  # believed: with their end they have 4
+    assert cut_captions(short, corpus) is None
+    unread = replace(short, model=replace(MODEL, condition="none"))
+    assert cut_captions(unread, pictures_of(TOY.data)) is None
 
 
 def test_a_recipe_round_trips_and_its_fields_are_flags(tmp_path):

@@ -17,6 +17,8 @@ from maquette.training.encoder import Encoder, caption_symbols, check_encoder, e
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import BaseRecipe
 
+LOOKED_AT = 2000  # captions that are counted before a run
+
 
 class PictureBatches:
     """The training samples of a recipe on a corpus of pictures, for one of `world` ranks.
@@ -119,6 +121,7 @@ def check_pictures(recipe: BaseRecipe, corpus: PictureCorpus) -> None:
     model = recipe.model
     if isinstance(recipe, PictureRecipe):
         check_encoder(recipe.data)
+        _check_words(recipe)
     room = getattr(model, "vocabulary", None)
     if room is not None and room < corpus.vocabulary:
         raise WrongUse(
@@ -137,3 +140,43 @@ def check_pictures(recipe: BaseRecipe, corpus: PictureCorpus) -> None:
             f"model.classes is {classes}, the labels of {corpus.path} have {corpus.label_sizes} "
             f"values: use --model.classes {' '.join(map(str, corpus.label_sizes))}"
         )
+
+
+def _check_words(recipe: PictureRecipe) -> None:
+    room, words = _room(recipe), recipe.data.words
+    exact = recipe.model.kind == "prior"
+    if room is not None and (words > room or (exact and words != room)):
+        raise WrongUse(
+            f"data.words is {words}, model.words is {room}: set both alike, as in "
+            f"--data.words {words} --model.words {words}"
+        )
+
+
+def _room(recipe: PictureRecipe) -> int | None:
+    """Symbols that the model has room for in a caption; None where it reads none."""
+    reads = getattr(recipe.model, "condition", "text") == "text"
+    return getattr(recipe.model, "words", None) if reads else None
+
+
+def cut_captions(recipe: PictureRecipe, corpus: PictureCorpus) -> str | None:
+    """What to say of training captions that are longer than data.words, by some of them; None: none.
+
+    What a corpus says of its longest caption is believed.
+    """
+    words = recipe.data.words
+    most = corpus.manifest.get("caption_symbols", {}).get("most", words)
+    if _room(recipe) is None or most < words:
+        return None
+    split = corpus.split("train", recipe.data.size)
+    available = min(len(split), recipe.data.count or len(split), 1 << 30)
+    step = -(-available // LOOKED_AT)
+    texts = split.captions(np.arange(0, available, step, dtype=np.int64))
+    lengths = np.array([len(symbols) + 1 for symbols in corpus.tokenizer.encode_batch(texts, 1)])
+    share = float((lengths > words).mean()) if len(lengths) else 0.0
+    if not share:
+        return None
+    longest = int(lengths.max())
+    return (
+        f"{100 * share:.1f} % of the captions have more than data.words {words} symbols, their end "
+        f"included, and are cut: --data.words {longest} --model.words {longest} has room for all"
+    )
