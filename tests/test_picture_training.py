@@ -1,6 +1,7 @@
 """Picture runs go through the ordinary trainer: resumed, spread, averaged, begun from one another."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -284,7 +285,7 @@ def test_captions_that_are_cut_are_said_before_the_start():
     assert cut_captions(TOY, corpus) is None
     short = replace(TOY, data=replace(TOY.data, words=4))
     assert cut_captions(short, corpus).startswith(
-        "100 % of the captions have more than data.words 4"
+        "100.0 % of the captions have more than data.words 4"
     )
     assert "--data.words 9 --model.words 9" in cut_captions(short, corpus)
     corpus.manifest["caption_symbols"] = {"most": 3}  # believed: with their end they have 4
@@ -305,6 +306,25 @@ def test_a_recipe_round_trips_and_its_fields_are_flags(tmp_path):
     assert result["pictures"] == 8 and result["pictures_per_second"] > 0
     kept = RunDirectory(run).picture_recipe()
     assert kept.data.world.objects == 1 and kept.model.path == "linear"
+
+
+def test_a_world_is_made_again_where_it_is_not(toy, tmp_path, monkeypatch):
+    """A run that was copied to another machine is evaluated and resumed there."""
+    run = RunDirectory(tmp_path / "copied")
+    shutil.copytree(toy, run.path)
+    kept = json.loads((run / "corpus.json").read_text())
+    kept["path"] = str(tmp_path / "other-home" / "worlds-1" / "shapes")
+    (run / "corpus.json").write_text(json.dumps(kept))
+    monkeypatch.setenv("MAQUETTE_HOME", str(tmp_path / "home"))
+    assert run.pictures().hash == kept["hash"]
+    assert (run.pictures().path / TOKENIZER).read_bytes() == (run / TOKENIZER).read_bytes()
+    kept["hash"] = "0" * 64
+    (run / "corpus.json").write_text(json.dumps(kept))
+    with pytest.raises(UserError, match="has changed since this run"):
+        run.pictures()
+    (run / "corpus.json").write_text(json.dumps(kept | {"table": {"kind": "pictures"}}))
+    with pytest.raises(UserError, match="is no longer at"):
+        run.pictures()
 
 
 def test_the_report_shows_the_grids(toy):

@@ -22,11 +22,12 @@ from typing import Any
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import lock, read_json, write_json
-from maquette.corpus.pictures import PictureCorpus
+from maquette.corpus.pictures import PictureCorpus, open_pictures
 from maquette.corpus.store import MANIFEST, TOKENIZER, Corpus
 from maquette.models.store import CONFIG, WEIGHTS, save_config
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import BaseRecipe, Recipe, load_recipe
+from maquette.worlds.registry import world_from
 
 RECIPE, DECISIONS, CORPUS = "recipe.yaml", "decisions.json", "corpus.json"
 METRICS, OUTCOME = "metrics.jsonl", "outcome.json"
@@ -92,13 +93,17 @@ class RunDirectory:
         kept = read_json(self / CORPUS)
         if not isinstance(kept, dict) or not {"path", "hash"} <= kept.keys():
             raise UserError(f"{self / CORPUS} is damaged: restore it, or train a new run")
-        if not Path(kept["path"]).exists():
+        manifest, table = Path(kept["path"]) / MANIFEST, kept.get("table", {})
+        corpus: Corpus | PictureCorpus
+        if not manifest.exists() and table.get("kind") == "world":  # of another machine, or cleared
+            corpus = open_pictures(table["world"]["name"], world_from(table["world"]))
+        elif not manifest.parent.exists():
             raise UserError(
                 f"the corpus of {self.path} is no longer at {kept['path']}: move it back"
             )
-        manifest = Path(kept["path"]) / MANIFEST
-        drawn = manifest.exists() and read_json(manifest).get("kind") in ("pictures", "world")
-        corpus = PictureCorpus(kept["path"]) if drawn else Corpus(kept["path"])
+        else:
+            drawn = manifest.exists() and read_json(manifest).get("kind") in ("pictures", "world")
+            corpus = PictureCorpus(kept["path"]) if drawn else Corpus(kept["path"])
         if corpus.hash != kept["hash"]:
             raise UserError(
                 f"the corpus at {kept['path']} has changed since this run (hash {corpus.hash[:12]}, "
