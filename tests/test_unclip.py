@@ -26,7 +26,7 @@ def read(texts: list[str]) -> torch.Tensor:
 
 def decoder_config(**changes):
     fields = {
-        "size": SIZE, "width": 16, "depth": 1, "multipliers": (1, 2), "attention": (4,),
+        "size": SIZE, "width": 16, "depth": 1, "multipliers": (1, 2),
         "heads": 2, "text_width": 16, "embedding": D,
         "parametrisation": Parametrisation(base_width=16, base_depth=1, base_head_dim=8),
     }  # fmt: skip

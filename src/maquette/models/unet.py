@@ -94,7 +94,7 @@ class UNet(nn.Module):
         down, before, skips = [], widths[0], []
         for width, side in zip(widths, c.sides, strict=True):
             for _ in range(c.depth):
-                down.append(Stage(before, width, c, scaling, side in c.attention))
+                down.append(Stage(before, width, c, scaling, side in c.attending))
                 before = width
                 skips.append(width)
         self.down = nn.ModuleList(down)
@@ -102,7 +102,7 @@ class UNet(nn.Module):
         up = []
         for width, side in zip(reversed(widths), reversed(c.sides), strict=True):
             for _ in range(c.depth):
-                up.append(Stage(before + skips.pop(), width, c, scaling, side in c.attention))
+                up.append(Stage(before + skips.pop(), width, c, scaling, side in c.attending))
                 before = width
         self.up = nn.ModuleList(up)
         self.depth = c.depth
