@@ -21,6 +21,7 @@ from maquette.models.clip_config import ClipConfig
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.picture_config import END
 from maquette.models.store import WEIGHTS, load_tensors, save_config, save_tensors
+from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.training.average import Average
 from maquette.training.batches import training_batches
 from maquette.training.cost import measure_cost
@@ -37,9 +38,11 @@ from maquette.training.recipe import Checkpoints, Optimiser, load_recipe
 from maquette.training.run import RunDirectory
 from maquette.training.start import begin_with, make_model, only_train
 from maquette.workshop import evaluate_pictures as evaluate_pictures_module
+from maquette.workshop import studio
 from maquette.workshop.corpora import pictures_of
 from maquette.workshop.evaluate_pictures import evaluate_pictures, rows
-from maquette.workshop.load_pictures import load_pictures
+from maquette.workshop.load_pictures import LoadedPictures, load_pictures
+from maquette.workshop.picture_request import Request
 from maquette.workshop.report import write_report
 from maquette.workshop.train import train
 
@@ -441,10 +444,107 @@ def test_what_is_cut_off_a_picture_is_said(toy, tmp_path, monkeypatch):
         (["--variations-of", "a.png"], "makes no pictures from embeddings"),
         (["--picture", "none.png", "--mask", "m.png"], "there is no picture"),
         (["--count", 0], "use 1 or more"),
+        (["--prior", "runs/p"], "--prior does nothing for this run"),
+        (
+            ["--outpaint", "right=4", "--picture", "a.png", "--prior", "p"],
+            "nothing with --outpaint",
+        ),
+        (["--variations-of", "a.png", "--toward", "b.png", "--text-diff", "a", "b"], "not both"),
     ],
 )
 def test_what_cannot_be_made_is_one_line(toy, words, part):
     refused(command("generate", toy, "a", *words), part)
+
+
+@pytest.fixture(scope="module")
+def square(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("given") / "a.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def changed(toy: Path, **model) -> LoadedPictures:
+    """The toy's run with another model that knows nothing."""
+    return LoadedPictures(
+        toy, replace(MODEL, **model).build().initialise(0).eval(), load_pictures(toy).tokenizer
+    )
+
+
+def test_a_picture_around_known_pixels_is_made_by_the_solver_named_in_parts(
+    toy, square, monkeypatch
+):
+    loaded, sizes, asked = load_pictures(toy), [], []
+    monkeypatch.setattr(studio, "BATCH", 2)
+
+    def recorded(way):
+        def run(model, pictures, *rest, **options):
+            sizes.append(len(pictures))
+            asked.append((options["solver"], options["guidance"]))
+            return way(model, pictures, *rest, **options)
+
+        return run
+
+    for name in ("paint", "extend"):
+        monkeypatch.setattr(studio, name, recorded(getattr(studio, name)))
+    for way, solver in (({"mask": square}, "ddim"), ({"outpaint": {"top": 2}}, "")):
+        request = Request(prompts=("a red circle",), count=3, picture=square, steps=1, solver=solver,
+                          guidance=2.0, **way)  # fmt: skip
+        assert len(studio.make(loaded, request).pixels) == 3
+    assert sizes == [2, 1, 2, 1] and asked == [("ddim", 2.0)] * 2 + [("ddpm", 2.0)] * 2
+    plain = changed(toy, condition="none")
+    studio.make(plain, Request(picture=square, outpaint={"top": 2}, steps=1))
+    assert asked[-1] == ("ddpm", 1.0), "nothing to be guided by"
+
+
+def test_a_class_is_told_to_every_window(toy, square, monkeypatch):
+    classes = tuple(load_pictures(toy).corpus.label_sizes)
+    loaded = changed(toy, condition="class", classes=classes)
+    told, condition = [], loaded.model.condition
+
+    def recorded(n, **given):
+        told.extend([given["labels"]] if given else [])  # without any for guidance
+        return condition(n, **given)
+
+    monkeypatch.setattr(loaded.model, "condition", recorded)
+    text = loaded.corpus.split("heldout", 16).captions(np.arange(1))[0]
+    request = Request(prompts=(text,), count=2, picture=square, outpaint={"left": 20}, steps=1)
+    studio.make(loaded, request)
+    assert len(told) > 1 and all(len(t) == 2 and (t >= 0).all() for t in told)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "part"),
+    [
+        ({"task": "upsample"}, {"mask": True, "picture": True}, "--mask does nothing for a run that"),
+        ({"task": "upsample"}, {"outpaint": {"top": 2}, "picture": True}, "--outpaint does nothing"),
+        ({"condition": "none"}, {"prompts": ("a",)}, "a prompt does nothing for this run"),
+        ({"condition": "none"}, {"guidance": 2.0}, "--guidance does nothing for this run"),
+        (None, {"picture": True, "prompts": ("a",)}, "a prompt does nothing for a run that restores"),
+        (None, {"picture": True, "count": 2}, "--count does nothing for a run that restores"),
+        ({"embedding": 8}, {"prompts": ("a",), "mask": True, "picture": True}, "--picture does nothing"),
+    ],
+)  # fmt: skip
+def test_options_that_would_do_nothing_are_refused(toy, square, model, options, part):
+    given = {name: square if value is True else value for name, value in options.items()}
+    if model is None:
+        config = SuperResolutionConfig(size=16, scale=4, width=8, depth=1)
+        loaded = LoadedPictures(toy, config.build().initialise(0).eval(), None)
+    else:
+        loaded = changed(toy, **model)
+    with pytest.raises(WrongUse, match=part):
+        studio.make(loaded, Request(**given))
+
+
+def test_evaluations_are_those_of_the_network(toy, square, monkeypatch):
+    loaded = load_pictures(toy)
+    monkeypatch.setattr(studio, "BATCH", 2)
+    made = studio.make(loaded, Request(prompts=("a",), count=3, steps=3, solver="heun"))
+    assert made.evaluations == 5
+    made = studio.make(loaded, Request(picture=square, outpaint={"right": 24}, steps=2))
+    assert made.evaluations == 2 * 3, "of every window"
+    made = studio.make(loaded, Request(picture=square, mask=square, steps=5))
+    assert made.evaluations == 5 * 3, "repaint takes its steps three times"
 
 
 def test_evaluation_reads_what_was_made(toy, monkeypatch):

@@ -158,7 +158,7 @@ class UnClip:
             clean = model.denoiser(condition, guidance)
             return solve(solver, clean, noise[rows], grid, path, generator=generator)
 
-        return _in_parts(len(embedding), part)
+        return in_parts(len(embedding), part)
 
     @torch.no_grad()
     def larger(self, pictures: Tensor, *, steps: int = STEPS, seed: int = 0) -> Tensor:
@@ -174,7 +174,7 @@ class UnClip:
             clean = model.denoiser(model.condition(len(small), small=small))
             return solve("dpm2m", clean, noise[rows], grid, model.path)
 
-        return _in_parts(len(pictures), part)
+        return in_parts(len(pictures), part)
 
     @torch.no_grad()
     def take_apart(self, pictures: Tensor, *, steps: int = 2 * STEPS) -> tuple[Tensor, Tensor]:
@@ -186,7 +186,7 @@ class UnClip:
             condition = model.condition(len(pictures[rows]), embedding=embedding[rows])
             return invert(model.denoiser(condition), pictures[rows], times(steps, path), path)
 
-        return embedding, _in_parts(len(pictures), part)
+        return embedding, in_parts(len(pictures), part)
 
     @torch.no_grad()
     def put_together(
@@ -209,7 +209,7 @@ class UnClip:
             clean = model.denoiser(model.condition(len(latent[rows]), embedding=embedding[rows]))
             return ddim(clean, latent[rows], grid, path, eta=eta, generator=generator)
 
-        return _in_parts(len(embedding), part)
+        return in_parts(len(embedding), part)
 
     def variations(
         self,
@@ -309,7 +309,7 @@ def embeddings(
         closeness = (drawn * texts.view_as(drawn)).sum(2)
         return drawn[torch.arange(len(drawn)), closeness.argmax(1)]  # type: ignore[no-any-return]
 
-    return _in_parts(len(captions), part, max(1, 2 * BATCH // candidates))
+    return in_parts(len(captions), part, max(1, 2 * BATCH // candidates))
 
 
 @torch.no_grad()
@@ -371,7 +371,7 @@ def _noise(n: int, model: Diffusion, generator: torch.Generator) -> Tensor:
     return torch.randn(n, 3, size, size, generator=generator, device=generator.device)
 
 
-def _in_parts(n: int, part: Callable[[slice], Tensor], most: int | None = None) -> Tensor:
+def in_parts(n: int, part: Callable[[slice], Tensor], most: int | None = None) -> Tensor:
     """The rows of `part` for 0 ... n - 1, so many at a time, so that memory does not grow with n."""
     most = most or BATCH
     return torch.cat([part(slice(i, min(n, i + most))) for i in range(0, n, most)])

@@ -50,8 +50,9 @@ class LoadedPictures:
         return next(self.model.parameters()).device
 
     def generate(self, *prompts: str, **settings: Any) -> Pixels:
-        """Make pictures: uint8 (n, height, width, 3). settings: fields of `studio.Request`."""
-        from maquette.workshop.studio import Request, make
+        """Make pictures: uint8 (n, height, width, 3). settings: fields of `picture_request.Request`."""
+        from maquette.workshop.picture_request import Request
+        from maquette.workshop.studio import make
 
         return make(self, Request(prompts=prompts, **settings)).pixels
 
