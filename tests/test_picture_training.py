@@ -278,6 +278,10 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(tmp_path):
         train(long, tmp_path / "small")
     unread = replace(long, model=replace(MODEL, condition="none"))
     check_pictures(unread, pictures_of(TOY.data))  # where no caption is read any number will do
+    with pytest.raises(WrongUse, match="seed is 2147483648: use 0 to 2147483647"):
+        replace(TOY, seed=2**31)
+    last = replace(TOY, seed=2**31 - 1)
+    assert len(training_batches(last, pictures_of(TOY.data), 0, 1).step(2**20)[0].pictures) == 4
     assert not (tmp_path / "small" / "recipe.yaml").exists()
     with pytest.raises(WrongUse, match="data.size 32 is not model.size 16"):
         replace(TOY, data=replace(TOY.data, size=32))

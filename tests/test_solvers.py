@@ -10,7 +10,6 @@ from torch.testing import assert_close
 from maquette.base.errors import WrongUse
 from maquette.nn.path import Path
 from maquette.serving import solvers
-from maquette.serving.guidance import guided
 from maquette.serving.solvers import EVALUATIONS, SOLVERS, ddim, evaluations, solve, times
 
 THOUSAND = 1000
@@ -267,18 +266,6 @@ def test_known_pixels_come_out_to_the_bit():
             assert torch.equal(out[:, :, :4], known[:, :, :4]), name
         else:
             assert_close(out[:, :, :4], known[:, :, :4])
-
-
-def test_guidance_is_a_line_through_both():
-    def c(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return torch.full_like(x, 0.3)
-
-    def u(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return torch.full_like(x, 0.1)
-
-    t = torch.tensor(0.5)
-    for w, value in ((0.0, 0.1), (1.0, 0.3), (3.0, 0.7), (9.0, 1.0)):
-        assert_close(guided(c, u, w)(start(), t), torch.full_like(start(), value))
 
 
 def test_what_a_user_may_get_wrong():

@@ -122,6 +122,7 @@ def check_pictures(recipe: BaseRecipe, corpus: PictureCorpus) -> None:
     if isinstance(recipe, PictureRecipe):
         check_encoder(recipe.data)
         _check_words(recipe)
+        _check_batch(recipe)
     room = getattr(model, "vocabulary", None)
     if room is not None and room < corpus.vocabulary:
         raise WrongUse(
@@ -149,6 +150,17 @@ def _check_words(recipe: PictureRecipe) -> None:
         raise WrongUse(
             f"data.words is {words}, model.words is {room}: set both alike, as in "
             f"--data.words {words} --model.words {words}"
+        )
+
+
+def _check_batch(recipe: PictureRecipe) -> None:
+    model, share = recipe.model, recipe.micro_batch or recipe.batch // recipe.ranks
+    if getattr(model, "variant", "") == "autoregressive" and share <= getattr(model, "kept", 0):
+        kept = getattr(model, "kept", 0)
+        raise WrongUse(
+            f"{kept} components of embeddings cannot be fitted to {share} pictures at a time: use a "
+            f"--batch of {(kept + 1) * recipe.ranks} and a --micro-batch of {kept + 1} or more, or "
+            f"--model.components {max(1, share - 1)}"
         )
 
 

@@ -9,6 +9,9 @@ from maquette.training.recipe import ANY, BaseData, BaseRecipe, BaseWatch
 from maquette.worlds.moon import Moon
 from maquette.worlds.shapes import Shapes
 
+SEEDS = 1 << 31
+"""of picture runs: a world's pictures are numbered in 63 bits, 32 of them within a seed"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PictureData(BaseData):
@@ -67,6 +70,8 @@ class PictureRecipe(BaseRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.seed >= SEEDS:
+            raise WrongUse(f"seed is {self.seed}: use 0 to {SEEDS - 1}")
         if self.data.size != self.model.size:
             raise WrongUse(
                 f"data.size {self.data.size} is not model.size {self.model.size}: set both alike"
