@@ -246,6 +246,28 @@ def test_an_encoder_that_sees_another_size_is_refused_before_the_start(foreign, 
     assert not (tmp_path / "wide" / "recipe.yaml").exists()
 
 
+def test_a_run_goes_on_with_the_encoder_it_began_with_alone(foreign, tmp_path, monkeypatch):
+    """Found from any folder, and known by its weights."""
+    clip = tmp_path / "clip"
+    shutil.copytree(foreign, clip)
+    monkeypatch.chdir(tmp_path)
+    recipe = replace(TOY, steps=2, data=replace(TOY.data, encoder="clip"))
+    assert recipe.data.encoder == str(clip)
+    run = RunDirectory("run")
+    run.create(recipe, pictures_of(recipe.data))
+    assert run.resume(recipe) == run.resume(None) == recipe
+    monkeypatch.chdir("/")
+    run = RunDirectory(tmp_path / "run")
+    assert run.resume(None).data.encoder == str(clip)
+    tensors = load_tensors(clip / WEIGHTS)
+    save_tensors(clip / WEIGHTS, {name: t + 1 for name, t in tensors.items()})
+    with pytest.raises(UserError, match=r"clip has changed since this run began \(weights"):
+        run.resume(None)
+    (clip / WEIGHTS).unlink()
+    with pytest.raises(UserError, match="clip has no model.safetensors: move it back"):
+        run.resume(recipe)
+
+
 def test_held_out_captions_of_another_corpus_are_read_as_the_run_reads(toy, monkeypatch):
     """The other corpus' tokenizer is not asked for the loss, nor for anything else."""
     loaded = load_pictures(toy)

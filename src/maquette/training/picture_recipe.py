@@ -1,5 +1,6 @@
 """The recipe of a picture model: what it says besides what every recipe says."""
 
+import os
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -35,6 +36,9 @@ class PictureData(BaseData):
     def __post_init__(self) -> None:
         within(self, 1, ANY, "size", "count")
         within(self, 2, ANY, "words")
+        if self.encoder:  # a run finds it from any folder
+            whole = os.path.abspath(os.path.expanduser(self.encoder))
+            object.__setattr__(self, "encoder", whole)
 
 
 @dataclass(frozen=True, kw_only=True)

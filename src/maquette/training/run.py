@@ -5,6 +5,7 @@ runs/NAME/
     decisions.json      what `auto` became on this machine, and why
     config.json, tokenizer.json, model.safetensors      the model (weights when finished)
     corpus.json         where the corpus was, its hash and its table
+    encoder.json        where the frozen CLIP of a picture run was, and the SHA-256 of its weights
     metrics.jsonl       one object a step; events (a skipped batch, a rewind) beside them
     outcome.json        how the last call ended
     checkpoints/        see checkpoint.py
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.base.files import lock, read_json, write_json
+from maquette.base.files import lock, read_json, sha256, write_json
 from maquette.corpus.pictures import PictureCorpus, open_pictures
 from maquette.corpus.store import MANIFEST, TOKENIZER, Corpus
 from maquette.models.store import CONFIG, WEIGHTS, save_config
@@ -30,6 +31,7 @@ from maquette.training.recipe import BaseRecipe, Recipe, load_recipe
 from maquette.worlds.registry import world_from
 
 RECIPE, DECISIONS, CORPUS = "recipe.yaml", "decisions.json", "corpus.json"
+ENCODER = "encoder.json"
 METRICS, OUTCOME = "metrics.jsonl", "outcome.json"
 CHANGEABLE = frozenset({"name", "steps", "stop", "ranks", "trackers", "checkpoints", "watch"})
 
@@ -142,7 +144,13 @@ class RunDirectory:
 
     def create(self, recipe: BaseRecipe, corpus: Corpus | PictureCorpus) -> None:
         """Write what a run starts with. An existing run is left alone and refused."""
-        started = {".lock", CONFIG, TOKENIZER, CORPUS}  # what a start that was cut off leaves
+        started = {
+            ".lock",
+            CONFIG,
+            TOKENIZER,
+            CORPUS,
+            ENCODER,
+        }  # what a start that was cut off leaves
         there = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
         if not {name for name in there if not name.endswith(".tmp")} <= started:
             raise WrongUse(
@@ -156,11 +164,26 @@ class RunDirectory:
         shutil.copyfile(corpus.path / TOKENIZER, self / TOKENIZER)
         kept = {k: v for k, v in corpus.manifest.items() if k not in ("shards", "skipped_named")}
         write_json(self / CORPUS, {"path": str(corpus.path), "hash": corpus.hash, "table": kept})
+        if isinstance(recipe, PictureRecipe) and recipe.data.encoder:
+            kept = {"path": recipe.data.encoder, "sha256": _encoder_hash(recipe)}
+            write_json(self / ENCODER, kept)
         recipe.save(self / RECIPE)  # last: its presence says that the run began
+
+    def _check_encoder(self, recipe: BaseRecipe) -> None:
+        """Raise UserError where the frozen CLIP is another than at the start."""
+        if not isinstance(recipe, PictureRecipe) or not (self / ENCODER).exists():
+            return
+        before, now = str(read_json(self / ENCODER)["sha256"]), _encoder_hash(recipe)
+        if before != now:
+            raise UserError(
+                f"data.encoder {recipe.data.encoder} has changed since this run began (weights "
+                f"{now[:12]}, not {before[:12]}): restore it, or start a new run"
+            )
 
     def resume(self, wanted: BaseRecipe | None) -> BaseRecipe:
         """The recipe to go on with: the run's own, with what may change taken from `wanted`."""
         own = self.recipe()
+        self._check_encoder(own)
         if wanted is None:
             return own
         before, after = own.to_dict(), wanted.to_dict()
@@ -175,6 +198,13 @@ class RunDirectory:
         if recipe != own:
             recipe.save(self / RECIPE)
         return recipe
+
+
+def _encoder_hash(recipe: PictureRecipe) -> str:
+    weights = Path(recipe.data.encoder) / WEIGHTS
+    if not weights.exists():
+        raise UserError(f"data.encoder {weights.parent} has no {WEIGHTS}: move it back")
+    return sha256(weights)
 
 
 def free_name(folder: Path, name: str) -> Path:
