@@ -61,7 +61,7 @@ class Theirs(nn.Module):
         from diffusers import UNet2DConditionModel
 
         self.recompute, self.dtype = False, dtype
-        attends = [side in config.attention for side in config.sides]
+        attends = [side in config.attending for side in config.sides]
         self.unet = UNet2DConditionModel(
             sample_size=config.size, in_channels=3, out_channels=3, layers_per_block=config.depth,
             block_out_channels=widths, norm_num_groups=8, cross_attention_dim=config.text_width,

@@ -157,6 +157,16 @@ def test_a_sweep_takes_the_best_and_the_smallest_rate_of_equals(base, tmp_path, 
     assert not (tmp_path / "run-sweep").exists()
 
 
+def test_a_sweep_touches_no_folder_of_anothers(base, tmp_path, monkeypatch):
+    mine = tmp_path / "run-sweep" / "mine" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("kept")
+    monkeypatch.setattr(workshop, "train_many", lambda jobs, say: pytest.fail("trained"))
+    with pytest.raises(WrongUse, match="mine is in the way of the sweep's runs: move it"):
+        quick("linear", base, tmp_path / "run", sweep=True, learning_rate=0.02)
+    assert mine.read_text() == "kept"
+
+
 def test_the_command_says_what_it_did(base, tmp_path):
     said = command(
         "adapt", "vpt-deep", base, "shapes", "--run", tmp_path / "run", "--label", "count",

@@ -54,6 +54,14 @@ def test_a_prior_trains_and_resumes_bit_for_bit(variant, encoder, tmp_path):
         torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis)), rtol=0, atol=0.1)
 
 
+def test_too_few_pictures_for_the_components_are_refused_before_the_start(encoder, tmp_path):
+    recipe = prior_recipe(encoder, quick=True, variant="autoregressive")
+    few = replace(recipe, micro_batch=8)
+    with pytest.raises(UserError, match=r"8 components .* to 8 pictures at a time: .*-batch of 9"):
+        train(few, tmp_path / "few")
+    assert not (tmp_path / "few" / "recipe.yaml").exists()
+
+
 def test_a_decoder_begins_with_the_text_model(encoder, tmp_path):
     base = text_recipe(quick=True)
     train(base, tmp_path / "text")

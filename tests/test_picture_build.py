@@ -20,7 +20,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.corpus import picture_build, picture_window
 from maquette.corpus.document import Skipped
 from maquette.corpus.picture_build import DUPLICATE, build_pictures
-from maquette.corpus.picture_files import Picture, Place
+from maquette.corpus.picture_item import Picture, Place
 from maquette.corpus.picture_window import Window
 from maquette.corpus.pictures import PictureCorpus, open_pictures
 

@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus import picture_captions, picture_decode, picture_files
+from maquette.corpus import picture_captions, picture_decode, picture_shards
 from maquette.corpus.document import Skipped
 from maquette.corpus.picture_captions import CUT, NOT_UTF8, caption, decoded, read_table
-from maquette.corpus.picture_decode import NoPicture, decode
-from maquette.corpus.picture_files import Picture, pictures
+from maquette.corpus.picture_decode import NoPicture, decode, decode_whole, shape_of
+from maquette.corpus.picture_files import pictures
+from maquette.corpus.picture_item import Picture
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:PIL")
 RED, BLUE, WHITE = (200, 30, 40), (20, 40, 210), (255, 255, 255)
@@ -126,6 +127,11 @@ def test_the_exif_orientation_is_applied(turn, kind):
     wanted = np.asarray(ImageOps.fit(upright, (16, 16), Image.Resampling.BOX))
     for y, x in ((2, 2), (2, 13), (13, 2), (13, 13)):
         assert near(pixels[y, x], wanted[y, x], 12), (turn, y, x)
+    whole = decode_whole(data, 10**6)
+    assert whole.shape[:2] == shape_of(data) == (upright.height, upright.width)
+    assert np.abs(whole.astype(int) - np.asarray(upright)).mean() < 2
+    half = decode_whole(data, 96 * 64 // 4)
+    assert half.shape[:2] == (upright.height // 2, upright.width // 2)
 
 
 def test_the_whole_picture_stands_on_white():
@@ -446,6 +452,46 @@ def test_a_shard_gives_its_samples(name, tmp_path):
     assert not (tmp_path.parent / "0003.jpg").exists()
 
 
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz"])
+def test_names_with_dots_before_their_ending_lose_no_picture(name, tmp_path, monkeypatch):
+    """A date is not a key; two pictures of one name are two; more than are held come all the same."""
+    monkeypatch.setattr(picture_shards, "HELD", 4)
+    members = [(f"2023.01.0{i} b.{end}", data)
+               for i in range(7) for end, data in (("jpg", JPEG), ("txt", b"%d" % i))]  # fmt: skip
+    members += [("one.txt", b"of both"), ("one.in.jpg", JPEG), ("one.out.png", saved(halves()))]
+    members += [("two.jpg", JPEG), ("two.png", saved(halves())), ("two.txt", b"two")]
+    read, skipped = found(shard(tmp_path / name, members, "w:gz" if name == "a.tgz" else "w"))
+    got = {source.partition(":")[2]: picture.caption for source, picture in read.items()}
+    assert got == {f"2023.01.0{i} b": str(i) for i in range(7)} | {
+        "one.in": "of both", "one.out": "of both", "two.jpg": "two", "two.png": "two",
+    }  # fmt: skip
+    assert skipped == {}
+
+
+def test_only_what_is_used_of_a_shard_is_read(tmp_path):
+    members = [("1.jpg", JPEG), ("1.npy", b"x" * 9999), ("1.txt", b"one"), ("1.TXT", b"again")]
+    path = shard(tmp_path / "a.tgz", members, "w:gz")
+    with open(path, "rb") as raw:
+        data = {m.name: m.data for m in picture_shards._members(raw, str(path))}
+    assert data == {"1.jpg": JPEG, "1.npy": None, "1.txt": b"one", "1.TXT": b"again"}
+    assert captions(path) == {"a.tgz:1": "one"}
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_header_of_megabytes_is_refused_unread(kind, tmp_path, monkeypatch):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("0")
+        info.type, info.size = kind, picture_shards.LONGEST_HEADER + 1
+        tar.fileobj.write(info.tobuf() + b"x" * (info.size + -info.size % 512))
+    asked = []
+    monkeypatch.setattr(
+        tarfile.TarInfo, "_proc_member", lambda self, tar: asked.append(self.size), raising=False
+    )
+    read, skipped = found(path)
+    assert not read and "read up to there" in "".join(skipped.values()) and not asked
+
+
 def test_links_and_devices_in_a_shard_are_not_followed(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
@@ -562,4 +608,4 @@ def test_the_order_is_fixed_and_reading_begins_before_it_ends(folder):
 def test_no_format_starts_another_program():
     assert "EPS" not in picture_decode._formats()
     assert {"JPEG", "PNG", "WEBP"} <= set(picture_decode._formats())
-    assert picture_files.MOST_BYTES == picture_decode.MOST_BYTES
+    assert picture_shards.MOST_BYTES == picture_decode.MOST_BYTES

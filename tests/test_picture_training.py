@@ -1,6 +1,7 @@
 """Picture runs go through the ordinary trainer: resumed, spread, averaged, begun from one another."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,22 +15,34 @@ from conftest import command, refused
 from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.pictures import PictureCorpus
+from maquette.corpus.pictures import TOKENIZER, PictureCorpus
+from maquette.corpus.tokenizer import byte_tokenizer, save_tokenizer
+from maquette.models.clip_config import ClipConfig
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.picture_config import END
-from maquette.models.store import load_tensors
+from maquette.models.store import WEIGHTS, load_tensors, save_config, save_tensors
+from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.training.average import Average
 from maquette.training.batches import training_batches
 from maquette.training.cost import measure_cost
-from maquette.training.picture_data import caption_symbols, to_pixels, to_tensor
+from maquette.training.encoder import caption_symbols, encoder_of
+from maquette.training.picture_data import (
+    Reader,
+    check_pictures,
+    cut_captions,
+    to_pixels,
+    to_tensor,
+)
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Checkpoints, Optimiser, load_recipe
 from maquette.training.run import RunDirectory
 from maquette.training.start import begin_with, make_model, only_train
 from maquette.workshop import evaluate_pictures as evaluate_pictures_module
+from maquette.workshop import studio
 from maquette.workshop.corpora import pictures_of
 from maquette.workshop.evaluate_pictures import evaluate_pictures, rows
-from maquette.workshop.load_pictures import load_pictures
+from maquette.workshop.load_pictures import LoadedPictures, load_pictures
+from maquette.workshop.picture_request import Request
 from maquette.workshop.report import write_report
 from maquette.workshop.train import train
 
@@ -200,6 +213,76 @@ def test_captions_end_in_zero_and_keep_their_symbols():
     assert tokenizer.decode(back) == text
 
 
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory) -> Path:
+    """A CLIP of pictures of 16 that reads captions letter by letter, up to 10 of them."""
+    folder = tmp_path_factory.mktemp("clips") / "foreign"
+    config = ClipConfig(size=16, width=16, depth=1, heads=2, vocabulary=257, words=10, text_width=16,
+                        text_depth=1, text_heads=2, embedding=8)  # fmt: skip
+    save_config(folder, config)
+    save_tensors(folder / WEIGHTS, dict(config.build().initialise(1).named_parameters()))
+    save_tokenizer(byte_tokenizer(), folder / TOKENIZER)
+    return folder
+
+
+def test_an_encoder_reads_captions_as_it_was_trained_to(foreign):
+    """By its own tokenizer, in its own number of symbols, and not by the corpus'."""
+    corpus = pictures_of(TOY.data)
+    data = replace(TOY.data, encoder=str(foreign))
+    clip, numbers = encoder_of(data), np.arange(3)
+    batch = Reader(corpus.tokenizer, data.words, clip).batch(corpus.split("train", 16), numbers)
+    texts = corpus.split("train", 16).captions(numbers)
+    letters = torch.tensor([[byte + 1 for byte in t.encode()[:9]] + [END] for t in texts])
+    assert torch.equal(clip.symbols(texts), letters)
+    assert torch.equal(batch.text_embedding, clip.model.embed_captions(letters))
+    assert torch.equal(batch.captions, caption_symbols(corpus.tokenizer, texts, data.words))
+
+
+def test_an_encoder_that_sees_another_size_is_refused_before_the_start(foreign, tmp_path):
+    wide = replace(TOY, model=replace(MODEL, size=32),
+                   data=replace(TOY.data, size=32, encoder=str(foreign)))  # fmt: skip
+    with pytest.raises(WrongUse, match=r"sees pictures of 16 pixels, data.size is 32: use --data"):
+        train(wide, tmp_path / "wide")
+    assert not (tmp_path / "wide" / "recipe.yaml").exists()
+
+
+def test_a_run_goes_on_with_the_encoder_it_began_with_alone(foreign, tmp_path, monkeypatch):
+    """Found from any folder, and known by its weights."""
+    clip = tmp_path / "clip"
+    shutil.copytree(foreign, clip)
+    monkeypatch.chdir(tmp_path)
+    recipe = replace(TOY, steps=2, data=replace(TOY.data, encoder="clip"))
+    assert recipe.data.encoder == str(clip)
+    run = RunDirectory("run")
+    run.create(recipe, pictures_of(recipe.data))
+    assert run.resume(recipe) == run.resume(None) == recipe
+    monkeypatch.chdir("/")
+    run = RunDirectory(tmp_path / "run")
+    assert run.resume(None).data.encoder == str(clip)
+    tensors = load_tensors(clip / WEIGHTS)
+    save_tensors(clip / WEIGHTS, {name: t + 1 for name, t in tensors.items()})
+    with pytest.raises(UserError, match=r"clip has changed since this run began \(weights"):
+        run.resume(None)
+    (clip / WEIGHTS).unlink()
+    with pytest.raises(UserError, match="clip has no model.safetensors: move it back"):
+        run.resume(recipe)
+
+
+def test_held_out_captions_of_another_corpus_are_read_as_the_run_reads(toy, monkeypatch):
+    """The other corpus' tokenizer is not asked for the loss, nor for anything else."""
+    loaded = load_pictures(toy)
+    monkeypatch.setattr(PictureCorpus, "tokenizer", property(lambda self: byte_tokenizer()))
+    (batch,) = evaluate_pictures_module.heldout_pictures(
+        loaded.recipe, loaded.corpus, tokenizer=loaded.tokenizer
+    )
+    texts = loaded.corpus.split("heldout", 16).captions(np.arange(8))
+    assert torch.equal(batch.captions, caption_symbols(loaded.tokenizer, texts, 12))
+    seen = []
+    monkeypatch.setattr(evaluate_pictures_module, "evaluate", lambda m, b, g: seen.extend(b) or 0.0)
+    evaluate_pictures_module._loss(loaded, loaded.corpus)
+    assert torch.equal(seen[0].captions, batch.captions)
+
+
 def test_pixels_survive_the_way_there_and_back():
     every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     assert np.array_equal(to_pixels(to_tensor(every)), every)
@@ -212,9 +295,32 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(tmp_path):
     classes = replace(MODEL, condition="class", classes=(3, 4))
     with pytest.raises(WrongUse, match=r"use --model.classes 6 4 6 4 2"):
         train(replace(TOY, model=classes), tmp_path / "classes")
+    long = replace(TOY, data=replace(TOY.data, words=16))
+    with pytest.raises(WrongUse, match=r"data.words is 16, model.words is 12: .*--model.words 16"):
+        train(long, tmp_path / "small")
+    unread = replace(long, model=replace(MODEL, condition="none"))
+    check_pictures(unread, pictures_of(TOY.data))  # where no caption is read any number will do
+    with pytest.raises(WrongUse, match="seed is 2147483648: use 0 to 2147483647"):
+        replace(TOY, seed=2**31)
+    last = replace(TOY, seed=2**31 - 1)
+    assert len(training_batches(last, pictures_of(TOY.data), 0, 1).step(2**20)[0].pictures) == 4
     assert not (tmp_path / "small" / "recipe.yaml").exists()
     with pytest.raises(WrongUse, match="data.size 32 is not model.size 16"):
         replace(TOY, data=replace(TOY.data, size=32))
+
+
+def test_captions_that_are_cut_are_said_before_the_start():
+    corpus = pictures_of(TOY.data)
+    assert cut_captions(TOY, corpus) is None
+    short = replace(TOY, data=replace(TOY.data, words=4))
+    assert cut_captions(short, corpus).startswith(
+        "100.0 % of the captions have more than data.words 4"
+    )
+    assert "--data.words 9 --model.words 9" in cut_captions(short, corpus)
+    corpus.manifest["caption_symbols"] = {"most": 3}  # believed: with their end they have 4
+    assert cut_captions(short, corpus) is None
+    unread = replace(short, model=replace(MODEL, condition="none"))
+    assert cut_captions(unread, pictures_of(TOY.data)) is None
 
 
 def test_a_recipe_round_trips_and_its_fields_are_flags(tmp_path):
@@ -229,6 +335,25 @@ def test_a_recipe_round_trips_and_its_fields_are_flags(tmp_path):
     assert result["pictures"] == 8 and result["pictures_per_second"] > 0
     kept = RunDirectory(run).picture_recipe()
     assert kept.data.world.objects == 1 and kept.model.path == "linear"
+
+
+def test_a_world_is_made_again_where_it_is_not(toy, tmp_path, monkeypatch):
+    """A run that was copied to another machine is evaluated and resumed there."""
+    run = RunDirectory(tmp_path / "copied")
+    shutil.copytree(toy, run.path)
+    kept = json.loads((run / "corpus.json").read_text())
+    kept["path"] = str(tmp_path / "other-home" / "worlds-1" / "shapes")
+    (run / "corpus.json").write_text(json.dumps(kept))
+    monkeypatch.setenv("MAQUETTE_HOME", str(tmp_path / "home"))
+    assert run.pictures().hash == kept["hash"]
+    assert (run.pictures().path / TOKENIZER).read_bytes() == (run / TOKENIZER).read_bytes()
+    kept["hash"] = "0" * 64
+    (run / "corpus.json").write_text(json.dumps(kept))
+    with pytest.raises(UserError, match="has changed since this run"):
+        run.pictures()
+    (run / "corpus.json").write_text(json.dumps(kept | {"table": {"kind": "pictures"}}))
+    with pytest.raises(UserError, match="is no longer at"):
+        run.pictures()
 
 
 def test_the_report_shows_the_grids(toy):
@@ -310,6 +435,32 @@ def test_a_picture_is_continued(toy, tmp_path):
     assert made.shape == (16, 40, 3) and np.array_equal(made[:, :16], given)
 
 
+def test_a_wide_picture_is_continued_whole(toy, tmp_path):
+    """Neither cut to its middle square nor made as small as the model's pictures."""
+    given = np.random.default_rng(1).integers(0, 256, (20, 36, 3), dtype=np.uint8)
+    Image.fromarray(given).save(tmp_path / "a.png")
+    out = tmp_path / "wide.png"
+    said = command("generate", toy, "--picture", tmp_path / "a.png", "--outpaint", "left=4",
+                   "--steps", 1, "--out", out, "--json")  # fmt: skip
+    assert np.array_equal(np.asarray(Image.open(out))[:, 4:], given) and said.json["notes"] == []
+
+
+def test_what_is_cut_off_a_picture_is_said(toy, tmp_path, monkeypatch):
+    from maquette.workshop import picture_input
+
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (60, 30)).save(picture)
+    Image.new("L", (60, 30), 255).save(tmp_path / "m.png")
+    said = command("generate", toy, "--picture", picture, "--mask", tmp_path / "m.png", "--steps",
+                   1, "--out", tmp_path / "b.png", "--json")  # fmt: skip
+    line = f"{picture} is 60 x 30: its middle square was taken and made smaller, 16 x 16"
+    assert line in said.err and line in said.json["notes"]
+    monkeypatch.setattr(picture_input, "MOST", 450)
+    given = picture_input.Input()
+    assert given.whole(picture).shape == (15, 30, 3)
+    assert given.notes == [f"{picture} is 60 x 30: made smaller, 30 x 15"]
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [
@@ -319,10 +470,107 @@ def test_a_picture_is_continued(toy, tmp_path):
         (["--variations-of", "a.png"], "makes no pictures from embeddings"),
         (["--picture", "none.png", "--mask", "m.png"], "there is no picture"),
         (["--count", 0], "use 1 or more"),
+        (["--prior", "runs/p"], "--prior does nothing for this run"),
+        (
+            ["--outpaint", "right=4", "--picture", "a.png", "--prior", "p"],
+            "nothing with --outpaint",
+        ),
+        (["--variations-of", "a.png", "--toward", "b.png", "--text-diff", "a", "b"], "not both"),
     ],
 )
 def test_what_cannot_be_made_is_one_line(toy, words, part):
     refused(command("generate", toy, "a", *words), part)
+
+
+@pytest.fixture(scope="module")
+def square(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("given") / "a.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def changed(toy: Path, **model) -> LoadedPictures:
+    """The toy's run with another model that knows nothing."""
+    return LoadedPictures(
+        toy, replace(MODEL, **model).build().initialise(0).eval(), load_pictures(toy).tokenizer
+    )
+
+
+def test_a_picture_around_known_pixels_is_made_by_the_solver_named_in_parts(
+    toy, square, monkeypatch
+):
+    loaded, sizes, asked = load_pictures(toy), [], []
+    monkeypatch.setattr(studio, "BATCH", 2)
+
+    def recorded(way):
+        def run(model, pictures, *rest, **options):
+            sizes.append(len(pictures))
+            asked.append((options["solver"], options["guidance"]))
+            return way(model, pictures, *rest, **options)
+
+        return run
+
+    for name in ("paint", "extend"):
+        monkeypatch.setattr(studio, name, recorded(getattr(studio, name)))
+    for way, solver in (({"mask": square}, "ddim"), ({"outpaint": {"top": 2}}, "")):
+        request = Request(prompts=("a red circle",), count=3, picture=square, steps=1, solver=solver,
+                          guidance=2.0, **way)  # fmt: skip
+        assert len(studio.make(loaded, request).pixels) == 3
+    assert sizes == [2, 1, 2, 1] and asked == [("ddim", 2.0)] * 2 + [("ddpm", 2.0)] * 2
+    plain = changed(toy, condition="none")
+    studio.make(plain, Request(picture=square, outpaint={"top": 2}, steps=1))
+    assert asked[-1] == ("ddpm", 1.0), "nothing to be guided by"
+
+
+def test_a_class_is_told_to_every_window(toy, square, monkeypatch):
+    classes = tuple(load_pictures(toy).corpus.label_sizes)
+    loaded = changed(toy, condition="class", classes=classes)
+    told, condition = [], loaded.model.condition
+
+    def recorded(n, **given):
+        told.extend([given["labels"]] if given else [])  # without any for guidance
+        return condition(n, **given)
+
+    monkeypatch.setattr(loaded.model, "condition", recorded)
+    text = loaded.corpus.split("heldout", 16).captions(np.arange(1))[0]
+    request = Request(prompts=(text,), count=2, picture=square, outpaint={"left": 20}, steps=1)
+    studio.make(loaded, request)
+    assert len(told) > 1 and all(len(t) == 2 and (t >= 0).all() for t in told)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "part"),
+    [
+        ({"task": "upsample"}, {"mask": True, "picture": True}, "--mask does nothing for a run that"),
+        ({"task": "upsample"}, {"outpaint": {"top": 2}, "picture": True}, "--outpaint does nothing"),
+        ({"condition": "none"}, {"prompts": ("a",)}, "a prompt does nothing for this run"),
+        ({"condition": "none"}, {"guidance": 2.0}, "--guidance does nothing for this run"),
+        (None, {"picture": True, "prompts": ("a",)}, "a prompt does nothing for a run that restores"),
+        (None, {"picture": True, "count": 2}, "--count does nothing for a run that restores"),
+        ({"embedding": 8}, {"prompts": ("a",), "mask": True, "picture": True}, "--picture does nothing"),
+    ],
+)  # fmt: skip
+def test_options_that_would_do_nothing_are_refused(toy, square, model, options, part):
+    given = {name: square if value is True else value for name, value in options.items()}
+    if model is None:
+        config = SuperResolutionConfig(size=16, scale=4, width=8, depth=1)
+        loaded = LoadedPictures(toy, config.build().initialise(0).eval(), None)
+    else:
+        loaded = changed(toy, **model)
+    with pytest.raises(WrongUse, match=part):
+        studio.make(loaded, Request(**given))
+
+
+def test_evaluations_are_those_of_the_network(toy, square, monkeypatch):
+    loaded = load_pictures(toy)
+    monkeypatch.setattr(studio, "BATCH", 2)
+    made = studio.make(loaded, Request(prompts=("a",), count=3, steps=3, solver="heun"))
+    assert made.evaluations == 5
+    made = studio.make(loaded, Request(picture=square, outpaint={"right": 24}, steps=2))
+    assert made.evaluations == 2 * 3, "of every window"
+    made = studio.make(loaded, Request(picture=square, mask=square, steps=5))
+    assert made.evaluations == 5 * 3, "repaint takes its steps three times"
 
 
 def test_evaluation_reads_what_was_made(toy, monkeypatch):

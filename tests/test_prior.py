@@ -330,7 +330,10 @@ def test_what_a_prior_cannot_learn_from_is_refused_with_the_mend():
         model.loss(dataclasses.replace(batch, captions=batch.captions[:, :2]))
     with pytest.raises(UserError, match="has not learned yet"):
         embeddings(make("autoregressive"), batch.captions, batch.text_embedding)
-    with pytest.raises(UserError, match="use a larger batch"):
-        make("autoregressive").loss(mixture(1, seed=15))
+    with pytest.raises(
+        UserError, match="12 components cannot be fitted to 12 pictures: use a batch"
+    ):
+        make("autoregressive").loss(mixture(12, seed=15))
+    make("autoregressive").loss(mixture(13, seed=15))
     with pytest.raises(WrongUse, match="candidates is 0"):
         embeddings(model, batch.captions, batch.text_embedding, candidates=0)

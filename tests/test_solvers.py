@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from maquette.base.errors import WrongUse
 from maquette.nn.path import Path
-from maquette.serving.guidance import guided
+from maquette.serving import solvers
 from maquette.serving.solvers import EVALUATIONS, SOLVERS, ddim, evaluations, solve, times
 
 THOUSAND = 1000
@@ -219,6 +219,24 @@ def test_a_solver_keeps_nothing_between_calls(name):
     assert torch.equal(run(), first)
 
 
+def test_fresh_noise_is_drawn_where_its_generator_is(monkeypatch):
+    """A generator of one device draws for another: torch.randn on the other one refuses it."""
+    drawn, randn = [], torch.randn
+
+    def recorded(*shape, **options):
+        drawn.append(str(options["device"]))
+        return randn(*shape, **options)
+
+    monkeypatch.setattr(torch, "randn", recorded)
+    generator = torch.Generator().manual_seed(0)
+    made = solvers.draw(torch.empty(2, 3, device="meta"), generator)
+    assert drawn == ["cpu"] and made.device.type == "meta"
+    asked = []
+    monkeypatch.setattr(solvers, "draw", lambda *given: asked.append(given[1]) or given[0])
+    solve("ddpm", curved, torch.zeros(1, 3, 4, 4), times(3, Path()), Path(), generator=generator)
+    assert asked == [generator] * 3
+
+
 def test_a_step_may_be_replaced_from_outside():
     """What the callback returns is what the next step begins with."""
     path, seen = Path(), []
@@ -248,18 +266,6 @@ def test_known_pixels_come_out_to_the_bit():
             assert torch.equal(out[:, :, :4], known[:, :, :4]), name
         else:
             assert_close(out[:, :, :4], known[:, :, :4])
-
-
-def test_guidance_is_a_line_through_both():
-    def c(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return torch.full_like(x, 0.3)
-
-    def u(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return torch.full_like(x, 0.1)
-
-    t = torch.tensor(0.5)
-    for w, value in ((0.0, 0.1), (1.0, 0.3), (3.0, 0.7), (9.0, 1.0)):
-        assert_close(guided(c, u, w)(start(), t), torch.full_like(start(), value))
 
 
 def test_what_a_user_may_get_wrong():

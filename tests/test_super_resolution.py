@@ -6,12 +6,14 @@ import torch
 from conftest import command, refused
 
 from maquette.base.errors import WrongUse
+from maquette.evaluation import psnr as psnr_module
 from maquette.evaluation.psnr import psnr, restoration
 from maquette.evaluation.swap import correlation, disagreement, inconsistency, swap_test
 from maquette.models.base import PictureBatch
 from maquette.models.super_resolution import SuperResolution, degrade
 from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.nn.parametrisation import declared
+from maquette.serving.make import make_pictures
 from maquette.training.picture_data import to_tensor
 from maquette.worlds import moon
 
@@ -147,6 +149,19 @@ def test_psnr_is_kornias_and_that_of_a_known_error():
     assert enlarged["network"] == pytest.approx(enlarged["bilinear"])
 
 
+def test_pictures_go_where_the_network_is_so_many_at_a_time(monkeypatch):
+    """On "meta" everything has a place and no numbers: a network there refuses pictures from here."""
+    there = network().to("meta")
+    assert make_pictures(there, PictureBatch(disks())).device.type == "meta"
+    pictures, most = disks(5), []
+    net = network()
+    whole = restoration(net, pictures, 1.0)
+    net.register_forward_hook(lambda _, given, made: most.append(len(given[0])))
+    monkeypatch.setattr(psnr_module, "BATCH", 2)
+    assert restoration(net, pictures, 1.0) == pytest.approx(whole)
+    assert most == [2, 2, 1]
+
+
 def test_correlation_is_numpys():
     a, b = disks(3), disks(3).flip(-1)
     mask = (torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0)) > 0.3).float()
@@ -225,3 +240,16 @@ def test_a_run_is_trained_and_resumed_by_the_ordinary_commands(tmp_path):
     loaded = load_pictures(run)
     assert loaded.model(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 32, 32)
     refused(command("train", "fake-moon", "--run", tmp_path / "b", "--model.size", "30"), "scale 4")
+    from PIL import Image
+
+    Image.fromarray(np.zeros((9, 20, 3), np.uint8)).save(tmp_path / "small.png")
+    said = command(
+        "generate",
+        run,
+        "--picture",
+        tmp_path / "small.png",
+        "--out",
+        tmp_path / "large.png",
+        "--json",
+    )
+    assert (said.json["width"], said.json["height"]) == (80, 36), "the whole picture, 4 times"

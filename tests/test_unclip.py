@@ -26,7 +26,7 @@ def read(texts: list[str]) -> torch.Tensor:
 
 def decoder_config(**changes):
     fields = {
-        "size": SIZE, "width": 16, "depth": 1, "multipliers": (1, 2), "attention": (4,),
+        "size": SIZE, "width": 16, "depth": 1, "multipliers": (1, 2),
         "heads": 2, "text_width": 16, "embedding": D,
         "parametrisation": Parametrisation(base_width=16, base_depth=1, base_head_dim=8),
     }  # fmt: skip
@@ -180,6 +180,18 @@ def test_captions_reach_a_decoder_that_reads_them(models):
     z = F.normalize(torch.randn(2, D, generator=torch.Generator().manual_seed(0)), dim=1)
     assert not torch.allclose(both.decode(z, ["ab", "cd"]), both.decode(z, ["cd", "ab"]))
     torch.testing.assert_close(models.decode(z, ["ab", "cd"]), models.decode(z, ["cd", "ab"]))
+
+
+def test_clip_and_prior_read_captions_each_in_their_own_way(models):
+    asked = []
+
+    def reader(name):
+        return lambda texts: asked.append(name) or read(texts)
+
+    each = UnClip(models.clip, models.decoder, reader("decoder"), models.prior,
+                  clip_reads=reader("clip"), prior_reads=reader("prior"))  # fmt: skip
+    each.from_texts(["ab"], steps=1)
+    assert sorted(asked) == ["clip", "prior"]
 
 
 def test_a_picture_taken_apart_can_be_put_together(models, pictures):

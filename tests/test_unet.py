@@ -188,6 +188,16 @@ def test_more_resolution_costs_in_proportion():
     assert 3.9 < counts[1] / counts[0] < 4.6  # the time costs as much at every size
 
 
+def test_the_smallest_level_attends_at_any_size():
+    """At 32 and three levels as where 8 is named; at 64, too, there is attention in its blocks."""
+    named = DiffusionConfig(attention=(8,))
+    assert DiffusionConfig().attending == named.attending == (8,)
+    assert DiffusionConfig().parameters() == named.parameters()
+    wide = DiffusionConfig(size=64)
+    assert wide.attending == (16,) and wide.parameters() == named.parameters()
+    assert DiffusionConfig(size=64, attention=(32, 16)).attending == (32, 16)
+
+
 def test_every_parameter_has_a_role():
     for config, kind in CONFIGS:
         model = make(config, kind)
@@ -201,6 +211,7 @@ def test_every_parameter_has_a_role():
         ({"width": 20}, "multiple of 8"),
         ({"multipliers": ()}, "as in 1,2,2"),
         ({"patch": 3}, "use patch 2"),
+        ({"size": 64, "attention": (8,)}, "at side 8: this U-Net's levels have sides 64, 32, 16;"),
         ({"backbone": "dit", "width": 40, "patch": 4}, "multiple of 4 x heads"),
         ({"condition": "class"}, "give the classes"),
         ({"classes": (3,)}, "give the classes"),

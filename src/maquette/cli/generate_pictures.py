@@ -13,7 +13,7 @@ OPTIONS: dict[str, Any] = {
     "count": 1,
     "steps": 20,
     "guidance": 3.0,
-    "solver": "dpm2m",
+    "solver": "",
     "picture": None,
     "mask": None,
     "outpaint": [],
@@ -35,7 +35,11 @@ def configure(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--steps", type=int, help="of the solver (default: 20)")
     group.add_argument("--guidance", type=float, help="how closely to follow the prompt, 1: not at "
                        "all more than learned (default: 3)")  # fmt: skip
-    group.add_argument("--solver", help="dpm2m, ddim, heun, ddpm, or euler (default: dpm2m)")
+    group.add_argument(
+        "--solver",
+        help="dpm2m, ddim, heun, ddpm, or euler "
+        "(default: dpm2m, and ddpm with --mask and --outpaint)",
+    )
     group.add_argument("--picture", metavar="FILE", help="to change, to continue, or to enlarge")
     group.add_argument("--mask", metavar="FILE", help="white where the picture is made anew")
     group.add_argument("--outpaint", action="append", metavar="SIDE=PIXELS",
@@ -52,7 +56,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Make the pictures and write them."""
     from maquette.base.files import write_atomic
     from maquette.workshop.load_pictures import load_pictures
-    from maquette.workshop.studio import Request, make, sheet
+    from maquette.workshop.picture_request import Request
+    from maquette.workshop.studio import make, sheet
 
     given = {
         name: value if (set_ := getattr(arguments, name)) is None else set_
@@ -77,6 +82,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     write_atomic(out, sheet(made))
     n, height, width = made.pixels.shape[:3]
     each = 1e3 * made.seconds / n
+    for note in made.notes:
+        terminal.say(note)
     terminal.say(
         f"{out}: {n} of {width} x {height}, {each:.0f} ms each, "
         f"{made.evaluations} evaluations of the network"
@@ -89,6 +96,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "prompts": made.labels,
         "milliseconds": round(each, 2),
         "evaluations": made.evaluations,
+        "notes": made.notes,
     }
 
 

@@ -32,7 +32,8 @@ from maquette.base.files import directory_aside, lock, sha256, write_json
 from maquette.base.machine import cores
 from maquette.corpus.document import Skipped
 from maquette.corpus.picture_decode import Crop
-from maquette.corpus.picture_files import NO_CAPTION, Picture, pictures
+from maquette.corpus.picture_files import pictures
+from maquette.corpus.picture_item import NO_CAPTION, Picture
 from maquette.corpus.picture_window import Square, Window
 from maquette.corpus.pictures import FORMAT, MANIFEST, TOKENIZER, PictureCorpus
 from maquette.corpus.progress import Progress, silent

@@ -10,8 +10,11 @@ Left out: colour profiles (taken for sRGB), and damage inside JPEG data that lib
 Only common formats are tried, none that starts another program.
 """
 
+import contextlib
 import functools
 import io
+import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +39,7 @@ TURNS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+SIDEWAYS = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
 Crop = Literal["center", "none"]
 Pixels = npt.NDArray[np.uint8]
 
@@ -49,13 +53,48 @@ def decode(data: bytes, size: int, crop: Crop = "center") -> tuple[Pixels, list[
 
     crop: "center" takes the middle square, "none" the whole, on a white square. Raises NoPicture.
     """
+    with _opened(data) as picture:
+        return _square(picture, size, crop)
+
+
+def decode_whole(data: bytes, most: int) -> Pixels:
+    """A picture as it is, (height, width, 3), made smaller where it has more than `most` pixels."""
+    with _opened(data) as picture:
+        width, height = picture.size
+        scale = min(1.0, math.sqrt(most / (width * height)))
+        shape = (max(1, int(width * scale)), max(1, int(height * scale)))
+        if scale < 1:
+            picture.draft(None, (int(DRAFT * shape[0]) + 1, int(DRAFT * shape[1]) + 1))
+        picture.load()
+        turn = _orientation(picture)
+        plain = _plain(picture, [])
+        small = _laid(plain.resize(shape, Resampling.LANCZOS, reducing_gap=GAP), shape)
+        return np.asarray(small if turn is None else small.transpose(turn))
+
+
+def shape_of(data: bytes) -> tuple[int, int]:
+    """(height, width) of a picture as it is shown, by its header. Raises NoPicture."""
+    with _opened(data) as picture:
+        width, height = picture.size
+        turned = picture.format != "TIFF" and _orientation(picture) in SIDEWAYS
+        return (width, height) if turned else (height, width)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """The picture of some bytes, not yet decoded; what goes wrong inside is raised as NoPicture."""
     if not data:
         raise NoPicture("empty")
     if len(data) > MOST_BYTES:
         raise NoPicture(too_long())
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as picture:
-            return _square(picture, size, crop)
+            width, height = picture.size
+            if width * height > MOST_PIXELS:
+                raise NoPicture(_too_large())
+            if min(width, height) < LEAST_SIDE:
+                raise NoPicture(f"a side of less than {LEAST_SIDE} pixels")
+            yield picture
     except NoPicture:
         raise
     except UnidentifiedImageError as error:
@@ -87,10 +126,6 @@ def _too_large() -> str:
 
 def _square(picture: Image.Image, size: int, crop: Crop) -> tuple[Pixels, list[str]]:
     width, height = picture.size
-    if width * height > MOST_PIXELS:
-        raise NoPicture(_too_large())
-    if min(width, height) < LEAST_SIDE:
-        raise NoPicture(f"a side of less than {LEAST_SIDE} pixels")
     done = []
     side = min(width, height) if crop == "center" else max(width, height)
     if side < size:
@@ -154,9 +189,14 @@ def _resized(picture: Image.Image, size: int, crop: Crop) -> Image.Image:
         shape = (max(1, round(width * scale)), max(1, round(height * scale)))
         box = (0.0, 0.0, float(width), float(height))
     small = picture.resize(shape, Resampling.LANCZOS, box, reducing_gap=GAP)
-    if small.mode == "RGBA" or shape != (size, size):
-        canvas = Image.new("RGB", (size, size), WHITE)
-        at = ((size - shape[0]) // 2, (size - shape[1]) // 2)
+    return _laid(small, (size, size))
+
+
+def _laid(small: Image.Image, shape: tuple[int, int]) -> Image.Image:
+    """RGB of a (width, height): what is smaller or transparent lies on white."""
+    if small.mode == "RGBA" or small.size != shape:
+        canvas = Image.new("RGB", shape, WHITE)
+        at = ((shape[0] - small.size[0]) // 2, (shape[1] - small.size[1]) // 2)
         canvas.paste(small, at, small if small.mode == "RGBA" else None)
         return canvas
     return small.convert("RGB")

@@ -3,9 +3,7 @@
     folder    its picture files, in all folders below; the caption from NAME.txt beside NAME.jpg, or from
               a table (picture_captions.py) in that folder or one above; in a folder below the one named,
               which has neither, the folder's name is class and caption. Shards and tables in it are read
-    shard     .tar (.tar.gz, .tar.zst, .tgz): members of one key belong together (KEY.jpg, KEY.txt,
-              KEY.json, KEY.cls), as WebDataset writes them. Nothing is unpacked to disk, so the names in a
-              shard are words, not places
+    shard     .tar (.tar.gz, .tar.zst, .tgz): a WebDataset (picture_shards.py)
     parquet   a row a picture: a column of bytes, or of {bytes, path} as Hugging Face writes, and one of
               captions, of classes, or both. hf://DATASET gives the parquet files of a data set
 
@@ -17,70 +15,31 @@ file where that will do, so that the worker that decodes it reads it too. Left o
 import json
 import os
 import re
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.contents import Contents, plain
 from maquette.corpus.document import Skipped
 from maquette.corpus.picture_captions import (
     CLASSES,
-    LONGEST,
     TABLES,
     TEXTS,
     Caption,
     caption,
-    decoded,
-    named,
     read_table,
 )
-from maquette.corpus.picture_decode import MOST_BYTES
+from maquette.corpus.picture_item import LONGEST_TEXT, PICTURES, Picture, Place, captioned
+from maquette.corpus.picture_shards import is_shard, shard
 from maquette.corpus.read import File, Files, files
 
-PICTURES = tuple(".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .avif .mpo".split())
-SHARDS, PARQUET = (".tar", ".tgz"), ".parquet"
+PARQUET = ".parquet"
 COLUMNS = {
     "image": ("image", "img", "picture", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes"),
     "caption": (*TEXTS, "captions", "sentence", "txt"),
     "label": (*CLASSES, "cls", "fine_label"),
 }
-LONGEST_TEXT = 64 * LONGEST  # bytes of a caption's file, or of a member beside a picture
 BATCH = 16 << 20  # bytes of a table's rows held at a time
-NO_CAPTION = "no caption"
-_DAMAGED = (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError)  # type: ignore[attr-defined]
-
-
-class Place(NamedTuple):
-    """Where the bytes of a picture are: `data`, or `size` bytes at `offset` of the file `path`."""
-
-    size: int
-    data: bytes | None = None
-    path: str = ""
-    offset: int = 0
-
-    def read(self) -> bytes:
-        """The bytes; fewer than `size` where the file has come to an end."""
-        if self.data is not None:
-            return self.data
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
-
-
-class Picture(NamedTuple):
-    """A picture that is not read yet, and what is said of it.
-
-    source: where it was found, so that a person finds it again. label: the name of its class.
-    converted: what was done to the caption.
-    """
-
-    source: str
-    caption: str
-    label: str | None
-    converted: tuple[str, ...]
-    place: Place
 
 
 def pictures(
@@ -107,7 +66,7 @@ def _top(name: str) -> File:
     mend = "name a folder of pictures, a .tar shard or a .parquet table"
     if not path.exists():
         raise UserError(f"{path} does not exist: {mend}")
-    if path.is_file() and not _is_shard(path.name) and path.suffix.lower() != PARQUET:
+    if path.is_file() and not is_shard(path.name) and path.suffix.lower() != PARQUET:
         raise WrongUse(f"{path} is one file: {mend}")
     (top,) = files([path]).tops
     return top
@@ -123,14 +82,10 @@ def _all(tops: Iterable[File], columns: dict[str, str]) -> Iterator[Picture | Sk
 
 def _archive(file: File, columns: dict[str, str]) -> Iterator[Picture | Skipped]:
     """A shard or a table."""
-    if _is_shard(file.path):
-        yield from _shard(file)
+    if is_shard(file.path):
+        yield from shard(file)
     else:
         yield from _rows(file, columns)
-
-
-def _is_shard(name: str) -> bool:
-    return plain(name).endswith(SHARDS)
 
 
 class _Folder:
@@ -182,8 +137,8 @@ class _Folder:
                     known = _read_caption(written[stem])
                 elif by_class:
                     known = caption(None, os.path.basename(folder))
-                yield _captioned(file.source, known, Place(size, path=file.path))
-            elif ending == PARQUET or _is_shard(file.path):
+                yield captioned(file.source, known, Place(size, path=file.path))
+            elif ending == PARQUET or is_shard(file.path):
                 yield from _archive(file, self._columns)
             elif ending == ".txt":
                 if stem not in drawn:
@@ -207,108 +162,12 @@ class _Folder:
                 yield Skipped(f"{source}: {name}", "named in a table of captions, not there")
 
 
-def _captioned(source: str, known: Caption | None, place: Place) -> Picture | Skipped:
-    if known is None or not known.text:
-        return Skipped(source, NO_CAPTION)
-    printable = Skipped(source, "").source
-    return Picture(printable, known.text, known.label, known.converted, place)
-
-
 def _read_caption(file: File) -> Caption | None:
     try:
         with open(file.path, "rb") as text:
             return caption(text.read(LONGEST_TEXT))
     except OSError:
         return None
-
-
-class _Member(NamedTuple):
-    """A file in a shard; data: None where a worker reads it."""
-
-    name: str
-    offset: int
-    size: int
-    data: bytes | None
-
-
-class _Header(tarfile.TarInfo):
-    """A header that is damaged or cut off raises; tarfile takes it for the end of the shard."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Header":
-        try:
-            return super().fromtarfile(tarfile_)
-        except _DAMAGED as error:
-            raise tarfile.ReadError(str(error)) from error
-
-
-def _shard(file: File) -> Iterator[Picture | Skipped]:
-    """The samples of a WebDataset shard: neighbours of one key, the name up to its first dot."""
-    key, sample = "", dict[str, _Member]()
-    try:
-        with open(file.path, "rb") as raw:
-            for member in _members(raw, file.path):
-                folder, slash, base = member.name.rpartition("/")
-                stem, _, ending = base.partition(".")
-                if not stem:  # hidden
-                    continue
-                own = folder + slash + stem
-                if own != key and sample:
-                    yield _sample(file, key, sample)
-                    sample = {}
-                key = own
-                sample.setdefault(ending.lower(), member)
-        if sample:
-            yield _sample(file, key, sample)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError):
-        if sample:
-            yield _sample(file, key, sample)
-        yield Skipped(file.source, "a shard that is damaged or cut off: read up to there")
-    except OSError as error:
-        yield Skipped(file.source, error.strerror or "cannot be read")
-
-
-def _members(raw: BinaryIO, name: str) -> Iterator[_Member]:
-    """Pictures by their place, unless the shard is packed; all else is read on the way."""
-    packed = Contents(raw, name.lower().replace(".tgz", ".tar.gz"))
-    plainly = name.lower().endswith(".tar")
-    stream: Any = raw if plainly else packed
-    mode: Any = "r:" if plainly else "r|"
-    with tarfile.open(fileobj=stream, mode=mode, tarinfo=_Header) as shard:
-        tar: Any = shard  # `members` and `offset` are not declared
-        last = -1
-        while (member := tar.next()) is not None:
-            tar.members.clear()  # it would keep every header
-            if tar.offset <= last or member.size < 0:
-                raise tarfile.ReadError("a member that leads backwards")
-            last = tar.offset
-            if not member.isreg() or member.issparse():
-                continue
-            picture, data = member.name.lower().endswith(PICTURES), None
-            if not (plainly and picture):
-                opened = tar.extractfile(member)
-                data = opened.read(MOST_BYTES + 1 if picture else LONGEST_TEXT) if opened else b""
-            yield _Member(member.name, member.offset_data, member.size, data)
-    if packed.fault:
-        raise tarfile.ReadError(packed.fault)
-
-
-def _sample(file: File, key: str, sample: dict[str, _Member]) -> Picture | Skipped:
-    source = f"{file.source}:{key}"
-    picture = next((sample[e[1:]] for e in PICTURES if e[1:] in sample), None)
-    if picture is None:
-        return Skipped(source, "no picture in the sample")
-    try:
-        record = json.loads(decoded(sample["json"].data or b"")[0]) if "json" in sample else {}
-    except (ValueError, RecursionError):
-        record = {}
-    fields: dict[str, Any] = record if isinstance(record, dict) else {}
-    text = next((sample[name].data for name in ("txt", "caption") if name in sample), None)
-    label = sample["cls"].data if "cls" in sample else named(fields, CLASSES)
-    known = caption(named(fields, TEXTS) if text is None else text, label)
-    if picture.data is not None:
-        return _captioned(source, known, Place(len(picture.data), picture.data))
-    return _captioned(source, known, Place(picture.size, None, file.path, picture.offset))
 
 
 def _rows(file: File, columns: dict[str, str]) -> Iterator[Picture | Skipped]:
@@ -390,4 +249,4 @@ def _from_row(source: str, row: dict[str, Any], names: list[str]) -> Picture | S
         label = names[label]
     if not isinstance(data, bytes):
         return Skipped(source, "no bytes in the row (a path alone is not followed)")
-    return _captioned(source, caption(row.get("caption"), label), Place(len(data), data))
+    return captioned(source, caption(row.get("caption"), label), Place(len(data), data))

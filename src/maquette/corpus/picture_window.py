@@ -20,7 +20,7 @@ from maquette.base.machine import resident
 from maquette.base.processes import kill_workers, no_script, start_workers
 from maquette.corpus.document import Skipped
 from maquette.corpus.picture_decode import MOST_BYTES, Crop, NoPicture, decode, too_long
-from maquette.corpus.picture_files import Picture, Place
+from maquette.corpus.picture_item import Picture, Place
 
 TASK_PICTURES, TASK_ITEMS = 32, 1024
 TASK_BYTES = 8 << 20  # of the files of a task, and of its decoded squares

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from maquette.base.errors import WrongUse
 from maquette.models.super_resolution import SuperResolution
 
+BATCH = 64  # pictures at a time
+
 
 def psnr(pictures: Tensor, truth: Tensor, peak: float = 2.0) -> Tensor:
     """(n,) in dB of pictures (n, channels, h, w); infinite for one that is the truth itself."""
@@ -30,15 +32,19 @@ def restoration(
 ) -> dict[str, float]:
     """Mean PSNR in dB of pictures (n, 3, size, size) restored by a network, and by enlarging alone.
 
-    deviation: of the blur before they are made small, in pixels. Outputs are clipped to [-1, 1].
+    deviation: of the blur before they are made small, in pixels. Outputs are clipped to [-1, 1]. So
+    many pictures at a time go where the network is.
     """
-    small = model.degrade(pictures, torch.full((len(pictures),), deviation))
-    shape = pictures.shape[-2:]
-    wide = {
-        name: F.interpolate(small, size=shape, mode=name, align_corners=False)
-        for name in ("bilinear", "bicubic")
-    } | {"network": model(small)}
-    return {
-        name: float(psnr(made.clamp(-1, 1), pictures).mean().clamp(max=200))
-        for name, made in wide.items()
-    }
+    device = next(model.parameters()).device
+    found: dict[str, list[Tensor]] = {"bilinear": [], "bicubic": [], "network": []}
+    for part in pictures.split(BATCH):
+        truth = part.to(device)
+        small = model.degrade(truth, torch.full((len(truth),), deviation, device=device))
+        for name, each in found.items():
+            made = model(small) if name == "network" else _wide(small, truth, name)
+            each.append(psnr(made.clamp(-1, 1), truth).cpu())
+    return {name: float(torch.cat(each).mean().clamp(max=200)) for name, each in found.items()}
+
+
+def _wide(small: Tensor, truth: Tensor, way: str) -> Tensor:
+    return F.interpolate(small, size=truth.shape[-2:], mode=way, align_corners=False)

@@ -26,8 +26,8 @@ class DiffusionConfig(PictureConfig):
     """convolutions that go down and up again, or a transformer over patches"""
     multipliers: tuple[int, ...] = (1, 2, 2)
     """U-Net: channels of each level over width; each level has half the side of the one before"""
-    attention: tuple[int, ...] = (8,)
-    """U-Net: sides of the levels whose blocks attend; the middle always does"""
+    attention: tuple[int, ...] = ()
+    """U-Net: sides of the levels whose blocks attend, none: the smallest; the middle always does"""
     patch: int = 1
     """side of a patch, in pixels; a U-Net's first level has so many times fewer places a side"""
     heads: int = 4
@@ -112,6 +112,12 @@ class DiffusionConfig(PictureConfig):
                 f"{len(self.multipliers) - 1} times: use a size divisible by {self.patch * halvings}, "
                 f"or fewer multipliers"
             )
+        for side in self.attention:
+            if side not in self.sides:
+                raise WrongUse(
+                    f"attention at side {side}: this U-Net's levels have sides "
+                    f"{', '.join(map(str, self.sides))}; name some of them, or none for the smallest"
+                )
         if self.width % 8 or self.width % self.heads:
             raise WrongUse(
                 f"width {self.width} is not a multiple of 8 and of heads {self.heads}: "
@@ -122,6 +128,11 @@ class DiffusionConfig(PictureConfig):
     def sides(self) -> tuple[int, ...]:
         """U-Net: places a side of each level."""
         return tuple(self.size // self.patch // 2**i for i in range(len(self.multipliers)))
+
+    @property
+    def attending(self) -> tuple[int, ...]:
+        """U-Net: sides of the levels whose blocks attend."""
+        return self.attention or self.sides[-1:]
 
     @property
     def channels(self) -> int:

@@ -91,6 +91,11 @@ class AutoregressivePrior(Prior):
         self.values = Embedding(c.buckets, c.width)
         self.output = Linear(c.width, c.buckets, bias=True, role=Role.OUTPUT)
 
+    @property
+    def least_batch(self) -> int:
+        """Pictures that the first loss is asked of: n of them spread in at most n - 1 directions."""
+        return self.config.kept + 1
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., buckets), fp32."""
         assert self.output.bias is not None
@@ -101,8 +106,11 @@ class AutoregressivePrior(Prior):
         """The cross-entropy in nats, mean over the components, summed over the pictures."""
         clean, read = self.learns_from(batch)
         if not self.components.fitted:
-            if len(clean) < 2:
-                raise UserError("components cannot be fitted to one picture: use a larger batch")
+            if len(clean) < self.least_batch:
+                raise UserError(
+                    f"{self.config.kept} components cannot be fitted to {len(clean)} pictures: use a "
+                    f"batch and a micro_batch of {self.least_batch} or more, or fewer model.components"
+                )
             self.components.fit(clean)
         rounded = self.components.rounded(clean)
         values = apply(self.values(rounded[:, :-1]), self.scaling.input_multiplier)

@@ -101,7 +101,7 @@ class UNet(nn.Module):
         down, before, skips = [], widths[0], []
         for width, side in zip(widths, c.sides, strict=True):
             for _ in range(c.depth):
-                down.append(Stage(before, width, c, scaling, side if side in c.attention else 0))
+                down.append(Stage(before, width, c, scaling, side if side in c.attending else 0))
                 before = width
                 skips.append(width)
         self.down = nn.ModuleList(down)
@@ -111,7 +111,7 @@ class UNet(nn.Module):
             for _ in range(c.depth):
                 up.append(
                     Stage(
-                        before + skips.pop(), width, c, scaling, side if side in c.attention else 0
+                        before + skips.pop(), width, c, scaling, side if side in c.attending else 0
                     )
                 )
                 before = width

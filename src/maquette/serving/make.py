@@ -30,12 +30,12 @@ def make_pictures(
     its task shows it: the left half when it inpaints, the small picture when it enlarges. Super-
     resolution restores its pictures from small ones.
     """
-    if isinstance(model, SuperResolution):
-        return model(model.degrade(batch.pictures)).clamp(-1, 1)  # type: ignore[no-any-return]
-    assert isinstance(model, Diffusion)
-    config, n = model.config, len(batch.pictures)
     device = next(model.parameters()).device
     pictures = batch.pictures.to(device)
+    if isinstance(model, SuperResolution):
+        return model(model.degrade(pictures)).clamp(-1, 1)  # type: ignore[no-any-return]
+    assert isinstance(model, Diffusion)
+    config, n = model.config, len(pictures)
     given: dict[str, Tensor | None] = {}
     if config.condition == "text":
         given["captions"] = batch.captions

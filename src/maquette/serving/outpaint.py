@@ -183,6 +183,7 @@ def extend(
     top: int = 0,
     bottom: int = 0,
     captions: Tensor | None = None,
+    labels: Tensor | None = None,
     guidance: float = 3.0,
     steps: int = 20,
     joint: bool = False,
@@ -194,6 +195,7 @@ def extend(
     """Continue pictures (n, 3, h, w) on the sides named, in pixels, with a trained model.
 
     captions: (n, words) for all windows, or (windows, n, words), of the windows that `lay_out` names.
+    labels: (n, factors) for all windows.
     method: None for "condition" where the model was trained to inpaint and "replace" elsewhere.
     """
     fine_tuned = model.config.task == "inpaint"
@@ -216,8 +218,10 @@ def extend(
 
     def denoiser(which: Sequence[int], part: Tensor, mask: Tensor) -> Denoiser:
         words = None if captions is None else captions[list(which)].flatten(0, 1)
+        named = None if labels is None else labels.repeat(len(which), 1)
         hidden = {"known": part, "mask": mask} if fine_tuned else {}
-        return model.denoiser(model.condition(len(part), captions=words, **hidden), guidance)
+        condition = model.condition(len(part), captions=words, labels=named, **hidden)
+        return model.denoiser(condition, guidance)
 
     grid = times(steps, model.path)
     return outpaint(

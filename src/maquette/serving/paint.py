@@ -22,7 +22,7 @@ from torch import Tensor
 from maquette.base.errors import WrongUse
 from maquette.models.diffusion import Diffusion
 from maquette.nn.path import Denoiser, Path
-from maquette.serving.solvers import Callback, solve, times
+from maquette.serving.solvers import Callback, draw, solve, times
 
 Method = Literal["replace", "repaint", "condition"]
 
@@ -146,13 +146,6 @@ def renoise(
     ratio = path.alpha(to) / path.alpha(at)
     more = (path.sigma(to).square() - (ratio * path.sigma(at)).square()).clamp(min=0).sqrt()
     return ratio.to(x.dtype) * x + more.to(x.dtype) * draw(x, generator)
-
-
-def draw(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Noise of variance 1, drawn on the generator's device so that every device gets the same."""
-    device = like.device if generator is None else generator.device
-    noise = torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype)
-    return noise.to(like.device)
 
 
 def check_known(picture: Tensor, known: Tensor) -> None:

@@ -70,8 +70,7 @@ def ddim(
         kept = (path.sigma(s).square() - drawn.square()).clamp(min=0).sqrt()
         x = path.alpha(s) * clean + kept * noise
         if eta:
-            z = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-            x = x + drawn * z
+            x = x + drawn * draw(x, generator)
         x = _called(callback, step, s, x)
     return x
 
@@ -184,6 +183,13 @@ def solve(
     if name not in SOLVERS:
         raise WrongUse(f"unknown solver {name}{did_you_mean(name, SOLVERS)}")
     return SOLVERS[name](denoiser, x, times, path, generator=generator, callback=callback)
+
+
+def draw(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Noise of variance 1, drawn on the generator's device so that every device gets the same."""
+    device = like.device if generator is None else generator.device
+    noise = torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype)
+    return noise.to(like.device)
 
 
 def _steps(times: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -30,6 +30,7 @@ from maquette.models.prior_diffusion import DiffusionPrior
 from maquette.nn.path import Denoiser, Path
 from maquette.serving.solvers import ddim, solve, times
 
+Read = Callable[[list[str]], Tensor]
 BATCH = 128  # pictures at a time
 STEPS = 20  # of the decoder
 FURTHEST = 0.5  # of the way to a text difference (the paper goes 0.25 to 0.5)
@@ -39,15 +40,18 @@ FURTHEST = 0.5  # of the way to a text difference (the paper goes 0.25 to 0.5)
 class UnClip:
     """The models that belong together: a decoder and a prior of one CLIP's embeddings.
 
-    read: captions to symbols (n, words), as all of them were trained on. Raises WrongUse where their
-    embeddings do not have the same size, or the decoder takes none.
+    read: captions to symbols (n, words), as the decoder was trained on; clip_reads, prior_reads: as
+    the CLIP and the prior were, None for the same. Raises WrongUse where their embeddings do not have
+    the same size, or the decoder takes none.
     """
 
     clip: Clip
     decoder: Diffusion
-    read: Callable[[list[str]], Tensor]
+    read: Read
     prior: Prior | None = None
     upsampler: Diffusion | None = None
+    clip_reads: Read | None = None
+    prior_reads: Read | None = None
 
     def __post_init__(self) -> None:
         d = self.clip.config.embedding
@@ -77,7 +81,7 @@ class UnClip:
     @torch.no_grad()
     def of_texts(self, texts: Sequence[str]) -> Tensor:
         """CLIP's embeddings (n, d), of length 1, of captions."""
-        symbols = self.read(list(texts))
+        symbols = (self.clip_reads or self.read)(list(texts))
         parts = [self.clip.embed_captions(part) for part in symbols.split(BATCH)]
         return torch.cat(parts).float()
 
@@ -98,7 +102,7 @@ class UnClip:
             raise WrongUse("captions need a prior: name a run of one")
         return embeddings(
             self.prior,
-            self.read(list(texts)),
+            (self.prior_reads or self.read)(list(texts)),
             self.of_texts(texts),
             candidates=candidates,
             steps=steps,
@@ -154,7 +158,7 @@ class UnClip:
             clean = model.denoiser(condition, guidance)
             return solve(solver, clean, noise[rows], grid, path, generator=generator)
 
-        return _in_parts(len(embedding), part)
+        return in_parts(len(embedding), part)
 
     @torch.no_grad()
     def larger(self, pictures: Tensor, *, steps: int = STEPS, seed: int = 0) -> Tensor:
@@ -170,7 +174,7 @@ class UnClip:
             clean = model.denoiser(model.condition(len(small), small=small))
             return solve("dpm2m", clean, noise[rows], grid, model.path)
 
-        return _in_parts(len(pictures), part)
+        return in_parts(len(pictures), part)
 
     @torch.no_grad()
     def take_apart(self, pictures: Tensor, *, steps: int = 2 * STEPS) -> tuple[Tensor, Tensor]:
@@ -182,7 +186,7 @@ class UnClip:
             condition = model.condition(len(pictures[rows]), embedding=embedding[rows])
             return invert(model.denoiser(condition), pictures[rows], times(steps, path), path)
 
-        return embedding, _in_parts(len(pictures), part)
+        return embedding, in_parts(len(pictures), part)
 
     @torch.no_grad()
     def put_together(
@@ -205,7 +209,7 @@ class UnClip:
             clean = model.denoiser(model.condition(len(latent[rows]), embedding=embedding[rows]))
             return ddim(clean, latent[rows], grid, path, eta=eta, generator=generator)
 
-        return _in_parts(len(embedding), part)
+        return in_parts(len(embedding), part)
 
     def variations(
         self,
@@ -305,7 +309,7 @@ def embeddings(
         closeness = (drawn * texts.view_as(drawn)).sum(2)
         return drawn[torch.arange(len(drawn)), closeness.argmax(1)]  # type: ignore[no-any-return]
 
-    return _in_parts(len(captions), part, max(1, 2 * BATCH // candidates))
+    return in_parts(len(captions), part, max(1, 2 * BATCH // candidates))
 
 
 @torch.no_grad()
@@ -367,7 +371,7 @@ def _noise(n: int, model: Diffusion, generator: torch.Generator) -> Tensor:
     return torch.randn(n, 3, size, size, generator=generator, device=generator.device)
 
 
-def _in_parts(n: int, part: Callable[[slice], Tensor], most: int | None = None) -> Tensor:
+def in_parts(n: int, part: Callable[[slice], Tensor], most: int | None = None) -> Tensor:
     """The rows of `part` for 0 ... n - 1, so many at a time, so that memory does not grow with n."""
     most = most or BATCH
     return torch.cat([part(slice(i, min(n, i + most))) for i in range(0, n, most)])

@@ -101,6 +101,7 @@ def prior_recipe(
         words=seen.data.words,
         width=32 if quick else 128,
         depth=1 if quick else 4,
+        components=8 if quick else None,
     )
     return PictureRecipe(
         name="dalle2-prior" if variant == "diffusion" else "dalle2-prior-autoregressive",

@@ -21,7 +21,8 @@ from maquette.models.diffusion import Diffusion
 from maquette.models.prior import Prior
 from maquette.serving.solvers import solve, times
 from maquette.serving.unclip import UnClip
-from maquette.training.picture_data import load_encoder, to_pixels, to_tensor
+from maquette.training.encoder import load_encoder
+from maquette.training.picture_data import to_pixels, to_tensor
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.oracle import oracle_for
@@ -42,9 +43,20 @@ Right = npt.NDArray[np.bool_]
 def assembled(decoder: Path, prior: Path, clip: Path) -> UnClip:
     """The three runs as one; the CLIP as it was when the others were trained."""
     loaded = load_pictures(decoder)
-    model, over, seen = loaded.model, load_pictures(prior).model, load_encoder(str(clip))
-    assert isinstance(model, Diffusion) and isinstance(over, Prior) and isinstance(seen, Clip)
-    return UnClip(seen.to(loaded.device), model, loaded.captions, over)
+    model, over, seen = (
+        loaded.model,
+        load_pictures(prior),
+        load_encoder(str(clip)).to(loaded.device),
+    )
+    assert isinstance(model, Diffusion) and isinstance(over.model, Prior)
+    return UnClip(
+        seen.model,
+        model,
+        loaded.captions,
+        over.model,
+        clip_reads=seen.symbols,
+        prior_reads=over.captions,
+    )
 
 
 @torch.no_grad()

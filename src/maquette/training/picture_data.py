@@ -1,12 +1,8 @@
 """Batches of a picture run, each computed from its number alone.
 
 Pictures are drawn or read, turned into (batch, 3, side, side) in [-1, 1] and given their captions'
-symbols, their labels and, where the recipe names one, a frozen CLIP's embeddings. Captions reach a
-model renumbered so that the end is 0, which also fills them on the right.
+symbols, their labels and, where the recipe names one, a frozen CLIP's embeddings.
 """
-
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +12,12 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.order import SampleOrder
 from maquette.corpus.pictures import ENDLESS, Numbers, PictureCorpus, PictureSplit, Pixels
 from maquette.corpus.tokenizer import Tokenizer
-from maquette.models.base import Network, PictureBatch
-from maquette.models.picture_config import END
-from maquette.models.store import load_model
+from maquette.models.base import PictureBatch
+from maquette.training.encoder import Encoder, caption_symbols, check_encoder, encoder_of
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import BaseRecipe
+
+LOOKED_AT = 2000  # captions that are counted before a run
 
 
 class PictureBatches:
@@ -36,7 +33,7 @@ class PictureBatches:
     ) -> None:
         data = recipe.data
         self._split = corpus.split("train", data.size)
-        self._reader = Reader(corpus.tokenizer, data.words, data.encoder)
+        self._reader = Reader(corpus.tokenizer, data.words, encoder_of(data))
         available = len(self._split)
         count = available if data.count is None else min(data.count, available)
         if count < 1:
@@ -65,12 +62,11 @@ class PictureBatches:
 class Reader:
     """Pictures of a split as batches; see the file's docstring.
 
-    encoder: a CLIP run, or "" for none; `embed` says what it makes of a batch.
+    tokenizer, words: of the model that learns; an encoder reads captions by its own.
     """
 
-    def __init__(self, tokenizer: Tokenizer, words: int, encoder: str = "") -> None:
-        self._tokenizer, self._words = tokenizer, words
-        self._encoder = load_encoder(encoder) if encoder else None
+    def __init__(self, tokenizer: Tokenizer, words: int, encoder: Encoder | None = None) -> None:
+        self._tokenizer, self._words, self._encoder = tokenizer, words, encoder
 
     def symbols(self, captions: list[str]) -> Tensor:
         """(n, words) int64; see `caption_symbols`."""
@@ -78,26 +74,18 @@ class Reader:
 
     def batch(self, split: PictureSplit, indices: Numbers) -> PictureBatch:
         """The pictures of those numbers."""
-        labels = split.labels(indices)
+        labels, captions = split.labels(indices), split.captions(indices)
         batch = PictureBatch(
             to_tensor(split.pictures(indices)),
-            self.symbols(split.captions(indices)),
+            self.symbols(captions),
             None if labels is None else torch.from_numpy(labels),
         )
         if self._encoder is not None:
             with torch.no_grad():
-                batch.embedding = self._encoder.embed_pictures(batch.pictures).float()
-                batch.text_embedding = self._encoder.embed_captions(batch.captions).float()
+                clip, symbols = self._encoder.model, self._encoder.symbols(captions)
+                batch.embedding = clip.embed_pictures(batch.pictures).float()
+                batch.text_embedding = clip.embed_captions(symbols).float()
         return batch
-
-
-def load_encoder(run: str) -> Any:
-    """The CLIP of a finished run, frozen. Raises UserError for what is none."""
-    folder = Path(run).expanduser()
-    model: Network = load_model(folder)
-    if not hasattr(model, "embed_pictures"):
-        raise WrongUse(f"{folder} embeds no pictures: name a CLIP run as data.encoder")
-    return model.requires_grad_(False)
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
@@ -112,26 +100,18 @@ def to_pixels(pictures: Tensor) -> Pixels:
     return np.ascontiguousarray(x.to(torch.uint8).permute(0, 2, 3, 1).numpy())
 
 
-def caption_symbols(tokenizer: Tokenizer, captions: list[str], words: int) -> Tensor:
-    """(n, words) int64: symbols renumbered so that the end is 0; what is too long is cut."""
-    end = tokenizer.end
-    last = tokenizer.vocabulary if end is None else end
-    out = torch.full((len(captions), words), END, dtype=torch.int64)
-    for row, text in zip(out, captions, strict=True):
-        symbols = torch.tensor(tokenizer.encode(text)[: words - 1], dtype=torch.int64)
-        row[: len(symbols)] = symbols + (symbols < last).long()
-    return out
-
-
 def heldout_pictures(
-    recipe: PictureRecipe, corpus: PictureCorpus, size: int = 64
+    recipe: PictureRecipe,
+    corpus: PictureCorpus,
+    size: int = 64,
+    tokenizer: Tokenizer | None = None,
 ) -> list[PictureBatch]:
-    """The first held-out pictures, the same at every call."""
+    """The first held-out pictures, the same at every call. tokenizer: None for the corpus'."""
     split = corpus.split("heldout", recipe.data.size)
     count = min(len(split), recipe.watch.pictures)
     if count < 1:
         raise UserError(f"{corpus.path} has no held-out pictures: build it with a larger --heldout")
-    reader = Reader(corpus.tokenizer, recipe.data.words, recipe.data.encoder)
+    reader = Reader(tokenizer or corpus.tokenizer, recipe.data.words, encoder_of(recipe.data))
     numbers = np.arange(count, dtype=np.int64)
     return [reader.batch(split, numbers[i : i + size]) for i in range(0, count, size)]
 
@@ -139,6 +119,10 @@ def heldout_pictures(
 def check_pictures(recipe: BaseRecipe, corpus: PictureCorpus) -> None:
     """Raise WrongUse where the recipe's model cannot learn from that corpus."""
     model = recipe.model
+    if isinstance(recipe, PictureRecipe):
+        check_encoder(recipe.data)
+        _check_words(recipe)
+        _check_batch(recipe)
     room = getattr(model, "vocabulary", None)
     if room is not None and room < corpus.vocabulary:
         raise WrongUse(
@@ -157,3 +141,54 @@ def check_pictures(recipe: BaseRecipe, corpus: PictureCorpus) -> None:
             f"model.classes is {classes}, the labels of {corpus.path} have {corpus.label_sizes} "
             f"values: use --model.classes {' '.join(map(str, corpus.label_sizes))}"
         )
+
+
+def _check_words(recipe: PictureRecipe) -> None:
+    room, words = _room(recipe), recipe.data.words
+    exact = recipe.model.kind == "prior"
+    if room is not None and (words > room or (exact and words != room)):
+        raise WrongUse(
+            f"data.words is {words}, model.words is {room}: set both alike, as in "
+            f"--data.words {words} --model.words {words}"
+        )
+
+
+def _check_batch(recipe: PictureRecipe) -> None:
+    model, share = recipe.model, recipe.micro_batch or recipe.batch // recipe.ranks
+    if getattr(model, "variant", "") == "autoregressive" and share <= getattr(model, "kept", 0):
+        kept = getattr(model, "kept", 0)
+        raise WrongUse(
+            f"{kept} components of embeddings cannot be fitted to {share} pictures at a time: use a "
+            f"--batch of {(kept + 1) * recipe.ranks} and a --micro-batch of {kept + 1} or more, or "
+            f"--model.components {max(1, share - 1)}"
+        )
+
+
+def _room(recipe: PictureRecipe) -> int | None:
+    """Symbols that the model has room for in a caption; None where it reads none."""
+    reads = getattr(recipe.model, "condition", "text") == "text"
+    return getattr(recipe.model, "words", None) if reads else None
+
+
+def cut_captions(recipe: PictureRecipe, corpus: PictureCorpus) -> str | None:
+    """What to say of training captions that are longer than data.words, by some of them; None: none.
+
+    What a corpus says of its longest caption is believed.
+    """
+    words = recipe.data.words
+    most = corpus.manifest.get("caption_symbols", {}).get("most", words)
+    if _room(recipe) is None or most < words:
+        return None
+    split = corpus.split("train", recipe.data.size)
+    available = min(len(split), recipe.data.count or len(split), 1 << 30)
+    step = -(-available // LOOKED_AT)
+    texts = split.captions(np.arange(0, available, step, dtype=np.int64))
+    lengths = np.array([len(symbols) + 1 for symbols in corpus.tokenizer.encode_batch(texts, 1)])
+    share = float((lengths > words).mean()) if len(lengths) else 0.0
+    if not share:
+        return None
+    longest = int(lengths.max())
+    return (
+        f"{100 * share:.1f} % of the captions have more than data.words {words} symbols, their end "
+        f"included, and are cut: --data.words {longest} --model.words {longest} has room for all"
+    )

@@ -1,5 +1,6 @@
 """The recipe of a picture model: what it says besides what every recipe says."""
 
+import os
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -8,6 +9,9 @@ from maquette.models.picture_config import PictureConfig
 from maquette.training.recipe import ANY, BaseData, BaseRecipe, BaseWatch
 from maquette.worlds.moon import Moon
 from maquette.worlds.shapes import Shapes
+
+SEEDS = 1 << 31
+"""of picture runs: a world's pictures are numbered in 63 bits, 32 of them within a seed"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,9 @@ class PictureData(BaseData):
     def __post_init__(self) -> None:
         within(self, 1, ANY, "size", "count")
         within(self, 2, ANY, "words")
+        if self.encoder:  # a run finds it from any folder
+            whole = os.path.abspath(os.path.expanduser(self.encoder))
+            object.__setattr__(self, "encoder", whole)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +74,8 @@ class PictureRecipe(BaseRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.seed >= SEEDS:
+            raise WrongUse(f"seed is {self.seed}: use 0 to {SEEDS - 1}")
         if self.data.size != self.model.size:
             raise WrongUse(
                 f"data.size {self.data.size} is not model.size {self.model.size}: set both alike"

@@ -54,7 +54,8 @@ def probe(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any, thre
 
 
 def _measured(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any) -> Probe:
-    part = _each(batch, lambda t: t[:PROBED])
+    most = max(PROBED, getattr(model, "least_batch", 1))
+    part = _each(batch, lambda t: t[:most])
     scale = len(batch.pictures) / len(part.pictures)
     cost = measure_cost(model, part)
     wanted: list[Literal["bf16", "fp32"]] = ["fp32", "bf16"]

@@ -5,6 +5,7 @@ runs/NAME/
     decisions.json      what `auto` became on this machine, and why
     config.json, tokenizer.json, model.safetensors      the model (weights when finished)
     corpus.json         where the corpus was, its hash and its table
+    encoder.json        where the frozen CLIP of a picture run was, and the SHA-256 of its weights
     metrics.jsonl       one object a step; events (a skipped batch, a rewind) beside them
     outcome.json        how the last call ended
     checkpoints/        see checkpoint.py
@@ -21,14 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.base.files import lock, read_json, write_json
-from maquette.corpus.pictures import PictureCorpus
+from maquette.base.files import lock, read_json, sha256, write_json
+from maquette.corpus.pictures import PictureCorpus, open_pictures
 from maquette.corpus.store import MANIFEST, TOKENIZER, Corpus
 from maquette.models.store import CONFIG, WEIGHTS, save_config
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import BaseRecipe, Recipe, load_recipe
+from maquette.worlds.registry import world_from
 
 RECIPE, DECISIONS, CORPUS = "recipe.yaml", "decisions.json", "corpus.json"
+ENCODER = "encoder.json"
 METRICS, OUTCOME = "metrics.jsonl", "outcome.json"
 CHANGEABLE = frozenset({"name", "steps", "stop", "ranks", "trackers", "checkpoints", "watch"})
 
@@ -92,13 +95,17 @@ class RunDirectory:
         kept = read_json(self / CORPUS)
         if not isinstance(kept, dict) or not {"path", "hash"} <= kept.keys():
             raise UserError(f"{self / CORPUS} is damaged: restore it, or train a new run")
-        if not Path(kept["path"]).exists():
+        manifest, table = Path(kept["path"]) / MANIFEST, kept.get("table", {})
+        corpus: Corpus | PictureCorpus
+        if not manifest.exists() and table.get("kind") == "world":  # of another machine, or cleared
+            corpus = open_pictures(table["world"]["name"], world_from(table["world"]))
+        elif not manifest.parent.exists():
             raise UserError(
                 f"the corpus of {self.path} is no longer at {kept['path']}: move it back"
             )
-        manifest = Path(kept["path"]) / MANIFEST
-        drawn = manifest.exists() and read_json(manifest).get("kind") in ("pictures", "world")
-        corpus = PictureCorpus(kept["path"]) if drawn else Corpus(kept["path"])
+        else:
+            drawn = manifest.exists() and read_json(manifest).get("kind") in ("pictures", "world")
+            corpus = PictureCorpus(kept["path"]) if drawn else Corpus(kept["path"])
         if corpus.hash != kept["hash"]:
             raise UserError(
                 f"the corpus at {kept['path']} has changed since this run (hash {corpus.hash[:12]}, "
@@ -137,7 +144,13 @@ class RunDirectory:
 
     def create(self, recipe: BaseRecipe, corpus: Corpus | PictureCorpus) -> None:
         """Write what a run starts with. An existing run is left alone and refused."""
-        started = {".lock", CONFIG, TOKENIZER, CORPUS}  # what a start that was cut off leaves
+        started = {
+            ".lock",
+            CONFIG,
+            TOKENIZER,
+            CORPUS,
+            ENCODER,
+        }  # what a start that was cut off leaves
         there = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
         if not {name for name in there if not name.endswith(".tmp")} <= started:
             raise WrongUse(
@@ -151,11 +164,26 @@ class RunDirectory:
         shutil.copyfile(corpus.path / TOKENIZER, self / TOKENIZER)
         kept = {k: v for k, v in corpus.manifest.items() if k not in ("shards", "skipped_named")}
         write_json(self / CORPUS, {"path": str(corpus.path), "hash": corpus.hash, "table": kept})
+        if isinstance(recipe, PictureRecipe) and recipe.data.encoder:
+            kept = {"path": recipe.data.encoder, "sha256": _encoder_hash(recipe)}
+            write_json(self / ENCODER, kept)
         recipe.save(self / RECIPE)  # last: its presence says that the run began
+
+    def _check_encoder(self, recipe: BaseRecipe) -> None:
+        """Raise UserError where the frozen CLIP is another than at the start."""
+        if not isinstance(recipe, PictureRecipe) or not (self / ENCODER).exists():
+            return
+        before, now = str(read_json(self / ENCODER)["sha256"]), _encoder_hash(recipe)
+        if before != now:
+            raise UserError(
+                f"data.encoder {recipe.data.encoder} has changed since this run began (weights "
+                f"{now[:12]}, not {before[:12]}): restore it, or start a new run"
+            )
 
     def resume(self, wanted: BaseRecipe | None) -> BaseRecipe:
         """The recipe to go on with: the run's own, with what may change taken from `wanted`."""
         own = self.recipe()
+        self._check_encoder(own)
         if wanted is None:
             return own
         before, after = own.to_dict(), wanted.to_dict()
@@ -170,6 +198,13 @@ class RunDirectory:
         if recipe != own:
             recipe.save(self / RECIPE)
         return recipe
+
+
+def _encoder_hash(recipe: PictureRecipe) -> str:
+    weights = Path(recipe.data.encoder) / WEIGHTS
+    if not weights.exists():
+        raise UserError(f"data.encoder {weights.parent} has no {WEIGHTS}: move it back")
+    return sha256(weights)
 
 
 def free_name(folder: Path, name: str) -> Path:

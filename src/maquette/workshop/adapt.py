@@ -9,6 +9,7 @@ is trained on four fifths of the pictures and scored on the last fifth, the best
 all; ties go to the smallest rate.
 """
 
+import contextlib
 import re
 import shutil
 from collections.abc import Callable
@@ -209,6 +210,13 @@ def swept(
         optimiser = replace(recipe.optimiser, learning_rate=rate, weight_decay=decay)
         one = replace(recipe, data=data, optimiser=optimiser)
         jobs.append((one, folder / f"rate-{rate:g}-decay-{decay:g}"))
+    names = {place.name for _, place in jobs}
+    other = {p.name for p in folder.iterdir()} - names if folder.is_dir() else set()
+    if other or (folder.exists() and not folder.is_dir()):
+        what = min(other, default="")
+        raise WrongUse(
+            f"{folder / what} is in the way of the sweep's runs: move it, or choose another --run"
+        )
     train_many(jobs, say=say)
     trials = []
     for (rate, decay), (_, place) in zip(pairs, jobs, strict=True):
@@ -217,7 +225,10 @@ def swept(
         found = accuracy(model, train_split, pictures=total - kept, first=kept)
         trials.append(Trial(rate, decay, found.all.right))
     best = min(trials, key=lambda t: (-t.right, t.learning_rate, t.weight_decay))
-    shutil.rmtree(folder)
+    for _, place in jobs:
+        shutil.rmtree(place)
+    with contextlib.suppress(OSError):  # not empty: something came in the meantime
+        folder.rmdir()
     optimiser = replace(
         recipe.optimiser, learning_rate=best.learning_rate, weight_decay=best.weight_decay
     )

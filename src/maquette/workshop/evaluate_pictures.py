@@ -26,6 +26,7 @@ from maquette.models.diffusion import Diffusion
 from maquette.models.super_resolution import SuperResolution
 from maquette.parallel.group import Group
 from maquette.serving.make import make_pictures
+from maquette.training.encoder import encoder_of
 from maquette.training.loop import evaluate
 from maquette.training.picture_data import Reader, heldout_pictures
 from maquette.workshop.load_pictures import LoadedPictures
@@ -77,7 +78,7 @@ def evaluate_pictures(
 
 
 def _loss(loaded: LoadedPictures, source: PictureCorpus) -> dict[str, dict[str, Any]]:
-    batches = heldout_pictures(loaded.recipe, source)
+    batches = heldout_pictures(loaded.recipe, source, tokenizer=loaded.tokenizer)
     value = evaluate(loaded.model, batches, Group(device=loaded.device))
     count = sum(len(batch.pictures) for batch in batches)
     return {"held-out loss": {"metric": "loss", "value": value, "n": count}}
@@ -99,7 +100,8 @@ def _made(
     if not isinstance(settings, Shapes) or unconditional or model.config.task != "generate":
         return {}  # nobody knows what such a picture should show
     oracle = oracle_for(settings, loaded.recipe.data.size, say=lambda text: None)
-    reader = Reader(loaded.tokenizer, loaded.recipe.data.words, loaded.recipe.data.encoder)
+    data = loaded.recipe.data
+    reader = Reader(loaded.tokenizer, data.words, encoder_of(data))
     numbers = np.arange(min(count, len(split)), dtype=np.int64)
     batches = [reader.batch(split, numbers[i : i + BATCH]) for i in range(0, len(numbers), BATCH)]
     labels = split.labels(numbers)

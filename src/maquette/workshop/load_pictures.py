@@ -13,7 +13,7 @@ from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 from maquette.models.base import PictureModel
 from maquette.models.store import load_model
 from maquette.training.decide import load_decisions
-from maquette.training.picture_data import caption_symbols
+from maquette.training.encoder import caption_symbols
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.probe import DTYPE
 from maquette.training.run import DECISIONS, RECIPE, RunDirectory
@@ -50,8 +50,9 @@ class LoadedPictures:
         return next(self.model.parameters()).device
 
     def generate(self, *prompts: str, **settings: Any) -> Pixels:
-        """Make pictures: uint8 (n, height, width, 3). settings: fields of `studio.Request`."""
-        from maquette.workshop.studio import Request, make
+        """Make pictures: uint8 (n, height, width, 3). settings: fields of `picture_request.Request`."""
+        from maquette.workshop.picture_request import Request
+        from maquette.workshop.studio import make
 
         return make(self, Request(prompts=prompts, **settings)).pixels
 

@@ -5,6 +5,7 @@ import numpy as np
 from maquette.base.files import write_atomic
 from maquette.models.base import Network
 from maquette.serving.make import can_make, make_pictures
+from maquette.training.encoder import encoder_of
 from maquette.training.loop import Observer, plainly
 from maquette.training.picture_data import Reader, to_pixels
 from maquette.training.run import RunDirectory
@@ -18,8 +19,9 @@ class PictureSamples:
         self._run, self._next = run, observer
         self._recipe = run.picture_recipe()
         corpus = run.pictures()
-        self._reader = Reader(corpus.tokenizer, self._recipe.data.words, self._recipe.data.encoder)
-        self._split = corpus.split("heldout", self._recipe.data.size)
+        data = self._recipe.data
+        self._reader = Reader(corpus.tokenizer, data.words, encoder_of(data))
+        self._split = corpus.split("heldout", data.size)
 
     def start(self, step: int, steps: int) -> None:
         self._next.start(step, steps)

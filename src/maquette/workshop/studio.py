@@ -11,74 +11,30 @@ that its recipe names.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from maquette.base.errors import UserError, WrongUse, did_you_mean
-from maquette.corpus.picture_decode import NoPicture, decode
+from maquette.base.errors import WrongUse, did_you_mean
 from maquette.corpus.pictures import Pixels
-from maquette.models.clip import Clip
 from maquette.models.diffusion import Diffusion
 from maquette.models.prior import Prior
 from maquette.models.super_resolution import SuperResolution
+from maquette.serving import unclip
 from maquette.serving.outpaint import extend
 from maquette.serving.paint import paint
-from maquette.serving.solvers import SOLVERS, evaluations, solve, times
-from maquette.serving.unclip import UnClip
-from maquette.training.picture_data import load_encoder, to_pixels, to_tensor
+from maquette.serving.solvers import solve, times
+from maquette.serving.unclip import UnClip, in_parts
+from maquette.training.encoder import load_encoder
+from maquette.training.picture_data import to_pixels
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
+from maquette.workshop.picture_input import Input
+from maquette.workshop.picture_request import AROUND, SOLVER, Request
 
 BATCH = 64  # pictures made at a time
-SIDES = ("left", "right", "top", "bottom")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What to make; see `maquette generate --help`."""
-
-    prompts: tuple[str, ...] = ()
-    count: int = 1
-    """pictures of each prompt"""
-    picture: Path | None = None
-    mask: Path | None = None
-    outpaint: dict[str, int] = field(default_factory=dict)
-    variations_of: Path | None = None
-    text_diff: tuple[str, str] | None = None
-    """variations_of: what the picture shows, and what it shall show"""
-    toward: Path | None = None
-    """variations_of: another picture, and those between"""
-    prior: str = ""
-    upsample: str = ""
-    solver: str = "dpm2m"
-    steps: int = 20
-    guidance: float = 3.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.count < 1 or self.steps < 1:
-            raise WrongUse(
-                f"count is {self.count} and steps is {self.steps}: use 1 or more of both"
-            )
-        if self.solver not in SOLVERS:
-            raise WrongUse(f"unknown solver {self.solver}{did_you_mean(self.solver, SOLVERS)}")
-        for side, pixels in self.outpaint.items():
-            if side not in SIDES or pixels < 1:
-                raise WrongUse(
-                    f"--outpaint {side}={pixels}: use left, right, top or bottom, and pixels"
-                )
-        if (self.mask or self.outpaint) and self.picture is None:
-            raise WrongUse("--mask and --outpaint change a picture: name it with --picture")
-        if self.mask and self.outpaint:
-            raise WrongUse("give --mask or --outpaint, not both: one after the other does both")
-        if (self.text_diff or self.toward) and self.variations_of is None:
-            raise WrongUse(
-                "--text-diff and --toward begin with a picture: name it by --variations-of"
-            )
 
 
 @dataclass(frozen=True)
@@ -91,90 +47,117 @@ class Made:
     """what each was made from"""
     seconds: float
     evaluations: int
-    """of the network for each picture; 1 where it is not asked again and again"""
+    """how often the run's network was asked for each picture"""
+    notes: list[str]
+    """a line each: what was cut off or resized of the pictures given"""
 
 
 def make(loaded: LoadedPictures, request: Request) -> Made:
     """Carry out a request. Raises WrongUse where the run cannot do it, UserError for a bad picture."""
     start = time.perf_counter()
-    model = loaded.model
-    asked = evaluations(request.solver, request.steps)
-    if request.variations_of is not None:
-        pictures, labels = _variations(loaded, request)
-    elif isinstance(model, SuperResolution):
-        pictures, labels, asked = *_restored(model, request), 1
-    elif not isinstance(model, Diffusion):
-        raise WrongUse(
-            f"{loaded.path} is a {model.config.kind}, which makes no pictures: maquette eval scores it"
-        )
-    elif model.config.embedding:
-        pictures, labels = _unclip(loaded, request)
-    else:
-        pictures, labels = _diffusion(loaded, model, request)
+    model, given, calls = loaded.model, Input(), list[None]()
+    hook = model.register_forward_hook(lambda *_: calls.append(None))
+    most = BATCH
+    try:
+        if request.variations_of is not None:
+            pictures, labels = _variations(loaded, request, given)
+            most = unclip.BATCH
+        elif isinstance(model, SuperResolution):
+            pictures, labels = _restored(loaded, model, request, given)
+        elif not isinstance(model, Diffusion):
+            raise WrongUse(
+                f"{loaded.path} is a {model.config.kind}, which makes no pictures: "
+                f"maquette eval scores it"
+            )
+        elif model.config.embedding:
+            pictures, labels = _unclip(loaded, request)
+            most = unclip.BATCH
+        else:
+            pictures, labels = _diffusion(loaded, model, request, given)
+    finally:
+        hook.remove()
+    asked = len(calls) // -(-len(pictures) // most)
     if request.upsample:
         pictures = _larger(load_pictures(request.upsample), pictures, request)
-    return Made(to_pixels(pictures), labels, time.perf_counter() - start, asked)
-
-
-def read_picture(path: Path, size: int) -> Pixels:
-    """A picture file as (size, size, 3), its middle square. Raises UserError with what is wrong."""
-    if not path.is_file():
-        raise UserError(f"there is no picture {path}: name a file")
-    try:
-        return decode(path.read_bytes(), size)[0]
-    except NoPicture as error:
-        raise UserError(f"{path} cannot be used as a picture ({error}): name another") from error
-
-
-def _tensor(path: Path, size: int) -> Tensor:
-    return to_tensor(read_picture(path, size)[None])
+    return Made(to_pixels(pictures), labels, time.perf_counter() - start, asked, given.notes)
 
 
 def _diffusion(
-    loaded: LoadedPictures, model: Diffusion, request: Request
+    loaded: LoadedPictures, model: Diffusion, request: Request, given: Input
 ) -> tuple[Tensor, list[str]]:
-    config = model.config
+    config, device = model.config, loaded.device
     labels = [p for p in request.prompts or ("",) for _ in range(request.count)]
-    conditions = _conditions(loaded, model, labels)
-    n, device = len(labels), loaded.device
+    n, told = len(labels), _told(model)
     generator = torch.Generator().manual_seed(request.seed)
-    if request.outpaint:
-        return _continued(loaded, model, request, labels), labels
-    if request.picture is not None and config.task != "upsample":
-        if request.mask is None:
-            raise WrongUse(
-                "say what of the picture to make anew: --mask FILE, or --outpaint right=64"
-            )
-        white = read_picture(request.mask, config.size).mean(axis=2) > 127
-        known = torch.from_numpy(~white).float()[None, None].expand(n, 1, -1, -1)
-        picture = _tensor(request.picture, config.size).expand(n, -1, -1, -1)
-        painted = paint(
-            model,
-            picture.to(device),
-            known.to(device),
-            captions=conditions.get("captions"),
-            labels=conditions.get("labels"),
-            guidance=request.guidance,
-            steps=request.steps,
-            generator=generator,
-        )
-        return painted, labels
+    solver = request.solver or SOLVER
     if config.task == "upsample":
+        request.uses(
+            "for a run that enlarges pictures", *told, "picture", "count", "solver", "steps"
+        )
         if request.picture is None:
             raise WrongUse(f"{loaded.path} enlarges pictures: name one with --picture")
-        small = _tensor(request.picture, config.size // config.scale).expand(n, -1, -1, -1)
+    elif request.picture is not None:
+        return _around(loaded, model, request, given, labels), labels
+    else:
+        request.uses("for this run", *told, "count", "solver", "steps")
+    conditions = _conditions(loaded, model, labels)
+    if config.task == "upsample":
+        assert request.picture is not None
+        small = given.tensor(request.picture, config.size // config.scale).expand(n, -1, -1, -1)
         conditions["small"] = small.to(device)
     noise = torch.randn(n, 3, config.size, config.size, generator=generator).to(device)
     guidance = request.guidance if config.condition != "none" else 1.0
 
     def part(rows: slice) -> Tensor:
-        given = {name: t if t is None else t[rows] for name, t in conditions.items()}
-        condition = model.condition(len(noise[rows]), **given)
+        condition = model.condition(len(noise[rows]), **_rows(conditions, rows))
         denoiser = model.denoiser(condition, guidance)
         grid = times(request.steps, model.path)
-        return solve(request.solver, denoiser, noise[rows], grid, model.path, generator=generator)
+        return solve(solver, denoiser, noise[rows], grid, model.path, generator=generator)
 
-    return _in_parts(n, part), labels
+    return in_parts(n, part, BATCH), labels
+
+
+def _told(model: Diffusion) -> tuple[str, ...]:
+    """Options that say what a picture shows, of those that the model reads."""
+    return () if model.config.condition == "none" else ("prompts", "guidance")
+
+
+def _rows(conditions: dict[str, Tensor | None], rows: slice) -> dict[str, Tensor | None]:
+    return {name: t if t is None else t[rows] for name, t in conditions.items()}
+
+
+def _around(
+    loaded: LoadedPictures, model: Diffusion, request: Request, given: Input, prompts: list[str]
+) -> Tensor:
+    """Pictures around known pixels: of a mask, or beside the picture."""
+    assert request.picture is not None
+    way = "with --outpaint" if request.outpaint else "with --mask"
+    known = ("picture", "mask", "outpaint", "count", "solver", "steps")
+    request.uses(way, *_told(model), *known)
+    if not (request.mask or request.outpaint):
+        raise WrongUse("say what of the picture to make anew: --mask FILE, or --outpaint right=64")
+    n, size, device = len(prompts), model.config.size, loaded.device
+    settings: dict[str, Any] = {
+        "guidance": request.guidance if model.config.condition != "none" else 1.0,
+        "steps": request.steps,
+        "solver": request.solver or AROUND,
+        "generator": torch.Generator().manual_seed(request.seed),
+    }
+    conditions = _conditions(loaded, model, prompts)
+    picture = given.tensor(request.picture, None if request.outpaint else size).to(device)
+    hole: Tensor | None = None
+    if request.mask is not None:
+        white = given.square(request.mask, size).mean(axis=2) > 127
+        hole = torch.from_numpy(~white).float()[None, None].to(device)
+
+    def part(rows: slice) -> Tensor:
+        own = settings | _rows(conditions, rows)
+        pictures = picture.expand(len(range(n)[rows]), -1, -1, -1)
+        if hole is None:
+            return extend(model, pictures, **(own | request.outpaint))
+        return paint(model, pictures, hole.expand(len(pictures), -1, -1, -1), **own)
+
+    return in_parts(n, part, BATCH)
 
 
 def _conditions(
@@ -205,46 +188,31 @@ def _labels(loaded: LoadedPictures, prompt: str) -> list[int]:
     return [names.index(prompt)]
 
 
-def _continued(
-    loaded: LoadedPictures, model: Diffusion, request: Request, prompts: list[str]
-) -> Tensor:
-    assert request.picture is not None
-    captions = loaded.captions(prompts) if model.config.condition == "text" else None
-    picture = _tensor(request.picture, model.config.size).expand(len(prompts), -1, -1, -1)
-    return extend(
-        model,
-        picture.to(loaded.device),
-        left=request.outpaint.get("left", 0),
-        right=request.outpaint.get("right", 0),
-        top=request.outpaint.get("top", 0),
-        bottom=request.outpaint.get("bottom", 0),
-        captions=captions,
-        guidance=request.guidance if captions is not None else 1.0,
-        steps=request.steps,
-        generator=torch.Generator().manual_seed(request.seed),
-    )
-
-
-def _restored(model: SuperResolution, request: Request) -> tuple[Tensor, list[str]]:
+def _restored(
+    loaded: LoadedPictures, model: SuperResolution, request: Request, given: Input
+) -> tuple[Tensor, list[str]]:
+    request.uses("for a run that restores pictures", "picture")
     if request.picture is None:
         raise WrongUse("this run enlarges pictures: name one with --picture")
-    side = model.config.size // model.config.scale
+    small = given.tensor(request.picture).to(loaded.device)
     with torch.no_grad():
-        return model(_tensor(request.picture, side)).clamp(-1, 1), [str(request.picture)]
+        return model(small).clamp(-1, 1), [str(request.picture)]
 
 
-def _variations(loaded: LoadedPictures, request: Request) -> tuple[Tensor, list[str]]:
+def _variations(loaded: LoadedPictures, request: Request, given: Input) -> tuple[Tensor, list[str]]:
     assert request.variations_of is not None
     parts = _unclip_of(loaded, request)
+    way = ("text_diff", "toward", "variations_of", "count", "steps")
+    request.uses("with --variations-of", *way)
     size = parts.decoder.config.size
-    picture = _tensor(request.variations_of, size)[0].to(loaded.device)
+    picture = given.tensor(request.variations_of, size)[0].to(loaded.device)
     steps, count = 2 * request.steps, max(request.count, 2)
     if request.text_diff:
         before, after = request.text_diff
         made = parts.text_diff(picture, before, after, count, steps=steps)
         return made, [f"{before} -> {after}"] * count
     if request.toward is not None:
-        other = _tensor(request.toward, size)[0].to(loaded.device)
+        other = given.tensor(request.toward, size)[0].to(loaded.device)
         made = parts.interpolate(picture, other, count, steps=steps)
         return made, [f"{request.variations_of} -> {request.toward}"] * count
     made = parts.variations(picture, request.count, steps=steps, seed=request.seed)
@@ -252,6 +220,8 @@ def _variations(loaded: LoadedPictures, request: Request) -> tuple[Tensor, list[
 
 
 def _unclip(loaded: LoadedPictures, request: Request) -> tuple[Tensor, list[str]]:
+    used = ("prompts", "prior", "count", "solver", "steps", "guidance")
+    request.uses("for a run that makes pictures from embeddings", *used)
     if not request.prompts:
         raise WrongUse("say what to make: a caption, or --variations-of a picture")
     if not request.prior:
@@ -264,7 +234,7 @@ def _unclip(loaded: LoadedPictures, request: Request) -> tuple[Tensor, list[str]
         labels,
         guidance=request.guidance,
         steps=request.steps,
-        solver=request.solver,
+        solver=request.solver or SOLVER,
         seed=request.seed,
     )
     return made, labels
@@ -278,14 +248,15 @@ def _unclip_of(loaded: LoadedPictures, request: Request) -> UnClip:
             f"{loaded.path} makes no pictures from embeddings: train dalle2-decoder and name that run"
         )
     clip = load_encoder(loaded.recipe.data.encoder).to(loaded.device)
-    assert isinstance(clip, Clip)
-    prior = None
+    prior = reads = None
     if request.prior:
-        found = load_pictures(request.prior).model
-        if not isinstance(found, Prior):
-            raise WrongUse(f"{request.prior} is a {found.config.kind}: name a run of a prior")
-        prior = found
-    return UnClip(clip, decoder, loaded.captions, prior)
+        found = load_pictures(request.prior)
+        if not isinstance(found.model, Prior):
+            raise WrongUse(f"{request.prior} is a {found.model.config.kind}: name a run of a prior")
+        prior, reads = found.model, found.captions
+    return UnClip(
+        clip.model, decoder, loaded.captions, prior, clip_reads=clip.symbols, prior_reads=reads
+    )
 
 
 def _larger(upsampler: LoadedPictures, pictures: Tensor, request: Request) -> Tensor:
@@ -293,7 +264,8 @@ def _larger(upsampler: LoadedPictures, pictures: Tensor, request: Request) -> Te
     model = upsampler.model
     if isinstance(model, SuperResolution):
         with torch.no_grad():
-            return _in_parts(len(pictures), lambda rows: model(pictures[rows]).clamp(-1, 1))
+            small = pictures.to(upsampler.device)
+            return in_parts(len(small), lambda rows: model(small[rows]).clamp(-1, 1), BATCH)
     if not isinstance(model, Diffusion) or model.config.task != "upsample":
         raise WrongUse(f"{upsampler.path} enlarges nothing: name a run whose task is upsample")
     side = model.config.size // model.config.scale
@@ -309,16 +281,11 @@ def _larger(upsampler: LoadedPictures, pictures: Tensor, request: Request) -> Te
     def part(rows: slice) -> Tensor:
         small = pictures[rows]
         denoiser = model.denoiser(model.condition(len(small), small=small))
-        return solve(
-            request.solver, denoiser, noise[rows], times(request.steps, model.path), model.path
-        )
+        grid = times(request.steps, model.path)
+        solver = request.solver or SOLVER
+        return solve(solver, denoiser, noise[rows], grid, model.path, generator=generator)
 
-    return _in_parts(len(pictures), part)
-
-
-def _in_parts(n: int, part: Callable[[slice], Tensor]) -> Tensor:
-    """The rows of `part` for 0 ... n - 1, so many at a time, so that memory does not grow with n."""
-    return torch.cat([part(slice(i, min(n, i + BATCH))) for i in range(0, n, BATCH)])
+    return in_parts(len(pictures), part, BATCH)
 
 
 def sheet(made: Made) -> bytes:

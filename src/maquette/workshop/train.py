@@ -22,7 +22,7 @@ from maquette.serving.sampler import Sampling
 from maquette.training.decide import decide, load_decisions
 from maquette.training.loop import Observer, Outcome, Quiet
 from maquette.training.loop import train as run_loop
-from maquette.training.picture_data import check_pictures
+from maquette.training.picture_data import check_pictures, cut_captions
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import BaseRecipe, Recipe
 from maquette.training.run import DECISIONS, OUTCOME, RECIPE, RunDirectory
@@ -112,6 +112,10 @@ def _prepare(
         corpus = corpus_of(recipe, progress)
         _check(recipe, corpus)
         run.create(recipe, corpus)
+        if isinstance(recipe, PictureRecipe) and isinstance(corpus, PictureCorpus):
+            cut = cut_captions(recipe, corpus)
+            if cut is not None:
+                watcher.say(cut)
     machine = measure(recipe.device)
     kept = load_decisions(run / DECISIONS) if (run / DECISIONS).exists() else None
     if kept is not None and kept.device == machine.device:

@@ -1,0 +1,95 @@
+"""A frozen CLIP whose embeddings come with every picture, and how captions are read.
+
+An encoder reads captions as it was trained to, by its own tokenizer and in its own number of symbols,
+whatever the corpus' are. Captions reach any model renumbered so that the end is 0, which also fills
+them on the right.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.corpus.pictures import TOKENIZER
+from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
+from maquette.models.base import Network
+from maquette.models.picture_config import END
+from maquette.models.store import WEIGHTS, load_config, load_model
+from maquette.training.picture_recipe import PictureData
+from maquette.training.run import RECIPE, RunDirectory
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A CLIP run. words: symbols that it reads of a caption, the end included."""
+
+    model: Any
+    tokenizer: Tokenizer
+    words: int
+
+    def symbols(self, captions: list[str]) -> Tensor:
+        """(n, words) int64, where the model is."""
+        device = next(self.model.parameters()).device
+        return caption_symbols(self.tokenizer, captions, self.words).to(device)
+
+    def to(self, device: torch.device) -> "Encoder":
+        """The model moves; returns self."""
+        self.model.to(device)
+        return self
+
+
+def load_encoder(run: str) -> Encoder:
+    """The CLIP of a finished run, frozen. Raises UserError for what is none."""
+    folder = Path(run).expanduser()
+    config = _config(folder)
+    words = int(config.words)
+    if (folder / RECIPE).exists():  # what was imported has none
+        words = min(words, RunDirectory(folder).picture_recipe().data.words)
+    model: Network = load_model(folder)
+    return Encoder(model.requires_grad_(False), load_tokenizer(folder / TOKENIZER), words)
+
+
+def encoder_of(data: PictureData) -> Encoder | None:
+    """The encoder that a recipe's data names, if any; see `check_encoder`."""
+    if not data.encoder:
+        return None
+    check_encoder(data)
+    return load_encoder(data.encoder)
+
+
+def check_encoder(data: PictureData) -> None:
+    """Raise WrongUse where the encoder cannot see pictures of that size, without reading its weights."""
+    if not data.encoder:
+        return
+    folder = Path(data.encoder).expanduser()
+    size = _config(folder).size
+    if size != data.size:
+        raise WrongUse(
+            f"data.encoder {folder} sees pictures of {size} pixels, data.size is {data.size}: "
+            f"use --data.size {size} --model.size {size}, or a CLIP trained at {data.size}"
+        )
+    if not (folder / WEIGHTS).exists():
+        raise UserError(
+            f"data.encoder {folder} is not trained to its end: maquette train --run {folder} --resume"
+        )
+
+
+def _config(folder: Path) -> Any:
+    config = load_config(folder)
+    if config.kind != "clip":
+        raise WrongUse(f"{folder} embeds no pictures: name a CLIP run as data.encoder")
+    return config
+
+
+def caption_symbols(tokenizer: Tokenizer, captions: list[str], words: int) -> Tensor:
+    """(n, words) int64: symbols renumbered so that the end is 0; what is too long is cut."""
+    end = tokenizer.end
+    last = tokenizer.vocabulary if end is None else end
+    out = torch.full((len(captions), words), END, dtype=torch.int64)
+    for row, text in zip(out, captions, strict=True):
+        symbols = torch.tensor(tokenizer.encode(text)[: words - 1], dtype=torch.int64)
+        row[: len(symbols)] = symbols + (symbols < last).long()
+    return out

@@ -1,0 +1,68 @@
+"""Picture files that a model is given: read at the size it takes, and what was done to them."""
+
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from maquette.base.errors import UserError
+from maquette.corpus.picture_decode import NoPicture, decode, decode_whole, shape_of
+from maquette.corpus.pictures import Pixels
+from maquette.training.picture_data import to_tensor
+
+MOST = 1 << 20  # pixels of a picture that is taken whole
+
+
+class Input:
+    """Reads picture files; `notes` says in a line each what was cut off or resized.
+
+    Raises UserError with what is wrong with a file.
+    """
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def square(self, path: Path, size: int) -> Pixels:
+        """(size, size, 3): the middle square."""
+        data = _bytes(path)
+        try:
+            pixels, (height, width) = decode(data, size)[0], shape_of(data)
+        except NoPicture as error:
+            raise _unusable(path, error) from error
+        side = min(height, width)
+        done = [] if height == width else ["its middle square was taken"]
+        if side != size:
+            done.append(f"made {'smaller' if side > size else 'larger'}, {size} x {size}")
+        self._note(path, height, width, done)
+        return pixels
+
+    def whole(self, path: Path) -> Pixels:
+        """(height, width, 3): all of it, as large as it is up to MOST pixels."""
+        data = _bytes(path)
+        try:
+            pixels, (height, width) = decode_whole(data, MOST), shape_of(data)
+        except NoPicture as error:
+            raise _unusable(path, error) from error
+        if pixels.shape[:2] != (height, width):
+            small = f"made smaller, {pixels.shape[1]} x {pixels.shape[0]}"
+            self._note(path, height, width, [small])
+        return pixels
+
+    def tensor(self, path: Path, size: int | None = None) -> Tensor:
+        """(1, 3, height, width) in [-1, 1]; size: of its middle square, None takes it whole."""
+        pixels = self.whole(path) if size is None else self.square(path, size)
+        return to_tensor(np.ascontiguousarray(pixels)[None])
+
+    def _note(self, path: Path, height: int, width: int, done: list[str]) -> None:
+        if done:
+            self.notes.append(f"{path} is {width} x {height}: {' and '.join(done)}")
+
+
+def _bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise UserError(f"there is no picture {path}: name a file")
+    return path.read_bytes()
+
+
+def _unusable(path: Path, error: NoPicture) -> UserError:
+    return UserError(f"{path} cannot be used as a picture ({error}): name another")
