@@ -192,6 +192,7 @@ def test_the_smallest_level_attends_at_any_size():
     """At 32 and three levels as where 8 is named; at 64, too, there is attention in its blocks."""
     named = DiffusionConfig(attention=(8,))
     assert DiffusionConfig().attending == named.attending == (8,)
+    assert DiffusionConfig() == named, "a run that was begun with the one goes on with the other"
     assert DiffusionConfig().parameters() == named.parameters()
     wide = DiffusionConfig(size=64)
     assert wide.attending == (16,) and wide.parameters() == named.parameters()

@@ -118,6 +118,8 @@ class DiffusionConfig(PictureConfig):
                     f"attention at side {side}: this U-Net's levels have sides "
                     f"{', '.join(map(str, self.sides))}; name some of them, or none for the smallest"
                 )
+        if self.attention == self.sides[-1:]:  # one name for one shape: runs go on with either
+            object.__setattr__(self, "attention", ())
         if self.width % 8 or self.width % self.heads:
             raise WrongUse(
                 f"width {self.width} is not a multiple of 8 and of heads {self.heads}: "
