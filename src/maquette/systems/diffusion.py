@@ -52,7 +52,6 @@ RULES = Parametrisation(base_width=32, base_depth=1, base_head_dim=16)
 TEXT = DiffusionConfig(
     width=32,
     depth=1,
-    attention=(8,),
     condition="text",
     vocabulary=512,
     words=24,
@@ -106,9 +105,7 @@ def offered(name: str, model: DiffusionConfig) -> PictureRecipe:
 
 def text_recipe(seed: int = 0, quick: bool = False) -> PictureRecipe:
     """The text-to-picture model that several systems share; at toy size for a few steps."""
-    toy = replace(
-        TEXT, width=16, attention=(), heads=2, multipliers=(1, 2), text_width=16, text_depth=1
-    )
+    toy = replace(TEXT, width=16, heads=2, multipliers=(1, 2), text_width=16, text_depth=1)
     return PictureRecipe(
         name="diffusion",
         model=toy if quick else TEXT,

@@ -19,7 +19,7 @@ Expected: not measured yet; the scales of the gradient and the upsampler's lengt
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def both(lab: Lab) -> Measurement:
     low = min(interval(gain)[0] for gain in gains.values())
     return Measurement(
         value=low,
-        control=interval(found.astray.astype(float) - none)[0],
+        control=interval(found.right["other captions"].astype(float) - none)[0],
         interval=min(interval(gain) for gain in gains.values()),
         details=found.details() | {"gains": {k: float(v.mean()) for k, v in gains.items()}},
         chart=found.pictures,
@@ -230,11 +230,6 @@ class Samples:
         """The scale of CLIP guidance that makes most pictures right."""
         return f"CLIP, s = {best_of(self.right):g}"
 
-    @property
-    def astray(self) -> Right:
-        """Led as strongly, towards the captions of other pictures."""
-        return self.right[f"other captions, s = {best_of(self.right):g}"]
-
     def details(self) -> dict[str, Any]:
         """Shares, times, and the oracle's own error."""
         n = len(self.right["w = 1"])
@@ -272,54 +267,65 @@ def samples(lab: Lab) -> Samples:
 def _samples(runs: Sequence[Path], guide: Path, quick: bool) -> Samples:
     clip = load_pictures(guide).model
     assert isinstance(clip, Clip)
-    steps, count = 2 if quick else STEPS, 8 if quick else PICTURES
-    right: dict[str, list[Right]] = {}
+    every = [Ways.of(run, clip, seed, quick) for seed, run in enumerate(runs)]
+    right: dict[str, Right] = {}
     made: dict[str, Tensor] = {}
     seconds: dict[str, float] = {}
-    for seed, run in enumerate(runs):
-        loaded = load_pictures(run)
-        model, world = loaded.model, loaded.recipe.data.world
-        assert isinstance(model, Diffusion)
-        drawn: Scenes = scenes(world, SEED + seed, np.arange(count), "heldout")
-        ways = Ways(model, clip, loaded.captions(captions_of(drawn)))
-        oracle = oracle_for(world, model.config.size, quick)
 
-        def draw(
-            name: str,
-            denoiser: Any,
-            model: Diffusion = model,
-            drawn: Scenes = drawn,
-            oracle: Oracle = oracle,
-        ) -> None:
-            start = time.perf_counter()
-            made[name] = drawn_by(model, denoiser, count, steps)
-            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
-            right.setdefault(name, []).append((oracle.read(made[name]) == drawn.labels).all(1))
+    def draw(name: str, denoiser_of: Callable[[Ways], Any]) -> None:
+        start = time.perf_counter()
+        pictures = [ways.draw(denoiser_of(ways), 2 if quick else STEPS) for ways in every]
+        seconds[name] = time.perf_counter() - start
+        made[name] = pictures[0]
+        right[name] = np.concatenate(
+            [ways.right(found) for ways, found in zip(every, pictures, strict=True)]
+        )
 
-        draw("w = 1", ways.free(1.0))
-        draw("w = 3", ways.free(W))
-        for scale in SCALES:
-            draw(f"CLIP, s = {scale:g}", ways.led(scale))
-        for scale in SCALES:
-            draw(f"other captions, s = {scale:g}", ways.led(scale, shift=1))
-    found = {name: np.concatenate(parts) for name, parts in right.items()}
-    best = best_of(found)
+    draw("w = 1", lambda ways: ways.free(1.0))
+    draw("w = 3", lambda ways: ways.free(W))
+    for scale in SCALES:
+        draw(f"CLIP, s = {scale:g}", functools.partial(Ways.led, scale=scale))
+    best = best_of(right)
+    draw("other captions", functools.partial(Ways.led, scale=best, shift=1))
     shown = [(k, to_pixels(made[k][:8])) for k in ("w = 1", "w = 3", f"CLIP, s = {best:g}")]
-    title = "; ".join(captions_of(drawn)[:2]) + "; ..."
-    return Samples(found, seconds, oracle.error, charts.grid(shown, title, zoom=2))
+    title = "; ".join(every[0].captions[:2]) + "; ..."
+    return Samples(right, seconds, every[0].oracle.error, charts.grid(shown, title, zoom=2))
 
 
 @dataclass
 class Ways:
-    """Denoisers of rows a to b of n captions, led in different ways."""
+    """One seed's model and captions, led in different ways."""
 
     model: Diffusion
     clip: Clip
+    drawn: Scenes
+    captions: list[str]
     symbols: Tensor
+    oracle: Oracle
+
+    @classmethod
+    def of(cls, run: Path, clip: Clip, seed: int, quick: bool) -> "Ways":
+        """A run, and held-out scenes of its seed."""
+        loaded = load_pictures(run)
+        model, world = loaded.model, loaded.recipe.data.world
+        assert isinstance(model, Diffusion)
+        drawn = scenes(world, SEED + seed, np.arange(8 if quick else PICTURES), "heldout")
+        captions = captions_of(drawn)
+        oracle = oracle_for(world, model.config.size, quick)
+        return cls(model, clip, drawn, captions, loaded.captions(captions), oracle)
 
     def __post_init__(self) -> None:
         with torch.no_grad():
             self.condition = self.model.condition(len(self.symbols), captions=self.symbols)
+
+    def draw(self, denoiser: Any, steps: int) -> Tensor:
+        """A picture of each caption; the noise is the same for every denoiser."""
+        return drawn_by(self.model, denoiser, len(self.symbols), steps)
+
+    def right(self, pictures: Tensor) -> Right:
+        """(n,) whether every attribute of a caption is in its picture."""
+        found: Right = (self.oracle.read(pictures) == self.drawn.labels).all(1)
+        return found
 
     def free(self, w: float) -> Any:
         """Classifier-free guidance; 1: none."""
