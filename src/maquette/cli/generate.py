@@ -33,6 +33,8 @@ TEXT: dict[str, Any] = {
 }
 """options of text, and what they are when not given"""
 
+WORDS_ANYWHERE = True  # prompts before options, or after them
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="a run directory")

@@ -145,7 +145,8 @@ def _run(name: str, words: list[str]) -> dict[str, Any] | None:
         known, fields = parser.parse_known_args(words)
         known.fields = fields
     else:
-        known = parser.parse_intermixed_args(words)
+        mixed = getattr(module, "WORDS_ANYWHERE", False)
+        known = parser.parse_intermixed_args(words) if mixed else parser.parse_args(words)
     result: dict[str, Any] | None = module.run(known)
     return result
 
