@@ -162,7 +162,7 @@ def test_several_prompts_make_a_batch(trained):
         "generate", trained, "the ", "a ", "--tokens", "5", "--precision", "fp32", "--json"
     )
     assert len(said.json["texts"]) == 2
-    alone = command("generate", trained, "the ", "--tokens", "5", "--precision", "fp32", "--json")
+    alone = command("generate", trained, "--tokens", "5", "--precision", "fp32", "the ", "--json")
     assert said.json["texts"][0] == alone.json["text"]
 
 
