@@ -97,7 +97,13 @@ def _next(recipe: "BaseRecipe", path: Path) -> str:
     if recipe.model.kind != "diffusion":
         return f"maquette eval {path}"
     if getattr(recipe.model, "condition", "none") == "text" and recipe.data.corpus == "shapes":
-        return f'maquette generate {path} "a red circle left of a blue square" --out a.png'
+        from maquette.training.picture_recipe import PictureData
+        from maquette.worlds.captions import captions
+        from maquette.worlds.shapes import scenes
+
+        assert isinstance(recipe.data, PictureData)
+        (caption,) = captions(scenes(recipe.data.world, 0, [0], "heldout"))
+        return f'maquette generate {path} "{caption}" --out a.png'
     return f"maquette generate {path} --out a.png"
 
 

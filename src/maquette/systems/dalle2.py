@@ -3,7 +3,7 @@
     maquette train clip --run runs/clip
     maquette train dalle2-prior --run runs/prior --data.encoder runs/clip
     maquette train dalle2-decoder --run runs/decoder --data.encoder runs/clip
-    maquette generate runs/decoder "a red circle left of a blue square" --prior runs/prior --out a.png
+    maquette generate runs/decoder "a red circle" --prior runs/prior --out a.png
     maquette reproduce dalle2             about 22 minutes on 2 cores, 2 seeds, and its bases
 
 A frozen CLIP gives every picture an embedding. The prior draws the embedding of a picture that fits the
@@ -55,9 +55,7 @@ from maquette.systems.diffusion import WORLD, bases, text_recipe
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop import charts
-from maquette.worlds.shapes import Shapes
 
-TWO = Shapes()  # two shapes: what the recipes that are offered learn
 Variant = Literal["diffusion", "autoregressive"]
 ENOUGH = 0.3  # of pictures are right: below, any two priors are equally bad
 TUNED = 2000  # steps of a decoder that begins with the text model
@@ -67,20 +65,20 @@ TRAINED = {"diffusion": 400, "autoregressive": 256}  # steps of about equal proc
 @recipe
 def dalle2_prior() -> PictureRecipe:
     """The diffusion prior; needs --data.encoder, a CLIP run."""
-    return replace(prior_recipe(world=TWO), precision="auto", watch=PictureWatch(grid=0))
+    return replace(prior_recipe(), precision="auto", watch=PictureWatch(grid=0))
 
 
 @recipe
 def dalle2_prior_autoregressive() -> PictureRecipe:
     """The autoregressive prior; needs --data.encoder, a CLIP run."""
-    one = prior_recipe(variant="autoregressive", world=TWO)
+    one = prior_recipe(variant="autoregressive")
     return replace(one, precision="auto", watch=PictureWatch(grid=0))
 
 
 @recipe
 def dalle2_decoder() -> PictureRecipe:
     """Pictures of 32 x 32 from embeddings; needs --data.encoder, a CLIP run."""
-    return replace(decoder_recipe(world=TWO), precision="auto", watch=PictureWatch(grid=0))
+    return replace(decoder_recipe(), precision="auto", watch=PictureWatch(grid=0))
 
 
 def prior_recipe(
@@ -88,10 +86,9 @@ def prior_recipe(
     seed: int = 0,
     quick: bool = False,
     variant: Variant = "diffusion",
-    world: Shapes = WORLD,
 ) -> PictureRecipe:
     """A prior of the embeddings of the CLIP of `clip_recipe`."""
-    seen = clip_recipe(quick=quick, world=world)
+    seen = clip_recipe(quick=quick, world=WORLD)
     assert isinstance(seen.model, ClipConfig)
     model = PriorConfig(
         size=seen.model.size,
@@ -122,13 +119,12 @@ def decoder_recipe(
     start: Path | str = "",
     seed: int = 0,
     quick: bool = False,
-    world: Shapes = WORLD,
 ) -> PictureRecipe:
     """The text model of `text_recipe`, shown an embedding in the place of a caption.
 
     start: a run of the text model, whose U-Net it begins with; it then takes few steps.
     """
-    base, seen = text_recipe(seed, quick), clip_recipe(quick=quick, world=world)
+    base, seen = text_recipe(seed, quick), clip_recipe(quick=quick, world=WORLD)
     assert isinstance(base.model, DiffusionConfig) and isinstance(seen.model, ClipConfig)
     model = replace(base.model, condition="none", embedding=seen.model.embedding)
     data = replace(base.data, words=seen.data.words, world=seen.data.world, encoder=str(encoder))

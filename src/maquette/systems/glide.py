@@ -45,7 +45,7 @@ from maquette.systems.claims import Lab, Measurement, claim
 from maquette.systems.clip import clip_recipe
 from maquette.systems.diffusion import WORLD, bases, text_recipe
 from maquette.training.picture_data import to_pixels, to_tensor
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.picture_recipe import PictureRecipe, PictureWatch
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.oracle import oracle_for
@@ -65,13 +65,13 @@ Right = npt.NDArray[np.bool_]
 @recipe
 def clip_noised() -> PictureRecipe:
     """The CLIP that guides: it sees noisy pictures and the time."""
-    return replace(noised_recipe(), data=clip_recipe().data, precision="auto", watch=PictureWatch())
+    return replace(noised_recipe(), precision="auto", watch=PictureWatch())
 
 
 @recipe
 def glide_upsampler() -> PictureRecipe:
     """Pictures of 32 x 32 from 8 x 8 and the caption."""
-    return replace(upsampler_recipe(), data=PictureData(), watch=PictureWatch())
+    return replace(upsampler_recipe(), watch=PictureWatch())
 
 
 def noised_recipe(quick: bool = False) -> PictureRecipe:

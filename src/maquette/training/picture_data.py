@@ -90,7 +90,7 @@ class Reader:
 
 def to_tensor(pixels: Pixels) -> Tensor:
     """uint8 (n, side, side, 3) -> fp32 (n, 3, side, side) in [-1, 1]."""
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+    x = torch.from_numpy(np.require(pixels, requirements=("C", "W"))).permute(0, 3, 1, 2)
     return x.float().div_(127.5).sub_(1.0).contiguous()
 
 

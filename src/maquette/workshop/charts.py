@@ -61,7 +61,7 @@ def png_grid(
     from PIL import Image
 
     n, height, width, _ = pixels.shape
-    zoom = zoom or max(1, 64 // width)
+    zoom = zoom or max(1, 64 // min(height, width))
     across = columns or math.ceil(math.sqrt(n))
     down = math.ceil(n / across)
     step_y, step_x = zoom * height + gap, zoom * width + gap

@@ -79,7 +79,25 @@ def make(loaded: LoadedPictures, request: Request) -> Made:
     asked = len(calls) // -(-len(pictures) // most)
     if request.upsample:
         pictures = _larger(load_pictures(request.upsample), pictures, request)
-    return Made(to_pixels(pictures), labels, time.perf_counter() - start, asked, given.notes)
+    notes = given.notes + _never_learnt(loaded, request.prompts)
+    return Made(to_pixels(pictures), labels, time.perf_counter() - start, asked, notes)
+
+
+def _never_learnt(loaded: LoadedPictures, prompts: tuple[str, ...]) -> list[str]:
+    """A line for each prompt that is no caption of the world that the run has learnt from."""
+    from maquette.worlds.captions import parse
+    from maquette.worlds.shapes import Shapes
+
+    world = loaded.corpus.world
+    if world is None or not isinstance(world.settings, Shapes):
+        return []
+    notes = []
+    for prompt in filter(None, prompts):
+        try:
+            parse(prompt, world.settings)
+        except WrongUse as error:
+            notes.append(f"the run has learnt nothing like {prompt!r}: {error}")
+    return notes
 
 
 def _diffusion(
@@ -289,9 +307,12 @@ def _larger(upsampler: LoadedPictures, pictures: Tensor, request: Request) -> Te
 
 
 def sheet(made: Made) -> bytes:
-    """A PNG of them: one as it is, several side by side."""
+    """A PNG of them: one as it is, several side by side, a row for each of several prompts."""
     from maquette.workshop.charts import png_grid
 
-    if len(made.pixels) == 1:
+    n, height, width = made.pixels.shape[:3]
+    if n == 1:
         return png_grid(made.pixels, zoom=1)
-    return png_grid(np.ascontiguousarray(made.pixels))
+    prompts = len(set(made.labels))
+    columns = 1 if width > 2 * height else n // prompts if 1 < prompts < n else None
+    return png_grid(np.ascontiguousarray(made.pixels), columns)
