@@ -16,7 +16,10 @@ what the final cut along the mask is for, and users of other programs ask for it
 Scaled down: the base of `diffusion`, 0.9 million parameters and pictures of 32 x 32; an oracle reads what was
 filled in.
 
-Expected: not measured yet, but for the known pixels, which come back to the bit.
+Expected: known pixels come back to the bit. The fine-tuned model fills in 98.0 % of the objects, replacement
+92.6 %, RePaint 93.9 %: too near to all of them for the margins that are claimed, so that `fine-tuned` and
+`repaint` fail. `no-seam` fails too: the seam ratio is 1.9 times that of real pictures; replacement's is 2.4
+and a pasted sample's 10.
 """
 
 import functools
@@ -84,7 +87,7 @@ def fine_tuning(base: PictureRecipe, start: str, quick: bool = False) -> Picture
     at_most=0,
     control="the samples before they are cut along the mask",
     evidence="exact count",
-    minutes=0.5,
+    minutes=10,
 )
 def known_pixels(lab: Lab) -> Measurement:
     """Fill hidden boxes with every method, and count; the control's samples are not cut."""

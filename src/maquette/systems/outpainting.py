@@ -13,8 +13,9 @@ No training: the model is the text-to-image one of `systems/diffusion.py`, witho
 
 Scaled down: pictures of 32 x 32 made four times as wide, by a model of 0.9 million parameters.
 
-Expected: not measured yet at full length. In a pilot on a base of half the training joint windows lost the
-level of the background and windows one after the other kept it, against what is claimed.
+Expected: against what is claimed, windows one after the other keep the level of the background
+(`sliding-holds`), and joint windows lose it and show a seam: `no-drift`, `half-the-drift` and `no-seam` fail.
+What windows far from the picture agree on is a level of their own.
 """
 
 import functools
