@@ -17,7 +17,6 @@ from maquette.models.registry import config_from
 from maquette.nn.rules import Parametrisation
 from maquette.serving.solvers import solve, times
 from maquette.systems.catalogue import recipe_named
-from maquette.systems.claims import Lab, measure, select
 from maquette.systems.diffusion import paired, text_recipe
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import Checkpoints
@@ -361,15 +360,6 @@ def test_the_catalogues_recipes_build(name):
     assert found.name == name
     assert 500_000 < found.model.parameters() < 1_200_000
     assert found.model.build().initialise(0).path.kind == "cosine"
-
-
-def test_the_claims_run_at_toy_size(tmp_path):
-    """Both find what they found the last time, in the form that a claim is kept in."""
-    for one in select(["diffusion"]):
-        result = measure(one, Lab(seeds=1, quick=True), tmp_path)
-        assert result.quick and result.metric
-        assert (tmp_path / f"{one.id}.png").stat().st_size > 1000
-        assert json.loads((tmp_path / f"{one.id}.json").read_text())["id"] == one.id
 
 
 def test_paired_differences():

@@ -388,7 +388,9 @@ def test_runs_of_the_other_kind_are_refused_in_one_line(toy, tmp_path):
 
 def test_a_prompt_that_the_world_has_no_words_for_is_told(toy, tmp_path):
     said = command("generate", toy, "a red house", "--steps", 2, "--out", tmp_path / "a.png")
-    assert said.code == 0 and "has learnt nothing like 'a red house': unknown word house" in said.out
+    assert (
+        said.code == 0 and "has learnt nothing like 'a red house': unknown word house" in said.out
+    )
 
 
 def test_a_run_makes_pictures_to_a_file(toy, tmp_path):
