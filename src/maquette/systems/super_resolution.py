@@ -20,11 +20,11 @@ more slowly, and `moon` missed. The present craters, up to 0.117, on the
 squared error, were the fourth try. What share of the craters is moved (0.3, 0.5, 0.7, all) was looked at
 in the same pilot: the more are moved, the smaller the pull, and of all of them there is hardly any.
 
-Expected: the Moon's craters return (`moon`) and not with the control (`without-moon`); a disk all of whose
-craters are others hardly shows them (`swap` misses), a moon half of whose craters were moved is pulled
-towards the Moon (`pull`, exploratory); made small again, the invented craters fit the input (`consistency`),
-so that this check cannot find them. `swap_test` in evaluation/swap.py is the check that does, for any run
-and any picture: what a network knows it restores better than its mirror image.
+Expected: the Moon's craters return (`moon`) and not with the control (`without-moon`). A disk all of whose
+craters are others hardly shows them (`swap` fails), a moon half of whose craters were moved is pulled towards
+the Moon by 0.19 where 0.2 is wanted (`pull`, exploratory, fails). Made small again, the invented craters fit
+the input (`consistency`), so that this check cannot find them. `swap_test` in evaluation/swap.py is the check
+that does, for any run and any picture: what a network knows it restores better than its mirror image.
 """
 
 import functools
