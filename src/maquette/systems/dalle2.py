@@ -23,7 +23,8 @@ steps, because the mean of all embeddings that fit has the highest (tests/test_p
 
 Expected: here a caption says all that the CLIP has reason to keep of a picture, and the two embeddings of
 a pair lie close together (the details of `prior` say how close); the paper's lie apart. `prior` and
-`diversity` rest on what a picture's embedding has that its caption's lacks, and may not hold here.
+`diversity` rest on what a picture's embedding has that its caption's lacks, and may not hold here. None of
+the three is measured yet.
 """
 
 from collections.abc import Sequence

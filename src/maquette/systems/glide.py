@@ -11,10 +11,14 @@ guidance, u + w (c - u) with a network that now and then saw no caption, and the
 trained on noisy pictures (`serving/clip_guidance.py`). People preferred the first. A second network makes
 large pictures of small ones; the paper's, 256 pixels of 64, ours 32 of 8, as is the base model's size.
 
-Scaled down: 0.9 million parameters, captions of two shapes, an oracle in the place of people. Inpainting
+Scaled down: 0.9 million parameters, captions of one shape, an oracle in the place of people. Inpainting
 with a fine-tuned network, which the paper introduces, is systems/inpainting.py.
 
-Expected: not measured yet; the scales of the gradient and the upsampler's length are guesses.
+Expected: both kinds of guidance help (`both`: 96.3 % right without, 99.7 % at w = 3, 99.3 % with the CLIP's
+gradient, and fewer when it leads to other captions). They are too near to each other, and to all, for the
+five points that `guidance` wants, which fails. The upsampler, trained for an eighth as long as the base,
+draws pictures that a scene explains 1.7 dB better than bicubic ones, where `upsampler` wants 3: it fails. The
+scales were tried on 32 other captions before.
 """
 
 import functools
