@@ -187,7 +187,7 @@ def test_the_hidden_box_holds_the_second_object_and_not_the_first():
     from maquette.worlds.shapes import Shapes, scenes
 
     drawn = scenes(Shapes(), 0, range(200), "heldout")
-    hidden = without_object(drawn, 32)[:, 0].numpy() == 0
+    hidden = without_object(drawn, 32, 1)[:, 0].numpy() == 0
     owner = masks(drawn, 32)
     assert hidden[owner == 2].all()
     assert hidden[owner == 1].mean() < 0.01
