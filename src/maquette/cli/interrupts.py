@@ -10,7 +10,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 WAIT = 0.02  # seconds between two looks whether the import is over
-DEAF = ("<frozen importlib", "llvmlite", "numba")  # in the names of files of code
+DEAF = {
+    "importlib",
+    "_frozen_importlib",
+    "_frozen_importlib_external",
+    "llvmlite",
+    "numba",
+}  # packages
 
 
 @contextmanager
@@ -37,7 +43,7 @@ def _asked(number: int, frame: FrameType | None) -> None:
 
 def _deaf(frame: FrameType | None) -> bool:
     while frame is not None:
-        if any(name in frame.f_code.co_filename for name in DEAF):
+        if frame.f_globals.get("__name__", "").partition(".")[0] in DEAF:
             return True
         frame = frame.f_back
     return False

@@ -1,6 +1,6 @@
 """DALL-E 2: from a caption to the embedding of a picture, and from that to a picture (Ramesh et al. 2022).
 
-    maquette train clip --run runs/clip
+    maquette train clip --data.world.objects 1 --run runs/clip
     maquette train dalle2-prior --run runs/prior --data.encoder runs/clip
     maquette train dalle2-decoder --run runs/decoder --data.encoder runs/clip
     maquette generate runs/decoder "a red circle" --prior runs/prior --out a.png

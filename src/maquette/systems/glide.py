@@ -102,7 +102,7 @@ def upsampler_recipe(seed: int = 0, quick: bool = False) -> PictureRecipe:
     "best of four scales: lower end of the 95 % interval",
     at_least=0.05,
     control="no guidance (w = 1) in the place of w = 3",
-    minutes=5,
+    minutes=8,
 )
 def guidance(lab: Lab) -> Measurement:
     """Draw the same captions from the same noise in every way, and let the oracle read them."""

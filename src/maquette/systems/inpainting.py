@@ -1,7 +1,7 @@
 """Inpainting: fill what is hidden, keep what is known (RePaint, GLIDE and Palette, 2022).
 
     maquette train inpainting --start runs/diffusion --run runs/inpainting     about 2 minutes on 2 cores
-    maquette reproduce inpainting                about 8 minutes on 2 cores beyond the text models, 2 seeds
+    maquette reproduce inpainting                about 12 minutes on 2 cores beyond the text models, 2 seeds
 
 Three ways of telling a sampler what is known (`serving/paint.py`): put it in after every step, with the
 noise of that step (replacement); the same with steps taken back and forth, so that the two parts agree

@@ -1,7 +1,7 @@
 """Outpainting: a panorama around a small picture, by windows (DALL-E 2's product of 2022, MultiDiffusion).
 
     maquette generate runs/diffusion --picture a.png --outpaint right=96 --out wide.png
-    maquette reproduce outpainting               about 4 minutes on 2 cores beyond the text models
+    maquette reproduce outpainting               about a minute on 2 cores beyond the text models
 
 A model of 32 x 32 pictures makes 32 x 128: six windows beyond the given picture, each half over the one
 before. Windows one after the other take for given what the last one got wrong; joint sampling
