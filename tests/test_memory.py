@@ -229,8 +229,8 @@ def test_a_real_run_grows_by_the_estimate(recompute, tmp_path):
     """The ordinary trainer in a process of its own: peak over what it held before, within 10 %.
 
     Pages of library files are not counted: how many of them a process maps is up to the system's
-    page cache. The least of three runs: the same run's peak moves by 6 %, with the holes that the
-    allocator happens to leave.
+    page cache. The middle of three runs: the same run's peak moves by 12 % to either side, with the
+    holes that the allocator happens to leave.
     """
     sizes = [128, 4, 32, 128] if not recompute else [128, 8, 64, 64]
     words = [sys.executable, "-c", GROWTH, ""]
@@ -242,7 +242,7 @@ def test_a_real_run_grows_by_the_estimate(recompute, tmp_path):
             pytest.skip("this system does not let a process forget its peak")
         assert out.returncode == 0, out.stderr
         peaks.append(json.loads(out.stdout.splitlines()[-1]))
-    grown = min(peaks)
+    grown = sorted(peaks)[1]
     width, depth, sequences, time = sizes
     config = DecoderConfig(vocabulary=257, context=time, width=width, depth=depth, heads=4)
     told = memory(
