@@ -366,7 +366,7 @@ import time
 from maquette.corpus import picture_build
 before = picture_build._Writer.add
 def slow(self, *a):
-    time.sleep(0.05)
+    time.sleep(0.2)
     before(self, *a)
 picture_build._Writer.add = slow
 from maquette.cli.main import main

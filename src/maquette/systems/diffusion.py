@@ -49,7 +49,7 @@ from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.oracle import oracle_for
-from maquette.worlds.shapes import Shapes
+from maquette.worlds.shapes import Shapes, label_sizes
 
 BATCH, STEPS, RATE, AVERAGE = 16, 8000, 0.002, 0.999
 RULES = Parametrisation(base_width=32, base_depth=1, base_head_dim=16)
@@ -69,8 +69,7 @@ DIT = replace(
     patch=4,
     parametrisation=Parametrisation(base_width=112, base_depth=3, base_head_dim=28),
 )
-CLASSES = (6, 4)  # colours and shapes
-WORLD = Shapes(objects=1)
+WORLD = Shapes(objects=1, colours=8, shapes=8, textures=3, sizes=True)  # 384 captions
 WEIGHTS = (1.0, 2.0, 3.0, 5.0)
 PICTURES, QUICK = 500, 4  # with every seed
 Right = npt.NDArray[np.bool_]
@@ -85,7 +84,7 @@ def diffusion() -> PictureRecipe:
 @recipe
 def diffusion_class() -> PictureRecipe:
     """Labels to pictures."""
-    model = replace(TEXT, condition="class", classes=CLASSES)
+    model = replace(TEXT, condition="class", classes=label_sizes(WORLD))
     return offered("diffusion-class", model)
 
 
