@@ -84,7 +84,7 @@ def diffusion() -> PictureRecipe:
 @recipe
 def diffusion_class() -> PictureRecipe:
     """Labels to pictures."""
-    model = replace(TEXT, condition="class", classes=label_sizes(WORLD))
+    model = replace(TEXT, condition="class", classes=tuple(label_sizes(WORLD)))
     return offered("diffusion-class", model)
 
 

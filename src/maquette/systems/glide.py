@@ -2,7 +2,7 @@
 
     maquette train diffusion --run runs/diffusion         the base, of systems/diffusion.py
     maquette train clip-noised --run runs/clip
-    maquette train glide-upsampler --run runs/upsampler
+    maquette train glide-upsampler --start runs/diffusion --run runs/upsampler
     maquette reproduce glide          2 seeds of base and upsampler, one noised CLIP for both
 
 The caption enters the network twice: its last symbol joins the time, and all symbols are attended to
@@ -57,7 +57,7 @@ from maquette.worlds.captions import captions as captions_of
 from maquette.worlds.render import render
 from maquette.worlds.shapes import Scenes, scenes
 
-PICTURES, STEPS, SOLVER = 150, 20, "ddim"  # pictures of each seed
+PICTURES, STEPS, SOLVER = 300, 20, "ddim"  # pictures of each seed
 W = 3.0
 SCALES = (0.3, 1.0, 3.0, 10.0)
 SCALE, ENLARGED, ENLARGING_STEPS = 4, 128, 20  # the upsampler: 32 pixels of 8
@@ -74,7 +74,7 @@ def clip_noised() -> PictureRecipe:
 
 @recipe
 def glide_upsampler() -> PictureRecipe:
-    """Pictures of 32 x 32 from 8 x 8 and the caption."""
+    """Pictures of 32 x 32 from 8 x 8 and the caption; give it a run of `diffusion` with --start."""
     return replace(upsampler_recipe(), watch=PictureWatch())
 
 
@@ -83,15 +83,17 @@ def noised_recipe(quick: bool = False) -> PictureRecipe:
     return replace(clip_recipe(quick=quick, world=WORLD, noised=True), name="clip-noised")
 
 
-def upsampler_recipe(seed: int = 0, quick: bool = False) -> PictureRecipe:
-    """The base model's network, shown the small picture, for an eighth of the steps."""
+def upsampler_recipe(start: Path | str = "", seed: int = 0, quick: bool = False) -> PictureRecipe:
+    """The base model `start`, shown the small picture too, for a quarter of its steps."""
     base = text_recipe(seed, quick)
     assert isinstance(base.model, DiffusionConfig)
     return replace(
         base,
         name="upsampler",
         model=replace(base.model, task="upsample", scale=SCALE),
-        steps=max(2, base.steps // 8),
+        start=str(start),
+        steps=max(2, base.steps // 4),
+        optimiser=replace(base.optimiser, learning_rate=base.optimiser.learning_rate / 2),
     )
 
 
@@ -153,7 +155,8 @@ def both(lab: Lab) -> Measurement:
 )
 def upsampler(lab: Lab) -> Measurement:
     """Enlarge held-out scenes from 8 x 8; the details hold the PSNR against the true picture, too."""
-    runs = lab.train_all([upsampler_recipe(seed, lab.quick) for seed in range(lab.seeds)])
+    recipes = [upsampler_recipe(base, seed, lab.quick) for base, seed in bases(lab)]
+    runs = lab.train_all(recipes)
     n = 6 if lab.quick else ENLARGED
     fits: dict[str, list[Any]] = {}
     near: dict[str, list[Tensor]] = {}
