@@ -546,6 +546,26 @@ def test_a_class_is_told_to_every_window(toy, square, monkeypatch):
     assert len(told) > 1 and all(len(t) == 2 and (t >= 0).all() for t in told)
 
 
+def test_an_upsampler_is_told_the_prompts_and_known_before_anything_is_drawn(toy, monkeypatch):
+    loaded = load_pictures(toy)
+    larger = changed(toy, task="upsample", size=32, scale=2, multipliers=(1, 2, 2))
+    told, condition = [], larger.model.condition
+
+    def recorded(n, **given):
+        told.append(given.get("captions"))
+        return condition(n, **given)
+
+    monkeypatch.setattr(larger.model, "condition", recorded)
+    monkeypatch.setattr(studio, "load_pictures", lambda path: {"large": larger, "same": loaded}[path])
+    prompts = ("a red circle", "a blue square")
+    made = studio.make(loaded, Request(prompts=prompts, steps=1, upsample="large"))
+    assert made.pixels.shape == (2, 32, 32, 3)
+    assert torch.equal(told[0], larger.captions(list(prompts)))
+    monkeypatch.setattr(studio, "_diffusion", None)  # not asked
+    with pytest.raises(WrongUse, match="enlarges nothing: name a run whose task is upsample"):
+        studio.make(loaded, Request(prompts=prompts, steps=1, upsample="same"))
+
+
 @pytest.mark.parametrize(
     ("model", "options", "part"),
     [

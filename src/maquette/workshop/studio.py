@@ -23,6 +23,7 @@ from maquette.corpus.pictures import Pixels
 from maquette.models.diffusion import Diffusion
 from maquette.models.prior import Prior
 from maquette.models.super_resolution import SuperResolution
+from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.serving import unclip
 from maquette.serving.outpaint import extend
 from maquette.serving.paint import paint
@@ -56,6 +57,7 @@ def make(loaded: LoadedPictures, request: Request) -> Made:
     """Carry out a request. Raises WrongUse where the run cannot do it, UserError for a bad picture."""
     start = time.perf_counter()
     model, given, calls = loaded.model, Input(), list[None]()
+    upsampler = _enlarging(load_pictures(request.upsample)) if request.upsample else None
     hook = model.register_forward_hook(lambda *_: calls.append(None))
     most = BATCH
     try:
@@ -77,8 +79,9 @@ def make(loaded: LoadedPictures, request: Request) -> Made:
     finally:
         hook.remove()
     asked = len(calls) // -(-len(pictures) // most)
-    if request.upsample:
-        pictures = _larger(load_pictures(request.upsample), pictures, request)
+    if upsampler is not None:
+        prompts = labels if any(request.prompts) else [""] * len(pictures)
+        pictures = _larger(upsampler, pictures, prompts, request)
     notes = given.notes + _never_learnt(loaded, request.prompts)
     return Made(to_pixels(pictures), labels, time.perf_counter() - start, asked, notes)
 
@@ -277,15 +280,24 @@ def _unclip_of(loaded: LoadedPictures, request: Request) -> UnClip:
     )
 
 
-def _larger(upsampler: LoadedPictures, pictures: Tensor, request: Request) -> Tensor:
-    """The pictures as another run enlarges them."""
+def _enlarging(upsampler: LoadedPictures) -> LoadedPictures:
+    """The run, if it is one that enlarges: said before anything is drawn for it."""
+    config = upsampler.model.config
+    if not isinstance(config, SuperResolutionConfig) and getattr(config, "task", "") != "upsample":
+        raise WrongUse(f"{upsampler.path} enlarges nothing: name a run whose task is upsample")
+    return upsampler
+
+
+def _larger(
+    upsampler: LoadedPictures, pictures: Tensor, prompts: list[str], request: Request
+) -> Tensor:
+    """The pictures as another run enlarges them, which is told what they show where it reads."""
     model = upsampler.model
     if isinstance(model, SuperResolution):
         with torch.no_grad():
             small = pictures.to(upsampler.device)
             return in_parts(len(small), lambda rows: model(small[rows]).clamp(-1, 1), BATCH)
-    if not isinstance(model, Diffusion) or model.config.task != "upsample":
-        raise WrongUse(f"{upsampler.path} enlarges nothing: name a run whose task is upsample")
+    assert isinstance(model, Diffusion)
     side = model.config.size // model.config.scale
     if pictures.shape[-1] != side or pictures.shape[-2] != side:
         raise WrongUse(
@@ -295,10 +307,11 @@ def _larger(upsampler: LoadedPictures, pictures: Tensor, request: Request) -> Te
     generator = torch.Generator().manual_seed(request.seed)
     shape = (len(pictures), 3, model.config.size, model.config.size)
     noise = torch.randn(shape, generator=generator).to(pictures)
+    told = _conditions(upsampler, model, prompts) if model.config.condition != "none" else {}
 
     def part(rows: slice) -> Tensor:
         small = pictures[rows]
-        denoiser = model.denoiser(model.condition(len(small), small=small))
+        denoiser = model.denoiser(model.condition(len(small), small=small, **_rows(told, rows)))
         grid = times(request.steps, model.path)
         solver = request.solver or SOLVER
         return solve(solver, denoiser, noise[rows], grid, model.path, generator=generator)
