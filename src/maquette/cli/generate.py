@@ -6,8 +6,8 @@ hides; with --outpaint of what lies beside it; with --variations-of of what a CL
 example: maquette generate runs/first "def " --tokens 60
          maquette generate runs/first "def " "class " --top-p 0.9 --seed 3
          maquette generate runs/first "def " --trace
-         maquette generate runs/diffusion "a red circle" --out a.png
-         maquette generate runs/diffusion "a red circle" --picture a.png --mask hole.png --out b.png
+         maquette generate runs/diffusion "a large red circle" --out a.png
+         maquette generate runs/diffusion "a large red circle" --picture a.png --mask hole.png --out b.png
          maquette generate runs/diffusion --picture a.png --outpaint right=64 --out wide.png
          maquette generate runs/decoder --variations-of a.png --count 8 --out more.png
 """

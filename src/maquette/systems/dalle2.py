@@ -3,7 +3,7 @@
     maquette train clip --data.world.objects 1 --run runs/clip
     maquette train dalle2-prior --run runs/prior --data.encoder runs/clip
     maquette train dalle2-decoder --run runs/decoder --data.encoder runs/clip
-    maquette generate runs/decoder "a red circle" --prior runs/prior --out a.png
+    maquette generate runs/decoder "a large red circle" --prior runs/prior --out a.png
     maquette reproduce dalle2             about 22 minutes on 2 cores, 2 seeds, and its bases
 
 A frozen CLIP gives every picture an embedding. The prior draws the embedding of a picture that fits the

@@ -1,7 +1,7 @@
 """Diffusion: pictures from noise, guided by captions, in few steps.
 
     maquette train diffusion --run runs/diffusion
-    maquette generate runs/diffusion "a red circle" --out a.png
+    maquette generate runs/diffusion "a large red circle" --out a.png
     maquette reproduce diffusion      about 30 minutes on 2 cores, 2 seeds side by side
 
 Ho et al. 2020 made pictures by a thousand small steps out of noise. Song et al. 2021 (DDIM) solved the

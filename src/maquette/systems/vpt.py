@@ -131,7 +131,7 @@ def deep_beats_linear(lab: Lab) -> Measurement:
     statement="deep prompts are better than full fine-tuning on most tasks",
     source="Jia et al. 2022, table 1 (20 of 24 tasks)",
     metric="share of the six tasks on which VPT-deep is right more often than full fine-tuning",
-    at_least=0.5,
+    at_least=0.6,  # four of the six: half is not most
     control="VPT-deep on a backbone that was never trained",
     minutes=1,  # after the first claim, whose runs these are
 )
