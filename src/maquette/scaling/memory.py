@@ -27,6 +27,7 @@ FRAMEWORK = {"cpu": 79e6, "cuda": 600e6}  # libraries and their scratch; a CUDA 
 COMPILER = 120e6  # modules of the compiler, and its kernels
 TILE = (128, 1 << 25)  # rows and most bytes of the scores of nn.tiled_attention
 HOLES = {4: 1.3, 2: 0.6}  # of a block's temporaries that stay holes in the heap, by item size
+COMPILED = 0.25  # of what autograd keeps of compiled blocks: holes again, beside those of attention's tiles
 MARGIN = 0.05  # of what the allocator of an accelerator hands out and takes back at every step
 
 
@@ -252,9 +253,11 @@ def memory(
     behind = gathered + whole_gradients
     maps = 2 if c.activation == "swiglu" else 1
     inside = n * item + maps * float(tokens) * c.inner * item / t
+    tiles = 0.0
     if compiled and device == "cpu":  # scores, probabilities, and the gradients of both
         rows_of_tile = float(micro_batch) * c.heads / t * min(TILE[0], time_here) * time
-        inside += 4 * min(TILE[1], rows_of_tile * item)
+        tiles = 4 * min(TILE[1], rows_of_tile * item)
+    inside += tiles
     over = _norm_backward(c, n, item)
     of_block = (block - n * item + inside) if recompute else inside
     back_last = max(over, of_block - final - n * item)
@@ -303,13 +306,20 @@ def memory(
     else:
         holes = temporaries_of_block(c, tokens, item, compiled=compiled)
         held = blocks * flying
-        margin = HOLES[item] * holes * held
+        open_share = HOLES[2 if compiled else item]
+        margin = open_share * holes * held
         if recompute:  # blocks come and go: half the holes are filled, a block's room is not
             margin = margin / 2 + block
         why["margin"] = (
-            f"{held} x {HOLES[item]:.0%} of {holes:,.0f} bytes of a block's temporaries: the C "
+            f"{held} x {open_share:.0%} of {holes:,.0f} bytes of a block's temporaries: the C "
             f"library's allocator does not fill the holes they leave"
         )
+        if compiled:
+            more = COMPILED * activations + tiles
+            margin += more
+            why["margin"] += (
+                f"; {more:,.0f} of what compiled blocks keep, {COMPILED:.0%}, and of tiles"
+            )
     return Memory(
         moment.name,
         weights,
