@@ -175,6 +175,18 @@ def test_fields_that_come_without_a_recipe_are_fields(trained):
     assert said.json["step"] == 14
 
 
+def test_an_interrupt_amid_the_line_about_another_leaves_no_traceback():
+    program = (
+        "import sys\nfrom maquette.cli import main\n"
+        "def interrupted(*_): raise KeyboardInterrupt\n"
+        "main._main = main._complain = interrupted\nmain.entry()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path):
     """A library that would swallow it does not see it; a second one does not wait."""
     (tmp_path / "swallows.py").write_text(

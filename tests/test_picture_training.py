@@ -556,7 +556,9 @@ def test_an_upsampler_is_told_the_prompts_and_known_before_anything_is_drawn(toy
         return condition(n, **given)
 
     monkeypatch.setattr(larger.model, "condition", recorded)
-    monkeypatch.setattr(studio, "load_pictures", lambda path: {"large": larger, "same": loaded}[path])
+    monkeypatch.setattr(
+        studio, "load_pictures", lambda path: {"large": larger, "same": loaded}[path]
+    )
     prompts = ("a red circle", "a blue square")
     made = studio.make(loaded, Request(prompts=prompts, steps=1, upsample="large"))
     assert made.pixels.shape == (2, 32, 32, 3)

@@ -60,7 +60,10 @@ def entry() -> NoReturn:
     A rank takes no interpreter down: gloo's threads may outlive their group, and one that drops a
     tensor then is aborted for it, after the work was done.
     """
-    code = main()
+    try:
+        code = main()
+    except KeyboardInterrupt:  # another, amid the line about the first
+        code = 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is only to leave
     if "WORLD_SIZE" in os.environ:
         atexit._run_exitfuncs()
