@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from maquette.base.errors import UserError, WrongUse
 from maquette.scaling import rungs
 from maquette.scaling.extrapolate import Rung, analyse, ladder_from
+from maquette.scaling.own import read_ladder
 from maquette.training.recipe import Checkpoints
 from maquette.training.run import RunDirectory
 from maquette.training.schedule import decay_start, learning_rate_factor, warm_stable_decay
@@ -246,7 +247,7 @@ def test_a_ladder_is_trained_goes_on_and_is_read_back(toy, tmp_path):
     result = workshop.run_ladder(5, str(toy.path), out, workers=1, say=lines.append)
     assert len(result["budgets"]) == 3
     assert (out / "ladder.png").read_bytes().startswith(b"\x89PNG")
-    ladder = workshop.load_ladder(out)
+    ladder, _ = read_ladder(out)
     assert len(ladder.points) == result["runs"]
     assert all(math.isfinite(p.loss) for p in ladder.points)
     assert ladder.minima[0].loss == result["budgets"][0]["loss"]
@@ -264,7 +265,7 @@ def test_a_ladder_is_trained_goes_on_and_is_read_back(toy, tmp_path):
     with pytest.raises(WrongUse, match="it trains 1 runs at a time, not 3"):
         workshop.run_ladder(5, str(toy.path), out, workers=3)
     with pytest.raises(UserError, match="does not exist: make one with maquette plan ladder"):
-        workshop.load_ladder(tmp_path / "none")
+        read_ladder(tmp_path / "none")
 
 
 def test_a_ladder_without_text_or_time_says_so(corpus, tmp_path):

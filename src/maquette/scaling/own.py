@@ -71,17 +71,27 @@ class LadderLaw:
         }  # fmt: skip
 
 
-def ladder_law(path: Path) -> LadderLaw:
-    """The ladder of a folder, or of its ladder.json. UserError where there is none."""
+def read_ladder(path: str | Path) -> tuple[Ladder, str]:
+    """The ladder of a folder, or of its ladder.json, and where it is from.
+
+    Its `.best(flops)`, `.loss(N, D)` and `.predict(...)` answer in parameters, tokens and nats a
+    token of the corpus it was trained on. UserError where there is none.
+    """
+    path = Path(path).expanduser()
     path = path / LADDER if path.is_dir() else path
     if not path.exists():
         raise UserError(f"{path} does not exist: make one with maquette plan ladder --out DIR")
     content = read_json(path)
     try:
-        law = LadderLaw(ladder_from(content["ladder"]), f"{path}, measured on {content['corpus']}")
-        law.best(1e12)  # a ladder whose minima lie on an edge says nothing: now, not later
+        return ladder_from(content["ladder"]), f"{path}, measured on {content['corpus']}"
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is no ladder: make it anew with maquette plan ladder") from error
+
+
+def ladder_law(path: Path) -> LadderLaw:
+    """The law of a ladder; UserError for one that says nothing."""
+    law = LadderLaw(*read_ladder(path))
+    law.best(1e12)  # a ladder whose minima lie on an edge says nothing: now, not later
     return law
 
 

@@ -32,8 +32,6 @@ HIDDEN = (-0.25, 0.15)
 """slopes of hidden activations that count as flat"""
 LOGITS = (-0.3, 0.15)
 """slopes of the logits that count as flat: they are still coming up from the start"""
-GROWTH = 0.5
-"""a slope from which a tensor grows beyond doubt"""
 KINDS: tuple[Literal["mup", "standard"], ...] = ("mup", "standard")
 LABELS: dict[str, str] = {"mup": "maximal update", "standard": "standard"}
 SYMBOLS, ROWS, TIME, DEPTH = 16, 2, 16, 4

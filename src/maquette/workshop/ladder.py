@@ -4,7 +4,7 @@
 
     my-ladder/design.json       what is trained, and the seconds a step that it was planned with
     my-ladder/runs/             one run directory each; a ladder that was cut off goes on with them
-    my-ladder/ladder.json       the points and what follows from them: `load_ladder` reads it
+    my-ladder/ladder.json       the points and what follows from them (`scaling.own.read_ladder`)
     my-ladder/ladder.png        the budgets' curves with their minima, the frontier, the prediction
 
 Of each size the longest run is trained first and the others branch off it. Where the least loss of a
@@ -25,7 +25,7 @@ from maquette.base.files import read_json, write_atomic, write_json
 from maquette.base.machine import cores
 from maquette.corpus.store import Corpus
 from maquette.scaling import rungs
-from maquette.scaling.extrapolate import Ladder, Prediction, analyse, ladder_from
+from maquette.scaling.extrapolate import Ladder, Prediction, analyse
 from maquette.scaling.rungs import Cell, Design
 from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
@@ -84,23 +84,6 @@ def run_ladder(
 
     write_atomic(out / PICTURE, png(chart(ladder, result.get("outcome"))))
     return result
-
-
-def load_ladder(path: str | Path) -> Ladder:
-    """The ladder of a folder that `run_ladder` wrote, or of its ladder.json.
-
-    Its `.best(flops)`, `.loss(N, D)` and `.predict(...)` answer in parameters, tokens and nats a
-    token of the corpus it was trained on.
-    """
-    path = Path(path).expanduser()
-    path = path / LADDER if path.is_dir() else path
-    if not path.exists():
-        raise UserError(f"{path} does not exist: make one with maquette plan ladder --out DIR")
-    content = read_json(path)
-    try:
-        return ladder_from(content["ladder"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is no ladder: make it anew with maquette plan ladder") from error
 
 
 def train_cells(one: Design, runs: Path, workers: int, say: Say) -> None:
