@@ -1,6 +1,6 @@
 """DALL-E 2: from a caption to the embedding of a picture, and from that to a picture (Ramesh et al. 2022).
 
-    maquette train clip --data.world.objects 1 --run runs/clip
+    maquette train dalle2-clip --run runs/clip
     maquette train dalle2-prior --run runs/prior --data.encoder runs/clip
     maquette train dalle2-decoder --run runs/decoder --data.encoder runs/clip
     maquette generate runs/decoder "a large red circle" --prior runs/prior --out a.png
@@ -61,6 +61,13 @@ Variant = Literal["diffusion", "autoregressive"]
 ENOUGH = 0.3  # of pictures are right: below, any two priors are equally bad
 TUNED = 2000  # steps of a decoder that begins with the text model
 TRAINED = {"diffusion": 400, "autoregressive": 256}  # steps of about equal processor time in all
+
+
+@recipe
+def dalle2_clip() -> PictureRecipe:
+    """The CLIP whose embeddings prior and decoder share."""
+    one = clip_recipe(world=WORLD)
+    return replace(one, name="dalle2-clip", precision="auto", watch=PictureWatch(grid=0))
 
 
 @recipe
