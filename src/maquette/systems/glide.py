@@ -14,12 +14,12 @@ large pictures of small ones; the paper's, 256 pixels of 64, ours 32 of 8, as is
 Scaled down: 0.9 million parameters, captions of a shape, an oracle in the place of people. Inpainting
 with a fine-tuned network, which the paper introduces, is systems/inpainting.py.
 
-Expected: both kinds of guidance help (`both`: 72.7 % right without, 79.8 % at w = 3, 76.5 % with the CLIP's
-gradient at the best of its scales, 37 % when it leads to other captions). Classifier-free guidance is ahead, as
-in the paper, by 3.3 points (-0.8 to 7.4), not by the five that `guidance` wants, which fails. The upsampler
-draws pictures that a scene explains 6.5 dB better than bicubic ones, where `upsampler` wants 3; trained from
-nothing for an eighth of the base's steps, it had gained 1.7. The scales were tried on 32 other captions of
-four plain shapes before.
+Expected: both kinds of guidance help (`both`: 72.7 % right without, 79.8 % at w = 3, 76.5 % with the
+CLIP's gradient at the best of its scales, 37 % when it leads to other captions). Classifier-free guidance
+is ahead, as in the paper, by 3.3 points (-0.8 to 7.4), not by the five that `guidance` wants, which
+fails. The upsampler draws pictures that a scene explains 6.5 dB better than bicubic ones, where
+`upsampler` wants 3; trained from nothing for an eighth of the base's steps, it had gained 1.7. The scales
+were tried on 32 other captions of four plain shapes before.
 """
 
 import functools
