@@ -21,10 +21,12 @@ all; text models, priors and decoders of each seed. Left out: the upsamplers, wh
 Not compared: the cosine between the prior's embedding and the true one. It rises as a prior has fewer
 steps, because the mean of all embeddings that fit has the highest (tests/test_prior.py shows it).
 
-Expected: here a caption says all that the CLIP has reason to keep of a picture, and the two embeddings of
-a pair lie close together (the details of `prior` say how close); the paper's lie apart. `prior` and
-`diversity` rest on what a picture's embedding has that its caption's lacks, and may not hold here. None of
-the three is measured yet.
+Expected: here a caption says all that the CLIP has reason to keep of a picture, and the two embeddings of a
+pair lie close together (cosine 0.91); the paper's lie apart. So nothing is gained by the prior, and `prior`
+fails: 56.6 % of its pictures are right, 61.1 % from the caption's own embedding, 45.5 % from the true
+picture's. `autoregressive` holds: 56.6 and 36.7 %. `diversity` fails: under guidance unCLIP's pictures keep
+0.71 of their variety, GLIDE's 0.85, and its share of right ones (43 %) is too far below GLIDE's (73 to 78
+%) for the two to be compared.
 """
 
 from collections.abc import Sequence
@@ -178,7 +180,7 @@ def prior(lab: Lab) -> Measurement:
     "the 95 % interval; -1 where fewer than 30 % of the diffusion prior's are right",
     at_least=-0.02,
     control="the diffusion prior, given the captions of other pictures",
-    minutes=5,
+    minutes=6,
 )
 def autoregressive(lab: Lab) -> Measurement:
     """The same decoder for both; how long each trained is beside the measurement, under `bases`."""
