@@ -13,7 +13,6 @@ from maquette.nn.rules import Multipliers, Parametrisation, Role, Scaling
 from maquette.training.recipe import Data, Optimiser, Recipe
 from maquette.workshop.charts import png
 from maquette.workshop.coordinates import (
-    GROWTH,
     HIDDEN,
     LOGITS,
     Coordinates,
@@ -54,7 +53,7 @@ def test_activations_keep_their_size_over_eight_widths(found):
 
 def test_they_grow_in_the_standard_parametrisation(found):
     tensor, slope = found.steepest("standard")
-    assert slope > GROWTH
+    assert slope > 0.5  # grows beyond doubt
     assert "grows as width" in found.judged("standard")
     last = {name: rows[-1] for name, rows in found.slopes["standard"].items()}
     assert last[tensor] == max(value for name, value in last.items() if name != "logits")
