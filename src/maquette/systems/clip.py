@@ -20,7 +20,8 @@ was not held against them at full length. The rates of the sigmoid loss were not
 Expected: `retrieval` (0.71) and `binding` (0.998) hold. `zero-shot` fails (0.17): of a pair that was never
 shown the colour is named, but the shape is one that this colour was shown with; of pairs that training
 showed 0.64 are named. The mean of the captions, as in the paper, and the sum of their probabilities were
-both looked at in pilots; neither names such pairs. `sigmoid` is not measured yet.
+both looked at in pilots; neither names such pairs. `sigmoid` fails: in batches of 32 the softmax loss retrieves 24.1 % of the
+captions, the sigmoid loss, at the other's rate, 7.5 %.
 """
 
 from dataclasses import replace
@@ -170,7 +171,7 @@ def binding(lab: Lab) -> Measurement:
     metric=f"recall at 1 of 1,152 captions, softmax less sigmoid, both in batches of {SMALL_BATCH}",
     at_most=0.05,
     control="softmax less the sigmoid network before training",
-    minutes=8,
+    minutes=13,
 )
 def sigmoid(lab: Lab) -> Measurement:
     """Train both losses alike, side by side, on the same pictures in the same order."""
