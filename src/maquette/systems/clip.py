@@ -17,11 +17,11 @@ and 0.004, batches of 64, three blocks in place of four, positions drawn at rand
 learnt, which come late, after colours and relations. The rate used lies between those that did best; it
 was not held against them at full length. The rates of the sigmoid loss were not searched.
 
-Expected: `retrieval` (0.71) and `binding` (0.998) hold. `zero-shot` fails (0.17): of a pair that was never
-shown the colour is named, but the shape is one that this colour was shown with; of pairs that training
-showed 0.64 are named. The mean of the captions, as in the paper, and the sum of their probabilities were
-both looked at in pilots; neither names such pairs. `sigmoid` fails: in batches of 32 the softmax loss retrieves 24.1 % of the
-captions, the sigmoid loss, at the other's rate, 7.5 %.
+Expected: `retrieval` (0.71) and `binding` (0.998) hold. `zero-shot` fails (0.17): of a pair that was
+never shown the colour is named, but the shape is one that this colour was shown with; of pairs that
+training showed 0.64 are named. The mean of the captions, as in the paper, and the sum of their
+probabilities were both looked at in pilots; neither names such pairs. `sigmoid` fails: in batches of 32
+the softmax loss retrieves 24.1 % of the captions, the sigmoid loss, at the other's rate, 7.5 %.
 """
 
 from dataclasses import replace
