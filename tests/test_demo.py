@@ -52,24 +52,16 @@ def test_the_demo_on_this_machines_text(small_default, tmp_path):
     assert evaluation["scores"]["all"]["bits_per_byte"] == said.json["bits_per_byte"]
 
 
-def test_a_moment_of_load_does_not_plan_the_run(small_default, monkeypatch):
-    from maquette.base.machine import measure
-    from maquette.workshop import demo
-    from maquette.workshop.corpora import open_corpus
+@pytest.mark.parametrize(
+    ("paces", "found", "asked"),
+    [([2.0, 0.1, 0.09, 0.01], 0.09, 3), ([0.1, 0.11], 0.1, 2), ([8.0, 4.0, 2.0, 1.0, 0.1], 1.0, 4)],
+)
+def test_a_moment_of_load_is_not_the_pace(paces, found, asked):
+    from maquette.workshop.demo import settled
 
-    told = []
-    paces = iter([1e3, 0.001])  # the first steps met another's load
-
-    def slow(recipe, machine):
-        return next(paces), decided(recipe, machine)
-
-    def decided(recipe, machine):
-        return demo.decide(recipe, machine, recipe.model.build())
-
-    monkeypatch.setattr(demo, "measure_pace", slow)
-    plan = demo.plan_demo(open_corpus("default"), measure(), 1.0, 1.0, told.append)
-    assert plan.recipe.steps == 1000
-    assert sum("measuring again" in line for line in told) == 1
+    left = iter(paces)
+    assert settled(lambda: next(left), pause=0) == found
+    assert len(list(left)) == len(paces) - asked
 
 
 def test_the_demo_on_a_folder(documents, tmp_path):

@@ -36,7 +36,7 @@ from maquette.workshop.train import train
 
 CONTEXT = 256
 BATCH = 8
-BUSY, TRIES = 2.5, 3  # a step so many times slower than usual is measured again, so often
+FASTER, TRIES, PAUSE = 0.8, 4, 1.0  # of the pace; measurements at most; seconds between two
 SCORED_BYTES = 600_000  # of held-out text, by the model and by the compressors
 NEEDED_BYTES = 100_000
 NEAR = 0.8  # Jaccard similarity above which a document of one's own is a duplicate
@@ -202,11 +202,6 @@ def plan_demo(
     usual = flops * BATCH * CONTEXT / (peak * 0.4)
     recipe = rung(width, corpus, name, steps=max(50, int(seconds / usual)))
     pace, decisions = measure_pace(recipe, machine)
-    for _ in range(TRIES):
-        if pace < BUSY * usual:
-            break
-        say(f"plan: {1e3 * pace:.0f} ms a step where {1e3 * usual:.0f} are usual: measuring again")
-        pace = min(pace, measure_pace(recipe, machine)[0])
     steps = max(50, int(seconds / pace))
     tokens = steps * recipe.tokens_per_step
     recipe = replace(  # as its pace was measured
@@ -240,8 +235,9 @@ def measure_pace(recipe: Recipe, machine: Machine, steps: int = 6) -> tuple[floa
     if decisions.compile:
         model.compile_blocks()
     optimiser = make_optimiser(model, model.scaling, recipe.optimiser)
-    times = []
-    with fused.compilation(decisions.compile):
+
+    def some() -> float:
+        times = []
         for i in range(steps):
             start = time.perf_counter()
             torch.manual_seed(i)
@@ -254,7 +250,22 @@ def measure_pace(recipe: Recipe, machine: Machine, steps: int = 6) -> tuple[floa
             optimiser.zero_grad(set_to_none=True)
             float(loss.value)  # a GPU has finished when its result is here
             times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 3], decisions
+        return sorted(times)[len(times) // 3]
+
+    with fused.compilation(decisions.compile):
+        return settled(some), decisions
+
+
+def settled(measure: Callable[[], float], pause: float = PAUSE) -> float:
+    """The least of several measurements, until one is no faster: a moment's load is not the pace."""
+    least = measure()
+    for _ in range(TRIES - 1):
+        time.sleep(pause)
+        again = measure()
+        if again > FASTER * least:
+            return min(least, again)
+        least = again
+    return least
 
 
 def compress_heldout(corpus: Corpus) -> dict[str, dict[str, float]]:
