@@ -14,10 +14,11 @@ from conftest import ROOT, command, refused
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.scaling.approaches import TIMES, budgets, compare, envelope, isoflop
-from maquette.scaling.fit import Fit, fit, fit_surface, huber
+from maquette.scaling.fit import Fit, fit, fit_surface
 from maquette.scaling.laws import Law, law
 from maquette.scaling.lbfgs import lbfgs_fit
 from maquette.scaling.points import Points, columns_from, points_of, read_points
+from maquette.scaling.projection import huber
 
 TRUE = law("besiroglu")
 assert isinstance(TRUE, Law)

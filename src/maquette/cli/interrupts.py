@@ -10,13 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 WAIT = 0.02  # seconds between two looks whether the import is over
-DEAF = {
-    "importlib",
-    "_frozen_importlib",
-    "_frozen_importlib_external",
-    "llvmlite",
-    "numba",
-}  # packages
+DEAF = {"importlib", "_frozen_importlib", "_frozen_importlib_external", "llvmlite", "numba"}
+"""packages whose code drops an interrupt"""
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from maquette.scaling.fit import DELTA, Fit, described
+from maquette.scaling.fit import Fit, described
 from maquette.scaling.points import Points
+from maquette.scaling.projection import DELTA
 
 
 def lbfgs_fit(

@@ -21,6 +21,7 @@ from torch import Tensor
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.corpus.pictures import Pixels
 from maquette.models.diffusion import Diffusion
+from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.prior import Prior
 from maquette.models.super_resolution import SuperResolution
 from maquette.models.super_resolution_config import SuperResolutionConfig
@@ -283,7 +284,8 @@ def _unclip_of(loaded: LoadedPictures, request: Request) -> UnClip:
 def _enlarging(upsampler: LoadedPictures) -> LoadedPictures:
     """The run, if it is one that enlarges: said before anything is drawn for it."""
     config = upsampler.model.config
-    if not isinstance(config, SuperResolutionConfig) and getattr(config, "task", "") != "upsample":
+    diffusion = isinstance(config, DiffusionConfig) and config.task == "upsample"
+    if not diffusion and not isinstance(config, SuperResolutionConfig):
         raise WrongUse(f"{upsampler.path} enlarges nothing: name a run whose task is upsample")
     return upsampler
 
