@@ -5,13 +5,19 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench claims docs clean
+.PHONY: demo test test-claims coverage lint bench claims docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/maquette demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto -m 'not claims'
+
+test-claims: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto -m claims
+
+coverage: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -8,17 +8,25 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# The same examples in every run, however slow the machine is just now: no test fails by chance.
+settings.register_profile(
+    "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("house")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # or children inherit a shell's "ignore"
 ROOT = Path(__file__).parents[1]
 WORDS = """the cat sat on a mat and saw one red bird in its tall tree by the old stone wall
@@ -151,6 +159,19 @@ def process(*words: str | Path, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+def amid_imports(process: subprocess.Popen[str]) -> None:
+    """Wait until the process has begun to import torch, which takes it a second."""
+    while process.poll() is None and "libtorch" not in _mapped(process.pid):
+        time.sleep(0.005)
+
+
+def _mapped(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/maps").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return ""
+
+
 def same_steps(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> None:
     """Assert that two runs took the same steps, bit for bit; only the timings may differ."""
     timings = {"seconds", "tokens_per_second", "flops_utilisation", "memory"}
@@ -165,25 +186,20 @@ def in_ranks(function: Callable[..., None], ranks: int, *arguments: Any) -> None
     """Run `function(group, *arguments)` in `ranks` processes joined over gloo; all must succeed."""
     import torch.multiprocessing as mp
 
-    from maquette.parallel.launch import _free_port
-
-    mp.spawn(_rank, (function, ranks, _free_port(), arguments), nprocs=ranks)
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_rank, (function, ranks, Path(folder) / "meeting", arguments), nprocs=ranks)
 
 
 def _rank(
-    rank: int, function: Callable[..., None], ranks: int, port: int, arguments: tuple[Any, ...]
+    rank: int, function: Callable[..., None], ranks: int, meeting: Path, arguments: tuple[Any, ...]
 ) -> None:
     import torch
 
     from maquette.parallel.group import join
+    from maquette.parallel.launch import environment
 
     torch.set_num_threads(1)
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+    os.environ |= environment(rank, ranks, meeting)
     with join() as group:
         function(group, *arguments)
     os._exit(0)  # as `cli.main.entry` does, for its reason

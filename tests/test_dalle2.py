@@ -129,6 +129,7 @@ def test_a_ratio_of_ratios_and_its_interval():
     assert mean == 0.5 and high - low == pytest.approx(2 * 0.049, abs=0.001)
 
 
+@pytest.mark.claims
 def test_the_claims_at_toy_size(folder, monkeypatch):
     def here(self, recipes, workers=None):
         """In this process: others would start longer than they train."""

@@ -1,8 +1,8 @@
-"""Memory: published accounting, torch's own hooks, live bytes of a step, and a real run's growth."""
+"""Memory: published accounting, torch's own hooks, live bytes of a step.
 
-import json
-import subprocess
-import sys
+What a whole process holds moves with its allocator: `benchmarks/plan.py` measures that.
+"""
+
 import weakref
 
 import pytest
@@ -197,56 +197,3 @@ def test_recomputation_keeps_one_block_and_every_input():
     block = saved_by_block(config, 256, 64, "fp32")
     assert whole.activations > 12 * block
     assert inputs < less.activations + less.working < inputs + 2.5 * block
-
-
-GROWTH = """
-import json, sys
-from pathlib import Path
-from maquette.base.machine import measure, resident
-from maquette.training.recipe import Checkpoints, Data, Recipe, Watch
-from maquette.models.config import DecoderConfig
-from maquette.workshop.corpora import open_corpus
-from maquette.workshop.train import train
-width, depth, batch, time, recompute, folder = json.loads(sys.argv[1])
-config = DecoderConfig(vocabulary=257, context=time, width=width, depth=depth, heads=4)
-recipe = Recipe(model=config, data=Data(corpus="tiny", sequence=time), batch=batch, steps=3,
-    precision="fp32", compile="off", recompute=recompute, checkpoints=Checkpoints(every=99),
-    watch=Watch(every=99, tokens=time, sample_tokens=0, report=False))
-def status(field):
-    return int(Path("/proc/self/status").read_text().split(field + ":")[1].split()[0]) * 1024
-measure()
-open_corpus("tiny")
-before, files = resident(), status("RssFile")
-Path("/proc/self/clear_refs").write_text("5")
-train(recipe, Path(folder) / "run")
-print(json.dumps(status("VmHWM") - before - (status("RssFile") - files)))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-@pytest.mark.parametrize("recompute", [False, True])
-def test_a_real_run_grows_by_the_estimate(recompute, tmp_path):
-    """The ordinary trainer in a process of its own: peak over what it held before, within 10 %.
-
-    Pages of library files are not counted: how many of them a process maps is up to the system's
-    page cache. The middle of three runs: the same run's peak moves by 12 % to either side, with the
-    holes that the allocator happens to leave.
-    """
-    sizes = [128, 4, 32, 128] if not recompute else [128, 8, 64, 64]
-    words = [sys.executable, "-c", GROWTH, ""]
-    peaks = []
-    for again in range(3):
-        words[-1] = json.dumps([*sizes, recompute, str(tmp_path / str(again))])
-        out = subprocess.run(words, capture_output=True, text=True, check=False)
-        if "clear_refs" in out.stderr:
-            pytest.skip("this system does not let a process forget its peak")
-        assert out.returncode == 0, out.stderr
-        peaks.append(json.loads(out.stdout.splitlines()[-1]))
-    grown = sorted(peaks)[1]
-    width, depth, sequences, time = sizes
-    config = DecoderConfig(vocabulary=257, context=time, width=width, depth=depth, heads=4)
-    told = memory(
-        config, sequences, time, "fp32", ONE, recompute, device="cpu", saving=False, evaluated=1
-    )
-    assert grown > 150e6  # large beside the noise
-    assert told.total == pytest.approx(grown, rel=0.10)

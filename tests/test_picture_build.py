@@ -366,7 +366,7 @@ import time
 from maquette.corpus import picture_build
 before = picture_build._Writer.add
 def slow(self, *a):
-    time.sleep(0.2)
+    time.sleep(1)
     before(self, *a)
 picture_build._Writer.add = slow
 from maquette.cli.main import main
@@ -379,7 +379,7 @@ def test_kill_leaves_nothing_half_made_and_the_next_build_clears_up(photos, tmp_
     code = SLOW.format(out=str(out), photos=str(photos))
     running = subprocess.Popen([sys.executable, "-c", code], env=os.environ)
     aside = tmp_path / ".out.tmp" / "pictures-train.bin"
-    for _ in range(600):
+    for _ in range(6000):
         if aside.exists():
             break
         time.sleep(0.05)

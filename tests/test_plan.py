@@ -69,7 +69,7 @@ def test_a_plan_needs_neither_torch_nor_a_second():
         "main(['plan', 'gpt3-175b', '--device', 'A100', '--devices', '1024']); "
         "sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_a_planned_recipe_keeps_its_forecast(tmp_path):

@@ -214,6 +214,7 @@ def test_networks_that_remember_disagree_where_they_invent():
 # a whole run
 
 
+@pytest.mark.claims
 def test_the_claims_run_at_toy_size():
     from maquette.systems.catalogue import systems
     from maquette.systems.claims import Lab, measure

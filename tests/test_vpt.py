@@ -15,6 +15,7 @@ from maquette.workshop.adapt import columns
 from maquette.workshop.corpora import pictures_of
 
 
+@pytest.mark.claims
 def test_the_first_claim_runs_at_toy_size(tmp_path):
     one = dataclasses.replace(vpt.deep_beats_linear, system="x")
     result = measure(one, Lab(seeds=1, quick=True), tmp_path)
@@ -23,6 +24,7 @@ def test_the_first_claim_runs_at_toy_size(tmp_path):
     assert set(result.details["mean"]) == {*vpt.ARMS, vpt.RANDOM}
 
 
+@pytest.mark.claims
 def test_the_second_claim_about_prompts_trains_nothing_anew(tmp_path):
     """It reads the runs of the first, and its table is the same."""
     lab = Lab(seeds=1, quick=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from maquette.base.machine import pick_device
 
 BUCKET_BYTES = 64 << 20
+MEETING = "MAQUETTE_MEETING"  # the file in which the ranks of one machine meet
 
 
 class Group:
@@ -72,21 +73,24 @@ class Group:
 
 
 def join(wanted: str = "auto") -> Group:
-    """Join the ranks that the environment describes (RANK, WORLD_SIZE ... as torchrun sets them).
+    """Join the ranks that the environment describes.
 
-    wanted: the device, as a recipe names it. Without such an environment, a group of one.
+    RANK and WORLD_SIZE are torchrun's, with its MASTER_ADDR and MASTER_PORT, or our launcher's, with
+    the file in which they meet. Without such an environment, a group of one.
+    wanted: the device, as a recipe names it.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     kind = pick_device(wanted)
     if world == 1:
         return Group(device=torch.device(kind))
     rank = int(os.environ["RANK"])
+    where = f"file://{os.environ[MEETING]}" if MEETING in os.environ else "env://"
     if kind == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", device_id=device)
+        dist.init_process_group("nccl", where, rank=rank, world_size=world, device_id=device)
         return Group(rank, world, device)
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", where, rank=rank, world_size=world)
     return Group(rank, world)
 
 

@@ -1,21 +1,24 @@
 """Start the ranks of a run on this machine, and see that all of them end.
 
-Each rank is a fresh interpreter that joins the others through the same environment variables that
-torchrun sets, so `maquette train` under torchrun (or a cluster's launcher) is one rank of the same
-program. A rank that dies takes the others with it; ranks die with their launcher; SIGTERM and
-Ctrl-C reach every rank, which save and leave.
+Each rank is a fresh interpreter that is told its number by the environment variables that torchrun
+sets, so `maquette train` under torchrun (or a cluster's launcher) is one rank of the same program.
+On one machine the ranks meet in a file (`group.MEETING`), not at a port: a port that was free when it
+was looked for may be another program's when it is opened. A rank that dies takes the others with it;
+ranks die with their launcher; SIGTERM and Ctrl-C reach every rank, which save and leave.
 """
 
 import os
 import signal
-import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 from maquette.base.errors import UserError
 from maquette.base.machine import cores
+from maquette.parallel.group import MEETING
 
 GRACE_SECONDS = 60.0  # for the others to leave after one has failed
 
@@ -30,23 +33,32 @@ def launch(command: Sequence[str], ranks: int) -> int:
 
     Only rank 0 writes to standard output. Raises UserError when a rank dies of a signal.
     """
-    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="maquette-") as folder:
+        return _launch(command, ranks, Path(folder) / "meeting")
+
+
+def environment(rank: int, world: int, meeting: Path) -> dict[str, str]:
+    """What one of `world` ranks is told that meet in the file `meeting`, which does not exist yet."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        MEETING: str(meeting),
+    }
+
+
+def _launch(command: Sequence[str], ranks: int, meeting: Path) -> int:
     threads = str(max(1, cores() // ranks))
     processes = []
     for rank in range(ranks):
-        environment = os.environ | {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(ranks),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
+        told = environment(rank, ranks, meeting) | {
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
             "MAQUETTE_LAUNCHER": str(os.getpid()),
         }
         processes.append(
             subprocess.Popen(
                 command,
-                env=environment,
+                env=os.environ | told,
                 stdout=None if rank == 0 else subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C comes through this process, once
             )
@@ -92,9 +104,3 @@ def _wait(processes: list[subprocess.Popen[bytes]]) -> int | None:
         time.sleep(0.05)
     failed = [rank for rank, process in enumerate(processes) if process.returncode]
     return failed[0] if first is None and failed else first
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
