@@ -164,7 +164,7 @@ def test_build_and_show_from_the_command_line(folder, tmp_path):
 
 
 def test_a_long_file_is_cut_at_lines_and_nothing_is_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr("maquette.corpus.read.LONGEST", 100)
+    monkeypatch.setattr("maquette.corpus.records.LONGEST", 100)
     lines = [f"line {i} {'é' * (i % 9)}\n" for i in range(100)] + ["漢" * 200]
     (tmp_path / "long.txt").write_text("".join(lines))
     documents = list(files([tmp_path / "long.txt"]))

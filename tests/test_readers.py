@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus import contents, formats, read, remote
+from maquette.corpus import contents, formats, json_records, read, records, remote, tables
 from maquette.corpus.contents import Contents
 from maquette.corpus.document import Document, Skipped
 from maquette.corpus.read import Files, files, walk
@@ -186,7 +186,7 @@ def test_a_title_can_always_be_written(tmp_path):
 
 
 def test_a_broken_line_of_records_is_named_and_the_next_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(read, "WHOLE", 200_000)
+    monkeypatch.setattr(json_records, "WHOLE", 200_000)
     bad = [
         b"{",
         b'{"text": "\xff"}',
@@ -200,15 +200,15 @@ def test_a_broken_line_of_records_is_named_and_the_next_is_read(tmp_path, monkey
     (tmp_path / "a.jsonl").write_bytes(b"\n\n".join([good, *bad, good]))
     documents, skipped = found(tmp_path)
     assert [d.text for d in documents] == ["good", "good"]
-    no_text = "no 'text'"
     assert list(skipped.values()) == [
-        "not JSON", "not text in UTF-8", "not JSON", "a line longer than 0 MB", *3 * [no_text]
+        "not JSON", "not text in UTF-8", "not JSON", "a line longer than 0 MB",
+        "'text' is no text but a number", "no object", "no 'text'",
     ]  # fmt: skip
     assert list(skipped) == [f"a.jsonl:{n}" for n in range(3, 17, 2)]
 
 
 def test_a_long_text_of_a_record_is_cut_as_a_file_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(read, "LONGEST", 100)
+    monkeypatch.setattr(records, "LONGEST", 100)
     text = "".join(f"line {i} {'é' * (i % 9)}\n" for i in range(60))
     (tmp_path / "a.jsonl").write_bytes(jsonl({"text": text, "title": "T", "id": 5}))
     documents, _ = found(tmp_path)
@@ -304,7 +304,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.feather", "file.arrow", "stream.arrow"])
 def test_the_rows_of_a_table_are_records(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "BATCH", 1)  # row by row
+    monkeypatch.setattr(tables, "BATCH", 1)  # row by row
     write_table(tmp_path / name, pa.Table.from_pylist(ROWS))
     documents, skipped = found(tmp_path)
     assert documents == [
@@ -354,7 +354,7 @@ def test_a_table_without_text_or_damaged_is_named(tmp_path):
     documents, skipped = found(tmp_path)
     assert len(documents) == 1
     assert skipped == {
-        "a.parquet": "no column 'text' (has a, b, content)",
+        "a.parquet": "no field 'text' (has a, b, content: name one with --text-field)",
         "b.parquet": "column 'text' holds int64, not text",
         "d.parquet": "damaged parquet file",
         "e.arrow": "damaged arrow file",

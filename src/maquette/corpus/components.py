@@ -33,7 +33,10 @@ class Components:
     """
 
     def __init__(self, mixture: Mixture) -> None:
-        self._files = [(c, files(c.sources, date=c.date or "date")) for c in mixture.components]
+        self._files = [
+            (c, files(c.sources, text=c.text or "text", date=c.date or "date"))
+            for c in mixture.components
+        ]
 
     def __iter__(self) -> Iterator[Document | Skipped]:
         for component, source in self._files:
@@ -54,7 +57,7 @@ class Components:
 
     def fingerprint(self) -> str:
         """Identity of the files of all components."""
-        whole = [(c.name, c.licence, c.date, f.fingerprint()) for c, f in self._files]
+        whole = [(c.name, c.licence, c.text, c.date, f.fingerprint()) for c, f in self._files]
         return hashlib.sha256(repr(whole).encode()).hexdigest()
 
 
