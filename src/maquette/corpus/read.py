@@ -156,7 +156,12 @@ def _top(name: str) -> File:
         raise UserError(f"{path} cannot be read ({why}): name another file or folder") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UserError(f"{path} is no file and no folder: '-' reads standard input")
-    return File(str(path.absolute()), str(path))
+    return File(str(path.absolute()), _shown(str(path)))
+
+
+def _shown(name: str) -> str:
+    """A name on the disk as UTF-8 reads it, whatever the locale took its bytes for."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def walk(top: Path) -> Iterator[Path]:
@@ -174,16 +179,16 @@ def _list(top: File) -> Iterator[Entry]:
     failed: list[OSError] = []
     empty = True
     for folder, folders, names in os.walk(top.path, onerror=failed.append):
-        where = Path(top.source, folder[len(top.path) :].lstrip("/"))
+        where = Path(top.source, _shown(folder[len(top.path) :].lstrip("/")))
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in IGNORED)
         links = [f for f in folders if os.path.islink(os.path.join(folder, f))]
         for name in sorted([*links, *(n for n in names if not n.startswith("."))]):
             empty = False
             yield _entry(
-                File(os.path.join(folder, name), str(where / name), top.version, top.fields)
+                File(os.path.join(folder, name), str(where / _shown(name)), top.version, top.fields)
             )
     for error in failed:
-        inside = str(error.filename)[len(top.path) :].lstrip("/")
+        inside = _shown(str(error.filename)[len(top.path) :].lstrip("/"))
         yield Entry(Skipped(str(Path(top.source, inside)), _reason(error)))
     if empty and not failed:
         yield Entry(Skipped(top.source, "no files found"))
