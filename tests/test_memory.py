@@ -237,7 +237,7 @@ def test_a_real_run_grows_by_the_estimate(recompute, tmp_path):
     peaks = []
     for again in range(3):
         words[-1] = json.dumps([*sizes, recompute, str(tmp_path / str(again))])
-        out = subprocess.run(words, capture_output=True, text=True, check=False)
+        out = subprocess.run(words, capture_output=True, text=True, check=False, encoding="utf-8")
         if "clear_refs" in out.stderr:
             pytest.skip("this system does not let a process forget its peak")
         assert out.returncode == 0, out.stderr
