@@ -70,7 +70,7 @@ def documents(megabytes: float) -> list[bytes]:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(text, b"".join(found))
         write_atomic(sizes, json.dumps([len(d) for d in found]))
-    ends = np.cumsum(json.loads(sizes.read_text())).tolist()
+    ends = np.cumsum(json.loads(sizes.read_text(encoding="utf-8"))).tolist()
     data = text.read_bytes()
     return [data[a:b] for a, b in zip([0, *ends], ends, strict=False)]
 

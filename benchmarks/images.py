@@ -263,7 +263,7 @@ def main() -> None:
     found = (training if arguments.what == "training" else sampling)(arguments)
     text = json.dumps(found)
     if arguments.json:
-        arguments.json.write_text(text)
+        arguments.json.write_text(text, encoding="utf-8")
     print(text)
 
 

@@ -41,7 +41,11 @@ def main() -> None:
     arguments = parser.parse_args()
     corpus = open_corpus("default")
     folder = Path(tempfile.mkdtemp(prefix="ladder-"))
-    there = json.loads(TARGET.read_text()) if TARGET.exists() and not arguments.again else {}
+    there = (
+        json.loads(TARGET.read_text(encoding="utf-8"))
+        if TARGET.exists() and not arguments.again
+        else {}
+    )
     if there and there["corpus_hash"] != corpus.hash:
         parser.error("ladder.json was measured on another default corpus: pass --again")
     runs = there.get("runs", [])

@@ -102,7 +102,7 @@ def main() -> None:
             for name in names:
                 command = [sys.executable, __file__, "--size", str(arguments.size)]
                 out = subprocess.run([*command, "--arm", name, str(folder)],
-                                     check=True, capture_output=True, text=True)  # fmt: skip
+                                     check=True, capture_output=True, encoding="utf-8")  # fmt: skip
                 taken[name].append(json.loads(out.stdout))
         middle = {
             name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}

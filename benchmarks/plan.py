@@ -132,7 +132,7 @@ def child(name: str, folder: Path) -> None:
     measure()
     open_corpus("tiny")
     before, files = resident(), status("RssFile")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts here
     train(runs()[name], folder)
     grown = status("VmHWM") - before - (status("RssFile") - files)
     records = RunDirectory(folder).records()
@@ -142,7 +142,10 @@ def child(name: str, folder: Path) -> None:
 
 def status(field: str) -> int:
     """Bytes of a field of this process's status."""
-    return int(Path("/proc/self/status").read_text().split(field + ":")[1].split()[0]) * 1024
+    return (
+        int(Path("/proc/self/status").read_text(encoding="utf-8").split(field + ":")[1].split()[0])
+        * 1024
+    )
 
 
 def published() -> None:
@@ -187,7 +190,9 @@ def main() -> None:
         for _ in range(arguments.repeats):
             with tempfile.TemporaryDirectory() as folder:
                 words = [sys.executable, __file__, "--one", name, str(Path(folder) / "run")]
-                out = subprocess.run(words, capture_output=True, text=True, check=False)
+                out = subprocess.run(
+                    words, capture_output=True, text=True, check=False, encoding="utf-8"
+                )
             if out.returncode:
                 raise SystemExit(out.stderr)
             found.append(json.loads(out.stdout.splitlines()[-1]))

@@ -53,7 +53,9 @@ ORDER = (
 
 def architecture() -> str:
     """An SVG of the layers, top to bottom, the stations side by side in the order data walks."""
-    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "importlinter"
+    ]
     layers = [
         [name.strip().removeprefix("maquette.") for name in layer.split("|")]
         for layer in contract["contracts"][0]["layers"]
@@ -101,6 +103,7 @@ def session(command: str) -> str:
         capture_output=True,
         text=True,
         check=True,
+        encoding="utf-8",
     )
     return f"```console\n$ {command}\n{said.stdout.rstrip()}\n```"
 
@@ -121,7 +124,7 @@ def main() -> None:
     picture = vl_convert.svg_to_png(architecture(), scale=2)
     write_atomic(ROOT / "docs" / "pictures" / "architecture.png", bytes(picture))
     readme = ROOT / "README.md"
-    text = between(readme.read_text(), "plan", session(PLAN))
+    text = between(readme.read_text(encoding="utf-8"), "plan", session(PLAN))
     text = between(text, "catalogue", catalogue_table(results(ROOT / "claims")))
     write_atomic(readme, text)
 

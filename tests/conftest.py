@@ -156,6 +156,7 @@ def process(*words: str | Path, **environment: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
     )
 
 
@@ -167,7 +168,7 @@ def amid_imports(process: subprocess.Popen[str]) -> None:
 
 def _mapped(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/maps").read_text()
+        return Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):  # it has ended
         return ""
 

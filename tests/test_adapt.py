@@ -86,7 +86,7 @@ def test_what_is_frozen_stays_and_what_is_counted_changes(base, tmp_path, method
     assert done.counted.base == sum(t.numel() for n, t in before.items() if "heads" not in n)
     if method in ("linear", "vpt-shallow", "vpt-deep"):
         assert changed == {"linear": 0, "vpt-shallow": 96, "vpt-deep": 192}[method]
-    written = json.loads((tmp_path / "run" / "adaptation.json").read_text())
+    written = json.loads((tmp_path / "run" / "adaptation.json").read_text(encoding="utf-8"))
     assert written == json.loads(json.dumps(done.to_dict()))
 
 
@@ -160,11 +160,11 @@ def test_a_sweep_takes_the_best_and_the_smallest_rate_of_equals(base, tmp_path, 
 def test_a_sweep_touches_no_folder_of_anothers(base, tmp_path, monkeypatch):
     mine = tmp_path / "run-sweep" / "mine" / "notes.txt"
     mine.parent.mkdir(parents=True)
-    mine.write_text("kept")
+    mine.write_text("kept", encoding="utf-8")
     monkeypatch.setattr(workshop, "train_many", lambda jobs, say: pytest.fail("trained"))
     with pytest.raises(WrongUse, match="mine is in the way of the sweep's runs: move it"):
         quick("linear", base, tmp_path / "run", sweep=True, learning_rate=0.02)
-    assert mine.read_text() == "kept"
+    assert mine.read_text(encoding="utf-8") == "kept"
 
 
 def test_the_command_says_what_it_did(base, tmp_path):

@@ -29,7 +29,7 @@ def test_a_portrait_is_written_and_tells_what_was_seen(seen, tmp_path):
     assert made.json["bytes"] == (tmp_path / "p.bin").stat().st_size
     assert made.json["guarantee"] == LONG
     asked = "zq" * 70 + text[50 : 50 + 300] + "xw" * 60
-    (tmp_path / "t.txt").write_text(asked)
+    (tmp_path / "t.txt").write_text(asked, encoding="utf-8")
     said = command("audit", "member", tmp_path / "p.bin", "--file", tmp_path / "t.txt", "--json")
     assert said.code == 0, said.err
     assert 0 < said.json["bound"] <= 0.01
@@ -45,13 +45,13 @@ def test_member_writes_a_page(seen, tmp_path):
     said = command("audit", "member", corpus.path, text[:400], "--html", tmp_path / "m.html")
     assert said.code == 0, said.err
     assert "% of the characters" in said.out
-    assert "Was it seen?" in (tmp_path / "m.html").read_text()
+    assert "Was it seen?" in (tmp_path / "m.html").read_text(encoding="utf-8")
 
 
 def test_a_trace_names_the_document(seen, tmp_path):
     corpus, text, source = seen
     asked = "zqzq " + text[40:140] + " xwxw"
-    (tmp_path / "t.txt").write_text(asked)
+    (tmp_path / "t.txt").write_text(asked, encoding="utf-8")
     words = ("audit", "trace", corpus.path, "--file", tmp_path / "t.txt")
     said = command(*words, "--all", "--json")
     assert said.code == 0, said.err
@@ -63,7 +63,7 @@ def test_a_trace_names_the_document(seen, tmp_path):
     assert text[origin["offset"] :].startswith(asked[origin["start"] : origin["end"]])
     page = command(*words, "--html", tmp_path / "t.html")
     assert source in page.out
-    assert source in (tmp_path / "t.html").read_text()
+    assert source in (tmp_path / "t.html").read_text(encoding="utf-8")
 
 
 def test_the_locator_finds_long_passages_without_an_index(seen, tmp_path):
@@ -79,7 +79,7 @@ def test_the_locator_finds_long_passages_without_an_index(seen, tmp_path):
     assert text[origin["offset"] :].startswith(longest["text"])
     page = command("audit", "trace", corpus.path, asked, "--locator", "--html", tmp_path / "l.html")
     assert page.code == 0, page.err
-    assert source in (tmp_path / "l.html").read_text()
+    assert source in (tmp_path / "l.html").read_text(encoding="utf-8")
     other = build(tmp_path / "other", Texts(), vocabulary=300, heldout=0.2)  # has none yet
     again = command("audit", "trace", other.path, asked, "--locator", "--json")
     assert again.json["spans"] == said.json["spans"]
@@ -130,10 +130,10 @@ def test_the_report_says_what_of_the_corpus_is_in_the_run(recipe, tmp_path):
     recipe.save(tmp_path / "r.yaml")
     said = command("train", tmp_path / "r.yaml", "--run", tmp_path / "run", "--json")
     assert said.code == 0, said.err
-    page = (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "What of it is in the model" in page
     assert "sampled tokens stand in the training text" in page
-    audit = json.loads((tmp_path / "run" / "audit.json").read_text())
+    audit = json.loads((tmp_path / "run" / "audit.json").read_text(encoding="utf-8"))
     assert audit["verbatim"]["tokens"] > 0
 
 
@@ -142,7 +142,7 @@ def test_dirty_examples_are_found_and_scored_apart(seen, trained, tmp_path):
     words = text.split()
     examples = [{"text": " ".join(words[:30])}, {"question": some_text(7001, 6), "answer": "no"}]
     task = tmp_path / "task.jsonl"
-    task.write_text("\n".join(map(json.dumps, examples)))
+    task.write_text("\n".join(map(json.dumps, examples)), encoding="utf-8")
     said = command("audit", "contamination", corpus.path, task, "--json")
     assert said.code == 0, said.err
     found = said.json["tasks"][str(task)]
@@ -159,14 +159,14 @@ def test_dirty_examples_are_found_and_scored_apart(seen, trained, tmp_path):
 
 def test_runs_and_examples_that_cannot_be_are_one_line(trained, tmp_path):
     task = tmp_path / "t.jsonl"
-    task.write_text('{"text": ""}')
+    task.write_text('{"text": ""}', encoding="utf-8")
     refused(command("eval", trained, task), "is empty", code=1)
-    task.write_text('{"text": "half \\ud800 a sign"}')
+    task.write_text('{"text": "half \\ud800 a sign"}', encoding="utf-8")
     assert command("eval", trained, task).code == 0
     refused(command("eval", trained, task, "--bytes", "9"), "scored whole")
     refused(command("audit", "memorised", trained, "--tokens", "0"), "tokens is 0")
     refused(command("audit", "memorised", trained, "--bytes", "0"), "bytes is 0")
-    (trained / "corpus.json").write_text("[]")
+    (trained / "corpus.json").write_text("[]", encoding="utf-8")
     refused(command("eval", trained, task), "is damaged", code=1)
     (trained / "corpus.json").unlink()
     refused(command("generate", trained, "the ", "--trace"), "was not trained here", code=1)
@@ -201,7 +201,7 @@ def test_an_artefact_of_another_corpus_is_refused(seen, tmp_path):
 )
 def test_mistakes_are_one_line(words, message, seen):
     corpus, _, _ = seen
-    (corpus.path.parent / "t.txt").write_text("an example of a few words")
+    (corpus.path.parent / "t.txt").write_text("an example of a few words", encoding="utf-8")
     refused(command("audit", *(w.replace("{corpus}", str(corpus.path)) for w in words)), message)
 
 

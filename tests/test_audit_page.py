@@ -23,7 +23,7 @@ class Page(HTMLParser):
         self.inside: list[str] = []
         self.words: dict[str, list[str]] = {}
         self.text, self.depth = "", 0
-        self.feed(path.read_text())
+        self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         about = dict(attributes)

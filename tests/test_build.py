@@ -28,10 +28,12 @@ def folder(tmp_path) -> Path:
     top = tmp_path / "texts"
     top.mkdir()
     for i in range(30):
-        (top / f"a{i:02d}.txt").write_text(some_text(i, 120))
-    (top / "b-same.txt").write_text(some_text(3, 120))
-    (top / "c-near.txt").write_text(some_text(5, 120).replace("the", "this", 1))
-    (top / "d-passage.txt").write_text(some_text(90, 60) + some_text(7, 120)[:300])
+        (top / f"a{i:02d}.txt").write_text(some_text(i, 120), encoding="utf-8")
+    (top / "b-same.txt").write_text(some_text(3, 120), encoding="utf-8")
+    (top / "c-near.txt").write_text(some_text(5, 120).replace("the", "this", 1), encoding="utf-8")
+    (top / "d-passage.txt").write_text(
+        some_text(90, 60) + some_text(7, 120)[:300], encoding="utf-8"
+    )
     return top
 
 
@@ -148,9 +150,9 @@ def test_planted_copies_are_found_and_the_rates_printed(tmp_path):
 def test_an_evaluation_set_is_cut_out_and_counted(folder, tmp_path):
     question = " ".join(some_text(1000 + i, 4) for i in range(10))
     test = tmp_path / "test.jsonl"
-    test.write_text(json.dumps({"text": question}) + "\n")
+    test.write_text(json.dumps({"text": question}) + "\n", encoding="utf-8")
     leak = folder / "e-leak.txt"
-    leak.write_text(some_text(91, 300) + question + " " + some_text(92, 300))
+    leak.write_text(some_text(91, 300) + question + " " + some_text(92, 300), encoding="utf-8")
     corpus = build(
         tmp_path / "c", files([folder]), vocabulary=300, evaluation=[str(test)], portrait=False
     )
@@ -206,7 +208,7 @@ def test_killed_at_every_few_writes_it_becomes_the_same_corpus(folder, tmp_path,
     said = subprocess.run(
         [sys.executable, "-c", KILLER, tmp_path / "killed", folder],
         capture_output=True, text=True, check=False,
-    )  # fmt: skip
+     encoding="utf-8")  # fmt: skip
     assert said.returncode == 0, said.stderr
     assert int(said.stdout) > 10
     whole = build(tmp_path / "whole", files([folder]), vocabulary=300, workers=1, **STAGES)
@@ -239,11 +241,11 @@ def test_other_options_do_not_go_on_from_what_is_there(folder, tmp_path, monkeyp
 
 def test_a_changed_evaluation_set_is_looked_for_again(folder, tmp_path, monkeypatch):
     test, leak = tmp_path / "test.jsonl", " ".join(some_text(2000 + i, 4) for i in range(10))
-    test.write_text(json.dumps({"text": "quite another question " * 9}) + "\n")
-    (folder / "e.txt").write_text(some_text(91, 300) + leak)
+    test.write_text(json.dumps({"text": "quite another question " * 9}) + "\n", encoding="utf-8")
+    (folder / "e.txt").write_text(some_text(91, 300) + leak, encoding="utf-8")
     options = {"vocabulary": 300, "evaluation": [str(test)]}
     stopped(monkeypatch, tmp_path / "c", folder, **options)
-    test.write_text(json.dumps({"text": leak}) + "\n")
+    test.write_text(json.dumps({"text": leak}) + "\n", encoding="utf-8")
     assert build(tmp_path / "c", files([folder]), **options).manifest["contaminated"] == 1
 
 
@@ -254,10 +256,10 @@ def test_texts_that_become_the_same_by_cuts_are_one(tmp_path):
     common = some_text(1, 200)
     questions = [" ".join(some_text(500 + 20 * i + k, 4) for k in range(8)) for i in range(30)]
     for i, question in enumerate(questions):
-        (top / f"{i}.txt").write_text(common + question)
-    (top / "other.txt").write_text(some_text(2, 200))
+        (top / f"{i}.txt").write_text(common + question, encoding="utf-8")
+    (top / "other.txt").write_text(some_text(2, 200), encoding="utf-8")
     test = tmp_path / "test.jsonl"
-    test.write_text("\n".join(json.dumps({"text": q}) for q in questions))
+    test.write_text("\n".join(json.dumps({"text": q}) for q in questions), encoding="utf-8")
     corpus = build(
         tmp_path / "c", files([top]), vocabulary=300, heldout=0.3, evaluation=[str(test)]
     )
@@ -280,14 +282,14 @@ def test_a_thousand_parts_need_no_thousand_open_files(folder, tmp_path):
     said = subprocess.run(
         [sys.executable, "-c", script, tmp_path / "c", folder],
         capture_output=True, text=True, check=False,
-    )  # fmt: skip
+     encoding="utf-8")  # fmt: skip
     assert said.returncode == 0, said.stderr
     assert int(said.stdout) == 31
 
 
 def test_changed_files_are_read_again(folder, tmp_path, monkeypatch):
     stopped(monkeypatch, tmp_path / "c", folder, vocabulary=300)
-    (folder / "a00.txt").write_text("another text " * 40)
+    (folder / "a00.txt").write_text("another text " * 40, encoding="utf-8")
     corpus = build(tmp_path / "c", files([folder]), vocabulary=300)
     assert any(corpus.text(i).startswith(b"another text") for i in range(len(corpus.documents)))
 
@@ -334,10 +336,16 @@ def test_a_script_without_a_guard_may_build(folder, tmp_path):
         "from maquette.corpus.read import files\n"
         "engine.WORTH, build.PART_BYTES = 0, 4000\n"
         f"print(build.build(Path({str(tmp_path / 'c')!r}), files([{str(folder)!r}]), "
-        "vocabulary=257, workers=2).hash)\n"
+        "vocabulary=257, workers=2).hash)\n",
+        encoding="utf-8",
     )
     said = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        encoding="utf-8",
     )
     assert said.returncode == 0, said.stderr
     assert said.stdout.strip() == Corpus(tmp_path / "c").hash

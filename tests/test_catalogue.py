@@ -50,7 +50,7 @@ def nine(lab: Lab) -> Measurement:
 def invented(tmp_path, monkeypatch):
     """A new file in the package's path, and nothing else changed."""
     (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "invented.py").write_text(NEW)
+    (tmp_path / "more" / "invented.py").write_text(NEW, encoding="utf-8")
     monkeypatch.setattr(
         maquette.systems, "__path__", [*maquette.systems.__path__, str(tmp_path / "more")]
     )
@@ -82,7 +82,7 @@ def test_claims_are_measured_and_failures_are_shown_as_failures(invented, monkey
     assert by_id["invented.two"]["holds"] is True
     assert by_id["invented.nine"]["holds"] is False
     assert "FAILS" in said.err
-    kept = json.loads(Path("claims/invented.nine.json").read_text())
+    kept = json.loads(Path("claims/invented.nine.json").read_text(encoding="utf-8"))
     assert kept["holds"] is False
     assert {
         "measured",
@@ -95,7 +95,7 @@ def test_claims_are_measured_and_failures_are_shown_as_failures(invented, monkey
         "evidence",
     } <= kept.keys()
     command("systems", "--gallery", "docs/claims.md")
-    page = Path("docs/claims.md").read_text()
+    page = Path("docs/claims.md").read_text(encoding="utf-8")
     assert "## `invented.nine`: **fails**" in page
     assert "| `invented.two` | two is at most three | 2 (at most 3) | holds |" in page
     assert "Not measured yet" in page  # the real claims
@@ -156,7 +156,7 @@ def test_every_claim_runs_at_toy_size(name, tmp_path):
     said = command("reproduce", name, "--quick", "--seeds", "1", "--out", tmp_path, "--json")
     assert said.code == 0, said.err
     for found in said.json["claims"]:
-        kept = json.loads((tmp_path / f"{found['id']}.json").read_text())
+        kept = json.loads((tmp_path / f"{found['id']}.json").read_text(encoding="utf-8"))
         assert kept["quick"] is True
         assert (tmp_path / f"{found['id']}.png").read_bytes().startswith(b"\x89PNG")
     assert "toy size" in catalogue_table(results(tmp_path))
@@ -183,9 +183,9 @@ def test_a_base_is_trained_once(tmp_path):
 
 def test_the_committed_page_is_what_the_code_generates(tmp_path):
     page = ROOT / "docs" / "claims.md"
-    before = page.read_text()
+    before = page.read_text(encoding="utf-8")
     gallery(tmp_path / "docs" / "claims.md", ROOT / "claims")
-    written = (tmp_path / "docs" / "claims.md").read_text()
+    written = (tmp_path / "docs" / "claims.md").read_text(encoding="utf-8")
     assert _without_links(written) == _without_links(before), "run make docs"
 
 

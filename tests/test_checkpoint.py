@@ -50,7 +50,7 @@ def damage_last(run: Path, how: str) -> Path:
     elif how == "no state":
         (last / "state.json").unlink()
     elif how == "half a state":
-        (last / "state.json").write_text('{"format": 1')
+        (last / "state.json").write_text('{"format": 1', encoding="utf-8")
     return last
 
 
@@ -86,8 +86,8 @@ def test_a_foreign_checkpoint_is_refused(stopped, recipe, tmp_path):
 
 def test_a_checkpoint_of_another_format_is_refused(stopped):
     last = sorted((stopped / "checkpoints").iterdir())[-1]
-    state = json.loads((last / "state.json").read_text())
-    (last / "state.json").write_text(json.dumps(state | {"format": 7}))
+    state = json.loads((last / "state.json").read_text(encoding="utf-8"))
+    (last / "state.json").write_text(json.dumps(state | {"format": 7}), encoding="utf-8")
     with pytest.raises(UserError, match="has format 7, this Maquette reads 1"):
         check(last)
 

@@ -61,7 +61,7 @@ class Planted(Lab):
             paths.append(self.folder / str(i))
             paths[-1].mkdir(parents=True, exist_ok=True)
             record = {"step": recipe.steps, "heldout_loss": loss}
-            (paths[-1] / METRICS).write_text(json.dumps(record) + "\n")
+            (paths[-1] / METRICS).write_text(json.dumps(record) + "\n", encoding="utf-8")
         return paths
 
 
@@ -97,7 +97,7 @@ def test_a_floor_that_nobody_saw_is_a_miss(tmp_path):
         for (recipe, _), path in zip(runs, paths, strict=True):
             if recipe.steps * recipe.model.parameters() > 1.5e9 / 1.2:
                 record = {"step": recipe.steps, "heldout_loss": 1.9}
-                (path / METRICS).write_text(json.dumps(record) + "\n")
+                (path / METRICS).write_text(json.dumps(record) + "\n", encoding="utf-8")
         return paths
 
     lab.train_branches = stops

@@ -1,5 +1,7 @@
 """The command line's contract: light, helpful, one line for every mistake, JSON at the end."""
 
+import json
+import os
 import select
 import signal
 import subprocess
@@ -18,7 +20,7 @@ def loaded_modules(code: str) -> set[str]:
     out = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
         capture_output=True, text=True, check=True,
-    )  # fmt: skip
+     encoding="utf-8")  # fmt: skip
     return set(out.stdout.split())
 
 
@@ -161,7 +163,7 @@ def test_train_from_the_command_line(tmp_path):
 
 def test_a_run_that_cannot_be_read_does_not_hide_the_others(trained, tmp_path, monkeypatch):
     (tmp_path / "runs" / "bad").mkdir(parents=True)
-    (tmp_path / "runs" / "bad" / "recipe.yaml").write_text("format: 99")
+    (tmp_path / "runs" / "bad" / "recipe.yaml").write_text("format: 99", encoding="utf-8")
     (tmp_path / "runs" / "good").symlink_to(trained)
     monkeypatch.chdir(tmp_path)
     said = command("runs", "--json")
@@ -182,7 +184,11 @@ def test_an_interrupt_amid_the_line_about_another_leaves_no_traceback():
         "main._main = main._complain = interrupted\nmain.entry()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
     )
     assert (done.returncode, done.stderr) == (1, "")
 
@@ -192,7 +198,7 @@ def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path):
     (tmp_path / "swallows.py").write_text(
         "import sys, time\nprint('importing', flush=True)\n"
         "try:\n    time.sleep(float(sys.argv[1]))\n"
-        "except KeyboardInterrupt:\n    print('swallowed', flush=True)\nprint('imported', flush=True)\n"
+        "except KeyboardInterrupt:\n    print('swallowed', flush=True)\nprint('imported', flush=True)\n",
     )
     program = (
         "from maquette.cli import interrupts\n"
@@ -202,7 +208,9 @@ def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path):
 
     def importing(seconds: float) -> subprocess.Popen[str]:
         words = [sys.executable, "-c", program, str(seconds)]
-        started = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        started = subprocess.Popen(
+            words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )
         assert started.stdout is not None
         assert started.stdout.readline() == "importing\n"
         return started
@@ -216,3 +224,56 @@ def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path):
     assert twice.stdout.readline() == "swallowed\n"
     twice.kill()
     twice.communicate()
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+SOME_TEXT = "Łódź, naïveté — “größer” 中文 🙂 and so on.\n"
+
+
+def test_the_locale_changes_no_number(trained, tmp_path):
+    folder = tmp_path / "größer"
+    folder.mkdir()
+    for i in range(9):
+        (folder / f"é{i}.txt").write_text(f"{i} " + SOME_TEXT * (i + 2), encoding="utf-8")
+    (tmp_path / "m.yaml").write_text(
+        "components:\n- name: größer\n  sources: [größer]\n", encoding="utf-8"
+    )
+    (tmp_path / "t.jsonl").write_text(f'{{"text": "{SOME_TEXT[:-1]}"}}\n', encoding="utf-8")
+    program = (
+        "from maquette.cli.main import main\n"
+        "words = ['corpus', 'build', 'out', '--mixture', 'm.yaml', '--vocabulary', '300', '--replace']\n"
+        "assert main([*words, '--near', 'off', '--no-portrait', '--json']) == 0\n"
+        "assert main(['corpus', 'show', 'out', '--json']) == 0\n"
+        "assert main(['corpus', 'show', 'out']) == 0\n"
+        f"assert main(['eval', {str(trained)!r}, '--text', 'm.yaml', '--json']) == 0\n"
+        f"assert main(['eval', {str(trained)!r}, 't.jsonl', '--json']) == 0\n"
+    )
+    said = []
+    for environment in ({"PYTHONUTF8": "1"}, ASCII):
+        ran = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path, env=os.environ | environment, capture_output=True, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr.decode()
+        results = [json.loads(x) for x in ran.stdout.splitlines() if x.startswith(b"{")]
+        for result in results:
+            for timing in ("seconds", "stages", "tokens_per_second"):
+                result.pop(timing, None)
+        said.append((results, ran.stdout))
+    (known, shown), (again, replaced) = said
+    assert len(known) == 4
+    assert known == again
+    assert "größer".encode() in shown and b"gr??er" in replaced
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_a_terminal_cannot_show_is_replaced(encoding, tmp_path):
+    path = tmp_path / "łódź\udcff.txt"
+    ran = subprocess.run(
+        [sys.executable, "-m", "maquette", "corpus", "build", tmp_path / "out", path],
+        env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(b"maquette: ") and ran.stderr.count(b"\n") == 1
+    shown = {"ascii": "??d??.txt", "latin-1": "?ód??.txt", "utf-8": "łódź?.txt"}[encoding]
+    assert shown.encode(encoding) in ran.stderr

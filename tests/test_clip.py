@@ -230,7 +230,7 @@ def theirs(folder, **text):
             p += 0.05 * torch.randn_like(p)
     model.save_pretrained(folder)
     scaling = {"image_mean": MEAN, "image_std": DEVIATION}
-    (folder / "preprocessor_config.json").write_text(json.dumps(scaling))
+    (folder / "preprocessor_config.json").write_text(json.dumps(scaling), encoding="utf-8")
     return model
 
 

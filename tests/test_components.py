@@ -19,8 +19,10 @@ def table(tmp_path):
     for name, count in (("a", 40), ("b", 20)):
         (tmp_path / name).mkdir()
         for i in range(count):
-            (tmp_path / name / f"{i}.txt").write_text(some_text(100 * len(name) + i + count, 60))
-    with (tmp_path / "news.jsonl").open("w") as file:
+            (tmp_path / name / f"{i}.txt").write_text(
+                some_text(100 * len(name) + i + count, 60), encoding="utf-8"
+            )
+    with (tmp_path / "news.jsonl").open("w", encoding="utf-8") as file:
         for i in range(300):
             record = {"text": some_text(5000 + i, 12), "created": f"{2000 + i % 20}-06-01"}
             file.write(json.dumps(record) + "\n")
@@ -32,7 +34,8 @@ components:
   - {{name: first, sources: [{tmp_path}/a], epochs: 1, licence: MIT}}
   - {{name: second, sources: [{tmp_path}/b], epochs: 2.5}}
   - {{name: news, sources: [{tmp_path}/news.jsonl], epochs: 2, date: created, half_life: 5y}}
-"""
+""",
+        encoding="utf-8",
     )
     return path
 
@@ -88,9 +91,11 @@ def test_every_round_is_behind_the_one_before(table, tmp_path):
 def test_what_the_mixture_leaves_out_is_named(tmp_path):
     (tmp_path / "a").mkdir()
     for i in range(120):
-        (tmp_path / "a" / f"{i}.txt").write_text(some_text(i, 20))
+        (tmp_path / "a" / f"{i}.txt").write_text(some_text(i, 20), encoding="utf-8")
     half = tmp_path / "half.yaml"
-    half.write_text(f"components: [{{name: a, sources: [{tmp_path}/a], epochs: 0.5}}]")
+    half.write_text(
+        f"components: [{{name: a, sources: [{tmp_path}/a], epochs: 0.5}}]", encoding="utf-8"
+    )
     corpus = built(half, tmp_path / "c")
     gone = corpus.manifest["removed"]["mixture"]
     assert 30 < gone < 80
@@ -102,8 +107,8 @@ def test_what_the_mixture_leaves_out_is_named(tmp_path):
 
 
 def test_a_component_that_would_be_repeated_for_ever_is_refused(table, tmp_path):
-    text = table.read_text().replace("epochs: 2.5", "epochs: 250")
-    table.write_text(text)
+    text = table.read_text(encoding="utf-8").replace("epochs: 2.5", "epochs: 250")
+    table.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match="second would be written 250 times"):
         built(table, tmp_path / "c")
 
@@ -136,11 +141,15 @@ def test_why_a_document_was_kept_or_dropped(tmp_path):
     top.mkdir()
     prose = "It was the best of times and it was the worst of times for the people of that town. "
     for i in range(12):
-        (top / f"good{i}.txt").write_text(f"Number {i}. " + prose * 2 + some_text(i, 30))
-    (top / "z-again.txt").write_text((top / "good1.txt").read_text())
-    (top / "short.txt").write_text("Too short to be of any use to anybody.")
+        (top / f"good{i}.txt").write_text(
+            f"Number {i}. " + prose * 2 + some_text(i, 30), encoding="utf-8"
+        )
+    (top / "z-again.txt").write_text(
+        (top / "good1.txt").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    (top / "short.txt").write_text("Too short to be of any use to anybody.", encoding="utf-8")
     (top / "mail.txt").write_text(
-        prose + "Write to jane.doe@corp-mail.com today. " + some_text(99, 60)
+        prose + "Write to jane.doe@corp-mail.com today. " + some_text(99, 60), encoding="utf-8"
     )
     out = tmp_path / "c"
     said = command(

@@ -241,10 +241,10 @@ def test_tasks_are_files(tmp_path):
     (tmp_path / "sub").mkdir()
     records = [{"text": "a b\u2028c"}, {"question": "why?", "answer": "so"}]
     (tmp_path / "sub" / "b.jsonl").write_text(
-        "\n".join(json.dumps(r, ensure_ascii=False) for r in records) + "\n\n"
+        "\n".join(json.dumps(r, ensure_ascii=False) for r in records) + "\n\n", encoding="utf-8"
     )
-    (tmp_path / "a.txt").write_text("a whole\n\ndocument")
-    (tmp_path / "ignored.md").write_text("not a task")
+    (tmp_path / "a.txt").write_text("a whole\n\ndocument", encoding="utf-8")
+    (tmp_path / "ignored.md").write_text("not a task", encoding="utf-8")
     tasks = read_tasks([tmp_path])
     assert list(tasks) == [str(tmp_path / "a.txt"), str(tmp_path / "sub" / "b.jsonl")]
     assert list(tasks.values()) == [["a whole\n\ndocument"], ["a b\u2028c", "why? so"]]

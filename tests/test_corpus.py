@@ -86,7 +86,7 @@ def test_duplicates_are_kept_once(tmp_path):
 
 def test_few_documents_hold_out_their_tails(tmp_path):
     text = "".join(some_text(i, 50) for i in range(40))
-    (tmp_path / "book.txt").write_text(text)
+    (tmp_path / "book.txt").write_text(text, encoding="utf-8")
     corpus = build(tmp_path / "c", files([tmp_path / "book.txt"]), vocabulary=257, heldout=0.1)
     assert corpus.manifest["split"] == "tail"
     cut = int(len(text) * 0.9)
@@ -113,12 +113,12 @@ def folder(tmp_path) -> Path:
     top = tmp_path / "mixed"
     (top / "inner").mkdir(parents=True)
     (top / ".git").mkdir()
-    (top / ".git" / "config").write_text("hidden")
-    (top / "a.txt").write_text("Plain prose, one. " * 30)
-    (top / "inner" / "b.py").write_text("print('code')\n" * 30)
+    (top / ".git" / "config").write_text("hidden", encoding="utf-8")
+    (top / "a.txt").write_text("Plain prose, one. " * 30, encoding="utf-8")
+    (top / "inner" / "b.py").write_text("print('code')\n" * 30, encoding="utf-8")
     records = [{"text": f"record {i} " * 20, "meta": {"pile_set_name": "Wiki"}} for i in range(3)]
     lines = "\n".join(json.dumps(r) for r in records)
-    (top / "c.jsonl").write_text(lines + '\nnot json\n{"no": "text"}\n')
+    (top / "c.jsonl").write_text(lines + '\nnot json\n{"no": "text"}\n', encoding="utf-8")
     (top / "d.jsonl.gz").write_bytes(gzip.compress(lines.replace("record", "zipped").encode()))
     (top / "e.jsonl.zst").write_bytes(
         zstandard.compress(
@@ -126,7 +126,7 @@ def folder(tmp_path) -> Path:
         )
     )
     (top / "f.bin").write_bytes(bytes(range(256)) * 10)
-    (top / "g.txt").write_text("")
+    (top / "g.txt").write_text("", encoding="utf-8")
     (top / "h.txt").write_bytes("caf\xe9".encode("latin-1") * 30)
     (top / "i.jsonl.gz").write_bytes(b"not gzip")
     return top
@@ -141,7 +141,7 @@ def test_a_mixed_folder_gives_what_can_be_read_and_names_the_rest(folder):
     assert (documents[7].licence, documents[7].date) == ("MIT", "2020-01-01")
     assert skipped == {
         "c.jsonl:4": "not JSON",
-        "c.jsonl:5": "no 'text'",
+        "c.jsonl:5": "no field 'text' (has no: name one with --text-field)",
         "f.bin": "not text in UTF-8",
         "g.txt": "empty",
         "h.txt": "not text in UTF-8",
@@ -164,9 +164,9 @@ def test_build_and_show_from_the_command_line(folder, tmp_path):
 
 
 def test_a_long_file_is_cut_at_lines_and_nothing_is_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr("maquette.corpus.read.LONGEST", 100)
+    monkeypatch.setattr("maquette.corpus.records.LONGEST", 100)
     lines = [f"line {i} {'é' * (i % 9)}\n" for i in range(100)] + ["漢" * 200]
-    (tmp_path / "long.txt").write_text("".join(lines))
+    (tmp_path / "long.txt").write_text("".join(lines), encoding="utf-8")
     documents = list(files([tmp_path / "long.txt"]))
     assert "".join(d.text for d in documents) == "".join(lines)
     assert max(len(d.text.encode()) for d in documents) <= 100
@@ -176,7 +176,7 @@ def test_a_long_file_is_cut_at_lines_and_nothing_is_lost(tmp_path, monkeypatch):
 
 def test_broken_surrogates_in_records_do_no_harm(tmp_path):
     (tmp_path / "a.jsonl").write_text(
-        '{"text": "half \\ud83d and whole \\ud83d\\ude42 smile"}\n' * 2
+        '{"text": "half \\ud83d and whole \\ud83d\\ude42 smile"}\n' * 2, encoding="utf-8"
     )
     documents = list(files([tmp_path / "a.jsonl"]))
     assert documents[0].text == "half � and whole 🙂 smile"
@@ -236,7 +236,7 @@ def test_replacing_a_corpus_replaces_all_of_it(tmp_path):
             lambda top: (top / "x.bin").write_bytes(b"\0\1\2" * 99),
             "no text found (1 not text in UTF-8",
         ),
-        (lambda top: (top / "x.txt").write_text(""), "no text found (1 empty"),
+        (lambda top: (top / "x.txt").write_text("", encoding="utf-8"), "no text found (1 empty"),
     ],
 )
 def test_a_folder_without_text_is_refused(make, message, tmp_path):
@@ -257,10 +257,10 @@ def test_a_damaged_corpus_is_refused(tmp_path):
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"tokens-train-00000.bin is missing or damaged"):
         len(Corpus(corpus.path).train)
-    (corpus.path / "manifest.json").write_text('{"format": 99}')
+    (corpus.path / "manifest.json").write_text('{"format": 99}', encoding="utf-8")
     with pytest.raises(UserError, match="format 99, this Maquette reads format 2"):
         Corpus(corpus.path)
-    (corpus.path / "manifest.json").write_text("{")
+    (corpus.path / "manifest.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="is not valid JSON"):
         Corpus(corpus.path)
     with pytest.raises(UserError, match="is not a corpus"):
@@ -270,8 +270,10 @@ def test_a_damaged_corpus_is_refused(tmp_path):
 def test_a_name_that_is_not_utf8_does_no_harm(tmp_path):
     folder = tmp_path / "text"
     folder.mkdir()
-    (folder / os.fsdecode(b"caf\xe9.txt")).write_text("some text of a kind. " * 50)
-    (folder / "plain.txt").write_text("another text of a kind. " * 50)
+    (folder / os.fsdecode(b"caf\xe9.txt")).write_text(
+        "some text of a kind. " * 50, encoding="utf-8"
+    )
+    (folder / "plain.txt").write_text("another text of a kind. " * 50, encoding="utf-8")
     corpus = build(tmp_path / "c", files([folder]), vocabulary=257)
     sources = corpus.documents.column("source").to_pylist()
     assert len({s.removesuffix("#tail") for s in sources if "caf" in s}) == 1
@@ -282,10 +284,10 @@ def test_every_reason_for_skipping_has_an_example(tmp_path, monkeypatch):
     monkeypatch.setattr("maquette.corpus.build.SKIPS_NAMED", 3)
     folder = tmp_path / "text"
     folder.mkdir()
-    (folder / "good.txt").write_text("some text of a kind. " * 50)
+    (folder / "good.txt").write_text("some text of a kind. " * 50, encoding="utf-8")
     for i in range(9):
         (folder / f"a{i}.txt").write_bytes(b"\x00\x01\x02" * 50)
-    (folder / "empty.txt").write_text("")
+    (folder / "empty.txt").write_text("", encoding="utf-8")
     said = command("corpus", "build", tmp_path / "c", folder, "--vocabulary", "257")
     assert said.code == 0, said.err
     assert "empty.txt" in said.out
@@ -295,7 +297,7 @@ def test_a_cut_document_teaches_the_tokenizer_its_first_part_only(tmp_path):
     """Whatever the hash of the one text is, the tokenizer learns, and not from what is held out."""
     for i in range(6):
         book = tmp_path / f"{i}.txt"
-        book.write_text(some_text(i, 900) + "qxqx " * 100)
+        book.write_text(some_text(i, 900) + "qxqx " * 100, encoding="utf-8")
         corpus = build(tmp_path / f"c{i}", files([book]), vocabulary=300, heldout=0.3)
         assert corpus.manifest["split"] == "tail"
         assert len(corpus.tokenizer.encode("qxqx")) == 4

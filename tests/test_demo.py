@@ -23,7 +23,7 @@ def documents(tmp_path):
     folder = tmp_path / "documents"
     folder.mkdir()
     for i in range(60):
-        (folder / f"{i}.txt").write_text(some_text(i, 700))
+        (folder / f"{i}.txt").write_text(some_text(i, 700), encoding="utf-8")
     return folder
 
 
@@ -37,7 +37,7 @@ def test_the_demo_on_this_machines_text(small_default, tmp_path):
     assert said.json["loss_last"] < said.json["loss_first"]
     assert set(said.json["compressors"]) == {"zstd -19", "xz -9e"}
     assert said.json["components"].keys() >= {"prose", "all"}  # the others may hold out nothing
-    page = (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     for heading in ("Prediction and outcome", "Held-out text", "Beside the compressors"):
         assert heading in page
     assert f"{said.json['bits_per_byte']:.3f} bits per byte" in page
@@ -45,7 +45,7 @@ def test_the_demo_on_this_machines_text(small_default, tmp_path):
     assert "report: " in said.err
     commands = [line for line in said.err.splitlines() if line.startswith("  maquette ")]
     assert len(commands) == 4
-    evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["scores"]["all"]["bits_per_byte"] == said.json["bits_per_byte"]
 
 
@@ -69,7 +69,7 @@ def test_the_demo_on_a_folder(documents, tmp_path):
     again = command(*words, "--run", tmp_path / "b")  # the corpus is there already
     assert again.code == 0, again.err
     assert again.json["seconds"] > 0
-    (documents / "new.txt").write_text(some_text(99, 700))
+    (documents / "new.txt").write_text(some_text(99, 700), encoding="utf-8")
     changed = command(*words, "--run", tmp_path / "c")  # and is built anew when the files change
     assert "61 documents" in changed.err
 
@@ -77,7 +77,7 @@ def test_the_demo_on_a_folder(documents, tmp_path):
 def test_a_folder_with_too_little_text_is_refused(tmp_path):
     (tmp_path / "few").mkdir()
     for i in range(30):
-        (tmp_path / "few" / f"{i}.txt").write_text(some_text(i, 90))
+        (tmp_path / "few" / f"{i}.txt").write_text(some_text(i, 90), encoding="utf-8")
     refused(
         command("demo", tmp_path / "few", "--run", tmp_path / "run"), "a demo needs 100,000", code=1
     )

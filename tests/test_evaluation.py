@@ -79,7 +79,7 @@ def test_eval_from_the_command_line(trained, tmp_path):
     assert said.code == 0, said.err
     assert {"stories", "code", "all"} == said.json["tasks"].keys()
     assert said.json["bits_per_byte"] == said.json["tasks"]["all"]["bits_per_byte"] > 0
-    (tmp_path / "t.txt").write_text("the cat sat on a mat — naïve\n" * 9)
+    (tmp_path / "t.txt").write_text("the cat sat on a mat — naïve\n" * 9, encoding="utf-8")
     said = command("eval", trained, "--text", tmp_path / "t.txt", "--json")
     assert said.json["bytes"] == len((tmp_path / "t.txt").read_bytes()) == said.json["tokens"]
     run = maquette.load(trained)

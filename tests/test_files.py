@@ -28,26 +28,26 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_atomic(path, "new")
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_a_directory_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError), directory_aside(tmp_path / "d") as folder:
-        (folder / "x").write_text("1")
+        (folder / "x").write_text("1", encoding="utf-8")
         assert not (tmp_path / "d").exists()
         raise RuntimeError
     assert os.listdir(tmp_path) == []
     for content in ("1", "2"):
         with directory_aside(tmp_path / "d") as folder:
-            (folder / "x").write_text(content)
-        assert (tmp_path / "d" / "x").read_text() == content
+            (folder / "x").write_text(content, encoding="utf-8")
+        assert (tmp_path / "d" / "x").read_text(encoding="utf-8") == content
     assert os.listdir(tmp_path) == ["d"]
 
 
 def test_what_a_crash_left_aside_is_cleared(tmp_path):
     (tmp_path / ".d.tmp").mkdir()
-    (tmp_path / ".d.tmp" / "stale").write_text("")
+    (tmp_path / ".d.tmp" / "stale").write_text("", encoding="utf-8")
     with directory_aside(tmp_path / "d") as folder:
         assert list(folder.iterdir()) == []
 
@@ -70,7 +70,7 @@ def test_a_lock_keeps_others_out_and_dies_with_its_holder(tmp_path):
 def test_json_that_is_damaged_names_its_file(tmp_path):
     write_json(tmp_path / "a.json", {"x": 1})
     assert read_json(tmp_path / "a.json") == {"x": 1}
-    (tmp_path / "a.json").write_text('{"x": ')
+    (tmp_path / "a.json").write_text('{"x": ', encoding="utf-8")
     with pytest.raises(UserError, match=r"a\.json is not valid JSON"):
         read_json(tmp_path / "a.json")
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -464,15 +464,21 @@ def test_a_folder_of_runs_is_points_and_curves(tmp_path, recipe):
             for s in (4, 8, 12)
         ]
         lines = [{"step": 2, "tokens": 256, "loss": 9.0}, {"event": "resumed", "step": 4}, *look]
-        (tmp_path / f"w{width}/metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        (tmp_path / f"w{width}/metrics.jsonl").write_text(
+            "\n".join(map(json.dumps, lines)), encoding="utf-8"
+        )
     points = read_points(tmp_path)
     assert sorted(set(points.parameters)) == sizes
     assert points.tokens.tolist() == [512, 1024, 1536] * 2
     assert points.ends().loss == pytest.approx([3.8, 3.8])
-    (tmp_path / "w64/metrics.jsonl").write_text(json.dumps({"step": 1, "tokens": 5, "loss": 2.0}))
+    (tmp_path / "w64/metrics.jsonl").write_text(
+        json.dumps({"step": 1, "tokens": 5, "loss": 2.0}), encoding="utf-8"
+    )
     with pytest.raises(WrongUse, match="w64 has no held-out loss"):
         read_points(tmp_path)
-    (tmp_path / "w64/metrics.jsonl").write_text('{"step": 1, "tokens": 5, "heldout_loss": NaN}')
+    (tmp_path / "w64/metrics.jsonl").write_text(
+        '{"step": 1, "tokens": 5, "heldout_loss": NaN}', encoding="utf-8"
+    )
     with pytest.raises(WrongUse, match="w64, step 1: the held-out loss is nan"):
         read_points(tmp_path)
 

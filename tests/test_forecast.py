@@ -16,7 +16,7 @@ def test_a_planned_run_shows_its_plan_beside_its_outcome(tmp_path):
     words = ("--run", run, "--compile", "off", "--json")
     said = command("train", tmp_path / "p.yaml", *words)
     assert said.code == 0, said.err
-    expected = json.loads((run / EXPECTED).read_text())
+    expected = json.loads((run / EXPECTED).read_text(encoding="utf-8"))
     assert expected["plan"]["loss_predicted"] == pytest.approx(planned["loss_predicted"])
     found = compared(RunDirectory(run))
     assert found is not None
@@ -29,7 +29,7 @@ def test_a_planned_run_shows_its_plan_beside_its_outcome(tmp_path):
     wanted, held = found["memory"]
     assert 0.5 < wanted / held < 2  # its precision is benchmarks/plan.py's business
     assert all(part > 0 for part in found["seconds"])
-    page = (run / "report.html").read_text()
+    page = (run / "report.html").read_text(encoding="utf-8")
     assert f"{planned['loss_predicted']:.3f}" in page
     assert "planned" in said.err
 

@@ -139,7 +139,9 @@ def test_weights_in_several_files_are_read(tmp_path):
 
 def change(folder: Path, **values) -> None:
     path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_a_branch_cut_off_or_begun_is_left_right(family, tmp_path):
     trunk, short = family
     train(replace(trunk, stop=16), tmp_path / "trunk")
     (tmp_path / ".branch.tmp").mkdir()
-    (tmp_path / ".branch.tmp" / "half").write_text("a process was killed here")
+    (tmp_path / ".branch.tmp" / "half").write_text("a process was killed here", encoding="utf-8")
     (tmp_path / "branch").mkdir()
     (tmp_path / "branch" / ".lock").touch()
     assert branch(tmp_path / "trunk", short, tmp_path / "branch") == 16
@@ -80,7 +80,9 @@ def test_a_branch_cut_off_or_begun_is_left_right(family, tmp_path):
 def test_a_damaged_checkpoint_of_the_trunk_is_passed_over(family, tmp_path):
     trunk, short = family
     train(replace(trunk, stop=16), tmp_path / "trunk")
-    (tmp_path / "trunk" / "checkpoints" / "step-00000016" / "state.json").write_text("{")
+    (tmp_path / "trunk" / "checkpoints" / "step-00000016" / "state.json").write_text(
+        "{", encoding="utf-8"
+    )
     assert branch(tmp_path / "trunk", short, tmp_path / "branch") == 8
 
 

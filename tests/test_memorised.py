@@ -132,13 +132,13 @@ def test_canaries_follow_from_the_seed_and_differ():
 def test_canaries_are_kept_and_what_was_changed_is_refused(tmp_path):
     CANARIES.save(tmp_path / "canaries.json")
     assert Canaries.load(tmp_path / "canaries.json") == CANARIES
-    kept = json.loads((tmp_path / "canaries.json").read_text())
+    kept = json.loads((tmp_path / "canaries.json").read_text(encoding="utf-8"))
     for change in ({"seed": 4}, {"alternatives": 64}, {"sha256": "0"}, {"format": 9}):
-        (tmp_path / "other.json").write_text(json.dumps(kept | change))
+        (tmp_path / "other.json").write_text(json.dumps(kept | change), encoding="utf-8")
         with pytest.raises(UserError, match="was changed"):
             Canaries.load(tmp_path / "other.json")
     for content in ("[]", "{}", '{"seed": 1}'):
-        (tmp_path / "other.json").write_text(content)
+        (tmp_path / "other.json").write_text(content, encoding="utf-8")
         with pytest.raises(UserError, match="holds no canaries"):
             Canaries.load(tmp_path / "other.json")
     with pytest.raises(WrongUse, match="length is 6"):

@@ -51,7 +51,7 @@ def one(name: str, **fields) -> Component:
 
 
 def test_a_table_is_read_with_all_its_fields(tmp_path):
-    (tmp_path / "m.yaml").write_text(TABLE)
+    (tmp_path / "m.yaml").write_text(TABLE, encoding="utf-8")
     mixture = load_mixture(tmp_path / "m.yaml")
     assert mixture.tokens == 300_000_000
     assert mixture.seed == 3
@@ -90,7 +90,7 @@ def test_a_table_is_read_with_all_its_fields(tmp_path):
 )
 def test_a_mistake_is_one_line_that_names_the_field(change, words, tmp_path):
     content = {"components": [{"name": "x", "sources": ["x"]}]} | yaml.safe_load(change)
-    (tmp_path / "m.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(WrongUse) as caught:
         load_mixture(tmp_path / "m.yaml")
     said = str(caught.value)

@@ -48,7 +48,7 @@ def test_a_tracker_that_is_not_installed_says_what_to_install(recipe, tmp_path, 
 
 
 def test_the_report_is_whole_and_needs_no_network(trained):
-    page = write_report(trained).read_text()
+    page = write_report(trained).read_text(encoding="utf-8")
     for heading in ("Loss", "Samples", "Corpus", "Cost", "Settings"):
         assert f"<h2>{heading}</h2>" in page
     outside = re.findall(r'<(?:script|link|img|iframe)[^>]*(?:src|href)="?(http[^"> ]*)', page)
@@ -60,8 +60,10 @@ def test_the_report_is_whole_and_needs_no_network(trained):
 
 
 def test_what_a_sample_says_cannot_break_the_page(trained):
-    (trained / "samples" / "step-00000012.txt").write_text("</pre><script>alert(1)</script>")
-    page = write_report(trained).read_text()
+    (trained / "samples" / "step-00000012.txt").write_text(
+        "</pre><script>alert(1)</script>", encoding="utf-8"
+    )
+    page = write_report(trained).read_text(encoding="utf-8")
     assert "<script>alert(1)" not in page
     assert "&lt;script&gt;alert(1)" in page
 

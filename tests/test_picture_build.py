@@ -36,7 +36,7 @@ def fill(folder: Path, count: int, first=0, end="png") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(first, first + count):
         rough(i).save(folder / f"{i:04d}.{end}")
-        (folder / f"{i:04d}.txt").write_text(f"picture number {i} of many")
+        (folder / f"{i:04d}.txt").write_text(f"picture number {i} of many", encoding="utf-8")
     return folder
 
 
@@ -99,9 +99,9 @@ def test_the_manifest_says_what_the_files_hold(photos, tmp_path):
 
 def test_the_number_of_workers_changes_nothing(photos, tmp_path, small_tasks):
     (photos / "bad.jpg").write_bytes(b"x")
-    (photos / "bad.txt").write_text("bad")
+    (photos / "bad.txt").write_text("bad", encoding="utf-8")
     (photos / "copy.png").write_bytes((photos / "0007.png").read_bytes())
-    (photos / "copy.txt").write_text("again")
+    (photos / "copy.txt").write_text("again", encoding="utf-8")
     one = build_pictures(tmp_path / "1" / "out", [photos], size=16, workers=1)
     two = build_pictures(tmp_path / "2" / "out", [photos], size=16, workers=2)
     assert content(one) == content(two)
@@ -149,9 +149,9 @@ def test_many_skipped_files_in_a_row_do_not_pile_up():
 def test_a_picture_is_left_out_when_it_is_there_already(photos, tmp_path):
     for name in ("0003", "0004"):
         (photos / f"zz{name}.png").write_bytes((photos / f"{name}.png").read_bytes())
-        (photos / f"zz{name}.txt").write_text("the same file")
+        (photos / f"zz{name}.txt").write_text("the same file", encoding="utf-8")
     rough(5).save(photos / "zz.bmp")  # other bytes, the same pixels
-    (photos / "zz.txt").write_text("the same pixels")
+    (photos / "zz.txt").write_text("the same pixels", encoding="utf-8")
     corpus = build_pictures(tmp_path / "out", [photos, photos], size=16, workers=1)
     assert sum(corpus.manifest["splits"].values()) == 60
     assert corpus.manifest["duplicates"] == 3 + 63
@@ -245,9 +245,11 @@ def test_the_command_names_every_loss_once_and_shows_a_grid(photos, tmp_path):
     (photos / "nothing.jpg").write_bytes(b"")
     (photos / "bare.png").write_bytes(whole)
     for name in ("turned", "cmyk", "dot", "cut", "nothing"):
-        (photos / f"{name}.txt").write_text(name)
+        (photos / f"{name}.txt").write_text(name, encoding="utf-8")
     (photos / "cmyk.txt").write_bytes(b"caf\xe9")
-    (photos / "captions.jsonl").write_text('{"file": "gone.jpg", "text": "gone"}\n')
+    (photos / "captions.jsonl").write_text(
+        '{"file": "gone.jpg", "text": "gone"}\n', encoding="utf-8"
+    )
     out = tmp_path / "out"
     said = command("corpus", "pictures", out, photos, "--size", "16", "--workers", "1", "--json")
     assert said.code == 0, said.err
@@ -324,11 +326,11 @@ def test_nothing_left_is_an_error_in_a_line(photos, tmp_path):
     for text in photos.glob("*.txt"):
         text.unlink()
     refused(command("corpus", "pictures", out, photos), "60 no caption", "NAME.txt beside", code=1)
-    (photos / "0001.txt").write_text("one")
+    (photos / "0001.txt").write_text("one", encoding="utf-8")
     refused(command("corpus", "pictures", out, photos), "one picture is left", code=1)
     for picture in photos.glob("*.png"):
         picture.write_bytes(b"no picture")
-        picture.with_suffix(".txt").write_text("x")
+        picture.with_suffix(".txt").write_text("x", encoding="utf-8")
     refused(
         command("corpus", "pictures", out, photos), "no picture is left (60 not a picture", code=1
     )

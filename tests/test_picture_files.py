@@ -334,13 +334,13 @@ def put(folder: Path, *names: str) -> None:
 
 def test_a_folder_gives_captions_from_the_file_beside_then_from_tables(folder):
     put(folder, "a.jpg", "b.PNG", "c.jpg", "sub/d.jpg", "e.x.jpg")
-    (folder / "a.txt").write_text("beside")
-    (folder / "e.x.txt").write_text("with a dot")
+    (folder / "a.txt").write_text("beside", encoding="utf-8")
+    (folder / "e.x.txt").write_text("with a dot", encoding="utf-8")
     (folder / "captions.json").write_text(
-        '{"a.jpg": "in the table", "b.PNG": "b", "sub/d.jpg": "d"}'
+        '{"a.jpg": "in the table", "b.PNG": "b", "sub/d.jpg": "d"}', encoding="utf-8"
     )
-    (folder / "old.txt").write_text("nobody's")
-    (folder / "notes.md").write_text("x")
+    (folder / "old.txt").write_text("nobody's", encoding="utf-8")
+    (folder / "notes.md").write_text("x", encoding="utf-8")
     read, skipped = found(folder)
     assert {name: p.caption for name, p in read.items()} == {
         "a.jpg": "beside", "b.PNG": "b", "d.jpg": "d", "e.x.jpg": "with a dot",
@@ -357,7 +357,8 @@ def test_a_folder_gives_captions_from_the_file_beside_then_from_tables(folder):
 def test_a_table_that_names_what_is_not_there_is_said(folder):
     put(folder, "sub/d.jpg", "other/e.jpg")
     (folder / "sub" / "captions.jsonl").write_text(
-        '{"file": "d.jpg", "text": "d"}\n{"file": "../../secret.jpg", "text": "s"}'
+        '{"file": "d.jpg", "text": "d"}\n{"file": "../../secret.jpg", "text": "s"}',
+        encoding="utf-8",
     )
     read, skipped = found(folder)
     assert read["d.jpg"].caption == "d"
@@ -374,14 +375,16 @@ def test_without_captions_a_folders_name_is_the_class(folder):
 
 def test_a_folder_with_captions_for_some_is_no_class(folder):
     put(folder, "batch/1.jpg", "batch/2.jpg")
-    (folder / "batch" / "1.txt").write_text("one")
+    (folder / "batch" / "1.txt").write_text("one", encoding="utf-8")
     read, skipped = found(folder)
     assert (list(read), read["1.jpg"].label, skipped) == (["1.jpg"], None, {"2.jpg": "no caption"})
 
 
 def test_labels_of_a_table_are_kept(folder):
     put(folder, "a.jpg", "b.jpg")
-    (folder / "metadata.csv").write_text("file_name,text,label\na.jpg,a bird,wren\nb.jpg,,owl\n")
+    (folder / "metadata.csv").write_text(
+        "file_name,text,label\na.jpg,a bird,wren\nb.jpg,,owl\n", encoding="utf-8"
+    )
     read, _ = found(folder)
     assert [(p.caption, p.label) for p in read.values()] == [("a bird", "wren"), ("owl", "owl")]
 

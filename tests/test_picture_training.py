@@ -341,23 +341,25 @@ def test_a_world_is_made_again_where_it_is_not(toy, tmp_path, monkeypatch):
     """A run that was copied to another machine is evaluated and resumed there."""
     run = RunDirectory(tmp_path / "copied")
     shutil.copytree(toy, run.path)
-    kept = json.loads((run / "corpus.json").read_text())
+    kept = json.loads((run / "corpus.json").read_text(encoding="utf-8"))
     kept["path"] = str(tmp_path / "other-home" / "worlds-1" / "shapes")
-    (run / "corpus.json").write_text(json.dumps(kept))
+    (run / "corpus.json").write_text(json.dumps(kept), encoding="utf-8")
     monkeypatch.setenv("MAQUETTE_HOME", str(tmp_path / "home"))
     assert run.pictures().hash == kept["hash"]
     assert (run.pictures().path / TOKENIZER).read_bytes() == (run / TOKENIZER).read_bytes()
     kept["hash"] = "0" * 64
-    (run / "corpus.json").write_text(json.dumps(kept))
+    (run / "corpus.json").write_text(json.dumps(kept), encoding="utf-8")
     with pytest.raises(UserError, match="has changed since this run"):
         run.pictures()
-    (run / "corpus.json").write_text(json.dumps(kept | {"table": {"kind": "pictures"}}))
+    (run / "corpus.json").write_text(
+        json.dumps(kept | {"table": {"kind": "pictures"}}), encoding="utf-8"
+    )
     with pytest.raises(UserError, match="is no longer at"):
         run.pictures()
 
 
 def test_the_report_shows_the_grids(toy):
-    page = write_report(toy).read_text()
+    page = write_report(toy).read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") >= 2
     assert "24 pictures in 6 steps" in page
     with Image.open(toy / "samples" / "step-00000006.png") as grid:
@@ -365,9 +367,9 @@ def test_the_report_shows_the_grids(toy):
 
 
 def test_an_expectation_stands_beside_the_outcome(toy):
-    expected = json.loads((toy / "expected.json").read_text())
+    expected = json.loads((toy / "expected.json").read_text(encoding="utf-8"))
     assert expected["seconds"] > 0 and expected["memory"] > 1e6
-    decisions = json.loads((toy / "decisions.json").read_text())
+    decisions = json.loads((toy / "decisions.json").read_text(encoding="utf-8"))
     assert decisions["flops"] > 1e6 and "channels last" in decisions["why"]["precision"]
 
 
@@ -614,7 +616,7 @@ def test_evaluation_reads_what_was_made(toy, monkeypatch):
 
 
 def test_pictures_and_text_are_told_apart(toy, tmp_path):
-    (tmp_path / "manifest.json").write_text('{"format": 1, "hash": "0"}')
+    (tmp_path / "manifest.json").write_text('{"format": 1, "hash": "0"}', encoding="utf-8")
     with pytest.raises(WrongUse, match="is a corpus of text"):
         PictureCorpus(tmp_path)
     with pytest.raises(UserError, match="holds no pictures"):

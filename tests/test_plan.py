@@ -245,7 +245,7 @@ def test_a_corpus_is_planned_with_its_own_ladder(tmp_path, monkeypatch):
 
 
 def test_what_is_no_ladder_is_one_line(tmp_path):
-    (tmp_path / LADDER).write_text('{"ladder": {}}')
+    (tmp_path / LADDER).write_text('{"ladder": {}}', encoding="utf-8")
     refused(command("plan", "--flops", "1e12", "--law", tmp_path), "is no ladder", code=1)
     refused(command("plan", "--flops", "1e12", "--law", tmp_path / LADDER), "is no ladder", code=1)
 
@@ -265,7 +265,8 @@ def test_given_utilisation_is_what_time_and_money_count_with():
 def test_json_holds_no_infinity(tmp_path):
     (tmp_path / "runs.csv").write_text(
         "parameters,tokens,loss\n"
-        + "\n".join(f"{n},{20 * n},{2 + 100 / n**0.3}" for n in (1e6, 2e6, 4e6, 8e6, 1.6e7, 3.2e7))
+        + "\n".join(f"{n},{20 * n},{2 + 100 / n**0.3}" for n in (1e6, 2e6, 4e6, 8e6, 1.6e7, 3.2e7)),
+        encoding="utf-8",
     )
     said = command("plan", "--from", tmp_path / "runs.csv", "--json")
     assert said.code in (0, 1)

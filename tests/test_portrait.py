@@ -255,7 +255,7 @@ def test_what_cannot_be_is_said(tmp_path, seen):
         painted(tmp_path, DOCUMENTS, width=0)
     with pytest.raises(UserError, match="is not there"):
         open_portrait(tmp_path / "none.bin")
-    (tmp_path / "text.bin").write_text("no portrait " * 20)
+    (tmp_path / "text.bin").write_text("no portrait " * 20, encoding="utf-8")
     with pytest.raises(UserError, match="not a file of kind MQPORTRA"):
         open_portrait(tmp_path / "text.bin")
     data = seen.path.read_bytes()

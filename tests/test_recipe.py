@@ -26,7 +26,8 @@ def test_every_recipe_of_the_catalogue_round_trips_through_yaml(name, tmp_path):
 
 def test_a_file_may_leave_fields_out(tmp_path):
     (tmp_path / "r.yaml").write_text(
-        "steps: 7\nmodel: {width: 64, heads: 1}\noptimiser: {learning_rate: 1e-3}\n"
+        "steps: 7\nmodel: {width: 64, heads: 1}\noptimiser: {learning_rate: 1e-3}\n",
+        encoding="utf-8",
     )
     recipe = load_recipe(tmp_path / "r.yaml")
     assert (recipe.steps, recipe.model.width, recipe.optimiser.learning_rate) == (7, 64, 0.001)
@@ -65,7 +66,7 @@ def test_flags_change_any_field():
     ],
 )
 def test_mistakes_in_a_file(content, message, tmp_path):
-    (tmp_path / "r.yaml").write_text(content)
+    (tmp_path / "r.yaml").write_text(content, encoding="utf-8")
     refused(command("train", tmp_path / "r.yaml", "--run", tmp_path / "run"), message, code=2)
     assert not (tmp_path / "run").exists()
 
@@ -151,7 +152,7 @@ def test_every_field_is_documented():
 )
 def test_a_model_that_is_no_kind_is_refused(written, message, tmp_path):
     path = tmp_path / "r.yaml"
-    path.write_text(f"model: {written}")
+    path.write_text(f"model: {written}", encoding="utf-8")
     refused(command("train", path), message, code=2)
 
 
@@ -173,9 +174,9 @@ def test_field_names_are_the_flags():
 
 def test_the_saved_recipe_reads_well(tmp_path):
     recipe_named("tiny").save(tmp_path / "r.yaml")
-    content = yaml.safe_load((tmp_path / "r.yaml").read_text())
+    content = yaml.safe_load((tmp_path / "r.yaml").read_text(encoding="utf-8"))
     assert list(content)[:3] == ["maquette", "format", "name"]
-    assert "!!" not in (tmp_path / "r.yaml").read_text()
+    assert "!!" not in (tmp_path / "r.yaml").read_text(encoding="utf-8")
 
 
 def test_recipes_cannot_be_changed_by_accident():

@@ -58,7 +58,9 @@ def test_a_scene_is_the_same_in_another_process():
         "from maquette.worlds.render import render\n"
         "print(hashlib.sha256(render(scenes(Shapes(), 3, [5, 2**40])).tobytes()).hexdigest())"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     here = hashlib.sha256(render(scenes(Shapes(), 3, [5, 2**40])).tobytes()).hexdigest()
     assert ran.stdout.strip() == here
 
@@ -74,7 +76,9 @@ def test_the_settings_need_no_compiler():
     """A recipe has them as a field: reading it must not import Numba."""
     code = "import sys; import maquette.worlds.shapes as w; print(w.Shapes().digest)\n"
     code += "assert 'numba' not in sys.modules and 'torch' not in sys.modules"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert ran.stdout.strip() == Shapes().digest
     assert Shapes(noise=0.1).digest != Shapes().digest
 

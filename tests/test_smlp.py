@@ -322,12 +322,12 @@ def test_what_a_user_does_with_a_run(sparse, tmp_path):
     sparse.save(recipe)
     said = command("train", recipe, "--run", run, "--json", "--model.token-experts", "3")
     assert said.code == 0, said.err
-    loaded_config = (run / "config.json").read_text()
+    loaded_config = (run / "config.json").read_text(encoding="utf-8")
     assert '"kind": "smlp"' in loaded_config and '"token_experts": 3' in loaded_config
     said = command("generate", run, "the cat", "--tokens", "9", "--temperature", "0", "--json")
     assert said.code == 0 and said.json["text"], said.err
     text = tmp_path / "text.txt"
-    text.write_text("the cat sat on a mat and saw one red bird. " * 3)
+    text.write_text("the cat sat on a mat and saw one red bird. " * 3, encoding="utf-8")
     said = command("eval", run, "--text", text, "--json")
     assert said.code == 0 and 0 < said.json["bits_per_byte"] < 20, said.err
     assert command("runs", run).code == 0

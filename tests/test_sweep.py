@@ -136,11 +136,13 @@ def test_a_sweep_finds_goes_on_and_answers_at_once(wide, tmp_path, here):
     assert first.best.loss == min(trial.loss for trial in first.trials)
     assert [trial.loss for trial in first.trials] == sorted(trial.loss for trial in first.trials)
     assert first.optimum is not None
-    kept = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    kept = json.loads((tmp_path / "s" / "sweep.json").read_text(encoding="utf-8"))
     said.clear()
     assert sweep(plan, tmp_path / "s", said.append) == first
     assert not said
-    (tmp_path / "s" / "sweep.json").write_text(json.dumps(kept | {"found": None}))  # cut off
+    (tmp_path / "s" / "sweep.json").write_text(
+        json.dumps(kept | {"found": None}), encoding="utf-8"
+    )  # cut off
     (trained[0] / "model.safetensors").unlink()
     assert sweep(plan, tmp_path / "s", said.append) == first
     assert [line for line in said if trained[0].name in line] == said

@@ -85,7 +85,7 @@ def test_a_vocabulary_without_room_for_bytes_is_refused():
 
 
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):
-    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}', encoding="utf-8")
     with pytest.raises(UserError, match="is not a tokenizer that can be read"):
         load_tokenizer(tmp_path / "tokenizer.json")
     with pytest.raises(UserError, match="is missing"):

@@ -177,7 +177,7 @@ def test_ranks_are_launched_for_the_user(recipe, tmp_path):
         [sys.executable, "-m", "maquette", "train", tmp_path / "r.yaml", "--run", tmp_path / "two",
          "--ranks", "2", "--layout", "ddp", "--json"],
         env=os.environ, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+     encoding="utf-8")  # fmt: skip
     assert out.returncode == 0, out.stderr
     said = json.loads(out.stdout.strip().splitlines()[-1])
     assert said["step"] == 12
@@ -197,6 +197,7 @@ def test_a_rank_that_dies_takes_the_others_with_it(recipe, tmp_path):
         capture_output=True,
         text=True,
         check=True,
+        encoding="utf-8",
     ).stdout.split()
     assert len(ranks) == 2
     os.kill(int(ranks[1]), signal.SIGKILL)
@@ -318,7 +319,7 @@ def test_a_continued_run_has_no_final_weights_until_its_end(recipe, tmp_path):
 
 def test_a_write_that_was_cut_off_is_no_obstacle(recipe, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".recipe.yaml.x7y8.tmp").write_text("name: hal")
+    (tmp_path / "run" / ".recipe.yaml.x7y8.tmp").write_text("name: hal", encoding="utf-8")
     train(recipe, tmp_path / "run")
     assert not list((tmp_path / "run").glob(".*.tmp"))
 
@@ -376,7 +377,10 @@ def test_a_start_that_was_cut_off_is_no_obstacle(trained, recipe, tmp_path):
 def test_a_run_of_another_version_is_refused(trained):
     path = trained / "recipe.yaml"
     path.write_text(
-        yaml.safe_dump(yaml.safe_load(path.read_text()) | {"format": 2, "maquette": "9.9"})
+        yaml.safe_dump(
+            yaml.safe_load(path.read_text(encoding="utf-8")) | {"format": 2, "maquette": "9.9"}
+        ),
+        encoding="utf-8",
     )
     said = command("train", "--run", trained, "--resume")
     refused(said, "was written by Maquette 9.9 in format 2", "start a new run", code=2)

@@ -73,7 +73,7 @@ def cores() -> int:
     """Processor cores that this process may use (affinity and the container's quota counted)."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         if quota != "max":
             allowed = min(allowed or 1, max(1, int(quota) // int(period)))
     except (OSError, ValueError):
@@ -85,7 +85,7 @@ def memory() -> int:
     """Bytes of main memory that this process may use."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
         return total if limit == "max" else min(total, int(limit))
     except (OSError, ValueError):
         return total
@@ -94,7 +94,7 @@ def memory() -> int:
 def resident() -> int:
     """Bytes of memory this process holds now."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         import resource
@@ -107,7 +107,7 @@ def processor() -> str:
     """The processor's own name, with the family and model where the name is bare."""
     fields: dict[str, str] = {}
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, colon, value = line.partition(":")
             if colon:
                 fields.setdefault(key.strip(), value.strip())

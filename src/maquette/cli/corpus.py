@@ -32,6 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     build.add_argument("out", help="folder to write")
     build.add_argument("sources", nargs="*", help="files, folders, hf://DATASET, -")
     build.add_argument("--mixture", metavar="FILE", help="components and their weights (YAML)")
+    build.add_argument("--text-field", metavar="NAME",
+                       help="the field of records that holds the text (text); a.b for b in a")  # fmt: skip
     build.add_argument("--vocabulary", type=int, help="8192; 257 for plain bytes")
     build.add_argument("--digits", type=int, help="of a number in one symbol (2; 1 splits)")
     build.add_argument("--tokenizer", metavar="NAME",
@@ -88,14 +90,19 @@ def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from maquette.corpus.tokenizer import DIGITS, named_tokenizer
 
     mixture, source = None, None
+    text_field = arguments.text_field or "text"
     if arguments.mixture:
         from maquette.corpus.components import Components
         from maquette.corpus.mixture import load_mixture
 
         if arguments.sources:
             raise WrongUse("the mixture names the sources: leave them out beside --mixture")
+        if arguments.text_field:
+            raise WrongUse("a mixture names the field of each component: write text: in it")
         mixture = load_mixture(Path(arguments.mixture))
         source = Components(mixture)
+    elif arguments.text_field and not arguments.sources:
+        raise WrongUse("--text-field is for records: name the sources that hold them")
     if arguments.tokenizer and (arguments.vocabulary, arguments.digits) != (None, None):
         raise WrongUse("--tokenizer brings its own vocabulary: leave --vocabulary and --digits out")
     start = time.perf_counter()
@@ -103,7 +110,7 @@ def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         stages = Stages(progress)
         corpus = build_corpus(
             Path(arguments.out),
-            source or (files(arguments.sources) if arguments.sources else Local()),
+            source or (files(arguments.sources, text=text_field) if arguments.sources else Local()),
             vocabulary=VOCABULARY if arguments.vocabulary is None else arguments.vocabulary,
             digits=DIGITS if arguments.digits is None else arguments.digits,
             heldout=arguments.heldout,

@@ -83,7 +83,7 @@ def stored(name: str) -> bool:
     """Whether a folder holds a corpus of pictures."""
     path = Path(name).expanduser() / "manifest.json"
     try:
-        return json.loads(path.read_text()).get("kind") in ("pictures", "world")
+        return json.loads(path.read_text(encoding="utf-8")).get("kind") in ("pictures", "world")
     except (OSError, ValueError, AttributeError):
         return False
 

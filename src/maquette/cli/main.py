@@ -7,6 +7,7 @@ import argparse
 import atexit
 import errno
 import importlib
+import io
 import json
 import math
 import os
@@ -75,6 +76,9 @@ def entry() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit code: 0 done, 1 failed, 2 wrong use."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # "?" for what a terminal or a pipe cannot show
+            stream.reconfigure(errors="replace")
     try:
         try:
             return _main(list(sys.argv[1:] if arguments is None else arguments))

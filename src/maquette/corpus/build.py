@@ -204,7 +204,7 @@ def _workspace(
     }
     identity = json.dumps(known, indent=1)
     with lock(path / ".lock", busy=f"another process is building {out}: wait for it"):
-        kept = (path / OPTIONS).read_text() if (path / OPTIONS).exists() else None
+        kept = (path / OPTIONS).read_text(encoding="utf-8") if (path / OPTIONS).exists() else None
         if kept != identity or fingerprint is None:
             (path / OPTIONS).unlink(
                 missing_ok=True

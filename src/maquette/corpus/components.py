@@ -1,6 +1,7 @@
 """The sources of a mixture as one source: each component's files, under the component's name."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -33,7 +34,10 @@ class Components:
     """
 
     def __init__(self, mixture: Mixture) -> None:
-        self._files = [(c, files(c.sources, date=c.date or "date")) for c in mixture.components]
+        self._files = [
+            (c, files(map(_on_disk, c.sources), text=c.text or "text", date=c.date or "date"))
+            for c in mixture.components
+        ]
 
     def __iter__(self) -> Iterator[Document | Skipped]:
         for component, source in self._files:
@@ -54,8 +58,13 @@ class Components:
 
     def fingerprint(self) -> str:
         """Identity of the files of all components."""
-        whole = [(c.name, c.licence, c.date, f.fingerprint()) for c, f in self._files]
+        whole = [(c.name, c.licence, c.text, c.date, f.fingerprint()) for c, f in self._files]
         return hashlib.sha256(repr(whole).encode()).hexdigest()
+
+
+def _on_disk(source: str) -> str:
+    """A path that a file in UTF-8 names, as this locale writes the same bytes."""
+    return os.fsdecode(source.encode("utf-8", "surrogateescape"))
 
 
 def _labelled(component: Component, source: Files | Source) -> Labelled:

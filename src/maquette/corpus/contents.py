@@ -1,19 +1,30 @@
-"""The bytes of a file, inflated where its name ends in .gz or .zst, in bounded memory.
+"""The bytes of a file, inflated where its name ends in .gz, .zst, .bz2 or .xz, in bounded memory.
 
 The compressed side is read 512 bytes at a time: a gzip stream grows at most 1032-fold and a zstd block of
-4 bytes holds at most 128 kB, so that no step inflates to more than 16 MB, whatever the file holds.
-Members and frames that follow each other are read as one, as gzip and zstd write them.
+4 bytes holds at most 128 kB, so that no step inflates to more than 16 MB, whatever the file holds; bzip2
+and xz are asked for so much at most. A zstd window may be as large as the format's long mode allows,
+2 GB, and so may an xz dictionary: both are taken as far as a file fills them.
+Members and frames that follow each other are read as one, as gzip, zstd, bzip2 and xz write them.
 """
 
+import bz2
+import lzma
+import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import zstandard
 
 BLOCK = 1 << 20  # bytes read at a time
 STEP = 1 << 9  # bytes inflated at a time
-CODINGS = (".gz", ".zst")
+GROWN = 16 << 20  # bytes that a step of bzip2 or xz grows to
+WINDOW = 1 << 31  # bytes that a stream may refer back to: `zstd --long=31`
+UNPACKED = 4 << 30  # bytes of what is unpacked into a file, to be read from its end
+CODINGS = (".gz", ".zst", ".bz2", ".xz")
+DAMAGE = (zlib.error, zstandard.ZstdError, lzma.LZMAError, OSError, ValueError, MemoryError)
 
 
 class Contents:
@@ -35,14 +46,17 @@ class Contents:
         if not self._coding:
             return self._file.read(size)
         while len(self._held) < size and not self.fault:
-            data = self._file.read(STEP)
-            if not data:
+            waiting = self._inflater is not None and not getattr(
+                self._inflater, "needs_input", True
+            )
+            data = b"" if waiting else self._file.read(STEP)
+            if not data and not waiting:
                 if self._inflater:
                     self.fault = f"cut off: {self._coding} data without its end"
                 break
             try:
-                self._inflate(data)
-            except (zlib.error, zstandard.ZstdError):
+                self._inflate(data, waiting)
+            except DAMAGE:
                 self.fault = f"damaged {self._coding} data"
         data = bytes(self._held[:size])
         del self._held[:size]
@@ -62,15 +76,20 @@ class Contents:
         if held or dropped:
             yield None if dropped else held
 
-    def _inflate(self, data: bytes) -> None:
-        while data:
+    def _inflate(self, data: bytes, waiting: bool) -> None:
+        """Inflate `data`, or more of what an inflater was given before."""
+        while data or waiting:
             if self._inflater is None:
                 data = data.lstrip(b"\0")  # some writers pad with zeros
                 if not data:
                     return
                 self._inflater = _inflater(self._coding)
-            self._held += self._inflater.decompress(data)
-            data = self._inflater.unused_data
+            if self._coding in ("bz2", "xz"):
+                self._held += self._inflater.decompress(data, GROWN)
+            else:
+                self._held += self._inflater.decompress(data)
+            waiting = False
+            data = self._inflater.unused_data if self._inflater.eof else b""
             if self._inflater.eof:
                 self._inflater = None
 
@@ -78,10 +97,38 @@ class Contents:
 def _inflater(coding: str) -> Any:
     if coding == "gz":
         return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    return zstandard.ZstdDecompressor().decompressobj()
+    if coding == "bz2":
+        return bz2.BZ2Decompressor()
+    if coding == "xz":
+        return lzma.LZMADecompressor(memlimit=WINDOW + GROWN)
+    return zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
 
 
 def plain(name: str) -> str:
     """A file's name in small letters, without the ending that says how it is compressed."""
     name = name.lower()
     return next((name.removesuffix(c) for c in CODINGS if name.endswith(c)), name)
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[tuple[Path, str | None]]:
+    """A file to read from its end: itself, or what it inflates to, with the fault that ended it.
+
+    That is removed on leaving. More than UNPACKED bytes count as a fault.
+    """
+    name = plain(path.name)
+    if name == path.name.lower():
+        yield path, None
+        return
+    with tempfile.TemporaryDirectory(prefix="maquette-") as folder, path.open("rb") as file:
+        whole = Path(folder, f"unpacked{Path(name).suffix}")
+        contents = Contents(file, path.name)
+        with whole.open("wb") as out:
+            size = 0
+            while block := contents.read(BLOCK):
+                size += len(block)
+                if size > UNPACKED:
+                    yield whole, f"more than {UNPACKED >> 30} GB when unpacked"
+                    return
+                out.write(block)
+        yield whole, contents.fault

@@ -142,7 +142,7 @@ def _topics() -> Iterator[Document]:
 
 def _docstrings(path: Path) -> str:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
     found = (inspect.cleandoc(match[2]).strip() for match in DOCSTRING.finditer(text))

@@ -8,7 +8,8 @@
         sources: [~/src, data/x.jsonl.zst]
         weight: 2                 # or epochs: 1.5, and for all components the same of the two
         licence: MIT
-        date: created             # the field of records that holds the date
+        text: body                # the field of records that holds the text
+        date: created             # and the date
         half_life: 5y             # a document's weight falls by half with each so much of age
         clean: [quality, personal]
 
@@ -61,6 +62,8 @@ class Component:
     """how often it is written"""
     licence: str | None = None
     """of documents that name none"""
+    text: str | None = None
+    """the field of records that holds the text; a.b for b inside of a"""
     date: str | None = None
     """the field of records that holds the date"""
     half_life: str | None = None
@@ -137,7 +140,7 @@ def load_mixture(path: Path) -> Mixture:
     if not path.is_file():
         raise WrongUse(f"{path} does not exist: name a YAML file with components")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:
         raise WrongUse(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

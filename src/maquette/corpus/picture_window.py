@@ -166,7 +166,7 @@ def _number(data: bytes) -> int:
 def peak() -> int:
     """Bytes of memory this process has held at most."""
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     except OSError:

@@ -1,39 +1,36 @@
 """What a user names, as documents: files and folders, a data set of the Hub, standard input.
 
     text       prose and source code; a long file is cut at line ends into documents of 8 MB
-    records    .jsonl, and the rows of .parquet, .arrow, .feather: objects with `text`, and, if they
-               like, `source` (or `url`, `id`), `title`, `date`, `licence` and `component` (or the
-               Pile's `meta.pile_set_name`)
+    records    .jsonl, .ndjson, .json that holds records (json_records.py says which layouts), and the
+               rows of .parquet, .arrow, .feather: objects with a text (records.py)
     pages      .html and .pdf: the text extracted
 
-Text, .jsonl and .html may be compressed (.gz, .zst). What cannot be read is yielded as `Skipped` and
+All may be compressed (.gz, .zst, .bz2, .xz). What cannot be read is yielded as `Skipped` and
 nothing else is lost. Reading streams: memory does not grow with a file, save for a PDF's text and one
 batch of an arrow file. Files and folders whose names begin with a dot are left out, and so are
 folders of caches and installed packages.
 """
 
-import codecs
 import datetime
 import errno
 import hashlib
-import io
-import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from maquette.base.errors import UserError
-from maquette.corpus.contents import Contents, plain
+from maquette.corpus.contents import Contents, plain, unpacked
 from maquette.corpus.document import Document, Skipped, Source
-from maquette.corpus.formats import NOT_TEXT, Unreadable, page, pdf, rows
+from maquette.corpus.formats import NOT_TEXT, Unreadable, page, pdf
+from maquette.corpus.json_records import WHOLE, layout
+from maquette.corpus.json_records import records as json_records
+from maquette.corpus.records import MARK, Fields, Records, cut, nth, pieces
 
-LONGEST = 8 << 20  # bytes of one document
-WHOLE = 32 << 20  # bytes of what is read as one: the line of a record, a page of HTML
 PART = 64 << 20  # bytes of the files that one worker reads
-RECORDS = (".jsonl", ".ndjson")
+RECORDS, JSON = (".jsonl", ".ndjson"), ".json"
 TABLES = (".parquet", ".arrow", ".feather")
 PAGES = (".html", ".htm", ".xhtml")
 CODE = frozenset(
@@ -49,13 +46,13 @@ class File(NamedTuple):
 
     source: what its documents are called. version: what stands for its content where that is not
     its size and time (a data set's revision, a hash); such a file gives its documents no date.
-    date: the field of its records that holds theirs.
+    fields: those of its records that hold their text and date.
     """
 
     path: str
     source: str
     version: str = ""
-    date: str = "date"
+    fields: Fields = Fields()
 
 
 class Entry(NamedTuple):
@@ -127,8 +124,8 @@ class Files:
         return digest.hexdigest()
 
 
-def files(sources: Iterable[str | Path], date: str = "date") -> Files:
-    """The sources a user names, checked for being there. date: the field of records that holds one.
+def files(sources: Iterable[str | Path], *, text: str = "text", date: str = "date") -> Files:
+    """The sources a user names, checked for being there. text, date: the fields of records.
 
     A source is a file, a folder, `hf://DATASET[/path][@split]` (downloaded into the Hub's cache), or
     `-` for standard input (read to its end). Raises UserError for what is not there.
@@ -145,7 +142,7 @@ def files(sources: Iterable[str | Path], date: str = "date") -> Files:
             tops += (File(*file) for file in hub(name))
         else:
             tops.append(_top(name))
-    return Files(tuple(top._replace(date=date) for top in tops))
+    return Files(tuple(top._replace(fields=Fields(text, date)) for top in tops))
 
 
 def _top(name: str) -> File:
@@ -159,7 +156,12 @@ def _top(name: str) -> File:
         raise UserError(f"{path} cannot be read ({why}): name another file or folder") from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UserError(f"{path} is no file and no folder: '-' reads standard input")
-    return File(str(path.absolute()), str(path))
+    return File(str(path.absolute()), _shown(str(path)))
+
+
+def _shown(name: str) -> str:
+    """A name on the disk as UTF-8 reads it, whatever the locale took its bytes for."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def walk(top: Path) -> Iterator[Path]:
@@ -177,14 +179,16 @@ def _list(top: File) -> Iterator[Entry]:
     failed: list[OSError] = []
     empty = True
     for folder, folders, names in os.walk(top.path, onerror=failed.append):
-        where = Path(top.source, folder[len(top.path) :].lstrip("/"))
+        where = Path(top.source, _shown(folder[len(top.path) :].lstrip("/")))
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in IGNORED)
         links = [f for f in folders if os.path.islink(os.path.join(folder, f))]
         for name in sorted([*links, *(n for n in names if not n.startswith("."))]):
             empty = False
-            yield _entry(File(os.path.join(folder, name), str(where / name), top.version, top.date))
+            yield _entry(
+                File(os.path.join(folder, name), str(where / _shown(name)), top.version, top.fields)
+            )
     for error in failed:
-        inside = str(error.filename)[len(top.path) :].lstrip("/")
+        inside = _shown(str(error.filename)[len(top.path) :].lstrip("/"))
         yield Entry(Skipped(str(Path(top.source, inside)), _reason(error)))
     if empty and not failed:
         yield Entry(Skipped(top.source, "no files found"))
@@ -218,23 +222,22 @@ def _read(items: Iterable[File | Skipped]) -> Iterator[Document | Skipped]:
         if isinstance(item, Skipped):
             yield item
         else:
-            yield from _read_file(Path(item.path), item.source, None, not item.version, item.date)
+            yield from _read_file(Path(item.path), item.source, None, not item.version, item.fields)
 
 
 def read_file(
     path: Path, source: str, component: str | None = None, *, dated: bool = True
 ) -> Iterator[Document | Skipped]:
     """The documents of one file. dated: those of text and pages carry the day of its last change."""
-    yield from _read_file(path, source, component, dated, "date")
+    yield from _read_file(path, source, component, dated, Fields())
 
 
 def _read_file(
-    path: Path, source: str, component: str | None, dated: bool, field: str
+    path: Path, source: str, component: str | None, dated: bool, fields: Fields
 ) -> Iterator[Document | Skipped]:
-    """field: of records, the one that holds the date."""
     empty = True
     try:
-        for item in _documents(path, source, component, dated, field):
+        for item in _documents(path, source, component, dated, fields):
             empty = False
             yield item
     except UnicodeDecodeError:
@@ -243,35 +246,44 @@ def _read_file(
         yield Skipped(source, str(error))
     except OSError as error:
         yield Skipped(source, _reason(error))
+    except MemoryError:
+        raise
+    except Exception as error:  # a library's, over a file that nobody thought of
+        yield Skipped(source, f"cannot be read ({type(error).__name__})")
     else:
         if empty:
             yield Skipped(source, "empty")
 
 
 def _documents(
-    path: Path, source: str, component: str | None, dated: bool, field: str
+    path: Path, source: str, component: str | None, dated: bool, fields: Fields
 ) -> Iterator[Document | Skipped]:
     status = path.stat()
     if not status.st_size:
         return
     date = _day(status.st_mtime) if dated else None
-    name = path.name.lower()
-    if name.endswith(TABLES):
-        for number, row in enumerate(rows(path, field), 1):
-            yield from _record(row, f"{source}:{number}", component, field)
+    name = plain(path.name)
+    if name.endswith((*TABLES, ".pdf")):
+        with unpacked(path) as (whole, fault):
+            if fault:
+                yield Skipped(source, fault)
+            elif name.endswith(".pdf"):
+                yield from _pdf(whole, source, component, date)
+            else:
+                yield from _rows(whole, source, component, fields)
         return
-    with path.open("rb") as file:
-        if name.endswith(".pdf"):
-            text, title, damaged = pdf(file)
-            yield from _cut(text, component or "prose", source, date, None, title)
-            for number in damaged:
-                yield Skipped(f"{source}#page={number}", "damaged page")
+    if name.endswith((*RECORDS, JSON)):
+        how = _layout(path, fields, lines=name.endswith(RECORDS))
+        if how is not None:
+            with path.open("rb") as file:
+                contents = Contents(file, path.name)
+                yield from _records(contents, how, source, component, fields)
+                if contents.fault:
+                    yield Skipped(source, contents.fault)
             return
-        contents = Contents(file, name)
-        name = plain(name)
-        if name.endswith(RECORDS):
-            yield from _lines(contents, source, component, field)
-        elif name.endswith(PAGES):
+    with path.open("rb") as file:
+        contents = Contents(file, path.name)
+        if name.endswith(PAGES):
             yield from _page(contents, source, component, date)
         else:
             code = os.path.splitext(name)[1] in CODE
@@ -290,12 +302,12 @@ def _day(seconds: float) -> str | None:
 def _text(
     contents: Contents, source: str, component: str, date: str | None
 ) -> Iterator[Document | Skipped]:
-    for number, piece in enumerate(_pieces(contents)):
+    for number, piece in enumerate(pieces(contents)):
         if "\0" in piece:
             raise Unreadable(NOT_TEXT)
-        text = piece if number else piece.removeprefix("\N{BYTE ORDER MARK}")
+        text = piece if number else piece.removeprefix(MARK)
         if text and not text.isspace():
-            yield Document(text, component, _nth(source, number), date)
+            yield Document(text, component, nth(source, number), date)
 
 
 def _page(
@@ -306,95 +318,53 @@ def _page(
         raise Unreadable(f"a page longer than {WHOLE >> 20} MB")
     if data:
         text, title = page(data)
-        yield from _cut(text, component or "prose", source, date, None, title)
+        yield from cut(text, component or "prose", source, date, None, title)
 
 
-def _lines(
-    contents: Contents, source: str, component: str | None, field: str
+def _pdf(
+    path: Path, source: str, component: str | None, date: str | None
 ) -> Iterator[Document | Skipped]:
-    for number, line in enumerate(contents.lines(WHOLE), 1):
-        where = f"{source}:{number}"
-        if line is None:
-            yield Skipped(where, f"a line longer than {WHOLE >> 20} MB")
-        elif line and not line.isspace():
-            try:
-                record = json.loads(line)
-            except UnicodeDecodeError:
-                yield Skipped(where, NOT_TEXT)
-            except (ValueError, RecursionError):
-                yield Skipped(where, "not JSON")
-            else:
-                yield from _record(record, where, component, field)
+    with path.open("rb") as file:
+        text, title, damaged = pdf(file)
+    yield from cut(text, component or "prose", source, date, None, title)
+    for number in damaged:
+        yield Skipped(f"{source}#page={number}", "damaged page")
 
 
-def _record(
-    record: Any, where: str, component: str | None, field: str
+def _rows(
+    path: Path, source: str, component: str | None, fields: Fields
 ) -> Iterator[Document | Skipped]:
-    text = record.get("text") if isinstance(record, dict) else None
-    if isinstance(text, bytes):
-        try:
-            text = text.decode()
-        except UnicodeDecodeError:
-            yield Skipped(where, NOT_TEXT)
-            return
-    if not isinstance(text, str) or not text or text.isspace():
-        yield Skipped(where, "no 'text'")
-        return
-    yield from _cut(
-        text,
-        component or _component(record),
-        str(record.get("source") or record.get("url") or record.get("id") or where),
-        _date(record.get(field)),
-        _word(record, "licence") or _word(record, "license"),
-        _word(record, "title"),
-    )
+    from maquette.corpus.tables import repeated, rows
+
+    documents = Records(component, fields)
+    for number, row in enumerate(rows(path, fields), 1):
+        yield from documents(row, f"{source}:{number}")
+    for name in repeated(path):
+        if name in (fields.text, fields.date):
+            yield Skipped(source, f"several columns '{name}': the first was read")
 
 
-def _component(record: dict[str, Any]) -> str:
-    meta = record.get("meta")
-    named = meta.get("pile_set_name") if isinstance(meta, dict) else None
-    return str(record.get("component") or named or "records")
+def _layout(path: Path, fields: Fields, lines: bool) -> str | None:
+    """How the records of a file of JSON are laid out, if it holds any."""
+    opened: list[BinaryIO] = []
 
+    def again() -> Contents:
+        opened.append(path.open("rb"))
+        return Contents(opened[-1], path.name)
 
-def _word(record: dict[str, Any], key: str) -> str | None:
-    value = record.get(key)
-    return None if value is None else str(value) or None
-
-
-def _date(value: Any) -> str | None:
-    """ISO 8601, from its text, from a year, or from a day of a table."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a year in a column where others have none
-    return None if value is None or value != value else str(value) or None
-
-
-def _cut(
-    text: str, component: str, source: str, date: str | None, licence: str | None, title: str | None
-) -> Iterator[Document]:
-    """One document, or several where the text is longer than LONGEST."""
     try:
-        data = text.encode()
-    except UnicodeEncodeError:  # halves of surrogate pairs, which JSON may hold
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        data = text.encode()
-    texts = [text] if len(data) <= LONGEST else _pieces(Contents(io.BytesIO(data)))
-    for number, piece in enumerate(texts):
-        if piece and not piece.isspace():
-            yield Document(piece, component, _nth(source, number), date, licence, title)
+        return layout(again, fields.text, lines=lines)
+    finally:
+        for file in opened:
+            file.close()
 
 
-def _nth(source: str, number: int) -> str:
-    return f"{source}#{number}" if number else source
-
-
-def _pieces(contents: Contents) -> Iterator[str]:
-    """Text in pieces of at most LONGEST bytes, cut after a line end where there is one.
-
-    Raises UnicodeDecodeError for what is not UTF-8.
-    """
-    rest = contents.read(LONGEST)
-    while len(rest) == LONGEST:
-        text, used = codecs.utf_8_decode(rest[: rest.rfind(b"\n") + 1 or LONGEST], "strict", False)
-        yield text
-        rest = rest[used:] + contents.read(used)
-    yield codecs.utf_8_decode(rest, "strict", not contents.fault)[0]
+def _records(
+    contents: Contents, how: str, source: str, component: str | None, fields: Fields
+) -> Iterator[Document | Skipped]:
+    documents = Records(component, fields)
+    for item in json_records(contents, how, source, fields.text):
+        if isinstance(item, Skipped):
+            yield item
+        else:
+            yield from documents(*item)

@@ -1,6 +1,6 @@
 """Sources that are no files yet: a data set of the Hugging Face Hub, and standard input.
 
-`hf://OWNER/NAME[/path][@split]` names the parquet, arrow and .jsonl files of a data set, or those
+`hf://OWNER/NAME[/path][@split]` names the parquet, arrow, .jsonl and .json files of a data set, or those
 under a path, or those of a split. They are downloaded at the data set's newest revision into the
 Hub's own cache, so that a second build downloads nothing but the list.
 """
@@ -18,7 +18,10 @@ from collections.abc import Iterator
 from maquette.base.errors import UserError, WrongUse, need
 from maquette.corpus.contents import BLOCK, plain
 
-READABLE = (".jsonl", ".ndjson", ".parquet", ".arrow")
+READABLE = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow")
+NO_RECORDS = frozenset(
+    "dataset_infos dataset_info dataset_dict state config metadata tokenizer package".split()
+)  # of .json files
 FIRST_LINE = 32 << 20  # bytes of the first line looked at
 
 
@@ -52,8 +55,10 @@ def _parsed(name: str) -> tuple[str, str, str]:
 
 def _chosen(file: str, path: str, split: str) -> bool:
     """A split is a word of the file's path, as the Hub finds it: `data/train-00000.parquet`."""
+    name = plain(file).rpartition("/")[2]
     return (
-        plain(file).endswith(READABLE)
+        name.endswith(READABLE)
+        and not (name.endswith(".json") and name[:-5] in NO_RECORDS)
         and (not path or file == path or file.startswith(f"{path}/"))
         and (not split or split in re.split(r"[^A-Za-z0-9]", file))
     )
@@ -62,7 +67,7 @@ def _chosen(file: str, path: str, split: str) -> bool:
 def _nothing(held: list[str], path: str, split: str) -> str:
     shown = ", ".join(held[:6]) + (" ..." if len(held) > 6 else "")
     place = f" under {path}" * bool(path) + f" of the split {split}" * bool(split)
-    return f"no parquet, arrow or .jsonl files{place} (it has {shown}): name what it has"
+    return f"no parquet, arrow, .jsonl or .json files{place} (it has {shown}): name what it has"
 
 
 def _why(error: Exception, dataset: str) -> str:
@@ -79,12 +84,15 @@ def _why(error: Exception, dataset: str) -> str:
 def standard_input() -> tuple[str, str, str]:
     """Read it to its end into a file that is removed at exit; gives path, source and hash.
 
-    It is records where its first line is a JSON object, else text.
+    It is records where its first line is a JSON object, or it begins with an array of objects, else
+    text.
     """
     digest = hashlib.sha256()
     try:
         stream = sys.stdin.buffer
         block = stream.readline(FIRST_LINE)
+        if block.strip(b"\xef\xbb\xbf \t\r\n") == b"[":  # an array's objects come after
+            block += stream.readline(FIRST_LINE)
         suffix = ".jsonl" if _is_record(block) else ".txt"
         descriptor, path = tempfile.mkstemp(suffix=suffix, prefix="maquette-")
         atexit.register(_remove, path)
@@ -102,6 +110,8 @@ def standard_input() -> tuple[str, str, str]:
 
 
 def _is_record(line: bytes) -> bool:
+    if re.match(rb"(\xef\xbb\xbf)?\s*\[\s*\{", line):
+        return True
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

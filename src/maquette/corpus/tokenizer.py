@@ -265,7 +265,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     content = read_json(path)
     own = _own(content)
     try:
-        return BytePair(*own) if own else Foreign(path.read_text())
+        return BytePair(*own) if own else Foreign(path.read_text(encoding="utf-8"))
     except Exception as error:  # the Rust library raises a bare Exception
         raise UserError(f"{path} is not a tokenizer that can be read: {error}") from error
 

@@ -38,7 +38,7 @@ class Forecast:
 @functools.cache
 def ladder() -> list[dict[str, float]]:
     """The measured runs: width, parameters, tokens, bits_per_byte, utilisation."""
-    text = files("maquette.scaling").joinpath("ladder.json").read_text()
+    text = files("maquette.scaling").joinpath("ladder.json").read_text(encoding="utf-8")
     runs: list[dict[str, float]] = json.loads(text)["runs"]
     return runs
 
@@ -46,7 +46,7 @@ def ladder() -> list[dict[str, float]]:
 @functools.cache
 def ladder_zstd() -> float:
     """Bits per byte of `zstd -19` on the held-out text that the ladder was scored on."""
-    text = files("maquette.scaling").joinpath("ladder.json").read_text()
+    text = files("maquette.scaling").joinpath("ladder.json").read_text(encoding="utf-8")
     return float(json.loads(text)["zstd"])
 
 

@@ -298,11 +298,11 @@ def _commit() -> str:
         head = subprocess.run(
             ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"],
             capture_output=True, text=True, timeout=10, check=True,
-        ).stdout.strip()  # fmt: skip
+         encoding="utf-8").stdout.strip()  # fmt: skip
         changed = subprocess.run(
             ["git", "-C", str(here), "status", "--porcelain", "--", str(here)],
             capture_output=True, text=True, timeout=10, check=True,
-        ).stdout.strip()  # fmt: skip
+         encoding="utf-8").stdout.strip()  # fmt: skip
         return head + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -327,7 +327,7 @@ def load_plan(path: Path) -> dict[str, Any]:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise WrongUse(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

@@ -130,7 +130,7 @@ class RunDirectory:
     def _lines(self) -> Iterator[dict[str, Any]]:
         if not (self / METRICS).exists():
             return
-        with (self / METRICS).open() as file:
+        with (self / METRICS).open(encoding="utf-8") as file:
             for line in file:
                 with contextlib.suppress(json.JSONDecodeError):  # the last line of a killed run
                     yield json.loads(line)

@@ -45,7 +45,7 @@ def javascript() -> str:
     if not kept.exists():  # bundling takes seconds
         bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
         write_atomic(kept, bundle.replace("</script", "<\\/script"))
-    return kept.read_text()
+    return kept.read_text(encoding="utf-8")
 
 
 def png_grid(

@@ -181,7 +181,7 @@ def _samples(run: RunDirectory) -> list[tuple[int, str]]:
     """First, middle and last sample."""
     files = sorted((run / "samples").glob("step-*.txt"))
     chosen = [files[i] for i in sorted({0, len(files) // 2, len(files) - 1})] if files else []
-    return [(int(f.stem.removeprefix("step-")), f.read_text()) for f in chosen]
+    return [(int(f.stem.removeprefix("step-")), f.read_text(encoding="utf-8")) for f in chosen]
 
 
 def _grids(run: RunDirectory) -> list[tuple[int, str]]:

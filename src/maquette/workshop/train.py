@@ -59,7 +59,7 @@ def train(
         code = launch([sys.executable, "-m", "maquette", "rank", str(path)], recipe.ranks)
         if code:
             raise UserError(f"a rank of {path} failed: its message is above")
-        return Outcome(**json.loads((run / OUTCOME).read_text()))
+        return Outcome(**json.loads((run / OUTCOME).read_text(encoding="utf-8")))
 
 
 def run_rank(run: RunDirectory, group: Group, observer: Observer | None = None) -> Outcome:
