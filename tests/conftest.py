@@ -18,7 +18,10 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("maquette", deadline=None, derandomize=True)  # no failure by load or luck
+settings.load_profile("maquette")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # or children inherit a shell's "ignore"
 ROOT = Path(__file__).parents[1]
 WORDS = """the cat sat on a mat and saw one red bird in its tall tree by the old stone wall
@@ -159,6 +162,27 @@ def same_steps(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> None:
         return [{k: v for k, v in r.items() if k not in timings} for r in records]
 
     assert kept(a) == kept(b)
+
+
+class Poison:
+    """Makes chosen calls of a decoder's training loss bad, by the number of the call from 1."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, bad: dict[int, float]) -> None:
+        from maquette.models.base import Loss
+        from maquette.models.decoder import Decoder
+
+        self.calls, self.bad = 0, bad
+        original = Decoder.loss
+
+        def loss(model: Any, batch: Any, z_loss: float = 0.0) -> Any:
+            result = original(model, batch, z_loss)
+            if not model.training:
+                return result
+            self.calls += 1
+            factor = self.bad.get(self.calls, 1.0)
+            return Loss(result.total * factor, result.value * factor, result.count)
+
+        monkeypatch.setattr(Decoder, "loss", loss)
 
 
 def in_ranks(function: Callable[..., None], ranks: int, *arguments: Any) -> None:

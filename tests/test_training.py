@@ -14,12 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import command, in_ranks, process, refused, same_steps
+from conftest import Poison, command, in_ranks, process, refused, same_steps
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.store import Corpus
-from maquette.models.base import Loss
-from maquette.models.decoder import Decoder
 from maquette.parallel.group import Group
 from maquette.training import loop
 from maquette.training.data import Batches, heldout_batches, split_documents
@@ -154,21 +152,20 @@ def test_a_signal_before_the_first_step_leaves_a_run_that_can_go_on(recipe, tmp_
 
 
 def train_as_rank(group: Group, path: str) -> None:
-    """One rank's part of `test_ranks_share_one_training` (at module level, to be sent to it)."""
+    """One rank's part of the test below (at module level, to be sent to it)."""
     from maquette.workshop.train import run_rank
 
     run_rank(RunDirectory(path), group)
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_ranks_share_one_training(world, recipe, tmp_path):
-    """The same losses and gradient norms as one rank, resumed on another number of ranks too."""
+def test_four_ranks_go_on_with_what_one_began(recipe, tmp_path):
+    """The same losses and gradient norms as one rank's; of two from the start: test_ranks.py."""
     train(recipe, tmp_path / "one")
     path = tmp_path / "many"
     train(replace(recipe, stop=1), path)  # prepares the run, and takes its first step alone
     replace(RunDirectory(path).recipe(), stop=None).save(path / "recipe.yaml")
     (path / "model.safetensors").unlink()
-    in_ranks(train_as_rank, world, str(path))
+    in_ranks(train_as_rank, 4, str(path))
     for a, b in zip(records(tmp_path / "one"), records(path), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
         assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-4)
@@ -210,24 +207,6 @@ def test_a_rank_that_dies_takes_the_others_with_it(recipe, tmp_path):
     assert "was killed (SIGKILL): continue with --resume" in err
     assert not subprocess.run(["pgrep", "-f", f"maquette rank {tmp_path / 'run'}"], check=False,
                               capture_output=True).stdout  # fmt: skip
-
-
-class Poison:
-    """Makes chosen steps' losses bad, by the number of the call."""
-
-    def __init__(self, monkeypatch, bad: dict[int, float]) -> None:
-        self.calls, self.bad = 0, bad
-        original = Decoder.loss
-
-        def loss(model: Decoder, batch, z_loss: float = 0.0) -> Loss:
-            result = original(model, batch, z_loss)
-            if not model.training:
-                return result
-            self.calls += 1
-            factor = self.bad.get(self.calls, 1.0)
-            return Loss(result.total * factor, result.value * factor, result.count)
-
-        monkeypatch.setattr(Decoder, "loss", loss)
 
 
 class Heard(loop.Quiet):
