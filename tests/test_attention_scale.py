@@ -75,7 +75,9 @@ def test_plain_products_have_the_scale_they_are_given(masked):
     from maquette.nn.attention import attend, attend_all
 
     draw = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(2, 2, 6, 4, generator=draw).bfloat16().requires_grad_() for _ in range(3))
+    q, k, v = (
+        torch.randn(2, 2, 6, 4, generator=draw).bfloat16().requires_grad_() for _ in range(3)
+    )
     mask = torch.ones(2, 6, dtype=torch.bool)
     mask[:, 4:] = not masked
     for scale in (0.05, 0.9):

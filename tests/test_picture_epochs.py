@@ -67,7 +67,9 @@ def read(recipe, corpus, ranks: int, samples: int) -> list[int]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 16, 37])
-@pytest.mark.parametrize(("batch", "ranks", "micro"), [(1, 1, None), (4, 1, 2), (4, 2, None), (6, 3, 1)])
+@pytest.mark.parametrize(
+    ("batch", "ranks", "micro"), [(1, 1, None), (4, 1, 2), (4, 2, None), (6, 3, 1)]
+)
 def test_an_epoch_reads_every_stored_picture_once(count, batch, ranks, micro):
     """Across the ends of batches: an epoch does not begin anew with a step."""
     recipe = replace(RECIPE, batch=batch, micro_batch=micro)
@@ -84,7 +86,10 @@ def test_an_epoch_reads_every_stored_picture_once(count, batch, ranks, micro):
 def test_a_part_of_the_pictures_is_the_first_of_them():
     recipe = replace(RECIPE, data=replace(RECIPE.data, count=3), batch=3)
     assert sorted(read(recipe, Made(10), 1, 3)) == [0, 1, 2]
-    assert sorted(read(replace(recipe, batch=2), Made(2), 1, 2)) == [0, 1]  # fewer than were asked for
+    assert sorted(read(replace(recipe, batch=2), Made(2), 1, 2)) == [
+        0,
+        1,
+    ]  # fewer than were asked for
 
 
 def test_pictures_of_a_world_never_come_twice():

@@ -36,8 +36,8 @@ def made(rank: int, mixed: bool) -> list[torch.nn.Parameter]:
             p.grad = whole.to(p.dtype)
         parameters.append(p)
     wide = torch.nn.Parameter(torch.zeros(2, 4, 3, 3).to(memory_format=torch.channels_last))
-    wide.grad = torch.randn(2, 4, 3, 3, generator=generator).round().to(
-        memory_format=torch.channels_last
+    wide.grad = (
+        torch.randn(2, 4, 3, 3, generator=generator).round().to(memory_format=torch.channels_last)
     )
     return [*parameters, wide]
 
@@ -133,9 +133,7 @@ def test_two_ranks_train_as_one_and_draw_their_own(recipe, tmp_path):
         optimiser=replace(recipe.optimiser, clip=0.5, z_loss=1e-3),
         checkpoints=Checkpoints(every=1, keep_every=1),
     )
-    dropping = replace(
-        recipe, model=replace(recipe.model, dropout=0.3), micro_batch=1, steps=3
-    )
+    dropping = replace(recipe, model=replace(recipe.model, dropout=0.3), micro_batch=1, steps=3)
     train(recipe, tmp_path / "one")
     prepared(recipe, tmp_path / "plain")
     prepared(dropping, tmp_path / "dropping")

@@ -216,12 +216,19 @@ def test_every_update_is_adamws_with_each_roles_rate_and_decay(every, tmp_path):
     built = make_model(recipe)
     weights = {n: p.detach() for n, p in built.named_parameters()}
     # m = 4: hidden matrices have a quarter of the rate and four times the decay; vectors none
-    of_role = {Role.HIDDEN: (0.25, 4.0), Role.INPUT: (1, 1), Role.OUTPUT: (1, 1), Role.VECTOR: (1, 0)}
+    of_role = {
+        Role.HIDDEN: (0.25, 4.0),
+        Role.INPUT: (1, 1),
+        Role.OUTPUT: (1, 1),
+        Role.VECTOR: (1, 0),
+    }
     roles = {p.name: of_role[p.role] for p in declared(built)}
     first = {n: torch.zeros_like(p) for n, p in weights.items()}
     second = {n: torch.zeros_like(p) for n, p in weights.items()}
     for step, record in enumerate(records, 1):
-        rate = settings.learning_rate * learning_rate_factor(recipe.schedule, step - 1, recipe.steps)
+        rate = settings.learning_rate * learning_rate_factor(
+            recipe.schedule, step - 1, recipe.steps
+        )
         assert record["learning_rate"] == pytest.approx(rate)
         after, state = (saved(tmp_path / "run", step, name) for name in (MODEL, OPTIMISER))
         for name, p in weights.items():
@@ -231,7 +238,9 @@ def test_every_update_is_adamws_with_each_roles_rate_and_decay(every, tmp_path):
             torch.testing.assert_close(v, wanted, rtol=1e-2, atol=1e-3 * float(v.max()))
             own, decay = roles[name]
             corrected = (v / (1 - 0.9**step)).sqrt() + 1e-7
-            expected = p * (1 - rate * own * 0.3 * decay) - rate * own * m / (1 - 0.8**step) / corrected
+            expected = (
+                p * (1 - rate * own * 0.3 * decay) - rate * own * m / (1 - 0.8**step) / corrected
+            )
             torch.testing.assert_close(after[name], expected, rtol=1e-5, atol=1e-6)
             weights[name], first[name], second[name] = after[name], m, v
 

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -89,32 +88,62 @@ def test_resumed_at_any_step_is_the_uninterrupted_run(change, recipe, tmp_path):
     assert a == b
 
 
-def test_killed_at_random_moments_and_resumed_is_the_uninterrupted_run(recipe, tmp_path):
-    """kill -9 at start-up, between steps, while a checkpoint is written: the same losses, bitwise."""
-    slow = replace(recipe, steps=400, checkpoints=replace(recipe.checkpoints, every=15))
-    train(slow, tmp_path / "whole")
-    slow.save(tmp_path / "r.yaml")
-    words = ("train", tmp_path / "r.yaml", "--run", tmp_path / "killed", "--resume")
-    draw = random.Random(time.time_ns())
-    kills = 0
-    for _ in range(40):
-        child = process(*words)
-        if kills < 4:
-            deadline = time.monotonic() + (draw.uniform(1.5, 6.0) if kills else 2.0)
-            began = _lines(tmp_path / "killed")
-            while child.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.01)
-                if _lines(tmp_path / "killed") > began + 40 and draw.random() < 0.1:
-                    break
-            if child.poll() is None:
-                child.kill()
-                kills += 1
-        child.communicate()
-        if child.returncode == 0:
-            break
-    assert child.returncode == 0
-    assert kills >= 3
-    same_steps(records(tmp_path / "whole"), records(tmp_path / "killed"))
+KILL = """
+import os, signal, sys, torch._dynamo
+from pathlib import Path
+from maquette.training import checkpoint, loop, tracking
+from maquette.training.recipe import load_recipe
+from maquette.workshop.train import train
+
+def dying(owner, name, number, before=lambda *a: None):
+    calls, original = [], getattr(owner, name)
+    def call(*a, **k):
+        calls.append(1)
+        if len(calls) == number:
+            before(*a)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*a, **k)
+    setattr(owner, name, call)
+
+moments = {
+    "start": lambda: dying(loop, "make_model", 1),
+    "step": lambda: dying(loop, "set_learning_rate", 10),
+    "line": lambda: dying(tracking.MetricsFile, "write", 10,
+                          lambda file, entry: file._file.write(b'{"step": 1')),
+    "checkpoint": lambda: dying(checkpoint, "write_json", 2),
+    "end": lambda: dying(loop, "save_tensors", 1),
+}
+recipe, folder = map(Path, sys.argv[1:])
+for moment, prepare in moments.items():
+    child = os.fork()  # before torch has any thread
+    if not child:
+        prepare()
+        train(load_recipe(recipe), folder / moment)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, moment
+print(*moments)
+"""
+
+
+def test_killed_at_any_moment_and_resumed_is_the_uninterrupted_run(recipe, tmp_path):
+    """kill -9 before the first step, between two, amid a line, amid a checkpoint, before the end."""
+    train(recipe, tmp_path / "whole")
+    recipe.save(tmp_path / "r.yaml")
+    words = [sys.executable, "-c", KILL, str(tmp_path / "r.yaml"), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    moments = done.stdout.split()
+    assert len(moments) == 5
+    for moment in moments:
+        path = tmp_path / moment
+        assert not RunDirectory(path).finished
+        train(recipe, path, resume=True)
+        same_steps(records(tmp_path / "whole"), records(path))
+        for name in ("model.safetensors", "checkpoints/step-00000012/optimiser.safetensors"):
+            assert (path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), moment
+    left = {p.name for p in (tmp_path / "checkpoint" / "checkpoints").iterdir()}
+    assert left == {p.name for p in (tmp_path / "whole" / "checkpoints").iterdir()}
 
 
 def _lines(path: Path) -> int:
