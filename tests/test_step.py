@@ -4,13 +4,14 @@ AdamW's first moment after one step is (1 - beta1) times the gradient it was giv
 says what was differentiated, scaled and clipped, whatever path the trainer took to it.
 """
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Texts, Poison
+from conftest import Poison, Texts
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -89,7 +90,7 @@ def loss_by_hand(recipe, corpus, model, rows) -> tuple[torch.Tensor, float, int]
         if recipe.data.document_mask:
             cuts += [i + 1 for i in range(length - 1) if row[i] == corpus.end]
         cuts.sort()
-        for a, b in zip(cuts, cuts[1:], strict=False):
+        for a, b in itertools.pairwise(cuts):
             logits = model.hidden(row[None, a:b])[0] @ model.output.weight.T * ratio
             z = torch.logsumexp(logits, 1).square().sum()
             entropy = F.cross_entropy(logits, row[a + 1 : b + 1], reduction="sum")

@@ -288,16 +288,43 @@ def test_a_run_with_frequent_checkpoints_goes_back_before_the_bad_batches(
     assert event["step"] == 9 // every * every
 
 
-def test_interrupted_before_a_rewind_is_the_uninterrupted_run(recipe, tmp_path, monkeypatch):
-    """A save that a signal made is no place to go back to: the other run has none there."""
+@pytest.mark.parametrize("stop", [9, 11, 12])
+def test_interrupted_before_a_rewind_is_the_uninterrupted_run(stop, recipe, tmp_path, monkeypatch):
+    """A save that a signal made is no place to go back to: the other run has none there.
+
+    At 11 and 12 the bad batches have begun: how many were bad is kept with the save.
+    """
     bad = dict.fromkeys((10, 11, 12, 13), math.inf)
     Poison(monkeypatch, bad)
     train(replace(recipe, steps=16), tmp_path / "whole")
     monkeypatch.undo()
     Poison(monkeypatch, bad)
-    train(replace(recipe, steps=16, stop=9), tmp_path / "parts")  # 9 is no multiple of 4
+    train(replace(recipe, steps=16, stop=stop), tmp_path / "parts")  # between two saves, or at one
     train(replace(recipe, steps=16), tmp_path / "parts", resume=True)
-    same_steps(records(tmp_path / "whole"), records(tmp_path / "parts"))
+    assert RunDirectory(tmp_path / "parts").events() == RunDirectory(tmp_path / "whole").events()
+    whole, parts = records(tmp_path / "whole"), records(tmp_path / "parts")
+    same_steps(whole, parts)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_run_that_goes_back_to_its_start_begins_anew(average, recipe, tmp_path, monkeypatch):
+    """Before the first save: weights, moments and average are those of a fresh run, on later data."""
+    averaged = replace(
+        recipe,
+        optimiser=replace(recipe.optimiser, average=average),
+        checkpoints=Checkpoints(every=12),
+    )
+    Poison(monkeypatch, dict.fromkeys((3, 4, 5, 6), math.inf))
+    train(averaged, tmp_path / "back")
+    monkeypatch.undo()
+    (event,) = RunDirectory(tmp_path / "back").events()
+    assert (event["step"], event["sample"]) == (0, 6 * recipe.batch)
+    step = Batches.step
+    monkeypatch.setattr(Batches, "step", lambda self, n: step(self, n + 6 * recipe.batch))
+    train(averaged, tmp_path / "fresh")
+    same_steps(records(tmp_path / "back"), records(tmp_path / "fresh"))
+    for name in ("model.safetensors", "checkpoints/step-00000012/optimiser.safetensors"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
 
 
 def test_a_last_batch_that_is_skipped_is_no_end(recipe, tmp_path, monkeypatch):
