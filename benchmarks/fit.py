@@ -43,7 +43,7 @@ def main() -> None:
     else:
         points = planted()
     points = points.ends().without_highest(arguments.drop)
-    lbfgs_fit(points, starts=1)  # imports and warms up
+    lbfgs_fit(points, "sum", starts=1)  # imports and warms up
     rows = {
         "variable projection": timed(lambda: fit(points, resamples=0), 3),
         f"the same, {RESAMPLES} resamples": timed(lambda: fit(points, resamples=RESAMPLES), 3),

@@ -183,6 +183,27 @@ def same_steps(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> None:
     assert kept(a) == kept(b)
 
 
+class Poison:
+    """Makes chosen calls of a decoder's training loss bad, by the number of the call from 1."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, bad: dict[int, float]) -> None:
+        from maquette.models.base import Loss
+        from maquette.models.decoder import Decoder
+
+        self.calls, self.bad = 0, bad
+        original = Decoder.loss
+
+        def loss(model: Any, batch: Any, z_loss: float = 0.0) -> Any:
+            result = original(model, batch, z_loss)
+            if not model.training:
+                return result
+            self.calls += 1
+            factor = self.bad.get(self.calls, 1.0)
+            return Loss(result.total * factor, result.value * factor, result.count)
+
+        monkeypatch.setattr(Decoder, "loss", loss)
+
+
 def in_ranks(function: Callable[..., None], ranks: int, *arguments: Any) -> None:
     """Run `function(group, *arguments)` in `ranks` processes joined over gloo; all must succeed."""
     import torch.multiprocessing as mp

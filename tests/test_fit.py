@@ -1,11 +1,13 @@
 """Fits against planted surfaces, published points and bad files; the three approaches side by side."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +83,29 @@ def test_the_objective_is_the_least_that_can_be_found():
                 moved.loss(n, d) for n, d in zip(points.parameters, points.tokens, strict=True)
             ]
             assert huber(np.log(predicted) - np.log(points.loss)).sum() >= found.objective
+
+
+@pytest.mark.parametrize("delta", [1e-3, 0.02, 1.0])
+@pytest.mark.parametrize("outliers", [0, 6])
+def test_the_objective_is_the_sum_of_the_fits_own_huber_losses(delta, outliers):
+    """Hoffmann et al. 2022, eq. 3, written out: of log losses, summed and not averaged."""
+    points = planted(3, 40)
+    points.loss[:outliers] *= 1.3
+    solvers: dict[str, Callable[[], Fit]] = {"ours": lambda: fit(points, resamples=0, delta=delta)}
+    if delta == 1e-3:
+        for reduction in ("sum", "mean"):
+            solvers[reduction] = partial(lbfgs_fit, points, reduction, starts=1)
+    for name, solver in solvers.items():
+        found = solver()
+        c = found.law
+        total, squares = 0.0, 0.0
+        for n, d, loss in zip(points.parameters, points.tokens, points.loss, strict=True):
+            r = abs(math.log(c.E + c.A / n**c.alpha + c.B / d**c.beta) - math.log(loss))
+            total += r * r / 2 if r <= delta else delta * (r - delta / 2)
+            squares += r * r
+        assert found.objective == pytest.approx(total, rel=1e-6), name
+        assert found.error == pytest.approx(math.sqrt(squares / 40), rel=1e-6)
+        assert total > 0
 
 
 def test_an_averaged_loss_stops_lbfgs_early_at_a_wrong_answer():

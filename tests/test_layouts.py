@@ -1,7 +1,5 @@
 """Layouts: names, what fits, what wins, and that each loser has its reason."""
 
-import time
-
 import pytest
 
 from maquette.base.errors import WrongUse
@@ -93,10 +91,10 @@ def test_tensor_groups_do_not_straddle_nodes():
     assert 3 in {layout.tensor for layout in products(config, 48, 1024, device("A100"), 6)}
 
 
-def test_the_largest_published_model_fits_on_a_thousand_devices_quickly():
-    start = time.perf_counter()
+def test_the_largest_published_model_fits_on_a_thousand_devices():
+    found = list(products(GPT3, 1536, 2048, device("A100"), 1024))
+    assert len(set(found)) == len(found) < 500  # each once: how many are estimated, so the time
     choice = choose(GPT3, 1536, 2048, device("A100"), 1024, "bf16", compiled=True)
-    assert time.perf_counter() - start < 10  # a runaway enumeration; 0.1 s is usual
     layout = choice.layout
     assert choice.fits
     assert layout.devices == 1024

@@ -142,6 +142,39 @@ def test_the_fullest_moment_of_a_step(family, precision, recompute):
     assert told.activations + told.working + told.gradients == pytest.approx(live.peak, rel=0.05)
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("width", "time", "hidden", "fullest"),
+    [(64, 64, None, "forward"), (64, 64, 2048, "backward"), (256, 8, None, "forward")],
+)
+def test_gradients_live_through_the_update_and_the_later_parts(width, time, hidden, fullest, parts):
+    """Few tokens of a wide model are fullest at the update; a later part at its own, beside the sum."""
+    config = small("default", width=width, heads=4, hidden=hidden)
+    model = config.build().initialise(0)
+    rows, p = batch(4, time), sum(p.numel() for p in model.parameters())
+    with Live(model) as live:
+        for _ in range(parts):
+            model.loss(rows).total.backward()
+        after = live.now
+    assert after == 4 * p + 8 * 4 * time  # what the update begins with, and the tokens
+    layout = Layout(micro_batches=parts)
+    told = memory(config, 4, time, "fp32", layout, device="cpu", saving=False)
+    assert (told.parameters, told.optimiser) == (4 * p, 8 * p)
+    grown = told.activations + told.working + told.gradients
+    if parts > 1:
+        assert (told.moment, told.gradients) == (fullest, 4 * p)
+        assert told.activations + told.working > 0
+        assert grown == pytest.approx(live.peak, rel=0.05)
+    elif width == 256:
+        assert (told.moment, grown, told.gradients) == ("update", 4 * p, 4 * p)
+        assert grown == pytest.approx(live.peak, rel=0.2)
+    else:
+        assert told.moment == fullest
+        assert grown == pytest.approx(live.peak, rel=0.05)
+    kept = told.saving + told.framework + told.margin
+    assert told.total == pytest.approx(12 * p + grown + kept)
+
+
 def test_the_parts_sum_to_the_total_and_each_has_its_reason():
     config = small("default")
     told = memory(config, 8, 64, "bf16", ONE, device="cpu")

@@ -22,6 +22,7 @@ from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.picture_config import END
 from maquette.models.store import WEIGHTS, load_tensors, save_config, save_tensors
 from maquette.models.super_resolution_config import SuperResolutionConfig
+from maquette.training import loop
 from maquette.training.average import Average
 from maquette.training.batches import training_batches
 from maquette.training.cost import measure_cost
@@ -112,17 +113,31 @@ def test_a_killed_run_goes_on_bit_for_bit(toy, tmp_path):
 
 
 def test_two_ranks_see_what_one_sees(tmp_path):
-    """The batch of a step is the same set of pictures; noise differs by rank, so losses only agree."""
+    """The batch of a step is the same set of pictures; noise differs by rank, and by step."""
     corpus = pictures_of(TOY.data)
     whole = training_batches(TOY, corpus, 0, 1).step(8)[0].pictures
-    parts = [training_batches(TOY, corpus, rank, 2).step(8)[0].pictures for rank in (0, 1)]
-    assert torch.equal(torch.cat(parts), whole)
+    parts = [training_batches(TOY, corpus, rank, 2).step(8)[0] for rank in (0, 1)]
+    assert torch.equal(torch.cat([part.pictures for part in parts]), whole)
+    model = make_model(TOY)
+
+    def noised(sample: int, rank: int) -> float:
+        loop.seed(loop.derived_seed(0, sample, rank), torch.device("cpu"))
+        return float(model.loss(parts[0]).value)
+
+    assert noised(8, 0) == noised(8, 0)
+    assert len({noised(8, 0), noised(8, 1), noised(12, 0), noised(12, 1)}) == 4
     recipe = replace(TOY, ranks=2, watch=replace(TOY.watch, grid=0))
     outcome = train(recipe, tmp_path / "two")
     assert outcome.finished and outcome.tokens == 24
+    one = train(replace(recipe, ranks=1), tmp_path / "one")
+    assert outcome.heldout_loss == pytest.approx(one.heldout_loss, rel=0.1)
+    first, second = (RunDirectory(tmp_path / name).records()[0] for name in ("one", "two"))
+    assert first["loss"] != second["loss"]  # other noise on the same pictures
+    assert first["loss"] == pytest.approx(second["loss"], rel=0.5)
 
 
-def test_what_is_kept_is_the_average(tmp_path):
+def test_the_average_is_in_the_model_inside_and_its_own_weights_after():
+    """How it is taken: `test_step.py`."""
     model = torch.nn.Linear(3, 2)
     first = model.weight.detach().clone()
     average = Average(model, 0.5)
@@ -130,9 +145,11 @@ def test_what_is_kept_is_the_average(tmp_path):
         model.weight += 1
     average.update(1)  # decay min(0.5, 2 / 11)
     expected = first + (1 - 2 / 11)
-    assert torch.allclose(average.tensors["weight"], expected)
     with average.used():
         assert torch.allclose(model.weight, expected)
+    assert torch.allclose(model.weight, first + 1)
+    with pytest.raises(KeyError), average.used():
+        raise KeyError
     assert torch.allclose(model.weight, first + 1)
 
 

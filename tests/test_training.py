@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -14,12 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import amid_imports, command, in_ranks, process, refused, same_steps
+from conftest import Poison, amid_imports, command, in_ranks, process, refused, same_steps
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.store import Corpus
-from maquette.models.base import Loss
-from maquette.models.decoder import Decoder
 from maquette.parallel.group import Group
 from maquette.training import loop
 from maquette.training.data import Batches, heldout_batches, split_documents
@@ -91,27 +88,62 @@ def test_resumed_at_any_step_is_the_uninterrupted_run(change, recipe, tmp_path):
     assert a == b
 
 
-def test_killed_at_random_moments_and_resumed_is_the_uninterrupted_run(recipe, tmp_path):
-    """kill -9 at start-up, between steps, while a checkpoint is written: the same losses, bitwise."""
-    slow = replace(recipe, steps=400, checkpoints=replace(recipe.checkpoints, every=15))
-    train(slow, tmp_path / "whole")
-    slow.save(tmp_path / "r.yaml")
-    words = ("train", tmp_path / "r.yaml", "--run", tmp_path / "killed", "--resume")
-    draw = random.Random(time.time_ns())
-    amid_imports(killed := process(*words))
-    killed.kill()
-    killed.communicate()
-    for _ in range(3):
-        killed = process(*words)
-        enough = _lines(tmp_path / "killed") + draw.randrange(5, 60)
-        while killed.poll() is None and _lines(tmp_path / "killed") < enough:
-            time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.02))
-        killed.kill()
-        killed.communicate()
-    last = process(*words)
-    assert last.wait() == 0, last.communicate()
-    same_steps(records(tmp_path / "whole"), records(tmp_path / "killed"))
+KILL = """
+import os, signal, sys, torch._dynamo
+from pathlib import Path
+from maquette.training import checkpoint, loop, tracking
+from maquette.training.recipe import load_recipe
+from maquette.workshop.train import train
+
+def dying(owner, name, number, before=lambda *a: None):
+    calls, original = [], getattr(owner, name)
+    def call(*a, **k):
+        calls.append(1)
+        if len(calls) == number:
+            before(*a)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*a, **k)
+    setattr(owner, name, call)
+
+moments = {
+    "start": lambda: dying(loop, "make_model", 1),
+    "step": lambda: dying(loop, "set_learning_rate", 10),
+    "line": lambda: dying(tracking.MetricsFile, "write", 10,
+                          lambda file, entry: file._file.write(b'{"step": 1')),
+    "checkpoint": lambda: dying(checkpoint, "write_json", 2),
+    "end": lambda: dying(loop, "save_tensors", 1),
+}
+recipe, folder = map(Path, sys.argv[1:])
+for moment, prepare in moments.items():
+    child = os.fork()  # before torch has any thread
+    if not child:
+        prepare()
+        train(load_recipe(recipe), folder / moment)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, moment
+print(*moments)
+"""
+
+
+def test_killed_at_any_moment_and_resumed_is_the_uninterrupted_run(recipe, tmp_path):
+    """kill -9 before the first step, between two, amid a line, amid a checkpoint, before the end."""
+    train(recipe, tmp_path / "whole")
+    recipe.save(tmp_path / "r.yaml")
+    words = [sys.executable, "-c", KILL, str(tmp_path / "r.yaml"), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    moments = done.stdout.split()
+    assert len(moments) == 5
+    for moment in moments:
+        path = tmp_path / moment
+        assert not RunDirectory(path).finished
+        train(recipe, path, resume=True)
+        same_steps(records(tmp_path / "whole"), records(path))
+        for name in ("model.safetensors", "checkpoints/step-00000012/optimiser.safetensors"):
+            assert (path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), moment
+    left = {p.name for p in (tmp_path / "checkpoint" / "checkpoints").iterdir()}
+    assert left == {p.name for p in (tmp_path / "whole" / "checkpoints").iterdir()}
 
 
 def _lines(path: Path) -> int:
@@ -149,21 +181,20 @@ def test_a_signal_before_the_first_step_leaves_a_run_that_can_go_on(recipe, tmp_
 
 
 def train_as_rank(group: Group, path: str) -> None:
-    """One rank's part of `test_ranks_share_one_training` (at module level, to be sent to it)."""
+    """One rank's part of the test below (at module level, to be sent to it)."""
     from maquette.workshop.train import run_rank
 
     run_rank(RunDirectory(path), group)
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_ranks_share_one_training(world, recipe, tmp_path):
-    """The same losses and gradient norms as one rank, resumed on another number of ranks too."""
+def test_four_ranks_go_on_with_what_one_began(recipe, tmp_path):
+    """The same losses and gradient norms as one rank's; of two from the start: test_ranks.py."""
     train(recipe, tmp_path / "one")
     path = tmp_path / "many"
     train(replace(recipe, stop=1), path)  # prepares the run, and takes its first step alone
     replace(RunDirectory(path).recipe(), stop=None).save(path / "recipe.yaml")
     (path / "model.safetensors").unlink()
-    in_ranks(train_as_rank, world, str(path))
+    in_ranks(train_as_rank, 4, str(path))
     for a, b in zip(records(tmp_path / "one"), records(path), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
         assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-4)
@@ -206,24 +237,6 @@ def test_a_rank_that_dies_takes_the_others_with_it(recipe, tmp_path):
     assert "was killed (SIGKILL): continue with --resume" in err
     assert not subprocess.run(["pgrep", "-f", f"maquette rank {tmp_path / 'run'}"], check=False,
                               capture_output=True).stdout  # fmt: skip
-
-
-class Poison:
-    """Makes chosen steps' losses bad, by the number of the call."""
-
-    def __init__(self, monkeypatch, bad: dict[int, float]) -> None:
-        self.calls, self.bad = 0, bad
-        original = Decoder.loss
-
-        def loss(model: Decoder, batch, z_loss: float = 0.0) -> Loss:
-            result = original(model, batch, z_loss)
-            if not model.training:
-                return result
-            self.calls += 1
-            factor = self.bad.get(self.calls, 1.0)
-            return Loss(result.total * factor, result.value * factor, result.count)
-
-        monkeypatch.setattr(Decoder, "loss", loss)
 
 
 class Heard(loop.Quiet):
@@ -276,16 +289,43 @@ def test_a_run_with_frequent_checkpoints_goes_back_before_the_bad_batches(
     assert event["step"] == 9 // every * every
 
 
-def test_interrupted_before_a_rewind_is_the_uninterrupted_run(recipe, tmp_path, monkeypatch):
-    """A save that a signal made is no place to go back to: the other run has none there."""
+@pytest.mark.parametrize("stop", [9, 11, 12])
+def test_interrupted_before_a_rewind_is_the_uninterrupted_run(stop, recipe, tmp_path, monkeypatch):
+    """A save that a signal made is no place to go back to: the other run has none there.
+
+    At 11 and 12 the bad batches have begun: how many were bad is kept with the save.
+    """
     bad = dict.fromkeys((10, 11, 12, 13), math.inf)
     Poison(monkeypatch, bad)
     train(replace(recipe, steps=16), tmp_path / "whole")
     monkeypatch.undo()
     Poison(monkeypatch, bad)
-    train(replace(recipe, steps=16, stop=9), tmp_path / "parts")  # 9 is no multiple of 4
+    train(replace(recipe, steps=16, stop=stop), tmp_path / "parts")  # between two saves, or at one
     train(replace(recipe, steps=16), tmp_path / "parts", resume=True)
-    same_steps(records(tmp_path / "whole"), records(tmp_path / "parts"))
+    assert RunDirectory(tmp_path / "parts").events() == RunDirectory(tmp_path / "whole").events()
+    whole, parts = records(tmp_path / "whole"), records(tmp_path / "parts")
+    same_steps(whole, parts)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_run_that_goes_back_to_its_start_begins_anew(average, recipe, tmp_path, monkeypatch):
+    """Before the first save: weights, moments and average are those of a fresh run, on later data."""
+    averaged = replace(
+        recipe,
+        optimiser=replace(recipe.optimiser, average=average),
+        checkpoints=Checkpoints(every=12),
+    )
+    Poison(monkeypatch, dict.fromkeys((3, 4, 5, 6), math.inf))
+    train(averaged, tmp_path / "back")
+    monkeypatch.undo()
+    (event,) = RunDirectory(tmp_path / "back").events()
+    assert (event["step"], event["sample"]) == (0, 6 * recipe.batch)
+    step = Batches.step
+    monkeypatch.setattr(Batches, "step", lambda self, n: step(self, n + 6 * recipe.batch))
+    train(averaged, tmp_path / "fresh")
+    same_steps(records(tmp_path / "back"), records(tmp_path / "fresh"))
+    for name in ("model.safetensors", "checkpoints/step-00000012/optimiser.safetensors"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
 
 
 def test_a_last_batch_that_is_skipped_is_no_end(recipe, tmp_path, monkeypatch):

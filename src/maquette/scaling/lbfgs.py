@@ -18,7 +18,7 @@ from maquette.scaling.projection import DELTA
 
 def lbfgs_fit(
     points: Points,
-    reduction: Literal["sum", "mean"] = "sum",
+    reduction: Literal["sum", "mean"],
     *,
     starts: int = 20,
     iterations: int = 1000,
