@@ -127,6 +127,9 @@ def test_a_row_too_long_is_joined_at_the_end_and_named_elsewhere(tmp_path):
     table.write_text("image,caption\na.jpg,one,  two , three\nb.jpg,two\n")
     captions, _, done = read(tmp_path)
     assert captions["a.jpg"] == "one, two , three" and done == [JOINED]
+    table.write_text('image,caption\na.jpg,A dog , "runs" .\nb.jpg,two\n')
+    captions, _, done = read(tmp_path)
+    assert captions["a.jpg"] == 'A dog , "runs" .' and done == [JOINED]
 
 
 def test_a_row_too_short_is_named(tmp_path):
@@ -232,6 +235,10 @@ def test_columns_can_be_named_and_what_is_missing_says_how(tmp_path):
     (tmp_path / "metadata.jsonl").unlink()
     (tmp_path / "list.csv").write_text("photo,words\na.jpg,a man walks , then sits\nb.jpg,two\n")
     assert read(tmp_path, image="photo", caption="words")[:2] == (TWO, {})
+    (tmp_path / "list.csv").unlink()
+    (tmp_path / "captions.csv").write_text("id,caption\na,a man walks , then sits\nb,two\n")
+    assert "(has id, caption): name it by --columns image=" in read(tmp_path)[1]["captions.csv"]
+    assert read(tmp_path, image="id")[:2] == (TWO, {})
 
 
 def test_files_that_are_no_tables_are_left_and_counted(tmp_path):

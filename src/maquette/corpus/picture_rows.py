@@ -38,6 +38,7 @@ WHOLE = 256 << 20  # bytes of a table that is read as one
 LONGEST_CELL = 1 << 13  # characters of a cell in quotes that goes over several lines
 LISTS = ("images", "annotations", "data", "rows", "items", "records", "samples", "captions")
 NOT_A_TABLE = "no table of file names and captions"
+NO_FILES = "no column of file names"
 JOINED = "caption with the table's separator in it: put together"
 UNMATCHED = "quotes in a table that do not match: taken for letters"
 LONG = "a row of more columns than the table has (a separator in a text without quotes)"
@@ -241,7 +242,7 @@ class _Delimited:
 
     def _shape(self, line: str) -> tuple[str, list[str] | None]:
         """Separator and head; None for a table without one. Raises UserError where it is no table."""
-        fields, partly = self._fields, None
+        fields, partly, nameless = self._fields, None, ""
         texts = {*fields.caption, *fields.label}
         for separator in SEPARATORS:
             cells = [cell.strip() for cell in _cells(line, separator) or line.split(separator)]
@@ -250,6 +251,8 @@ class _Delimited:
                 if set(head) & texts:
                     return separator, head
                 partly = partly or (separator, head)  # whose caption's column has another name
+            elif set(head) & texts and len(head) > 1:
+                nameless = ", ".join(head[:8])
             if len(cells) > 1 and is_picture(file_key(cells[0])):
                 return separator, None
         if partly:
@@ -257,7 +260,11 @@ class _Delimited:
         cells = _cells(line, ",") or []
         if len(cells) == 2 and not set(map(str.lower, cells)) & {*texts, *fields.image}:
             return ",", None
-        raise UserError(NOT_A_TABLE)
+        raise UserError(
+            f"{NO_FILES} (has {nameless}): name it by --columns image=..."
+            if nameless
+            else NOT_A_TABLE
+        )
 
     def _row(self, number: int, text: str, foreign: bool) -> Row | Skipped:
         where = f"{self._source}:{number}"
@@ -287,6 +294,8 @@ class _Delimited:
     def _quoted(self, text: str) -> list[str] | None:
         """The cells of a line, or of some where one in quotes goes on; None where quotes do not match."""
         cells = _cells(text, self._separator)
+        if cells is None:  # a quote behind a blank may be a letter
+            cells = _cells(text, self._separator, False)
         if cells is not None or text.count('"') % 2 == 0:
             return cells
         more: list[tuple[int, str, bool]] = []

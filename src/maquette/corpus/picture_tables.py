@@ -29,6 +29,7 @@ from maquette.corpus.picture_captions import (
 from maquette.corpus.picture_item import PICTURES
 from maquette.corpus.picture_rows import (
     ENDINGS,
+    NO_FILES,
     NOT_A_TABLE,
     Row,
     file_key,
@@ -72,7 +73,8 @@ def read_table(
     try:
         _fill(found, faults, rows(path, source, fields), fields, source, sure)
     except UserError as error:
-        if not sure and not found and not str(error).startswith("no column"):
+        told = str(error).startswith("no column") and not str(error).startswith(NO_FILES)
+        if not sure and not found and not told:
             raise NoTable from error
         faults.append(Skipped(source, str(error)))
     except OSError as error:
