@@ -1,9 +1,10 @@
 """Make a corpus of captioned pictures, for models of pictures.
 
-A source is a folder (the caption in NAME.txt beside NAME.jpg, or in captions.jsonl, captions.csv,
-captions.json, metadata.jsonl; else the name of the sub-folder is class and caption), a WebDataset shard
-(.tar), a parquet table with a column of pictures, or hf://DATASET. Every picture becomes a square of
---size pixels. What cannot be read, has no caption or is there twice is left out and counted.
+A source is a folder (the caption in NAME.txt, .caption or .json beside NAME.jpg, or in a table of files and
+captions: .csv, .tsv, .json, .jsonl, .parquet; else the name of the sub-folder is class and caption), a
+WebDataset shard (.tar), a parquet table with a column of pictures, or hf://DATASET. Every picture becomes
+a square of --size pixels in sRGB. What cannot be read, has no caption or is there twice is left out and
+counted.
 
 example: maquette corpus pictures corpus/birds ~/Pictures/birds --size 64
          maquette corpus pictures corpus/web shards/*.tar train.parquet --columns caption=alt_text
@@ -36,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocabulary", type=int, default=2048,
                         help="symbols of the captions' tokenizer at most (2048)")  # fmt: skip
     parser.add_argument("--columns", metavar="PART=NAME,...", default="",
-                        help="of parquet tables: image=..., caption=..., label=...")  # fmt: skip
+                        help="of tables and records: image=..., caption=..., label=...")  # fmt: skip
     parser.add_argument("--workers", type=int, help="processes (default: all cores)")
     parser.add_argument("--replace", action="store_true", help="build an existing corpus again")
 
@@ -132,9 +133,11 @@ def describe(corpus: "PictureCorpus", terminal: Terminal) -> None:
     """Counts, captions and classes, and a line for every reason to leave out or to change."""
     m = corpus.manifest
     s = m["caption_symbols"]
+    total, heldout = sum(m["splits"].values()), m["splits"]["heldout"]
     terminal.say(
-        f"  {sum(m['splits'].values()):,} pictures of {m['size']} x {m['size']}: "
-        f"{m['splits']['train']:,} to train on, {m['splits']['heldout']:,} held out"
+        f"  {total:,} picture{'s' * (total != 1)} of {m['size']} x {m['size']}: "
+        f"{m['splits']['train']:,} to train on, {f'{heldout:,}' if heldout else 'none'} held out"
+        + (" (a run has nothing to be evaluated on: add a second picture)" if not heldout else "")
     )
     terminal.say(
         f"  captions of {s['median']} symbols (99 % have at most {s['99 %']}); "

@@ -8,8 +8,8 @@
 The result depends on the sources, the options and Pillow's version, not on the number of workers.
 Memory holds the window, 24 bytes a picture, and tables of captions. The corpus is built aside and stands
 whole or not at all. A picture keeps its side when the sources grow, at every size; where chance holds
-none out, the one that came nearest is. Left out: near-duplicates, and going on from a build that was
-killed.
+none out, the one that came nearest is; one picture alone is trained on. Left out: near-duplicates, and
+going on from a build that was killed.
 """
 
 import hashlib
@@ -31,6 +31,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, lock, sha256, write_json
 from maquette.base.machine import cores
 from maquette.corpus.document import Skipped
+from maquette.corpus.picture_captions import EMPTY
 from maquette.corpus.picture_decode import Crop
 from maquette.corpus.picture_files import pictures
 from maquette.corpus.picture_item import NO_CAPTION, Picture
@@ -40,6 +41,7 @@ from maquette.corpus.progress import Progress, silent
 from maquette.corpus.store import SPLITS
 from maquette.corpus.tokenizer import BYTES, save_tokenizer, train_tokenizer
 
+SAID = 4  # reasons, where no picture is left
 NAMED = 8  # of what is skipped for one reason, by name
 SAMPLE_BYTES = 32 << 20  # of captions that the tokenizer learns from
 RECENT = 1 << 16  # numbers in a set before they are sorted into the array
@@ -66,7 +68,7 @@ def build_pictures(
     size: pixels of a side. crop: "center" keeps the middle square, "none" the whole on white.
     heldout: the fraction held out for evaluation. vocabulary: symbols of the captions' tokenizer at
     most. columns: names of the columns of parquet tables. workers: processes (all cores).
-    Raises UserError where fewer than two pictures are left.
+    Raises UserError where no picture is left.
     """
     out = out.absolute()
     if out.exists() and not (replace and (out / MANIFEST).exists()):
@@ -153,6 +155,10 @@ class _Writer:
     def __init__(self, folder: Path, heldout: float) -> None:
         self._folder, self._heldout = folder, heldout
         self._sides = {split: _Side(folder, split) for split in SPLITS}
+        self._taken = 0
+        self._first: _Record | None = (
+            None  # the first, until there is a second: alone it is trained on
+        )
         self._spare: _Record | None = None  # the nearest to be held out, while none is
         self._seen = _Seen()
         self._classes: dict[str, int] = {}
@@ -183,6 +189,17 @@ class _Writer:
         if picture.label is not None:
             label = self._classes.setdefault(picture.label, len(self._classes))
         record = _Record(made.file / 2**64, made.pixels, picture.caption.encode(), label)
+        self._taken += 1
+        if self._taken == 1:
+            self._first = record
+            return
+        if self._first is not None:
+            self._place(self._first)
+            self._first = None
+        self._place(record)
+
+    def _place(self, record: _Record) -> None:
+        """Write a picture to the side that its hash draws."""
         if record.draw < self._heldout:
             self._sides[HELDOUT].add(record)
             record, self._spare = self._spare, None  # type: ignore[assignment] # may be None
@@ -195,11 +212,12 @@ class _Writer:
         """Write what remains; returns the manifest's part. Raises UserError for too few pictures."""
         if self._spare is not None:
             self._sides[HELDOUT].add(self._spare)
-        total = sum(side.n for side in self._sides.values())
-        if total < 2:
-            raise UserError(self._nothing(total))
+        if self._first is not None:
+            self._sides[TRAIN].add(self._first)
+        if not self._taken:
+            raise UserError(self._nothing())
         if not self._sides[TRAIN].n:
-            raise UserError(f"all {total} pictures are held out: use a smaller --heldout")
+            raise UserError(f"all {self._taken} pictures are held out: use a smaller --heldout")
         unlabelled = sum(int((side.classes() < 0).sum()) for side in self._sides.values())
         names = sorted(self._classes, key=_by_number) if not unlabelled else []
         found = [self._classes[name] for name in names]  # their numbers as they were met
@@ -228,17 +246,24 @@ class _Writer:
         for side in self._sides.values():
             side.close()
 
-    def _nothing(self, total: int) -> str:
+    def _nothing(self) -> str:
+        """Why no picture is left, and what to do about the most common reason that says it."""
         mend = "name a folder of pictures with captions, a .tar shard or a .parquet table"
         if not self._reasons:
             return f"no pictures found: {mend}"
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in self._reasons.most_common(4))
-        if self._reasons.most_common(1)[0][0] == NO_CAPTION:
-            mend = (
-                "write NAME.txt beside NAME.jpg, a captions.csv, or sort them into folders by class"
+        common = self._reasons.most_common()
+        reasons = ", ".join(f"{n:,} {reason.partition(': ')[0]}" for reason, n in common[:SAID])
+        bare = {NO_CAPTION, EMPTY}
+        mends = [reason.partition(": ")[2] for reason, _ in common if reason not in bare]
+        columns = next((one for one in mends if "--columns" in one), "")
+        if common[0][0] in bare:
+            usual = (
+                "write NAME.txt beside NAME.jpg (in a shard too), a captions.csv, or sort them into"
             )
-        left = "one picture is" if total else "no picture is"
-        return f"{left} left ({reasons}; {self._named[0]['source']} for one): {mend}"
+            mend = columns or f"{usual} folders by class"
+        else:
+            mend = next(filter(None, mends), mend)
+        return f"no picture is left ({reasons}; {self._named[0]['source']} for one): {mend}"
 
 
 class _Side:

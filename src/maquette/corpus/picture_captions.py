@@ -1,37 +1,40 @@
-"""What people write beside their pictures: captions, and the tables that name file and caption.
+"""What is said of a picture: its caption and its class, from text, records and the names of folders.
 
 A caption is one line of Unicode. Text that is not UTF-8 is taken for Windows-1252, as what most such
-files hold; a long one is cut. Tables are read as they are commonly written:
-
-    captions.jsonl, metadata.jsonl   an object a line: {"file_name": "a.jpg", "text": "...", "label": "..."}
-    captions.csv, metadata.csv       the same as columns under a head, or file and caption without one
-    captions.json                    an object from file to caption, or a list of objects as above
-
-`metadata` is what Hugging Face's imagefolder reads. Left out: several captions of one picture (the
-first counts), and COCO's annotation files.
+files hold; a long one is cut. A record (an object of JSON, a row of a table) is asked for its fields in
+the order of FILES, TEXTS and CLASSES, whatever the case of their names; the first that holds something
+counts. Of several captions of a picture the first counts, and the rest is counted.
 """
 
 import codecs
-import csv
 import json
-import posixpath
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import re
+import unicodedata
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from maquette.base.errors import UserError
-from maquette.corpus.contents import Contents
-from maquette.corpus.document import Skipped
-
-TABLES = ("captions.json", "captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
-FILES = ("file_name", "file", "filename", "image", "picture", "path", "name")
-TEXTS = ("text", "caption", "prompt")
+FILES = tuple(
+    """file_name filename file image image_name image_path image_file img img_path picture filepath
+    file_path path name""".split()
+)
+TEXTS = tuple(
+    """text caption captions prompt description sentence sentences comment raw alt_text alt txt title
+    tags""".split()
+)
 CLASSES = ("label", "class")
+COLUMNS = {
+    "image": ("image", "img", "picture", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes"),
+    "caption": TEXTS,
+    "label": (*CLASSES, "cls", "fine_label"),
+}
+"""names of the columns of a table with pictures in it"""
 LONGEST = 4096  # characters of a caption
-LONGEST_LINE = 1 << 20  # bytes of a line of a table
-WHOLE = 256 << 20  # bytes of a table that is read as one
+LONGEST_TEXT = 64 * LONGEST  # bytes of a caption's file, or of a member beside a picture
 NOT_UTF8, CUT = "caption not UTF-8: read as Windows-1252", f"caption cut to {LONGEST:,} characters"
-NOT_A_TABLE = "no table of file names and captions"
+FIRST = "the first of several captions"
+EMPTY = "an empty caption"
+REPEATS = "kohya's number of repeats taken off a folder's name"
+_REPEATS = re.compile(r"[1-9]\d{0,2}_(?=.*[^\W\d_])")
 
 
 class Caption(NamedTuple):
@@ -40,6 +43,27 @@ class Caption(NamedTuple):
     text: str
     label: str | None = None
     converted: tuple[str, ...] = ()
+
+
+class Fields(NamedTuple):
+    """Names of the fields of records, the first that counts first.
+
+    named: whether a person gave the caption's.
+    """
+
+    image: tuple[str, ...] = FILES
+    caption: tuple[str, ...] = TEXTS
+    label: tuple[str, ...] = CLASSES
+    named: bool = False
+
+
+USUAL = Fields()
+
+
+def fields_of(columns: Mapping[str, str]) -> Fields:
+    """The usual names, where `columns` (image, caption, label) gives no other."""
+    given = {part: (name.strip().lower(),) for part, name in columns.items()}
+    return Fields(**given, named="caption" in given)
 
 
 def decoded(data: bytes) -> tuple[str, bool]:
@@ -60,12 +84,14 @@ def decoded(data: bytes) -> tuple[str, bool]:
 def caption(text: Any, label: Any = None) -> Caption:
     """A caption of what a file, a record or a column holds; "" where that is no text.
 
-    Blanks and line ends become single spaces. A list gives its first text, and a caption that is
-    not there is the class.
+    Blanks and line ends become single spaces. A list, of texts or of records, gives its first text, and
+    a caption that is not there is the class.
     """
     converted: list[str] = []
     if isinstance(text, list | tuple):
-        text = next((one for one in text if isinstance(one, str | bytes)), None)
+        texts = [one for one in map(_member, text) if isinstance(one, str | bytes)]
+        converted += [FIRST] * (len(set(texts)) > 1)
+        text = texts[0] if texts else None
     if isinstance(text, bytes):
         text, foreign = decoded(text)
         converted += [NOT_UTF8] * foreign
@@ -74,7 +100,14 @@ def caption(text: Any, label: Any = None) -> Caption:
         line = line[:LONGEST].rstrip()
         converted.append(CUT)
     name = class_name(label)
+    if not line and not name and isinstance(text, str):
+        converted.append(EMPTY)
     return Caption(line or name or "", name, tuple(converted))
+
+
+def _member(one: Any) -> Any:
+    """A text of a list; {"raw": "..."} is one too, as in Karpathy's tables."""
+    return named(one, TEXTS) if isinstance(one, dict) else one
 
 
 def class_name(label: Any) -> str | None:
@@ -86,6 +119,29 @@ def class_name(label: Any) -> str | None:
     return _one_line(str(label))[:LONGEST] or None
 
 
+def folder_caption(name: str) -> Caption:
+    """The caption and class that a folder's name is; of kohya's `10_sks dog` without the repeats."""
+    name = unicodedata.normalize("NFC", name)
+    found = _REPEATS.match(name)
+    made = caption(None, name[found.end() :] if found else name)
+    return made._replace(converted=(REPEATS,)) if found else made
+
+
+def record_caption(record: Mapping[str, Any], fields: Fields) -> Caption | None:
+    """What a record says of its picture; None where it has no field for that."""
+    text, label = named(record, fields.caption), named(record, fields.label)
+    return None if text is None and label is None else caption(text, label)
+
+
+def parsed(data: bytes) -> dict[str, Any] | None:
+    """The record that a file of JSON holds; None where it holds none."""
+    try:
+        record = json.loads(decoded(data)[0])
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
 def _one_line(text: str) -> str:
     """Halves of surrogate pairs, which JSON may hold, cannot be written."""
     line = " ".join(text.replace("\0", " ").split())
@@ -93,114 +149,18 @@ def _one_line(text: str) -> str:
 
 
 def named(record: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    """The first of these fields that there is, None without any."""
-    return next((record[name] for name in names if record.get(name) is not None), None)
+    """The first of these fields that holds something, else the first there is, None without any."""
+    small = {name.strip().lower(): value for name, value in record.items()}
+    there = [small[name] for name in names if small.get(name) is not None]
+    return next((value for value in there if not _blank(value)), there[0] if there else None)
 
 
-def read_table(path: Path, source: str) -> tuple[dict[str, Caption], list[Skipped]]:
-    """Caption by file, relative to the table's folder, and what in the table could not be read."""
-    found: dict[str, Caption] = {}
-    faults: list[Skipped] = []
-    try:
-        with path.open("rb") as file:
-            read = {".json": _whole, ".jsonl": _lines, ".csv": _columns}[path.suffix.lower()]
-            for item in read(Contents(file), source):
-                if isinstance(item, Skipped):
-                    faults.append(item)
-                elif item[0] in found:
-                    faults.append(Skipped(f"{source}: {item[0]}", "a second caption of a picture"))
-                else:
-                    found[item[0]] = item[1]
-    except UserError as error:
-        faults.append(Skipped(source, str(error)))
-    except OSError as error:
-        faults.append(Skipped(source, error.strerror or "cannot be read"))
-    return found, faults
+def _blank(value: Any) -> bool:
+    return (isinstance(value, str | bytes) and not value.strip()) or value in ([], {})
 
 
-Row = tuple[str, Caption]
-
-
-def _row(record: Any, where: str, foreign: bool) -> Row | Skipped:
-    file = named(record, FILES) if isinstance(record, dict) else None
-    if not isinstance(file, str) or not file.strip():
-        return Skipped(where, "a record without a file name")
-    made = caption(named(record, TEXTS), named(record, CLASSES))
-    return _key(file), made._replace(converted=(*made.converted, *[NOT_UTF8] * foreign))
-
-
-def _key(file: str) -> str:
-    return posixpath.normpath(file.strip().replace("\\", "/"))
-
-
-def _whole(contents: Contents, source: str) -> Iterator[Row | Skipped]:
-    data = contents.read(WHOLE + 1)
-    if len(data) > WHOLE:
-        raise UserError(f"a .json table of more than {WHOLE >> 20} MB (.jsonl has no limit)")
-    text, foreign = decoded(data)
-    try:
-        records = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError("not JSON") from error
-    if isinstance(records, dict):
-        if not all(isinstance(value, str | list) for value in records.values()):
-            raise UserError(NOT_A_TABLE)
-        records = [{"file": file, "text": value} for file, value in records.items()]
-    elif not isinstance(records, list):
-        raise UserError(NOT_A_TABLE)
-    for number, record in enumerate(records, 1):
-        yield _row(record, f"{source}:{number}", foreign)
-
-
-def _lines(contents: Contents, source: str) -> Iterator[Row | Skipped]:
-    for number, line in enumerate(contents.lines(LONGEST_LINE), 1):
-        where = f"{source}:{number}"
-        if line is None:
-            yield Skipped(where, f"a line longer than {LONGEST_LINE >> 20} MB")
-        elif line.strip():
-            text, foreign = decoded(line)
-            try:
-                record = json.loads(text)
-            except (ValueError, RecursionError):
-                yield Skipped(where, "not JSON")
-            else:
-                yield _row(record, where, foreign)
-
-
-def _columns(contents: Contents, source: str) -> Iterator[Row | Skipped]:
-    """Separated by commas, semicolons or tabs, as the first line is."""
-    foreign: list[bool] = [False]
-
-    def lines() -> Iterator[str]:
-        for line in contents.lines(LONGEST_LINE):
-            text, foreign[0] = decoded(line or b"")
-            if "\0" in text:
-                raise UserError("a table in UTF-16: save it as UTF-8")
-            yield text + "\n"
-
-    text = lines()
-    first = next(text, "")
-    separator = next((sign for sign in ",;\t" if sign in first), ",")
-    try:
-        written = next(csv.reader([first], delimiter=separator), [])
-    except csv.Error as error:
-        raise UserError(NOT_A_TABLE) from error
-    head = [name.strip().lower() for name in written]
-    rows = csv.reader(text, delimiter=separator)
-    bare = not (set(head) & set(FILES) and set(head) & {*TEXTS, *CLASSES})
-    if bare and len(head) != 2:
-        raise UserError(NOT_A_TABLE)
-    if bare:
-        yield _row(dict(zip(("file", "text"), written, strict=True)), f"{source}:1", foreign[0])
-        head = ["file", "text"]
-    while True:
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            yield Skipped(f"{source}:{rows.line_num + 1}", f"not CSV ({error})")
-            continue
-        if row is None:
-            return
-        if row:
-            where = f"{source}:{rows.line_num + 1}"
-            yield _row(dict(zip(head, row, strict=False)), where, foreign[0])
+def folded(name: str) -> str:
+    """A file's name for comparison: one normal form (macOS decomposes accents) and one case."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -5,15 +5,16 @@ decoded. JPEGs are decoded at 1/2, 1/4 or 1/8 where that is still twice the size
 inside its inverse cosine transform). Then the picture is cropped to its middle square, or padded, and
 resized by Lanczos after a box reduction (Pillow's `reducing_gap`), then turned as its EXIF says.
 
-Transparency is laid on white; 16-bit grey keeps its high byte; CMYK becomes RGB by Pillow's plain rule.
-Left out: colour profiles (taken for sRGB), and damage inside JPEG data that libjpeg itself passes over.
-Only common formats are tried, none that starts another program.
+Colours become 8-bit sRGB (picture_colour.py); transparency is laid on white; CMYK without a profile becomes
+RGB by Pillow's plain rule. Left out: damage inside JPEG data that libjpeg itself passes over. Only common
+formats are tried, none that starts another program.
 """
 
 import contextlib
 import functools
 import io
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -22,6 +23,9 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import DecompressionBombError, Resampling, Transpose
 
+from maquette.corpus.picture_colour import Unusable, srgb, turned_over
+from maquette.corpus.picture_foreign import foreign_content
+
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 MOST_PIXELS = 100_000_000  # 10,000 x 10,000: two copies as RGBA are 800 MB
 MOST_BYTES = 128 << 20  # of a file
@@ -29,6 +33,8 @@ LEAST_SIDE = 8  # pixels: below it there is nothing to enlarge
 DRAFT = 2.0  # a JPEG is decoded at this many times the size wanted, or more
 GAP = 3.0  # as Pillow advises for results next to those of resizing in one step
 ORIENTATION = 0x0112
+STRICT: dict[str, bytes | tuple[bytes, ...]] = {"JPEG": b"\xff\xd8\xff", "TIFF": (b"II", b"MM")}
+"""formats with kinds that are not read, and how they begin"""
 WHITE = (255, 255, 255)
 TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -65,9 +71,7 @@ def decode_whole(data: bytes, most: int) -> Pixels:
         shape = (max(1, int(width * scale)), max(1, int(height * scale)))
         if scale < 1:
             picture.draft(None, (int(DRAFT * shape[0]) + 1, int(DRAFT * shape[1]) + 1))
-        picture.load()
-        turn = _orientation(picture)
-        plain = _plain(picture, [])
+        plain, turn = _loaded(picture, [])
         small = _laid(plain.resize(shape, Resampling.LANCZOS, reducing_gap=GAP), shape)
         return np.asarray(small if turn is None else small.transpose(turn))
 
@@ -98,7 +102,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     except NoPicture:
         raise
     except UnidentifiedImageError as error:
-        raise NoPicture("not a picture, or its header is damaged") from error
+        raise NoPicture(_unidentified(data)) from error
     except DecompressionBombError as error:
         raise NoPicture(_too_large()) from error
     except MemoryError as error:
@@ -106,6 +110,28 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     except Exception as error:  # a decoder that meets damage raises whatever it stumbles over
         truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
         raise NoPicture("truncated" if truncated else "damaged") from error
+
+
+def _unidentified(data: bytes) -> str:
+    """Why Pillow opens no picture there."""
+    known = foreign_content(data)
+    if known:
+        return known
+    for name, start in STRICT.items():
+        if data.startswith(start):
+            try:
+                Image.OPEN[name][0](io.BytesIO(data), "")
+            except SyntaxError as error:  # what Pillow raises for a kind that it does not read
+                bits = re.search(r"cannot handle (\d+)-bit", str(error))
+                if bits:
+                    return f"{name} of {bits[1]} bits a sample: save it with 8"
+                if "unknown pixel mode" in str(error):
+                    return (
+                        f"{name} of a kind that is not read: save it as RGB or grey of 8 or 16 bits"
+                    )
+            except Exception:
+                continue
+    return "not a picture, or its header is damaged"
 
 
 @functools.cache
@@ -134,9 +160,7 @@ def _square(picture: Image.Image, size: int, crop: Crop) -> tuple[Pixels, list[s
     wanted = DRAFT * size / side
     if wanted < 1:
         picture.draft(None, (int(width * wanted) + 1, int(height * wanted) + 1))
-    picture.load()
-    turn = _orientation(picture)
-    plain = _plain(picture, done)
+    plain, turn = _loaded(picture, done)
     if kind in ("GIF", "WEBP", "PNG", "AVIF", "TIFF") and _animated(picture):
         done.append("first picture of several")
     small = _resized(plain, size, crop)
@@ -146,35 +170,15 @@ def _square(picture: Image.Image, size: int, crop: Crop) -> tuple[Pixels, list[s
     return np.asarray(small), done
 
 
-def _plain(picture: Image.Image, done: list[str]) -> Image.Image:
-    """The picture in mode L, RGB or RGBA."""
-    mode = picture.mode
-    if mode.startswith("I"):
-        done.append("16 bit")
-        return Image.fromarray(_high_byte(picture))
-    if mode == "F":
-        raise NoPicture("mode F (floating point)")
-    if picture.has_transparency_data:
-        done.append("transparency on white")
-        return picture if mode == "RGBA" else picture.convert("RGBA")  # one copy less
-    if mode in ("L", "RGB"):
-        return picture
-    if mode == "1":
-        done.append("1 bit")
-        return picture.convert("L")
-    done.append({"P": "palette"}.get(mode, mode))
+def _loaded(picture: Image.Image, done: list[str]) -> tuple[Image.Image, Transpose | None]:
+    """Its pixels in mode L, RGB or RGBA, and how to turn them."""
+    white_is_zero = turned_over(picture)
+    picture.load()
+    turn = _orientation(picture)
     try:
-        return picture.convert("RGB")
-    except ValueError as error:
-        raise NoPicture(f"mode {mode}") from error
-
-
-def _high_byte(picture: Image.Image) -> Pixels:
-    """Of 16-bit grey, (height, width); Pillow holds it in mode I;16 or, from some files, I."""
-    grey = np.asarray(picture)
-    if picture.mode == "I" and (grey.min() < 0 or grey.max() > 0xFFFF):
-        raise NoPicture("mode I (32 bit)")
-    return (grey >> 8).astype(np.uint8)
+        return srgb(picture, white_is_zero, done), turn
+    except Unusable as error:
+        raise NoPicture(str(error)) from error
 
 
 def _resized(picture: Image.Image, size: int, crop: Crop) -> Image.Image:

@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 from maquette.corpus.document import Skipped
-from maquette.corpus.picture_captions import LONGEST, Caption
+from maquette.corpus.picture_captions import EMPTY, Caption
 
-PICTURES = tuple(".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .avif .mpo".split())
-LONGEST_TEXT = 64 * LONGEST  # bytes of a caption's file, or of a member beside a picture
+PICTURES = tuple(
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .avif .mpo".split()
+)
 NO_CAPTION = "no caption"
 
 
@@ -42,8 +43,8 @@ class Picture(NamedTuple):
 
 
 def captioned(source: str, known: Caption | None, place: Place) -> Picture | Skipped:
-    """The picture with its caption, or that it has none."""
+    """The picture with its caption, or that it has none, or an empty one."""
     if known is None or not known.text:
-        return Skipped(source, NO_CAPTION)
+        return Skipped(source, EMPTY if known and EMPTY in known.converted else NO_CAPTION)
     printable = Skipped(source, "").source
     return Picture(printable, known.text, known.label, known.converted, place)

@@ -1,30 +1,55 @@
-"""WebDataset shards: tar files in which neighbours of one key are a picture and what is said of it.
+"""WebDataset shards: tar files in which members of one key are a picture and what is said of it.
 
     d/0001.jpg d/0001.txt d/0001.json d/0001.cls       key d/0001: the name up to the first dot
+    d/0001.jpg d/0001.jpg.txt d/0001.caption.txt       the same: what says something of it may say so twice
     d/2023.01.05 a.jpg  d/2023.01.05 b.jpg             no KEY.jpg among them: the names up to the last dot
 
-In the second case KEY.txt, KEY.json and KEY.cls go with each of the pictures; beside a KEY.jpg, other
-pictures of the key (KEY.seg.png) are views of it and are left. Nothing is unpacked to disk, so names are
-words, not places. Of a member only what is used is held, and long headers are refused, so that no shard
-takes more memory than a few pictures do.
+In the last case KEY.txt, KEY.json and KEY.cls go with each of the pictures; beside a KEY.jpg, other
+pictures of the key (KEY.seg.png) are views of it and are left. The first that holds a caption counts, in
+the order of picture_sidecars.py. Nothing is unpacked to disk, so names are words, not places.
+
+Members of one key are neighbours in a shard that is sorted, and a picture is given when the next key comes.
+Where pictures are left without captions, the shard is read a second time: captions that stood elsewhere
+are joined by their key (64 MB of them are held), and a folder that has no caption at all is the class of its
+pictures. A member whose name is there already begins another sample, where the first has its caption. Of a
+member only what is used is held, and long headers are refused, so that no shard takes more memory than that.
 """
 
-import json
 import tarfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from maquette.corpus.contents import Contents, plain
 from maquette.corpus.document import Skipped
-from maquette.corpus.picture_captions import CLASSES, TEXTS, caption, decoded, named
+from maquette.corpus.picture_captions import (
+    LONGEST_TEXT,
+    USUAL,
+    Caption,
+    Fields,
+    caption,
+    folded,
+    folder_caption,
+    named,
+    parsed,
+)
 from maquette.corpus.picture_decode import MOST_BYTES
-from maquette.corpus.picture_item import LONGEST_TEXT, PICTURES, Picture, Place, captioned
+from maquette.corpus.picture_foreign import FOREIGN_ENDINGS
+from maquette.corpus.picture_item import PICTURES, Picture, Place, captioned
+from maquette.corpus.picture_sidecars import NO_RECORD, TEXT_ENDINGS, WORDS
+from maquette.corpus.picture_tables import SECOND
 from maquette.corpus.read import File
 
 SHARDS = (".tar", ".tgz")
 TEXT_MEMBERS = ("txt", "caption", "json", "cls")
 LONGEST_HEADER = 1 << 20  # bytes of a member's long name or extended header
 HELD = 64  # members of one key, before what is whole of it is given
+LATE = 64 << 20  # bytes of captions that are held until their pictures come
+NO_PICTURE = "no picture in the sample"
+REPEATED = "a picture of the same name beside one without a caption"
+TOO_LATE = (
+    f"more than {LATE >> 20} MB of captions apart from their pictures: sort the shard "
+    f"(tar --sort=name)"
+)
 _DAMAGED = (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError)  # type: ignore[attr-defined]
 _LONG = b"".join(
     (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
@@ -46,6 +71,10 @@ class _Member(NamedTuple):
     data: bytes | None
 
     @property
+    def folder(self) -> str:
+        return self.name.rpartition("/")[0]
+
+    @property
     def key(self) -> str:
         """The name up to the first dot of its last part."""
         folder, slash, base = self.name.rpartition("/")
@@ -53,18 +82,32 @@ class _Member(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """The name up to its last dot."""
-        return self.name.rpartition(".")[0]
+        """The name up to its ending."""
+        return self.name[: -len(self.ending) - 1] if "." in self.name else self.name
 
     @property
     def ending(self) -> str:
-        """What follows the last dot."""
-        return self.name.rpartition(".")[2].lower()
+        """What follows the last dot; of a text that is said to be of a picture or a caption, both words."""
+        rest, _, last = self.name.rpartition("/")[2].rpartition(".")
+        before = rest.rpartition(".")[2].lower()
+        double = "." in rest and f".{before}" in (*PICTURES, *WORDS)
+        return (
+            f"{before}.{last.lower()}" if double and last.lower() in TEXT_MEMBERS else last.lower()
+        )
+
+    @property
+    def is_picture(self) -> bool:
+        """By its ending; of a format that is read or of another."""
+        return f".{self.ending}" in PICTURES or f".{self.ending}" in FOREIGN_ENDINGS
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it says something of a picture, by its ending."""
+        return self.ending.rpartition(".")[2] in TEXT_MEMBERS
 
     @property
     def used(self) -> bool:
-        """Whether it is a picture, or says something of one, by its ending."""
-        return f".{self.ending}" in PICTURES or self.ending in TEXT_MEMBERS
+        return self.is_picture or self.is_text
 
     def same(self, other: "_Member") -> bool:
         """Whether it takes the same place in a sample."""
@@ -74,6 +117,10 @@ class _Member(NamedTuple):
     def of_key(self) -> bool:
         """Whether there is one dot in the name, so that the sample is the key's."""
         return self.stem == self.key
+
+
+Sample = dict[str, _Member]
+"""Members by their ending"""
 
 
 class _Header(tarfile.TarInfo):
@@ -97,28 +144,134 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def shard(file: File) -> Iterator[Picture | Skipped]:
+def shard(file: File, fields: Fields = USUAL) -> Iterator[Picture | Skipped]:
     """The samples of a shard; of one that is damaged those before the damage."""
-    key, held = "", list[_Member]()
+    yield from _Shard(file, fields)
+
+
+class _Shard:
+    """The samples of a shard, those of neighbours first."""
+
+    def __init__(self, file: File, fields: Fields) -> None:
+        self._file, self._fields = file, fields
+        self._bare = False  # whether a picture was left without a caption
+        self._said: set[str] = set()  # folders with captions
+        self._late: dict[
+            str, Sample
+        ] = {}  # what is said of pictures that stand elsewhere, by their stem
+        self._held, self._full = 0, False  # bytes of it; whether that was too much
+
+    def __iter__(self) -> Iterator[Picture | Skipped]:
+        for group in _groups(self._file):
+            if isinstance(group, Skipped):
+                yield group
+                continue
+            self._said |= {member.folder for member in group if member.is_text}
+            for stem, sample in _samples(group):
+                yield from self._first(stem, sample)
+        if self._bare:
+            yield from self._again()
+        for stem in self._late:
+            yield Skipped(f"{self._file.source}:{stem}", NO_PICTURE)
+        if self._full:
+            yield Skipped(self._file.source, TOO_LATE)
+
+    def _first(self, stem: str, sample: Sample) -> Iterator[Picture | Skipped]:
+        """A sample as its neighbours make it up."""
+        found = _pictures(sample)
+        for ending in found:
+            known = _caption(sample, ending, self._fields)
+            if known.text or f".{ending}" in FOREIGN_ENDINGS:
+                yield self._made(stem, sample, ending, known)
+            else:
+                self._bare = True
+        if found:
+            return
+        texts = {ending: member for ending, member in sample.items() if member.is_text}
+        size = sum(len(member.data or b"") for member in texts.values())
+        if not texts:
+            yield Skipped(f"{self._file.source}:{stem}", NO_PICTURE)
+        elif self._held + size > LATE:
+            self._full = True
+        else:
+            self._held += size
+            held = self._late.setdefault(stem, {})
+            for ending, member in texts.items():
+                if held.setdefault(ending, member) is not member:
+                    yield Skipped(f"{self._file.source}:{member.name}", SECOND)
+
+    def _again(self) -> Iterator[Picture | Skipped]:
+        """Those pictures that had no caption beside them."""
+        alike = {folded(stem): stem for stem in reversed(self._late)}
+        for group in _groups(self._file):
+            if isinstance(group, Skipped):
+                continue
+            for stem, sample in _samples(group):
+                for ending in _pictures(sample):
+                    known = _caption(sample, ending, self._fields)
+                    if known.text or f".{ending}" in FOREIGN_ENDINGS:
+                        continue
+                    late = stem if stem in self._late else alike.get(folded(stem), "")
+                    if late in self._late:
+                        sample = self._late.pop(late) | sample
+                        known = _better(known, _caption(sample, ending, self._fields))
+                    folder = sample[ending].folder
+                    if not known.text and folder not in self._said:
+                        known = _class(folder)
+                    yield self._made(stem, sample, ending, known)
+
+    def _made(self, stem: str, sample: Sample, ending: str, known: Caption) -> Picture | Skipped:
+        picture = sample[ending]
+        several = f".{ending}" if len(_pictures(sample)) > 1 else ""
+        source = f"{self._file.source}:{stem}{several}"
+        if f".{ending}" in FOREIGN_ENDINGS:
+            return Skipped(source, FOREIGN_ENDINGS[f".{ending}"])
+        if not known.text and any(_damaged(member) for member in sample.values()):
+            return Skipped(source, NO_RECORD)
+        if picture.data is not None:
+            return captioned(source, known, Place(len(picture.data), picture.data))
+        place = Place(picture.size, None, self._file.path, picture.offset)
+        return captioned(source, known, place)
+
+
+def _groups(file: File) -> Iterator[list[_Member] | Skipped]:
+    """Neighbours of one key."""
+    held: list[_Member] = []
     try:
         with open(file.path, "rb") as raw:
             for member in _members(raw, file.path):
                 if not member.name.rpartition("/")[2].partition(".")[0]:  # hidden
                     continue
-                if member.key != key:
-                    yield from _samples(file, key, held)
-                    key, held = member.key, []
+                if held and member.key != held[0].key:
+                    yield held
+                    held = []
                 elif len(held) >= HELD and member.stem != held[-1].stem:
-                    yield from _samples(file, key, held)
-                    held = [one for one in held if one.of_key and one.ending in TEXT_MEMBERS]
-                if not held or (member.used and not any(one.same(member) for one in held)):
-                    held.append(member)
-        yield from _samples(file, key, held)
+                    yield held
+                    held = [one for one in held if one.of_key and one.is_text]
+                same = (
+                    next((one for one in held if one.same(member)), None) if member.used else None
+                )
+                if same is None:
+                    if member.used or not held:
+                        held.append(member)
+                elif (member.is_picture or same.name == member.name) and _whole(held):
+                    yield held
+                    held = [member]
+                else:
+                    why = SECOND if member.is_text else REPEATED
+                    yield Skipped(f"{file.source}:{member.name}", why)
+        if held:
+            yield held
     except (tarfile.TarError, EOFError, ValueError, OverflowError):
-        yield from _samples(file, key, held)
+        if held:
+            yield held
         yield Skipped(file.source, "a shard that is damaged or cut off: read up to there")
     except OSError as error:
         yield Skipped(file.source, error.strerror or "cannot be read")
+
+
+def _whole(held: list[_Member]) -> bool:
+    return any(one.is_picture for one in held) and any(one.is_text for one in held)
 
 
 def _members(raw: BinaryIO, name: str) -> Iterator[_Member]:
@@ -139,7 +292,8 @@ def _members(raw: BinaryIO, name: str) -> Iterator[_Member]:
                 continue
             found = _Member(member.name, member.offset_data, member.size, None)
             picture = f".{found.ending}" in PICTURES
-            if found.used and not (plainly and picture):
+            unread = f".{found.ending}" in FOREIGN_ENDINGS
+            if found.used and not unread and not (plainly and picture):
                 opened = tar.extractfile(member)
                 data = opened.read(MOST_BYTES + 1 if picture else LONGEST_TEXT) if opened else b""
                 found = found._replace(data=data)
@@ -148,44 +302,72 @@ def _members(raw: BinaryIO, name: str) -> Iterator[_Member]:
         raise tarfile.ReadError(packed.fault)
 
 
-def _samples(file: File, key: str, held: list[_Member]) -> Iterator[Picture | Skipped]:
-    """The samples that members of one key make up."""
-    whole, parts = dict[str, _Member](), dict[str, dict[str, _Member]]()
-    for member in held:
+def _samples(group: list[_Member]) -> Iterator[tuple[str, Sample]]:
+    """The samples, each with its stem, that members of one key make up."""
+    key = group[0].key
+    whole, parts = Sample(), dict[str, Sample]()
+    for member in group:
         sample = whole if member.of_key else parts.setdefault(member.stem, {})
         sample.setdefault(member.ending, member)
     pictured = {stem: sample for stem, sample in parts.items() if _pictures(sample)}
-    if _pictures(whole) or not pictured:
-        if held:
-            yield from _sample(file, key, whole)
+    if _pictures(whole):
+        yield key, whole
         return
-    texts = {ending: whole[ending] for ending in TEXT_MEMBERS if ending in whole}
-    for stem, sample in pictured.items():
-        yield from _sample(file, stem, texts | sample)
-
-
-def _pictures(sample: dict[str, _Member]) -> list[str]:
-    return [ending[1:] for ending in PICTURES if ending[1:] in sample]
-
-
-def _sample(file: File, key: str, sample: dict[str, _Member]) -> Iterator[Picture | Skipped]:
-    """A picture with its caption; each, where the same name has several endings."""
-    found = _pictures(sample)
-    if not found:
-        yield Skipped(f"{file.source}:{key}", "no picture in the sample")
+    if not pictured:
+        texts = {stem: one for stem, one in parts.items() if any(m.is_text for m in one.values())}
+        yield from texts.items()
+        if whole or not texts:
+            yield key, whole
         return
-    try:
-        record = json.loads(decoded(sample["json"].data or b"")[0]) if "json" in sample else {}
-    except (ValueError, RecursionError):
-        record = {}
-    fields: dict[str, Any] = record if isinstance(record, dict) else {}
-    text = next((sample[name].data for name in ("txt", "caption") if name in sample), None)
-    label = sample["cls"].data if "cls" in sample else named(fields, CLASSES)
-    known = caption(named(fields, TEXTS) if text is None else text, label)
-    for ending in found:
-        picture = sample[ending]
-        source = f"{file.source}:{key}" + (f".{ending}" if len(found) > 1 else "")
-        if picture.data is not None:
-            yield captioned(source, known, Place(len(picture.data), picture.data))
-        else:
-            yield captioned(source, known, Place(picture.size, None, file.path, picture.offset))
+    common = {ending: member for ending, member in whole.items() if member.is_text}
+    for stem, sample in parts.items():
+        if stem in pictured:
+            yield stem, common | sample
+        elif any(member.is_text for member in sample.values()):
+            yield stem, sample
+
+
+def _pictures(sample: Sample) -> list[str]:
+    """The endings of its pictures."""
+    usual = [ending[1:] for ending in (*PICTURES, *FOREIGN_ENDINGS)]
+    return [ending for ending in usual if ending in sample]
+
+
+def _caption(sample: Sample, picture: str, fields: Fields) -> Caption:
+    """What a sample says of its picture of that ending."""
+    texts = [ending[1:] for ending in TEXT_ENDINGS]
+    order = [f"{picture}.{ending}" for ending in (*texts, "json")] + texts
+    order += [f"{word[1:]}.{ending}" for word in WORDS for ending in texts] + ["json"]
+    if fields.named:
+        order.sort(key=lambda ending: not ending.endswith("json"))
+    label = sample["cls"].data if "cls" in sample else None
+    said: list[Any] = []
+    for ending in order:
+        if ending not in sample:
+            continue
+        data = sample[ending].data or b""
+        if not ending.endswith("json"):
+            said.append(data)
+            continue
+        record = parsed(data) or {}
+        said.append(named(record, fields.caption))
+        label = named(record, fields.label) if label is None else label
+    return _better(
+        *(caption(text, label) for text in said if text is not None), caption(None, label)
+    )
+
+
+def _better(*captions: Caption) -> Caption:
+    """The first that says something of its own, then the first that says anything, then the first."""
+    own = next((one for one in captions if one.text and one.text != one.label), None)
+    return own or next((one for one in captions if one.text), captions[0])
+
+
+def _damaged(member: _Member) -> bool:
+    return member.ending.endswith("json") and parsed(member.data or b"") is None
+
+
+def _class(folder: str) -> Caption:
+    """The caption that a folder's name is; "" at the top of a shard."""
+    name = folder.rpartition("/")[2]
+    return Caption("") if name in ("", ".", "..") else folder_caption(name)

@@ -110,7 +110,9 @@ def heldout_pictures(
     split = corpus.split("heldout", recipe.data.size)
     count = min(len(split), recipe.watch.pictures)
     if count < 1:
-        raise UserError(f"{corpus.path} has no held-out pictures: build it with a larger --heldout")
+        raise UserError(
+            f"{corpus.path} has no held-out pictures: build it again with more pictures"
+        )
     reader = Reader(tokenizer or corpus.tokenizer, recipe.data.words, encoder_of(recipe.data))
     numbers = np.arange(count, dtype=np.int64)
     return [reader.batch(split, numbers[i : i + size]) for i in range(0, count, size)]
