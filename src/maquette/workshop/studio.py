@@ -1,7 +1,7 @@
 """What `maquette generate` does with a picture run: from captions, around known pixels, from pictures.
 
     captions                 a diffusion run, conditioned on text, on classes or on nothing
-    --picture --mask         the white part of the mask is made anew, the rest is kept to the bit
+    --picture --mask         what the mask hides is made anew, the rest is kept to the bit
     --picture --outpaint     the picture is continued on the sides named
     --picture                a run that enlarges pictures: diffusion with task upsample, super-resolution
     --variations-of          unCLIP: what a CLIP sees in a picture, made again (Ramesh et al. 2022)
@@ -158,7 +158,10 @@ def _around(
     known = ("picture", "mask", "outpaint", "count", "solver", "steps")
     request.uses(way, *_told(model), *known)
     if not (request.mask or request.outpaint):
-        raise WrongUse("say what of the picture to make anew: --mask FILE, or --outpaint right=64")
+        raise WrongUse(
+            "say what of the picture to make anew: --mask FILE (the picture itself, where a part of it is "
+            "erased), or --outpaint right=64"
+        )
     n, size, device = len(prompts), model.config.size, loaded.device
     settings: dict[str, Any] = {
         "guidance": request.guidance if model.config.condition != "none" else 1.0,
@@ -170,8 +173,8 @@ def _around(
     picture = given.tensor(request.picture, None if request.outpaint else size).to(device)
     hole: Tensor | None = None
     if request.mask is not None:
-        white = given.square(request.mask, size).mean(axis=2) > 127
-        hole = torch.from_numpy(~white).float()[None, None].to(device)
+        hidden = given.hidden(request.mask, request.picture, size)
+        hole = torch.from_numpy(~hidden).float()[None, None].to(device)
 
     def part(rows: slice) -> Tensor:
         own = settings | _rows(conditions, rows) | {"generator": generator[rows]}
