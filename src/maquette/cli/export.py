@@ -17,10 +17,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from maquette.models.clip_config import ClipConfig
+    from maquette.models.store import load_config
     from maquette.serving.hugging_face import export_model
+    from maquette.training.encoder import caption_length
     from maquette.training.start import weights_file
 
     path = Path(arguments.run).expanduser()
-    name = export_model(path, Path(arguments.out).expanduser(), weights_file(path))
+    out, weights = Path(arguments.out).expanduser(), weights_file(path)
+    words = caption_length(path) if isinstance(load_config(path), ClipConfig) else None
+    name = export_model(path, out, weights, words)
     Terminal(arguments.json).say(f"exported: {arguments.out} (transformers.{name})")
     return {"path": arguments.out, "class": name}

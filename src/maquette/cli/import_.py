@@ -1,4 +1,4 @@
-"""Read a Hugging Face model (GPT-2, GPT-J, LLaMA or BLOOM; safetensors) into a run directory.
+"""Read a Hugging Face model (GPT-2, GPT-J, LLaMA, BLOOM or CLIP; safetensors) into a run directory.
 
 example: maquette import hf ~/models/gpt2 runs/gpt2
 """
@@ -18,8 +18,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from maquette.models.clip_config import ClipConfig
     from maquette.serving.hugging_face import import_model
+    from maquette.serving.hugging_face_clip import import_notes
 
-    config = import_model(Path(arguments.source).expanduser(), Path(arguments.run).expanduser())
-    Terminal(arguments.json).say(f"imported: {arguments.run}")
-    return {"path": arguments.run, "config": asdict(config)}
+    source = Path(arguments.source).expanduser()
+    config = import_model(source, Path(arguments.run).expanduser())
+    notes = import_notes(source) if isinstance(config, ClipConfig) else []
+    terminal = Terminal(arguments.json)
+    for note in notes:
+        terminal.say(note)
+    terminal.say(f"imported: {arguments.run}")
+    return {"path": arguments.run, "config": asdict(config), "notes": notes}

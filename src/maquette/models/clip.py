@@ -4,6 +4,9 @@
                                                                                       unit vectors  dot
     caption -> symbols, positions ------------> causal blocks -> norm at the first end ----> map --+
 
+The caption towers of OpenAI's files take the highest symbol as they number it in the place of the first
+end (`highest`), which is another only where symbols were added behind the end.
+
 A batch is its own set of wrong answers. softmax (Radford et al. 2021, figure 3): the picture's caption
 among the batch's captions, and the caption's picture among the pictures; the loss is the mean of both
 cross-entropies. sigmoid (Zhai et al. 2023, algorithm 1): of every pair, whether it belongs together.
@@ -87,7 +90,7 @@ class CaptionTower(nn.Module):
 
     def __init__(self, c: ClipConfig, scaling: Scaling) -> None:
         super().__init__()
-        self.begin, self.words = c.begin, c.words
+        self.begin, self.words, self.highest = c.begin, c.words, c.highest
         self.multiplier = scaling.input_multiplier
         self.symbols = Embedding(c.vocabulary, c.text_width)
         self.positions = Embedding(c.words + (c.begin is not None), c.text_width)
@@ -109,13 +112,21 @@ class CaptionTower(nn.Module):
     def forward(self, captions: Tensor, compute: torch.dtype, recompute: bool = False) -> Tensor:
         """captions: (batch, words) int64, each with an end, after which nothing is read."""
         captions = fitted(captions, self.words)
-        last = (captions == END).int().argmax(dim=1)  # (batch,), the first end
         if self.begin is not None:
-            captions, last = F.pad(captions, (1, 0), value=self.begin), last + 1
+            captions = F.pad(captions, (1, 0), value=self.begin)
+        last = self.last(captions)
         x = self.symbols(captions) + self.positions.weight[: captions.shape[1]]
         x = through(self.blocks, apply(x, self.multiplier).to(compute), recompute)
         pooled = x[torch.arange(len(x), device=x.device), last]
         return self.map(self.norm(pooled))  # type: ignore[no-any-return]
+
+    def last(self, captions: Tensor) -> Tensor:
+        """Where the vectors of captions (batch, words) are taken, (batch,)."""
+        if self.highest is None:
+            return (captions == END).int().argmax(dim=1)  # the first end
+        # theirs below the end count one less than ours, those above it as much as ours
+        order = torch.where(captions == END, 2 * self.highest + 1, 2 * captions)
+        return order.argmax(dim=1)
 
 
 def fitted(captions: Tensor, words: int) -> Tensor:

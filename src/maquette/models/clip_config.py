@@ -34,6 +34,9 @@ class ClipConfig(PictureConfig):
     """symbols a caption has room for, its end, which is symbol 0, included"""
     begin: int | None = None
     """symbol put before every caption; None: none"""
+    highest: int | None = None
+    """the end's number among symbols as OpenAI's files number them, where a caption's vector stands at the
+    highest of these numbers; None: it stands at the first end"""
     text_width: int = 128
     """size of the caption tower's residual stream"""
     text_depth: int = 4
@@ -61,6 +64,7 @@ class ClipConfig(PictureConfig):
         within(self, 1, float("inf"), "hidden", "text_hidden", "embedding", "words")
         within(self, 2, float("inf"), "vocabulary")
         within(self, 1, self.vocabulary - 1, "begin")
+        within(self, 0, self.vocabulary - 1, "highest")
         if self.size % self.patch:
             fitting = max(p for p in range(1, self.patch + 1) if self.size % p == 0)
             raise WrongUse(

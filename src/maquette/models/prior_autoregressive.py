@@ -22,6 +22,7 @@ from maquette.models.base import Loss, PictureBatch
 from maquette.models.prior import Prior, blend
 from maquette.models.prior_config import PriorConfig
 from maquette.nn.linear import Embedding, Linear
+from maquette.nn.noise import Generators, draw_exponential
 from maquette.nn.parametrisation import apply
 from maquette.nn.rules import Role
 
@@ -129,7 +130,7 @@ class AutoregressivePrior(Prior):
         captions: Tensor,  # (n, words)
         text_embedding: Tensor,  # (n, d), of length 1
         guidance: float = 1.0,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> Tensor:
         """One embedding of each caption, (n, d), times sqrt(d)."""
         if not self.components.fitted:
@@ -141,7 +142,7 @@ class AutoregressivePrior(Prior):
         chosen: list[Tensor] = []
         for i in range(k):
             logits = blend(self.logits(hidden), guidance)
-            race = torch.empty_like(logits).exponential_(generator=generator)
+            race = draw_exponential(logits, generator)
             chosen.append((logits.softmax(-1) / race).argmax(-1))  # a draw by an exponential race
             if i < k - 1:
                 value = apply(self.values(chosen[-1]), self.scaling.input_multiplier)

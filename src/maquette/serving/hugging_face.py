@@ -121,15 +121,20 @@ def import_model(source: Path, out: Path) -> DecoderConfig | ClipConfig:
     return config
 
 
-def export_model(run: Path, out: Path, weights: Path | None = None) -> str:
-    """Write a run as a folder that transformers opens; returns the class that reads it."""
+def export_model(
+    run: Path, out: Path, weights: Path | None = None, words: int | None = None
+) -> str:
+    """Write a run as a folder that transformers opens; returns the class that reads it.
+
+    words: symbols that a CLIP run reads of a caption; see `export_clip`.
+    """
     if out.exists():
         raise UserError(f"{out} exists: choose another folder")
     model = load_model(run, weights)
     if isinstance(model, Clip):
         from maquette.serving.hugging_face_clip import export_clip
 
-        return export_clip(model, run, out)
+        return export_clip(model, run, out, words)
     if not isinstance(model, Decoder):
         raise UserError(
             f"{run} is a model of kind {load_config(run).kind}, which transformers has no class for: "

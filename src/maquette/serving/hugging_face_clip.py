@@ -1,35 +1,51 @@
 """Round trips with Hugging Face: CLIP with a Vision Transformer, in and out.
 
-What differs is folded into the weights. Theirs takes pixels scaled by the mean and deviation that its
-preprocessor_config.json names, ours takes [-1, 1]: the scale goes into the patch map, the shift into the
-positions of the patches. Ours may carry the multipliers of maximal-update parametrisation: they go into
-the embeddings, the query maps and the maps that write into the residual stream. Resizing and cropping
-pictures is not part of the model, in neither. Captions reach ours renumbered, their end first
-(`training/picture_data.py`); the rows of the embedding move along.
+What differs is folded into the weights. Theirs takes pixels scaled as its preprocessor_config.json says,
+ours takes [-1, 1]: the factor goes into the patch map, the shift into the positions of the patches. Ours
+may carry the multipliers of maximal-update parametrisation: they go into the embeddings, the query maps
+and the maps that write into the residual stream. Captions reach ours renumbered, their end first
+(`training/encoder.py`); the rows of the embedding move along. The small files are `clip_files.py`'s.
 """
 
 import math
-import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from maquette.base.errors import UserError
-from maquette.base.files import directory_aside, read_json, write_json
+from maquette.base.files import directory_aside, read_json, write_atomic, write_json
+from maquette.corpus.caption_tokenizer import (
+    TOKENIZER_CONFIG,
+    load_caption_tokenizer,
+    open_caption_tokenizer,
+)
 from maquette.corpus.store import TOKENIZER
-from maquette.corpus.tokenizer import load_tokenizer
 from maquette.models.clip import LARGEST, Clip
 from maquette.models.clip_config import ClipConfig
-from maquette.models.picture_config import END
 from maquette.models.store import CONFIG, WEIGHTS, fill, save_config, save_tensors
-from maquette.nn.rules import Parametrisation
-from maquette.serving.hugging_face import _expect, _read
+from maquette.serving.clip_files import (
+    CLASS,
+    HIGHEST,
+    PREPROCESSOR,
+    VISION,
+    Scale,
+    differences,
+    read_captions,
+    read_config,
+    read_processor,
+    scale_of,
+    side_of,
+    tower,
+    with_ends,
+    write_config,
+    write_processor,
+    write_tokenizer_config,
+)
+from maquette.serving.hugging_face import _read
 
-PREPROCESSOR = "preprocessor_config.json"
-CLASS = "CLIPModel"
 SYMBOLS = "caption_tower.symbols.weight"
+POSITIONS = "caption_tower.positions.weight"
 TOWERS: dict[str, dict[str, str]] = {
     "picture_tower": {
         "patches.map.weight": "vision_model.embeddings.patch_embedding.weight",
@@ -56,77 +72,70 @@ IN_BLOCK = {
     "feedforward.up": ("mlp.fc1",),
     "feedforward.down": ("mlp.fc2",),
 }
-# What their config.json leaves out where it is the default (transformers 5).
-VISION = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "num_channels": 3,
-    "image_size": 224,
-    "patch_size": 32,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-}
-TEXT = {
-    "vocab_size": 49408,
-    "hidden_size": 512,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 8,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-    "bos_token_id": 49406,
-    "eos_token_id": 49407,
-}
+UNUSED = (  # buffers of older files, which count the positions
+    "text_model.embeddings.position_ids",
+    "vision_model.embeddings.position_ids",
+)
 
 
 def import_clip(source: Path, out: Path) -> ClipConfig:
-    """Read a folder of transformers' CLIPModel into a run directory `out`."""
+    """Read a folder of transformers' CLIPModel, its tokenizer and its processor, into a run `out`."""
     theirs = read_json(source / CONFIG)
-    config, end = read_config(theirs), end_of(theirs)
-    if (source / TOKENIZER).exists() and load_tokenizer(source / TOKENIZER).end != end:
-        raise UserError(f"{source / TOKENIZER} ends a text otherwise than {CONFIG} says ({end})")
+    captions, processor = read_captions(source, theirs), read_processor(source)
+    config = read_config(theirs, captions)
+    differences(processor, config.size)  # refuses what does not fit the model
     model = Clip(config)
-    tensors = from_theirs(model, _read(source), *scaling_of(source))
-    tensors[SYMBOLS] = tensors[SYMBOLS][order(config.vocabulary, end)]
+    tensors = from_theirs(model, _read(source), scale_of(processor))
+    tensors[SYMBOLS] = tensors[SYMBOLS][order(config.vocabulary, captions.end)]
     fill(model, tensors, source)
     with directory_aside(out) as folder:
         save_config(folder, config)
         save_tensors(folder / WEIGHTS, dict(model.named_parameters()))
-        if (source / TOKENIZER).exists():
-            shutil.copyfile(source / TOKENIZER, folder / TOKENIZER)
+        write_atomic(folder / TOKENIZER, captions.content)
+        write_json(folder / TOKENIZER_CONFIG, captions.settings)
+        write_json(folder / PREPROCESSOR, write_processor(processor, config.size))
     return config
 
 
-def export_clip(model: Clip, run: Path, out: Path) -> str:
-    """Write a CLIP, whose run has the tokenizer, as a folder that transformers opens."""
+def import_notes(source: Path) -> list[str]:
+    """A line for each way in which their processor makes pictures otherwise than Maquette does."""
+    vision = tower(read_json(source / CONFIG), "vision_config", VISION)
+    return differences(read_processor(source), side_of(vision["image_size"], "image_size"))
+
+
+def export_clip(model: Clip, run: Path, out: Path, words: int | None = None) -> str:
+    """Write a CLIP run as a folder that transformers' CLIPModel and CLIPProcessor open.
+
+    words: symbols of a caption that the run reads, its end included; None: all that the model has room for.
+    """
     c = model.config
     if c.objective != "softmax" or c.noised:
         what = "sees noise and the time" if c.noised else "was trained with the sigmoid loss"
         raise UserError(f"{run} {what}: transformers' {CLASS} has no place for that")
-    end = load_tokenizer(run / TOKENIZER).end if (run / TOKENIZER).exists() else END
-    if end is None or end == 2:
-        raise UserError(f"captions of {run} end with symbol {end}, which {CLASS} does not read")
+    imported = (run / TOKENIZER_CONFIG).exists()
+    tokenizer = load_caption_tokenizer(run)
+    if tokenizer.end is None or (tokenizer.end == HIGHEST and c.highest is None):
+        raise UserError(
+            f"captions of {run} end with symbol {tokenizer.end}, which {CLASS} does not read"
+        )
+    numbers = order(c.vocabulary, tokenizer.end)
+    begin = None if c.begin is None else int(numbers[c.begin])
+    content = tokenizer.to_json()
+    settings = read_json(run / TOKENIZER_CONFIG) if imported else {}
+    if not imported:
+        foreign = open_caption_tokenizer(run / TOKENIZER, {})
+        content = with_ends(content, foreign, begin, tokenizer.end)
+        most = min(c.words, words or c.words) + (begin is not None)
+        settings = write_tokenizer_config(foreign.name_of(tokenizer.end), most)
+    kept = read_json(run / PREPROCESSOR) if (run / PREPROCESSOR).exists() else None
     tensors, symbols = to_theirs(model), TOWERS["caption_tower"]["symbols.weight"]
-    tensors[symbols] = tensors[symbols][order(c.vocabulary, end).argsort()]
+    tensors[symbols] = tensors[symbols][numbers.argsort()]
     with directory_aside(out) as folder:
         save_tensors(folder / WEIGHTS, tensors)
-        if (run / TOKENIZER).exists():
-            shutil.copyfile(run / TOKENIZER, folder / TOKENIZER)
-        half = [0.5, 0.5, 0.5]
-        write_json(
-            folder / PREPROCESSOR,
-            {
-                "image_processor_type": "CLIPImageProcessor",
-                "image_mean": half,
-                "image_std": half,
-                "size": {"shortest_edge": c.size},
-                "crop_size": {"height": c.size, "width": c.size},
-            },
-        )
-        write_json(folder / CONFIG, write_config(c, end))
+        write_atomic(folder / TOKENIZER, content)
+        write_json(folder / TOKENIZER_CONFIG, settings)
+        write_json(folder / PREPROCESSOR, write_processor(kept, c.size))
+        write_json(folder / CONFIG, write_config(c, begin, tokenizer.end))
     return CLASS
 
 
@@ -136,131 +145,39 @@ def order(vocabulary: int, end: int) -> Tensor:
     return torch.cat([numbers[end : end + 1], numbers[:end], numbers[end + 1 :]])
 
 
-def end_of(theirs: dict[str, Any]) -> int:
-    """The symbol that ends their captions."""
-    text = _tower(theirs, "text_config", TEXT)
-    end, vocabulary = int(text["eos_token_id"]), int(text["vocab_size"])
-    if end == 2:  # in files from before July 2023, for the highest symbol
-        return vocabulary - 1
-    if not 0 <= end < vocabulary:
-        raise UserError(f"text_config.eos_token_id is {end}, the vocabulary has {vocabulary}")
-    return end
+def from_theirs(model: Clip, theirs: dict[str, Tensor], scale: Scale) -> dict[str, Tensor]:
+    """Their tensors under our names, for pixels in [-1, 1].
 
-
-def _tower(theirs: dict[str, Any], name: str, default: dict[str, Any]) -> dict[str, Any]:
-    return default | (theirs.get(name) or {}) | (theirs.get(f"{name}_dict") or {})
-
-
-def read_config(theirs: dict[str, Any]) -> ClipConfig:
-    """Their config.json as ours. Raises UserError for a variant that would compute otherwise."""
-    v, t = _tower(theirs, "vision_config", VISION), _tower(theirs, "text_config", TEXT)
-    _expect(v, "num_channels", (3,))
-    for tower in (v, t):
-        _expect(tower, "hidden_act", ("gelu", "quick_gelu"))
-    for name in ("hidden_act", "layer_norm_eps"):
-        _expect(t, name, (v[name],))
-    begin, end = t["bos_token_id"], end_of(theirs)
-    if begin is not None:
-        begin = None if begin >= t["vocab_size"] or begin == end else begin + (begin < end)
-    return ClipConfig(
-        size=v["image_size"],
-        width=v["hidden_size"],
-        depth=v["num_hidden_layers"],
-        patch=v["patch_size"],
-        heads=v["num_attention_heads"],
-        hidden=v["intermediate_size"],
-        vocabulary=t["vocab_size"],
-        words=t["max_position_embeddings"] - (begin is not None),
-        begin=begin,
-        text_width=t["hidden_size"],
-        text_depth=t["num_hidden_layers"],
-        text_heads=t["num_attention_heads"],
-        text_hidden=t["intermediate_size"],
-        embedding=theirs.get("projection_dim", 512),
-        activation=v["hidden_act"],
-        norm_epsilon=v["layer_norm_eps"],
-        parametrisation=Parametrisation(kind="standard"),
-    )
-
-
-def write_config(c: ClipConfig, end: int) -> dict[str, Any]:
-    """Our config as their config.json. end: the symbol that ends a caption there."""
-    begin = None if c.begin is None else int(order(c.vocabulary, end)[c.begin])
-    both = {
-        "hidden_act": c.activation,
-        "layer_norm_eps": c.norm_epsilon,
-        "projection_dim": c.embedding,
-    }
-    return {
-        "architectures": [CLASS],
-        "model_type": "clip",
-        "projection_dim": c.embedding,
-        "torch_dtype": "float32",
-        "vision_config": both
-        | {
-            "model_type": "clip_vision_model",
-            "hidden_size": c.width,
-            "intermediate_size": c.hidden or 4 * c.width,
-            "num_hidden_layers": c.depth,
-            "num_attention_heads": c.heads,
-            "image_size": c.size,
-            "patch_size": c.patch,
-        },
-        "text_config": both
-        | {
-            "model_type": "clip_text_model",
-            "vocab_size": c.vocabulary,
-            "hidden_size": c.text_width,
-            "intermediate_size": c.text_hidden or 4 * c.text_width,
-            "num_hidden_layers": c.text_depth,
-            "num_attention_heads": c.text_heads,
-            "max_position_embeddings": c.words + (c.begin is not None),
-            "bos_token_id": begin,
-            "eos_token_id": end,
-            "pad_token_id": end,
-        },
-    }
-
-
-def scaling_of(source: Path) -> tuple[Tensor, Tensor]:
-    """Mean and deviation, (3,) each, that pixels in [0, 1] are scaled by before their model."""
-    if (source / PREPROCESSOR).exists():
-        content = read_json(source / PREPROCESSOR)
-    elif (source / "processor_config.json").exists():
-        content = read_json(source / "processor_config.json").get("image_processor", {})
-    else:
-        raise UserError(
-            f"{source} holds no {PREPROCESSOR}, which says how pixels are scaled: copy it there"
-        )
-    if not content.get("do_normalize", True):
-        return torch.zeros(3), torch.ones(3)
-    if "image_mean" not in content or "image_std" not in content:
-        raise UserError(f"{source / PREPROCESSOR} says neither image_mean nor image_std: add them")
-    return torch.tensor(content["image_mean"]), torch.tensor(content["image_std"])
-
-
-def from_theirs(
-    model: Clip, theirs: dict[str, Tensor], mean: Tensor, deviation: Tensor
-) -> dict[str, Tensor]:
-    """Their tensors under our names, for pixels in [-1, 1]."""
-    ours = {}
+    Raises UserError for a tensor that is missing, and for one that the config has no use for.
+    """
+    ours, used = {}, set(UNUSED)
     for name, parameter in model.named_parameters():
         names = their_names(name)
         missing = [one for one in names if one not in theirs]
         if missing:
             raise UserError(f"the checkpoint lacks {missing[0]}: it is cut short or no CLIP")
+        used.update(names)
         found = torch.cat([theirs[one].float() for one in names]) if len(names) > 1 else None
         tensor = theirs[names[0]].float() if found is None else found
         whole = name.endswith(("patches.map.weight", "class_token.weight", "logit_scale"))
         ours[name] = tensor.reshape(parameter.shape) if whole else tensor
-    # (p - mean) / deviation with p = (x + 1) / 2 is x / (2 deviation) + (1/2 - mean) / deviation
+    if more := sorted(theirs.keys() - used):
+        others = f" and {len(more) - 1} more tensors" if more[1:] else ""
+        raise UserError(
+            f"the checkpoint holds {more[0]}{others}, which its {CONFIG} does not use: "
+            f"they belong to two models"
+        )
+    # scale.factor x + scale.shift: the factor goes into the patch map, the shift into the positions
     patches = theirs["vision_model.embeddings.patch_embedding.weight"].float()
-    shift = (patches.sum((2, 3)) * ((0.5 - mean) / deviation)).sum(1)  # (width,)
-    scaled = patches / (2 * deviation)[:, None, None]
-    ours["picture_tower.patches.map.weight"] = scaled.flatten(1)
+    shift = (patches.sum((2, 3)) * scale.shift).sum(1)  # (width,)
+    ours["picture_tower.patches.map.weight"] = (patches * scale.factor[:, None, None]).flatten(1)
     positions = ours["picture_tower.positions.weight"].clone()
     positions[1:] += shift
     ours["picture_tower.positions.weight"] = positions
+    kept = model.config.words + (
+        model.config.begin is not None
+    )  # a tokenizer may cut captions before
+    ours[POSITIONS] = ours[POSITIONS][:kept]
     return ours
 
 
@@ -276,7 +193,7 @@ def to_theirs(model: Clip) -> dict[str, Tensor]:
             tensor[:width] *= scaling.attention_scale(width // heads) * math.sqrt(width // heads)
         elif ".attention.out." in name or ".feedforward.down." in name:
             tensor *= scaling.residual_multiplier
-        elif name in (SYMBOLS, "caption_tower.positions.weight"):
+        elif name in (SYMBOLS, POSITIONS):
             tensor *= scaling.input_multiplier
         elif name.endswith("patches.map.weight"):
             tensor = tensor.unflatten(1, (3, c.patch, c.patch))

@@ -6,6 +6,7 @@ from torch import Tensor
 from maquette.models.base import Network, PictureBatch
 from maquette.models.diffusion import Diffusion
 from maquette.models.super_resolution import SuperResolution
+from maquette.nn.noise import draw, generators
 from maquette.serving.solvers import solve, times
 
 
@@ -53,8 +54,8 @@ def make_pictures(
         n, **{name: None if t is None else t.to(device) for name, t in given.items()}
     )
     conditional = config.condition != "none" or config.embedding > 0
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(n, 3, config.size, config.size, generator=generator).to(device)
+    generator = generators(seed, n)
+    noise = draw(torch.empty(n, 3, config.size, config.size, device=device), generator)
     grid = times(steps, model.path)
     denoiser = model.denoiser(condition, guidance if conditional else 1.0)
-    return solve(solver, denoiser, noise, grid, model.path)
+    return solve(solver, denoiser, noise, grid, model.path, generator=generator)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from maquette.base.errors import WrongUse
 from maquette.models.diffusion import Diffusion
+from maquette.nn.noise import Generators
 from maquette.nn.path import Denoiser, Path
 from maquette.serving.paint import Method, inpaint
 from maquette.serving.solvers import times
@@ -114,7 +115,7 @@ def outpaint(
     solver: str = "ddpm",
     jump: int = 5,
     repeats: int = 3,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """The canvas (n, 3, layout.height, layout.width) around pictures (n, 3, h, w) in [-1, 1].
 
@@ -190,7 +191,7 @@ def extend(
     method: Method | None = None,
     solver: str = "ddpm",
     overlap: float = 0.5,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """Continue pictures (n, 3, h, w) on the sides named, in pixels, with a trained model.
 

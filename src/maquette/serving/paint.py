@@ -21,8 +21,9 @@ from torch import Tensor
 
 from maquette.base.errors import WrongUse
 from maquette.models.diffusion import Diffusion
+from maquette.nn.noise import Generators, draw
 from maquette.nn.path import Denoiser, Path
-from maquette.serving.solvers import Callback, draw, solve, times
+from maquette.serving.solvers import Callback, solve, times
 
 Method = Literal["replace", "repaint", "condition"]
 
@@ -39,12 +40,13 @@ def inpaint(
     solver: str = "ddpm",
     jump: int = 5,
     repeats: int = 3,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """Pictures (n, 3, h, w) in [-1, 1] that are `picture` where `known` is 1.
 
     grid: falling times, as `solvers.times` gives them. jump, repeats: of "repaint"; `repeats` 1 is
-    "replace" to the bit. generator: of all noise. Raises WrongUse for shapes that do not fit, and for
+    "replace" to the bit. generator: of all noise, of all pictures or
+    one of each. Raises WrongUse for shapes that do not fit, and for
     a mask of other numbers than 0 and 1.
     """
     check_known(picture, known)
@@ -81,7 +83,7 @@ def paint(
     solver: str = "ddpm",
     jump: int = 5,
     repeats: int = 3,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """Fill the unknown pixels of pictures (n, 3, size, size) with a trained model.
 
@@ -124,9 +126,7 @@ def composite(made: Tensor, picture: Tensor, known: Tensor) -> Tensor:
     return torch.where(known.bool(), picture, made)
 
 
-def replacing(
-    picture: Tensor, known: Tensor, path: Path, generator: torch.Generator | None = None
-) -> Callback:
+def replacing(picture: Tensor, known: Tensor, path: Path, generator: Generators = None) -> Callback:
     """After a step to time t: known pixels become alpha(t) picture + sigma(t) fresh noise."""
 
     def put(step: int, t: Tensor, x: Tensor) -> Tensor:
@@ -135,9 +135,7 @@ def replacing(
     return put
 
 
-def renoise(
-    x: Tensor, at: Tensor, to: Tensor, path: Path, generator: torch.Generator | None = None
-) -> Tensor:
+def renoise(x: Tensor, at: Tensor, to: Tensor, path: Path, generator: Generators = None) -> Tensor:
     """A sample at time `at` taken back up to the time `to` by the forward process.
 
     x_t = (alpha_t / alpha_s) x_s + sqrt(sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2) z, s = at, t = to.

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from maquette.base.errors import WrongUse, did_you_mean
+from maquette.nn.noise import Generators, draw
 from maquette.nn.path import Denoiser, Path
 
 Callback = Callable[[int, Tensor, Tensor], Tensor | None]
@@ -58,7 +59,7 @@ def ddim(
     path: Path,
     *,
     eta: float = 0.0,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """eta: 0 adds no noise, 1 as much as the forward process's posterior has."""
@@ -81,7 +82,7 @@ def ddpm(
     times: Tensor,
     path: Path,
     *,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Ancestral sampling: DDIM with eta = 1 is the posterior's mean and standard deviation."""
@@ -95,7 +96,7 @@ def dpm2m(
     times: Tensor,
     path: Path,
     *,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """The first step, and a last one to t = 0 (infinite in log_snr), are of first order."""
@@ -119,7 +120,7 @@ def heun(
     times: Tensor,
     path: Path,
     *,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """A last step to t = 0 is Euler's: there is no noise left whose slope could be asked for."""
@@ -140,7 +141,7 @@ def euler(
     times: Tensor,
     path: Path,
     *,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """On the flow path, x + (s - t) times the velocity."""
@@ -173,23 +174,17 @@ def solve(
     times: Tensor,
     path: Path,
     *,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Run the solver of that name from x at times[0] to times[-1].
 
-    x: noise of variance 1 (n, ...). generator: of what ddpm draws. callback: called after each step.
+    x: noise of variance 1 (n, ...). generator: of what ddpm draws, of all pictures or one of each.
+    callback: called after each step.
     """
     if name not in SOLVERS:
         raise WrongUse(f"unknown solver {name}{did_you_mean(name, SOLVERS)}")
     return SOLVERS[name](denoiser, x, times, path, generator=generator, callback=callback)
-
-
-def draw(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Noise of variance 1, drawn on the generator's device so that every device gets the same."""
-    device = like.device if generator is None else generator.device
-    noise = torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype)
-    return noise.to(like.device)
 
 
 def _steps(times: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -21,18 +21,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maquette.base.errors import WrongUse
-from maquette.models.base import PictureModel
 from maquette.models.clip import Clip
 from maquette.models.diffusion import Diffusion
 from maquette.models.prior import Prior
 from maquette.models.prior_autoregressive import AutoregressivePrior
 from maquette.models.prior_diffusion import DiffusionPrior
+from maquette.nn.noise import Generators, draw, generators, part_of
 from maquette.nn.path import Denoiser, Path
 from maquette.serving.solvers import ddim, solve, times
 
 Read = Callable[[list[str]], Tensor]
 BATCH = 128  # pictures at a time
 STEPS = 20  # of the decoder
+PRIOR, UPSAMPLER = 1, 2  # stages whose noise is not the decoder's
 FURTHEST = 0.5  # of the way to a text difference (the paper goes 0.25 to 0.5)
 
 
@@ -107,7 +108,7 @@ class UnClip:
             candidates=candidates,
             steps=steps,
             guidance=guidance,
-            generator=_generator(self.prior, seed),
+            generator=generators(seed, len(texts), PRIOR),
         )
 
     def generate(
@@ -148,15 +149,15 @@ class UnClip:
         """Pictures (n, 3, size, size) from embeddings (n, d), without the upsampler."""
         model, path = self.decoder, self.decoder.path
         captions = self.read(list(texts)) if texts and model.config.condition == "text" else None
-        generator, grid = _generator(model, seed), times(steps, path)
-        noise = _noise(len(embedding), model, generator)
+        generator, grid = generators(seed, len(embedding)), times(steps, path)
+        noise = _noise(model, embedding, generator)
 
         def part(rows: slice) -> Tensor:
             z = embedding[rows]
             words = None if captions is None else captions[rows]
             condition = model.condition(len(z), captions=words, embedding=z)
             clean = model.denoiser(condition, guidance)
-            return solve(solver, clean, noise[rows], grid, path, generator=generator)
+            return solve(solver, clean, noise[rows], grid, path, generator=generator[rows])
 
         return in_parts(len(embedding), part)
 
@@ -167,7 +168,7 @@ class UnClip:
             return pictures
         model = self.upsampler
         grid = times(steps, model.path)
-        noise = _noise(len(pictures), model, _generator(model, seed))
+        noise = _noise(model, pictures, generators(seed, len(pictures), UPSAMPLER))
 
         def part(rows: slice) -> Tensor:
             small = pictures[rows]
@@ -203,11 +204,11 @@ class UnClip:
         eta: 0 undoes `take_apart`; up to 1, with so much new noise at every step.
         """
         model, path = self.decoder, self.decoder.path
-        generator, grid = _generator(model, seed), times(steps, path)
+        generator, grid = generators(seed, len(embedding)), times(steps, path)
 
         def part(rows: slice) -> Tensor:
             clean = model.denoiser(model.condition(len(latent[rows]), embedding=embedding[rows]))
-            return ddim(clean, latent[rows], grid, path, eta=eta, generator=generator)
+            return ddim(clean, latent[rows], grid, path, eta=eta, generator=generator[rows])
 
         return in_parts(len(embedding), part)
 
@@ -283,12 +284,13 @@ def embeddings(
     steps: int = 64,
     guidance: float = 1.0,
     solver: str = "ddpm",
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """An embedding (n, d) of length 1 for each caption (n, words), drawn from the prior.
 
     Of `candidates` drawn, the one closest to the text embedding (n, d) is kept. steps, solver: of the
     diffusion prior. ddpm draws from the distribution; few steps of an ODE solver draw near its mean.
+    generator: one of each caption, or of all.
     """
     if candidates < 1:
         raise WrongUse(f"candidates is {candidates}: use at least 1")
@@ -297,14 +299,17 @@ def embeddings(
     def part(rows: slice) -> Tensor:
         words = captions[rows].repeat_interleave(candidates, 0)
         texts = text_embedding[rows].repeat_interleave(candidates, 0)
+        own = part_of(generator, rows)  # a caption's candidates are drawn one after the other
+        if isinstance(own, Sequence):
+            own = [one for one in own for _ in range(candidates)]
         if isinstance(prior, AutoregressivePrior):
-            drawn = prior.draw(words, texts, guidance, generator)
+            drawn = prior.draw(words, texts, guidance, own)
         else:
             assert isinstance(prior, DiffusionPrior)
             grid = times(steps, prior.path)
-            noise = torch.randn(texts.shape, generator=generator, device=texts.device)
+            noise = draw(texts, own)
             clean = prior.denoiser(words, texts, guidance)
-            drawn = solve(solver, clean, noise, grid, prior.path, generator=generator)
+            drawn = solve(solver, clean, noise, grid, prior.path, generator=own)
         drawn = F.normalize(drawn, dim=1).unflatten(0, (-1, candidates))  # (n, candidates, d)
         closeness = (drawn * texts.view_as(drawn)).sum(2)
         return drawn[torch.arange(len(drawn)), closeness.argmax(1)]  # type: ignore[no-any-return]
@@ -361,14 +366,10 @@ def slerp(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
     return way.mul(length).view(len(share), *first.shape[1:])  # type: ignore[no-any-return]
 
 
-def _generator(model: PictureModel, seed: int) -> torch.Generator:
-    return torch.Generator(next(model.parameters()).device).manual_seed(seed)
-
-
-def _noise(n: int, model: Diffusion, generator: torch.Generator) -> Tensor:
-    """What the pictures of a model begin from; picture i's is the same for any n above i."""
+def _noise(model: Diffusion, like: Tensor, generator: Generators) -> Tensor:
+    """What the pictures of a model begin from, as many as `like` has rows, and where it is."""
     size = model.config.size
-    return torch.randn(n, 3, size, size, generator=generator, device=generator.device)
+    return draw(like.new_empty(len(like), 3, size, size, dtype=torch.float32), generator)
 
 
 def in_parts(n: int, part: Callable[[slice], Tensor], most: int | None = None) -> Tensor:

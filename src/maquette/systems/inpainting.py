@@ -38,8 +38,9 @@ from maquette.base.intervals import wilson
 from maquette.evaluation.seam import seam
 from maquette.models.diffusion import Diffusion
 from maquette.models.diffusion_config import DiffusionConfig
+from maquette.nn.noise import draw
 from maquette.serving.paint import composite, paint
-from maquette.serving.solvers import draw, solve, times
+from maquette.serving.solvers import solve, times
 from maquette.systems.catalogue import recipe
 from maquette.systems.claims import Lab, Measurement, claim
 from maquette.systems.diffusion import bases, diffusion, text_recipe

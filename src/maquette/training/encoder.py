@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.pictures import TOKENIZER
-from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
+from maquette.corpus.caption_tokenizer import load_caption_tokenizer
+from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import Network
 from maquette.models.picture_config import END
 from maquette.models.store import WEIGHTS, load_config, load_model
@@ -44,12 +44,19 @@ class Encoder:
 def load_encoder(run: str) -> Encoder:
     """The CLIP of a finished run, frozen. Raises UserError for what is none."""
     folder = Path(run).expanduser()
-    config = _config(folder)
-    words = int(config.words)
-    if (folder / RECIPE).exists():  # what was imported has none
-        words = min(words, RunDirectory(folder).picture_recipe().data.words)
+    _config(folder)
     model: Network = load_model(folder)
-    return Encoder(model.requires_grad_(False), load_tokenizer(folder / TOKENIZER), words)
+    reader = load_caption_tokenizer(folder)
+    return Encoder(model.requires_grad_(False), reader, caption_length(folder))
+
+
+def caption_length(folder: Path) -> int:
+    """Symbols that a picture run reads of a caption, the end included."""
+    room = int(getattr(load_config(folder), "words", 0))
+    if not (folder / RECIPE).exists():  # what was imported has none
+        return room
+    words = RunDirectory(folder).picture_recipe().data.words
+    return min(room, words) if room else words
 
 
 def encoder_of(data: PictureData) -> Encoder | None:
@@ -91,5 +98,6 @@ def caption_symbols(tokenizer: Tokenizer, captions: list[str], words: int) -> Te
     out = torch.full((len(captions), words), END, dtype=torch.int64)
     for row, text in zip(out, captions, strict=True):
         symbols = torch.tensor(tokenizer.encode(text)[: words - 1], dtype=torch.int64)
-        row[: len(symbols)] = symbols + (symbols < last).long()
+        renumbered = symbols + (symbols < last).long()
+        row[: len(symbols)] = renumbered.masked_fill(symbols == last, END)  # an end in the caption
     return out

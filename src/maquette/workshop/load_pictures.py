@@ -8,15 +8,16 @@ from torch import Tensor
 
 from maquette.base.errors import UserError
 from maquette.base.machine import pick_device
-from maquette.corpus.pictures import TOKENIZER, PictureCorpus, Pixels
-from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
+from maquette.corpus.caption_tokenizer import load_caption_tokenizer
+from maquette.corpus.pictures import PictureCorpus, Pixels
+from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import PictureModel
 from maquette.models.store import load_model
 from maquette.training.decide import load_decisions
-from maquette.training.encoder import caption_symbols
+from maquette.training.encoder import caption_length, caption_symbols
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.probe import DTYPE
-from maquette.training.run import DECISIONS, RECIPE, RunDirectory
+from maquette.training.run import DECISIONS, RunDirectory
 from maquette.training.start import weights_file
 
 
@@ -58,9 +59,7 @@ class LoadedPictures:
 
     def captions(self, texts: list[str]) -> Tensor:
         """(n, words) int64 symbols, as the model was trained with; what is too long is cut."""
-        trained = (self.path / RECIPE).exists()  # what was imported has no recipe
-        words = self.recipe.data.words if trained else getattr(self.model.config, "words", 0)
-        return caption_symbols(self.tokenizer, texts, words).to(self.device)
+        return caption_symbols(self.tokenizer, texts, caption_length(self.path)).to(self.device)
 
 
 def load_pictures(path: str | Path) -> LoadedPictures:
@@ -80,4 +79,4 @@ def load_pictures(path: str | Path) -> LoadedPictures:
         model.compute = DTYPE[decisions.precision]
         if decisions.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return LoadedPictures(folder, model, load_tokenizer(folder / TOKENIZER))
+    return LoadedPictures(folder, model, load_caption_tokenizer(folder))

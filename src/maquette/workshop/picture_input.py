@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from maquette.base.errors import UserError
+from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.picture_decode import NoPicture, decode, decode_whole, shape_of
 from maquette.corpus.pictures import Pixels
 from maquette.training.picture_data import to_tensor
+from maquette.workshop.picture_mask import Hidden, read_mask
 
 MOST = 1 << 20  # pixels of a picture that is taken whole
 
@@ -52,6 +53,37 @@ class Input:
         """(1, 3, height, width) in [-1, 1]; size: of its middle square, None takes it whole."""
         pixels = self.whole(path) if size is None else self.square(path, size)
         return to_tensor(np.ascontiguousarray(pixels)[None])
+
+    def hidden(self, path: Path, picture: Path, size: int) -> Hidden:
+        """(size, size): what a mask hides of the middle square of a picture.
+
+        Raises WrongUse for a mask of another shape than the picture, and UserError for one that hides
+        nothing of it; `notes` says where it hides everything, and how it was read.
+        """
+        data = _bytes(path)
+        try:
+            own = _bytes(picture)
+            mask, (high, wide) = read_mask(data, own), shape_of(own)
+        except NoPicture as error:
+            raise _unusable(path, error) from error
+        height, width = mask.soft.shape
+        if abs(width * high - height * wide) >= max(wide, high):  # more than a rounded side
+            raise WrongUse(
+                f"the mask {path} is {width} x {height}, the picture {picture} is {wide} x {high}: make the "
+                f"mask of the picture's shape, at any scale"
+            )
+        hidden = mask.square(size)
+        if not hidden.any():
+            what, mend = "hides nothing", "paint it white where the picture is made anew"
+            if (mask.soft >= 0.5).any():
+                what = f"hides less than a pixel of the middle square, {size} x {size}"
+                mend = "paint more of it white"
+            raise UserError(f"the mask {path} {what}: {mend}")
+        if mask.note:
+            self.notes.append(f"the mask {path}: {mask.note}")
+        if hidden.all():
+            self.notes.append(f"the mask {path} hides everything: nothing of the picture is kept")
+        return hidden
 
     def _note(self, path: Path, height: int, width: int, done: list[str]) -> None:
         if done:

@@ -1,7 +1,7 @@
 """What `maquette generate` does with a picture run: from captions, around known pixels, from pictures.
 
     captions                 a diffusion run, conditioned on text, on classes or on nothing
-    --picture --mask         the white part of the mask is made anew, the rest is kept to the bit
+    --picture --mask         what the mask hides is made anew, the rest is kept to the bit
     --picture --outpaint     the picture is continued on the sides named
     --picture                a run that enlarges pictures: diffusion with task upsample, super-resolution
     --variations-of          unCLIP: what a CLIP sees in a picture, made again (Ramesh et al. 2022)
@@ -25,6 +25,7 @@ from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.prior import Prior
 from maquette.models.super_resolution import SuperResolution
 from maquette.models.super_resolution_config import SuperResolutionConfig
+from maquette.nn.noise import draw, generators
 from maquette.serving import unclip
 from maquette.serving.outpaint import extend
 from maquette.serving.paint import paint
@@ -110,7 +111,6 @@ def _diffusion(
     config, device = model.config, loaded.device
     labels = [p for p in request.prompts or ("",) for _ in range(request.count)]
     n, told = len(labels), _told(model)
-    generator = torch.Generator().manual_seed(request.seed)
     solver = request.solver or SOLVER
     if config.task == "upsample":
         request.uses(
@@ -127,14 +127,15 @@ def _diffusion(
         assert request.picture is not None
         small = given.tensor(request.picture, config.size // config.scale).expand(n, -1, -1, -1)
         conditions["small"] = small.to(device)
-    noise = torch.randn(n, 3, config.size, config.size, generator=generator).to(device)
+    generator = generators(request.seed, n)
+    noise = draw(torch.empty(n, 3, config.size, config.size, device=device), generator)
     guidance = request.guidance if config.condition != "none" else 1.0
 
     def part(rows: slice) -> Tensor:
         condition = model.condition(len(noise[rows]), **_rows(conditions, rows))
         denoiser = model.denoiser(condition, guidance)
         grid = times(request.steps, model.path)
-        return solve(solver, denoiser, noise[rows], grid, model.path, generator=generator)
+        return solve(solver, denoiser, noise[rows], grid, model.path, generator=generator[rows])
 
     return in_parts(n, part, BATCH), labels
 
@@ -157,23 +158,26 @@ def _around(
     known = ("picture", "mask", "outpaint", "count", "solver", "steps")
     request.uses(way, *_told(model), *known)
     if not (request.mask or request.outpaint):
-        raise WrongUse("say what of the picture to make anew: --mask FILE, or --outpaint right=64")
+        raise WrongUse(
+            "say what of the picture to make anew: --mask FILE (the picture itself, where a part of it is "
+            "erased), or --outpaint right=64"
+        )
     n, size, device = len(prompts), model.config.size, loaded.device
     settings: dict[str, Any] = {
         "guidance": request.guidance if model.config.condition != "none" else 1.0,
         "steps": request.steps,
         "solver": request.solver or AROUND,
-        "generator": torch.Generator().manual_seed(request.seed),
     }
+    generator = generators(request.seed, n)
     conditions = _conditions(loaded, model, prompts)
     picture = given.tensor(request.picture, None if request.outpaint else size).to(device)
     hole: Tensor | None = None
     if request.mask is not None:
-        white = given.square(request.mask, size).mean(axis=2) > 127
-        hole = torch.from_numpy(~white).float()[None, None].to(device)
+        hidden = given.hidden(request.mask, request.picture, size)
+        hole = torch.from_numpy(~hidden).float()[None, None].to(device)
 
     def part(rows: slice) -> Tensor:
-        own = settings | _rows(conditions, rows)
+        own = settings | _rows(conditions, rows) | {"generator": generator[rows]}
         pictures = picture.expand(len(range(n)[rows]), -1, -1, -1)
         if hole is None:
             return extend(model, pictures, **(own | request.outpaint))
@@ -306,9 +310,9 @@ def _larger(
             f"{upsampler.path} enlarges pictures of {side} pixels, these are "
             f"{pictures.shape[-2]} x {pictures.shape[-1]}"
         )
-    generator = torch.Generator().manual_seed(request.seed)
+    generator = generators(request.seed, len(pictures), unclip.UPSAMPLER)
     shape = (len(pictures), 3, model.config.size, model.config.size)
-    noise = torch.randn(shape, generator=generator).to(pictures)
+    noise = draw(pictures.new_empty(shape), generator)
     told = _conditions(upsampler, model, prompts) if model.config.condition != "none" else {}
 
     def part(rows: slice) -> Tensor:
@@ -316,7 +320,7 @@ def _larger(
         denoiser = model.denoiser(model.condition(len(small), small=small, **_rows(told, rows)))
         grid = times(request.steps, model.path)
         solver = request.solver or SOLVER
-        return solve(solver, denoiser, noise[rows], grid, model.path, generator=generator)
+        return solve(solver, denoiser, noise[rows], grid, model.path, generator=generator[rows])
 
     return in_parts(len(pictures), part, BATCH)
 
