@@ -13,13 +13,17 @@ from maquette.cli.terminal import Terminal
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("format", choices=("hf",))
-    parser.add_argument("source", help="folder with config.json and model.safetensors")
+    parser.add_argument(
+        "source", help="folder with config.json, model.safetensors and the tokenizer"
+    )
     parser.add_argument("run", help="run directory to write")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.serving.hugging_face import import_model
 
-    config = import_model(Path(arguments.source).expanduser(), Path(arguments.run).expanduser())
-    Terminal(arguments.json).say(f"imported: {arguments.run}")
+    terminal = Terminal(arguments.json)
+    source, out = Path(arguments.source).expanduser(), Path(arguments.run).expanduser()
+    config = import_model(source, out, terminal.say)
+    terminal.say(f"imported: {arguments.run}")
     return {"path": arguments.run, "config": asdict(config)}

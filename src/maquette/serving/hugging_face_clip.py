@@ -25,7 +25,8 @@ from maquette.models.clip_config import ClipConfig
 from maquette.models.picture_config import END
 from maquette.models.store import CONFIG, WEIGHTS, fill, save_config, save_tensors
 from maquette.nn.rules import Parametrisation
-from maquette.serving.hugging_face import _expect, _read
+from maquette.serving.hugging_face_config import expect as _expect
+from maquette.serving.hugging_face_tensors import read_tensors as _read
 
 PREPROCESSOR = "preprocessor_config.json"
 CLASS = "CLIPModel"
