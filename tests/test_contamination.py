@@ -313,7 +313,9 @@ def test_bits_per_byte_of_examples_are_those_of_the_whole(trained):
     assert sizes.tolist() == [len(e.encode()) for e in examples]
     nats = list(
         score_documents(
-            run.model, [np.array(run.tokenizer.encode(e)) for e in examples], run.tokenizer.end
+            run.model,
+            [np.array(run.tokenizer.encode(e)) for e in examples],
+            run.tokenizer.special.start,
         )
     )
     assert float((bits * sizes).sum()) == pytest.approx(sum(nats) / np.log(2))

@@ -22,7 +22,7 @@ from maquette.models.decoder import Decoder
 def test_windows_score_every_token_once_with_half_a_context_before_it(length, context, with_end):
     document = torch.arange(1, length + 1)
     scored = []
-    for window, skip in windows(document, context, 0 if with_end else None):
+    for window, skip in windows(document, context, [0] if with_end else []):
         assert 2 <= len(window) <= context + 1
         scored += window[1:][skip:].tolist()
         if window[0] > 1:  # not the first window: what is scored has half a context before it
@@ -55,10 +55,10 @@ def test_the_batched_score_is_the_plain_one(corpus):
     model = model_and(corpus)
     rows = heldout_documents(corpus, None)
     texts = [corpus.heldout.read(r["offset"], r["tokens"])[:50] for r in rows][:7]
-    found = list(score_documents(model, texts, corpus.end))
+    found = list(score_documents(model, texts, [corpus.end]))
     for text, nats in zip(texts, found, strict=True):
         expected = 0.0
-        for window, skip in windows(torch.from_numpy(text), 16, corpus.end):
+        for window, skip in windows(torch.from_numpy(text), 16, [corpus.end]):
             with torch.no_grad():
                 log_p = model(window[None, :-1]).log_softmax(-1)[0]
             chosen = log_p.gather(1, window[1:, None]).squeeze(1)

@@ -197,7 +197,7 @@ def losses(model: "Model", tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
     from maquette.evaluation.bits import score_documents
 
     tokens = (np.array(tokenizer.encode("\n" + text), dtype=np.int64) for text in texts)
-    return np.array(list(score_documents(model, tokens, tokenizer.end)))
+    return np.array(list(score_documents(model, tokens, tokenizer.special.start)))
 
 
 def extract(model: "Model", tokenizer: Tokenizer, texts: Sequence[str]) -> list[bool]:

@@ -211,10 +211,13 @@ def gap(parts: Mapping[str, Mean]) -> Mean:
 def bits_per_byte(
     model: "Model", tokenizer: Tokenizer, examples: Sequence[str]
 ) -> tuple[Array, Array]:
-    """Bits per byte of every example, and its bytes, which are the weight of it: (examples,) each."""
-    from maquette.evaluation.bits import score_documents
+    """Bits per byte of every example, and its scored bytes, which are its weight: (examples,) each."""
+    from maquette.evaluation.bits import counted, score_documents
 
+    start = tokenizer.special.start
     tokens = [np.array(tokenizer.encode(text), dtype=np.int64) for text in examples]
-    sizes = np.array([len(text.encode()) for text in examples], np.float64)
-    nats = np.array(list(score_documents(model, tokens, tokenizer.end)))
+    known = zip(tokens, examples, strict=True)
+    scored = [counted(tokenizer, t, len(text.encode()), start)[1] for t, text in known]
+    sizes = np.array(scored, np.float64)
+    nats = np.array(list(score_documents(model, tokens, start)))
     return nats / math.log(2) / np.maximum(1, sizes), sizes

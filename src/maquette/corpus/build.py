@@ -52,6 +52,7 @@ from maquette.corpus.tokenizer import (
     DIGITS,
     Tokenizer,
     digest,
+    for_documents,
     load_tokenizer,
     save_tokenizer,
     train_tokenizer,
@@ -129,7 +130,8 @@ def build(
     are cut out. substrings: cut what repeats an earlier stretch of at least so many bytes. portrait,
     locator: write these beside the tokens. mixture: how often each component is repeated. workers:
     processes.
-    Raises UserError where there is no text or too little of it for the vocabulary.
+    Raises UserError where there is no text or too little of it for the vocabulary, or where the
+    tokenizer names no end of a document.
     """
     out = out.absolute()  # a worker elsewhere may stand in another folder
     evaluation = [str(Path(path).expanduser().absolute()) for path in evaluation]
@@ -142,6 +144,8 @@ def build(
         raise WrongUse(f"near is {near}: use a Jaccard similarity of 0.5 to 1, such as 0.8, or off")
     if tokenizer is None and not BYTES < vocabulary < 1 << 31:
         raise WrongUse(f"vocabulary is {vocabulary}: use {BYTES + 1} (plain bytes) or more")
+    if tokenizer is not None:
+        tokenizer = for_documents(tokenizer)
     if substrings is not None and substrings < 16:
         raise WrongUse(f"substrings is {substrings}: use 16 bytes or more, such as 100")
     if not 1 <= digits <= 9:
@@ -199,7 +203,7 @@ def _workspace(
         "source": fingerprint() if fingerprint else None,
         "options": dataclasses.asdict(options),
         "mixture": mixture.to_dict() if mixture else None,
-        "tokenizer": digest(tokenizer) if tokenizer else None,
+        "tokenizer": [digest(tokenizer), tokenizer.end] if tokenizer else None,
         "evaluation": hashlib.sha256(repr(read_tasks(options.evaluation)).encode()).hexdigest(),
     }
     identity = json.dumps(known, indent=1)

@@ -11,6 +11,7 @@ thousand three-digit numbers. A vocabulary of 257 is plain bytes and the end of 
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ import numpy.typing as npt
 
 from maquette.base.errors import UserError, WrongUse, did_you_mean
 from maquette.base.files import read_json, write_atomic
+from maquette.corpus.foreign_tokenizer import Foreign, load_foreign
+from maquette.corpus.special_tokens import SPECIAL, SpecialTokens
 
 END = "<|endoftext|>"
 DIGITS = 2
@@ -44,6 +47,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def special(self) -> SpecialTokens:
+        """What begins a text and what ends one."""
+        ...
+
+    @property
     def end(self) -> int | None:
         """The symbol that ends a document."""
         ...
@@ -56,8 +64,20 @@ class Tokenizer(Protocol):
         """`encode` of many texts on `workers` threads, in their order."""
         ...
 
-    def decode(self, tokens: Iterable[int]) -> str:
+    def encode_prompt(self, text: str) -> list[int]:
+        """A text to be continued: begun as the model wants it, never empty unless nothing begins it."""
+        ...
+
+    def decode(self, tokens: Iterable[int], skip_special_tokens: bool = False) -> str:
         """The text of the symbols; broken characters become U+FFFD."""
+        ...
+
+    def unsettled(self, tokens: Sequence[int]) -> int:
+        """How many of the last symbols may still read otherwise, depending on what follows them."""
+        ...
+
+    def missing(self, vocabulary: int) -> list[int]:
+        """The numbers below a model's vocabulary that are no symbol: a padded vocabulary's, holes."""
         ...
 
     def decode_bytes(self, tokens: npt.NDArray[Any]) -> bytes:
@@ -80,6 +100,7 @@ class BytePair:
         self.symbols = list(symbols)  # without the end
         self.vocabulary = len(self.symbols) + 1
         self.end: int | None = len(self.symbols)
+        self.special = SpecialTokens(ends=(len(self.symbols),), bos=len(self.symbols))
         self._encoding = tiktoken.Encoding(
             "maquette",
             pat_str=self.regex,
@@ -99,9 +120,19 @@ class BytePair:
         batch = self._encoding.encode_ordinary_batch(list(texts), num_threads=workers)
         return [np.array(tokens, dtype=np.uint32) for tokens in batch]
 
-    def decode(self, tokens: Iterable[int]) -> str:
-        joined = b"".join(self.symbols[t] if t != self.end else END.encode() for t in tokens)
+    def encode_prompt(self, text: str) -> list[int]:
+        return self.encode(text) or [len(self.symbols)]
+
+    def decode(self, tokens: Iterable[int], skip_special_tokens: bool = False) -> str:
+        end = b"" if skip_special_tokens else END.encode()
+        joined = b"".join(self.symbols[t] if t != self.end else end for t in tokens)
         return joined.decode("utf-8", "replace")
+
+    def unsettled(self, tokens: Sequence[int]) -> int:
+        return 0  # but for half a character, which reads as U+FFFD
+
+    def missing(self, vocabulary: int) -> list[int]:
+        return list(range(self.vocabulary, vocabulary))
 
     def decode_bytes(self, tokens: npt.NDArray[Any]) -> bytes:
         if len(self.symbols) == BYTES:
@@ -152,39 +183,6 @@ class BytePair:
         )
 
 
-class Foreign:
-    """Any other `tokenizer.json`, run by the Hugging Face library."""
-
-    def __init__(self, content: str) -> None:
-        from tokenizers import Tokenizer as HuggingFace
-
-        self._content = content
-        self._tokenizer = HuggingFace.from_str(content)
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._tokenizer.encode_special_tokens = True  # text that looks like one is text
-        self.vocabulary: int = self._tokenizer.get_vocab_size()
-        names = (END, "</s>", "<|end_of_text|>", "<eos>", "[SEP]")
-        ends = [self._tokenizer.token_to_id(name) for name in names]
-        self.end: int | None = next((end for end in ends if end is not None), None)
-
-    def encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def encode_batch(self, texts: Sequence[str], workers: int) -> list[Tokens]:
-        batch = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.uint32) for encoding in batch]
-
-    def decode(self, tokens: Iterable[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
-
-    def decode_bytes(self, tokens: npt.NDArray[Any]) -> bytes:
-        return self.decode(tokens.tolist()).encode("utf-8", "replace")
-
-    def to_json(self) -> str:
-        return self._content
-
-
 def byte_tokenizer() -> BytePair:
     """One symbol a byte, and the end."""
     return BytePair([bytes([b]) for b in range(BYTES)])
@@ -217,11 +215,24 @@ def train_tokenizer(
     return BytePair([symbol for _, symbol in ranks], pattern(digits))
 
 
-def named_tokenizer(name: str) -> Tokenizer:
+def named_tokenizer(name: str, end_token: str | None = None) -> Tokenizer:
     """A tokenizer that is there: "bytes", a corpus or run, a tokenizer.json, or a tiktoken encoding.
 
     tiktoken encodings are named "tiktoken:NAME"; the library downloads one it has not seen.
+    end_token: the name of the token that ends a document, where the tokenizer's files name none or
+    another. Raises WrongUse where the tokenizer has no such token.
     """
+    tokenizer = _named(name)
+    if end_token is None:
+        return tokenizer
+    if isinstance(tokenizer, Foreign):
+        return tokenizer.ending(end_token)
+    if end_token != END:
+        raise WrongUse(f"documents of {name} end with {END}: leave --end-token out")
+    return tokenizer
+
+
+def _named(name: str) -> Tokenizer:
     if name == "bytes":
         return byte_tokenizer()
     kind, _, encoding = name.partition(":")
@@ -254,18 +265,42 @@ def _from_tiktoken(name: str) -> BytePair:
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
-    """Write `tokenizer.json`."""
+    """Write `tokenizer.json`, and the special tokens of a foreign one beside it."""
     write_atomic(path, tokenizer.to_json())
+    if isinstance(tokenizer, Foreign):
+        tokenizer.special.save(path.parent)
+
+
+def for_documents(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer of a corpus, whose documents are ended and not begun.
+
+    Raises UserError where the tokenizer knows no end: documents would run into each other.
+    """
+    if tokenizer.end is None:
+        raise UserError(
+            "the tokenizer's files name no token that ends a document: name it with --end-token"
+            + (tokenizer.choices() if isinstance(tokenizer, Foreign) else "")
+        )
+    return tokenizer.without_prefix() if isinstance(tokenizer, Foreign) else tokenizer
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy the files that `save_tokenizer` wrote from one folder into another."""
+    for name in ("tokenizer.json", SPECIAL):
+        if (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Read `tokenizer.json`, Maquette's or any other."""
+    """Read `tokenizer.json`, Maquette's or any other with the files that stand beside it."""
     if not path.exists():
         raise UserError(f"{path} is missing: copy the tokenizer.json of the model there")
     content = read_json(path)
     own = _own(content)
     try:
-        return BytePair(*own) if own else Foreign(path.read_text(encoding="utf-8"))
+        return BytePair(*own) if own else load_foreign(path)
+    except UserError:
+        raise
     except Exception as error:  # the Rust library raises a bare Exception
         raise UserError(f"{path} is not a tokenizer that can be read: {error}") from error
 
@@ -286,6 +321,9 @@ def _own(content: Any) -> tuple[list[bytes], str] | None:
     if not names or names[-1][0] != END or len(names) != BYTES + len(merges) + 1:
         return None
     if content["model"].get("type") != "BPE" or content.get("normalizer") is not None:
+        return None
+    added = [token.get("content") for token in content.get("added_tokens") or []]
+    if added not in ([], [END]) or content.get("post_processor") is not None:
         return None
     made = ["".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in merges]
     if [name for name, _ in names[:-1]] != [*_NAME_OF, *made]:

@@ -3,11 +3,13 @@
 Bits per byte, sum of nats / ln 2 / bytes of UTF-8, is the Pile's metric (Gao et al. 2020, section
 3.1): it compares models with different tokenizers, and models with compressors. Every token of a
 document is scored once, given at least half a context of the document before it where there is as
-much; the first one is given the end of a document. The end symbol itself, no text, is not counted.
+much; the first one is given what the model's texts start with: its BOS, else the end of a document,
+which are no text and not counted. Where a tokenizer names neither, the first token is not scored, and
+neither it nor its bytes are counted: bytes that cost nothing would make the score better.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maquette.base.errors import UserError
 from maquette.corpus.store import Corpus
+from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import Model
 
 WINDOWS = 16  # scored at a time
@@ -62,22 +66,33 @@ def score_corpus(
     model: Model,
     corpus: Corpus,
     *,
+    start: Sequence[int] | None = None,
     most_bytes: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Score]:
     """Score the held-out documents of each component, and "all" together.
 
-    most_bytes: stop after about so many, shared out over the components by their size. Documents
-    are taken in the order of their hashes, so a part is a fair sample, the same every time.
+    start: what a document's first token is given; None: what the corpus' tokenizer says. most_bytes:
+    stop after about so many, shared out over the components by their size. Documents are
+    taken in the order of their hashes, so a part is a fair sample, the same every time.
     """
     chosen = heldout_documents(corpus, most_bytes)
     total = sum(row["tokens"] for row in chosen)
     scores = {name: Score() for name in [*corpus.components, "all"]}
     done = 0
-    texts = (corpus.heldout.read(row["offset"], row["tokens"]) for row in chosen)
-    for row, nats in zip(chosen, score_documents(model, texts, corpus.end), strict=True):
+    start = corpus.tokenizer.special.start if start is None else start
+    counts: list[tuple[int, int]] = []
+
+    def texts() -> Iterator[np.ndarray[Any, Any]]:
+        for row in chosen:
+            tokens = corpus.heldout.read(row["offset"], row["tokens"])
+            counts.append(counted(corpus.tokenizer, tokens, row["bytes"], start))
+            yield tokens
+
+    for number, nats in enumerate(score_documents(model, texts(), start)):
+        row = chosen[number]
         for name in (row["component"], "all"):
-            scores[name].add(nats, row["tokens"], row["bytes"])
+            scores[name].add(nats, *counts[number])
         done += row["tokens"]
         progress(done, total)
     return {name: score for name, score in scores.items() if score.documents}
@@ -104,18 +119,26 @@ def heldout_documents(corpus: Corpus, most_bytes: int | None) -> list[dict[str, 
 
 @torch.no_grad()
 def score_documents(
-    model: Model, documents: Iterable[np.ndarray[Any, Any]], end: int | None
+    model: Model, documents: Iterable[np.ndarray[Any, Any]], start: Sequence[int]
 ) -> Iterator[float]:
-    """The summed nats of each document's tokens, in order; windows of many are scored together."""
+    """The summed nats of each document's tokens, in order; windows of many are scored together.
+
+    start: what a document's first token is given, see `windows`.
+    """
     model.eval()
-    context = model.config.context
+    context, vocabulary = model.config.context, model.config.vocabulary
     pending: list[tuple[int, Tensor, int]] = []  # document, window, tokens before the scored ones
     sums: dict[int, float] = {}
     waiting: dict[int, int] = {}
     given = 0
     number = -1
     for number, tokens in enumerate(documents):
-        parts = windows(torch.from_numpy(tokens), context, end)
+        if len(tokens) and tokens.max() >= vocabulary:
+            raise UserError(
+                f"a text holds token {tokens.max()}, and the model's vocabulary ends at "
+                f"{vocabulary - 1}: its tokenizer belongs to another model"
+            )
+        parts = windows(torch.from_numpy(tokens), context, start)
         sums[number], waiting[number] = 0.0, len(parts)
         pending += [(number, window, skip) for window, skip in parts]
         while len(pending) >= WINDOWS:
@@ -132,23 +155,33 @@ def score_documents(
         given += 1
 
 
-def windows(tokens: Tensor, context: int, end: int | None) -> list[tuple[Tensor, int]]:
+def counted(
+    tokenizer: Tokenizer, tokens: np.ndarray[Any, Any], size: int, start: Sequence[int]
+) -> tuple[int, int]:
+    """How many of a document's tokens are scored, and how many of its `size` bytes they stand for."""
+    if start or not len(tokens):
+        return len(tokens), size
+    first = len(tokenizer.decode(tokens[:1].tolist()).encode("utf-8", "replace"))
+    return len(tokens) - 1, max(0, size - first)
+
+
+def windows(tokens: Tensor, context: int, start: Sequence[int]) -> list[tuple[Tensor, int]]:
     """Cut a document into windows that score every token once.
 
-    Each is (context + 1 or fewer tokens, how many of its targets were scored before). The first
-    window starts with the end symbol, so that the document's first token is scored too (without
-    one, it is not); the next ones overlap by half.
+    Each is (context + 1 or fewer tokens, how many of its targets are not to be scored). The first
+    window begins with `start`, so that the document's first token is scored too (without any, it is
+    not); the next ones overlap by half.
     """
-    if end is not None:
-        tokens = torch.cat((tokens.new_tensor([end]), tokens))
+    start = list(start)[-max(1, context // 2) :]
+    tokens = torch.cat((tokens.new_tensor(start), tokens))
     result = []
     stride = max(1, context // 2)
-    start = scored = 0
+    at, scored = 0, max(0, len(start) - 1)
     while scored < len(tokens) - 1:
-        window = tokens[start : start + context + 1]
-        result.append((window, scored - start))
-        scored = start + len(window) - 1
-        start += stride
+        window = tokens[at : at + context + 1]
+        result.append((window, scored - at))
+        scored = at + len(window) - 1
+        at += stride
     return result
 
 

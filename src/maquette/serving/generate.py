@@ -17,16 +17,18 @@ from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import Model
 from maquette.serving.sampler import Sampler, Sampling
 
+HALF = "\N{REPLACEMENT CHARACTER}"  # what a part of a character reads as
+
 
 @dataclass(frozen=True)
 class Generated:
     """One continuation."""
 
     text: str
-    """without the prompt, cut before a stop string"""
+    """without the prompt and special tokens, cut before a stop string"""
     tokens: list[int]
     finish: str
-    """why it ended: "length", "end" (of the document) or "stop" (a stop string)"""
+    """why it ended: "length", "end" (of the document: any of the model's) or "stop" (a stop string)"""
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,12 @@ def generate(
 ) -> tuple[list[Generated], Timing]:
     """Continue each prompt by at most `tokens` tokens.
 
-    An empty prompt starts a document. on_text is given the first sequence's text piece by piece.
+    A prompt begins as the model wants it, with its BOS where it has one; an empty one starts a document.
+    A token that the tokenizer does not have, of a padded vocabulary, is never chosen. on_text is given
+    the first sequence's text piece by piece.
     Raises WrongUse when a prompt and its continuation do not fit the model's context.
     """
-    encoded = [_encode(tokenizer, prompt) for prompt in prompts]
+    encoded = [_encode(tokenizer, prompt, model.config.vocabulary) for prompt in prompts]
     longest = max(len(e) for e in encoded)
     if longest + tokens > model.config.context:
         raise WrongUse(
@@ -68,11 +72,12 @@ def generate(
             f"tokens, or shorten the prompt"
         )
     start = time.perf_counter()
-    texts = [_Text(tokenizer, stop) for _ in prompts]
+    texts = [_Text(tokenizer, prompt, stop) for prompt in encoded]
+    missing = tokenizer.missing(model.config.vocabulary)
     first = start
     count = 0
     written = 0
-    for chosen in stream(model, encoded, tokens, sampling or Sampling()):
+    for chosen in stream(model, encoded, tokens, sampling or Sampling(), missing):
         if count == 0:
             first = time.perf_counter()
         for text, token in zip(texts, chosen, strict=True):
@@ -93,11 +98,15 @@ def generate(
 
 @torch.inference_mode()
 def stream(
-    model: Model, prompts: Sequence[Sequence[int]], tokens: int, sampling: Sampling
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    sampling: Sampling,
+    missing: Sequence[int] = (),
 ) -> Iterator[list[int]]:
-    """Yield the next token of every prompt, `tokens` times."""
+    """Yield the next token of every prompt, `tokens` times. missing: those that are never chosen."""
     device = model.embedding.weight.device
-    sampler = Sampler(sampling, len(prompts), device)
+    sampler = Sampler(sampling, len(prompts), device, missing)
     longest = max(len(p) for p in prompts)
     padding = torch.tensor([longest - len(p) for p in prompts], device=device)
     rows = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device)
@@ -134,30 +143,37 @@ def stream_without_cache(
 
 
 class _Text:
-    """The growing text of one sequence, and whether it has ended."""
+    """The growing text of one sequence, and whether it has ended.
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+    A continuation is read together with its prompt, whose text is then taken off: some tokenizers
+    drop the space of the first token that they read, and bytes of one character may lie on both sides.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stop: Sequence[str]) -> None:
         self._tokenizer, self._stop = tokenizer, [s for s in stop if s]
+        self._prompt = list(prompt)
+        self._taken_off = len(tokenizer.decode(prompt, skip_special_tokens=True))
         self.tokens: list[int] = []
         self.finish: str | None = None
 
     def add(self, token: int) -> None:
-        if token == self._tokenizer.end:
+        if token in self._tokenizer.special.ends:
             self.finish = "end"
             return
         self.tokens.append(token)
-        if self._stop and any(s in self._tokenizer.decode(self.tokens) for s in self._stop):
-            self.finish = "stop"
+        if self._stop:
+            whole = self._decoded(self.tokens).rstrip(HALF)
+            if any(s in whole for s in self._stop):
+                self.finish = "stop"
 
     def text(self) -> str:
-        whole = self._tokenizer.decode(self.tokens)
-        cuts = [whole.find(s) for s in self._stop if s in whole]
-        return whole[: min(cuts)] if cuts else whole
+        return self._cut(self._decoded(self.tokens))
 
     def ready(self) -> str:
         """What will not change any more: no half character, no start of a stop string."""
-        whole = self.text()
-        held = 1 if whole.endswith("�") else 0
+        settled = len(self.tokens) - self._tokenizer.unsettled(self.tokens)
+        whole = self._cut(self._decoded(self.tokens[:settled]).rstrip(HALF))
+        held = 0
         for s in self._stop:
             for n in range(len(s) - 1, 0, -1):
                 if whole.endswith(s[:n]):
@@ -165,11 +181,27 @@ class _Text:
                     break
         return whole[: len(whole) - held]
 
+    def _decoded(self, tokens: list[int]) -> str:
+        both = self._tokenizer.decode(self._prompt + tokens, skip_special_tokens=True)
+        return both[self._taken_off :]
 
-def _encode(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    encoded = tokenizer.encode(prompt)
-    if encoded:
-        return encoded
-    if tokenizer.end is None:
-        raise WrongUse("the prompt is empty and the tokenizer has no end symbol: give a prompt")
-    return [tokenizer.end]
+    def _cut(self, whole: str) -> str:
+        cuts = [whole.find(s) for s in self._stop if s in whole]
+        return whole[: min(cuts)] if cuts else whole
+
+
+def _encode(tokenizer: Tokenizer, prompt: str, vocabulary: int) -> list[int]:
+    encoded = tokenizer.encode_prompt(prompt)
+    if not encoded:
+        raise WrongUse(
+            "the prompt is empty, and the model's files name no token that begins or ends a text: "
+            "give a prompt"
+        )
+    beyond = next((token for token in encoded if token >= vocabulary), None)
+    if beyond is not None:
+        name = tokenizer.decode([beyond])
+        raise WrongUse(
+            f"the prompt holds {name!r}, token {beyond}, and the model's vocabulary ends at "
+            f"{vocabulary - 1}: leave it out"
+        )
+    return encoded

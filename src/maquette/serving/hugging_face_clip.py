@@ -8,6 +8,7 @@ and the maps that write into the residual stream. Captions reach ours renumbered
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -28,21 +29,18 @@ from maquette.serving.clip_files import (
     CLASS,
     HIGHEST,
     PREPROCESSOR,
-    VISION,
     Scale,
     differences,
     read_captions,
     read_config,
     read_processor,
     scale_of,
-    side_of,
-    tower,
     with_ends,
     write_config,
     write_processor,
     write_tokenizer_config,
 )
-from maquette.serving.hugging_face import _read
+from maquette.serving.hugging_face_tensors import read_tensors
 
 SYMBOLS = "caption_tower.symbols.weight"
 POSITIONS = "caption_tower.positions.weight"
@@ -78,14 +76,17 @@ UNUSED = (  # buffers of older files, which count the positions
 )
 
 
-def import_clip(source: Path, out: Path) -> ClipConfig:
-    """Read a folder of transformers' CLIPModel, its tokenizer and its processor, into a run `out`."""
+def import_clip(source: Path, out: Path, say: Callable[[str], None]) -> ClipConfig:
+    """Read a folder of transformers' CLIPModel, its tokenizer and its processor, into a run `out`.
+
+    say: is told each way in which their processor makes pictures otherwise than Maquette does.
+    """
     theirs = read_json(source / CONFIG)
     captions, processor = read_captions(source, theirs), read_processor(source)
     config = read_config(theirs, captions)
-    differences(processor, config.size)  # refuses what does not fit the model
+    notes = differences(processor, config.size)
     model = Clip(config)
-    tensors = from_theirs(model, _read(source), scale_of(processor))
+    tensors = from_theirs(model, read_tensors(source), scale_of(processor))
     tensors[SYMBOLS] = tensors[SYMBOLS][order(config.vocabulary, captions.end)]
     fill(model, tensors, source)
     with directory_aside(out) as folder:
@@ -94,13 +95,9 @@ def import_clip(source: Path, out: Path) -> ClipConfig:
         write_atomic(folder / TOKENIZER, captions.content)
         write_json(folder / TOKENIZER_CONFIG, captions.settings)
         write_json(folder / PREPROCESSOR, write_processor(processor, config.size))
+    for note in notes:
+        say(note)
     return config
-
-
-def import_notes(source: Path) -> list[str]:
-    """A line for each way in which their processor makes pictures otherwise than Maquette does."""
-    vision = tower(read_json(source / CONFIG), "vision_config", VISION)
-    return differences(read_processor(source), side_of(vision["image_size"], "image_size"))
 
 
 def export_clip(model: Clip, run: Path, out: Path, words: int | None = None) -> str:

@@ -5,6 +5,7 @@ depend on what else is in the batch. Sources: top-p, Holtzman et al. 2020; min-p
 the draw is the exponential race of gpt-fast, argmax of p / Exp(1), which needs no cumulative sum.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,10 +40,13 @@ class Sampling:
 
 
 class Sampler:
-    """Chooses tokens for `count` sequences."""
+    """Chooses tokens for `count` sequences. missing: those that are never chosen."""
 
-    def __init__(self, sampling: Sampling, count: int, device: torch.device) -> None:
+    def __init__(
+        self, sampling: Sampling, count: int, device: torch.device, missing: Sequence[int] = ()
+    ) -> None:
         self.sampling = sampling
+        self._missing = torch.tensor(missing, dtype=torch.long, device=device) if missing else None
         self._generators = [
             torch.Generator(device).manual_seed((sampling.seed * 1_000_003 + i) & ((1 << 63) - 1))
             for i in range(count)
@@ -50,6 +54,8 @@ class Sampler:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """logits: (count, vocabulary), fp32. Returns (count,) tokens."""
+        if self._missing is not None:
+            logits = logits.index_fill(-1, self._missing, -torch.inf)
         if self.sampling.temperature == 0:
             return logits.argmax(-1)
         probabilities = torch.softmax(filtered(logits, self.sampling), -1)

@@ -4,6 +4,7 @@ runs/NAME/
     recipe.yaml         everything about the run
     decisions.json      what `auto` became on this machine, and why
     config.json, tokenizer.json, model.safetensors      the model (weights when finished)
+    special_tokens.json what begins and ends a text, where the tokenizer is another model's
     corpus.json         where the corpus was, its hash and its table
     encoder.json        where the frozen CLIP of a picture run was, and the SHA-256 of its weights
     metrics.jsonl       one object a step; events (a skipped batch, a rewind) beside them
@@ -15,7 +16,6 @@ runs/NAME/
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,9 @@ from typing import Any
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import lock, read_json, sha256, write_json
 from maquette.corpus.pictures import PictureCorpus, open_pictures
+from maquette.corpus.special_tokens import SPECIAL
 from maquette.corpus.store import MANIFEST, TOKENIZER, Corpus
+from maquette.corpus.tokenizer import copy_tokenizer
 from maquette.models.store import CONFIG, WEIGHTS, save_config
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import BaseRecipe, Recipe, load_recipe
@@ -148,6 +150,7 @@ class RunDirectory:
             ".lock",
             CONFIG,
             TOKENIZER,
+            SPECIAL,
             CORPUS,
             ENCODER,
         }  # what a start that was cut off leaves
@@ -161,7 +164,7 @@ class RunDirectory:
             if name.endswith(".tmp"):  # a write that was cut off
                 (self / name).unlink()
         save_config(self.path, recipe.model)
-        shutil.copyfile(corpus.path / TOKENIZER, self / TOKENIZER)
+        copy_tokenizer(corpus.path, self.path)
         kept = {k: v for k, v in corpus.manifest.items() if k not in ("shards", "skipped_named")}
         write_json(self / CORPUS, {"path": str(corpus.path), "hash": corpus.hash, "table": kept})
         if isinstance(recipe, PictureRecipe) and recipe.data.encoder:

@@ -11,7 +11,7 @@ from maquette.base.errors import UserError
 from maquette.base.machine import measure, pick_device
 from maquette.corpus.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
-from maquette.evaluation.bits import Score, score_corpus, score_documents
+from maquette.evaluation.bits import Score, counted, score_corpus, score_documents
 from maquette.models.base import Model
 from maquette.models.store import load_language
 from maquette.serving.generate import Generated, Timing, generate
@@ -103,9 +103,15 @@ class Loaded:
         tokens = np.array(self.tokenizer.encode(text), dtype=np.int64)
         if not len(tokens):
             raise UserError(f"{path} is empty: name a file with text")
+        start = self.tokenizer.special.start
+        count, size = counted(self.tokenizer, tokens, len(text.encode()), start)
+        if not count:
+            raise UserError(
+                f"{path} is one token, which nothing goes before, for the model's files name no token "
+                f"that begins or ends a text: name a file with more text"
+            )
         score = Score()
-        nats = next(iter(score_documents(self.model, [tokens], self.tokenizer.end)))
-        score.add(nats, len(tokens), len(text.encode()))
+        score.add(next(iter(score_documents(self.model, [tokens], start))), count, size)
         return score
 
     def score_heldout(
@@ -123,7 +129,10 @@ class Loaded:
             raise UserError(
                 f"{opened.path} has another tokenizer than the model: score text itself with --text"
             )
-        return score_corpus(self.model, opened, most_bytes=most_bytes, progress=progress)
+        start = self.tokenizer.special.start
+        return score_corpus(
+            self.model, opened, start=start, most_bytes=most_bytes, progress=progress
+        )
 
 
 def load(path: str | Path) -> Loaded:

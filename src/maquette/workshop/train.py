@@ -153,8 +153,8 @@ def _check(recipe: BaseRecipe, corpus: Corpus | PictureCorpus) -> None:
 
 def _check_prompt(recipe: Recipe, tokenizer: Tokenizer) -> None:
     """Refuse before the start what no sample could continue."""
-    length = len(tokenizer.encode(recipe.watch.prompt))
-    if recipe.watch.sample_tokens and length >= recipe.model.context - 1:
+    length = len(tokenizer.encode_prompt(recipe.watch.prompt))
+    if recipe.watch.sample_tokens and length >= recipe.model.context:
         raise WrongUse(
             f"watch.prompt has {length} tokens, model.context is {recipe.model.context}: shorten it"
         )
@@ -180,7 +180,7 @@ class Samples:
     def look(self, step: int, model: Network) -> None:
         watch = self._recipe.watch
         if watch.sample_tokens > 0 and isinstance(model, Model):
-            room = model.config.context - len(self._tokenizer.encode(watch.prompt)) - 1
+            room = model.config.context - len(self._tokenizer.encode_prompt(watch.prompt))
             results, _ = generate(
                 model,
                 self._tokenizer,

@@ -1,0 +1,165 @@
+"""Special tokens: what begins a text, what ends one, what pads; read from the model's own files.
+
+In their order of trust: the post-processor of `tokenizer.json` (what is put around a text),
+`tokenizer_config.json` and the older `special_tokens_map.json` (names, `add_bos_token`),
+`generation_config.json` (`eos_token_id` may be a list), `config.json`. Every end that any of them names
+is an end; the first one is put between documents. Left out: `add_eos_token` and what a post-processor
+puts behind a text, for a prompt that was ended would be continued by another document.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from maquette.base.errors import UserError
+from maquette.base.files import read_json, write_json
+
+SPECIAL = "special_tokens.json"
+FORMAT = 1
+USUAL_ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[SEP]")
+"""looked for in a tokenizer that comes without any other file"""
+PROBES = ("a", "0", " ", ".")
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The special tokens of a tokenizer, as numbers.
+
+    ends: every token that ends a text, the one between documents first. prefix: put before every
+    prompt and scored text. bos, pad: None where there is none. settings: the `tokenizer_config.json`
+    that came with the tokenizer, for export.
+    """
+
+    ends: tuple[int, ...] = ()
+    prefix: tuple[int, ...] = ()
+    bos: int | None = None
+    pad: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def end(self) -> int | None:
+        """The token between documents."""
+        return self.ends[0] if self.ends else None
+
+    @property
+    def start(self) -> tuple[int, ...]:
+        """What a text's first token is predicted from: the prefix, else BOS, else the end."""
+        if self.prefix:
+            return self.prefix
+        token = self.end if self.bos is None else self.bos
+        return () if token is None else (token,)
+
+    def save(self, folder: Path) -> None:
+        """Write `special_tokens.json`."""
+        write_json(
+            folder / SPECIAL,
+            {
+                "format": FORMAT,
+                "ends": list(self.ends),
+                "prefix": list(self.prefix),
+                "bos": self.bos,
+                "pad": self.pad,
+                "settings": self.settings,
+            },
+        )
+
+
+def load_special_tokens(folder: Path) -> SpecialTokens | None:
+    """What `SpecialTokens.save` wrote into the folder, None where it wrote nothing."""
+    path = folder / SPECIAL
+    if not path.exists():
+        return None
+    content = read_json(path)
+    try:
+        if content["format"] != FORMAT:
+            raise UserError(f"{path} has format {content['format']}, this Maquette reads {FORMAT}")
+        return SpecialTokens(
+            ends=tuple(content["ends"]),
+            prefix=tuple(content["prefix"]),
+            bos=content["bos"],
+            pad=content["pad"],
+            settings=dict(content["settings"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged: restore it, or import the model again") from error
+
+
+def read_special_tokens(
+    folder: Path, tokenizer: Any, settings: dict[str, Any] | None = None
+) -> SpecialTokens:
+    """The special tokens of a Hugging Face folder, whose `tokenizers.Tokenizer` is `tokenizer`.
+
+    settings: in place of what `tokenizer_config.json` says.
+    """
+    settings = read_settings(folder) if settings is None else settings
+    generation, config = _read(folder, "generation_config.json"), _read(folder, "config.json")
+
+    def named(key: str) -> int | None:
+        name = token_name(settings.get(key))
+        token = None if name is None else tokenizer.token_to_id(name)
+        return None if token is None else int(token)
+
+    def known(values: Iterable[Any]) -> list[int]:
+        whole = [v for v in values if isinstance(v, int) and not isinstance(v, bool) and v >= 0]
+        return [token for token in whole if tokenizer.id_to_token(token) is not None]
+
+    def numbers(key: str) -> list[int]:
+        return known([v for c in (generation, config) for v in _listed(c.get(key))])
+
+    prefix, suffix = put_around(tokenizer)
+    ends = [*suffix[:1], *known([named("eos_token")]), *numbers("eos_token_id")]
+    if not ends:
+        ends = known(tokenizer.token_to_id(name) for name in USUAL_ENDS)[:1]
+    special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    # A config's number is often the class's default, which another tokenizer uses for a letter.
+    begins = [token for token in numbers("bos_token_id") if token in special]
+    bos = next((t for t in (named("bos_token"), *begins, *prefix[:1]) if t is not None), None)
+    pad = next((t for t in (named("pad_token"), *numbers("pad_token_id")) if t is not None), None)
+    if not prefix and settings.get("add_bos_token") is True and bos is not None:
+        prefix = (bos,)
+    return SpecialTokens(tuple(dict.fromkeys(ends)), prefix, bos, pad, settings)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """`tokenizer_config.json`, with what only `special_tokens_map.json` or the chat template says."""
+    settings = _read(folder, "special_tokens_map.json") | {
+        key: value
+        for key, value in _read(folder, "tokenizer_config.json").items()
+        if value is not None
+    }
+    template = folder / "chat_template.jinja"
+    if template.exists() and "chat_template" not in settings:
+        settings["chat_template"] = template.read_text(encoding="utf-8")
+    return settings
+
+
+def token_name(value: Any) -> str | None:
+    """The text of a token that a JSON file names by a string, or by an object with its flags."""
+    name = value.get("content") if isinstance(value, dict) else value
+    return name if isinstance(name, str) else None
+
+
+def put_around(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What a `tokenizers.Tokenizer` puts before a text, and behind it."""
+    first = [name for name, i in tokenizer.get_vocab(with_added_tokens=False).items() if i < 8]
+    for probe in (*PROBES, *first):
+        encoding = tokenizer.encode(probe)
+        inside = [i for i, text in enumerate(encoding.sequence_ids) if text is not None]
+        if inside:
+            return tuple(encoding.ids[: inside[0]]), tuple(encoding.ids[inside[-1] + 1 :])
+    return tuple(tokenizer.encode("").ids), ()
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    if not path.exists():
+        return {}
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no JSON object: restore it, or remove it")
+    return content

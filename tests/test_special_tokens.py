@@ -1,0 +1,350 @@
+"""Imported tokenizers: the same tokens and the same text as transformers, begun and ended alike."""
+
+import json
+import math
+
+import pytest
+import torch
+import transformers
+from conftest import command, refused
+from tiny_models import KINDS, Kind, byte_level, continued, pieces, write_files, write_model
+
+import maquette
+from maquette.corpus.special_tokens import SPECIAL
+from maquette.corpus.tokenizer import load_tokenizer
+from maquette.serving.hugging_face import import_model
+from maquette.serving.sampler import Sampling
+
+PROMPTS = [
+    "Hello world",
+    "",
+    " ",
+    " the cat",
+    "the  cat\n",
+    "日本語 🙂",
+    "é\N{REPLACEMENT CHARACTER}",
+    "a </s><|im_end|> b<|end|>",
+]
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def folders(request, tmp_path_factory):
+    """A folder of transformers, the run it was imported into, and the folder that was exported again."""
+    base = tmp_path_factory.mktemp("models")
+    write_model(base / "theirs", KINDS[request.param])
+    for words in (("import", "theirs", "run"), ("export", "run", "back")):
+        said = command(words[0], "hf", base / words[1], base / words[2])
+        assert said.code == 0, said.err
+    return base
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_greedy_text_is_that_of_transformers(folders, prompt):
+    run = maquette.load(folders / "run")
+    start = list(run.tokenizer.special.start)
+    text, tokens = continued(folders / "theirs", prompt, 24, start)
+    pieces: list[str] = []
+    results, _ = run.generate_batch([prompt], tokens=24, sampling=GREEDY, on_text=pieces.append)
+    ends = run.tokenizer.special.ends
+    assert results[0].tokens == [token for token in tokens if token not in ends]
+    assert results[0].text == text == "".join(pieces)
+    assert results[0].finish == ("end" if tokens[-1] in ends else "length")
+    both, _ = run.generate_batch([prompt, "the cat sat"], tokens=24, sampling=GREEDY)
+    assert both[0] == results[0]
+
+
+def test_the_exported_folder_is_read_as_the_run(folders):
+    run = maquette.load(folders / "run")
+    theirs = transformers.AutoTokenizer.from_pretrained(folders / "theirs")
+    back = transformers.AutoTokenizer.from_pretrained(folders / "back")
+    assert len(back) == len(theirs)
+    assert back.eos_token == theirs.eos_token
+    assert back.bos_token == theirs.bos_token
+    for prompt in filter(None, PROMPTS):
+        assert back(prompt)["input_ids"] == run.tokenizer.encode_prompt(prompt)
+        assert back(prompt)["input_ids"] == theirs(prompt)["input_ids"]
+    rows = back(["the cat", "a"], padding=True, return_tensors="pt")
+    assert rows["input_ids"].shape == rows["attention_mask"].shape
+    assert int(rows["attention_mask"][1].sum()) < rows["input_ids"].shape[1]
+    model = transformers.AutoModelForCausalLM.from_pretrained(folders / "back")
+    written = model.generate(**rows, do_sample=False, max_new_tokens=6, min_new_tokens=6)
+    alone = model.generate(
+        **back(["a"], return_tensors="pt"), do_sample=False, max_new_tokens=6, min_new_tokens=6
+    )
+    assert written[1, -6:].tolist() == alone[0, -6:].tolist()
+    start = list(run.tokenizer.special.start)
+    prompt = "the cat sat"
+    assert continued(folders / "back", prompt, 12, start) == continued(
+        folders / "theirs", prompt, 12, start
+    )
+    kept = json.loads((folders / "back" / "generation_config.json").read_text())
+    given = json.loads((folders / "theirs" / "generation_config.json").read_text())
+    assert kept["eos_token_id"] == given["eos_token_id"]
+
+
+def test_a_text_is_scored_after_what_begins_it(folders, tmp_path):
+    text = "the cat sat, 日本 🙂 </s> hello"
+    (tmp_path / "t.txt").write_text(text)
+    said = command("eval", folders / "run", "--text", tmp_path / "t.txt", "--json").json
+    run = maquette.load(folders / "run")
+    ids = run.tokenizer.encode(text)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folders / "theirs")
+    rows = torch.tensor([[*run.tokenizer.special.start, *ids]])
+    with torch.no_grad():
+        log_p = model(rows).logits[0, :-1].log_softmax(-1)
+    nats = -float(log_p.gather(1, rows[0, 1:, None])[-len(ids) :].double().sum())
+    assert said["loss"] == pytest.approx(nats / len(ids), rel=1e-5)
+    assert said["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(text.encode()), rel=1e-5)
+    assert said["tokens"] == len(ids)
+    (tmp_path / "task.txt").write_text(text)
+    task = said_of_task(run, text)
+    assert task == pytest.approx(said["bits_per_byte"], rel=1e-5)
+
+
+def said_of_task(run, text: str) -> float:
+    from maquette.audit.contamination import bits_per_byte
+
+    return float(bits_per_byte(run.model, run.tokenizer, [text])[0][0])
+
+
+def test_tokens_that_are_none_are_never_chosen(tmp_path):
+    kind = KINDS["a padded vocabulary"]
+    model = write_model(tmp_path / "theirs", kind)
+    with torch.no_grad():  # the padding is likelier than any token
+        model.lm_head.weight[-kind.padded :] *= 20
+    model.save_pretrained(tmp_path / "theirs")
+    import_model(tmp_path / "theirs", tmp_path / "run")
+    run = maquette.load(tmp_path / "run")
+    known = model.config.vocab_size - kind.padded
+    for sampling in (GREEDY, Sampling(temperature=2.0, top_k=400), Sampling(top_p=0.9, min_p=0.01)):
+        results, _ = run.generate_batch(["the", "a cat", ""], tokens=16, sampling=sampling)
+        assert all(token < known for result in results for token in result.tokens)
+        assert any(result.tokens for result in results)
+
+
+def test_holes_in_the_numbers_are_counted_and_never_chosen(tmp_path):
+    content = json.loads(byte_level().to_str())
+    first = len(content["model"]["vocab"])
+    content["model"]["vocab"]["</s>"] = first + 7  # as where tokens were taken out
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    assert tokenizer.vocabulary == first + 8
+    assert tokenizer.end == first + 7
+    assert tokenizer.missing(first + 10) == [*range(first, first + 7), first + 8, first + 9]
+
+
+class Chain(torch.nn.Module):
+    """A model that writes fixed tokens after any prompt."""
+
+    def __init__(self, script: list[int], vocabulary: int) -> None:
+        super().__init__()
+        from maquette.models import families
+
+        self.config = families.llama(vocabulary=vocabulary, context=200, width=8, depth=1, heads=1)
+        self.embedding = torch.nn.Embedding(1, 1)
+        self.script, self.at = script, 0
+
+    def cache(self, batch, room):
+        return []
+
+    def hidden(self, tokens, **_):
+        return torch.zeros(*tokens.shape, 1)
+
+    def logits(self, hidden):
+        x = torch.zeros(hidden.shape[0], self.config.vocabulary)
+        x[:, self.script[min(self.at, len(self.script) - 1)]] = 1
+        self.at += 1
+        return x
+
+
+def say(tokenizer, prompt: str, text: str, **options):
+    """What is written, and what is streamed, where the model goes on from `prompt` to `text`."""
+    from maquette.serving.generate import generate
+
+    script = tokenizer.encode(text)[len(tokenizer.encode(prompt)) :]
+    model = Chain([*script, tokenizer.end], tokenizer.vocabulary)
+    streamed: list[str] = []
+    results, _ = generate(
+        model, tokenizer, [prompt], tokens=100, sampling=GREEDY, on_text=streamed.append, **options
+    )
+    assert "".join(streamed) == results[0].text
+    return results[0].text, streamed
+
+
+@pytest.fixture(params=["prepend", "metaspace", "byte level"])
+def any_tokenizer(request, tmp_path):
+    name = request.param
+    made = byte_level("</s>") if name == "byte level" else pieces(name)
+    write_files(tmp_path, made, {"eos_token": "</s>"})
+    return load_tokenizer(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        ("Hello", "Hello world and the cat"),
+        ("Hello", "Hello\n日本語 🙂 end"),
+        ("Hello", "Hello \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER} the"),
+        ("日本", "日本語🙂日本語."),
+        ("the", "the"),
+    ],
+)
+def test_a_continuation_is_what_the_text_has_more(any_tokenizer, prompt, text):
+    written, streamed = say(any_tokenizer, prompt, text)
+    assert prompt + written == text
+    half = "\N{REPLACEMENT CHARACTER}"
+    assert "".join(streamed).count(half) == text.count(half)  # none of them half a character
+
+
+@pytest.mark.parametrize(
+    ("stop", "written"),
+    [
+        ([" world"], ""),
+        (["world"], " "),
+        (["d and t"], " worl"),
+        (["日"], " world and the "),
+        (["語 🙂", "zz"], " world and the 日本"),
+        (["\N{REPLACEMENT CHARACTER}"], " world and the 日本語 🙂."),
+        (["nowhere"], " world and the 日本語 🙂."),
+    ],
+)
+def test_stop_strings_are_found_in_the_text(any_tokenizer, stop, written):
+    said, _ = say(any_tokenizer, "Hello", "Hello world and the 日本語 🙂.", stop=stop)
+    assert said == written
+
+
+FILES = {
+    "tokenizer_config.json": {"eos_token": "<|end|>"},
+    "special_tokens_map.json": {"eos_token": {"content": "<|eot|>"}},
+    "generation_config.json": {"eos_token_id": [270, "<|eot|>"], "bos_token_id": "<|begin|>"},
+    "config.json": {"eos_token_id": "<|endoftext|>", "bos_token_id": 1},
+}
+NAMES = ("<|begin|>", "<|end|>", "<|eot|>", "<|endoftext|>")
+
+
+@pytest.mark.parametrize(
+    ("files", "ends", "start"),
+    [
+        ([], ["<|endoftext|>"], "<|endoftext|>"),  # by its usual name
+        (["config.json"], ["<|endoftext|>"], "<|endoftext|>"),  # where 1 is a letter and no BOS
+        (["generation_config.json"], [270, "<|eot|>"], "<|begin|>"),
+        (["special_tokens_map.json"], ["<|eot|>"], "<|eot|>"),
+        (["tokenizer_config.json", "special_tokens_map.json"], ["<|end|>"], "<|end|>"),
+        (list(FILES), ["<|end|>", 270, "<|eot|>", "<|endoftext|>"], "<|begin|>"),
+    ],
+)
+def test_what_begins_and_ends_a_text_is_in_the_files(files, ends, start, tmp_path):
+    made = byte_level(*NAMES)
+
+    def number(name):
+        return name if isinstance(name, int) else made.token_to_id(name)
+
+    def numbered(value):
+        if isinstance(value, list):
+            return [numbered(v) for v in value]
+        return number(value) if value in NAMES else value
+
+    made.save(str(tmp_path / "tokenizer.json"))
+    for name in files:
+        content = FILES[name]
+        if "tok" not in name:
+            content = {key: numbered(value) for key, value in content.items()}
+        (tmp_path / name).write_text(json.dumps(content))
+    special = load_tokenizer(tmp_path / "tokenizer.json").special
+    assert special.ends == tuple(number(end) for end in ends)
+    assert special.start == (number(start),)
+    assert special.prefix == ()
+
+
+@pytest.mark.parametrize(
+    ("post", "settings", "prefix"),
+    [
+        ("", {}, ()),
+        ("", {"add_bos_token": True}, ("<|begin|>",)),
+        ("<|begin|>", {"add_bos_token": False}, ("<|begin|>",)),
+        ("<|eot|>", {"add_bos_token": True}, ("<|eot|>",)),
+    ],
+)
+def test_the_post_processor_comes_before_the_settings(post, settings, prefix, tmp_path):
+    made = byte_level(*NAMES, begin=post)
+    write_files(tmp_path, made, settings | {"bos_token": "<|begin|>", "eos_token": "<|end|>"})
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    assert tokenizer.special.prefix == tuple(made.token_to_id(name) for name in prefix)
+    assert tokenizer.encode_prompt("a") == [*tokenizer.special.prefix, *tokenizer.encode("a")]
+
+
+def test_a_bos_of_the_settings_is_in_the_exported_tokenizer(tmp_path):
+    kind = Kind(
+        lambda: byte_level(*NAMES),
+        {"bos_token": "<|begin|>", "eos_token": "<|end|>", "add_bos_token": True, "pad_token": "[P]"},
+        ("<|end|>",),
+        "<|begin|>",
+    )  # fmt: skip
+    model = write_model(tmp_path / "theirs", kind)
+    import_model(tmp_path / "theirs", tmp_path / "run")
+    assert command("export", "hf", tmp_path / "run", tmp_path / "back").code == 0
+    back = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+    tokenizer = load_tokenizer(tmp_path / "run" / "tokenizer.json")
+    assert back("the cat")["input_ids"] == tokenizer.encode_prompt("the cat")
+    assert len(back) == model.config.vocab_size  # [P] has no row and is not added
+    assert back.pad_token == "<|end|>"
+
+
+def test_runs_without_the_file_read_the_tokenizer_alone(tmp_path):
+    write_model(tmp_path / "theirs", KINDS["pieces"])
+    import_model(tmp_path / "theirs", tmp_path / "run")
+    before = load_tokenizer(tmp_path / "run" / "tokenizer.json").special
+    (tmp_path / "run" / SPECIAL).unlink()
+    after = load_tokenizer(tmp_path / "run" / "tokenizer.json").special
+    assert (after.ends, after.prefix) == (before.ends, before.prefix)
+    (tmp_path / "run" / SPECIAL).write_text("{}")
+    refused(command("generate", tmp_path / "run", "a"), f"{SPECIAL} is damaged")
+
+
+def test_a_corpus_with_a_tokenizer_of_no_known_end_is_refused_or_told(tmp_path):
+    made = byte_level("<|start|>", "<|fin|>", begin="<|start|>")
+    write_files(tmp_path / "odd", made, None)
+    (tmp_path / "texts").mkdir()
+    for i in range(30):
+        (tmp_path / "texts" / f"{i}.txt").write_text(f"the cat sat {i} times, hello world\n" * 9)
+    build = ("corpus", "build", tmp_path / "c", tmp_path / "texts", "--tokenizer")
+    refused(command(*build, tmp_path / "odd"), "--end-token", "special tokens: <|start|>, <|fin|>")
+    refused(command(*build, tmp_path / "odd", "--end-token", "<|fni|>"), "did you mean '<|fin|>'")
+    refused(command(*build[:-1], "--end-token", "<|fin|>"), "name it with --tokenizer")
+    said = command(*build, tmp_path / "odd", "--end-token", "<|fin|>", "--json")
+    assert said.code == 0, said.err
+    from maquette.corpus.store import Corpus
+
+    corpus, end = Corpus(tmp_path / "c"), made.token_to_id("<|fin|>")
+    assert corpus.end == end
+    assert int((corpus.train.read(0, len(corpus.train)) == end).sum()) >= 20
+    assert corpus.tokenizer.special.start == (end,)  # its documents begin after an end, with no BOS
+    write_files(tmp_path / "told", made, {"eos_token": "<|fin|>"})
+    again = ("corpus", "build", tmp_path / "d", tmp_path / "texts", "--tokenizer")
+    assert command(*again, tmp_path / "told").code == 0
+    assert Corpus(tmp_path / "d").end == end
+
+
+def test_what_is_not_scored_is_not_counted(tmp_path):
+    kind = Kind(lambda: byte_level("<|pad|>"), {}, ("<|pad|>",), None)
+    model = write_model(tmp_path / "theirs", kind)
+    for name in ("config.json", "generation_config.json"):
+        path = tmp_path / "theirs" / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": None}))
+    said = command("import", "hf", tmp_path / "theirs", tmp_path / "run")
+    assert "names no token that ends a text" in said.out + said.err
+    (tmp_path / "one.txt").write_text("hello")
+    refused(
+        command("eval", tmp_path / "run", "--text", tmp_path / "one.txt"), "one.txt is one token"
+    )
+    (tmp_path / "few.txt").write_text("hello world cat")
+    said = command("eval", tmp_path / "run", "--text", tmp_path / "few.txt", "--json").json
+    ids = load_tokenizer(tmp_path / "run" / "tokenizer.json").encode("hello world cat")
+    with torch.no_grad():
+        log_p = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+    nats = -float(log_p.gather(1, torch.tensor(ids[1:])[:, None]).sum())
+    assert said["tokens"] == len(ids) - 1
+    assert said["bytes"] == len(" world cat")
+    assert said["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(" world cat"), rel=1e-5)
+    refused(command("generate", tmp_path / "run", "--temperature", "0"), "give a prompt")
