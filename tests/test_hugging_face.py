@@ -280,18 +280,18 @@ def shape(config: DecoderConfig) -> DecoderConfig:
 @pytest.mark.parametrize("family", FULL)
 def test_a_key_that_is_not_there_means_what_it_means_in_transformers(family):
     """Every key of a config is left out in turn, from one of other values than the defaults."""
-    other = dict(
-        gpt2={"vocab_size": 97, "n_positions": 32, "n_embd": 36, "n_layer": 3, "n_head": 6,
+    other = {
+        "gpt2": {"vocab_size": 97, "n_positions": 32, "n_embd": 36, "n_layer": 3, "n_head": 6,
               "n_inner": 50, "layer_norm_epsilon": 1e-3, "tie_word_embeddings": False},
-        gptj={"vocab_size": 97, "n_positions": 32, "n_embd": 256, "n_layer": 3, "n_head": 4,
+        "gptj": {"vocab_size": 97, "n_positions": 32, "n_embd": 256, "n_layer": 3, "n_head": 4,
               "n_inner": 50, "layer_norm_epsilon": 1e-3, "rotary_dim": 4},
-        llama={"vocab_size": 97, "hidden_size": 64, "intermediate_size": 50, "num_hidden_layers": 3,
+        "llama": {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 50, "num_hidden_layers": 3,
                "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 6,
                "max_position_embeddings": 32, "rms_norm_eps": 1e-3, "rope_theta": 500.0,
                "tie_word_embeddings": True},
-        bloom={"vocab_size": 97, "hidden_size": 48, "n_layer": 3, "n_head": 16,
+        "bloom": {"vocab_size": 97, "hidden_size": 48, "n_layer": 3, "n_head": 16,
                "layer_norm_epsilon": 1e-3},
-    )[family]  # fmt: skip
+    }[family]  # fmt: skip
     for left_out in [None, *other]:
         given = {key: value for key, value in other.items() if key != left_out}
         whole = FULL[family](**given).to_dict()
