@@ -93,12 +93,12 @@ class Folder:
         drawn = {path for path, name in names.items() if _drawn(name) or _by_content(path)}
         files = [file for file, _ in listed if names[file.path].lower().endswith(ENDINGS)]
         beside = Sidecars((names[path] for path in drawn), files, self._fields)
-        mine = {file.path for file in files} - beside.strays
+        known = ({file.path for file in files} - beside.strays) | self._used
         tables = [file for file, _ in listed if may_be_table(names[file.path])]
-        tables = [file for file in tables if file.path not in mine | self._used]
+        tables = [file for file in tables if file.path not in known]
         done, faults = self._open(tables, folder)
         yield from faults
-        done |= mine | self._used
+        done |= known
         by_class = None if folder == self._top.path else folder_caption(os.path.basename(folder))
         if any(self._tables) or (by_class and beside.any()):
             by_class = None

@@ -15,6 +15,7 @@ pictures. A member whose name is there already begins another sample, where the 
 member only what is used is held, and long headers are refused, so that no shard takes more memory than that.
 """
 
+import functools
 import tarfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
@@ -88,12 +89,7 @@ class _Member(NamedTuple):
     @property
     def ending(self) -> str:
         """What follows the last dot; of a text that is said to be of a picture or a caption, both words."""
-        rest, _, last = self.name.rpartition("/")[2].rpartition(".")
-        before = rest.rpartition(".")[2].lower()
-        double = "." in rest and f".{before}" in (*PICTURES, *WORDS)
-        return (
-            f"{before}.{last.lower()}" if double and last.lower() in TEXT_MEMBERS else last.lower()
-        )
+        return _ending(self.name)
 
     @property
     def is_picture(self) -> bool:
@@ -117,6 +113,16 @@ class _Member(NamedTuple):
     def of_key(self) -> bool:
         """Whether there is one dot in the name, so that the sample is the key's."""
         return self.stem == self.key
+
+
+@functools.lru_cache(maxsize=256)  # it is asked for again and again while a sample is put together
+def _ending(name: str) -> str:
+    rest, _, last = name.rpartition("/")[2].rpartition(".")
+    before = rest.rpartition(".")[2].lower()
+    double = "." in rest and f".{before}" in (*PICTURES, *WORDS)
+    return (
+        f"{before}.{last.lower()}" if double and last.lower() in TEXT_MEMBERS else last.lower()
+    )
 
 
 Sample = dict[str, _Member]
