@@ -1,6 +1,7 @@
 """The decoder: what it may see, what it costs, and that its settings are the published models."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -65,6 +66,20 @@ def test_documents_in_one_sequence_do_not_see_each_other(family):
         packed = model(torch.cat((a, b), 1), documents=documents, positions=positions)
         torch.testing.assert_close(packed[:, :9], model(a), atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(packed[:, 9:], model(b), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dims", "base"), [(None, 10000.0), (4, 50.0)])
+def test_heads_turn_by_the_configs_base_and_dimensions(dims, base):
+    """Su et al. 2021, eq. 15: pair i of a position turns by position * base^(-2i / dims)."""
+    model, given = make("llama", rotary_dims=dims, rotary_base=base), []
+    model.blocks[0].register_forward_hook(lambda block, inputs, y: given.append(inputs[1]))
+    model(torch.zeros(1, 5, dtype=torch.long))
+    ((cosine, sine),) = given
+    dims = dims or 8
+    for place in range(5):
+        angles = [place * base ** (-2 * i / dims) for i in range(dims // 2)]
+        assert cosine[place].tolist() == pytest.approx([math.cos(a) for a in angles], abs=1e-6)
+        assert sine[place].tolist() == pytest.approx([math.sin(a) for a in angles], abs=1e-6)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,16 +1,19 @@
 """Bits per byte: every token once, the right sums, and a known value."""
 
+import dataclasses
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Texts, command, refused
+from conftest import Texts, command, refused, some_text
 from hypothesis import given
 from hypothesis import strategies as st
 
 import maquette
 from maquette.base.errors import UserError
+from maquette.corpus.build import build
+from maquette.corpus.document import Document
 from maquette.evaluation.bits import heldout_documents, score_corpus, score_documents, windows
 from maquette.evaluation.compressors import compressors
 from maquette.models import families
@@ -66,6 +69,25 @@ def test_the_batched_score_is_the_plain_one(corpus):
         assert nats == pytest.approx(expected, rel=1e-5)
 
 
+def test_bits_are_those_of_the_bytes_and_not_of_tokens_or_characters(tmp_path):
+    texts = [Document(f"naïve 漢字 {i} {some_text(i, 30)}", "a", str(i)) for i in range(30)]
+    corpus = build(tmp_path / "c", texts, vocabulary=300, heldout=0.3)
+    config = families.llama(vocabulary=corpus.vocabulary, context=16, width=32, depth=1, heads=2)
+    model = Decoder(dataclasses.replace(config, dropout=0.5)).initialise(0)
+    held = [
+        i for i, split in enumerate(corpus.documents["split"].to_pylist()) if split == "heldout"
+    ]
+    size = sum(len(corpus.text(row)) for row in held)
+    tokens = sum(corpus.documents["tokens"].to_pylist()[row] for row in held)
+    score = score_corpus(model.train(), corpus)["all"]
+    assert (score.bytes, score.tokens, score.documents) == (size, tokens, len(held))
+    assert tokens < sum(len(corpus.text(row).decode()) for row in held) < size
+    assert score.bits_per_byte == pytest.approx(score.loss * tokens / math.log(2) / size)
+    again = score_corpus(model.train(), corpus)["all"]  # nothing is dropped in evaluation
+    assert again.nats == score.nats
+    assert score.loss == pytest.approx(math.log(corpus.vocabulary), abs=1.0)
+
+
 def test_a_part_of_the_heldout_text_is_shared_out_over_the_components(corpus):
     whole = heldout_documents(corpus, None)
     part = heldout_documents(corpus, sum(r["bytes"] for r in whole) // 2)
@@ -99,10 +121,6 @@ def test_a_file_that_cannot_be_scored_is_refused(content, message, trained, tmp_
 
 
 def test_a_corpus_with_another_vocabulary_is_refused(trained, tmp_path):
-    from conftest import Texts
-
-    from maquette.corpus.build import build
-
     build(tmp_path / "c", Texts(), vocabulary=280)
     refused(
         command("eval", trained, "--corpus", tmp_path / "c"), "has another tokenizer than the model"

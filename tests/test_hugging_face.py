@@ -40,6 +40,22 @@ THEIRS = {
     "bloom": lambda: transformers.BloomForCausalLM(
         transformers.BloomConfig(vocab_size=97, hidden_size=48, n_layer=2, n_head=6, **ENDS)
     ),
+    # numbers that are nobody's default, large enough to be seen
+    "llama, other numbers": lambda: transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=97, hidden_size=48, intermediate_size=80, num_hidden_layers=2,
+            num_attention_heads=6, max_position_embeddings=64, rms_norm_eps=0.1, head_dim=16,
+            rope_parameters={"rope_type": "default", "rope_theta": 70.0}, rope_theta=70.0, **ENDS,
+        )
+    ),
+    "gpt2, other numbers": lambda: transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=97, n_positions=32, n_embd=32, n_layer=2, n_head=2,
+                                n_inner=40, layer_norm_epsilon=0.1, **ENDS)
+    ),
+    "bloom, other numbers": lambda: transformers.BloomForCausalLM(
+        transformers.BloomConfig(vocab_size=97, hidden_size=48, n_layer=2, n_head=4,
+                                 layer_norm_epsilon=0.1, **ENDS)
+    ),
 }  # fmt: skip
 
 
