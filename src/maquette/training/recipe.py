@@ -13,6 +13,7 @@ With the corpus, the recipe determines the result to the last bit on one kind of
 import dataclasses
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -218,6 +219,9 @@ class BaseRecipe:
     def __post_init__(self) -> None:
         within(self, 1, ANY, "steps", "batch", "ranks")
         within(self, 0, ANY, "seed")
+        if self.start:  # a run finds it from any folder
+            whole = os.path.abspath(os.path.expanduser(self.start))
+            object.__setattr__(self, "start", whole)
         if self.batch % self.ranks:
             better = -(-self.batch // self.ranks) * self.ranks
             raise WrongUse(

@@ -19,6 +19,7 @@ from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.probe import DTYPE
 from maquette.training.run import DECISIONS, RunDirectory
 from maquette.training.start import weights_file
+from maquette.worlds.registry import World, world_from
 
 
 class LoadedPictures:
@@ -39,6 +40,18 @@ class LoadedPictures:
     def corpus(self) -> PictureCorpus:
         """The pictures it was trained on."""
         return RunDirectory(self.path).pictures()
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """What the run keeps of its corpus, whether that is still there or not: `PictureCorpus.manifest`."""
+        found: dict[str, Any] = RunDirectory(self.path).kept_corpus().get("table", {})
+        return found
+
+    @property
+    def world(self) -> World | None:
+        """The world that drew its pictures; None: they were stored."""
+        table = self.table
+        return world_from(table["world"]) if table.get("kind") == "world" else None
 
     @property
     def metrics(self) -> list[dict[str, Any]]:

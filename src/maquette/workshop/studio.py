@@ -93,7 +93,7 @@ def _never_learnt(loaded: LoadedPictures, prompts: tuple[str, ...]) -> list[str]
     from maquette.worlds.captions import parse
     from maquette.worlds.shapes import Shapes
 
-    world = loaded.corpus.world
+    world = loaded.world
     if world is None or not isinstance(world.settings, Shapes):
         return []
     notes = []
@@ -201,14 +201,14 @@ def _conditions(
 
 def _labels(loaded: LoadedPictures, prompt: str) -> list[int]:
     """A caption of the world, or the name of a class, as the labels it stands for; "" as none."""
-    corpus = loaded.corpus
+    table, world = loaded.table, loaded.world
     if not prompt:
-        return [-1] * len(corpus.label_sizes)
-    if corpus.world is not None:
+        return [-1] * len(table["label_sizes"])
+    if world is not None:
         from maquette.worlds.captions import parse
 
-        return [int(v) for v in parse(prompt, corpus.world.settings)]
-    names = list(corpus.manifest.get("classes", []))
+        return [int(v) for v in parse(prompt, world.settings)]
+    names = list(table.get("classes", []))
     if prompt not in names:
         raise WrongUse(f"there is no class {prompt}{did_you_mean(prompt, names)}")
     return [names.index(prompt)]
