@@ -8,19 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import command, refused
+from picture_runs import small, untrained
 from PIL import Image
 
-from maquette.models.diffusion_config import DiffusionConfig
-from maquette.models.store import WEIGHTS, save_tensors
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.run import RunDirectory
-from maquette.workshop.corpora import pictures_of
 from maquette.workshop.load_pictures import load_pictures
-
-SIZES = {
-    "size": 16, "width": 8, "multipliers": (1, 2), "attention": (), "heads": 2, "vocabulary": 2048,
-    "words": 12, "text_width": 8, "text_depth": 1, "text_heads": 2,
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -38,18 +31,9 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def untrained(path: str | Path, recipe: PictureRecipe) -> Path:
-    """A run as `train` leaves it, its weights those of the start."""
-    run = RunDirectory(path)
-    run.create(recipe, pictures_of(recipe.data))
-    model = recipe.model.build().initialise(recipe.seed)
-    save_tensors(run / WEIGHTS, dict(model.named_parameters()))
-    return run.path
-
-
 def recipe(**model) -> PictureRecipe:
     return PictureRecipe(
-        model=DiffusionConfig(**(SIZES | model)),
+        model=small(**model),
         data=PictureData(corpus="c", size=16, words=12),
         watch=PictureWatch(pictures=4),
         batch=4,

@@ -32,6 +32,7 @@ from maquette.training.picture_recipe import PictureData, PictureRecipe
 from maquette.training.run import RECIPE
 from maquette.workshop.load_pictures import LoadedPictures
 from maquette.workshop.oracle import oracle_for
+from maquette.workshop.picture_request import Request
 from maquette.worlds.shapes import Shapes
 
 BATCH = 64
@@ -51,6 +52,7 @@ def evaluate_pictures(
 
     pictures: how many are scored. steps, guidance: of the solver, where pictures are made.
     """
+    Request(steps=steps, guidance=guidance, count=pictures)  # refuses what is no number
     recipe = recipe_of(loaded)
     source = loaded.corpus if corpus is None else open_pictures(corpus)
     split = source.split("heldout", recipe.data.size)
