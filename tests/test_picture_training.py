@@ -495,7 +495,7 @@ def test_what_is_cut_off_a_picture_is_said(toy, tmp_path, monkeypatch):
         (["--solver", "magic"], "unknown solver magic"),
         (["--variations-of", "a.png"], "makes no pictures from embeddings"),
         (["--picture", "none.png", "--mask", "m.png"], "there is no picture"),
-        (["--count", 0], "use 1 or more"),
+        (["--count", 0], "count is 0: use at least 1"),
         (["--prior", "runs/p"], "--prior does nothing for this run"),
         (
             ["--outpaint", "right=4", "--picture", "a.png", "--prior", "p"],

@@ -4,8 +4,10 @@ The command line prints a `UserError` as that one line and exits with its code; 
 exception is a defect of Maquette and keeps its traceback.
 """
 
+import dataclasses
 import difflib
 import importlib
+import math
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -41,6 +43,25 @@ def need(module: str, extra: str) -> ModuleType:
         raise UserError(
             f"{package} is not installed: run pip install 'maquette[{extra}]'"
         ) from error
+
+
+MOST_SEED = 2**64 - 1  # what torch takes
+
+
+def check_numbers(fields: object, prefix: str = "") -> None:
+    """Raise WrongUse for a field of a dataclass, or of a dataclass in it, that is nan or infinite.
+
+    A field called `seed` is a whole number that generators take.
+    """
+    for f in dataclasses.fields(fields):  # type: ignore[arg-type]
+        value, name = getattr(fields, f.name), f"{prefix}{f.name}"
+        if dataclasses.is_dataclass(value):
+            check_numbers(value, f"{name}.")
+        for number in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise WrongUse(f"{name} is {number}: use a number")
+        if f.name == "seed" and isinstance(value, int) and not 0 <= value <= MOST_SEED:
+            raise WrongUse(f"{name} is {value}: use 0 to {MOST_SEED} (64 bits)")
 
 
 def within(fields: object, least: float, most: float, *names: str) -> None:

@@ -53,6 +53,20 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     sync(path.parent)
 
 
+def check_writable(path: Path, option: str) -> None:
+    """Raise UserError where a file cannot be written; option: what names it. Makes its folder."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{option} {path} cannot be written ({error.strerror}): name another"
+        ) from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """`write_atomic` of indented JSON; floats that JSON has no word for are refused."""
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

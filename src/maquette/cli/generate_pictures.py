@@ -28,7 +28,7 @@ OPTIONS: dict[str, Any] = {
 
 def configure(group: argparse._ArgumentGroup) -> None:
     """Add the options of picture runs."""
-    group.add_argument("--out", metavar="FILE", help="a PNG (default: picture.png)")
+    group.add_argument("--out", metavar="FILE", help="a .png, .jpg or .webp (default: picture.png)")
     group.add_argument(
         "--count", type=int, help="pictures of each prompt, on one sheet (default: 1)"
     )
@@ -41,7 +41,11 @@ def configure(group: argparse._ArgumentGroup) -> None:
         "(default: dpm2m, and ddpm with --mask and --outpaint)",
     )
     group.add_argument("--picture", metavar="FILE", help="to change, to continue, or to enlarge")
-    group.add_argument("--mask", metavar="FILE", help="white where the picture is made anew")
+    group.add_argument(
+        "--mask",
+        metavar="FILE",
+        help="white where the picture is made anew, or the picture with a part erased",
+    )
     group.add_argument("--outpaint", action="append", metavar="SIDE=PIXELS",
                        help="continue the picture: left, right, top, bottom")  # fmt: skip
     group.add_argument("--variations-of", metavar="FILE", help="make what a CLIP sees in a picture")
@@ -56,20 +60,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Make the pictures and write them."""
     from maquette.base.files import write_atomic
     from maquette.workshop.load_pictures import load_pictures
+    from maquette.workshop.picture_output import check_out, loses, sheet
     from maquette.workshop.picture_request import Request
-    from maquette.workshop.studio import make, sheet
+    from maquette.workshop.studio import make
 
     given = {
         name: value if (set_ := getattr(arguments, name)) is None else set_
         for name, value in OPTIONS.items()
     }
-    out = Path(given.pop("out"))
+    out = Path(given.pop("out")).expanduser()
     for name in ("picture", "mask", "variations_of", "toward"):
         given[name] = None if given[name] is None else Path(given[name])
     given["outpaint"] = dict(map(_side, given["outpaint"]))
     diff = given["text_diff"]
     given["text_diff"] = None if diff is None else (diff[0], diff[1])
     request = Request(prompts=tuple(arguments.prompts), seed=arguments.seed, **given)
+    check_out(out)
     terminal = Terminal(arguments.json)
     loaded = load_pictures(arguments.run)
     with terminal.stages(counts=True) as progress:
@@ -79,10 +85,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         )
         made = make(loaded, request)
         hook.remove()
-    write_atomic(out, sheet(made))
+    write_atomic(out, sheet(made.pixels, made.labels, out.suffix))
     n, height, width = made.pixels.shape[:3]
     each = 1e3 * made.seconds / n
-    for note in made.notes:
+    notes = list(made.notes)
+    if (request.mask or request.outpaint) and loses(out):
+        notes.append(f"{out} is a JPEG, which keeps no pixel to the bit: a .png does")
+    for note in notes:
         terminal.say(note)
     terminal.say(
         f"{out}: {n} of {width} x {height}, {each:.0f} ms each, "
@@ -96,7 +105,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "prompts": made.labels,
         "milliseconds": round(each, 2),
         "evaluations": made.evaluations,
-        "notes": made.notes,
+        "notes": notes,
     }
 
 

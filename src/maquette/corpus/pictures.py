@@ -59,7 +59,7 @@ class PictureCorpus:
     """A folder of captioned pictures, or of the settings of a world."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+        self.path = Path(path).expanduser().resolve()  # a run finds it from any folder
         if not (self.path / MANIFEST).exists():
             raise UserError(
                 f"{self.path} holds no pictures (no {MANIFEST}): "

@@ -1,7 +1,7 @@
 """What the trainer gives a model and asks of it; and what models of language, and of pictures, share."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -172,6 +172,8 @@ class PictureModel(Network):
     """A model of pictures, or of pictures and their captions. Its loss counts pictures."""
 
     config: PictureConfig
+    grids: ClassVar[dict[str, int]] = {}
+    """learned positions of a square grid of patches: the parameter, and its rows before the grid"""
 
     def __init__(self, config: PictureConfig) -> None:
         super().__init__(config.parametrisation, config.width, config.depth)

@@ -24,7 +24,7 @@ ResNet tower.
 """
 
 import math
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -151,6 +151,7 @@ class Clip(PictureModel):
     """Two towers and a temperature. See the file's docstring."""
 
     config: ClipConfig
+    grids: ClassVar[dict[str, int]] = {"picture_tower.positions.weight": 1}
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__(config)

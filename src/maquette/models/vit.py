@@ -16,7 +16,7 @@ projection of prompts (off by default there), the tanh head of pre-training.
 
 import hashlib
 import math
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,7 @@ class ViT(Classifier):
 
     config: ViTConfig
     grid: Tensor | None
+    grids: ClassVar[dict[str, int]] = {"position.weight": 0}
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maquette.base.errors import WrongUse
+from maquette.base.errors import WrongUse, check_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.temperature < 0:
             raise WrongUse(f"temperature is {self.temperature}: use 0 (greedy) or more")
         if self.top_k is not None and self.top_k < 1:

@@ -47,6 +47,8 @@ def times(
     if spacing == "time":
         return torch.linspace(start, end, steps + 1, dtype=torch.float64)
     ends = path.log_snr(torch.tensor([start, 1e-3], dtype=torch.float64))
+    if not bool(ends.isfinite().all()):
+        raise WrongUse(f"log_snr is infinite at time {start:g} of this path: use a start below 1")
     grid = path.time(torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64))
     return torch.cat([grid, torch.tensor([end], dtype=torch.float64)])
 

@@ -5,6 +5,7 @@ whatever the corpus' are. Captions reach any model renumbered so that the end is
 them on the right.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,20 @@ def _config(folder: Path) -> Any:
     if config.kind != "clip":
         raise WrongUse(f"{folder} embeds no pictures: name a CLIP run as data.encoder")
     return config
+
+
+def cut_notes(tokenizer: Tokenizer, captions: Sequence[str], words: int) -> list[str]:
+    """A line for each caption that is longer than the `words` symbols that are read, its end included."""
+    notes = []
+    for text in dict.fromkeys(captions):
+        symbols = tokenizer.encode(text)
+        if len(symbols) >= words:
+            read = tokenizer.decode(symbols[: words - 1])
+            notes.append(
+                f"a prompt of {len(symbols) + 1} symbols, its end included, is cut to the {words} that are "
+                f"read: ... {read[-40:]!r}"
+            )
+    return notes
 
 
 def caption_symbols(tokenizer: Tokenizer, captions: list[str], words: int) -> Tensor:

@@ -36,9 +36,11 @@ class PictureData(BaseData):
     def __post_init__(self) -> None:
         within(self, 1, ANY, "size", "count")
         within(self, 2, ANY, "words")
-        if self.encoder:  # a run finds it from any folder
-            whole = os.path.abspath(os.path.expanduser(self.encoder))
-            object.__setattr__(self, "encoder", whole)
+        worlds = ("shapes", "moon")  # drawn, unless a folder has their name
+        for name, kept in (("encoder", ("",)), ("corpus", worlds)):
+            value = getattr(self, name)
+            if value not in kept:  # a run finds it from any folder
+                object.__setattr__(self, name, os.path.abspath(os.path.expanduser(value)))
 
 
 @dataclass(frozen=True, kw_only=True)

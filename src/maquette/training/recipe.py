@@ -13,13 +13,14 @@ With the corpus, the recipe determines the result to the last bit on one kind of
 import dataclasses
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
 
-from maquette.base.errors import WrongUse, did_you_mean, within
+from maquette.base.errors import WrongUse, check_numbers, did_you_mean, within
 from maquette.base.files import write_atomic
 from maquette.base.version import __version__
 from maquette.models.config import DecoderConfig
@@ -201,7 +202,8 @@ class BaseRecipe:
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """where metrics go besides metrics.jsonl"""
     start: str = ""
-    """a run whose weights this one begins with, where names and shapes agree; empty: none"""
+    """a run whose weights this one begins with, tensor by tensor of the same name: new tensors keep their
+    start, new inputs begin at zero, positions of another picture size are interpolated; empty: none"""
     trained: tuple[str, ...] = ()
     """patterns of the parameters that are trained, as in "*.prompts"; none: all of them"""
     model: AnyConfig = field(default_factory=DecoderConfig)
@@ -217,7 +219,10 @@ class BaseRecipe:
 
     def __post_init__(self) -> None:
         within(self, 1, ANY, "steps", "batch", "ranks")
-        within(self, 0, ANY, "seed")
+        check_numbers(self)
+        if self.start:  # a run finds it from any folder
+            whole = os.path.abspath(os.path.expanduser(self.start))
+            object.__setattr__(self, "start", whole)
         if self.batch % self.ranks:
             better = -(-self.batch // self.ranks) * self.ranks
             raise WrongUse(

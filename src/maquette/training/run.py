@@ -92,18 +92,15 @@ class RunDirectory:
 
     def any_corpus(self) -> Corpus | PictureCorpus:
         """The corpus it was trained on, if it still is what it was."""
-        if not (self / CORPUS).exists():
-            raise UserError(f"{self.path} was not trained here: name a corpus in its place")
-        kept = read_json(self / CORPUS)
-        if not isinstance(kept, dict) or not {"path", "hash"} <= kept.keys():
-            raise UserError(f"{self / CORPUS} is damaged: restore it, or train a new run")
+        kept = self.kept_corpus()
         manifest, table = Path(kept["path"]) / MANIFEST, kept.get("table", {})
         corpus: Corpus | PictureCorpus
         if not manifest.exists() and table.get("kind") == "world":  # of another machine, or cleared
             corpus = open_pictures(table["world"]["name"], world_from(table["world"]))
         elif not manifest.parent.exists():
             raise UserError(
-                f"the corpus of {self.path} is no longer at {kept['path']}: move it back"
+                f"the corpus of {self.path} is no longer at {kept['path']}: move it back, or name its new "
+                f"place with --corpus where a command takes one"
             )
         else:
             drawn = manifest.exists() and read_json(manifest).get("kind") in ("pictures", "world")
@@ -114,6 +111,15 @@ class RunDirectory:
                 f"not {kept['hash'][:12]}): restore it, or train a new run"
             )
         return corpus
+
+    def kept_corpus(self) -> dict[str, Any]:
+        """What the run keeps of its corpus: `path`, `hash` and `table`, its manifest without the shards."""
+        if not (self / CORPUS).exists():
+            raise UserError(f"{self.path} was not trained here: name a corpus in its place")
+        kept = read_json(self / CORPUS)
+        if not isinstance(kept, dict) or not {"path", "hash"} <= kept.keys():
+            raise UserError(f"{self / CORPUS} is damaged: restore it, or train a new run")
+        return kept
 
     def records(self) -> list[dict[str, Any]]:
         """The steps of metrics.jsonl in order; of a step taken twice (a rewind), the later one."""

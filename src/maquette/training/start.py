@@ -2,41 +2,77 @@
 
 A model that begins with another run's weights may have more than that one: tensors it lacks keep their
 start, and those that read more inputs get zeros for the new ones, so that it begins as the other ended
-(Nichol et al. 2021, section 3.1: channels for inpainting).
+(Nichol et al. 2021, section 3.1: channels for inpainting). Learned positions of pictures of another size
+are interpolated (Dosovitskiy et al. 2020, section 3.2).
 """
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.models.base import Network
-from maquette.models.store import CONFIG, WEIGHTS, load_tensors
+from maquette.models.base import Network, PictureModel
+from maquette.models.store import CONFIG, WEIGHTS, load_config, load_tensors
+from maquette.nn.patches import resize_positions
 from maquette.training.checkpoint import AVERAGE, MODEL, newest
 from maquette.training.recipe import BaseRecipe
 from maquette.training.run import RunDirectory
 
 
-def make_model(recipe: BaseRecipe, *, fresh: bool = True) -> Network:
+def make_model(
+    recipe: BaseRecipe, *, fresh: bool = True, say: Callable[[str], None] = lambda line: None
+) -> Network:
     """The recipe's model with the parameters that a run begins with, and only `trained` ones learning.
 
-    fresh: False leaves out the other run's weights, where a checkpoint is read over them.
+    fresh: False leaves out the other run's weights, where a checkpoint is read over them. say: told how
+    a model that begins with another run's differs from it.
     """
     model: Network = recipe.model.build().initialise(recipe.seed)
     if recipe.start and fresh:
-        begin_with(model, Path(recipe.start).expanduser())
+        for line in begin_with(model, Path(recipe.start)).notes(recipe.start):
+            say(line)
     if recipe.trained:
         only_train(model, recipe.trained)
     return model
 
 
-@torch.no_grad()
-def begin_with(model: nn.Module, folder: Path) -> list[str]:
-    """Copy a run's weights into a model; returns the names of parameters it did not have.
+@dataclass(frozen=True)
+class Begun:
+    """How a model begins with another run's weights: names of parameters, sorted.
 
-    Raises UserError when they have no tensor in common, or one is of another shape.
+    new: it lacks them there. grown: they read more inputs here, which begin at zero. resized: positions
+    of a grid of another side, interpolated. unused: tensors of that run that it has no parameter for.
+    """
+
+    new: list[str]
+    grown: list[str]
+    resized: list[str]
+    unused: list[str]
+
+    def notes(self, source: str) -> list[str]:
+        """A line for each kind that occurs."""
+        said = {
+            "are not there and keep their start": self.new,
+            "read more inputs, which begin at zero": self.grown,
+            "are positions of another grid and are interpolated": self.resized,
+            "are there alone and are left out": self.unused,
+        }
+        return [
+            f"start {source}: {_shortened(names)} {what}" for what, names in said.items() if names
+        ]
+
+
+@torch.no_grad()
+def begin_with(model: nn.Module, folder: Path) -> Begun:
+    """Copy a run's weights into a model, tensor by tensor of the same name; see `Begun`.
+
+    Raises UserError when they have no tensor in common, or one is of another shape and neither reads
+    more inputs nor holds positions of a grid.
     """
     source = weights_file(folder)
     tensors = load_tensors(source)
@@ -44,20 +80,54 @@ def begin_with(model: nn.Module, folder: Path) -> list[str]:
     common = own.keys() & tensors.keys()
     if not common:
         raise UserError(f"{source} has no parameter in common with this model: name another start")
-    for name in common:
+    grown, resized = [], []
+    grids = model.grids if isinstance(model, PictureModel) else {}
+    for name in sorted(common):
         p, given = own[name], tensors[name]
         if p.shape == given.shape:
             p.copy_(given)
-            continue
-        grown = p.dim() >= 2 and p.shape[0] == given.shape[0] and p.shape[2:] == given.shape[2:]
-        if not grown or p.shape[1] < given.shape[1]:
+        elif name in grids and p.shape[1:] == given.shape[1:]:
+            before = grids[name]
+            side = math.isqrt(len(p) - before)
+            p.copy_(torch.cat([given[:before], resize_positions(given[before:].float(), side)]))
+            resized.append(name)
+        elif _grows(p, given):
+            p.zero_()
+            p[:, : given.shape[1]] = given
+            grown.append(name)
+        else:
             raise UserError(
                 f"{source} belongs to another model: {name} has shape {tuple(given.shape)}, "
-                f"not {tuple(p.shape)}"
+                f"not {tuple(p.shape)}{_mend(model, folder)}"
             )
-        p.zero_()
-        p[:, : given.shape[1]] = given
-    return sorted(own.keys() - common)
+    new, unused = sorted(own.keys() - common), sorted(tensors.keys() - common)
+    return Begun(new, grown, resized, unused)
+
+
+def _grows(p: Tensor, given: Tensor) -> bool:
+    """Whether a parameter is a given one that reads more inputs."""
+    if p.dim() < 2 or p.dim() != given.dim() or p.shape[1] < given.shape[1]:
+        return False
+    return p.shape[0] == given.shape[0] and p.shape[2:] == given.shape[2:]
+
+
+def _mend(model: nn.Module, folder: Path) -> str:
+    """Which settings of the two models differ, as the flags that would make them alike."""
+    own, theirs = getattr(model, "config", None), load_config(folder)
+    if type(own) is not type(theirs):
+        return f" (it is a {theirs.kind}): name another start"
+    flags = []
+    for f in fields(theirs):
+        value = getattr(theirs, f.name)
+        if f.name != "parametrisation" and value != getattr(own, f.name):
+            plain = " ".join(map(str, value)) if isinstance(value, tuple | list) else value
+            flags.append(f"--model.{f.name.replace('_', '-')} {plain}")
+    return f": use {' '.join(flags)}, or name another start" if flags else ""
+
+
+def _shortened(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def only_train(model: nn.Module, patterns: tuple[str, ...]) -> int:

@@ -9,14 +9,13 @@ every kind           the held-out loss
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from maquette.base.errors import UserError
-from maquette.corpus.pictures import PictureCorpus, PictureSplit
+from maquette.corpus.pictures import PictureCorpus, PictureSplit, open_pictures
 from maquette.evaluation.classify import accuracy
 from maquette.evaluation.psnr import restoration
 from maquette.evaluation.zero_shot import zero_shot
@@ -26,11 +25,14 @@ from maquette.models.diffusion import Diffusion
 from maquette.models.super_resolution import SuperResolution
 from maquette.parallel.group import Group
 from maquette.serving.make import make_pictures
-from maquette.training.encoder import encoder_of
+from maquette.training.encoder import caption_length, encoder_of
 from maquette.training.loop import evaluate
 from maquette.training.picture_data import Reader, heldout_pictures
+from maquette.training.picture_recipe import PictureData, PictureRecipe
+from maquette.training.run import RECIPE
 from maquette.workshop.load_pictures import LoadedPictures
 from maquette.workshop.oracle import oracle_for
+from maquette.workshop.picture_request import Request
 from maquette.worlds.shapes import Shapes
 
 BATCH = 64
@@ -50,12 +52,13 @@ def evaluate_pictures(
 
     pictures: how many are scored. steps, guidance: of the solver, where pictures are made.
     """
-    recipe = loaded.recipe
-    source = loaded.corpus if corpus is None else PictureCorpus(Path(corpus))
+    Request(steps=steps, guidance=guidance, count=pictures)  # refuses what is no number
+    recipe = recipe_of(loaded)
+    source = loaded.corpus if corpus is None else open_pictures(corpus)
     split = source.split("heldout", recipe.data.size)
     if not len(split):
         raise UserError(f"{source.path} has no held-out pictures: build it with a larger --heldout")
-    model, tasks = loaded.model, _loss(loaded, source)
+    model, tasks = loaded.model, _loss(loaded, recipe, source)
 
     def scored(done: int, total: int) -> None:
         progress("scoring", done, total)
@@ -77,8 +80,19 @@ def evaluate_pictures(
     return tasks
 
 
-def _loss(loaded: LoadedPictures, source: PictureCorpus) -> dict[str, dict[str, Any]]:
-    batches = heldout_pictures(loaded.recipe, source, tokenizer=loaded.tokenizer)
+def recipe_of(loaded: LoadedPictures) -> PictureRecipe:
+    """The recipe of a run; of an imported model, one that says how its pictures and captions are read."""
+    config = loaded.model.config
+    if (loaded.path / RECIPE).exists():
+        return loaded.recipe
+    words = max(2, caption_length(loaded.path))
+    return PictureRecipe(model=config, data=PictureData(size=config.size, words=words))
+
+
+def _loss(
+    loaded: LoadedPictures, recipe: PictureRecipe, source: PictureCorpus
+) -> dict[str, dict[str, Any]]:
+    batches = heldout_pictures(recipe, source, tokenizer=loaded.tokenizer)
     value = evaluate(loaded.model, batches, Group(device=loaded.device))
     count = sum(len(batch.pictures) for batch in batches)
     return {"held-out loss": {"metric": "loss", "value": value, "n": count}}

@@ -1,5 +1,6 @@
 """A trained picture model in Python: `maquette.load("runs/diffusion")`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import PictureModel
 from maquette.models.store import load_model
 from maquette.training.decide import load_decisions
-from maquette.training.encoder import caption_length, caption_symbols
+from maquette.training.encoder import caption_length, caption_symbols, cut_notes
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.probe import DTYPE
 from maquette.training.run import DECISIONS, RunDirectory
 from maquette.training.start import weights_file
+from maquette.worlds.registry import World, world_from
 
 
 class LoadedPictures:
@@ -41,6 +43,18 @@ class LoadedPictures:
         return RunDirectory(self.path).pictures()
 
     @property
+    def table(self) -> dict[str, Any]:
+        """What the run keeps of its corpus, whether that is still there or not: `PictureCorpus.manifest`."""
+        found: dict[str, Any] = RunDirectory(self.path).kept_corpus().get("table", {})
+        return found
+
+    @property
+    def world(self) -> World | None:
+        """The world that drew its pictures; None: they were stored."""
+        table = self.table
+        return world_from(table["world"]) if table.get("kind") == "world" else None
+
+    @property
     def metrics(self) -> list[dict[str, Any]]:
         """Every step's record."""
         return RunDirectory(self.path).records()
@@ -60,6 +74,10 @@ class LoadedPictures:
     def captions(self, texts: list[str]) -> Tensor:
         """(n, words) int64 symbols, as the model was trained with; what is too long is cut."""
         return caption_symbols(self.tokenizer, texts, caption_length(self.path)).to(self.device)
+
+    def cut_notes(self, texts: Sequence[str]) -> list[str]:
+        """A line for each text that `captions` cuts."""
+        return cut_notes(self.tokenizer, texts, caption_length(self.path))
 
 
 def load_pictures(path: str | Path) -> LoadedPictures:

@@ -3,7 +3,7 @@
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
-from maquette.base.errors import WrongUse, did_you_mean
+from maquette.base.errors import WrongUse, check_numbers, did_you_mean, within
 from maquette.serving.solvers import SOLVERS
 
 SIDES = ("left", "right", "top", "bottom")
@@ -35,10 +35,9 @@ class Request:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.steps < 1:
-            raise WrongUse(
-                f"count is {self.count} and steps is {self.steps}: use 1 or more of both"
-            )
+        check_numbers(self)
+        within(self, 1, float("inf"), "count", "steps")
+        within(self, 0, float("inf"), "guidance")
         if self.solver and self.solver not in SOLVERS:
             raise WrongUse(f"unknown solver {self.solver}{did_you_mean(self.solver, SOLVERS)}")
         for side, pixels in self.outpaint.items():

@@ -14,7 +14,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +30,7 @@ from maquette.serving.outpaint import extend
 from maquette.serving.paint import paint
 from maquette.serving.solvers import solve, times
 from maquette.serving.unclip import UnClip, in_parts
-from maquette.training.encoder import load_encoder
+from maquette.training.encoder import cut_notes, load_encoder
 from maquette.training.picture_data import to_pixels
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
 from maquette.workshop.picture_input import Input
@@ -74,7 +73,7 @@ def make(loaded: LoadedPictures, request: Request) -> Made:
                 f"maquette eval scores it"
             )
         elif model.config.embedding:
-            pictures, labels = _unclip(loaded, request)
+            pictures, labels = _unclip(loaded, request, given)
             most = unclip.BATCH
         else:
             pictures, labels = _diffusion(loaded, model, request, given)
@@ -84,7 +83,9 @@ def make(loaded: LoadedPictures, request: Request) -> Made:
     if upsampler is not None:
         prompts = labels if any(request.prompts) else [""] * len(pictures)
         pictures = _larger(upsampler, pictures, prompts, request)
-    notes = given.notes + _never_learnt(loaded, request.prompts)
+    if getattr(model.config, "condition", "") == "text":
+        given.notes += loaded.cut_notes(request.prompts)
+    notes = [*dict.fromkeys(given.notes), *_never_learnt(loaded, request.prompts)]
     return Made(to_pixels(pictures), labels, time.perf_counter() - start, asked, notes)
 
 
@@ -93,7 +94,7 @@ def _never_learnt(loaded: LoadedPictures, prompts: tuple[str, ...]) -> list[str]
     from maquette.worlds.captions import parse
     from maquette.worlds.shapes import Shapes
 
-    world = loaded.corpus.world
+    world = loaded.world
     if world is None or not isinstance(world.settings, Shapes):
         return []
     notes = []
@@ -201,14 +202,14 @@ def _conditions(
 
 def _labels(loaded: LoadedPictures, prompt: str) -> list[int]:
     """A caption of the world, or the name of a class, as the labels it stands for; "" as none."""
-    corpus = loaded.corpus
+    table, world = loaded.table, loaded.world
     if not prompt:
-        return [-1] * len(corpus.label_sizes)
-    if corpus.world is not None:
+        return [-1] * len(table["label_sizes"])
+    if world is not None:
         from maquette.worlds.captions import parse
 
-        return [int(v) for v in parse(prompt, corpus.world.settings)]
-    names = list(corpus.manifest.get("classes", []))
+        return [int(v) for v in parse(prompt, world.settings)]
+    names = list(table.get("classes", []))
     if prompt not in names:
         raise WrongUse(f"there is no class {prompt}{did_you_mean(prompt, names)}")
     return [names.index(prompt)]
@@ -227,7 +228,7 @@ def _restored(
 
 def _variations(loaded: LoadedPictures, request: Request, given: Input) -> tuple[Tensor, list[str]]:
     assert request.variations_of is not None
-    parts = _unclip_of(loaded, request)
+    parts = _unclip_of(loaded, request, given)
     way = ("text_diff", "toward", "variations_of", "count", "steps")
     request.uses("with --variations-of", *way)
     size = parts.decoder.config.size
@@ -245,7 +246,7 @@ def _variations(loaded: LoadedPictures, request: Request, given: Input) -> tuple
     return made, [f"like {request.variations_of}"] * request.count
 
 
-def _unclip(loaded: LoadedPictures, request: Request) -> tuple[Tensor, list[str]]:
+def _unclip(loaded: LoadedPictures, request: Request, given: Input) -> tuple[Tensor, list[str]]:
     used = ("prompts", "prior", "count", "solver", "steps", "guidance")
     request.uses("for a run that makes pictures from embeddings", *used)
     if not request.prompts:
@@ -255,7 +256,7 @@ def _unclip(loaded: LoadedPictures, request: Request) -> tuple[Tensor, list[str]
             f"{loaded.path} makes pictures from embeddings: name a prior with --prior RUN"
         )
     labels = [p for p in request.prompts for _ in range(request.count)]
-    parts = _unclip_of(loaded, request)
+    parts = _unclip_of(loaded, request, given)
     made = parts.generate(
         labels,
         guidance=request.guidance,
@@ -266,7 +267,7 @@ def _unclip(loaded: LoadedPictures, request: Request) -> tuple[Tensor, list[str]
     return made, labels
 
 
-def _unclip_of(loaded: LoadedPictures, request: Request) -> UnClip:
+def _unclip_of(loaded: LoadedPictures, request: Request, given: Input) -> UnClip:
     """The decoder with the CLIP of its recipe, and the prior where one is named."""
     decoder = loaded.model
     if not isinstance(decoder, Diffusion) or not decoder.config.embedding:
@@ -274,9 +275,12 @@ def _unclip_of(loaded: LoadedPictures, request: Request) -> UnClip:
             f"{loaded.path} makes no pictures from embeddings: train dalle2-decoder and name that run"
         )
     clip = load_encoder(loaded.recipe.data.encoder).to(loaded.device)
+    said = [*request.prompts, *(request.text_diff or ())]
+    given.notes += cut_notes(clip.tokenizer, said, clip.words)
     prior = reads = None
     if request.prior:
         found = load_pictures(request.prior)
+        given.notes += found.cut_notes(said)
         if not isinstance(found.model, Prior):
             raise WrongUse(f"{request.prior} is a {found.model.config.kind}: name a run of a prior")
         prior, reads = found.model, found.captions
@@ -323,15 +327,3 @@ def _larger(
         return solve(solver, denoiser, noise[rows], grid, model.path, generator=generator[rows])
 
     return in_parts(len(pictures), part, BATCH)
-
-
-def sheet(made: Made) -> bytes:
-    """A PNG of them: one as it is, several side by side, a row for each of several prompts."""
-    from maquette.workshop.charts import png_grid
-
-    n, height, width = made.pixels.shape[:3]
-    if n == 1:
-        return png_grid(made.pixels, zoom=1)
-    prompts = len(set(made.labels))
-    columns = 1 if width > 2 * height else n // prompts if 1 < prompts < n else None
-    return png_grid(np.ascontiguousarray(made.pixels), columns)

@@ -128,7 +128,8 @@ def _prepare(
             threads = max(1, kept.threads * ranks // recipe.ranks)
             replace(kept, threads=threads).save(run / DECISIONS)
     else:
-        decisions = decide(recipe, machine, make_model(recipe), run.any_corpus())
+        model = make_model(recipe, say=watcher.say)
+        decisions = decide(recipe, machine, model, run.any_corpus())
         decisions.save(run / DECISIONS)
         for what, reason in decisions.why.items():
             watcher.say(f"{what} {reason}")
