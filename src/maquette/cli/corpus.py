@@ -258,6 +258,11 @@ def describe(corpus: Any, terminal: Terminal) -> None:
     if left or m.get("cut_bytes"):
         said = ", ".join(f"{count:,} {name}" for name, count in left.items()) or "no document"
         terminal.say(f"  left out: {said}; {amount(m.get('cut_bytes', 0), 'B')} cut from others")
+    if other := m.get("not_english"):
+        said = ", ".join(f"{count:,} in {code}" for code, count in list(other.items())[:6])
+        terminal.say(
+            f"  cleaning's rules for English were not asked of documents in others: {said}"
+        )
     for name, count in m.get("evaluation", {}).items():
         short = count["too_short"]
         said = f"; {short:,} of fewer than 13 words are too short to be found" * bool(short)

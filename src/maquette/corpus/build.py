@@ -96,6 +96,7 @@ class _Build:
     progress: Progress
     reasons: Counter[str] = field(default_factory=Counter)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    foreign: Counter[str] = field(default_factory=Counter)
 
 
 def build(
@@ -174,6 +175,7 @@ def build(
             read = {
                 "options": dataclasses.asdict(options),
                 "clean": _rules(options, mixture),
+                "not_english": dict(one.foreign.most_common()),
                 "evaluation": _evaluation(options),
                 "skipped": sum(one.reasons.values()),
                 "skipped_reasons": dict(one.reasons.most_common()),
@@ -247,6 +249,7 @@ def _read(one: _Build, source: Source) -> Scratch:
                 one.skipped.append(skipped)
             one.reasons[skipped["reason"]] += 0  # it has an example now
         one.reasons.update(counts["skipped_reasons"])
+        one.foreign.update(counts["foreign"])
         one.progress("reading", read, None)
     scratch = Scratch([task.folder for task in tasks])
     if not len(scratch):
