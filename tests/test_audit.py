@@ -1,5 +1,6 @@
 """The audit commands, end to end, as a user and a program see them."""
 
+import gzip
 import json
 import shutil
 
@@ -8,6 +9,7 @@ from conftest import Texts, command, refused, some_text
 
 from maquette.cli.main import main
 from maquette.corpus.build import build
+from maquette.corpus.read import files
 from maquette.corpus.store import Corpus
 
 LONG = 99  # characters: from here on nothing is missed
@@ -148,11 +150,13 @@ def test_dirty_examples_are_found_and_scored_apart(seen, trained, tmp_path):
     found = said.json["tasks"][str(task)]
     assert (found["examples"], found["flagged"], found["fraction"]) == (2, [0], 0.5)
     assert {hit["source"] for hit in found["hits"]} == {source}
+    assert (found["clean"], found["short"], found["too_short"]) == (0, 1, [1])
     said = command("eval", trained, task, "--json")
     assert said.code == 0, said.err
     score = said.json["tasks"][str(task)]
     assert score["dirty"]["examples"] == 1
-    assert score["clean"]["examples"] == 1
+    assert score["clean"]["examples"] == 0
+    assert score["too_short"]["examples"] == 1  # seven words
     assert score["contaminated"] == 0.5
     assert score["bits_per_byte"] > 0
 
@@ -160,7 +164,7 @@ def test_dirty_examples_are_found_and_scored_apart(seen, trained, tmp_path):
 def test_runs_and_examples_that_cannot_be_are_one_line(trained, tmp_path):
     task = tmp_path / "t.jsonl"
     task.write_text('{"text": ""}', encoding="utf-8")
-    refused(command("eval", trained, task), "is empty", code=1)
+    refused(command("eval", trained, task), "holds no examples", code=1)
     task.write_text('{"text": "half \\ud800 a sign"}', encoding="utf-8")
     assert command("eval", trained, task).code == 0
     refused(command("eval", trained, task, "--bytes", "9"), "scored whole")
@@ -209,3 +213,48 @@ def test_a_file_with_binary_in_it_does_no_harm(seen, tmp_path):
     (tmp_path / "b.txt").write_bytes(b"\x00\x01 plain text \x7f" * 40)
     said = command("audit", "member", Corpus(seen[0].path).path, "--file", tmp_path / "b.txt")
     assert said.code == 0, said.err
+
+
+def test_a_file_is_asked_as_the_corpus_reads_it(tmp_path):
+    """A page, packed or not, records and a text with a mark: what was built of it is what is asked."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    said = [some_text(i, 90) for i in range(6)]
+    page = f"<html><title>T</title><nav>menu</nav><article><p>{said[0]}</p></article></html>"
+    (folder / "a.html").write_text(page, encoding="utf-8")
+    (folder / "b.html.gz").write_bytes(gzip.compress(page.replace(said[0], said[1]).encode()))
+    records = [{"text": said[2]}, {"text": said[3]}]
+    (folder / "c.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
+    (folder / "d.txt").write_text("\ufeff" + said[4], encoding="utf-8")
+    for i in range(10, 40):
+        (folder / f"x{i}.txt").write_text(some_text(i, 90), encoding="utf-8")
+    built = build(
+        tmp_path / "c", files([folder]), vocabulary=257, near=None, portrait=True, heldout=0.001,
+        split="tail",
+    )  # fmt: skip
+    for name in ("a.html", "b.html.gz", "c.json", "d.txt"):
+        answer = command("audit", "member", built.path, "--file", folder / name, "--json")
+        assert answer.json["coverage"] > 0.7, name
+        traced = command("audit", "trace", built.path, "--file", folder / name, "--json")
+        assert "<p>" not in traced.json["text"] and "\ufeff" not in traced.json["text"]
+    (tmp_path / "e.html").write_text("<html></html>", encoding="utf-8")
+    refused(
+        command("audit", "member", built.path, "--file", tmp_path / "e.html"), "no text in the page"
+    )
+    (tmp_path / "f.txt.gz").write_bytes(b"no gzip at all")
+    refused(
+        command("audit", "member", built.path, "--file", tmp_path / "f.txt.gz"), "damaged gz data"
+    )
+
+
+def test_a_short_text_is_said_to_be_too_short(seen, tmp_path):
+    corpus, text, _ = seen
+    page = tmp_path / "m.html"
+    for length in (20, 99):
+        asked = ("audit", "member", corpus.path, text[:length])
+        said = command(*asked, "--html", page)
+        assert "too short to be sure" in said.out and "maquette audit trace" in said.out
+        assert "%" not in said.out
+        assert "too short to be sure" in page.read_text(encoding="utf-8")
+        answer = command(*asked, "--json").json
+        assert (answer["too_short"], answer["coverage"], answer["sure_from"]) == (True, None, 166)

@@ -5,23 +5,29 @@ import random
 from collections import Counter
 
 import pytest
+from conftest import command
 from hypothesis import given
 from hypothesis import strategies as st
 
 from maquette.base.errors import WrongUse
 from maquette.corpus import clean
+from maquette.corpus.build import build
 from maquette.corpus.clean import (
     GROUPS,
     RULES,
+    Applied,
     Attribute,
     apply,
     attributes,
     rules_named,
     why,
 )
+from maquette.corpus.document import Document
 from maquette.corpus.language import STOP_WORDS, View
 from maquette.corpus.personal import licences, permissive
+from maquette.corpus.scripts import parts_of_words
 
+PARTS = parts_of_words(0x32400)
 EVERYTHING = (*GROUPS, "language", "licence", "licence:permissive")
 
 
@@ -315,6 +321,71 @@ def test_language():
         rules_named(("language:zz",))
 
 
+FRENCH = """Le vieux port possède un phare qui guide les navires pendant la nuit. Les pêcheurs se lèvent avant
+l'aube et réparent leurs filets sur le quai. L'après-midi, les enfants descendent regarder le retour des
+bateaux, tandis que les marchandes annoncent les prix du jour. Quand le vent souffle du nord, les bateaux
+restent au port et les hommes parlent à l'auberge des tempêtes qu'ils ont connues autrefois."""
+CHINESE = """机器学习是人工智能的一个分支，主要研究如何让计算机从数据中学习规律，
+并利用这些规律对未知数据进行预测和决策。
+深度学习则使用多层神经网络来自动提取特征，近年来在语音识别、图像识别和自然语言处理等领域取得了突破性进展。
+许多公司和研究机构都投入了大量资源，希望把这些方法用到医疗、教育、交通和金融等行业中去。"""
+JAPANESE = """吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。
+何でも薄暗いじめじめした所でニャーニャー泣いていた事だけは記憶している。吾輩はここで始めて人間というものを見た。
+しかもあとで聞くとそれは書生という人間中で一番
+獰悪な種族であったそうだ。この書生というのは時々我々を捕えて煮て食うという話である。"""
+THAI = """ภาษาไทยเป็นภาษาที่ไม่มีการเว้นวรรคระหว่างคำ ทำให้การตัดคำเป็นปัญหาสำคัญของการประมวลผลภาษาธรรมชาติ
+นักวิจัยหลายคนจึงพัฒนาพจนานุกรมและแบบจำลองทางสถิติเพื่อหาขอบเขตของคำในประโยคยาว ๆ ปัจจุบันวิธีการเรียนรู้เชิงลึก
+ให้ผลดีกว่าวิธีเดิมมาก แต่ยังต้องการข้อมูลจำนวนมากสำหรับการฝึกฝน และยังมีข้อผิดพลาดเมื่อพบคำใหม่ที่ไม่เคยเห็นมาก่อน"""
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [(GERMAN * 4, "de"), (FRENCH, "fr"), (CHINESE, "zh"), (JAPANESE, "ja"), (THAI, "th")],
+)
+def test_what_knows_english_alone_is_not_asked_of_other_languages(text, code):
+    text = text.replace(GERMAN * 4, GERMAN + " Danach gehen alle nach Hause und essen Kuchen mit Sahne. "
+        "Die Kinder spielen im Garten, bis die Sonne hinter den Bergen steht und der Abend kommt. "
+        "Niemand hat an diesem Tag etwas anderes vor, und so bleibt man lange wach.")  # fmt: skip
+    for rules in (["quality"], ["c4"], ["quality", "c4"]):
+        found = attributes(text, rules, "prose")
+        assert apply(text, found, rules) == Applied(text, None, 0, 0), why(found, rules)
+        marks = [a for a in found if a.rule.startswith("not-english")]
+        if rules == ["c4"] and not marks:
+            continue  # there was nothing that it would have cut
+        (mark,) = marks
+        assert mark.rule == f"not-english:{code}"
+        assert f"rules for English not asked: {code}, probability" in why(found, rules)[-1]
+
+
+def test_of_english_and_of_what_is_unsure_all_is_asked():
+    words = "The dog and the cat have to be in that house with the old man. " * 2
+    for text in (words, "x1 y2 z3 " * 30, "Ab 12 cd. " * 30):
+        found = attributes(text, ["quality", "c4"], "prose")
+        assert not [a for a in found if a.rule.startswith("not-english")]
+        assert [a for a in found if a.rule == "gopher:stop-words"]
+    rules = ["gopher:stop-words"]
+    listed = "apple orange pear banana grape melon cherry plum peach lemon lime fig date kiwi mango"
+    assert apply(listed, attributes(listed, rules, "prose"), rules).dropped_by == rules[0]
+
+
+def test_repetition_is_found_without_spaces():
+    rules = ["quality"]
+    for text in (CHINESE, JAPANESE, THAI):
+        again = text[:40] * 12
+        assert apply(again, attributes(again, rules, "prose"), rules).dropped_by
+    short = CHINESE[:40]
+    assert apply(short, attributes(short, rules, "prose"), rules).dropped_by == "gopher:words"
+
+
+def test_a_build_counts_the_languages_that_english_was_not_asked_of(tmp_path):
+    documents = [Document(text, "prose", name) for name, text in (("f", FRENCH), ("c", CHINESE))]
+    made = build(tmp_path / "c", documents, vocabulary=257, clean=["quality"])
+    assert made.manifest["documents"] == 2
+    assert made.manifest["not_english"] == {"fr": 1, "zh": 1}
+    said = command("corpus", "show", made.path)
+    assert "rules for English were not asked of documents in others: 1 in" in said.out
+
+
 def test_rules_for_prose_are_not_asked_about_code():
     text = "x = {1}\n" * 9
     assert attributes(text, ["quality", "c4", "boilerplate"], "code") == []
@@ -374,19 +445,38 @@ def test_what_is_left_is_what_no_span_touched(text):
     assert attributes(text, EVERYTHING, "prose") == found
 
 
+def in_words(text: str) -> tuple[list[str], int, int]:
+    """Words, each character by itself where no spaces are; these characters, and their twelfths."""
+    words, singles, parts = [], 0, 0
+    for run in text.split():
+        word, single = "", False
+        for c in run:
+            part = int(PARTS[ord(c)]) if ord(c) < len(PARTS) and c.isalpha() else 12
+            if word and (part < 12 or (single and c.isalpha())):
+                words.append(word)
+                word, single = "", False
+            if part < 12:
+                single, singles, parts = True, singles + 1, parts + part
+            word += c
+        words.append(word)
+    return words, singles, parts
+
+
 def naive(text: str) -> dict[str, float]:
     """Gopher's measures, word by word, as their definitions read."""
-    words = text.split()
-    count, total = max(1, len(words)), sum(map(len, words))
+    words, singles, parts = in_words(text)
+    whole = len(words) - singles + parts / 12
+    ratio = 12 * singles / parts if parts / 12 > len(words) - singles else 1
+    count, total = max(1, whole), sum(map(len, words))
     filled = [line.strip() for line in text.split("\n") if line.strip()]
     shown = max(1, len(filled))
     letters = ["".join(c for c in w if c.isalpha()).lower() for w in words]
     measures = {
-        "words": len(words),
+        "words": whole,
         "mean-word-length": total / count,
         "hash-ratio": text.count("#") / count,
         "ellipsis-ratio": sum(_ellipses(w) for w in words) / count,
-        "alphabetic-words": sum(any(c.isalpha() for c in w) for w in words) / count,
+        "alphabetic-words": sum(any(c.isalpha() for c in w) for w in words) / max(1, len(words)),
         "stop-words": len(set(STOP_WORDS) & set(letters)),
         "bullet-lines": sum(line[0] in "-*•‣▪◦●·–" for line in filled) / shown,
         "ellipsis-lines": sum(line.endswith(("...", "…")) for line in filled) / shown,
@@ -405,17 +495,18 @@ def naive(text: str) -> dict[str, float]:
         measures[f"duplicate-{name}-characters"] = sum(
             size for size, a in zip(sizes, again, strict=True) if a
         ) / max(1, sum(sizes))
-    for n in range(2, 11):
+    for size in range(2, 11):
+        n = round(size * ratio)
         grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
         counts = Counter(grams)
         most = counts.most_common(1)[0] if grams else (None, 0)
-        if n <= 4:
+        if size <= 4:
             places = [i for i, g in enumerate(grams) if most[1] > 1 and g == most[0]]
         else:
             places = [i for i, g in enumerate(grams) if g in grams[:i]]
         covered = {word for i in places for word in range(i, i + n)}
         share = sum(len(words[i]) for i in covered) / max(1, total)
-        measures[f"top-{n}-gram" if n <= 4 else f"duplicate-{n}-gram"] = share
+        measures[f"top-{size}-gram" if size <= 4 else f"duplicate-{size}-gram"] = share
     return measures
 
 
@@ -427,7 +518,8 @@ def _ellipses(word: str) -> int:
 @given(
     st.lists(
         st.sampled_from(
-            ["the", "The,", "be", "dog", "été", "them", "#", "...", "a…", "....b", "-", "1", "\n", "\n\n"]
+            ["中", "文。", "かな", "ไทย", "the", "The,", "be", "dog", "été", "them",
+             "#", "...", "a…", "....b", "-", "1", "\n", "\n\n"]
         ),
         max_size=60,
     ).map(" ".join)

@@ -1,11 +1,15 @@
 """Shared n-grams are found exactly, whatever the text; what is dirty is dirty for a reason."""
 
+import gzip
 import json
 import random
 import unicodedata
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from conftest import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,44 +25,77 @@ from maquette.corpus.build import build
 from maquette.corpus.document import Document
 from maquette.corpus.grams import BASE
 from maquette.corpus.overlap import Hit, Overlap, gram_length, word_count
+from maquette.corpus.scripts import parts_of_words
 from maquette.corpus.tasks import read_tasks
 
 
-def in_words(text: str) -> list[tuple[str, int, int]]:
-    """Every word with its first byte and the byte after it, character by character."""
+def part_of_word(c: str) -> int:
+    """In twelfths, by the names of the characters."""
+    name = unicodedata.name(c, "")
+    if name.startswith(("CJK", "IDEOGRAPHIC ITERATION")):
+        return 8
+    if name.startswith(("HIRAGANA", "KATAKANA")):
+        return 6
+    return 3 if name.startswith(("THAI", "LAO", "KHMER", "MYANMAR")) else 12
+
+
+def in_words(text: str) -> list[tuple[str, int, int, int]]:
+    """Every word with its first byte, the byte after it and its part, character by character."""
     found, word, place, start = [], "", 0, 0
     for c in text + " ":
-        if unicodedata.category(c)[0] in "LMN":
-            start = start if word else place
-            word += c.lower() if len(c.lower()) == 1 else c
-        elif word:
-            found.append((word, start, place))
+        size = len(c.encode("utf-8", "surrogatepass"))
+        letter = unicodedata.category(c)[0] in "LMN"
+        usual = unicodedata.decomposition(c)
+        c = unicodedata.normalize("NFKC", c) if usual.startswith(("<wide>", "<narrow>")) else c
+        part = part_of_word(c)
+        if word and (not letter or part < 12):
+            found.append((word, start, place, 12))
             word = ""
-        place += len(c.encode("utf-8", "surrogatepass"))
+        lower = c.lower() if len(c.lower()) == 1 else c
+        if letter and part < 12:
+            found.append((lower, place, place + size, part))
+        elif letter:
+            start = start if word else place
+            word += lower
+        place += size
     return found
+
+
+def naive_grams(text: str, n: int) -> list[tuple[tuple[str, ...], int, int]]:
+    """From every word on, as few as make up n words, with their place."""
+    found = in_words(text)
+    grams = []
+    for first in range(len(found)):
+        for last in range(first, len(found)):
+            if sum(part for *_, part in found[first : last + 1]) >= 12 * n:
+                words = tuple(word for word, *_ in found[first : last + 1])
+                grams.append((words, found[first][1], found[last][2]))
+                break
+    return grams
 
 
 def naive_hits(texts: list[str], data: str, n: int) -> list[Hit]:
     """Sets of word tuples, one example at a time."""
-    found = in_words(data)
     hits = []
     for example, text in enumerate(texts):
-        here = [word for word, _, _ in in_words(text)]
-        grams = {tuple(here[i : i + n]) for i in range(len(here) - n + 1)}
+        known = {words for words, _, _ in naive_grams(text, n)}
         start = end = -1
-        for i in range(len(found) - n + 1):
-            if tuple(word for word, _, _ in found[i : i + n]) in grams:
-                if start < 0 or found[i][1] > end:
-                    if start >= 0:
-                        hits.append(Hit(start, end, example))
-                    start = found[i][1]
-                end = found[i + n - 1][2]
+        for words, first, after in naive_grams(data, n):
+            if words not in known:
+                continue
+            if start >= 0 and first > end:
+                hits.append(Hit(start, end, example))
+                start = -1
+            start = first if start < 0 else start
+            end = after
         if start >= 0:
             hits.append(Hit(start, end, example))
     return sorted(hits)
 
 
-FEW = st.text(alphabet="ab B-é\u0301É.ßİΣς 中ﬁ\u2003k\u212a𐐀𐐨\x00", max_size=60)
+FEW = st.text(alphabet="ab B-é\u0301É.ßİΣς 中文々かﾊＡａกิ៣ﬁ\u2003k\u212a𐐀𐐨\x00", max_size=60).map(
+    lambda text: unicodedata.normalize("NFC", text)
+)
 EXAMPLES = st.lists(FEW, max_size=6)
 
 
@@ -68,11 +105,54 @@ def test_what_is_found_is_what_sets_of_words_find(texts, data, n):
     assert Overlap(texts, n).scan(data.encode()) == naive_hits(texts, data, n)
 
 
+ACCENTS = st.text(alphabet="ae\u0301\u0323é. 가\u1100\u1161\u11a8กิ中", max_size=40)
+
+
+@given(ACCENTS, ACCENTS, st.integers(1, 3))
+@settings(max_examples=300, deadline=None)
+def test_other_normal_forms_are_the_same_text_at_its_own_place(text, data, n):
+    composed, *others = (unicodedata.normalize(f, data) for f in ("NFC", "NFD"))
+    usual = Overlap([unicodedata.normalize("NFC", text)], n).scan(composed.encode())
+    said = {composed.encode()[h.start : h.end].decode() for h in usual}
+    for other in (*others, data):
+        hits = Overlap([unicodedata.normalize("NFD", text)], n).scan(other.encode())
+        held = [other.encode()[h.start : h.end].decode() for h in hits]  # whole characters
+        assert bool(hits) == bool(usual)  # of marks that stand alone, two may touch now
+        for one in held:
+            assert any(s in unicodedata.normalize("NFC", one) for s in said)
+
+
+CHINESE = "机器学习是人工智能的一个分支，主要研究如何让计算机从数据中学习规律"
+THAI = "ภาษาไทยเป็นภาษาที่ไม่มีการเว้นวรรคระหว่างคำ ทำให้การตัดคำเป็นปัญหาสำคัญของการประมวลผลภาษา"
+JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ"
+
+
+@pytest.mark.parametrize("example", [CHINESE, THAI, JAPANESE])
+def test_text_without_spaces_is_found_by_its_characters(example):
+    overlap = Overlap([example, example[:12]])
+    assert overlap.short.tolist() == [False, True]
+    (hit,) = overlap.scan(f"前文 before{example}後 after".encode())
+    assert hit.example == 0
+    broken = "\n".join(example[i : i + 7] for i in range(0, len(example), 7))  # other line ends
+    assert [h.example for h in overlap.scan(broken.encode())] == [0]
+    half = example[: len(example) // 4] + "x" + example[len(example) // 4 + 1 : len(example) // 2]
+    assert overlap.scan(half.encode()) == []
+
+
+def test_wide_letters_and_digits_are_the_usual_ones():
+    example = "ＧＰＴ４は 2023年に発表された大規模言語モデルであり、ﾃｷｽﾄを生成する"
+    assert Overlap([example]).scan(
+        "GPT4は２０２３年に発表された大規模言語モデルであり、テキストを生成する".encode()
+    )
+
+
 @given(EXAMPLES, st.binary(max_size=40), FEW)
 @settings(max_examples=200, deadline=None)
 def test_bytes_that_are_not_text_part_words(texts, junk, text):
     data = text.encode()[:20] + junk + text.encode()
     read = data.decode("utf-8", "replace")
+    if not unicodedata.is_normalized("NFC", read):
+        return
     flagged = {hit.example for hit in Overlap(texts, 2).scan(data)}
     assert flagged == {hit.example for hit in naive_hits(texts, read, 2)}
 
@@ -80,12 +160,15 @@ def test_bytes_that_are_not_text_part_words(texts, junk, text):
 def test_every_character_is_read_as_python_reads_it():
     """All of Unicode, each character between two words: is it in a word, and which."""
     characters = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    characters = [c for c in characters if unicodedata.is_normalized("NFC", f"x{c}x")]
     text = " ".join(f"x{c}x" for c in characters)
-    expected = sum(
-        1 if unicodedata.category(c)[0] in "LMN" else 2 for c in characters if ord(c) < 0x40000
-    )
-    beyond = sum(2 for c in characters if ord(c) >= 0x40000)
-    assert word_count(text) == expected + beyond
+    parted = np.array([*parts_of_words(0x40000), *(0x110000 - 0x40000) * [12]])
+    expected = 0
+    for c in characters:
+        letter = unicodedata.category(c)[0] in "LMN" and ord(c) < 0x40000
+        part = int(parted[ord(c)])
+        expected += 24 if not letter else 12 if part == 12 else 24 + part
+    assert word_count(text) == expected // 12
 
 
 def test_equal_hashes_are_told_apart():
@@ -223,11 +306,13 @@ def test_contamination_names_the_documents(planted, n):
         text = rows[hit.row].encode()[hit.offset : hit.offset + hit.length]
         assert text.decode() == examples[hit.example].upper()
         assert corpus.documents["source"][hit.row].as_py() == hit.source
-    assert (other.dirty, other.clean, other.short) == (1, 1, 1)
+    assert (other.dirty, other.clean, other.too_short) == (1, 0, [0])
     assert task.examples == task.dirty + task.clean == 10
     low, high = task.interval
     assert low < task.fraction < high
     assert json.loads(json.dumps(task.to_dict()))["dirty"] == task.dirty
+    said = other.to_dict()
+    assert (said["dirty"], said["clean"], said["short"], said["too_short"]) == (1, 0, 1, [0])
 
 
 def test_how_many_documents_are_named_does_not_change_what_is_flagged(planted):
@@ -251,16 +336,108 @@ def test_tasks_are_files(tmp_path):
     assert read_tasks([tmp_path / "a.txt", tmp_path / "sub"]) == tasks
 
 
+Q, C = "What is red?", ["a rose", "the sea"]
+KNOWN = [
+    ({"question": Q, "choices": C, "answer": 0, "subject": "s"}, f"{Q} a rose"),  # MMLU
+    ({"question": Q, "A": "a rose", "B": "the sea", "C": "c", "D": "d", "answer": "B"}, f"{Q} the sea"),
+    ({"ctx": Q, "endings": C, "label": "1"}, f"{Q} the sea"),  # HellaSwag
+    ({"goal": Q, "sol1": C[0], "sol2": C[1], "label": 1}, f"{Q} the sea"),  # PIQA
+    ({"sentence": Q, "option1": C[0], "option2": C[1], "answer": "x"}, f"{Q} x"),  # WinoGrande
+    ({"context": "In May", "question": Q, "answers": {"text": ["a", "b"], "answer_start": [3, 4]}},
+     f"In May {Q} a"),  # SQuAD
+    ({"question": Q, "answer": "#### 4"}, f"{Q} #### 4"),  # GSM8K
+    ({"task_id": "HumanEval/0", "prompt": "def f():", "canonical_solution": "  return 1", "test": "t"},
+     "def f():   return 1"),
+    ({"question": {"stem": Q, "choices": [{"text": t, "label": k} for t, k in zip(C, "12", strict=True)]},
+      "answerKey": "2"}, f"{Q} the sea"),  # ARC, its own files
+    ({"question": Q, "choices": {"text": C, "label": ["A", "B"]}, "answerKey": "A"}, f"{Q} a rose"),
+    ({"question": Q, "choices": C}, f"{Q} a rose the sea"),
+    ({"passage": "In May", "question": Q, "answer": True}, f"In May {Q}"),  # BoolQ
+    ({"doc_id": 0, "doc": {"question": Q, "answer": "4"}, "resps": [["5"]], "target": "4"}, f"{Q} 4"),
+    ({"doc": {"odd": 1}, "arguments": [[Q, " 4"]]}, f"{Q}  4"),
+    ({"messages": [{"role": "user", "content": Q}, {"role": "assistant", "content": "roses"}]},
+     f"{Q} roses"),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": Q}, {"type": "image"}]}]}, Q),
+    ({"conversations": [{"from": "human", "value": Q}]}, Q),  # ShareGPT
+    ({"instruction": Q, "input": "", "output": "roses"}, f"{Q} roses"),
+    ({"text": Q, "label": 1}, Q),
+    ({"text": None}, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("record", "text"), KNOWN)
+def test_the_fields_of_well_known_sets_are_read(record, text, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(record).encode() + b"\n" + b'{"text": "b"}\n')
+    assert read_tasks([path]) == {str(path): [text, "b"]}
+
+
+def test_examples_in_every_kind_of_file(tmp_path):
+    two = [{"question": Q, "answer": "a, b"}, {"question": "and?", "answer": "c\td"}]
+    texts = [f"{Q} a, b", "and? c\td"]
+    lines = "".join(json.dumps(record) + "\r\n" for record in two)
+    table = 'id,question,answer\n1,What is red?,"a, b"\n2,and?,c\td\n'
+    squad = {"version": "1", "data": [{"title": "t", "paragraphs": [
+        {"context": "x", "qas": [{"question": "y?", "answers": [{"text": "z"}], "id": 1}]}]}]}  # fmt: skip
+    for name, data in {
+        "a.jsonl": lines, "a.ndjson": lines, "a.json": json.dumps(two, indent=1),
+        "b.json": json.dumps({"examples": two}), "a.csv": "\ufeff" + table,
+        "a.tsv": table.replace(",", "\t").replace('"a\t b"', '"a, b"').replace("c\td", '"c\td"'),
+        "squad.json": json.dumps(squad),
+    }.items():  # fmt: skip
+        (tmp_path / name).write_bytes(data.encode())
+    (tmp_path / "z.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    pq.write_table(pa.Table.from_pylist(two), tmp_path / "a.parquet")
+    found = read_tasks([tmp_path])
+    assert found.pop(str(tmp_path / "squad.json")) == ["x y? z"]
+    assert len(found) == 8
+    for name, examples in found.items():
+        assert examples == texts, name
+
+
+def test_a_field_can_be_named(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "no", "meta": {"body": "yes"}, "n": 7}', encoding="utf-8")
+    assert read_tasks([path], "meta.body, n") == {str(path): ["yes 7"]}
+    with pytest.raises(UserError, match="has no field 'x': it has text, meta, n; name what"):
+        read_tasks([path], "x")
+
+
+def test_a_build_says_how_many_examples_are_too_short(tmp_path):
+    task = tmp_path / "t.jsonl"
+    task.write_text(json.dumps({"p": CHINESE}) + '\n{"p": "short"}\n', encoding="utf-8")
+    documents = [
+        Document(prose(i, 90) + (CHINESE if i == 3 else ""), "made", f"{i}") for i in range(9)
+    ]
+    made = build(
+        tmp_path / "c", documents, vocabulary=257, evaluation=[str(task)], evaluation_field="p"
+    )
+    assert made.manifest["evaluation"] == {str(task): {"examples": 2, "too_short": 1}}
+    assert made.manifest["contaminated"] == 1
+    texts = [made.text(row).decode() for row in range(made.documents.num_rows)]
+    assert not any(CHINESE in text for text in texts)
+    said = command("corpus", "show", made.path)
+    assert "2 examples looked for; 1 of fewer than 13 words are too short to be found" in said.out
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("x.jsonl", b'{"text": "a"}\n{"txt": "b"}', 'x.jsonl:2 has neither "text"'),
+        (
+            "x.jsonl",
+            b'{"text": "a"}\n{"txt": "b"}',
+            "has no field that is known: it has txt; name .* --text-field",
+        ),
         ("x.jsonl", b'{"text": "a"}\n{"text"', "x.jsonl:2 is not JSON"),
-        ("x.jsonl", b'["text"]', "x.jsonl:1 has neither"),
+        ("x.jsonl", b'["text"]', "x.jsonl:1 is no object"),
         ("x.jsonl", b"\n", "holds no examples"),
         ("x.txt", b"", "holds no examples"),
         ("x.txt", b"\xff\xfe", "is not text in UTF-8"),
-        ("x.csv", b"a,b", "is no task"),
+        ("x.md", b"a,b", "is no task"),
+        ("x.csv", b"text\na,b", "x.csv:2 has 2 cells"),
+        ("x.json", b'[{"text": "a"}', "is cut off"),
+        ("x.jsonl.gz", b"no gzip", "damaged gz data"),
+        ("x.parquet", b"PAR1", "damaged parquet"),
     ],
 )
 def test_a_task_that_cannot_be_read_is_one_line(tmp_path, name, content, said):

@@ -1,6 +1,7 @@
 """Near-duplicates are those of a brute force, and planted ones are found."""
 
 import random
+import unicodedata
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from maquette.base.errors import WrongUse
 from maquette.corpus import near
 from maquette.corpus.grams import BASE, as_bytes, gram_hashes
-from maquette.corpus.near import BINS, Near, near_duplicates, signature, signatures
+from maquette.corpus.near import BINS, Near, jaccard, near_duplicates, signature, signatures
 from maquette.corpus.planted import Rate, check, edited, plant, score_near, similarity
 
 
@@ -200,3 +201,16 @@ def test_the_interval_is_wilson_s():
     assert Rate(10, 10).interval == pytest.approx((0.7225, 1), abs=1e-4)
     assert Rate(81, 263).interval == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998
     assert Rate(0, 0).interval == (0, 1)
+
+
+def test_other_normal_forms_and_scripts_without_spaces_are_compared():
+    for text in (
+        "Được rồi, café à la crème brûlée près de la forêt. ",
+        "文档机器学习是人工智能的一个分支。",
+    ):
+        texts = [unicodedata.normalize(form, text * 9).encode() for form in ("NFC", "NFD")]
+        assert jaccard(*texts) == 1.0
+        assert (signature(texts[0]) == signature(texts[1])).all()
+    chinese = "机器学习是人工智能的一个分支，主要研究如何让计算机从数据中学习规律，并利用这些规律进行预测。"
+    other = chinese[:44] + "判断和决策。"
+    assert jaccard((chinese * 1).encode(), other.encode()) > 0.5

@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from conftest import Texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maquette.audit import member as member_module
 from maquette.audit.member import chains, chance, hits_needed, member
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus import fuse, portrait
@@ -195,7 +197,8 @@ def test_spans_of_each_kind_do_not_overlap_and_the_longest_is_first(tmp_path):
 @pytest.mark.parametrize("text", ["", "a", "short é", "\ud800 alone " * 9, "x" * 32])
 def test_texts_too_short_or_strange_have_no_spans(tmp_path, text):
     found = member(painted(tmp_path, DOCUMENTS, bits=32), text)
-    assert found.spans == [] and found.coverage == 0
+    assert found.spans == [] and (found.coverage is None) == found.too_short
+    assert found.too_short == (len(text) < 99)
 
 
 @pytest.mark.parametrize("documents", [[], [""], ["a", "b" * 32]])
@@ -265,3 +268,52 @@ def test_what_cannot_be_is_said(tmp_path, seen):
         (tmp_path / "bad.bin").write_bytes(data.replace(old, new))
         with pytest.raises(UserError, match="damaged"):
             open_portrait(tmp_path / "bad.bin")
+
+
+@pytest.mark.parametrize("length", [0, 1, 33, 60, 98, 99, 120, 165, 166, 400])
+def test_a_short_passage_is_too_short_and_never_nothing(tmp_path, length):
+    """Shorter than what is sure to be found: no fraction, whether it was seen or not."""
+    document = made(500, 900, "abcdefghijklmnop ,.\n")
+    seen = painted(tmp_path, [document])
+    for start in range(0, 134, 7):
+        found = member(seen, document[start : start + length])
+        assert found.too_short == (found.coverage is None)
+        if length >= 166:
+            assert found.coverage is not None and found.coverage > 0.3
+            assert found.sure_from == length
+        else:
+            assert found.coverage != 0
+            assert found.sure_from == 166
+    assert (member(seen, "-" * length).coverage is None) == (length < 166)
+
+
+ACCENTED = "Éloïse a mangé des crêpes à la fraise, Tiếng Việt có nhiều dấu, 한국어 문장도 있다; "
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+def test_other_normal_forms_of_a_text_are_found_at_their_place(tmp_path, written, asked):
+    text = "".join(f"{i} {ACCENTED}" for i in range(30))
+    portrait = painted(tmp_path, [unicodedata.normalize(written, text)], bits=30)
+    before = unicodedata.normalize(asked, "ộ" * 50)
+    query = before + unicodedata.normalize(asked, text)
+    found = member(portrait, query)
+    (span,) = found.spans
+    assert len(before) <= span.start <= len(before) + 99 * 3
+    assert found.coverage is not None and found.coverage > 0.9 * len(text) / (len(text) + 50)
+    for edge in (span.start, span.end):  # whole characters with their marks
+        assert edge == len(query) or unicodedata.combining(query[edge]) == 0
+
+
+def test_the_hits_of_parts_are_those_of_one_look_up(seen, monkeypatch):
+    text = made(9, 700, STRANGE) + DOCUMENTS[30] + made(8, 300) + DOCUMENTS[12]
+    whole = member(seen, text)
+    data = as_bytes(text.encode())
+    hits = seen.hits(data)
+    assert hits.sum() > 20
+    for chunk in (1, 7, 32, 33, 34, 67, 500, len(data) - 33, len(data)):
+        monkeypatch.setattr(member_module, "CHUNK", chunk)
+        assert np.array_equal(member_module.hits(seen, data), hits)
+        assert member(seen, text) == whole
+    for end in (0, 1, 32, 33, 34):
+        assert np.array_equal(member_module.hits(seen, data[:end]), seen.hits(data[:end]))

@@ -3,7 +3,8 @@
 Every example of every task is looked for in all training documents by GPT-3's rule of n words in
 common (Brown et al. 2020, appendix C; `corpus/overlap.py`), in one pass over the corpus. What is
 found is evidence, not proof: a famous quotation is in both honestly. So a score is to be read three
-times, over the clean, the dirty and all examples, beside how many are dirty.
+times, over the clean, the dirty and all examples, beside how many are dirty. An example of fewer than n
+words is neither clean nor dirty: it is too short to tell.
 """
 
 import math
@@ -48,8 +49,8 @@ class Contamination:
     examples: int
     n: int
     """words of a gram"""
-    short: int
-    """examples of fewer words, which cannot be found"""
+    too_short: list[int]
+    """the examples of fewer words, which are too short to tell, from 0"""
     flagged: list[int]
     """the dirty examples, from 0"""
     hits: list[Found] = field(default_factory=list)
@@ -61,11 +62,15 @@ class Contamination:
 
     @property
     def clean(self) -> int:
-        return self.examples - self.dirty
+        return self.examples - self.dirty - self.short
+
+    @property
+    def short(self) -> int:
+        return len(self.too_short)
 
     @property
     def fraction(self) -> float:
-        """Dirty examples over all."""
+        """Dirty examples over all, those that are too short to tell among them: it is this at least."""
         return self.dirty / self.examples if self.examples else 0.0
 
     @property
@@ -75,8 +80,9 @@ class Contamination:
 
     def to_dict(self) -> dict[str, Any]:
         """As `--json` prints it."""
-        counts = {"dirty": self.dirty, "clean": self.clean, "fraction": self.fraction}
-        return asdict(self) | counts | {"interval": list(self.interval)}
+        counts = {"dirty": self.dirty, "clean": self.clean, "short": self.short}
+        shares = {"fraction": self.fraction, "interval": list(self.interval)}
+        return asdict(self) | counts | shares
 
 
 def contamination(
@@ -139,7 +145,7 @@ class _Search:
         for name, texts in self._tasks.items():
             flagged = [i for i in range(len(texts)) if first + i in self._hits]
             hits = [replace(found, example=i) for i in flagged for found in self._hits[first + i]]
-            short = int(self._overlap.short[first : first + len(texts)].sum())
+            short = np.flatnonzero(self._overlap.short[first : first + len(texts)]).tolist()
             results[name] = Contamination(len(texts), self._n, short, flagged, hits)
             first += len(texts)
         return results
@@ -188,12 +194,21 @@ def mean(scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Mean:
 
 
 def split_scores(
-    scores: npt.ArrayLike, dirty: npt.ArrayLike, weights: npt.ArrayLike | None = None
+    scores: npt.ArrayLike,
+    dirty: npt.ArrayLike,
+    weights: npt.ArrayLike | None = None,
+    too_short: npt.ArrayLike | None = None,
 ) -> dict[str, Mean]:
-    """A score of every example, and whether it is dirty -> its mean over clean, dirty and all."""
+    """A score of every example, and whether it is dirty -> its mean over clean, dirty and all.
+
+    too_short: whether an example is too short to tell; their mean is then there, too.
+    """
     x, flags = np.asarray(scores, np.float64), np.asarray(dirty, bool)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-    chosen = {"clean": ~flags, "dirty": flags, "all": np.ones(len(x), bool)}
+    short = np.zeros(len(x), bool) if too_short is None else np.asarray(too_short, bool)
+    chosen = {"clean": ~flags & ~short, "dirty": flags, "all": np.ones(len(x), bool)}
+    if too_short is not None:
+        chosen["too_short"] = short
     return {name: mean(x[which], w[which]) for name, which in chosen.items()}
 
 

@@ -25,8 +25,13 @@ hit at an end, with probability e at each; and grams that were seen are seen, th
 phrases that stand stride bytes apart by coincidence.
 
 Every run of at least width + stride - 1 bytes is reported (weak where it holds few grams: in a long
-text one hit proves nothing). (1) takes hashes for random numbers: someone who knows the portrait
-can make texts that pass.
+text one hit proves nothing, and a short one has no room for two). A text with m offsets that was seen
+from its start to its end shows m / stride hits in a row, rounded down; where so few make no strong
+span, the text is too short to tell, and no fraction of it is said. (1) takes hashes for random numbers:
+someone who knows the portrait can make texts that pass.
+
+All is of the text's normal form C; spans are of the text as it was given, to within a character and its
+marks.
 """
 
 from collections.abc import Iterator
@@ -38,6 +43,7 @@ import numpy.typing as npt
 from maquette.base.errors import WrongUse
 from maquette.base.jit import jit
 from maquette.corpus.grams import Bytes, strided_hashes
+from maquette.corpus.normal import Places, nfc_places
 from maquette.corpus.portrait import Portrait
 
 CHUNK = 1 << 24  # offsets looked up at a time
@@ -74,8 +80,12 @@ class Membership:
     """different grams that make a span strong"""
     accidents: float
     """how many hits a text as long, of which nothing was seen, has by accident: m e"""
-    coverage: float
-    """the fraction of characters in strong spans"""
+    coverage: float | None
+    """the fraction of characters in strong spans; None where the text is too short to tell"""
+    too_short: bool
+    """nothing strong was found, and would not be found for sure if all of the text had been seen"""
+    sure_from: int
+    """the least bytes, this text's or more, of a text that is not too short"""
     guarantee: int
     """every verbatim run of at least so many bytes is among the spans"""
 
@@ -84,7 +94,8 @@ def member(portrait: Portrait, text: str, error: float = ERROR) -> Membership:
     """The spans of `text` that were seen, and how sure that is."""
     if not 0 < error < 1:
         raise WrongUse(f"error is {error}: use a probability between 0 and 1, such as {ERROR}")
-    data = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
+    normal, places = nfc_places(text)
+    data = np.frombuffer(normal.encode("utf-8", "surrogatepass"), np.uint8)
     offsets = max(0, len(data) - portrait.width + 1)
     needed = hits_needed(portrait, offsets, error)
     found = _chains(portrait, data)
@@ -92,18 +103,25 @@ def member(portrait: Portrait, text: str, error: float = ERROR) -> Membership:
     weak = _joined(found[:, found[3] < needed])
     reached = np.append(0, strong[1])[np.searchsorted(strong[0], weak[0], "right")]
     both = np.concatenate([strong, weak[:, weak[1] > reached]], axis=1)
-    both[:2] = _characters(data, both[:2], len(text))
+    both[:2] = _characters(data, both[:2], len(normal))
+    if places is not None:
+        both[:2] = _before(places, both[:2])
     spans = [
         Span(start, end, hits, chance(portrait, offsets, strength), strength >= needed)
         for start, end, hits, strength in both.T.tolist()
     ]
+    seen = sum(s.end - s.start for s in spans if s.strong)
+    sure_from = _sure_from(portrait, offsets, error) + portrait.width - 1
+    too_short = not seen and len(data) < sure_from
     return Membership(
         spans=sorted(spans, key=lambda span: (span.start - span.end, span.start)),
         bound=chance(portrait, offsets, needed),
         error=error,
         hits_needed=needed,
         accidents=offsets * portrait.error,
-        coverage=sum(s.end - s.start for s in spans if s.strong) / max(1, len(text)),
+        coverage=None if too_short else seen / max(1, len(text)),
+        too_short=too_short,
+        sure_from=sure_from,
         guarantee=portrait.guarantee,
     )
 
@@ -120,6 +138,13 @@ def hits_needed(portrait: Portrait, offsets: int, error: float) -> int:
     while chance(portrait, offsets, strength) > error:
         strength += 1
     return strength
+
+
+def _sure_from(portrait: Portrait, offsets: int, error: float) -> int:
+    """The least offsets, so many or more, at which a text that was seen whole is sure to be strong."""
+    while offsets // portrait.stride < (needed := hits_needed(portrait, offsets, error)):
+        offsets = needed * portrait.stride
+    return offsets
 
 
 def hits(portrait: Portrait, data: Bytes) -> npt.NDArray[np.bool_]:
@@ -173,6 +198,14 @@ def _joined(chains: Integers) -> Integers:
         return chains
     most = [np.maximum.reduceat(column, first) for column in (ends, lengths, strengths)]
     return np.stack([starts[first], *most])
+
+
+def _before(places: Places, spans: Integers) -> Integers:
+    """Spans of the normal form as spans of the text, of whole characters with their marks."""
+    starts, ends = spans
+    last = np.maximum(ends - 1, 0)
+    after = places[np.minimum(np.searchsorted(places, places[last], "right"), len(places) - 1)]
+    return np.stack([places[starts], np.where(ends > starts, after, places[starts])])
 
 
 def _characters(data: Bytes, offsets: Integers, length: int) -> Integers:

@@ -25,6 +25,7 @@ from maquette.cli.texts import corpus_of, given_text, short, show
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from maquette.audit.member import Membership
     from maquette.corpus.store import Corpus
 
 SHOWN = 20  # spans
@@ -72,7 +73,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     memorised.add_argument("--seed", type=int, default=0)
     contamination = verbs.add_parser("contamination", help="which examples were trained on")
     contamination.add_argument("corpus", help="a corpus folder or name, or a run")
-    contamination.add_argument("tasks", nargs="+", help=".jsonl or .txt files, or folders of them")
+    contamination.add_argument("tasks", nargs="+", help="files of examples, or folders of them")
+    contamination.add_argument("--text-field", metavar="NAME",
+                               help="the field with the text of an example; several with commas")  # fmt: skip
     contamination.add_argument("--words", type=_words, default=13,
                                help="of a gram, or auto: 8 to 13 by the examples' lengths (13)")  # fmt: skip
     for name, verb in verbs.choices.items():
@@ -154,11 +157,11 @@ def member(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         ],
     )
     weak = len(found.spans) - len(strong)
-    terminal.say(
-        f"{100 * found.coverage:.1f} % of the characters are in {len(strong)} spans that were seen; "
-        f"a text of which nothing was seen has one with probability {found.bound:.2g} at most"
-    )
-    if weak:
+    headline = verdict(found, len(strong))
+    terminal.say(headline)
+    if weak and found.too_short:
+        terminal.say(f"{weak} weak spans: a part of it may have been seen, or it is an accident")
+    elif weak:
         terminal.say(
             f"{weak} weak spans besides, of fewer than {found.hits_needed} grams: such a text has "
             f"{found.accidents:.2g} by accident"
@@ -173,14 +176,27 @@ def member(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         page = write_page(
             Path(arguments.html),
             title="Was it seen?",
-            lead=f"{100 * found.coverage:.1f} % of the characters are in spans that were seen",
+            lead=headline,
             text=text,
             spans=spans,
-            note=f"Every verbatim run of {found.guarantee} bytes or more is marked. A text of which "
-            f"nothing was seen has a strong span with probability {found.bound:.2g} at most.",
+            note=f"Every verbatim run of {found.guarantee} bytes or more is marked; shorter ones may be "
+            "missed: maquette audit trace finds them.",
         )
         terminal.say(f"page: {page}")
     return asdict(found)
+
+
+def verdict(found: "Membership", strong: int) -> str:
+    """What a portrait knows of a text, in a sentence."""
+    if found.coverage is None:
+        return (
+            f"too short to be sure: of a text that was seen, {found.sure_from} bytes or more are "
+            "needed; maquette audit trace looks the text itself up"
+        )
+    return (
+        f"{100 * found.coverage:.1f} % of the characters are in {strong} spans that were seen; "
+        f"a text of which nothing was seen has one with probability {found.bound:.2g} at most"
+    )
 
 
 def trace(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
@@ -328,20 +344,21 @@ def contamination(arguments: argparse.Namespace, terminal: Terminal) -> dict[str
     from maquette.audit.contamination import contamination as search
     from maquette.corpus.tasks import read_tasks
 
-    tasks = read_tasks(arguments.tasks)
+    tasks = read_tasks(arguments.tasks, arguments.text_field)
     with terminal.stages() as progress:
         corpus = corpus_of(arguments.corpus, progress)
         found = search(corpus, tasks, arguments.words, progress=progress)
     terminal.table(
-        ["task", "examples", "dirty", "of all", "95 %", "too short"],
+        ["task", "examples", "dirty", "clean", "too short", "dirty of all", "95 %"],
         [
             [
                 name,
                 one.examples,
                 one.dirty,
+                one.clean,
+                one.short,
                 f"{100 * one.fraction:.1f} %",
                 f"{100 * one.interval[0]:.1f}-{100 * one.interval[1]:.1f} %",
-                one.short,
             ]
             for name, one in found.items()
         ],
@@ -351,4 +368,6 @@ def contamination(arguments: argparse.Namespace, terminal: Terminal) -> dict[str
             hits = [hit for hit in one.hits if hit.example == example]
             places = ", ".join(f"{hit.source} at {hit.offset}" for hit in hits[:3])
             terminal.say(f"  {name} example {example + 1}: {places}")
+        if one.short:
+            terminal.say(f"  {name}: {one.short} have fewer than {one.n} words: too short to tell")
     return {"tasks": {name: one.to_dict() for name, one in found.items()}}

@@ -51,6 +51,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                        help="cut what repeats so many bytes of an earlier document")  # fmt: skip
     build.add_argument("--evaluation", action="append", default=[], metavar="FILE",
                        help="cut out what an evaluation set holds (13-grams)")  # fmt: skip
+    build.add_argument("--evaluation-field", metavar="NAME",
+                       help="the field of its records with the text (default: usual ones)")  # fmt: skip
     build.add_argument("--no-portrait", action="store_true", help="write no portrait")
     build.add_argument("--locator", action="store_true", help="write a locator of long passages")
     build.add_argument("--workers", type=int, help="processes (default: all cores)")
@@ -125,6 +127,7 @@ def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             clean=[rule.strip() for rule in arguments.clean.split(",") if rule.strip()],
             near=arguments.near,
             evaluation=arguments.evaluation,
+            evaluation_field=arguments.evaluation_field,
             substrings=arguments.substrings,
             portrait=not arguments.no_portrait,
             locator=arguments.locator,
@@ -223,7 +226,8 @@ def why(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 def summarise(manifest: dict[str, Any]) -> dict[str, Any]:
     """What --json prints of a corpus."""
     keys = ("documents", "bytes", "tokens", "duplicates_removed", "removed", "cut_bytes",
-            "contaminated", "vocabulary", "hash", "skipped", "components", "mixture")  # fmt: skip
+            "contaminated", "evaluation", "vocabulary", "hash", "skipped", "components",
+            "mixture")  # fmt: skip
     return {key: manifest[key] for key in keys if key in manifest}
 
 
@@ -261,6 +265,15 @@ def describe(corpus: Any, terminal: Terminal) -> None:
     if left or m.get("cut_bytes"):
         said = ", ".join(f"{count:,} {name}" for name, count in left.items()) or "no document"
         terminal.say(f"  left out: {said}; {amount(m.get('cut_bytes', 0), 'B')} cut from others")
+    if other := m.get("not_english"):
+        said = ", ".join(f"{count:,} in {code}" for code, count in list(other.items())[:6])
+        terminal.say(
+            f"  cleaning's rules for English were not asked of documents in others: {said}"
+        )
+    for name, count in m.get("evaluation", {}).items():
+        short = count["too_short"]
+        said = f"; {short:,} of fewer than 13 words are too short to be found" * bool(short)
+        terminal.say(f"  evaluation {name}: {count['examples']:,} examples looked for{said}")
     for reason, count in list(m["skipped_reasons"].items())[:4]:
         example = next(s["source"] for s in m["skipped_named"] if s["reason"] == reason)
         terminal.say(f"  skipped {count:,}: {reason} (such as {example})")

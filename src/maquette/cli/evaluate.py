@@ -3,8 +3,9 @@
 Of a picture run: accuracy of a classifier, zero-shot naming and retrieval of a CLIP, what the oracle of
 its world reads in the pictures that a diffusion run makes, PSNR of super-resolution; and the loss.
 
-A TASK is a .jsonl or .txt file of examples, or a folder of them: bits per byte of those that the
-training text holds (dirty, by GPT-3's 13-gram rule), of the others (clean), and of all.
+A TASK is a file of examples (.jsonl, .json, .csv, .parquet, .txt ...), or a folder of them: bits per
+byte of those that the training text holds (dirty, by GPT-3's 13-gram rule), of the others (clean), of
+those that are too short to tell, and of all.
 
 example: maquette eval runs/first
          maquette eval runs/first --text README.md
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="a run directory")
     parser.add_argument("tasks", nargs="*", metavar="TASK", help="files of examples to score")
+    parser.add_argument("--text-field", metavar="NAME",
+                        help="the field with the text of an example; several with commas")  # fmt: skip
     parser.add_argument("--text", help="score this file instead of the held-out documents")
     parser.add_argument("--corpus", help="score another corpus' held-out documents")
     parser.add_argument("--bytes", type=int, help="score about so many bytes (default: all)")
@@ -48,6 +51,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     for name in PICTURES:
         if getattr(arguments, name) is not None:
             raise WrongUse(f"--{name} is not for a run of text: leave it out")
+    if arguments.text_field and not arguments.tasks:
+        raise WrongUse("--text-field is for tasks: name the files that hold them")
     loaded = load(arguments.run)
     if arguments.tasks:
         if arguments.text:
@@ -116,7 +121,7 @@ def score_tasks(
     from maquette.training.run import RunDirectory
     from maquette.workshop.corpora import open_corpus
 
-    examples = read_tasks(arguments.tasks)
+    examples = read_tasks(arguments.tasks, arguments.text_field)
     run = RunDirectory(arguments.run)
     with terminal.stages() as progress:
         corpus = open_corpus(arguments.corpus, progress) if arguments.corpus else run.corpus()
@@ -127,7 +132,8 @@ def score_tasks(
         scores, sizes = bits_per_byte(loaded.model, loaded.tokenizer, texts)
         flagged = set(found[name].flagged)
         dirty = [i in flagged for i in range(len(texts))]
-        parts = split_scores(scores, dirty, sizes)
+        short = set(found[name].too_short)
+        parts = split_scores(scores, dirty, sizes, [i in short for i in range(len(texts))])
         tasks[name] = {
             "metric": "bits_per_byte",
             "bits_per_byte": parts["all"].mean,
@@ -139,16 +145,14 @@ def score_tasks(
         for part, mean in parts.items():
             if mean.mean is not None:
                 error = "" if mean.stderr is None else f"{mean.stderr:.4f}"
-                rows.append([name, part, mean.examples, f"{mean.mean:.4f}", error])
+                rows.append(
+                    [name, part.replace("_", " "), mean.examples, f"{mean.mean:.4f}", error]
+                )
     terminal.table(["task", "examples that are", "number", "bits/byte", "standard error"], rows)
     for name, one in found.items():
         terminal.say(
             f"  {name}: {one.dirty} of {one.examples} examples are in the training text "
-            f"({100 * one.fraction:.1f} %)"
-            + (
-                f"; {one.short} have fewer than {one.n} words and cannot be found"
-                if one.short
-                else ""
-            )
+            f"({100 * one.fraction:.1f} %), {one.clean} are not"
+            + (f"; {one.short} of fewer than {one.n} words are too short to tell" * bool(one.short))
         )
     return {"run": arguments.run, "tasks": tasks}

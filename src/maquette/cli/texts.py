@@ -24,21 +24,58 @@ def corpus_of(name: str, progress: Any) -> "Corpus":
 
 
 def given_text(arguments: argparse.Namespace) -> str:
+    """The text, or what a corpus would read in the file: of a page its text, of records theirs."""
     if (arguments.text is None) == (arguments.file is None):
         raise WrongUse("give the text itself, or a file with --file")
     if arguments.text is not None:
         return str(arguments.text)
-    if arguments.file == "-":
-        data = sys.stdin.buffer.read(MOST_TEXT + 1)
-    else:
-        with Path(arguments.file).expanduser().open("rb") as file:
-            data = file.read(MOST_TEXT + 1)
+    if arguments.file != "-":
+        return read_text(Path(arguments.file).expanduser())
+    data = sys.stdin.buffer.read(MOST_TEXT + 1)
     if len(data) > MOST_TEXT:
-        raise UserError(f"{arguments.file} is longer than {MOST_TEXT >> 20} MB: cut it in pieces")
+        raise UserError(f"standard input is longer than {MOST_TEXT >> 20} MB: cut it in pieces")
     try:
-        return data.decode()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{arguments.file} is not text in UTF-8: convert it") from error
+        raise UserError("standard input is not text in UTF-8: convert it") from error
+
+
+def read_text(path: Path) -> str:
+    """The documents of a file as a corpus reads it, one after the other with an empty line between.
+
+    Raises UserError where there is none, or they are longer than MOST_TEXT.
+    """
+    from maquette.corpus.document import Document
+    from maquette.corpus.formats import NOT_TEXT
+    from maquette.corpus.read import read_file
+
+    path.stat()  # raises, where it is not there
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file")
+    texts: list[str] = []
+    size, why = 0, "empty"
+    for item in read_file(path, str(path)):
+        if not isinstance(item, Document):
+            why = item.reason
+            continue
+        texts.append(item.text)
+        size += len(item.text.encode("utf-8", "replace"))
+        if size > MOST_TEXT:
+            raise UserError(f"{path} is longer than {MOST_TEXT >> 20} MB: cut it in pieces")
+    if not texts and why == NOT_TEXT:  # a corpus leaves out what holds zeros; here it may be asked
+        return _plain(path)
+    if not texts:
+        raise UserError(f"{path} gives no text ({why}): name a file with text")
+    return "\n\n".join(texts)
+
+
+def _plain(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(MOST_TEXT)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8: convert it") from error
 
 
 def show(terminal: Terminal, text: str, spans: list[tuple[int, int]]) -> None:

@@ -43,6 +43,7 @@ from maquette.corpus.encode import (
     encode_part,
 )
 from maquette.corpus.engine import Engine, Pool
+from maquette.corpus.overlap import N, word_count
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.scratch import PART, SKIPS_NAMED, ReadTask, Scratch, read_part
 from maquette.corpus.store import MANIFEST, SPLITS, TOKENIZER, Corpus
@@ -79,6 +80,7 @@ class Options:
     clean: tuple[str, ...]
     near: float | None
     evaluation: tuple[str, ...]
+    evaluation_field: str | None
     substrings: int | None
     portrait: bool
     locator: bool
@@ -95,6 +97,7 @@ class _Build:
     progress: Progress
     reasons: Counter[str] = field(default_factory=Counter)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    foreign: Counter[str] = field(default_factory=Counter)
 
 
 def build(
@@ -109,6 +112,7 @@ def build(
     clean: Sequence[str] = (),
     near: float | None = None,
     evaluation: Sequence[str] = (),
+    evaluation_field: str | None = None,
     substrings: int | None = None,
     portrait: bool = False,
     locator: bool = False,
@@ -127,9 +131,9 @@ def build(
     documents, chosen by the hash of their text; "tail" holds out the end of each document. A corpus
     whose documents are too few for "hash" takes "tail". clean: rules of `clean.py`. near: drop what
     has at least this Jaccard similarity with an earlier document. evaluation: files whose 13-grams
-    are cut out. substrings: cut what repeats an earlier stretch of at least so many bytes. portrait,
-    locator: write these beside the tokens. mixture: how often each component is repeated. workers:
-    processes.
+    are cut out; evaluation_field: the field of their records that holds the text. substrings: cut what
+    repeats an earlier stretch of at least so many bytes. portrait, locator: write these beside the
+    tokens. mixture: how often each component is repeated. workers: processes.
     Raises UserError where there is no text or too little of it for the vocabulary, or where the
     tokenizer names no end of a document.
     """
@@ -157,8 +161,8 @@ def build(
     if workers is not None and workers < 1:
         raise WrongUse(f"workers is {workers}: use 1 or more")
     options = Options(
-        vocabulary, digits, or_fewer, heldout, split, tuple(clean), near, tuple(evaluation), substrings,
-        portrait, locator,
+        vocabulary, digits, or_fewer, heldout, split, tuple(clean), near, tuple(evaluation),
+        evaluation_field, substrings, portrait, locator,
     )  # fmt: skip
     with (
         _workspace(out, source, options, mixture, tokenizer) as workspace,
@@ -175,6 +179,8 @@ def build(
             read = {
                 "options": dataclasses.asdict(options),
                 "clean": _rules(options, mixture),
+                "not_english": dict(one.foreign.most_common()),
+                "evaluation": _evaluation(options),
                 "skipped": sum(one.reasons.values()),
                 "skipped_reasons": dict(one.reasons.most_common()),
                 "skipped_named": one.skipped,
@@ -199,12 +205,13 @@ def _workspace(
     """The folder a build works in. It outlives a failed build where the sources can be known again."""
     path = out.with_name(f".{out.name}.building")
     fingerprint: Callable[[], str] | None = getattr(source, "fingerprint", None)
+    examples = read_tasks(options.evaluation, options.evaluation_field)
     known = {
         "source": fingerprint() if fingerprint else None,
         "options": dataclasses.asdict(options),
         "mixture": mixture.to_dict() if mixture else None,
         "tokenizer": [digest(tokenizer), tokenizer.end] if tokenizer else None,
-        "evaluation": hashlib.sha256(repr(read_tasks(options.evaluation)).encode()).hexdigest(),
+        "evaluation": hashlib.sha256(repr(examples).encode("utf-8", "replace")).hexdigest(),
     }
     identity = json.dumps(known, indent=1)
     with lock(path / ".lock", busy=f"another process is building {out}: wait for it"):
@@ -246,11 +253,20 @@ def _read(one: _Build, source: Source) -> Scratch:
                 one.skipped.append(skipped)
             one.reasons[skipped["reason"]] += 0  # it has an example now
         one.reasons.update(counts["skipped_reasons"])
+        one.foreign.update(counts["foreign"])
         one.progress("reading", read, None)
     scratch = Scratch([task.folder for task in tasks])
     if not len(scratch):
         raise UserError(_nothing(one, tasks))
     return scratch
+
+
+def _evaluation(options: Options) -> dict[str, dict[str, int]]:
+    """How many examples each evaluation set has, and how many are too short to be looked for."""
+    return {
+        name: {"examples": len(texts), "too_short": sum(word_count(text) < N for text in texts)}
+        for name, texts in read_tasks(options.evaluation, options.evaluation_field).items()
+    }
 
 
 def _rules(options: Options, mixture: "Mixture | None") -> dict[str, tuple[str, ...]]:
@@ -266,6 +282,7 @@ def _choose(one: _Build, scratch: Scratch) -> Choice:
         one.workspace,
         near=one.options.near,
         evaluation=one.options.evaluation,
+        evaluation_field=one.options.evaluation_field,
         substrings=one.options.substrings,
         pool=one.pool,
         progress=one.progress,

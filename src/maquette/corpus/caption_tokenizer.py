@@ -12,8 +12,10 @@ from typing import Any
 
 from maquette.base.errors import UserError
 from maquette.base.files import read_json
+from maquette.corpus.foreign_tokenizer import Foreign
+from maquette.corpus.special_tokens import SpecialTokens
 from maquette.corpus.store import TOKENIZER
-from maquette.corpus.tokenizer import Foreign, Tokenizer, load_tokenizer
+from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 PROBE = "a"  # any caption: what stands before and behind it is what the post-processor adds
@@ -34,11 +36,11 @@ class CaptionTokenizer(Foreign):
     """
 
     def __init__(self, content: str, split: bool = False) -> None:
-        super().__init__(content)
+        super().__init__(content, SpecialTokens())
         self._tokenizer.encode_special_tokens = self.split = split
         self.last: int = max(self._tokenizer.get_vocab(with_added_tokens=True).values())
         self.added = self._added()
-        self.end = self.added.behind[0] if self.added.behind else None
+        self.special = SpecialTokens(ends=self.added.behind[:1])
 
     def name_of(self, token: int) -> str:
         """How the file writes a token."""

@@ -66,6 +66,7 @@ def choose(
     *,
     near: float | None,
     evaluation: Sequence[str],
+    evaluation_field: str | None,
     substrings: int | None,
     pool: Pool,
     progress: Progress,
@@ -79,7 +80,14 @@ def choose(
         _near(scratch, choice, near, workspace / "near.bin")
         progress("near-duplicates", total, total)
     if evaluation:
-        _overlap(scratch, choice, evaluation, workspace / "overlap", pool, progress)
+        _overlap(
+            scratch,
+            choice,
+            (tuple(evaluation), evaluation_field),
+            workspace / "overlap",
+            pool,
+            progress,
+        )
     if substrings is not None:
         progress("substrings", 0, total)
         _substrings(scratch, choice, substrings, workspace / "substrings.json")
@@ -132,14 +140,15 @@ class OverlapTask:
     result: Path
     part: Path
     kept: npt.NDArray[np.bool_]
-    evaluation: tuple[str, ...]
+    evaluation: tuple[tuple[str, ...], str | None]
+    """the files, and the field of their records"""
 
 
 def scan_part(task: OverlapTask) -> None:
     """Write for each document with a hit: how many, and the byte ranges to cut (null: drop it)."""
     if task.result.exists():
         return
-    overlap = _evaluation_sets(task.evaluation)
+    overlap = _evaluation_sets(*task.evaluation)
     scratch = Scratch([task.part])
     found: dict[str, Any] = {}
     for document in np.flatnonzero(task.kept).tolist():
@@ -149,17 +158,17 @@ def scan_part(task: OverlapTask) -> None:
     write_json(task.result, found)
 
 
-def _evaluation_sets(paths: Sequence[str]) -> Any:
+def _evaluation_sets(paths: Sequence[str], field: str | None) -> Any:
     from maquette.corpus.overlap import Overlap
     from maquette.corpus.tasks import read_tasks
 
-    return Overlap([text for texts in read_tasks(paths).values() for text in texts])
+    return Overlap([text for texts in read_tasks(paths, field).values() for text in texts])
 
 
 def _overlap(
     scratch: Scratch,
     choice: Choice,
-    evaluation: Sequence[str],
+    evaluation: tuple[tuple[str, ...], str | None],
     folder: Path,
     pool: Pool,
     progress: Progress,
@@ -167,7 +176,7 @@ def _overlap(
     folder.mkdir(exist_ok=True)
     bounds = list(zip(scratch.firsts[:-1].tolist(), scratch.firsts[1:].tolist(), strict=True))
     tasks = [
-        OverlapTask(folder / f"{n:05d}.json", part, choice.state[a:b] == KEPT, tuple(evaluation))
+        OverlapTask(folder / f"{n:05d}.json", part, choice.state[a:b] == KEPT, evaluation)
         for n, (part, (a, b)) in enumerate(zip(scratch.parts, bounds, strict=True))
     ]
     done, total = 0.0, float(scratch.sizes.sum())

@@ -16,7 +16,10 @@ scores stay beside the corpus, it can be said of every document why it is in or 
     licence      which; licence:permissive drops what is known to be under another
 
 Rules for prose are not asked about source code (components `code` and `tests`): braces, short lines
-and repeated ones are no fault there. The stop words of `gopher:stop-words` are English, as Gopher's.
+and repeated ones are no fault there. What knows English alone (Gopher's stop words, C4's lines and
+sentences) is not asked about a text that is surely in another language, and that is marked as
+`not-english:CODE`; of a text whose language is unsure it is asked. Where words are not parted by spaces,
+characters are counted as parts of words (scripts.py), and nothing is said of the length of words.
 """
 
 import functools
@@ -32,6 +35,7 @@ from maquette.corpus.language import View
 
 Action = Literal["drop document", "cut span", "mask span", "mark"]
 NOT_PROSE = frozenset(["code", "tests"])
+FOREIGN = "not-english"  # the mark of a text that rules for English were not asked about
 MOST_LIKELY = 0.5  # a language more probable than all others together
 ROWS = 1 << 16  # of a sidecar, written and skipped together
 
@@ -61,6 +65,10 @@ class Rule:
     """what stands for a masked span"""
     prose: bool = False
     """not for source code"""
+    english: bool = False
+    """not for other languages"""
+    spaced: bool = False
+    """not for text without spaces between words"""
 
     def __call__(self, text: str) -> list[Attribute]:
         return self.find(View(text))
@@ -89,7 +97,23 @@ def attributes(text: str, rules: Sequence[str], component: str) -> list[Attribut
     view = View(text)
     asked = rules_named(tuple(rules))
     prose = component not in NOT_PROSE
-    return [found for rule in asked if prose or not rule.prose for found in rule.find(view)]
+    found: list[Attribute] = []
+    foreign = None
+    for rule in asked:
+        if (rule.prose and not prose) or (rule.spaced and view.unspaced):
+            continue
+        said = rule.find(view)
+        if rule.english and not all(
+            rule.action == "drop document" and rule.keeps(a.score) for a in said
+        ):
+            foreign = foreign or view.foreign  # looked at only where it matters: it takes its time
+            if foreign is not None:
+                continue
+        found += said
+    if foreign is not None:
+        code, probability = foreign
+        found.append(Attribute(0, len(text), probability, f"{FOREIGN}:{code}"))
+    return found
 
 
 def apply(text: str, attributes: Sequence[Attribute], rules: Sequence[str]) -> Applied:
@@ -158,6 +182,11 @@ def why(attributes: Sequence[Attribute], rules: Sequence[str]) -> list[str]:
         group, _, part = name.partition(":")
         rule = asked.get(name)
         if rule is None or rule.action == "mark":
+            if group == FOREIGN:
+                passed.append(
+                    f"rules for English not asked: {part}, probability {own[0].score:.2f}"
+                )
+                continue
             kind, size = group, sum(a.end - a.start for a in own)
             sure = f", probability {own[0].score:.2f}" if group == "language" else ""
             passed.append(f"{kind}: {part} in {size:,} characters{sure}")
@@ -185,13 +214,24 @@ def _bounds(rule: Rule) -> str:
     )
 
 
-def _measures(kind: str, name: str, description: str, least: float, most: float) -> Rule:
+def _measures(
+    kind: str,
+    name: str,
+    description: str,
+    least: float,
+    most: float,
+    english: bool = False,
+    spaced: bool = False,
+) -> Rule:
     """A rule over a measure of `View.gopher` or `View.repetition`."""
 
     def find(view: View) -> list[Attribute]:
         return [Attribute(0, len(view.text), getattr(view, kind)[name], f"gopher:{name}")]
 
-    return Rule(f"gopher:{name}", "drop document", description, find, least, most, prose=True)
+    return Rule(
+        f"gopher:{name}", "drop document", description, find, least, most,
+        prose=True, english=english, spaced=spaced,
+    )  # fmt: skip
 
 
 def _spans(
@@ -201,23 +241,26 @@ def _spans(
     finder: Callable[[View], list[tuple[int, int]]],
     placeholder: str = "",
     prose: bool = False,
+    english: bool = False,
 ) -> Rule:
     """A rule over the spans that `finder` returns; the score of each is 1."""
 
     def find(view: View) -> list[Attribute]:
         return [Attribute(start, end, 1.0, name) for start, end in finder(view)]
 
-    return Rule(name, action, description, find, placeholder=placeholder, prose=prose)
+    return Rule(
+        name, action, description, find, placeholder=placeholder, prose=prose, english=english
+    )
 
 
 def _counts(name: str, description: str, count: Callable[[View], float], least: float, most: float,
-            prose: bool) -> Rule:  # fmt: skip
+            prose: bool, english: bool = False) -> Rule:  # fmt: skip
     """A rule over one number of the whole document."""
 
     def find(view: View) -> list[Attribute]:
         return [Attribute(0, len(view.text), float(count(view)), name)]
 
-    return Rule(name, "drop document", description, find, least, most, prose=prose)
+    return Rule(name, "drop document", description, find, least, most, prose=prose, english=english)
 
 
 def _language(view: View) -> list[Attribute]:
@@ -240,13 +283,13 @@ def _rules() -> Iterator[Rule]:
     gopher = functools.partial(_measures, "gopher")
     repetition = functools.partial(_measures, "repetition")
     yield gopher("words", "number of words", 50, 100_000)
-    yield gopher("mean-word-length", "mean word length", 3, 10)
+    yield gopher("mean-word-length", "mean word length", 3, 10, spaced=True)
     yield gopher("hash-ratio", "signs # to words", 0, 0.1)
     yield gopher("ellipsis-ratio", "ellipses to words", 0, 0.1)
     yield gopher("bullet-lines", "fraction of lines that start with a bullet", 0, 0.9)
     yield gopher("ellipsis-lines", "fraction of lines that end with an ellipsis", 0, 0.3)
     yield gopher("alphabetic-words", "fraction of words with a letter", 0.8, 1)
-    yield gopher("stop-words", "different English stop words of eight", 2, 8)
+    yield gopher("stop-words", "different English stop words of eight", 2, 8, english=True)
     # Rae et al. 2021, table A1
     for name in ("line", "paragraph"):
         yield repetition(f"duplicate-{name}s", f"fraction of duplicate {name}s", 0, 0.3)
@@ -261,15 +304,15 @@ def _rules() -> Iterator[Rule]:
     # Raffel et al. 2020, section 2.2; its list of bad words is left out, and what stands in several
     # documents is for deduplication
     yield _spans("c4:terminal-punctuation", "cut span", "lines without terminal punctuation",
-                 language.unterminated, prose=True)  # fmt: skip
+                 language.unterminated, prose=True, english=True)  # fmt: skip
     yield _spans("c4:short-lines", "cut span", f"lines of fewer than {language.C4_WORDS} words",
-                 language.short_lines, prose=True)  # fmt: skip
+                 language.short_lines, prose=True, english=True)  # fmt: skip
     yield _counts("c4:lorem-ipsum", "times 'lorem ipsum'",
                   lambda view: view.lower.count("lorem ipsum"), 0, 0, True)  # fmt: skip
     yield _counts("c4:curly-bracket", "curly brackets",
                   lambda view: view.text.count("{"), 0, 0, True)  # fmt: skip
     yield _counts("c4:sentences", "sentences in the lines that C4 keeps", language.sentences,
-                  3, math.inf, True)  # fmt: skip
+                  3, math.inf, True, english=True)  # fmt: skip
     yield _spans("boilerplate:notice", "cut span", "notices about cookies, policies, JavaScript",
                  language.notices, prose=True)  # fmt: skip
     yield _spans("boilerplate:menu", "cut span", "menus", language.menus, prose=True)

@@ -5,7 +5,8 @@ them. Measures and names are those of Gopher (Rae et al. 2021, appendix A1.1) an
 al. 2020, section 2.2); the bars, and what is done with a text that misses one, are in `clean.py`.
 
 Words stand between white space and lines between line feeds: no tokenizer, so that a megabyte takes
-hundredths of a second. Chinese or Japanese, which are written without spaces, need other measures.
+hundredths of a second. Where words are not parted by spaces, each character, with the marks and signs
+that follow it, stands for a part of a word (scripts.py), and n-grams have as many characters as n words.
 The language is py3langid's: a naive Bayes classifier over byte n-grams, 140 languages. It reads
 excerpts of at most 1,050 characters (3 to 4 MB of them in a CPU-second). Short or mixed texts, names
 and tables get low probabilities, and close relatives (Malay and Indonesian) are told apart badly.
@@ -20,10 +21,13 @@ import numpy.typing as npt
 
 from maquette.base.jit import jit
 from maquette.corpus.grams import BASE, mix
+from maquette.corpus.scripts import WORD, parts_of_words
 
+SURE = 0.9  # probability of a language from which on a text is not taken for English
 EXCERPTS, EXCERPT = 3, 350  # start, middle and end; characters of each
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 SPACE, ALPHABETIC, BULLET, TERMINAL, CLOSING = 1, 2, 4, 8, 16  # classes of characters
+UNSPACED = 64  # a letter of a script without spaces
 BULLETS, TERMINALS, CLOSERS = "-*•‣▪◦●·–", ".?!", "\"'”’»)]"
 QUOTES = (0x22, 0x201D)  # " and ”: C4 counts the end quotation mark as terminal punctuation
 C4_WORDS = 5  # of a line, at least
@@ -68,27 +72,42 @@ class View:
     @functools.cached_property
     def words(self) -> tuple[Hashes, Integers, list[int]]:
         """Hash and length of each word, and sums over them (see `_words`)."""
-        hashes, lengths, sums = _words(self.codes, _classes(), _stop_words())
+        hashes, lengths, sums = _words(self.codes, _classes(), _parts(), _stop_words())
         return hashes, lengths, sums.tolist()
 
     @functools.cached_property
     def lines(self) -> Integers:
         """A row for each line: see `_lines`."""
-        return _lines(self.codes, _classes())
+        return _lines(self.codes, _classes(), _parts())
+
+    @functools.cached_property
+    def unspaced(self) -> float:
+        """Characters a word, where most words are not parted by spaces; else 0."""
+        singles, parts = self.words[2][5:]
+        return WORD * singles / parts if parts > WORD * (len(self.words[0]) - singles) else 0.0
+
+    @functools.cached_property
+    def foreign(self) -> tuple[str, float] | None:
+        """The language, where it is surely not English, and its probability."""
+        code, probability = next(iter(self.language.items()))
+        return (code, probability) if code != "en" and probability >= SURE else None
 
     @functools.cached_property
     def gopher(self) -> dict[str, float]:
         """The measures of Gopher's rules, by name; 0 where there is nothing to measure."""
-        hashes, _, (total, alphabetic, hash_signs, ellipses, stop_words) = self.words
-        count = max(1, len(hashes))
+        hashes, _, (total, alphabetic, hash_signs, ellipses, stop_words, singles, parts) = (
+            self.words
+        )
+        words = len(hashes) - singles + parts / WORD
+        count = max(1, words)
         lines = self.lines[self.lines[:, LENGTH] > 0]
         shown = max(1, len(lines))
         return {
-            "words": float(len(hashes)),
+            "words": float(words),
             "mean-word-length": total / count,
             "hash-ratio": hash_signs / count,
             "ellipsis-ratio": ellipses / count,
-            "alphabetic-words": alphabetic / count,
+            "alphabetic-words": alphabetic / max(1, len(hashes)),
             "stop-words": float(bin(stop_words).count("1")),
             "bullet-lines": int((lines[:, MARKS] & BULLET != 0).sum()) / shown,
             "ellipsis-lines": int((lines[:, MARKS] & ELLIPSIS != 0).sum()) / shown,
@@ -114,10 +133,13 @@ class View:
             characters = int(table[:, LENGTH].sum())
             repeated = int(table[again, LENGTH].sum())
             measures[f"duplicate-{name}-characters"] = repeated / max(1, characters)
-        covered = _repeated_grams(hashes, lengths, TOP.stop - 1, DUPLICATE.stop - 1)
+        of = [
+            round(n * (self.unspaced or 1)) for n in range(DUPLICATE.stop)
+        ]  # words, or characters
+        covered = _repeated_grams(hashes, lengths, of[TOP.stop - 1], of[DUPLICATE.stop - 1])
         shares = (covered / max(1, int(lengths.sum()))).tolist()
-        measures |= {f"top-{n}-gram": shares[n] for n in TOP}
-        return measures | {f"duplicate-{n}-gram": shares[n] for n in DUPLICATE}
+        measures |= {f"top-{n}-gram": shares[of[n]] for n in TOP}
+        return measures | {f"duplicate-{n}-gram": shares[of[n]] for n in DUPLICATE}
 
     @functools.cached_property
     def language(self) -> dict[str, float]:
@@ -218,7 +240,14 @@ def _classes() -> npt.NDArray[np.uint8]:
     classes = np.array([SPACE * c.isspace() + ALPHABETIC * c.isalpha() for c in known], np.uint8)
     for characters, kind in ((BULLETS, BULLET), (TERMINALS, TERMINAL), (CLOSERS, CLOSING)):
         classes[[ord(c) for c in characters]] |= np.uint8(kind)
+    classes[(classes & ALPHABETIC != 0) & (_parts() < WORD)] |= np.uint8(UNSPACED)
     return classes
+
+
+@functools.cache
+def _parts() -> npt.NDArray[np.uint8]:
+    """What part of a word each character stands for, by its code point."""
+    return parts_of_words(COVERED)
 
 
 @functools.cache
@@ -231,21 +260,36 @@ def _stop_words() -> Hashes:
 
 @jit
 def _words(
-    codes: Codes, classes: npt.NDArray[np.uint8], stop_words: Hashes
+    codes: Codes, classes: npt.NDArray[np.uint8], parts: npt.NDArray[np.uint8], stop_words: Hashes
 ) -> tuple[Hashes, Integers, Integers]:
     """Hashes and lengths of the words, and sums.
 
-    Sums: characters of words, words with a letter, signs #, ellipses, the set of stop words as bits.
+    Sums: characters of words, words with a letter, signs #, ellipses, the set of stop words as bits,
+    characters that stand for parts of words, these parts.
     A stop word may have punctuation around it, and capitals.
     """
-    most = (len(codes) + 1) // 2
+    most = len(codes) + 1
     hashes, lengths = np.empty(most, np.uint64), np.empty(most, np.int64)
     total = alphabetic = hash_signs = ellipses = found = 0
-    count = start = letters = dots = 0
+    count = start = letters = dots = singles = held = 0
     h = packed = np.uint64(0)
+    single = False  # the word is one character of a script without spaces
     for i in range(len(codes) + 1):
         code = np.uint64(codes[i]) if i < len(codes) else np.uint64(32)
         kind = classes[code] if code < len(classes) else np.uint8(0)
+        if i > start and (kind & UNSPACED or (single and kind & ALPHABETIC)):
+            hashes[count], lengths[count] = mix(h), i - start
+            count += 1
+            total += i - start
+            alphabetic += letters > 0
+            letters = dots = 0
+            h = packed = np.uint64(0)
+            start = i
+            single = False
+        if kind & UNSPACED:
+            single = True
+            singles += 1
+            held += parts[code]
         if not kind & SPACE:
             h = h * BASE + code + np.uint64(1)
             if kind & ALPHABETIC:
@@ -268,7 +312,8 @@ def _words(
             letters = dots = 0
             h = packed = np.uint64(0)
         start = i + 1
-    sums = np.array([total, alphabetic, hash_signs, ellipses, found])
+        single = False
+    sums = np.array([total, alphabetic, hash_signs, ellipses, found, singles, held])
     return hashes[:count].copy(), lengths[:count].copy(), sums
 
 
@@ -277,7 +322,7 @@ ELLIPSIS = 32  # beside BULLET and TERMINAL in MARKS
 
 
 @jit
-def _lines(codes: Codes, classes: npt.NDArray[np.uint8]) -> Integers:
+def _lines(codes: Codes, classes: npt.NDArray[np.uint8], parts: npt.NDArray[np.uint8]) -> Integers:
     """A row for each line: start, end (after its line feed), length and hash of what is between
     its margins, words, marks, sentences that end in it. Marks: it starts with a bullet, it ends in
     terminal punctuation (not in an ellipsis), it ends in an ellipsis."""
@@ -304,7 +349,10 @@ def _lines(codes: Codes, classes: npt.NDArray[np.uint8]) -> Integers:
             code = np.uint64(codes[i])
             h = h * BASE + code + np.uint64(1)
             kind = _kind(codes, classes, i)
-            words += not kind & SPACE and not inside
+            if kind & UNSPACED:
+                words += parts[code]
+            elif not kind & SPACE and not inside:
+                words += WORD
             inside = not kind & SPACE
             if kind & TERMINAL:
                 j = i + 1
@@ -317,7 +365,7 @@ def _lines(codes: Codes, classes: npt.NDArray[np.uint8]) -> Integers:
             marks |= ELLIPSIS
         elif _kind(codes, classes, last - 1) & TERMINAL or codes[last - 1] in QUOTES:
             marks |= TERMINAL
-        rows[row, LENGTH], rows[row, WORDS] = last - first, words
+        rows[row, LENGTH], rows[row, WORDS] = last - first, (words + WORD - 1) // WORD
         rows[row, KEY] = np.int64(mix(h))
         rows[row, MARKS], rows[row, SENTENCES] = marks, sentences
     return rows

@@ -1,8 +1,9 @@
 """Near-duplicates: MinHash finds candidates, the Jaccard similarity of the texts decides.
 
 A text is the set of its byte grams, after folding: ASCII letters in lower case, every run of ASCII
-white space one space, none at the ends. So texts that differ in case, indentation or line breaks
-alone are duplicates. A text shorter than a gram is one gram.
+white space one space, none at the ends, all else in the normal form C. So texts that differ in case,
+indentation, line breaks or in how accents are written are duplicates. A text shorter than a gram is
+one gram.
 
     signatures   one permutation hashing (Li, Owen, Zhang 2012): one hash for each gram, whose high
                  half chooses a bin and whose low half competes for the bin's minimum; an empty bin
@@ -28,6 +29,7 @@ import numpy.typing as npt
 from maquette.base.errors import WrongUse
 from maquette.base.jit import jit
 from maquette.corpus.grams import BASE, Bytes, Hashes, mix, roll
+from maquette.corpus.normal import nfc_bytes
 
 WIDTH = 25  # bytes of a gram: about the five words that others take
 BANDS, ROWS = 24, 5
@@ -60,8 +62,7 @@ class Near:
 
 def fold(text: bytes | Bytes) -> Bytes:
     """The text as it is compared, at least one gram long."""
-    data = np.frombuffer(text, np.uint8)
-    data.flags.writeable = False
+    data = np.frombuffer(nfc_bytes(bytes(text)), np.uint8)
     return _fold(data)
 
 

@@ -6,11 +6,16 @@ grams of the benchmark are hashed once; the corpus streams past them, one multip
 a hash that is known is compared with the benchmark letter by letter, so nothing is flagged falsely.
 
 A word is a longest run of characters of Unicode's categories L, M and N (letters, marks, numbers),
-each replaced by its lower case where that is one character. Bytes that are not UTF-8 part words.
+each replaced by its lower case where that is one character, wide and narrow forms by the usual ones.
+Texts are compared in the normal form C. Bytes that are not UTF-8 part words.
 GPT-3's words are parted by white space alone and lose their punctuation: its "don't" is one word,
 dont, and ours two; so our grams are never longer than its, and a gram here forgives a hyphen, a
-slash or a quotation mark that it does not. In both, text that is written without spaces has words
-as long as its clauses. Left out: GPT-3 ignored grams found in more than 10 training documents.
+slash or a quotation mark that it does not.
+
+Where words are not parted by spaces, each character stands for a part of a word (scripts.py): a gram
+from any word or character on reaches as far as it needs to count n words. Thirteen words are 20
+characters of Chinese, 20 to 26 of Japanese, 52 of Thai. GPT-3's words are clauses there.
+Left out: GPT-3 ignored grams found in more than 10 training documents.
 """
 
 import functools
@@ -25,12 +30,16 @@ import numpy.typing as npt
 from maquette.base.errors import WrongUse
 from maquette.base.jit import jit
 from maquette.corpus.grams import BASE, Bytes, Hashes, Offsets, as_bytes, mix
+from maquette.corpus.normal import nfc, nfc_bytes_places
+from maquette.corpus.scripts import LEAST, WORD, parts_of_words
 
 N = 13
 FEWEST, MOST = 8, 13  # words of a gram where the task's lengths decide
 WINDOW = 200  # characters removed to each side of a collision, and the shortest piece that is kept
 PIECES = 10  # a document that falls into more is removed
 LETTERS = 0x40000  # the planes that hold letters
+PART = np.uint32(24)  # bits of a letter below its part of a word
+SPACED = np.uint32(WORD << 24)  # and above
 Letters = npt.NDArray[np.uint32]
 
 
@@ -46,15 +55,16 @@ class Hit:
 class Overlap:
     """The n-grams of words of some texts, to be found in others.
 
-    texts: the benchmark's examples. One with fewer than n words has no n-gram and is never found
-    (`short` (examples,) says which): so it is with GPT-3's rule, whose n leaves 5 % of them shorter.
+    texts: the benchmark's examples. One with fewer than n words has no n-gram and is never found:
+    it is too short to tell (`short` (examples,) says which). So it is with GPT-3's rule, whose n leaves
+    5 % of them shorter.
     """
 
     def __init__(self, texts: Sequence[str], n: int = N) -> None:
         if n < 1:
             raise WrongUse(f"words is {n}: a gram has 1 word or more, such as {N}")
         self.n = n
-        data = [text.encode("utf-8", "replace") for text in texts]
+        data = [nfc(text).encode("utf-8", "replace") for text in texts]
         found = [_grams(as_bytes(d), n, lower_case()) for d in data]
         self.short = np.array([len(starts) == 0 for starts, _ in found], bool)
         offsets = np.cumsum([0, *(len(d) + 1 for d in data)])
@@ -81,11 +91,16 @@ class Overlap:
 
     def find(self, data: bytes) -> tuple[Offsets, Offsets, Offsets]:
         """Every n-gram of `data` that is known: its first byte, the byte after it, its number."""
+        normal, places = nfc_bytes_places(data)
         found = _find(
-            as_bytes(data), self.n, lower_case(), self._bits, self._shift,
+            as_bytes(normal), self.n, lower_case(), self._bits, self._shift,
             self._hashes, self._text, self._places,
         )  # fmt: skip
-        return found[:, 0], found[:, 1], found[:, 2]
+        starts, ends, grams = found[:, 0], found[:, 1], found[:, 2]
+        if places is None:
+            return starts, ends, grams
+        after = np.searchsorted(places, places[ends - 1], "right")  # the last letter with its marks
+        return places[starts], places[after], grams
 
     def hits(self, starts: Offsets, ends: Offsets, grams: Offsets) -> list[Hit]:
         """What `find` found, by example: grams that overlap or touch are one hit, in text order."""
@@ -144,18 +159,24 @@ def gram_length(texts: Sequence[str]) -> int:
 
 
 def word_count(text: str) -> int:
-    """Words of a text."""
-    return len(_grams(as_bytes(text.encode("utf-8", "replace")), 1, lower_case())[0])
+    """Words of a text; what is written without spaces counts by its characters."""
+    data = as_bytes(nfc(text).encode("utf-8", "replace"))
+    return int(_parts(data, lower_case()) // WORD)
 
 
 @functools.cache
 def lower_case() -> Letters:
-    """Every character's lower case, 0 for what is in no word: (LETTERS,)."""
+    """Every character's lower case with its part of a word above, 0 for what is in no word: (LETTERS,)."""
     letters = np.zeros(LETTERS, np.uint32)
     for code in range(LETTERS):
         if unicodedata.category(chr(code))[0] in "LMN":
-            lower = chr(code).lower()
+            usual = unicodedata.decomposition(chr(code))
+            wide = usual.startswith(("<wide>", "<narrow>"))
+            lower = chr(int(usual.split()[1], 16) if wide else code).lower()
             letters[code] = ord(lower) if len(lower) == 1 else code
+    parts = parts_of_words(LETTERS).astype(np.uint32)
+    known = letters > 0
+    letters[known] |= parts[letters[known]] << PART
     return letters
 
 
@@ -183,69 +204,108 @@ def _letter(data: Bytes, i: int, letters: Letters) -> tuple[np.uint32, int]:
 
 
 @jit
-def _word(data: Bytes, i: int, letters: Letters) -> tuple[int, int, np.uint64]:
-    """The next word at or after byte i: its first byte, the byte after it, its hash.
+def _word(data: Bytes, i: int, letters: Letters) -> tuple[int, int, np.uint64, int]:
+    """The next word at or after byte i: its first byte, the byte after it, its hash, its part.
 
-    Where there is none, both are the end of the data.
+    That is WORD, or less for a character that stands for a part of one. Where there is none, both
+    bytes are the end of the data.
     """
     size = len(data)
+    letter, width = np.uint32(0), 1
     while i < size:
         letter, width = _letter(data, i, letters)
         if letter:
             break
         i += width
     start = min(i, size)
-    h = np.uint64(0)
+    h = np.uint64(letter)
+    part = int(letter >> PART)
+    if letter < SPACED:  # a character by itself
+        return start, min(i + width, size) if letter else start, mix(h), part
+    i += width
     while i < size:
         byte = data[i]
         if byte < 0x80:
             letter, width = letters[byte], 1
         else:
             letter, width = _letter(data, i, letters)
-        if not letter:
+        if letter < SPACED:
             break
         h = h * BASE + np.uint64(letter)
         i += width
-    return start, min(i, size), mix(h)
+    return start, min(i, size), mix(h), part
+
+
+@jit
+def _parts(data: Bytes, letters: Letters) -> int:
+    """How much text there is, in parts of words."""
+    total = 0
+    start, end, _, part = _word(data, 0, letters)
+    while start < len(data):
+        total += part
+        start, end, _, part = _word(data, end, letters)
+    return total
+
+
+@jit
+def _powers(n: int) -> Hashes:
+    """BASE^k for as many words or characters k as a gram of n words can have."""
+    powers = np.ones(n * (WORD // LEAST) + 2, np.uint64)
+    for k in range(1, len(powers)):
+        powers[k] = powers[k - 1] * BASE
+    return powers
 
 
 @jit
 def _grams(data: Bytes, n: int, letters: Letters) -> tuple[Offsets, Hashes]:
     """The first byte and the hash of every n-gram of words."""
-    starts = np.empty(len(data) // 2 + 1, np.int64)
-    hashes = np.empty(len(data) // 2 + 1, np.uint64)
+    most = len(data) + 1
+    starts = np.empty(most, np.int64)
+    hashes = np.empty(most, np.uint64)
+    parts = np.empty(most, np.int64)
     count = 0
-    start, end, h = _word(data, 0, letters)
+    start, end, h, part = _word(data, 0, letters)
     while start < len(data):
-        starts[count], hashes[count] = start, h
+        starts[count], hashes[count], parts[count] = start, h, part
         count += 1
-        start, end, h = _word(data, end, letters)
-    grams = max(0, count - n + 1)
-    out = np.empty(grams, np.uint64)
-    for i in range(grams):
-        total = np.uint64(0)
-        for k in range(n):
-            total = total * BASE + hashes[i + k]
-        out[i] = mix(total)
-    return starts[:grams].copy(), out
+        start, end, h, part = _word(data, end, letters)
+    powers = _powers(n)
+    out = np.empty(count, np.uint64)
+    grams = held = last = 0
+    total = np.uint64(0)
+    for first in range(count):
+        while last < count and held < n * WORD:
+            total = total * BASE + hashes[last]
+            held += parts[last]
+            last += 1
+        if held < n * WORD:
+            break
+        out[grams] = mix(total)
+        grams += 1
+        total -= hashes[first] * powers[last - first - 1]
+        held -= parts[first]
+    return starts[:grams].copy(), out[:grams].copy()
 
 
 @jit
 def _same(a: Bytes, i: int, b: Bytes, j: int, n: int, letters: Letters) -> bool:
     """Whether the n words from the word that begins at byte i of a, and j of b, are the same."""
-    while True:
-        x, p = _letter(a, i, letters)
-        y, q = _letter(b, j, letters)
-        if x != y:
+    held = 0
+    while held < n * WORD:
+        i, end, _, part = _word(a, i, letters)
+        j, other, _, same = _word(b, j, letters)
+        if part != same or i >= len(a) or j >= len(b):
             return False
-        if x:
+        while i < end and j < other:
+            x, p = _letter(a, i, letters)
+            y, q = _letter(b, j, letters)
+            if x != y:
+                return False
             i, j = i + p, j + q
-            continue
-        n -= 1
-        if n == 0:
-            return True
-        i, _, _ = _word(a, i, letters)
-        j, _, _ = _word(b, j, letters)
+        if i != end or j != other:
+            return False
+        held += part
+    return True
 
 
 @jit
@@ -284,36 +344,43 @@ def _find(
     """The grams of `data` that are known: (grams, 3) first byte, byte after, number."""
     out = np.empty((16, 3), np.int64)
     count = 0
-    starts = np.zeros(n, np.int64)  # of the last n words, in a ring
-    recent = np.zeros(n, np.uint64)
-    leaving = np.uint64(1)
-    for _ in range(n):
-        leaving *= BASE
+    powers = _powers(n)
+    room = len(powers)
+    starts = np.zeros(room, np.int64)  # of the last words, in a ring
+    recent = np.zeros(room, np.uint64)
+    parts = np.zeros(room, np.int64)
     total = np.uint64(0)
-    seen = slot = 0
-    start, end, h = _word(data, 0, letters)
+    oldest = units = held = 0
+    start, end, h, part = _word(data, 0, letters)
     while start < len(data):
-        total = total * BASE + h - recent[slot] * leaving
-        starts[slot], recent[slot] = start, h
-        slot = slot + 1 if slot + 1 < n else 0
-        seen += 1
-        key = mix(total)
-        place = key >> shift
-        if seen >= n and (bits[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1):
-            first = starts[slot]  # the oldest of the last n words
-            gram = np.searchsorted(hashes, key)
-            while gram < len(hashes) and hashes[gram] == key:
-                if _equal(data, first, end, text, places[gram], letters) or _same(
-                    data, first, text, places[gram], n, letters
-                ):
-                    if count == len(out):
-                        grown = np.empty((2 * count, 3), np.int64)
-                        for row in range(count):  # a slice would take seconds to compile
-                            for column in range(3):
-                                grown[row, column] = out[row, column]
-                        out = grown
-                    out[count, 0], out[count, 1], out[count, 2] = first, end, gram
-                    count += 1
-                gram += 1
-        start, end, h = _word(data, end, letters)
+        slot = oldest + units
+        slot = slot if slot < room else slot - room
+        total = total * BASE + h
+        starts[slot], recent[slot], parts[slot] = start, h, part
+        units += 1
+        held += part
+        while held >= n * WORD:
+            first = starts[oldest]
+            key = mix(total)
+            place = key >> shift
+            if (bits[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1):
+                gram = np.searchsorted(hashes, key)
+                while gram < len(hashes) and hashes[gram] == key:
+                    if _equal(data, first, end, text, places[gram], letters) or _same(
+                        data, first, text, places[gram], n, letters
+                    ):
+                        if count == len(out):
+                            grown = np.empty((2 * count, 3), np.int64)
+                            for row in range(count):  # a slice would take seconds to compile
+                                for column in range(3):
+                                    grown[row, column] = out[row, column]
+                            out = grown
+                        out[count, 0], out[count, 1], out[count, 2] = first, end, gram
+                        count += 1
+                    gram += 1
+            units -= 1
+            total -= recent[oldest] * powers[units]
+            held -= parts[oldest]
+            oldest = oldest + 1 if oldest + 1 < room else 0
+        start, end, h, part = _word(data, end, letters)
     return out[:count].copy()

@@ -10,10 +10,10 @@ is a Bloom filter of grams of 50 characters, 50 apart. Here:
   shorter width needs fewer still, but grams that short recur by themselves in unrelated text.
 - The distinct grams' hashes make a binary fuse filter (fuse.py) of `bits` = 7 bits: a gram that was
   not seen passes with probability 2^-7 = 0.8 %. What that says about a span is in audit/member.py.
-- Bytes are taken as they are. Data Portraits collapses white space first; we do not, because the
-  promise is about verbatim text, because in code and tables white space is content, and because
-  offsets then need no translation. A copy that was wrapped anew is found between its line breaks
-  only, where those runs are 99 bytes long.
+- Bytes are those of the text's normal form C, here and in a query (normal.py): é is found however
+  it was written. Data Portraits collapses white space, too; we do not, because the promise is about
+  verbatim text, and because in code and tables white space is content. A copy that was wrapped anew
+  is found between its line breaks only, where those runs are 99 bytes long.
 
 What is in the file (see base/arrays.py for its frame):
 
@@ -50,6 +50,7 @@ from maquette.corpus.fuse import (
     table,
 )
 from maquette.corpus.grams import Bytes, Hashes, as_bytes, gram_hashes, strided_hashes
+from maquette.corpus.normal import nfc_bytes
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.store import SPLITS, Corpus
 
@@ -105,7 +106,7 @@ class PortraitBuilder:
 
     def add(self, data: bytes) -> None:
         """A document's UTF-8."""
-        self._samples.add(data)
+        self._samples.add(nfc_bytes(data))
 
     def finish(self, path: Path, corpus_hash: str, bits: int = BITS) -> Portrait:
         """Write the portrait of what was added, of the corpus of that hash."""

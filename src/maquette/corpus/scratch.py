@@ -98,6 +98,7 @@ class _Writer:
             self._signatures = (folder / SIGNATURES).open("wb")
         self._documents = self._bytes = 0
         self._reasons: Counter[str] = Counter()
+        self._foreign: Counter[str] = Counter()
         self._skipped: list[Skipped] = []
 
     def __enter__(self) -> "_Writer":
@@ -142,11 +143,13 @@ class _Writer:
         rules = self._task.clean.get(item.component, self._task.clean.get("", ()))
         if not rules:
             return item.text
-        from maquette.corpus.clean import apply, attributes
+        from maquette.corpus.clean import FOREIGN, apply, attributes
 
         place = {"component": item.component, "source": item.source}
         found = attributes(item.text, rules, item.component)
         for a in found:
+            group, _, code = a.rule.partition(":")
+            self._foreign[code] += group == FOREIGN
             spot = {"start": a.start, "end": a.end, "score": a.score, "rule": a.rule}
             self._found.add(place | spot)
         applied = apply(item.text, found, rules)
@@ -163,6 +166,7 @@ class _Writer:
             "bytes": self._bytes,
             "dropped": self._dropped.written,
             "attributes": self._found.written,
+            "foreign": dict(+self._foreign),
             "skipped_reasons": dict(self._reasons),
             "skipped_named": [{"source": s.source, "reason": s.reason} for s in self._skipped],
         }

@@ -1,64 +1,260 @@
-"""Evaluation sets from files: what a corpus is searched for, and what a model is scored on."""
+"""Evaluation sets from files: what a corpus is searched for, and what a model is scored on.
 
-import json
-from collections.abc import Sequence
+    .jsonl, .ndjson, .json   records (json_records.py), lm-evaluation-harness' logs of samples among them
+    .csv, .tsv               a record a row, its fields named by the first
+    .parquet, .arrow         a record a row
+    .txt                     one example
+
+Each may be compressed. An example is the text of its record: `text`, or what well-known sets call
+their parts (PARTS), joined: context, question, and the answer, where a number or a letter names one
+of the choices that choice; else all choices. Messages are joined. An example without any text stays in
+its place, empty: it is too short to tell.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from maquette.base.errors import UserError
+from maquette.corpus.contents import Contents, plain, unpacked
+from maquette.corpus.document import Skipped
+from maquette.corpus.formats import Unreadable
+from maquette.corpus.json_records import layout, records
+from maquette.corpus.records import NAME, SHOWN, value
 
-ENDINGS = (".jsonl", ".txt")
+JSON, TABLES, ROWS = (
+    (".jsonl", ".ndjson", ".json"),
+    (".parquet", ".arrow", ".feather"),
+    (".csv", ".tsv"),
+)
+ENDINGS = (*JSON, *TABLES, *ROWS, ".txt")
+LARGEST = 1 << 30  # bytes of a table or a text in memory
+CONTEXTS = "context passage article story premise ctx background support sentence1 sentence document".split()
+QUESTIONS = "question query problem prompt goal instruction input hypothesis sentence2 stem".split()
+CHOICES = "choices options endings answers_choices".split()
+ANSWERS = """answer answers target solution canonical_solution output completion response
+answerKey gold label correct_answer""".split()  # fmt: skip
+PARTS = {"context": CONTEXTS, "question": QUESTIONS, "choices": CHOICES, "answer": ANSWERS}
+NUMBERED = [("sol1", "sol2"), ("option1", "option2"), ("choice1", "choice2"), ("ending0", "ending1",
+             "ending2", "ending3"), ("mc_answer1", "mc_answer2"), ("A", "B", "C", "D")]  # fmt: skip
+MESSAGES = ("messages", "conversations", "conversation", "turns")
 
 
-def read_tasks(paths: Sequence[str | Path]) -> dict[str, list[str]]:
-    """Examples by file, in the order of their names.
+def read_tasks(paths: Sequence[str | Path], field: str | None = None) -> dict[str, list[str]]:
+    """Examples by file, in the order of their names. A folder: all files in it that can be read.
 
-    .jsonl: a record a line, with `text`, or `question` and `answer` (joined by a space). .txt: the
-    whole file is one example. A folder: all such files in it. Raises UserError for anything else.
+    field: the one that holds the text of a record; several with commas, a.b for b inside of a; None:
+    the usual ones. Raises UserError for anything else, and says which fields there are.
     """
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix in ENDINGS and p.is_file())
+            inside = sorted(p for p in path.rglob("*") if _known(p) and p.is_file())
             if not inside:
                 raise UserError(f"{path} holds no {' or '.join(ENDINGS)} file: name another folder")
             files += inside
-        elif path.suffix in ENDINGS and path.is_file():
+        elif _known(path) and path.is_file():
             files.append(path)
         else:
             raise UserError(
                 f"{path} is no task: name a {' or '.join(ENDINGS)} file, or a folder of them"
             )
-    return {str(path): _examples(path) for path in files}
+    names = None if field is None else [name.strip() for name in field.split(",")]
+    return {str(path): _examples(path, names) for path in files}
 
 
-def _examples(path: Path) -> list[str]:
+def _known(path: Path) -> bool:
+    return plain(path.name).endswith(ENDINGS)
+
+
+def _examples(path: Path, names: list[str] | None) -> list[str]:
     try:
-        text = path.read_text("utf-8")
+        if plain(path.name).endswith(".txt"):
+            text = _decoded(path)
+            examples = [text] if text.strip() else []
+        else:
+            examples = []
+            for record, where in _records(path):
+                for one in _flat(record):
+                    examples.append(_example(one, where, names))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text in UTF-8: convert it, or name another") from error
+    except Unreadable as error:
+        raise UserError(f"{path}: {error}: name another") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): name another") from error
-    if path.suffix == ".txt":
-        examples = [text] if text.strip() else []
-    else:
-        lines = enumerate(text.split("\n"), 1)
-        examples = [_example(f"{path}:{number}", line) for number, line in lines if line.strip()]
-    if not examples:
+    if not any(text.strip() for text in examples):
         raise UserError(f"{path} holds no examples: name a file with text")
     return examples
 
 
-def _example(where: str, line: str) -> str:
+def _records(path: Path) -> Iterator[tuple[Any, str]]:
+    """Every record of a file, with its place."""
+    name = plain(path.name)
+    if name.endswith(TABLES):
+        from maquette.corpus.tables import all_rows
+
+        with unpacked(path) as (whole, fault):
+            if fault:
+                raise Unreadable(fault)
+            yield from ((row, f"{path}:{n}") for n, row in enumerate(all_rows(whole), 1))
+        return
+    if name.endswith(ROWS):
+        yield from _rows(path, "\t" if name.endswith(".tsv") else ",")
+        return
+    with path.open("rb") as first, path.open("rb") as second, path.open("rb") as file:
+        again = iter([first, second])
+        lines = not name.endswith(".json")
+        how = layout(lambda: Contents(next(again), path.name), None, lines=lines)
+        contents = Contents(file, path.name)
+        for item in records(contents, how or "lines", str(path), None):
+            if isinstance(item, Skipped):
+                raise UserError(f"{item.source} is {item.reason}: write an object on each line")
+            yield item
+    if contents.fault:
+        raise Unreadable(contents.fault)
+
+
+def _rows(path: Path, delimiter: str) -> Iterator[tuple[Any, str]]:
+    csv.field_size_limit(LARGEST)
+    reader = csv.reader(io.StringIO(_decoded(path), newline=""), delimiter=delimiter)
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON ({error}): write an object on each line") from error
-    if isinstance(record, dict):
-        for names in (("text",), ("question", "answer")):
-            parts = [record.get(name) for name in names]
-            if all(isinstance(part, str) for part in parts):
-                text = " ".join(map(str, parts))
-                if not text.strip():
-                    raise UserError(f"{where} is empty: write a text, or remove the line")
-                return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    raise UserError(f'{where} has neither "text" nor "question" and "answer": name the fields so')
+        head = next(reader, [])
+        for cells in reader:
+            where = f"{path}:{reader.line_num}"
+            if len(cells) > len(head):
+                raise UserError(
+                    f"{where} has {len(cells)} cells, the first row {len(head)}: quote what holds "
+                    f"{'a tab' if delimiter != ',' else 'a comma'}"
+                )
+            if any(cells):
+                yield dict(zip(head, cells, strict=False)), where
+    except csv.Error as error:
+        raise Unreadable(f"line {reader.line_num}: {error}") from error
+
+
+def _decoded(path: Path) -> str:
+    with path.open("rb") as file:
+        contents = Contents(file, path.name)
+        data = contents.read(LARGEST + 1)
+    if contents.fault or len(data) > LARGEST:
+        raise Unreadable(contents.fault or f"longer than {LARGEST >> 30} GB")
+    return data.decode("utf-8-sig")
+
+
+def _flat(record: Any) -> Iterator[Any]:
+    """A record, or the questions inside of one, as SQuAD's files have them."""
+    if not isinstance(record, dict) or not isinstance(record.get("paragraphs"), list):
+        yield record
+        return
+    for paragraph in record["paragraphs"]:
+        held = paragraph if isinstance(paragraph, dict) else {}
+        for question in held.get("qas") or [{}]:
+            yield held | (question if isinstance(question, dict) else {})
+
+
+def _example(record: Any, where: str, names: list[str] | None) -> str:
+    if not isinstance(record, dict):
+        raise UserError(f"{where} is no object: write one with the fields of an example")
+    if names is None:
+        found = _usual(record)
+    else:
+        parts = []
+        for name in names:
+            try:
+                parts.append(value(record, name))
+            except KeyError as error:
+                raise UserError(f"{where} has no field '{name}': {_fields(record)}") from error
+        found = _said(parts)
+    if found is None:
+        raise UserError(f"{where} has no field that is known: {_fields(record)}")
+    return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _fields(record: dict[str, Any]) -> str:
+    names = ", ".join(str(name)[:NAME] for name in list(record)[:SHOWN])
+    return (
+        f"it has {names or 'none'}; name what holds the text with --text-field NAME,NAME "
+        "(corpus build: --evaluation-field)"
+    )
+
+
+def _usual(record: dict[str, Any]) -> str | None:
+    """The text of a record whose fields have usual names; None where none has."""
+    if "text" in record:
+        return _said(record["text"])
+    for name in MESSAGES:
+        if isinstance(record.get(name), list):
+            return _said([_message(one) for one in record[name]])
+    if isinstance(record.get("doc"), dict):  # lm-evaluation-harness' log of a sample
+        inside = _usual(record["doc"])
+        return _said(record.get("arguments")) if inside is None else inside
+    parts = {part: _first(record, names) for part, names in PARTS.items()}
+    if parts["context"] is None and parts["question"] is None:
+        return None
+    question = parts["question"]
+    if isinstance(question, dict):  # ARC: {"stem": ..., "choices": ...}
+        parts["choices"] = parts["choices"] or _first(question, CHOICES)
+        question = question.get("stem")
+    choices, labels = _choices(record, parts["choices"])
+    answer = _answer(parts["answer"], choices, labels)
+    return _said([parts["context"], question, choices if answer is None else answer])
+
+
+def _first(record: dict[str, Any], names: Sequence[str]) -> Any:
+    return next((record[n] for n in names if record.get(n) is not None), None)
+
+
+def _message(message: Any) -> Any:
+    if not isinstance(message, dict):
+        return message
+    content = _first(message, ("content", "value", "text"))
+    if isinstance(content, list):  # parts, some of them pictures
+        return [part.get("text") for part in content if isinstance(part, dict)]
+    return content
+
+
+def _choices(record: dict[str, Any], given: Any) -> tuple[list[str], list[str]]:
+    """The choices of a question, and what each is called."""
+    labels: Any = None
+    if isinstance(given, dict):  # ARC: {"text": [...], "label": [...]}
+        given, labels = given.get("text"), given.get("label")
+    if given is None:
+        group = next((g for g in NUMBERED if all(isinstance(record.get(n), str) for n in g)), ())
+        given = [record[name] for name in group]
+    if isinstance(given, list) and given and all(isinstance(c, dict) for c in given):
+        labels = [c.get("label") for c in given]
+        given = [c.get("text") for c in given]
+    texts = [str(c) for c in given] if isinstance(given, list) else []
+    if not isinstance(labels, list) or len(labels) != len(texts):
+        labels = [chr(ord("A") + n) for n in range(min(len(texts), 26))]
+    return texts, [str(label) for label in labels]
+
+
+def _answer(given: Any, choices: list[str], labels: list[str]) -> Any:
+    """The answer's text; None where there is none."""
+    if isinstance(given, dict):  # SQuAD: {"text": [...], "answer_start": [...]}
+        given = given.get("text")
+    if isinstance(given, list) and given and isinstance(given[0], dict):
+        given = [one.get("text") for one in given[:1]]
+    elif isinstance(given, list):
+        given = given[:1]
+    if not choices or isinstance(given, list):
+        return given
+    if str(given) in labels:
+        return choices[labels.index(str(given))]
+    number = str(given)
+    return choices[int(number)] if number.isdigit() and int(number) < len(choices) else given
+
+
+def _said(parts: Any) -> str:
+    """Everything that is text in some parts, joined by spaces."""
+    if isinstance(parts, str):
+        return parts
+    if isinstance(parts, dict):
+        parts = list(parts.values())
+    if isinstance(parts, list | tuple):
+        return " ".join(said for part in parts if (said := _said(part)))
+    return "" if parts is None or isinstance(parts, bool) else str(parts)

@@ -63,7 +63,7 @@ def _portrait(corpus: Corpus) -> dict[str, Any] | None:
         found = member(portrait, text)
         spans = [[s.start, s.end] for s in found.spans if s.strong]
         asked.append(
-            {"split": split, "text": text, "spans": spans, "coverage": found.coverage,
+            {"split": split, "text": text, "spans": spans, "coverage": found.coverage or 0.0,
              "bound": found.bound}
         )  # fmt: skip
     return {
