@@ -120,9 +120,7 @@ def _ending(name: str) -> str:
     rest, _, last = name.rpartition("/")[2].rpartition(".")
     before = rest.rpartition(".")[2].lower()
     double = "." in rest and f".{before}" in (*PICTURES, *WORDS)
-    return (
-        f"{before}.{last.lower()}" if double and last.lower() in TEXT_MEMBERS else last.lower()
-    )
+    return f"{before}.{last.lower()}" if double and last.lower() in TEXT_MEMBERS else last.lower()
 
 
 Sample = dict[str, _Member]
