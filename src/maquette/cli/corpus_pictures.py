@@ -137,7 +137,7 @@ def describe(corpus: "PictureCorpus", terminal: Terminal) -> None:
     terminal.say(
         f"  {total:,} picture{'s' * (total != 1)} of {m['size']} x {m['size']}: "
         f"{m['splits']['train']:,} to train on, {f'{heldout:,}' if heldout else 'none'} held out"
-        + (" (a run has nothing to be evaluated on: add a second picture)" if not heldout else "")
+        + (" (a run needs one to be evaluated on: add a second picture)" if not heldout else "")
     )
     terminal.say(
         f"  captions of {s['median']} symbols (99 % have at most {s['99 %']}); "
