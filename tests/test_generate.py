@@ -185,3 +185,18 @@ def test_a_sequence_longer_than_positions_is_refused_by_the_engine():
     model = make("gpt2")
     with pytest.raises(WrongUse, match="do not fit the model's context of 48"):
         generate(model, byte_tokenizer(), ["x" * 40], tokens=20)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_tokens_are_drawn_as_the_temperature_says(temperature):
+    """Rows draw by themselves: of 4,000 with equal logits, as many take a token as is likely."""
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    sampling = Sampling(temperature=temperature, seed=3)
+    torch.testing.assert_close(filtered(logits, sampling), logits / temperature)
+    rows = 4000
+    chosen = Sampler(sampling, rows, torch.device("cpu"))(logits.expand(rows, 4))
+    share = torch.bincount(chosen, minlength=4) / rows
+    expected = torch.softmax(logits / temperature, 0)
+    assert (share - expected).abs().max() < 0.03  # four deviations; the seed is fixed
+    alone = Sampler(sampling, 1, torch.device("cpu"))(logits[None])
+    assert alone.tolist() == chosen[:1].tolist()

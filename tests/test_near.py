@@ -100,6 +100,16 @@ def test_the_components_are_those_of_a_brute_force(threshold):
     assert all(similarity(texts[i], texts[j]) >= threshold for i, j in result.links)
 
 
+def test_a_similarity_of_exactly_the_threshold_is_enough():
+    texts = [
+        b"The quick brown fox jumps over it",
+        b"another text",
+        b"the QUICK brown fox  jumps over it",
+    ]
+    assert near.jaccard(texts[0], texts[2]) == 1.0
+    assert found(texts, threshold=1.0).keep.tolist() == [0, 1, 0]
+
+
 def test_the_order_does_not_change_the_components(tmp_path):
     texts = families(120, seed=7)
     kept = found(texts)

@@ -390,6 +390,15 @@ def test_a_spike_is_a_jump_over_the_recent_mean():
     assert [off.judge(x, 1.0) for x in (1.0, 99.0)] == [Verdict.TAKE] * 2
 
 
+def test_the_recent_mean_forgets_what_is_older_than_its_window():
+    guard = Watchman(Guard(spike=8.0, window=4, patience=2))
+    for loss in (9.0, 8.0, 9.0, 8.0, 3.0, 3.1, 3.0, 3.1):
+        assert guard.judge(loss, 1.0) is Verdict.TAKE
+    assert guard.recent == [3.0, 3.1, 3.0, 3.1]
+    assert guard.judge(5.0, 1.0) is Verdict.SKIP  # nothing beside 9, a jump from 3
+    assert guard.recent == [3.0, 3.1, 3.0, 3.1]  # what is skipped is not remembered
+
+
 def test_two_trainings_in_one_directory(recipe, tmp_path):
     with (
         RunDirectory(tmp_path / "run").locked(),
