@@ -11,6 +11,7 @@ from conftest import command, refused
 from tiny_models import byte_level, write_files
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+import maquette
 from maquette.base.errors import UserError
 from maquette.corpus.tokenizer import load_tokenizer
 from maquette.models import families
@@ -125,7 +126,13 @@ def test_the_tokenizer_goes_along(trained, tmp_path):
     assert said.code == 0
     assert said.json["class"] == "LlamaForCausalLM"
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert tokenizer.encode("the cat") == list(b"the cat")
+    own = maquette.load(trained).tokenizer
+    for text in ("the cat", "a<|endoftext|>b", "é 🙂"):
+        assert tokenizer.encode(text) == own.encode(text) == own.encode_prompt(text)
+    assert tokenizer.eos_token_id == own.end == tokenizer.bos_token_id
+    rows = tokenizer(["the cat", "a"], padding=True)
+    assert rows["input_ids"][1] == [own.end] * 6 + [ord("a")]
+    assert rows["attention_mask"][1] == [0] * 6 + [1]
     said = command("import", "hf", tmp_path / "out", tmp_path / "again", "--json")
     assert said.code == 0
     a = command(

@@ -2,12 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import transformers
 from conftest import command, refused
-from tiny_models import KINDS, Kind, byte_level, continued, pieces, write_files, write_model
+from tiny_models import KINDS, Kind, byte_level, continued, write_files, write_model
 
 import maquette
 from maquette.corpus.special_tokens import SPECIAL
@@ -64,7 +65,7 @@ def test_the_exported_folder_is_read_as_the_run(folders):
     for prompt in filter(None, PROMPTS):
         assert back(prompt)["input_ids"] == run.tokenizer.encode_prompt(prompt)
         assert back(prompt)["input_ids"] == theirs(prompt)["input_ids"]
-    rows = back(["the cat", "a"], padding=True, return_tensors="pt")
+    rows = back(["the cat sat, hello", "a"], padding=True, return_tensors="pt")
     assert rows["input_ids"].shape == rows["attention_mask"].shape
     assert int(rows["attention_mask"][1].sum()) < rows["input_ids"].shape[1]
     model = transformers.AutoModelForCausalLM.from_pretrained(folders / "back")
@@ -132,86 +133,6 @@ def test_holes_in_the_numbers_are_counted_and_never_chosen(tmp_path):
     assert tokenizer.vocabulary == first + 8
     assert tokenizer.end == first + 7
     assert tokenizer.missing(first + 10) == [*range(first, first + 7), first + 8, first + 9]
-
-
-class Chain(torch.nn.Module):
-    """A model that writes fixed tokens after any prompt."""
-
-    def __init__(self, script: list[int], vocabulary: int) -> None:
-        super().__init__()
-        from maquette.models import families
-
-        self.config = families.llama(vocabulary=vocabulary, context=200, width=8, depth=1, heads=1)
-        self.embedding = torch.nn.Embedding(1, 1)
-        self.script, self.at = script, 0
-
-    def cache(self, batch, room):
-        return []
-
-    def hidden(self, tokens, **_):
-        return torch.zeros(*tokens.shape, 1)
-
-    def logits(self, hidden):
-        x = torch.zeros(hidden.shape[0], self.config.vocabulary)
-        x[:, self.script[min(self.at, len(self.script) - 1)]] = 1
-        self.at += 1
-        return x
-
-
-def say(tokenizer, prompt: str, text: str, **options):
-    """What is written, and what is streamed, where the model goes on from `prompt` to `text`."""
-    from maquette.serving.generate import generate
-
-    script = tokenizer.encode(text)[len(tokenizer.encode(prompt)) :]
-    model = Chain([*script, tokenizer.end], tokenizer.vocabulary)
-    streamed: list[str] = []
-    results, _ = generate(
-        model, tokenizer, [prompt], tokens=100, sampling=GREEDY, on_text=streamed.append, **options
-    )
-    assert "".join(streamed) == results[0].text
-    return results[0].text, streamed
-
-
-@pytest.fixture(params=["prepend", "metaspace", "byte level"])
-def any_tokenizer(request, tmp_path):
-    name = request.param
-    made = byte_level("</s>") if name == "byte level" else pieces(name)
-    write_files(tmp_path, made, {"eos_token": "</s>"})
-    return load_tokenizer(tmp_path / "tokenizer.json")
-
-
-@pytest.mark.parametrize(
-    ("prompt", "text"),
-    [
-        ("Hello", "Hello world and the cat"),
-        ("Hello", "Hello\n日本語 🙂 end"),
-        ("Hello", "Hello \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER} the"),
-        ("日本", "日本語🙂日本語."),
-        ("the", "the"),
-    ],
-)
-def test_a_continuation_is_what_the_text_has_more(any_tokenizer, prompt, text):
-    written, streamed = say(any_tokenizer, prompt, text)
-    assert prompt + written == text
-    half = "\N{REPLACEMENT CHARACTER}"
-    assert "".join(streamed).count(half) == text.count(half)  # none of them half a character
-
-
-@pytest.mark.parametrize(
-    ("stop", "written"),
-    [
-        ([" world"], ""),
-        (["world"], " "),
-        (["d and t"], " worl"),
-        (["日"], " world and the "),
-        (["語 🙂", "zz"], " world and the 日本"),
-        (["\N{REPLACEMENT CHARACTER}"], " world and the 日本語 🙂."),
-        (["nowhere"], " world and the 日本語 🙂."),
-    ],
-)
-def test_stop_strings_are_found_in_the_text(any_tokenizer, stop, written):
-    said, _ = say(any_tokenizer, "Hello", "Hello world and the 日本語 🙂.", stop=stop)
-    assert said == written
 
 
 FILES = {
@@ -348,3 +269,29 @@ def test_what_is_not_scored_is_not_counted(tmp_path):
     assert said["bytes"] == len(" world cat")
     assert said["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(" world cat"), rel=1e-5)
     refused(command("generate", tmp_path / "run", "--temperature", "0"), "give a prompt")
+
+
+def test_a_run_on_a_corpus_of_another_tokenizer_begins_as_its_documents(recipe, tmp_path):
+    """They have no BOS: neither has what is generated, scored and exported."""
+    from conftest import Texts
+
+    from maquette.corpus.build import build
+    from maquette.workshop.train import train
+
+    made = byte_level("<|begin|>", "<|end|>", begin="<|begin|>")
+    write_files(tmp_path / "theirs", made, {"bos_token": "<|begin|>", "eos_token": "<|end|>"})
+    tokenizer = load_tokenizer(tmp_path / "theirs" / "tokenizer.json")
+    assert tokenizer.encode_prompt("a") == [made.token_to_id("<|begin|>"), *tokenizer.encode("a")]
+    corpus = build(tmp_path / "c", Texts(), tokenizer=tokenizer, heldout=0.2)
+    model = replace(recipe.model, vocabulary=tokenizer.vocabulary)
+    data = replace(recipe.data, corpus=str(corpus.path))
+    train(replace(recipe, model=model, data=data, steps=2), tmp_path / "run")
+    run = maquette.load(tmp_path / "run")
+    assert run.tokenizer.encode_prompt("the cat") == tokenizer.encode("the cat")
+    assert run.tokenizer.encode_prompt("") == [tokenizer.end]
+    assert run.score_heldout()["all"].tokens == sum(
+        row["tokens"] for row in corpus.documents.to_pylist() if row["split"] == "heldout"
+    )
+    assert command("export", "hf", tmp_path / "run", tmp_path / "back").code == 0
+    back = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+    assert back("the cat")["input_ids"] == tokenizer.encode("the cat")

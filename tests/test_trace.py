@@ -20,6 +20,7 @@ from maquette.audit.symbols import symbols_of
 from maquette.audit.trace import Trace, fewest_tokens, seen_at, trace
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.order import SampleOrder
+from maquette.corpus.special_tokens import SpecialTokens
 from maquette.corpus.store import TokenStream
 from maquette.corpus.tokenizer import BytePair, Foreign, byte_tokenizer, train_tokenizer
 
@@ -331,10 +332,10 @@ def test_seen_at_is_when_training_read_it() -> None:
 
 def test_symbols_of_other_tokenizers() -> None:
     own = train_tokenizer(Mixed().texts(), 400, or_fewer=True)
-    foreign = Foreign(own.to_json())
+    foreign = Foreign(own.to_json(), SpecialTokens())
     assert symbols_of(foreign).names == symbols_of(own).names
     assert symbols_of(own).sizes.tolist() == [len(name) for name in symbols_of(own).names]
     assert symbols_of(own).characters[:256].sum() == 256 - 64
     pieces = own.to_json().replace("\u0120", "\u2581")  # spaces as SentencePiece writes them
     with pytest.raises(UserError, match="not byte-level"):
-        symbols_of(Foreign(pieces))
+        symbols_of(Foreign(pieces, SpecialTokens()))

@@ -78,6 +78,20 @@ def pieces(scheme: str = "prepend") -> Tokenizer:
     return made
 
 
+def unigram() -> Tokenizer:
+    """SentencePiece's other kind, which scores its pieces."""
+    bpe = json.loads(pieces().to_str())["model"]["vocab"]
+    scored = [(name, -float(i) / 100) for i, name in enumerate(bpe)]
+    made = Tokenizer(models.Unigram(scored, unk_id=0, byte_fallback=True))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
+    made.decoder = decoders.Sequence(
+        [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first")]
+    )
+    made.add_special_tokens([AddedToken(name, special=True) for name in ("<unk>", "<s>", "</s>")])
+    made.post_processor = beginning(made, "<s>")
+    return made
+
+
 def beginning(tokenizer: Tokenizer, name: str) -> Any:
     """A post-processor that puts the token of that name before a text."""
     return processors.TemplateProcessing(
@@ -112,6 +126,7 @@ KINDS = {
         "<|im_start|>",
     ),
     "pieces": Kind(pieces, {"bos_token": "<s>", "eos_token": "</s>"}, ("</s>",), "<s>"),
+    "scored pieces": Kind(unigram, {"bos_token": "<s>", "eos_token": "</s>"}, ("</s>",), "<s>"),
     "a padded vocabulary": Kind(
         lambda: byte_level("<|endoftext|>"), {"eos_token": "<|endoftext|>"}, ("<|endoftext|>",), None, 41
     ),
