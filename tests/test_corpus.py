@@ -2,20 +2,31 @@
 
 import gzip
 import json
+import math
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import zstandard
 from conftest import Texts, command, refused, some_text
+from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.build import build
 from maquette.corpus.document import Document, Skipped
 from maquette.corpus.local import Local
+from maquette.corpus.pictures import PictureCorpus
 from maquette.corpus.read import files
-from maquette.corpus.store import Corpus
+from maquette.corpus.store import SPLITS, Corpus
+from maquette.evaluation.bits import score_corpus
+from maquette.training.data import heldout_batches
+from maquette.training.picture_data import heldout_pictures, to_pixels
+from maquette.training.picture_recipe import PictureData
+from maquette.workshop.train import train
 
 
 def test_every_document_can_be_read_back_from_its_row(corpus):
@@ -265,6 +276,115 @@ def test_a_damaged_corpus_is_refused(tmp_path):
         Corpus(corpus.path)
     with pytest.raises(UserError, match="is not a corpus"):
         Corpus(tmp_path)
+
+
+def flip(path, at=-9):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_a_shard_that_was_changed_is_named(split, tmp_path):
+    made = build(tmp_path / "c", Texts(), vocabulary=257)
+    said = command("corpus", "show", made.path, "--check", "--json")
+    shards = list(made.path.glob("tokens-*.bin"))
+    assert said.json["checked_bytes"] == sum(shard.stat().st_size for shard in shards) > 0
+    damaged = made.path / f"tokens-{split}-00000.bin"
+    flip(damaged)
+    assert command("corpus", "show", made.path).code == 0
+    refused(command("corpus", "show", made.path, "--check"), f"{damaged} is damaged", code=1)
+    damaged.unlink()
+    refused(command("corpus", "show", made.path, "--check"), f"{damaged} is missing", code=1)
+
+
+def test_pictures_that_were_changed_are_named(tmp_path):
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "a.png")
+    Image.new("RGB", (16, 16), "blue").save(tmp_path / "b.png")
+    (tmp_path / "captions.csv").write_text(
+        "file_name,text\na.png,red\nb.png,blue\n", encoding="utf-8"
+    )
+    out = tmp_path / "out"
+    assert command("corpus", "pictures", out, tmp_path, "--size", 8).code == 0
+    assert command("corpus", "show", out, "--check", "--json").json["checked_bytes"] > 2 * 192
+    pixels = next(p for p in out.glob("pictures-*.bin") if p.stat().st_size)
+    flip(pixels)
+    refused(command("corpus", "show", out, "--check"), f"{pixels} is damaged", code=1)
+
+
+def test_a_run_does_not_go_on_from_a_damaged_shard(recipe, tmp_path):
+    made = build(tmp_path / "c", Texts(), vocabulary=257, heldout=0.2)
+    own = replace(recipe, data=replace(recipe.data, corpus=str(made.path)), steps=2)
+    train(own, tmp_path / "run")
+    flip(made.path / "tokens-train-00000.bin")
+    with pytest.raises(UserError, match=r"tokens-train-00000.bin is damaged"):
+        train(replace(own, steps=3), tmp_path / "run", resume=True)
+    flip(made.path / "tokens-train-00000.bin")
+    assert train(replace(own, steps=3), tmp_path / "run", resume=True).step == 3
+
+
+def test_the_held_out_share_is_what_was_asked_and_nothing_of_it_is_trained_on(tmp_path):
+    """2,000 documents: the held-out ones are binomial in `heldout`; the two splits share no text."""
+    documents = [Document(f"{i} {some_text(i, 5)}", "made", f"{i}") for i in range(2000)]
+    for share in (0.02, 0.1, 0.5):
+        made = build(tmp_path / f"{share}", documents, vocabulary=257, heldout=share)
+        table = made.documents.to_pylist()
+        rows = {name: [r for r in table if r["split"] == name] for name in SPLITS}
+        held, sigma = len(rows["heldout"]), math.sqrt(2000 * share * (1 - share))
+        assert abs(held - 2000 * share) < 4 * sigma
+        assert len(rows["train"]) + held == 2000
+        assert not {r["sha256"] for r in rows["train"]} & {r["sha256"] for r in rows["heldout"]}
+        trained = made.tokenizer.decode_bytes(made.train.read(0, len(made.train)))
+        texts = [made.text(i) for i, r in enumerate(table) if r["split"] == "heldout"]
+        assert not any(text in trained for text in texts)
+        evaluated = {
+            made.tokenizer.decode_bytes(made.heldout.read(r["offset"], r["tokens"]))
+            for r in rows["heldout"]
+        }
+        assert evaluated == set(texts)  # what is scored is held out, and all of it
+
+
+def test_what_is_looked_at_and_scored_is_the_held_out_text(recipe, corpus, monkeypatch):
+    held = corpus.heldout.read(0, len(corpus.heldout))
+    windows = torch.cat([torch.cat([b.tokens, b.targets[:, -1:]], 1) for b in
+                         heldout_batches(recipe, corpus)])  # fmt: skip
+    rows = {tuple(held[i : i + 33]) for i in range(0, len(held) - 32, 32)}
+    assert len(windows) > 5
+    assert {tuple(row) for row in windows.tolist()} <= rows
+    asked = []
+
+    def score(model, documents, end):
+        asked.extend(documents)
+        return iter([1.0] * len(asked))
+
+    monkeypatch.setattr("maquette.evaluation.bits.score_documents", score)
+    scores = score_corpus(SimpleNamespace(), corpus)
+    texts = {corpus.tokenizer.decode_bytes(tokens) for tokens in asked}
+    table = enumerate(corpus.documents["split"].to_pylist())
+    assert texts == {corpus.text(i) for i, split in table if split == "heldout"}
+    assert scores["all"].documents == len(asked) == len(texts) >= 5
+
+
+def test_held_out_pictures_are_a_share_of_all_and_never_those_trained_on(tmp_path):
+    folder, count, share = tmp_path / "in", 400, 0.25
+    folder.mkdir()
+    for i in range(count):
+        Image.new("RGB", (8, 8), (i % 256, i // 256, 7)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"picture {i}", encoding="utf-8")
+    out = tmp_path / "out"
+    words = ("corpus", "pictures", out, folder, "--size", 8, "--heldout", share, "--workers", 1)
+    assert command(*words).code == 0
+    pictures = PictureCorpus(out)
+    train, held = (pictures.split(name, 8) for name in SPLITS)
+    assert len(train) + len(held) == count
+    assert abs(len(held) - count * share) < 4 * math.sqrt(count * share * (1 - share))
+    kept = [{p.tobytes() for p in split.pictures(np.arange(len(split)))} for split in (train, held)]
+    assert len(kept[0]) == len(train) and not kept[0] & kept[1]
+    watched = SimpleNamespace(
+        data=PictureData(corpus=str(out), size=8), watch=SimpleNamespace(pictures=count)
+    )
+    looked = torch.cat([batch.pictures for batch in heldout_pictures(watched, pictures)])
+    assert {p.tobytes() for p in to_pixels(looked)} == kept[1]
 
 
 def test_a_name_that_is_not_utf8_does_no_harm(tmp_path):

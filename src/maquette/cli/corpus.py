@@ -4,7 +4,8 @@ build reads text, HTML, PDF, source code and records (.jsonl, .parquet, compress
 folders, hf://DATASET or - (standard input); without a source it takes the text already on this
 machine. Near-duplicates are left out, and a portrait is written (maquette audit member). A build
 that was killed goes on when the same command is given again. show prints the components, the
-mixture, what was left out; with --why DOCUMENT, why that one was kept or dropped. pictures makes a corpus
+mixture, what was left out; with --why DOCUMENT, why that one was kept or dropped; with --check, whether
+its files are as they were written. pictures makes a corpus
 of captioned pictures (maquette corpus pictures --help); show --picture FILE draws a grid of them.
 
 example: maquette corpus build corpus/mine ~/Documents --vocabulary 4096 --clean quality,personal
@@ -61,6 +62,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show = verbs.add_parser("show", help="print what is in a corpus")
     show.add_argument("corpus", help="a corpus folder, or default, or tiny")
     show.add_argument("--why", metavar="DOCUMENT", help="why this document was kept or dropped")
+    show.add_argument("--check", action="store_true",
+                      help="hash the shards, and say whether they are as they were written")  # fmt: skip
     show.add_argument("--planted", action="store_true",
                       help="plant duplicates in a sample, and say how many deduplication finds")  # fmt: skip
     show.add_argument("--picture", metavar="FILE", help="draw the components, or pictures (PNG)")
@@ -159,11 +162,15 @@ def show(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     if corpus_pictures.stored(arguments.corpus):
         if arguments.planted:
             raise WrongUse("--planted is for text: leave it out beside a corpus of pictures")
-        return corpus_pictures.show(arguments.corpus, arguments.picture, terminal)
+        from maquette.corpus.pictures import open_pictures
+
+        checked = check(open_pictures(arguments.corpus), terminal) if arguments.check else {}
+        return corpus_pictures.show(arguments.corpus, arguments.picture, terminal) | checked
     from maquette.workshop.corpora import open_corpus
 
     with terminal.stages() as progress:
         corpus = open_corpus(arguments.corpus, progress)
+    checked = check(corpus, terminal) if arguments.check else {}
     describe(corpus, terminal)
     table = corpus.documents.select(["component", "source"])
     terminal.say()
@@ -178,7 +185,16 @@ def show(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
         write_atomic(Path(arguments.picture), png(corpus_chart(corpus.manifest)))
         terminal.say(f"picture: {arguments.picture}")
-    return summarise(corpus.manifest) | (planted(corpus, terminal) if arguments.planted else {})
+    found = planted(corpus, terminal) if arguments.planted else {}
+    return summarise(corpus.manifest) | checked | found
+
+
+def check(corpus: Any, terminal: Terminal) -> dict[str, Any]:
+    """Hash what the manifest has checksums of."""
+    with terminal.stages() as progress:
+        size = corpus.check(progress)
+    terminal.say(f"checked: {amount(size, 'B')}, all as it was written")
+    return {"checked_bytes": size}
 
 
 def planted(corpus: Any, terminal: Terminal) -> dict[str, Any]:

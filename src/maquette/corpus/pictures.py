@@ -20,6 +20,8 @@ import numpy.typing as npt
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, home, lock, read_json, write_json
+from maquette.corpus.checksums import check_files
+from maquette.corpus.progress import Progress, silent
 from maquette.corpus.tokenizer import (
     BYTES,
     Tokenizer,
@@ -107,6 +109,11 @@ class PictureCorpus:
     def world(self) -> World | None:
         """The world that draws it; None: its pictures are stored."""
         return self._world
+
+    def check(self, progress: Progress = silent) -> int:
+        """Hash all files; returns their bytes. Raises UserError for one that is damaged."""
+        files = self.manifest.get("files", {})  # a world has none
+        return check_files(self.path, {n: f["sha256"] for n, f in files.items()}, progress)
 
     def split(self, name: str, size: int, seed: int = 0) -> PictureSplit:
         """The training or the held-out pictures. size: their side. seed: of a world's drawing."""

@@ -20,6 +20,8 @@ import numpy.typing as npt
 
 from maquette.base.errors import UserError
 from maquette.base.files import read_json
+from maquette.corpus.checksums import check_files
+from maquette.corpus.progress import Progress, silent
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 
 FORMAT = 2
@@ -131,6 +133,11 @@ class Corpus:
         split, offset, tokens = self._places
         stream = self.train if split[row] == SPLITS[0] else self.heldout
         return self.tokenizer.decode_bytes(stream.read(int(offset[row]), int(tokens[row])))
+
+    def check(self, progress: Progress = silent) -> int:
+        """Hash all shards; returns their bytes. Raises UserError for one that is damaged."""
+        shards = [part for split in SPLITS for part in self.manifest["shards"][split]]
+        return check_files(self.path, {part["file"]: part["sha256"] for part in shards}, progress)
 
     @property
     def components(self) -> list[str]:

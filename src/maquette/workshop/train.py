@@ -104,6 +104,7 @@ def _prepare(
     ranks = run.recipe().ranks if began else 1
     if resume and began:
         recipe = run.resume(recipe)
+        run.any_corpus().check(progress)
         check_layout(recipe.layout)
     else:
         if recipe is None:
