@@ -23,9 +23,10 @@ from maquette.corpus.clean import (
     why,
 )
 from maquette.corpus.document import Document
-from maquette.corpus.language import STOP_WORDS, View
+from maquette.corpus.language import View
 from maquette.corpus.personal import licences, permissive
 from maquette.corpus.scripts import parts_of_words
+from maquette.corpus.words import STOP_WORDS
 
 PARTS = parts_of_words(0x32400)
 EVERYTHING = (*GROUPS, "language", "licence", "licence:permissive")

@@ -1,6 +1,6 @@
 """Build a corpus from text or from pictures, or show what is in one.
 
-build reads text, HTML, PDF, source code and records (.jsonl, .parquet, compressed or not) from files,
+build reads text, HTML, PDF, source code and records (.jsonl, .json, .parquet; packed or not) from files,
 folders, hf://DATASET or - (standard input); without a source it takes the text already on this
 machine. Near-duplicates are left out, and a portrait is written (maquette audit member). A build
 that was killed goes on when the same command is given again. show prints the components, the
