@@ -58,7 +58,7 @@ def evaluate_pictures(
     split = source.split("heldout", recipe.data.size)
     if not len(split):
         raise UserError(f"{source.path} has no held-out pictures: build it with a larger --heldout")
-    model, tasks = loaded.model, _loss(loaded, recipe, source)
+    model, tasks = loaded.model, _loss(loaded, source)
 
     def scored(done: int, total: int) -> None:
         progress("scoring", done, total)
@@ -89,10 +89,8 @@ def recipe_of(loaded: LoadedPictures) -> PictureRecipe:
     return PictureRecipe(model=config, data=PictureData(size=config.size, words=words))
 
 
-def _loss(
-    loaded: LoadedPictures, recipe: PictureRecipe, source: PictureCorpus
-) -> dict[str, dict[str, Any]]:
-    batches = heldout_pictures(recipe, source, tokenizer=loaded.tokenizer)
+def _loss(loaded: LoadedPictures, source: PictureCorpus) -> dict[str, dict[str, Any]]:
+    batches = heldout_pictures(recipe_of(loaded), source, tokenizer=loaded.tokenizer)
     value = evaluate(loaded.model, batches, Group(device=loaded.device))
     count = sum(len(batch.pictures) for batch in batches)
     return {"held-out loss": {"metric": "loss", "value": value, "n": count}}
