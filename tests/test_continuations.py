@@ -1,5 +1,7 @@
 """Continuations: read with their prompt, character by character, up to a stop string."""
 
+import json
+
 import pytest
 import torch
 from tiny_models import byte_level, pieces, unigram, write_files
@@ -88,3 +90,18 @@ def test_a_continuation_is_what_the_text_has_more(any_tokenizer, prompt, text):
 def test_stop_strings_are_found_in_the_text(any_tokenizer, stop, written):
     said, _ = say(any_tokenizer, "Hello", "Hello world and the 日本語 🙂.", stop=stop)
     assert said == written
+
+
+@pytest.mark.parametrize("end", ["<|end|>", "<|eot|>", "<|endoftext|>"])
+def test_every_end_stops(end, tmp_path):
+    made = byte_level("<|end|>", "<|eot|>", "<|endoftext|>", "<|other|>")
+    write_files(tmp_path, made, {"eos_token": "<|end|>"})
+    for name, token in (("generation_config", "<|eot|>"), ("config", "<|endoftext|>")):
+        ends = {"eos_token_id": [made.token_to_id(token)]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(ends))
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    script = [*tokenizer.encode(" world"), made.token_to_id("<|other|>"), *tokenizer.encode("!")]
+    model = Chain([*script, made.token_to_id(end), *tokenizer.encode(" more")], 400)
+    results, _ = generate(model, tokenizer, ["Hello"], tokens=20, sampling=GREEDY)
+    assert (results[0].text, results[0].finish) == (" world!", "end")
+    assert results[0].tokens == script

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
-from conftest import command, refused
+from conftest import Texts, command, refused
 from tiny_models import KINDS, Kind, byte_level, continued, write_files, write_model
 
 import maquette
@@ -90,17 +90,38 @@ def test_a_text_is_scored_after_what_begins_it(folders, tmp_path):
     said = command("eval", folders / "run", "--text", tmp_path / "t.txt", "--json").json
     run = maquette.load(folders / "run")
     ids = run.tokenizer.encode(text)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folders / "theirs")
-    rows = torch.tensor([[*run.tokenizer.special.start, *ids]])
-    with torch.no_grad():
-        log_p = model(rows).logits[0, :-1].log_softmax(-1)
-    nats = -float(log_p.gather(1, rows[0, 1:, None])[-len(ids) :].double().sum())
+    nats = nats_of(folders / "theirs", list(run.tokenizer.special.start), ids)
     assert said["loss"] == pytest.approx(nats / len(ids), rel=1e-5)
     assert said["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(text.encode()), rel=1e-5)
     assert said["tokens"] == len(ids)
     (tmp_path / "task.txt").write_text(text)
     task = said_of_task(run, text)
     assert task == pytest.approx(said["bits_per_byte"], rel=1e-5)
+
+
+@torch.no_grad()
+def nats_of(folder, start: list[int], ids: list[int]) -> float:
+    """The loss of tokens after others, by transformers."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    rows = torch.tensor([[*start, *ids]])
+    log_p = model(rows).logits[0, :-1].log_softmax(-1)
+    return -float(log_p.gather(1, rows[0, 1:, None])[-len(ids) :].double().sum())
+
+
+def test_heldout_documents_are_scored_after_the_models_own_beginning(tmp_path):
+    from maquette.corpus.build import build
+
+    write_model(tmp_path / "theirs", KINDS["bos and a list of ends"])
+    import_model(tmp_path / "theirs", tmp_path / "run")
+    run = maquette.load(tmp_path / "run")
+    corpus = build(tmp_path / "c", Texts(20, 6), tokenizer=run.tokenizer, heldout=0.3)
+    rows = [row for row in corpus.documents.to_pylist() if row["split"] == "heldout"]
+    documents = [corpus.heldout.read(row["offset"], row["tokens"]).tolist() for row in rows]
+    start = list(run.tokenizer.special.prefix)
+    expected = sum(nats_of(tmp_path / "theirs", start, document) for document in documents)
+    assert len(documents) > 1
+    assert len(start) == 1
+    assert run.score_heldout(str(corpus.path))["all"].nats == pytest.approx(expected, rel=1e-5)
 
 
 def said_of_task(run, text: str) -> float:
@@ -193,6 +214,8 @@ def test_the_post_processor_comes_before_the_settings(post, settings, prefix, tm
     tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
     assert tokenizer.special.prefix == tuple(made.token_to_id(name) for name in prefix)
     assert tokenizer.encode_prompt("a") == [*tokenizer.special.prefix, *tokenizer.encode("a")]
+    assert tokenizer.encode_prompt("") == list(tokenizer.special.start)
+    assert tokenizer.special.start == (made.token_to_id(prefix[0] if prefix else "<|begin|>"),)
 
 
 def test_a_bos_of_the_settings_is_in_the_exported_tokenizer(tmp_path):
@@ -273,8 +296,6 @@ def test_what_is_not_scored_is_not_counted(tmp_path):
 
 def test_a_run_on_a_corpus_of_another_tokenizer_begins_as_its_documents(recipe, tmp_path):
     """They have no BOS: neither has what is generated, scored and exported."""
-    from conftest import Texts
-
     from maquette.corpus.build import build
     from maquette.workshop.train import train
 
