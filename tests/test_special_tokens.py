@@ -221,7 +221,8 @@ def test_the_post_processor_comes_before_the_settings(post, settings, prefix, tm
 def test_a_bos_of_the_settings_is_in_the_exported_tokenizer(tmp_path):
     kind = Kind(
         lambda: byte_level(*NAMES),
-        {"bos_token": "<|begin|>", "eos_token": "<|end|>", "add_bos_token": True, "pad_token": "[P]"},
+        {"bos_token": "<|begin|>", "eos_token": "<|end|>", "add_bos_token": True, "pad_token": "[P]",
+         "additional_special_tokens": ["<|eot|>", {"content": "[Q]"}]},
         ("<|end|>",),
         "<|begin|>",
     )  # fmt: skip
@@ -231,7 +232,10 @@ def test_a_bos_of_the_settings_is_in_the_exported_tokenizer(tmp_path):
     back = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
     tokenizer = load_tokenizer(tmp_path / "run" / "tokenizer.json")
     assert back("the cat")["input_ids"] == tokenizer.encode_prompt("the cat")
-    assert len(back) == model.config.vocab_size  # [P] has no row and is not added
+    assert len(back) == model.config.vocab_size  # [P] and [Q] have no row and are not added
+    kept = json.loads((tmp_path / "back" / "tokenizer_config.json").read_text())
+    assert kept["additional_special_tokens"] == ["<|eot|>"]
+    assert kept["add_bos_token"] is True
     assert back.pad_token == "<|end|>"
 
 

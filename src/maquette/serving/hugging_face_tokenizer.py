@@ -133,14 +133,14 @@ def _settings(tokenizer: Foreign) -> dict[str, Any]:
     for key in ("auto_map", "tokenizer_file", "name_or_path"):
         settings.pop(key, None)
     for key in [key for key in settings if key.endswith("_token")]:
-        if (name := token_name(settings[key])) is None:
-            continue  # add_bos_token
-        settings[key] = name  # its flags are in tokenizer.json
-        if not tokenizer.has(name):
-            del settings[key]  # transformers would add it, and the model has no row for it
+        if isinstance(value := settings.pop(key), bool):
+            settings[key] = value  # add_bos_token
+        elif (name := token_name(value)) is not None and tokenizer.has(name):
+            settings[key] = name  # its flags are in tokenizer.json
+        # Any other one transformers would add, and the model has no row for it.
     for key in NAMED_KEYS:
-        if isinstance(settings.get(key), list):
-            names = [token_name(value) or "" for value in settings[key]]
+        if isinstance(more := settings.pop(key, None), list):
+            names = [token_name(value) or "" for value in more]
             settings[key] = [name for name in names if tokenizer.has(name)]
     for key, token in (("bos_token", special.bos), ("eos_token", special.end)):
         if token is not None:
