@@ -6,7 +6,8 @@ from typing import Any
 from maquette.base.errors import UserError
 from maquette.models.picture_config import PictureConfig
 from maquette.models.store import CONFIG, load_config
-from maquette.scaling.plan import Budget, Plan, hours_of, make_plan
+from maquette.scaling.budget import Budget, hours_of
+from maquette.scaling.plan import Plan, make_plan
 from maquette.systems.catalogue import recipe_named
 from maquette.systems.claims import SEEDS, Lab, Result, select
 from maquette.systems.claims import measure as measure_claim

@@ -6,6 +6,7 @@ exception is a defect of Maquette and keeps its traceback.
 
 import difflib
 import importlib
+import math
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -43,10 +44,33 @@ def need(module: str, extra: str) -> ModuleType:
         ) from error
 
 
+MOST_COUNT = 10**15
+"""of steps, tokens, widths ...: no count of a run is larger"""
+
+
 def within(fields: object, least: float, most: float, *names: str) -> None:
-    """Raise WrongUse for a named field outside [least, most]; None is left alone."""
+    """Raise WrongUse for a named field outside [least, most]; None is left alone.
+
+    most: infinity for no limit, which still refuses infinity itself, no number, and whole numbers
+    beyond `MOST_COUNT`.
+    """
     for name in names:
         value = getattr(fields, name)
-        if value is not None and not least <= value <= most:
-            wanted = f"at least {least:g}" if most == float("inf") else f"{least:g} to {most:g}"
-            raise WrongUse(f"{name} is {value}: use {wanted}")
+        if value is None:
+            continue
+        open_end = most == math.inf
+        limit = MOST_COUNT if open_end and isinstance(value, int) else most
+        if not least <= value <= limit or not math.isfinite(value):
+            wanted = (
+                f"at least {_plain(least)}" if open_end else f"{_plain(least)} to {_plain(most)}"
+            )
+            if open_end and value > least:
+                wanted = f"a number that is finite, {wanted}"
+                if isinstance(value, int):
+                    wanted = f"{_plain(least)} to {_plain(MOST_COUNT)}"
+            raise WrongUse(f"{name} is {_plain(value)}: use {wanted}")
+
+
+def _plain(number: float) -> str:
+    """A number in full where that is short."""
+    return str(number) if isinstance(number, int) and abs(number) < 10**20 else f"{number:g}"

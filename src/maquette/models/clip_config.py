@@ -60,6 +60,7 @@ class ClipConfig(PictureConfig):
         within(self, 1, float("inf"), "patch", "heads", "text_width", "text_depth", "text_heads")
         within(self, 1, float("inf"), "hidden", "text_hidden", "embedding", "words")
         within(self, 2, float("inf"), "vocabulary")
+        within(self, 0, 1, "norm_epsilon")
         within(self, 1, self.vocabulary - 1, "begin")
         if self.size % self.patch:
             fitting = max(p for p in range(1, self.patch + 1) if self.size % p == 0)

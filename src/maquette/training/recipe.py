@@ -28,6 +28,7 @@ from maquette.models.registry import AnyConfig, ModelConfig, check_sequence, kin
 
 FORMAT = 1  # of run directories
 ANY = float("inf")
+MOST_SEED = 2**63 - 1  # what every generator of random numbers takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +218,7 @@ class BaseRecipe:
 
     def __post_init__(self) -> None:
         within(self, 1, ANY, "steps", "batch", "ranks")
-        within(self, 0, ANY, "seed")
+        within(self, 0, MOST_SEED, "seed")
         if self.batch % self.ranks:
             better = -(-self.batch // self.ranks) * self.ranks
             raise WrongUse(
