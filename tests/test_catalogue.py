@@ -11,9 +11,9 @@ from conftest import ROOT, command
 
 import maquette
 import maquette.systems
-from maquette.systems import catalogue
+from maquette.systems import catalogue, claims
 from maquette.systems.claims import Claim, Lab, Measurement, claim, measure, results
-from maquette.systems.gallery import catalogue_table, gallery
+from maquette.systems.gallery import gallery
 
 NEW = '''
 """Invented: a system that exists for a test.
@@ -56,6 +56,7 @@ def invented(tmp_path, monkeypatch):
     )
     importlib.invalidate_caches()
     catalogue.systems.cache_clear()
+    monkeypatch.setattr(claims, "_commit", lambda: "0123456789ab")  # whatever is being edited here
     yield tmp_path
     catalogue.systems.cache_clear()
     sys.modules.pop("maquette.systems.invented", None)
@@ -125,7 +126,90 @@ def test_a_claim_holds_when_it_meets_its_bar_and_its_control_does_not(
 ):
     result = measure(one(value, control, **bound), Lab(), tmp_path)
     assert result.holds is holds
-    assert results(tmp_path)[result.id].holds is holds
+    kept = json.loads((tmp_path / f"{result.id}.json").read_text())
+    assert kept["holds"] is holds
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()} if folder.exists() else {}
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [(["--quick"], "toy size"), (["--seeds", "1"], "1 of 2 seeds"), ([], "commit")],
+)
+def test_a_trial_never_replaces_a_measurement(invented, monkeypatch, flags, why):
+    """At toy size, of fewer seeds, by code that no commit holds: the result is elsewhere."""
+    monkeypatch.chdir(invented)
+    monkeypatch.setenv("MAQUETTE_HOME", str(invented / "home"))
+    assert command("reproduce", "invented").code == 0
+    before = contents(Path("claims"))
+    assert len(before) == 2
+    if why == "commit":
+        monkeypatch.setattr(claims, "_commit", lambda: "0123456789ab+")
+    said = command("reproduce", "invented", *flags, "--json")
+    assert said.code == 0, said.err
+    assert contents(Path("claims")) == before
+    assert "no evidence" in said.err
+    for found in said.json["claims"]:
+        assert Path(found["file"]).parent == invented / "home" / "trials"
+        assert why in json.loads(Path(found["file"]).read_text(encoding="utf-8"))["trial"]
+
+    said = command("reproduce", "invented", *flags, "--out", "claims")
+    assert said.code == 2
+    assert "is a full measurement" in said.err
+    assert contents(Path("claims")) == before
+    assert command("reproduce", "invented", *flags, "--out", "other").code == 0  # twice is no harm
+    assert command("reproduce", "invented", *flags, "--out", "other").code == 0
+    said = command("systems", "--claims", "other", "--gallery", "page.md", "--json")
+    states = {k: v for s in said.json["systems"] for k, v in s["states"].items()}
+    assert states["invented.two"] == states["invented.nine"] == "not measured"
+    assert "Not measured yet: `maquette reproduce invented.two`" in Path("page.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_a_measurement_replaces_a_trial(invented, monkeypatch):
+    monkeypatch.chdir(invented)
+    assert command("reproduce", "invented.two", "--quick", "--out", "claims").code == 0
+    assert results(Path("claims")) == {}
+    assert command("reproduce", "invented.two").code == 0
+    assert results(Path("claims"))["invented.two"].trial == ""
+
+
+def test_a_measurement_that_was_cut_off_writes_nothing(tmp_path, monkeypatch):
+    """Neither by a signal in the experiment, nor by a picture that cannot be drawn."""
+    done = one(1.0, 9.0, at_most=2)
+    measure(done, Lab(), tmp_path)
+    before = contents(tmp_path)
+
+    def stopped(lab: Lab) -> Measurement:
+        raise KeyboardInterrupt
+
+    def undrawn(lab: Lab) -> Measurement:
+        return Measurement(value=2.0, control=4.0, chart="no chart")
+
+    for function, error in ((stopped, KeyboardInterrupt), (undrawn, AttributeError)):
+        with pytest.raises(error):
+            measure(replace(done, function=function), Lab(), tmp_path)
+        assert contents(tmp_path) == before
+
+
+def test_words_in_a_terminal_have_no_stars(invented, monkeypatch):
+    monkeypatch.chdir(invented)
+    assert command("reproduce", "invented").code == 0
+    said = command("systems")
+    assert "two: holds, nine: fails" in said.out
+    assert "*" not in said.out
+    assert "**fails**" in command("systems", "--table").out
+
+
+@pytest.mark.parametrize("seeds", ["0", "-1", "100000000"])
+def test_seeds_that_cannot_be_are_refused(seeds, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = command("reproduce", "gpt3", "--seeds", seeds)
+    assert said.code == 2
+    assert f"seeds is {seeds}: use 1 to 1000" in said.err
 
 
 def test_a_claim_has_exactly_one_bar():
@@ -159,7 +243,7 @@ def test_every_claim_runs_at_toy_size(name, tmp_path):
         kept = json.loads((tmp_path / f"{found['id']}.json").read_text(encoding="utf-8"))
         assert kept["quick"] is True
         assert (tmp_path / f"{found['id']}.png").read_bytes().startswith(b"\x89PNG")
-    assert "toy size" in catalogue_table(results(tmp_path))
+    assert results(tmp_path) == {}
 
 
 def test_no_two_systems_offer_a_recipe_of_the_same_name():

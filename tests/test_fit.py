@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from maquette.scaling.laws import Law, law
 from maquette.scaling.lbfgs import lbfgs_fit
 from maquette.scaling.points import Points, columns_from, points_of, read_points
 from maquette.scaling.projection import huber
+from maquette.scaling.units import unit_of
 
 TRUE = law("besiroglu")
 assert isinstance(TRUE, Law)
@@ -337,7 +339,8 @@ def test_a_csv_is_read_as_it_stands(tmp_path):
     assert len(points) == 8
     assert points.flops == pytest.approx(6 * points.parameters * points.tokens)
     assert (points.run == -1).all() and len(points.ends()) == 8
-    named = GOOD.replace("parameters,tokens,loss", "Model Size,Training FLOP,final")
+    flops = [f"{n:.6g},{120 * n**2:.6g},2" for n in np.geomspace(1e7, 1e9, 8)]
+    named = "\n".join(["Model Size,Training FLOP,final", *flops])
     words = columns_from("parameters=Model Size, flops=Training FLOP ,loss=final")
     points = read_points(write(tmp_path, named), words)
     assert points.tokens == pytest.approx(points.flops / 6 / points.parameters)
@@ -345,6 +348,91 @@ def test_a_csv_is_read_as_it_stands(tmp_path):
     points = read_points(write(tmp_path, runs))
     assert points.curves == [0, 1, 2, 3]
     assert points.ends().loss == pytest.approx([2.9, 2.7, 2.5, 2.3])
+
+
+def in_units(n_unit, d_unit, header="parameters,tokens,loss"):
+    rows = [f"{n / n_unit:.8g},{20 * n / d_unit:.8g},{3 - i / 10}" for i, n in enumerate(SIZES)]
+    return "\n".join([header, *rows])
+
+
+SIZES = np.geomspace(1e8, 2e9, 8)
+
+
+@pytest.mark.parametrize(
+    ("n_unit", "d_unit", "header", "mend"),
+    [
+        (1e6, 1e9, "parameters,tokens,loss", "parameters=parameters*1e6,tokens=tokens*1e9"),
+        (1, 1e9, "parameters,tokens,loss", "tokens=tokens*1e9"),
+        (1e9, 1e9, "N (B),D (B),loss", "parameters=N (B)*1e9,tokens=D (B)*1e9"),
+        (1e6, 1, "parameters,tokens,loss", "parameters=parameters*1e6"),
+        (1, 1e6, "parameters,tokens_M,loss", "tokens=tokens_M*1e6"),
+        (1e3, 1e9, "N (k),tokens (B),loss", "parameters=N (k)*1000,tokens=tokens (B)*1e9"),
+    ],
+)
+def test_units_that_cannot_be_are_asked_about(n_unit, d_unit, header, mend, tmp_path):
+    """Read as counts they fit as well as any; what to write makes them the numbers they are."""
+    path = write(tmp_path, in_units(n_unit, d_unit, header))
+    names = dict(zip(("parameters", "tokens", "loss"), header.split(","), strict=True))
+    with pytest.raises(WrongUse, match="in which units are they") as error:
+        read_points(path, names)
+    said = re.search(r"--columns '([^']*)'", str(error.value))[1]
+    assert mend == said or mend in said
+    points = read_points(path, columns_from(said))
+    assert points.parameters == pytest.approx(SIZES, rel=1e-6)
+    assert points.tokens == pytest.approx(20 * SIZES, rel=1e-6)
+    assert points.flops == pytest.approx(120 * SIZES**2, rel=1e-5)
+    names.pop("loss")
+    if n_unit == 1e9:
+        return  # a tenth of a parameter is no count
+    as_they_stand = {name: f"{column}*1" for name, column in names.items()}
+    assert (
+        len(read_points(path, as_they_stand)) == 8
+    )  # whoever says that they are counts is believed
+
+
+def test_operations_in_units_are_asked_about_too(tmp_path):
+    for unit, header in ((1e18, "parameters,flops,loss"), (1e15, "parameters,PFLOPs,loss")):
+        rows = [f"{n:.8g},{120 * n**2 / unit:.8g},{3 - i / 10}" for i, n in enumerate(SIZES)]
+        path = write(tmp_path, "\n".join([header, *rows]))
+        names = {"flops": header.split(",")[1]}
+        with pytest.raises(WrongUse, match=r"in which units are they"):
+            read_points(path, names)
+        points = read_points(path, {"flops": f"{names['flops']}*{unit:g}"})
+        assert points.tokens == pytest.approx(20 * SIZES, rel=1e-5)
+
+
+def test_a_name_with_a_unit_is_noted_where_the_numbers_are_counts(tmp_path):
+    header = "params_m,tokens,loss"
+    points = read_points(write(tmp_path, in_units(1, 1, header)), {"parameters": "params_m"})
+    assert points.notes == (
+        "the column 'params_m' is read as a count; if it is in units of 1e6, say --columns "
+        "'parameters=params_m*1e6'",
+    )
+    assert points.ends().notes == points.notes
+    assert read_points(write(tmp_path, GOOD)).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "unit"),
+    [
+        ("tokens", "tokens (B)", 1e9), ("tokens", "tokensB", 1e9), ("tokens", "billion tokens", 1e9),
+        ("parameters", "params_M", 1e6), ("parameters", "N (millions)", 1e6), ("tokens", "D", None),
+        ("tokens", "B", None), ("parameters", "Model Size", None), ("tokens", "num_tokens", None),
+        ("flops", "PFLOPs", 1e15), ("flops", "pf-days", 8.64e19), ("flops", "flops", None),
+        ("flops", "petaflop/s-days", 8.64e19), ("flops", "compute (EFLOP)", 1e18),
+        ("flops", "flops (1e18)", 1e18), ("flops", "Training FLOP", None), ("flops", "C", None),
+    ],
+)  # fmt: skip
+def test_a_columns_name_says_its_unit(name, column, unit):
+    assert unit_of(name, column) == unit
+
+
+def test_a_factor_that_is_none_is_refused(tmp_path):
+    for factor in ("0", "-1", "nan", "inf"):
+        with pytest.raises(WrongUse, match="use a factor above 0"):
+            read_points(write(tmp_path, GOOD), {"tokens": f"tokens*{factor}"})
+    starred = GOOD.replace("tokens", "D*2")  # a column of that name is that column
+    assert read_points(write(tmp_path, starred), {"tokens": "D*2"}).tokens[0] == 2e8
 
 
 @pytest.mark.parametrize(
@@ -366,9 +454,9 @@ def test_a_csv_is_read_as_it_stands(tmp_path):
         (GOOD.replace("2.8", "1e-9"), "line 4: loss is 1e-9: it has to be 1e-06"),
         (GOOD.replace("1e+07", "0.5"), "line 2: parameters is 0.5: it has to be 1 to 1e+30"),
         (GOOD.replace("1e+07", "1e+31"), "line 2: parameters is 1e+31: it has to be 1 to 1e+30"),
-        (GOOD.replace("1e+07", "1e+29"), "line 2: flops (6 N D) are 1.2e+38"),
+        (GOOD.replace("1e+07", "1e+29"), "line 2: flops (6 N D) is 1.2e+38"),
         (GOOD.replace("tokens", "flops").replace("2e+08", "2e+06"),
-         "line 2: tokens (flops / 6 / parameters) are 0.033"),
+         "in which units are they? Say it with --columns 'flops=flops*1e18'"),
         (GOOD.replace("2.8", "low"), "line 4: loss is low: write a plain number"),
         (GOOD.replace("1e+07", "10M"), "line 2: parameters is 10M: write a plain number such as"),
         (GOOD.replace("2.8", "2.8,9"), "line 4: 4 cells under 3 columns"),

@@ -7,15 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import command, refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import maquette
+from maquette.base.errors import WrongUse
 from maquette.base.files import write_json
 from maquette.scaling import frontier
+from maquette.scaling.budget import Budget
+from maquette.scaling.devices import device
 from maquette.scaling.extrapolate import Rung, analyse
 from maquette.scaling.fit import fit_surface
-from maquette.scaling.laws import law
+from maquette.scaling.laws import LAWS, Law, law
 from maquette.scaling.own import LADDER, keep
+from maquette.scaling.plan import make_plan
 from maquette.scaling.shapes import nearest_shape
+from maquette.scaling.split import Text
 from maquette.training.recipe import load_plan, load_recipe
 from maquette.workshop.corpora import open_corpus
 
@@ -101,10 +108,70 @@ def test_other_sizes_lose_and_error_bars_widen_with_the_distance():
     assert low < plan.loss_predicted < high
 
 
-def test_a_small_corpus_is_repeated_and_said_so():
-    from maquette.scaling.plan import Budget, make_plan
-    from maquette.scaling.split import Text
+OWN = Law("own", "a fit of one's own", 1.7, 300.0, 900.0, 0.33, 0.31, smallest=1e5, scatter=0.01,
+          errors={"a": 0.01}, pivot=(1e18, 0.004))  # fmt: skip
+"""surer of its best size than shapes are near each other"""
 
+
+@settings(max_examples=60, deadline=None)
+@given(
+    log_flops=st.floats(15, 25),
+    name=st.sampled_from([*LAWS, "own"]),
+    where=st.sampled_from([None, ("A100", 1), ("H100", 8), ("T4", 4)]),
+    symbols=st.sampled_from([None, 257, 4096, 50257, 256_000]),
+    context=st.sampled_from([None, 128, 2048, 16_384]),
+    tokens=st.sampled_from([None, 10**7, 10**10, 10**13]),
+)
+def test_the_point_lies_in_its_own_interval(log_flops, name, where, symbols, context, tokens):
+    """Of parameters, of tokens and of the loss; and the operations are those of the budget."""
+    chosen = OWN if name == "own" else law(name)
+    text = None if tokens is None else Text("mine", tokens, symbols or 4096, 4.0)
+    kind, count = where or (None, 1)
+    budget = Budget(flops=10**log_flops, device=kind and device(kind), devices=count)
+    try:
+        plan = make_plan(budget, chosen, text=text, vocabulary=symbols, context=context)
+    except WrongUse:
+        return  # too few operations for ten steps, or more than shapes reach
+    for point, ends in (
+        (plan.parameters, plan.parameters_interval),
+        (plan.tokens, plan.tokens_interval),
+        (plan.loss_predicted, plan.loss_interval),
+    ):
+        if ends is not None:
+            assert ends[0] <= point <= ends[1]
+    assert (plan.parameters_interval is None) == (plan.tokens_interval is None)
+    one, step = plan.model.flops_per_token(plan.recipe.data.sequence), plan.batch_tokens
+    assert abs(plan.tokens - plan.flops / one) <= step
+    if plan.tokens_interval is not None:  # the ends are of the same budget, too
+        low, high = plan.parameters_interval
+        for size, held in ((low, plan.tokens_interval[1]), (high, plan.tokens_interval[0])):
+            assert size * held == pytest.approx(plan.parameters * plan.tokens)
+
+
+def test_a_plan_says_its_intervals():
+    said = command("plan", "--flops", "1e18", "--device", "A100", "--json")
+    plan = said.json
+    for name in ("parameters", "tokens"):
+        low, high = plan[f"{name}_interval"]
+        assert low < plan[name] < high
+        line = next(text for text in said.err.splitlines() if text.split()[:1] == [name])
+        point, ends = line.split(" (")[:2]
+        low, high = (amount(part) for part in ends.partition(")")[0].split(" to "))
+        assert low <= amount(point.removeprefix(f"  {name}")) <= high
+
+
+def amount(text: str) -> float:
+    number, _, letter = text.strip().partition(" ")
+    return float(number) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[letter]
+
+
+def test_a_size_that_no_shape_reaches_has_no_interval():
+    """The smallest shape is far above the best size of a tiny budget: nothing is said of that."""
+    plan = make_plan(Budget(flops=1e13), law("besiroglu"), vocabulary=50257, context=64)
+    assert plan.parameters_interval is None
+
+
+def test_a_small_corpus_is_repeated_and_said_so():
     text = Text("mine", 10**9, 32768, 4.0)
     plan = make_plan(Budget(flops=1e21), law("besiroglu"), text=text)
     plenty = make_plan(Budget(flops=1e21), law("besiroglu"), text=replace(text, tokens=10**12))
@@ -150,7 +217,7 @@ def test_a_planned_model_has_the_planned_size():
         (["--flops", "1e32"], "give a smaller budget"),
         (["tiny", "--price", "nan"], "price is nan: use a positive number"),
         (["--flops", "1e20", "--inference-tokens", "1e9", "--law", "kaplan"], "kaplan is none"),
-        (["--flops", "-1"], "flops is -1.0: use a positive number"),
+        (["--flops", "-1"], "flops is -1: use a positive number"),
         (["--device", "H100X", "--hours", "1"], "unknown device H100X: did you mean 'H100'?"),
         (["--flops", "1e20", "--law", "besirogly"], "did you mean 'besiroglu'?"),
         (["--hours", "1", "--minutes", "1"], "give --hours or --minutes, not both"),

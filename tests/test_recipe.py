@@ -1,6 +1,7 @@
 """Recipes: YAML in and out, flags over them, and mistakes named with the nearest right word."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from conftest import command, refused
 from maquette.base.errors import WrongUse
 from maquette.cli.fields import with_flags
 from maquette.systems.catalogue import recipe_named, recipes
-from maquette.training.recipe import Recipe, field_names, load_recipe
+from maquette.training.recipe import Recipe, field_names, load_recipe, recipe_from
 
 
 @pytest.mark.parametrize("name", sorted(recipes()))
@@ -187,3 +188,103 @@ def test_recipes_cannot_be_changed_by_accident():
 def test_impossible_recipes_are_refused_in_python_too():
     with pytest.raises(WrongUse, match="use at least 1"):
         Recipe(steps=0)
+
+
+def numbers(recipe):
+    """Every field of a recipe that holds a number, with its path."""
+    for name in field_names(recipe):
+        value = recipe
+        for part in name.split("."):
+            value = getattr(value, part)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, value
+
+
+@pytest.mark.parametrize("name", ["tiny", "vit", "clip", "diffusion", "smlp-small"])
+def test_no_number_of_a_recipe_is_infinite_or_none(name):
+    """On the command line and in a file: one line that names the field."""
+    recipe = recipe_named(name)
+    for path, value in numbers(recipe):
+        whole = (10**30,) if isinstance(value, int) else ()
+        for bad in (math.nan, math.inf, -math.inf, -1, *whole):
+            content = recipe.to_dict()
+            group = content
+            *groups, last = path.split(".")
+            for part in groups:
+                group = group[part]
+            group[last] = bad
+            with pytest.raises(WrongUse) as error:
+                recipe_from(content, "r.yaml")
+            assert last in str(error.value), (path, bad)
+            assert len(str(error.value)) < 300
+    with pytest.raises(WrongUse, match="learning_rate is inf: use a number that is finite"):
+        with_flags(recipe, ["--optimiser.learning-rate", "inf"])
+
+
+def test_numbers_of_a_file_are_checked_as_flags_are(tmp_path):
+    for content, message in {
+        "optimiser: {learning_rate: .inf}": "learning_rate is inf: use a number that is finite",
+        "model: {norm_epsilon: .nan}": "norm_epsilon is nan",
+        "steps: 10000000000000000000000": "steps is 1e+22: use 1 to 1000000000000000",
+        "seed: 18446744073709551616": "seed is 18446744073709551616: use 0 to 9223372036854775807",
+    }.items():
+        (tmp_path / "r.yaml").write_text(content)
+        said = command("train", tmp_path / "r.yaml", "--run", tmp_path / "run")
+        refused(said, message, code=2)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_the_memory_cannot_hold_is_refused_before_it_is_made(tmp_path):
+    said = command("train", "tiny", "--model.width", "4000000", "--run", tmp_path / "run")
+    refused(said, "GiB as state of its training alone", "make it smaller", code=1)
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "plan tiny --device A100 --devices 10000000000000000000000",
+            "devices is 1e+22: use a positive",
+        ),
+        (
+            "plan --flops 1e18 --device A100 --inference-tokens inf",
+            "inference tokens are inf: use 0 to",
+        ),
+        (
+            "plan --flops 1e18 --device A100 --inference-tokens nan",
+            "inference tokens are nan: use 0 to",
+        ),
+        (
+            "plan --flops 1e18 --device A100 --price 1e30",
+            "price is 1e+30: use a positive number up to",
+        ),
+        ("plan ladder --budget inf", "--budget is inf minutes: use a positive number up to"),
+        ("plan ladder --budget nan", "--budget is nan minutes: use a positive number up to"),
+        ("plan ladder --workers 100000000", "workers is 100000000: use 1 to 1024"),
+        ("plan coordinates --seeds 100000000", "seeds is 100000000: use at most 1000"),
+        ("sweep tiny --width 32 --seeds 100000000", "seeds is 100000000: use at most 1000"),
+        ("sweep tiny --width -32", "width is -32: use at least 1"),
+        ("sweep tiny --width 32 --depth 0", "depth is 0: use at least 1"),
+        ("sweep tiny --width 32 --steps 10000000000000", "steps is 10000000000000: use at most"),
+        (
+            "sweep tiny --width 32 --over optimiser.learning_rate=0.1..inf",
+            "a range goes from a positive",
+        ),
+    ],
+)
+def test_numbers_of_commands_that_cannot_be_are_one_line(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(command(*words.split()), message, code=2)
+
+
+def test_memory_that_is_not_there_is_one_line(monkeypatch):
+    import torch
+
+    from maquette.cli import doctor
+
+    def starved(arguments):
+        torch.empty(1 << 60)
+
+    monkeypatch.setattr(doctor, "run", starved)
+    refused(command("doctor"), "there is not enough memory", code=1)

@@ -6,9 +6,10 @@ from typing import Any
 from maquette.base.errors import UserError
 from maquette.models.picture_config import PictureConfig
 from maquette.models.store import CONFIG, load_config
-from maquette.scaling.plan import Budget, Plan, hours_of, make_plan
+from maquette.scaling.budget import Budget, hours_of
+from maquette.scaling.plan import Plan, make_plan
 from maquette.systems.catalogue import recipe_named
-from maquette.systems.claims import Lab, Result, select
+from maquette.systems.claims import SEEDS, Lab, Result, select
 from maquette.systems.claims import measure as measure_claim
 from maquette.training.recipe import BaseRecipe
 from maquette.training.run import free_name
@@ -72,8 +73,12 @@ def plan(
 
 
 def reproduce(
-    *names: str, quick: bool = False, seeds: int = 2, out: str | Path = "claims"
+    *names: str, quick: bool = False, seeds: int = SEEDS, out: str | Path | None = None
 ) -> list[Result]:
-    """Measure claims by `SYSTEM` or `SYSTEM.CLAIM`; see `systems.claims`."""
+    """Measure claims by `SYSTEM` or `SYSTEM.CLAIM`; see `systems.claims`.
+
+    out: folder of the results; None: `claims`, or for trials (quick, fewer seeds) Maquette's home.
+    """
     lab = Lab(seeds, quick, print)
-    return [measure_claim(claim, lab, Path(out)) for claim in select(list(names))]
+    folder = None if out is None else Path(out)
+    return [measure_claim(claim, lab, folder) for claim in select(list(names))]

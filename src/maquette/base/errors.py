@@ -45,7 +45,7 @@ def need(module: str, extra: str) -> ModuleType:
         ) from error
 
 
-MOST_SEED = 2**64 - 1  # what torch takes
+MOST_SEED = 2**63 - 1  # what every generator of random numbers takes
 
 
 def check_numbers(fields: object, prefix: str = "") -> None:
@@ -61,13 +61,36 @@ def check_numbers(fields: object, prefix: str = "") -> None:
             if isinstance(number, float) and not math.isfinite(number):
                 raise WrongUse(f"{name} is {number}: use a number")
         if f.name == "seed" and isinstance(value, int) and not 0 <= value <= MOST_SEED:
-            raise WrongUse(f"{name} is {value}: use 0 to {MOST_SEED} (64 bits)")
+            raise WrongUse(f"{name} is {value}: use 0 to {MOST_SEED}")
+
+
+MOST_COUNT = 10**15
+"""of steps, tokens, widths ...: no count of a run is larger"""
 
 
 def within(fields: object, least: float, most: float, *names: str) -> None:
-    """Raise WrongUse for a named field outside [least, most]; None is left alone."""
+    """Raise WrongUse for a named field outside [least, most]; None is left alone.
+
+    most: infinity for no limit, which still refuses infinity itself, no number, and whole numbers
+    beyond `MOST_COUNT`.
+    """
     for name in names:
         value = getattr(fields, name)
-        if value is not None and not least <= value <= most:
-            wanted = f"at least {least:g}" if most == float("inf") else f"{least:g} to {most:g}"
-            raise WrongUse(f"{name} is {value}: use {wanted}")
+        if value is None:
+            continue
+        open_end = most == math.inf
+        limit = MOST_COUNT if open_end and isinstance(value, int) else most
+        if not least <= value <= limit or not math.isfinite(value):
+            wanted = (
+                f"at least {_plain(least)}" if open_end else f"{_plain(least)} to {_plain(most)}"
+            )
+            if open_end and value > least:
+                wanted = f"a number that is finite, {wanted}"
+                if isinstance(value, int):
+                    wanted = f"{_plain(least)} to {_plain(MOST_COUNT)}"
+            raise WrongUse(f"{name} is {_plain(value)}: use {wanted}")
+
+
+def _plain(number: float) -> str:
+    """A number in full where that is short."""
+    return str(number) if isinstance(number, int) and abs(number) < 10**20 else f"{number:g}"

@@ -13,7 +13,8 @@ import os
 import platform
 import sys
 import time
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,7 +166,7 @@ def measure(wanted: str = "auto", refresh: bool = False) -> Machine:
         "torch": torch.__version__,
     }
     path = home() / "machine.json"
-    identity = "; ".join(str(value) for value in known.values())
+    identity = _identity(known)
     everything = _entries(path) if path.exists() else {}
     entry = everything.get(identity, {})
     entry = entry if isinstance(entry, dict) else {}
@@ -184,6 +185,37 @@ def measure(wanted: str = "auto", refresh: bool = False) -> Machine:
         with contextlib.suppress(OSError):  # a read-only home costs two seconds at every start
             write_json(path, everything | {identity: entry})
     return _machine(entry | known, rates)
+
+
+def measure_peak_again(machine: Machine, precision: str) -> Machine:
+    """The machine, its peak in that precision measured anew: the best of then and now, and kept.
+
+    For when something computed faster than the probe, beside which something else was running.
+    """
+    import torch
+
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    name, found = f"{precision}_flops", product_speed(dtype, machine.device)
+    peak = max(machine.peak(precision), found)
+    better = (
+        replace(machine, bf16_flops=peak)
+        if precision == "bf16"
+        else replace(machine, fp32_flops=peak)
+    )
+    path, identity = home() / "machine.json", _identity(vars(machine))
+    with contextlib.suppress(OSError):
+        everything = _entries(path) if path.exists() else {}
+        if isinstance(entry := everything.get(identity), dict):
+            best = max(peak, entry.get(name) or 0.0)
+            write_json(path, everything | {identity: entry | {name: best}})
+    measure.cache_clear()
+    return better
+
+
+def _identity(known: Mapping[str, Any]) -> str:
+    """Of a machine as it is used: what was measured of another is no measure of it."""
+    names = ("device", "processor", "cores", "threads", "memory", "torch")
+    return "; ".join(str(known[name]) for name in names)
 
 
 def kept() -> Machine | None:

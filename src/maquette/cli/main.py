@@ -115,7 +115,7 @@ def _main(words: list[str]) -> int:
     except Exception as error:
         if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
             return _complain(INTERRUPTED, 1)  # numpy makes a SystemError of one in its own code
-        if reason := _full_disk(error):
+        if reason := _full_disk(error) or _no_memory(error):
             return _complain(reason, 1)
         raise
     if result is not None and "--json" in rest:
@@ -168,6 +168,15 @@ def _full_disk(error: Exception) -> str | None:
     text = str(error)
     if "No space left" in text or "os error 28" in text:
         return "no space left on the device: free space and run again; nothing finished is lost"
+    return None
+
+
+def _no_memory(error: Exception) -> str | None:
+    """PyTorch and NumPy report memory that is not there in words of their own."""
+    text = str(error)
+    words = ("allocate memory", "out of memory", "Unable to allocate", "size calculation overflow")
+    if isinstance(error, MemoryError) or any(word in text for word in words):
+        return "there is not enough memory: use a smaller model, batch or context, or --micro-batch"
     return None
 
 

@@ -55,7 +55,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     fit = parser.add_argument_group("a law of your own")
     fit.add_argument("--from", dest="source", metavar="CSV|FOLDER", help="a table of runs, or runs")
     fit.add_argument("--columns", metavar="NAME=COLUMN,...",
-                     help="what the table calls parameters, tokens, flops, loss, run")  # fmt: skip
+                     help="what the table calls parameters, tokens, flops, loss, run; "
+                     "COLUMN*1e6 where it counts in millions")  # fmt: skip
     fit.add_argument("--drop", type=int, default=0, metavar="K",
                      help="leave out the K runs of the highest loss")  # fmt: skip
     fit.add_argument("--resamples", type=int, default=100, help="of the bootstrap (default: 100)")
@@ -89,7 +90,8 @@ def _only_with(arguments: argparse.Namespace, what: str, *names: str) -> None:
 
 def _planned(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """A budget."""
-    from maquette.scaling.plan import Budget, hours_of, make_plan
+    from maquette.scaling.budget import Budget, hours_of
+    from maquette.scaling.plan import make_plan
     from maquette.workshop.planning import device_named, law_named, text_of
 
     hours = hours_of(arguments.hours, arguments.minutes)
@@ -141,6 +143,8 @@ def _planned(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any
         "flops": plan.flops,
         "parameters": plan.parameters,
         "tokens": plan.tokens,
+        "parameters_interval": plan.parameters_interval and list(plan.parameters_interval),
+        "tokens_interval": plan.tokens_interval and list(plan.tokens_interval),
         "batch_tokens": plan.batch_tokens,
         "loss_predicted": plan.loss_predicted,
         "loss_interval": plan.loss_interval and list(plan.loss_interval),

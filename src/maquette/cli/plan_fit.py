@@ -61,7 +61,7 @@ def fitted(
         "loss_low": None,
         "loss_high": None,
         "outside": split and surface.extrapolates(*split),
-        "warnings": list(found.warnings),
+        "warnings": [*points.notes, *found.warnings],
     }
     try:
         p = surface.predict(n, d) if split else None

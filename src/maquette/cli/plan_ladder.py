@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.workshop.ladder import run_ladder
 
     terminal = Terminal(arguments.json)
-    if arguments.workers is not None and arguments.workers < 1:
-        raise WrongUse(f"workers is {arguments.workers}: use 1 or more")
+    if arguments.workers is not None and not 1 <= arguments.workers <= 1024:
+        raise WrongUse(f"workers is {arguments.workers}: use 1 to 1024")
     out = Path(arguments.out or Path("ladders") / Path(arguments.corpus).name).expanduser()
     found = run_ladder(
         arguments.budget,

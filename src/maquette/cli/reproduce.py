@@ -1,7 +1,8 @@
 """Measure claims of the catalogue again, on this machine.
 
-Each writes claims/SYSTEM.CLAIM.json and a picture. --quick runs the same code at toy size, to see
-that it works; its numbers are no evidence and are marked so.
+Each writes SYSTEM.CLAIM.json and a picture into claims/. --quick runs the same code at toy size, to
+see that it works. That is a trial and no evidence, as are fewer than two seeds, or code with changes
+that no commit holds: trials are marked so and kept in Maquette's home, and none replaces a measurement.
 
 example: maquette reproduce scaling.power-law
          maquette reproduce gpt2 --quick
@@ -18,26 +19,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="SYSTEM[.CLAIM]", help="none: all of them")
     parser.add_argument("--quick", action="store_true", help="toy size")
     parser.add_argument("--seeds", type=int, default=2, help="runs of each arm (default: 2)")
-    parser.add_argument("--out", default="claims", help="folder of results (default: claims)")
+    parser.add_argument(
+        "--out", help="folder of results (default: claims; for trials, Maquette's home)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from maquette.base.errors import WrongUse
     from maquette.systems.claims import Lab, measure, select
     from maquette.systems.gallery import number
 
-    if arguments.seeds < 1:
-        raise WrongUse(f"seeds is {arguments.seeds}: use 1 or more")
     terminal = Terminal(arguments.json)
     lab = Lab(arguments.seeds, arguments.quick, terminal.say)
+    out = Path(arguments.out).expanduser() if arguments.out else lab.folder
+    if lab.trial:
+        terminal.say(f"a trial ({lab.trial}), no evidence: results go to {out}")
     found = []
     for claim in select(arguments.names):
         minutes = "seconds" if arguments.quick else f"about {claim.minutes:g} minutes on 2 cores"
         terminal.say(f"{claim.id}: {claim.statement} ({minutes})")
-        result = measure(claim, lab, Path(arguments.out))
-        verdict = (
-            "toy size, no evidence" if result.quick else ("holds" if result.holds else "FAILS")
-        )
+        result = measure(claim, lab, out)
+        verdict = "holds" if result.holds else "FAILS"
+        verdict = verdict if result.full else f"{result.trial}, no evidence"
         terminal.say(
             f"  {result.metric}: {number(result.measured)}, {result.bound} {result.threshold:g} wanted, "
             f"control {number(result.control_measured)}: {verdict} ({clock(result.seconds)})"
@@ -51,6 +53,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 "control": result.control_measured,
                 "holds": result.holds,
                 "quick": result.quick,
+                "trial": result.trial,
+                "seeds": result.seeds,
+                "file": str(out / f"{result.id}.json"),
                 "seconds": result.seconds,
             }
         )

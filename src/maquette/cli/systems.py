@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 "title": s.title,
                 "recipes": list(s.recipes),
                 "claims": [c.id for c in s.claims.values()],
+                "states": {c.id: state(measured.get(c.id)) for c in s.claims.values()},
             }
             for s in known.values()
         ]

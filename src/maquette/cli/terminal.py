@@ -104,6 +104,7 @@ class TrainingProgress:
         text = (
             f"step {record['step']}/{self._steps}  loss {record['loss']:.3f}  "
             f"{self._speed(record)}  "
+            f"{'at least ' * (record['flops_utilisation'] >= 1)}"
             f"{100 * record['flops_utilisation']:.0f} % of peak  "
             f"{record['memory'] / 2**30:.1f} GiB  {clock(left)} left"
         )

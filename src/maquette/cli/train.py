@@ -35,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     from maquette.systems.catalogue import recipe_named
+    from maquette.training.length import lengths_of
     from maquette.training.run import RECIPE, RunDirectory, free_name
     from maquette.workshop.audited import audit_run
     from maquette.workshop.forecast import compared
@@ -85,9 +86,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     terminal.say(f"trained: {path}" + (f", report: {report}" if report else ""))
     terminal.say(f"try: {_next(recipe, path)}")
     found_out = asdict(outcome)
+    changes = [asdict(change) for change in lengths_of(path).changes]
     if pictures:
         found_out = {name.replace("tokens", "pictures"): v for name, v in found_out.items()}
-    return {"run": str(path), "report": report and str(report)} | found_out
+    return (
+        {"run": str(path), "report": report and str(report)}
+        | found_out
+        | {"length_changes": changes}
+    )
 
 
 def _next(recipe: "BaseRecipe", path: Path) -> str:

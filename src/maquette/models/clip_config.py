@@ -63,6 +63,7 @@ class ClipConfig(PictureConfig):
         within(self, 1, float("inf"), "patch", "heads", "text_width", "text_depth", "text_heads")
         within(self, 1, float("inf"), "hidden", "text_hidden", "embedding", "words")
         within(self, 2, float("inf"), "vocabulary")
+        within(self, 0, 1, "norm_epsilon")
         within(self, 1, self.vocabulary - 1, "begin")
         within(self, 0, self.vocabulary - 1, "highest")
         if self.size % self.patch:

@@ -84,6 +84,7 @@ class DecoderConfig:
             "hidden",
         )
         within(self, 1, float("inf"), *sizes, "band", "rotary_dims", "rotary_base")
+        within(self, 0, 1, "norm_epsilon")
         if self.head_dim is None and self.width % self.heads:
             heads = max(h for h in range(1, self.heads + 1) if self.width % h == 0)
             width = -(-self.width // self.heads) * self.heads

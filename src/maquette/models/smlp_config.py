@@ -57,6 +57,7 @@ class SMLPConfig:
         sizes = ("vocabulary", "context", "width", "hidden", "expert_hidden")
         within(self, 1, float("inf"), *sizes, "feature_experts", "token_experts")
         within(self, 0, float("inf"), "dense", "sparse", "mixing_multiplier")
+        within(self, 0, 1, "norm_epsilon")
         if self.depth < 1:
             raise WrongUse("dense and sparse are both 0: a model has at least one block")
         chunks = 2 * self.feature_experts

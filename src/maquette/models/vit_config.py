@@ -56,6 +56,7 @@ class ViTConfig(ClassifierConfig):
         super().__post_init__()
         within(self, 1, float("inf"), "patch", "heads", "hidden")
         within(self, 0, float("inf"), "prompts", "lora_rank", "lora_alpha")
+        within(self, 0, 1, "norm_epsilon")
         if self.size % self.patch:
             raise WrongUse(
                 f"size {self.size} is not divisible by patch {self.patch}: use size "

@@ -71,6 +71,7 @@ class Parametrisation:
     def __post_init__(self) -> None:
         within(self, 1, float("inf"), "base_width", "base_depth", "base_head_dim")
         within(self, 0, float("inf"), "gain", "embedding_std")
+        within(self, 0, float("inf"), "input_multiplier", "output_multiplier", "depth_exponent")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 from maquette.base.errors import WrongUse
 from maquette.models.config import DecoderConfig
 from maquette.models.published import Published
+from maquette.scaling.budget import check_amounts
 from maquette.scaling.devices import Device
 from maquette.scaling.layouts import Choice
 from maquette.scaling.lines import (
@@ -75,9 +76,7 @@ def cost(
         raise WrongUse(
             f"{recipe.name} is no decoder: only a decoder's memory and time are modelled"
         )
-    for name, value in (("devices", devices), ("price", price)):
-        if value is not None and not 0 < value < 1e40:
-            raise WrongUse(f"{name} is {value}: use a positive number")
+    check_amounts(devices=devices, price=price)
     time, size = recipe.data.sequence, model.parameters()
     per_token = model.flops_per_token(time)
     known = published is None or published.training is not None

@@ -19,6 +19,7 @@ import numpy as np
 from maquette.base.errors import UserError, WrongUse, did_you_mean
 
 PETAFLOP_DAY = 1e15 * 24 * 3600
+MOST_SERVED = 1e20  # tokens
 LARGEST_LOG_G = 300.0
 """of G: beyond, its powers leave the range of numbers"""
 DRIFT, FITTED = 0.0008, 3e20
@@ -191,8 +192,8 @@ class Law:
         Minimises 6 N D + 2 N D_inference over models whose loss is the training optimum's at that
         budget (Sardana and Frankle 2023, eq. 3). The training itself may take more than `flops`.
         """
-        if not 0 <= inference_tokens < math.inf:
-            raise WrongUse(f"inference tokens are {inference_tokens}: use 0 or more")
+        if not 0 <= inference_tokens <= MOST_SERVED:
+            raise WrongUse(f"inference tokens are {inference_tokens:g}: use 0 to {MOST_SERVED:g}")
         optimum, trained = self.best(flops)
         loss = self.loss(optimum, trained)
 

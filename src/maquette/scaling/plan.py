@@ -12,7 +12,7 @@ from typing import Any
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.models.config import DecoderConfig
-from maquette.scaling.devices import Device
+from maquette.scaling.budget import Budget, operations
 from maquette.scaling.epochs import Repeats
 from maquette.scaling.frontier import BYTES_PER_TOKEN, forecast, surface
 from maquette.scaling.laws import Kaplan, Law, ScalingLaw
@@ -39,41 +39,9 @@ UTILISATION = 0.4  # of the peak, where no device is named; and where the iterat
 LARGE, SMALL = (32768, 1024), (4096, 256)  # vocabulary and context, where neither is given
 SMALLEST_LARGE = 30e6  # parameters: below, 32,768 embeddings would be most of the model
 LEAST_STEPS = 10
+FURTHEST = 2.0  # factor from the best size to a shape beyond which no interval is said
+Interval = tuple[float, float]
 BESIDE = (0.25, 0.5, 2.0, 4.0)  # sizes whose cost is shown, as multiples of the chosen one
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What may be spent: operations, or devices for some time."""
-
-    flops: float | None = None
-    seconds: float | None = None
-    device: Device | None = None
-    devices: int = 1
-    utilisation: float | None = None
-    """of the peak; None: what the layout is expected to reach"""
-    price: float | None = None
-    """money for an hour of one device"""
-
-    def __post_init__(self) -> None:
-        hours = None if self.seconds is None else self.seconds / 3600
-        given = {"flops": self.flops, "hours": hours, "devices": self.devices, "price": self.price}
-        for name, value in given.items():
-            if value is not None and not 0 < value < 1e40:
-                raise WrongUse(f"{name} is {value}: use a positive number")
-        if (self.flops is None) == (self.seconds is None):
-            raise WrongUse("give one budget: --flops F, or --hours H with --device D")
-        if self.utilisation is not None and not 0 < self.utilisation <= 1:
-            raise WrongUse(f"utilisation is {self.utilisation}: use a fraction above 0, up to 1")
-        if self.seconds is not None and self.device is None:
-            raise WrongUse("say which device: --device H100, for one")
-
-
-def hours_of(hours: float | None, minutes: float | None) -> float | None:
-    """Time in hours, given in one unit or the other."""
-    if hours is not None and minutes is not None:
-        raise WrongUse("give --hours or --minutes, not both")
-    return minutes / 60 if minutes is not None else hours
 
 
 @dataclass(frozen=True)
@@ -97,9 +65,13 @@ class Plan:
     batch_tokens: int
     loss_predicted: float | None
     """nats a token; None where only bits per byte are known, in the line"""
-    loss_interval: tuple[float, float] | None
+    loss_interval: Interval | None
     law: ScalingLaw
     recipe: Recipe
+    parameters_interval: Interval | None = None
+    """where the best size lies, 95 times of 100; None where the law says nothing of it"""
+    tokens_interval: Interval | None = None
+    """the tokens of those sizes, each taking as many operations a parameter as the plan's"""
     utilisation: float | None = None
     seconds: float | None = None
     cost: float | None = None
@@ -170,7 +142,7 @@ def make_plan(
     symbols = text.vocabulary if text else vocabulary
     device, reached = budget.device, budget.utilisation or UTILISATION
     for _ in range(6):
-        flops, how = _operations(budget, reached)
+        flops, how = operations(budget, reached)
         best = split(law, flops, text, inference_tokens)
         recipe, lines = _recipe(law, best, text, (symbols, context), budget)
         if device is None:
@@ -189,6 +161,9 @@ def make_plan(
         best.flops, size, tokens, recipe.tokens_per_step, None, None, law, recipe,
         utilisation=reached if device is not None else None, choice=choice,
     )  # fmt: skip
+    spans = _intervals(best, size, tokens)
+    if spans is not None:
+        plan.parameters_interval, plan.tokens_interval = spans
     plan.lines = [Line("budget", f"{flops:.3g} FLOP", how), *lines]
     if best.flops < flops:
         plan.warnings.append(
@@ -199,25 +174,6 @@ def make_plan(
     _spent(plan, budget)
     _others(plan, best.parameters, text)
     return plan
-
-
-def _operations(budget: Budget, reached: float) -> tuple[float, str]:
-    """The operations of a budget, and how they were counted."""
-    if budget.flops is not None:
-        return budget.flops, "given"
-    assert budget.seconds is not None and budget.device is not None
-    precision = precision_on(budget.device)
-    peak = budget.device.peak(precision)
-    if peak is None:
-        raise UserError(
-            f"the {precision} peak of {budget.device.name} is unknown: give --flops instead of time"
-        )
-    flops = peak * reached * budget.devices * budget.seconds
-    said = "as given" if budget.utilisation else "what the layout below is expected to reach"
-    return flops, (
-        f"{budget.seconds / 3600:g} h x {budget.devices} x {budget.device.name} at {reached:.1%} of "
-        f"{peak:.3g} FLOP/s in {precision} ({budget.device.sources['flops']}); {reached:.1%} is {said}"
-    )
 
 
 def _recipe(
@@ -252,17 +208,26 @@ def _recipe(
         ranks=budget.devices,
     )
     o, tokens, size = recipe.optimiser, steps * batch * context, model.parameters()
+    spans = _intervals(best, size, tokens) or (None, None)
+    wide = (
+        ""
+        if spans[0] is None
+        else (
+            "; interval of 95 % by the law's own errors"
+            + (", widened to the nearest shape" if _off(best, size) > (best.sure or 1.0) else "")
+        )
+    )
     rules = model.parametrisation
     counted = "" if embedded else f"; without embeddings, as {law.name} counts"
     return recipe, [
         Line("law", f"L = {law.formula}", f"{law.name}: {law.source}"),
-        Line("parameters", f"{short(size)}{_span(ideal, best.sure)}",
-             f"{size:,}, the shape nearest to {ideal:,.0f}{counted}: {best.why}"),
+        Line("parameters", f"{short(size)}{_span(spans[0])}",
+             f"{size:,}, the shape nearest to {ideal:,.0f}{counted}: {best.why}{wide}"),
         Line("shape", f"width {model.width}, {model.depth} blocks, {model.heads} heads of {model.head}",
              f"{shape_rule(model.width)}; {model.vocabulary:,} symbols, "
              f"{context:,} positions"),
         Line("tokens",
-             f"{short(tokens)}{_span(flops / 6 / ideal, best.sure)}, {tokens / size:.3g} a parameter",
+             f"{short(tokens)}{_span(spans[1])}, {tokens / size:.3g} a parameter",
              f"{tokens:,} = {steps:,} steps; {flops:.3g} / {per_token:.4g} FLOP a token (6 for every "
              f"matrix parameter, and attention over {context:,} positions)"),
         Line("batch", f"{batch * context:,} tokens a step",
@@ -417,6 +382,26 @@ def _others(plan: Plan, ideal: float, text: Text | None) -> None:
     plan.lines.append(Line("other sizes", f"loss at {said}{unit}", f"at the same budget{why}"))
 
 
-def _span(value: float, factor: float | None) -> str:
-    """The interval of 95 % that the law's own errors give the best value."""
-    return "" if factor is None else f" ({short(value / factor)} to {short(value * factor)})"
+def _off(best: Split, size: float) -> float:
+    """The factor between the best size and a shape."""
+    return max(size / best.parameters, best.parameters / size)
+
+
+def _intervals(best: Split, size: int, tokens: int) -> tuple[Interval, Interval] | None:
+    """Where the best size lies, 95 times of 100, and what the budget leaves of tokens for each.
+
+    By the law's own errors, and as far as the shape where no nearer one is made. Both count the same
+    operations: what the shape takes a parameter and token. None where the law says nothing of it, or
+    shapes do not reach to the best size.
+    """
+    off = _off(best, size)
+    if best.sure is None or off > FURTHEST:
+        return None
+    factor = max(best.sure, off)
+    low, high = min(best.parameters / factor, size), max(best.parameters * factor, size)
+    return (low, high), (tokens * size / high, tokens * size / low)
+
+
+def _span(ends: Interval | None) -> str:
+    """An interval, as it stands behind its number."""
+    return "" if ends is None else f" ({short(ends[0])} to {short(ends[1])})"

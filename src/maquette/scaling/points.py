@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.base.errors import UserError, WrongUse, did_you_mean
+from maquette.scaling import units
 
 Array = npt.NDArray[np.float64]
 COLUMNS = ("parameters", "tokens", "flops", "loss", "run")
@@ -36,6 +37,8 @@ class Points:
     run: npt.NDArray[np.int64]
     """which training curve a point belongs to; -1: the end of a run of its own"""
     source: str = "points"
+    notes: tuple[str, ...] = ()
+    """what to know of how they were read"""
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -43,7 +46,7 @@ class Points:
     def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "Points":
         """Some of the points, by number or by mask."""
         n, d, flops = (array[rows] for array in (self.parameters, self.tokens, self.flops))
-        return Points(n, d, flops, self.loss[rows], self.run[rows], self.source)
+        return Points(n, d, flops, self.loss[rows], self.run[rows], self.source, self.notes)
 
     @property
     def curves(self) -> list[int]:
@@ -86,8 +89,9 @@ def read_points(source: Path, columns: Mapping[str, str] | None = None) -> Point
     """The points of a CSV file or of a folder of runs.
 
     columns: what the file calls `parameters`, `tokens`, `flops`, `loss` and `run`, where it is
-    something else. Of tokens and flops one is enough: the other follows from 6 N D. Raises WrongUse
-    for a file that cannot be read so, with the line and the mend.
+    something else, with a factor where it counts in another unit, as in `Size*1e6`. Of tokens and
+    flops one is enough: the other follows from 6 N D. Raises WrongUse for a file that cannot be read
+    so, with the line and the mend.
     """
     source = Path(source).expanduser()
     if not source.exists():
@@ -96,7 +100,7 @@ def read_points(source: Path, columns: Mapping[str, str] | None = None) -> Point
 
 
 def columns_from(words: str) -> dict[str, str]:
-    """`parameters=Model Size,loss=final loss` as a mapping."""
+    """`parameters=Model Size*1e6,loss=final loss` as a mapping."""
     found = {}
     for part in words.split(","):
         name, equals, column = (word.strip() for word in part.partition("="))
@@ -133,7 +137,10 @@ def _from_csv(path: Path, columns: Mapping[str, str]) -> Points:
     lines = _lines(path)
     if not lines:
         raise WrongUse(f"{path} is empty: write a header such as parameters,tokens,loss and rows")
-    places = _places(path, [cell.strip() for cell in lines[0][1]], columns)
+    header = [cell.strip() for cell in lines[0][1]]
+    called = {k: units.column_and_factor(v, header) for k, v in columns.items()}
+    places = _places(path, header, {k: column for k, (column, _) in called.items()})
+    given = {k: (header[i], called.get(k, ("", None))[1]) for k, i in places.items()}
     table: dict[str, list[float]] = {name: [] for name in places if name != "run"}
     runs: list[str] = []
     for number, cells in lines[1:]:
@@ -143,24 +150,29 @@ def _from_csv(path: Path, columns: Mapping[str, str]) -> Points:
                 f"complete it, or quote the cells that hold a comma"
             )
         for name, values in table.items():
-            bounds = LOSSES if name == "loss" else COUNTS
-            cell = cells[places[name]]
-            values.append(_number(path, number, columns.get(name, name), cell, bounds))
+            bounds = LOSSES if name == "loss" else (0.0, COUNTS[1])
+            column, factor = given[name]
+            factor = 1.0 if factor is None else factor
+            values.append(_number(path, number, column, cells[places[name]], bounds, factor))
         if "run" in places:
             runs.append(cells[places["run"]].strip())
+    numbers = [number for number, _ in lines[1:]]
     n, loss = np.array(table["parameters"]), np.array(table["loss"])
     tokens = np.array(table["tokens"]) if "tokens" in table else np.array(table["flops"]) / 6 / n
     flops = np.array(table["flops"]) if "flops" in table else 6 * n * tokens
-    for what, array in (("tokens (flops / 6 / parameters)", tokens), ("flops (6 N D)", flops)):
+    units.ask(str(path), given, n, tokens)
+    counts = {given[name][0]: np.array(table[name]) for name in table if name != "loss"}
+    counts |= {"tokens (flops / 6 / parameters)": tokens, "flops (6 N D)": flops}
+    for what, array in counts.items():
         wrong = np.flatnonzero((array < COUNTS[0]) | (array > COUNTS[1]))
         if len(wrong):
             raise WrongUse(
-                f"{path}, line {lines[1 + wrong[0]][0]}: {what} are {array[wrong[0]]:.3g}: they have to "
-                f"be {_range(COUNTS)}: mend the row"
+                f"{path}, line {numbers[wrong[0]]}: {what} is {array[wrong[0]]:.3g}: it has to be "
+                f"{_range(COUNTS)}: mend the row, or take it out"
             )
     names = {name: i for i, name in enumerate(dict.fromkeys(runs))}
     run = np.array([names[r] for r in runs]) if runs else np.full(len(n), -1)
-    return Points(n, tokens, flops, loss, run.astype(np.int64), str(path))
+    return Points(n, tokens, flops, loss, run.astype(np.int64), str(path), units.notes(given))
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
@@ -207,8 +219,10 @@ def _range(bounds: tuple[float, float]) -> str:
     return f"{bounds[0]:g} to {bounds[1]:g}"
 
 
-def _number(path: Path, line: int, column: str, cell: str, bounds: tuple[float, float]) -> float:
-    """A number above 0 and within its bounds, or what is wrong with it."""
+def _number(
+    path: Path, line: int, column: str, cell: str, bounds: tuple[float, float], factor: float
+) -> float:
+    """A number above 0 and within its bounds, times a factor, or what is wrong with it."""
     where = f"{path}, line {line}: {column} is {cell.strip() or 'empty'}"
     try:
         value = float(cell)
@@ -218,9 +232,10 @@ def _number(path: Path, line: int, column: str, cell: str, bounds: tuple[float, 
         raise WrongUse(f"{where}: take the row out, or mend it")
     if value <= 0:
         raise WrongUse(f"{where}: it has to be above 0")
-    if not bounds[0] <= value <= bounds[1]:
-        raise WrongUse(f"{where}: it has to be {_range(bounds)}: mend the row, or take it out")
-    return value
+    if not bounds[0] <= value * factor <= bounds[1]:
+        wanted = LOSSES if bounds == LOSSES else COUNTS
+        raise WrongUse(f"{where}: it has to be {_range(wanted)}: mend the row, or take it out")
+    return value * factor
 
 
 # Runs

@@ -13,8 +13,12 @@
 The threshold is in the file before the measurement and is not moved after it. Every claim has a
 negative control, measured in the same run, that must miss the threshold: a claim holds when it
 meets its threshold and its control does not. What does not hold is shown as not holding.
+
+Only a full measurement is evidence. One at toy size, of fewer seeds, or by code that no commit holds
+is a trial: it says so, is kept apart, and never replaces a measurement.
 """
 
+import functools
 import hashlib
 import json
 import platform
@@ -26,7 +30,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from maquette.base.errors import WrongUse
+from maquette.base.errors import UserError, WrongUse, did_you_mean
 from maquette.base.files import home, read_json, write_atomic, write_json
 from maquette.base.machine import cores, processor
 from maquette.base.version import __version__
@@ -34,6 +38,11 @@ from maquette.training.recipe import BaseRecipe
 
 NEVER = 1e30
 """what a result file holds for infinity and for no number"""
+SEEDS = 2
+"""runs of each arm in a full measurement; a claim may take more"""
+MOST_SEEDS = 1000
+MEASURED = "claims"
+"""folder of the full measurements"""
 Evidence = Literal["learning curve", "exact count", "measured time", "synthetic time"]
 
 
@@ -117,18 +126,35 @@ def claim(
 class Lab:
     """What an experiment works with: seeds, a say, and bases that are trained once.
 
-    quick: the same code at toy size; its result is shown as a toy and never as evidence.
+    seeds: runs of each arm. quick: the same code at toy size. A quick lab, and one with fewer than
+    `SEEDS`, makes trials. Raises WrongUse for less than one seed.
     """
 
     def __init__(
         self,
-        seeds: int = 2,
+        seeds: int = SEEDS,
         quick: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
+        if not 1 <= seeds <= MOST_SEEDS:
+            raise WrongUse(f"seeds is {seeds}: use 1 to {MOST_SEEDS}")
         self.seeds, self.quick, self.say = seeds, quick, say
         self.bases: dict[str, dict[str, Any]] = {}
         """the trained models of the claim at hand: commit, date and seconds of each"""
+
+    @property
+    def trial(self) -> str:
+        """Why what is measured here is a trial and no evidence; "" for a full measurement."""
+        if self.quick:
+            return "toy size"
+        if self.seeds < SEEDS:
+            return f"{self.seeds} of {SEEDS} seeds"
+        return "code with changes that no commit holds" if _commit().endswith("+") else ""
+
+    @property
+    def folder(self) -> Path:
+        """Where results go when no folder is named: `claims`, or for trials Maquette's home."""
+        return home() / "trials" if self.trial else Path(MEASURED)
 
     def train(self, recipe: BaseRecipe) -> Path:
         """Train a recipe with all cores, or return its run from before; see `train_all`."""
@@ -215,12 +241,26 @@ class Result:
     cores: int
     torch: str
     details: dict[str, Any]
+    trial: str = ""
+    """why it is no evidence, where it is none"""
+
+    @property
+    def full(self) -> bool:
+        """Whether it is a measurement, which a trial is not."""
+        return not self.quick and not self.trial
 
 
-def measure(one: Claim, lab: Lab, out: Path) -> Result:
-    """Run a claim's experiment; write its JSON and its picture into `out`."""
+def measure(one: Claim, lab: Lab, out: Path | None = None) -> Result:
+    """Run a claim's experiment; write its JSON and its picture into `out`, by default `lab.folder`.
+
+    Raises WrongUse, before anything is run, where a trial would replace a full measurement. An
+    experiment that was cut off writes nothing.
+    """
     import torch
 
+    out = lab.folder if out is None else out
+    trial = lab.trial
+    _spare(one, trial, out)
     start = time.perf_counter()
     lab.bases = {}
     m = one.function(lab)
@@ -247,18 +287,31 @@ def measure(one: Claim, lab: Lab, out: Path) -> Result:
         cores=cores(),
         torch=str(torch.__version__),
         details=m.details | {"bases": lab.bases, "python": platform.python_version()},
+        trial=trial,
     )
-    write_json(out / f"{one.id}.json", asdict(result))
+    picture = None
     if m.chart is not None:
         from maquette.workshop.charts import png
 
-        write_atomic(out / f"{one.id}.png", png(m.chart))
+        picture = png(m.chart)  # a chart that cannot be drawn leaves the earlier result whole
+    write_json(out / f"{one.id}.json", asdict(result))
+    if picture is not None:
+        write_atomic(out / f"{one.id}.png", picture)
     return result
+
+
+def _spare(one: Claim, trial: str, out: Path) -> None:
+    """WrongUse where a trial would replace a full measurement."""
+    path = out / f"{one.id}.json"
+    if trial and path.exists() and _result(path).full:
+        raise WrongUse(
+            f"{path} is a full measurement, which a trial ({trial}) does not replace: leave --out out, "
+            f"or name another folder"
+        )
 
 
 def select(names: list[str]) -> list[Claim]:
     """The claims that `SYSTEM` or `SYSTEM.CLAIM` name; all of them for no name."""
-    from maquette.base.errors import did_you_mean
     from maquette.systems.catalogue import systems
 
     known = systems()
@@ -278,8 +331,16 @@ def select(names: list[str]) -> list[Claim]:
 
 
 def results(folder: Path) -> dict[str, Result]:
-    """Measured claims in a folder, by id."""
-    return {path.stem: Result(**read_json(path)) for path in sorted(folder.glob("*.json"))}
+    """The full measurements in a folder, by id; trials are left out."""
+    found = {path.stem: _result(path) for path in sorted(folder.glob("*.json"))}
+    return {name: result for name, result in found.items() if result.full}
+
+
+def _result(path: Path) -> Result:
+    try:
+        return Result(**read_json(path))
+    except TypeError as error:
+        raise UserError(f"{path} is no result of a claim: move it out of the folder") from error
 
 
 def _finite(value: float) -> float:
@@ -291,8 +352,12 @@ def _today() -> str:
     return time.strftime("%Y-%m-%d")
 
 
+@functools.cache
 def _commit() -> str:
-    """The commit of the checkout this runs from, with + when it has changes; "" outside one."""
+    """The commit of the checkout this runs from, with + when it has changes; "" outside one.
+
+    Asked once: what is edited while a measurement runs is not what it measures.
+    """
     here = Path(__file__).parent
     try:
         head = subprocess.run(

@@ -12,9 +12,13 @@ def state(result: Result | None) -> str:
     """One word for a claim."""
     if result is None:
         return "not measured"
-    if result.quick:
-        return "toy size only"
-    return "holds" if result.holds else "**fails**"
+    return "holds" if result.holds else "fails"
+
+
+def _emphasised(result: Result | None) -> str:
+    """The same for Markdown, where a claim that does not hold is not to be overlooked."""
+    word = state(result)
+    return f"**{word}**" if word == "fails" else word
 
 
 def catalogue_table(measured: dict[str, Result]) -> str:
@@ -27,7 +31,8 @@ def catalogue_table(measured: dict[str, Result]) -> str:
             found = measured.get(claim.id)
             value = number(found.measured, 3) if found else "-"
             lines.append(
-                f"| `{claim.id}` | {claim.statement} | {value} ({wanted(claim)}) | {state(found)} |"
+                f"| `{claim.id}` | {claim.statement} | {value} ({wanted(claim)}) | "
+                f"{_emphasised(found)} |"
             )
     return "\n".join(lines)
 
@@ -60,7 +65,7 @@ def wanted(claim: Claim) -> str:
 
 def _section(claim: Claim, result: Result | None, page: Path, folder: Path) -> str:
     lines = [
-        f"## `{claim.id}`: {state(result)}",
+        f"## `{claim.id}`: {_emphasised(result)}",
         f"{claim.statement[0].upper()}{claim.statement[1:]} ({claim.source}).",
     ]
     if result is None:

@@ -30,10 +30,10 @@ from maquette.training.batches import AnyCorpus, looked_at, training_batches
 from maquette.training.checkpoint import Saver, State, newest, restore
 from maquette.training.decide import Decisions, keep_compiled_code
 from maquette.training.guard import Verdict, Watchman
+from maquette.training.length import lengths_of
 from maquette.training.optimiser import clip_gradients, make_optimiser, set_learning_rate
 from maquette.training.run import METRICS, OUTCOME, RunDirectory
-from maquette.training.schedule import learning_rate_factor
-from maquette.training.speed import Speed
+from maquette.training.speed import Speed, Utilisation
 from maquette.training.start import make_model
 from maquette.training.tracking import MetricsFile, Tracker, open_trackers
 
@@ -49,7 +49,7 @@ class Outcome:
     heldout_loss: float | None
     tokens_per_second: float
     flops_utilisation: float
-    """model operations a second over the measured matrix-product peak"""
+    """model operations a second over the measured matrix-product peak, at most 1"""
     seconds: float
     """spent in steps, by this call"""
     blocked_seconds: float
@@ -154,8 +154,10 @@ def train(
         if state.fingerprint != corpus.hash:
             raise UserError(f"{path} was trained on another corpus: restore it, or start a new run")
 
+    lengths = lengths_of(run.path)
     flops = recipe.flops_per_unit or decisions.flops
-    peak = measure(decisions.device).peak(decisions.precision) * group.world
+    machine = measure(decisions.device)
+    used = Utilisation(machine, decisions.precision, group.world, watcher.say)
     every = recipe.checkpoints.every or max(1, recipe.steps // 10)
     look_every = recipe.watch.every or max(1, recipe.steps // 10)
     if state.step >= recipe.last_step and run.finished and (run / OUTCOME).exists():
@@ -172,9 +174,7 @@ def train(
 
     with fused.compilation(decisions.compile), Stop().listening() as stop:
         while state.step < recipe.last_step and not leave:
-            rate = recipe.optimiser.learning_rate * learning_rate_factor(
-                recipe.schedule, state.step, recipe.steps
-            )
+            rate = lengths.rate(recipe, state.step)
             # Forward and backward: the mean over the counted targets of the whole batch, summed over
             # its parts. How many count is known after the last part; most models count all.
             seed(derived_seed(recipe.seed, state.sample, group.rank), device)
@@ -236,9 +236,11 @@ def train(
                     record["heldout_loss"] = heldout_loss
                     if group.first:
                         watcher.look(state.step, model)
+            with speed.paused():
+                share = used(speed.tokens_per_second * flops)
             record |= {
                 f"{recipe.unit}_per_second": round(speed.tokens_per_second, 1),
-                "flops_utilisation": round(speed.tokens_per_second * flops / peak, 4),
+                "flops_utilisation": round(share, 4),
                 "memory": resident()
                 if device.type == "cpu"
                 else torch.cuda.max_memory_allocated(device),
@@ -263,6 +265,10 @@ def train(
             if finished:
                 with average.used():
                     save_tensors(run / WEIGHTS, dict(model.named_parameters()))
+        if not speed.steps:  # the run ends where it was cut off
+            taken = next((r["loss"] for r in reversed(run.records()) if "skipped" not in r), None)
+            with plainly(), average.used():
+                heldout_loss = evaluate(model, heldout, group)
         for tracker in trackers:
             tracker.close()
         if metrics is not None:
@@ -274,12 +280,12 @@ def train(
         loss=taken,
         heldout_loss=heldout_loss if math.isfinite(heldout_loss or 0.0) else None,
         tokens_per_second=speed.average,
-        flops_utilisation=speed.average * flops / peak,
+        flops_utilisation=used(speed.average * flops),
         seconds=speed.seconds,
         blocked_seconds=saver.blocked_seconds,
         finished=finished,
     )
-    if group.first and speed.steps:
+    if group.first:
         write_json(run / OUTCOME, asdict(outcome))
     return outcome
 

@@ -8,6 +8,7 @@ runs/NAME/
     corpus.json         where the corpus was, its hash and its table
     encoder.json        where the frozen CLIP of a picture run was, and the SHA-256 of its weights
     metrics.jsonl       one object a step; events (a skipped batch, a rewind) beside them
+    lengths.json        where `steps` was changed under way, and what that did to the learning rate
     outcome.json        how the last call ended
     checkpoints/        see checkpoint.py
     samples/            text sampled while training, one file a look
@@ -16,7 +17,7 @@ runs/NAME/
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from maquette.corpus.special_tokens import SPECIAL
 from maquette.corpus.store import MANIFEST, TOKENIZER, Corpus
 from maquette.corpus.tokenizer import copy_tokenizer
 from maquette.models.store import CONFIG, WEIGHTS, save_config
+from maquette.training.length import change_length, check_end, reached
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import BaseRecipe, Recipe, load_recipe
 from maquette.worlds.registry import world_from
@@ -189,8 +191,14 @@ class RunDirectory:
                 f"{now[:12]}, not {before[:12]}): restore it, or start a new run"
             )
 
-    def resume(self, wanted: BaseRecipe | None) -> BaseRecipe:
-        """The recipe to go on with: the run's own, with what may change taken from `wanted`."""
+    def resume(
+        self, wanted: BaseRecipe | None, say: Callable[[str], None] = lambda text: None
+    ) -> BaseRecipe:
+        """The recipe to go on with: the run's own, with what may change taken from `wanted`.
+
+        say: is told what another length does to the learning rate. Raises WrongUse where something
+        else differs, or where the run would have to end before the step that it has reached.
+        """
         own = self.recipe()
         self._check_encoder(own)
         if wanted is None:
@@ -205,6 +213,10 @@ class RunDirectory:
                 )
         recipe = replace(own, **{name: getattr(wanted, name) for name in CHANGEABLE - {"name"}})
         if recipe != own:
+            check_end(self.path, own, recipe)
+            change = change_length(self.path, own, recipe, reached(self.path))
+            if change is not None:
+                say(change.line(recipe.schedule.kind))
             recipe.save(self / RECIPE)
         return recipe
 

@@ -1,8 +1,10 @@
-"""Tokens a second of a run."""
+"""Tokens a second of a run, and what share of the machine's peak that is."""
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from maquette.base.machine import Machine, measure_peak_again
 
 
 class Speed:
@@ -49,3 +51,36 @@ class Speed:
         """Over all steps but the first, which compiles and touches everything for the first time."""
         rest = self._steps[1:] or self._steps
         return sum(t for t, _ in rest) / max(1e-9, sum(s for _, s in rest))
+
+
+class Utilisation:
+    """A run's operations a second over the machine's measured peak, at most 1.
+
+    A run that is faster than the peak shows that the peak was measured beside something else: it is
+    measured again, once, and the best is kept for every later run. What is still above 1 is said to be
+    the peak at least: counted operations that a kernel skips, such as masked attention, make it so.
+    """
+
+    def __init__(
+        self, machine: Machine, precision: str, ranks: int, say: Callable[[str], None]
+    ) -> None:
+        """ranks: processes that compute side by side; their common peak is not measured again."""
+        self._machine, self._precision, self._ranks, self._say = machine, precision, ranks, say
+        self._again = ranks == 1
+
+    @property
+    def peak(self) -> float:
+        """Operations a second of all ranks."""
+        return self._machine.peak(self._precision) * self._ranks
+
+    def __call__(self, flops: float) -> float:
+        """The share of the peak that so many operations a second are."""
+        if flops > self.peak and self._again:
+            self._again = False
+            before = self.peak
+            self._machine = measure_peak_again(self._machine, self._precision)
+            self._say(
+                f"this run computes {flops / 1e9:.3g} GFLOP/s, more than the peak of {before / 1e9:.3g} "
+                f"measured before: measured again, it is {self.peak / 1e9:.3g}"
+            )
+        return min(1.0, flops / self.peak)

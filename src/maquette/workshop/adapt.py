@@ -142,7 +142,11 @@ def adapt(
     if sweep:
         recipe, trials = swept(recipe, corpus, path, say)
     before = scored(make_model(recipe), corpus, base.size, pictures)
-    train(recipe, path, observer=observer)
+    outcome = train(recipe, path, observer=observer)
+    if not outcome.finished:
+        raise UserError(
+            f"stopped at step {outcome.step}, saved: go on with maquette train --resume --run {path}"
+        )
     after = scored(load_pictures(path).model, corpus, base.size, pictures)
     done = Adapted(path, way, counted, before, after, recipe, trials)
     write_json(path / ADAPTATION, done.to_dict())

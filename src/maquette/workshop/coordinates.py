@@ -152,6 +152,8 @@ def coordinates(
     chosen = sorted(set(widths if widths is not None else [first * 2**i for i in range(4)]))
     if len(chosen) < 2:
         raise WrongUse(f"widths are {chosen}: give at least two, such as 32 64 128 256")
+    if seeds > 1000:
+        raise WrongUse(f"seeds is {seeds}: use at most 1000")
     if seeds < 1 or steps < 2:
         raise WrongUse(f"seeds is {seeds} and steps is {steps}: use at least 1 and 2")
     rate = RATE * recipe.optimiser.learning_rate if learning_rate is None else learning_rate

@@ -15,6 +15,7 @@ from maquette.scaling.layouts import Layout
 from maquette.scaling.memory import memory
 from maquette.scaling.roofline import step_time
 from maquette.training.decide import Decisions
+from maquette.training.length import lengths_of
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import BaseRecipe, Recipe
 from maquette.training.run import OUTCOME, RunDirectory
@@ -128,6 +129,10 @@ def compared(run: RunDirectory) -> dict[str, Any] | None:
     found["note"] = (
         "Time and memory were estimated from this machine's measured limits before the start."
     )
+    for change in lengths_of(run.path).changes:
+        found["note"] += (
+            f" At step {change.step:,} its length became {change.after:,} steps, not {change.before:,}."
+        )
     found["why"] = [
         *(expected.get("memory_why") or {}).items(),
         *(expected.get("seconds_why") or {}).items(),

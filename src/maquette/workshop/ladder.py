@@ -39,6 +39,9 @@ RUN_SECONDS = 1.5  # what a run costs besides its steps: building, scoring, savi
 Say = Callable[[str], None]
 
 
+MOST_MINUTES = 60 * 24 * 30
+
+
 def run_ladder(
     minutes: float,
     corpus: str = "bytes",
@@ -130,8 +133,10 @@ def _design(
         content["budgets"] = tuple(content["budgets"])
         content["widths"] = tuple(tuple(widths) for widths in content["widths"])
         return Design(**content), kept["speed"]
-    if not minutes > 0:
-        raise WrongUse(f"--budget is {minutes:g} minutes: use a positive number")
+    if not 0 < minutes <= MOST_MINUTES:
+        raise WrongUse(
+            f"--budget is {minutes:g} minutes: use a positive number up to {MOST_MINUTES:,}"
+        )
     fixed: dict[str, Any] = {
         "vocabulary": text.vocabulary, "corpus": name, "text": len(text.train), "workers": workers,
     }  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from maquette.base.errors import UserError
 from maquette.base.files import home, lock
 from maquette.base.machine import processor
 from maquette.base.version import __version__
@@ -77,7 +78,11 @@ def oracle_for(
             if not done(path):
                 say(f"  training {path.name}: {recipe.steps:,} steps")
                 with torch.random.fork_rng():
-                    train(recipe, path, resume=True)
+                    outcome = train(recipe, path, resume=True)
+                if not outcome.finished:
+                    raise UserError(
+                        f"{path.name} stopped at step {outcome.step}: run again to go on"
+                    )
     model = load_model(path)
     assert isinstance(model, Classifier)
     return Oracle(model, world, size)

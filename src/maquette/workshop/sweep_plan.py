@@ -114,9 +114,17 @@ def make_plan(
             f"width {width} is not below the recipe's {model.width}: a proxy is narrower, "
             f"use a multiple of the head size {head_size(model)} below it"
         )
-    for name, value, least in (("trials", trials, 2), ("seeds", seeds, 1), ("steps", steps, 1)):
+    for name, value, least, most in (
+        ("width", width, 1, model.width),
+        ("depth", depth, 1, 10_000),
+        ("trials", trials, 2, 100_000),
+        ("seeds", seeds, 1, 1000),
+        ("steps", steps, 1, 10**12),
+    ):
         if value is not None and value < least:
             raise WrongUse(f"{name} is {value}: use at least {least}")
+        if value is not None and value > most:
+            raise WrongUse(f"{name} is {value}: use at most {most}")
     if eta not in (2, 3):
         raise WrongUse(f"halving is {eta}: use 2 or 3")
     rate = recipe.optimiser.learning_rate

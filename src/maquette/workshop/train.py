@@ -8,7 +8,7 @@ from typing import Any
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import write_atomic
-from maquette.base.machine import measure, resident
+from maquette.base.machine import Machine, measure, resident
 from maquette.corpus.pictures import PictureCorpus
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.store import TOKENIZER, Corpus
@@ -20,6 +20,7 @@ from maquette.parallel.layout import check_layout
 from maquette.serving.generate import generate
 from maquette.serving.sampler import Sampling
 from maquette.training.decide import decide, load_decisions
+from maquette.training.length import nothing_left, reached
 from maquette.training.loop import Observer, Outcome, Quiet
 from maquette.training.loop import train as run_loop
 from maquette.training.picture_data import check_pictures, cut_captions
@@ -30,6 +31,8 @@ from maquette.training.start import make_model
 from maquette.workshop.corpora import corpus_of
 from maquette.workshop.forecast import EXPECTED, expect
 from maquette.workshop.picture_samples import PictureSamples
+
+LEAST_STATE = 16  # bytes a trained parameter: weight, gradient and two moments in fp32
 
 
 def train(
@@ -103,13 +106,16 @@ def _prepare(
     began = (run / RECIPE).exists()
     ranks = run.recipe().ranks if began else 1
     if resume and began:
-        recipe = run.resume(recipe)
+        recipe = run.resume(recipe, watcher.say)
         run.any_corpus().check(progress)
         check_layout(recipe.layout)
+        if run.finished and (step := reached(run.path)) >= recipe.last_step:
+            watcher.say(nothing_left(recipe, step))
     else:
         if recipe is None:
             raise UserError(f"{run.path} is not a run: name a recipe to start one")
         check_layout(recipe.layout)
+        _check_room(recipe, measure(recipe.device))
         corpus = corpus_of(recipe, progress)
         _check(recipe, corpus)
         run.create(recipe, corpus)
@@ -138,6 +144,17 @@ def _prepare(
         kept = load_decisions(run / DECISIONS)
         expect(run, recipe, machine, kept, planned or {}, before)
     return recipe
+
+
+def _check_room(recipe: BaseRecipe, machine: Machine) -> None:
+    """Refuse before the start a model whose state alone is larger than the memory."""
+    room = machine.memory if machine.device_memory is None else machine.device_memory
+    needed = (4 if recipe.trained else LEAST_STATE) * recipe.model.parameters()
+    if needed > room:
+        raise UserError(
+            f"a model of {recipe.model.parameters():.3g} parameters takes {needed / 2**30:.3g} GiB as "
+            f"state of its training alone, and there are {room / 2**30:.3g}: make it smaller"
+        )
 
 
 def _check(recipe: BaseRecipe, corpus: Corpus | PictureCorpus) -> None:

@@ -1,0 +1,69 @@
+"""What may be spent: operations, or devices for some time, and the operations that these come to."""
+
+from dataclasses import dataclass
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.scaling.devices import Device
+from maquette.scaling.lines import precision_on
+
+MOST = {"flops": 1e40, "hours": 1e9, "devices": 1e6, "price": 1e12}
+"""what the numbers of a budget may be at most"""
+
+
+def check_amounts(**given: float | None) -> None:
+    """Raise WrongUse for a number of a budget that is not above 0, or beyond `MOST`."""
+    for name, value in given.items():
+        if value is not None and not 0 < value <= MOST[name]:
+            most = f" up to {MOST[name]:g}" if value > MOST[name] else ""
+            raise WrongUse(f"{name} is {value:g}: use a positive number{most}")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent: operations, or devices for some time."""
+
+    flops: float | None = None
+    seconds: float | None = None
+    device: Device | None = None
+    devices: int = 1
+    utilisation: float | None = None
+    """of the peak; None: what the layout is expected to reach"""
+    price: float | None = None
+    """money for an hour of one device"""
+
+    def __post_init__(self) -> None:
+        hours = None if self.seconds is None else self.seconds / 3600
+        given = {"flops": self.flops, "hours": hours, "devices": self.devices, "price": self.price}
+        check_amounts(**given)
+        if (self.flops is None) == (self.seconds is None):
+            raise WrongUse("give one budget: --flops F, or --hours H with --device D")
+        if self.utilisation is not None and not 0 < self.utilisation <= 1:
+            raise WrongUse(f"utilisation is {self.utilisation}: use a fraction above 0, up to 1")
+        if self.seconds is not None and self.device is None:
+            raise WrongUse("say which device: --device H100, for one")
+
+
+def hours_of(hours: float | None, minutes: float | None) -> float | None:
+    """Time in hours, given in one unit or the other."""
+    if hours is not None and minutes is not None:
+        raise WrongUse("give --hours or --minutes, not both")
+    return minutes / 60 if minutes is not None else hours
+
+
+def operations(budget: Budget, reached: float) -> tuple[float, str]:
+    """The operations of a budget, and how they were counted."""
+    if budget.flops is not None:
+        return budget.flops, "given"
+    assert budget.seconds is not None and budget.device is not None
+    precision = precision_on(budget.device)
+    peak = budget.device.peak(precision)
+    if peak is None:
+        raise UserError(
+            f"the {precision} peak of {budget.device.name} is unknown: give --flops instead of time"
+        )
+    flops = peak * reached * budget.devices * budget.seconds
+    said = "as given" if budget.utilisation else "what the layout below is expected to reach"
+    return flops, (
+        f"{budget.seconds / 3600:g} h x {budget.devices} x {budget.device.name} at {reached:.1%} of "
+        f"{peak:.3g} FLOP/s in {precision} ({budget.device.sources['flops']}); {reached:.1%} is {said}"
+    )
