@@ -45,7 +45,7 @@ def need(module: str, extra: str) -> ModuleType:
         ) from error
 
 
-MOST_SEED = 2**63 - 1  # what every generator of random numbers takes
+MOST_SEED = 2**64 - 1  # what torch takes
 
 
 def check_numbers(fields: object, prefix: str = "") -> None:
@@ -61,7 +61,7 @@ def check_numbers(fields: object, prefix: str = "") -> None:
             if isinstance(number, float) and not math.isfinite(number):
                 raise WrongUse(f"{name} is {number}: use a number")
         if f.name == "seed" and isinstance(value, int) and not 0 <= value <= MOST_SEED:
-            raise WrongUse(f"{name} is {value}: use 0 to {MOST_SEED}")
+            raise WrongUse(f"{name} is {value}: use 0 to {MOST_SEED} (64 bits)")
 
 
 MOST_COUNT = 10**15

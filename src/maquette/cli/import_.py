@@ -1,6 +1,7 @@
 """Read a Hugging Face model (GPT-2, GPT-J, LLaMA, BLOOM or CLIP; safetensors) into a run directory.
 
-Its tokenizer comes along, with what begins and ends its texts (tokenizer_config.json, generation_config.json).
+Its tokenizer comes along, with what begins and ends its texts (tokenizer_config.json,
+generation_config.json).
 
 example: maquette import hf ~/models/gpt2 runs/gpt2
 """

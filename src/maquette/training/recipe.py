@@ -169,6 +169,9 @@ class Guard:
         within(self, 0, ANY, "spike", "patience", "rewinds")
 
 
+MOST_SEED = 2**63 - 1  # what every generator of random numbers takes
+
+
 @dataclass(frozen=True, kw_only=True)
 class BaseRecipe:
     """Everything about a run, whatever kind of model it trains."""
@@ -219,6 +222,7 @@ class BaseRecipe:
 
     def __post_init__(self) -> None:
         within(self, 1, ANY, "steps", "batch", "ranks")
+        within(self, 0, MOST_SEED, "seed")
         check_numbers(self)
         if self.start:  # a run finds it from any folder
             whole = os.path.abspath(os.path.expanduser(self.start))
