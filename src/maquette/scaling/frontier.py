@@ -4,18 +4,23 @@ Published laws were fitted on models of tens of millions of parameters and web t
 minutes buy a hundredth of that, where their losses mean nothing. So the ladder of small decoders
 was trained on the default corpus (`python benchmarks/ladder.py`, which writes `ladder.json` beside
 this file), a surface of the same form is fitted to its bits per byte, and the demo's forecast is
-read off it, with twice the fit's error as its interval. Other text is easier or harder: the forecast
+read off it, with twice the fit's error as its interval; outside of the ladder, with what extrapolating
+has cost where its largest runs were left out (`held_out.py`). Other text is easier or harder: the forecast
 is multiplied by how many more bits `zstd -19` needs for it than for the ladder's.
 """
 
 import functools
 import json
+import math
 from dataclasses import dataclass
 from importlib.resources import files
 
 import numpy as np
 
-from maquette.scaling.fit import Fit, fit_surface
+from maquette.scaling.epochs import with_repeats
+from maquette.scaling.fit import MARGIN, Fit, fit_surface
+from maquette.scaling.held_out import Cost, cost, distance
+from maquette.scaling.points import Array
 
 RUNGS = (64, 128, 192, 256, 384)
 """widths of the ladder, four blocks each"""
@@ -33,6 +38,8 @@ class Forecast:
     high: float
     inside: bool
     """whether the ladder spans the point; outside, it is an extrapolation"""
+    factor: float = 1.0
+    """how far outside of the ladder, size times tokens; 1 inside"""
 
 
 @functools.cache
@@ -53,28 +60,45 @@ def ladder_zstd() -> float:
 @functools.cache
 def surface() -> Fit:
     """The fitted law of the ladder, in bits per byte."""
-    runs = ladder()
-    parameters, tokens, bits = (
-        np.array([r[key] for r in runs]) for key in ("parameters", "tokens", "bits_per_byte")
-    )
     source = "benchmarks/ladder.py on the default corpus"
-    return fit_surface(parameters, tokens, bits, source, delta=1.0)  # few points, none an outlier
+    return fit_surface(*_runs(), source, delta=1.0)  # few points, none an outlier
 
 
-def forecast(parameters: int, tokens: int, hardness: float = 1.0) -> Forecast:
+@functools.cache
+def extrapolation() -> Cost:
+    """What predicting the ladder's largest runs from its smaller ones has cost."""
+    return cost(*_runs(), delta=1.0)
+
+
+def _runs() -> tuple[Array, Array, Array]:
+    """Parameters, tokens and bits per byte of the runs, (runs,) each."""
+    parameters, tokens, bits = (
+        np.array([run[key] for run in ladder()], dtype=float)
+        for key in ("parameters", "tokens", "bits_per_byte")
+    )
+    return parameters, tokens, bits
+
+
+def forecast(
+    parameters: int, tokens: int, hardness: float = 1.0, unique: float = math.inf
+) -> Forecast:
     """What the ladder says of a model of that size after that many tokens.
 
-    hardness: of the text, beside the ladder's: its `zstd -19` bits per byte over `ladder_zstd()`.
+    unique: tokens of the text; where they repeat they count for less (`epochs.py`), and the interval
+    holds the loss without that, as the ladder read none twice. hardness: of the text, beside the
+    ladder's: its `zstd -19` bits per byte over `ladder_zstd()`.
     """
     fit = surface()
-    bits = hardness * fit.law.loss(parameters, tokens)
-    runs = ladder()
-    inside = all(
-        min(r[key] for r in runs) * 0.8 <= value <= max(r[key] for r in runs) * 1.25
-        for key, value in (("parameters", parameters), ("tokens", tokens))
-    )
-    spread = 2 * fit.error * bits
-    return Forecast(bits, bits - spread, bits + spread, inside)
+    fresh = hardness * fit.law.loss(parameters, tokens)
+    bits = fresh
+    if tokens > unique:
+        bits = hardness * with_repeats(fit.law, unique).loss(parameters, tokens)
+    away = distance(parameters, tokens, fit.range_parameters, fit.range_tokens)
+    outside = extrapolation().at(away) if away else 0.0  # inside, nothing is left out and fitted
+    spread = math.hypot(2 * fit.error, outside) * bits + abs(bits - fresh)
+    factor = math.exp(away)
+    low, high = bits - min(spread, bits), bits + spread
+    return Forecast(bits, low, high, factor <= MARGIN, factor)
 
 
 def utilisation(width: int) -> float:

@@ -14,7 +14,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.models.config import DecoderConfig
 from maquette.scaling.budget import Budget, operations
 from maquette.scaling.epochs import Repeats
-from maquette.scaling.frontier import BYTES_PER_TOKEN, forecast, surface
+from maquette.scaling.frontier import BYTES_PER_TOKEN, forecast
 from maquette.scaling.laws import Kaplan, Law, ScalingLaw
 from maquette.scaling.layouts import Choice, Option
 from maquette.scaling.lines import (
@@ -304,11 +304,10 @@ def _epochs(plan: Plan, text: Text, repeats: Repeats | None, fresh: float) -> fl
 def _small(plan: Plan, text: Text | None, bits: float, why: str) -> None:
     """Below the sizes that a published law was fitted on, the loss is our own small models'."""
     near = forecast(plan.parameters, plan.tokens)
-    error = surface().error
-    low, high = bits * (1 - 2 * error), bits * (1 + 2 * error)
+    low, high = (bits * end / near.bits_per_byte for end in (near.low, near.high))
     known = {257: 1.0, SMALL[0]: BYTES_PER_TOKEN}  # of the corpora that are built in
     size = text.bytes_per_token if text else known.get(plan.model.vocabulary)
-    nats = ""
+    nats, wide = "", "" if near.factor <= 1 else " and what leaving out its largest runs has cost"
     if size is not None:
         plan.loss_predicted = bits * math.log(2) * size
         plan.loss_interval = (low * math.log(2) * size, high * math.log(2) * size)
@@ -316,7 +315,7 @@ def _small(plan: Plan, text: Text | None, bits: float, why: str) -> None:
     plan.lines.append(Line(
         "loss", f"{bits:.3f} bits per byte ({low:.3f} to {high:.3f}){nats}",
         f"{why}, in bits per byte: the small models of benchmarks/ladder.py on the default corpus; "
-        f"interval of twice the fit's error"))  # fmt: skip
+        f"interval of twice the fit's error{wide}"))  # fmt: skip
     plan.warnings.append(
         f"{plan.law.name} was fitted on models of {short(plan.law.smallest)} parameters and more: here "
         f"its split is a guide, and the loss is read off small models of the default corpus"

@@ -10,7 +10,7 @@ import gc
 import hashlib
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from types import FrameType
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ from maquette.training.decide import Decisions, keep_compiled_code
 from maquette.training.guard import Verdict, Watchman
 from maquette.training.length import lengths_of
 from maquette.training.optimiser import clip_gradients, make_optimiser, set_learning_rate
+from maquette.training.recipe import BaseRecipe
 from maquette.training.run import METRICS, OUTCOME, RunDirectory
 from maquette.training.speed import Speed, Utilisation
 from maquette.training.start import make_model
@@ -87,6 +88,10 @@ class Quiet:
     def say(self, message: str) -> None: ...
 
 
+Replan = Callable[[int], int | None]
+"""asked after each step how many the run shall take in all; None: as many as now"""
+
+
 @dataclass
 class Stop:
     """Set by SIGTERM or Ctrl-C; training saves and leaves after a step that all ranks agree on."""
@@ -117,11 +122,13 @@ def train(
     decisions: Decisions,
     group: Group | None = None,
     observer: Observer | None = None,
+    replan: Replan | None = None,
 ) -> Outcome:
     """Train the run from its newest checkpoint, or from the start, to its last step.
 
-    The caller holds the run's lock. Raises UserError when the disk is full, when no checkpoint is
-    whole, and when the loss diverges in spite of skipping and rewinding.
+    replan: may give the run another length after a step, in one process; the run keeps it. The
+    caller holds the run's lock. Raises UserError when the disk is full, when no checkpoint is whole,
+    and when the loss diverges in spite of skipping and rewinding.
     """
     recipe = run.recipe()
     group, watcher = group or Group(), observer or Quiet()
@@ -158,8 +165,7 @@ def train(
     flops = recipe.flops_per_unit or decisions.flops
     machine = measure(decisions.device)
     used = Utilisation(machine, decisions.precision, group.world, watcher.say)
-    every = recipe.checkpoints.every or max(1, recipe.steps // 10)
-    look_every = recipe.watch.every or max(1, recipe.steps // 10)
+    every, look_every = _intervals(recipe)
     if state.step >= recipe.last_step and run.finished and (run / OUTCOME).exists():
         return replace(Outcome(**read_json(run / OUTCOME)), finished=True)
     if group.first:
@@ -256,6 +262,11 @@ def train(
                     metrics.sync()
                     state.guard = _memory(guard)
                     saver.save(model, optimiser, state, average.tensors)
+            if replan is not None and not last and (steps := replan(state.step)) is not None:
+                recipe = run.lengthen(recipe, state.step, steps, watcher.say)
+                lengths = lengths_of(run.path)
+                every, look_every = _intervals(recipe)
+                saver.every = every
             if speed.steps == 1:
                 gc.collect()
                 gc.freeze()  # what lives to the end is not looked through again
@@ -301,6 +312,12 @@ def evaluate(model: Network, batches: list[Any], group: Group) -> float:
         value, count = value + float(part.value), count + part.count
     value, count = group.sum(value, count)
     return _mean(value, count, "the held-out windows")
+
+
+def _intervals(recipe: BaseRecipe) -> tuple[int, int]:
+    """Steps between saves, and between looks."""
+    tenth = max(1, recipe.steps // 10)
+    return recipe.checkpoints.every or tenth, recipe.watch.every or tenth
 
 
 def _mean(value: float, count: float, where: str) -> float:

@@ -220,6 +220,17 @@ class RunDirectory:
             recipe.save(self / RECIPE)
         return recipe
 
+    def lengthen(
+        self, recipe: BaseRecipe, step: int, steps: int, say: Callable[[str], None]
+    ) -> BaseRecipe:
+        """The recipe with another length from `step` on, which is kept; see `length.py`."""
+        longer = replace(recipe, steps=steps)
+        change = change_length(self.path, recipe, longer, step)
+        if change is not None:
+            say(change.line(recipe.schedule.kind))
+            longer.save(self / RECIPE)
+        return longer
+
 
 def _encoder_hash(recipe: PictureRecipe) -> str:
     weights = Path(recipe.data.encoder) / WEIGHTS

@@ -31,6 +31,7 @@ from maquette.training.run import RunDirectory
 from maquette.workshop.audited import audit_run
 from maquette.workshop.corpora import kept, open_corpus
 from maquette.workshop.load import load
+from maquette.workshop.replan import Replan
 from maquette.workshop.report import EVALUATION, PLAN, write_report
 from maquette.workshop.train import train
 
@@ -86,12 +87,16 @@ def demo(
     plan = plan_demo(corpus, machine, minutes * 60, hardness, say)
     for what, reason in plan.why:
         say(f"plan: {what}: {reason}")
-    outcome = train(plan.recipe, path, observer=observer)
+    replan = Replan(plan.recipe.steps, plan.seconds, say)
+    outcome = train(plan.recipe, path, observer=observer, replan=shown(replan, observer))
     if not outcome.finished:
         raise UserError(
             f"stopped at step {outcome.step}, saved: go on with "
             f"maquette train --resume --run {path}"
         )
+    if replan.steps != plan.recipe.steps:
+        plan = planned_again(plan, replan, corpus, hardness)
+        say(f"plan: {': '.join(plan.why[-1])}")
     say("evaluation: held-out text, the model beside the compressors")
     loaded = load(path)
     loaded.model.compute = torch.bfloat16 if machine.bf16 else torch.float32
@@ -209,8 +214,7 @@ def plan_demo(
         compile="on" if decisions.compile else "off",
         precision=decisions.precision,
     )
-    expected = forecast(size, tokens, hardness)
-    span = "" if expected.inside else " (outside the ladder: an extrapolation)"
+    expected = forecast(size, tokens, hardness, len(corpus.train))
     why = [
         ("time", f"{seconds:.0f} s at {peak / 1e9:.0f} GFLOP/s of {machine.precision} products"),
         ("size", f"width {width}, {DEPTH} blocks, {size:,} parameters: "
@@ -218,11 +222,45 @@ def plan_demo(
         ("pace", f"{1000 * pace:.0f} ms a step measured; {decisions.why['compile']}"),
         ("tokens", f"{tokens:,} in {steps:,} steps of {recipe.tokens_per_step:,}, "
                    f"{tokens / len(corpus.train):.2f} epochs"),
-        ("forecast", f"{expected.bits_per_byte:.2f} bits per byte, "
-                     f"{expected.low:.2f} to {expected.high:.2f}{span}; "
+        ("forecast", f"{forecast_line(expected)}; "
                      f"zstd needs {hardness:.3f} times the bits it needs for the ladder's text"),
     ]  # fmt: skip
     return DemoPlan(recipe, expected, seconds, why)
+
+
+def forecast_line(expected: Forecast) -> str:
+    """Bits per byte with their interval, and why that is wide."""
+    wide = (
+        ""
+        if expected.inside
+        else f" (an extrapolation: {expected.factor:.1f} times outside the ladder)"
+    )
+    return f"{expected.bits_per_byte:.2f} bits per byte, {expected.low:.2f} to {expected.high:.2f}{wide}"
+
+
+def shown(replan: Replan, observer: Observer) -> Callable[[int], int | None]:
+    """The same, and whoever shows the run counts to the new end."""
+
+    def ask(step: int) -> int | None:
+        steps = replan(step)
+        if steps is not None:
+            observer.start(step, steps)
+        return steps
+
+    return ask
+
+
+def planned_again(plan: DemoPlan, replan: Replan, corpus: Corpus, hardness: float) -> DemoPlan:
+    """The plan with the length that the first minute led to, and what is expected of that."""
+    recipe = replace(plan.recipe, steps=replan.steps)
+    tokens = recipe.steps * recipe.tokens_per_step
+    expected = forecast(recipe.model.parameters(), tokens, hardness, len(corpus.train))
+    why = (
+        "again",
+        f"{tokens:,} tokens in {recipe.steps:,} steps in place of {plan.recipe.steps:,}, at "
+        f"{1000 * (replan.pace or 0):.0f} ms a step; {forecast_line(expected)}",
+    )
+    return replace(plan, recipe=recipe, forecast=expected, why=[*plan.why, why])
 
 
 def measure_pace(recipe: Recipe, machine: Machine, steps: int = 6) -> tuple[float, Decisions]:
@@ -307,6 +345,8 @@ def plan_page(plan: DemoPlan, outcome: Outcome, whole: Score, own: bool) -> dict
     )
     if own:
         note += " The ladder's text is source and manuals: for other text it is a first guess."
+    if plan.why[-1][0] == "again":
+        note += " The steps were planned again after the first minute, to keep to the time."
     tokens = plan.recipe.steps * plan.recipe.tokens_per_step
     compared = [
         (

@@ -21,7 +21,7 @@ from maquette.serving.generate import generate
 from maquette.serving.sampler import Sampling
 from maquette.training.decide import decide, load_decisions
 from maquette.training.length import nothing_left, reached
-from maquette.training.loop import Observer, Outcome, Quiet
+from maquette.training.loop import Observer, Outcome, Quiet, Replan
 from maquette.training.loop import train as run_loop
 from maquette.training.picture_data import check_pictures, cut_captions
 from maquette.training.picture_recipe import PictureRecipe
@@ -43,10 +43,12 @@ def train(
     observer: Observer | None = None,
     progress: Progress = silent,
     planned: dict[str, Any] | None = None,
+    replan: Replan | None = None,
 ) -> Outcome:
     """Train `recipe` in the run directory `path`, or go on with what is there.
 
-    planned: what was forecast of the recipe (`recipe.load_plan`), shown beside the outcome. With
+    planned: what was forecast of the recipe (`recipe.load_plan`), shown beside the outcome.
+    replan: see `training.loop.train`; of a run in this process. With
     `resume`, the run's own recipe is used; `recipe`, if given, may change its length, its ranks and
     what is watched. Raises WrongUse when the run exists and `resume` is not set, when another process
     trains it, or when the recipe cannot be; UserError for what is wrong outside.
@@ -58,19 +60,25 @@ def train(
         recipe = _prepare(recipe, run, resume, watcher, progress, planned)
         if recipe.ranks == 1:
             with join(recipe.device) as group:
-                return run_rank(run, group, watcher)
+                return run_rank(run, group, watcher, replan)
         code = launch([sys.executable, "-m", "maquette", "rank", str(path)], recipe.ranks)
         if code:
             raise UserError(f"a rank of {path} failed: its message is above")
         return Outcome(**json.loads((run / OUTCOME).read_text(encoding="utf-8")))
 
 
-def run_rank(run: RunDirectory, group: Group, observer: Observer | None = None) -> Outcome:
+def run_rank(
+    run: RunDirectory,
+    group: Group,
+    observer: Observer | None = None,
+    replan: Replan | None = None,
+) -> Outcome:
     """Train as one rank of a prepared run whose lock somebody holds."""
     quiet = observer or Quiet()
     pictures = isinstance(run.recipe(), PictureRecipe)
     watcher: Observer = PictureSamples(run, quiet) if pictures else Samples(run, quiet)
-    return run_loop(run, run.any_corpus(), load_decisions(run / DECISIONS), group, watcher)
+    decisions = load_decisions(run / DECISIONS)
+    return run_loop(run, run.any_corpus(), decisions, group, watcher, replan)
 
 
 def _as_rank(
