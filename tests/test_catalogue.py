@@ -126,7 +126,7 @@ def test_a_claim_holds_when_it_meets_its_bar_and_its_control_does_not(
 ):
     result = measure(one(value, control, **bound), Lab(), tmp_path)
     assert result.holds is holds
-    kept = json.loads((tmp_path / f"{result.id}.json").read_text())
+    kept = json.loads((tmp_path / f"{result.id}.json").read_text(encoding="utf-8"))
     assert kept["holds"] is holds
 
 

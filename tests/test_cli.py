@@ -199,6 +199,7 @@ def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path):
         "import sys, time\nprint('importing', flush=True)\n"
         "try:\n    time.sleep(float(sys.argv[1]))\n"
         "except KeyboardInterrupt:\n    print('swallowed', flush=True)\nprint('imported', flush=True)\n",
+        encoding="utf-8",
     )
     program = (
         "from maquette.cli import interrupts\n"

@@ -89,9 +89,9 @@ def write(folder: Path, tokenizer, *, more: int = 0, processor=None, top=None, *
             p += 0.15 * torch.randn_like(p)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     settings["model_max_length"] = LENGTH
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     plain = {
         "image_processor_type": "CLIPImageProcessor",
         "image_mean": MEAN,
@@ -99,7 +99,9 @@ def write(folder: Path, tokenizer, *, more: int = 0, processor=None, top=None, *
         "size": 32,
         "crop_size": 32,
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(plain | (processor or {})))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(plain | (processor or {})), encoding="utf-8"
+    )
     return folder
 
 
@@ -185,7 +187,7 @@ def test_the_ends_of_a_caption_come_from_the_files_in_their_order(
 ):
     """The post-processor, then tokenizer_config.json, then config.json."""
     folder = write(tmp_path / "theirs", tokenizer)
-    content = json.loads((folder / "tokenizer.json").read_text())
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     if post_processor == "none":
         content["post_processor"] = None
     if post_processor == "template":
@@ -198,7 +200,7 @@ def test_the_ends_of_a_caption_come_from_the_files_in_their_order(
         content["post_processor"] = {
             "type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": special,
         }  # fmt: skip
-    (folder / "tokenizer.json").write_text(json.dumps(content))
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     import_model(folder, tmp_path / "run")
     agree(folder, tmp_path / "run")
 
@@ -249,13 +251,13 @@ def test_what_of_a_processor_is_not_followed_is_named(tmp_path, tokenizer):
     said = command("import", "hf", folder, tmp_path / "run", "--json")
     assert "resizes pictures by the bicubic filter, Maquette by Lanczos" in said.json["notes"][0]
     assert "takes the middle 32 pixels of 40" in said.json["notes"][1]
-    kept = json.loads((tmp_path / "run" / "preprocessor_config.json").read_text())
+    kept = json.loads((tmp_path / "run" / "preprocessor_config.json").read_text(encoding="utf-8"))
     assert kept["size"] == {"shortest_edge": 40} and kept["resample"] == 3
 
 
 def edited(folder: Path, name: str, **changes) -> None:
-    content = json.loads((folder / name).read_text())
-    (folder / name).write_text(json.dumps(content | changes))
+    content = json.loads((folder / name).read_text(encoding="utf-8"))
+    (folder / name).write_text(json.dumps(content | changes), encoding="utf-8")
 
 
 def damage_tensors(folder: Path, **more) -> None:
@@ -266,7 +268,7 @@ def damage_tensors(folder: Path, **more) -> None:
     ("damage", "part"),
     [
         (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
-        (lambda f: (f / "tokenizer.json").write_text("{}"), "is not a tokenizer that can be read"),
+        (lambda f: (f / "tokenizer.json").write_text("{}", encoding="utf-8"), "is not a tokenizer that can be read"),
         (lambda f: edited(f, "preprocessor_config.json", crop_size=24), "belong to two models"),
         (
             lambda f: damage_tensors(f, **{"text_model.encoder.layers.2.layer_norm1.bias": torch.ones(32)}),
@@ -285,7 +287,7 @@ def test_a_folder_that_cannot_be_followed_is_refused(tmp_path, tokenizer, damage
 
 
 def text_config(folder: Path, **changes) -> None:
-    content = json.loads((folder / "config.json").read_text())
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     edited(folder, "config.json", text_config=content["text_config"] | changes)
 
 

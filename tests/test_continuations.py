@@ -98,7 +98,7 @@ def test_every_end_stops(end, tmp_path):
     write_files(tmp_path, made, {"eos_token": "<|end|>"})
     for name, token in (("generation_config", "<|eot|>"), ("config", "<|endoftext|>")):
         ends = {"eos_token_id": [made.token_to_id(token)]}
-        (tmp_path / f"{name}.json").write_text(json.dumps(ends))
+        (tmp_path / f"{name}.json").write_text(json.dumps(ends), encoding="utf-8")
     tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
     script = [*tokenizer.encode(" world"), made.token_to_id("<|other|>"), *tokenizer.encode("!")]
     model = Chain([*script, made.token_to_id(end), *tokenizer.encode(" more")], 400)

@@ -345,10 +345,10 @@ def test_the_two_files_of_gpt2s_tokenizer_are_read(tmp_path):
     refused(command("import", "hf", folder, tmp_path / "run"), "copy the model's tokenizer.json")
     content = json.loads(made.to_str())
     vocabulary = content["model"]["vocab"] | {"<|endoftext|>": made.token_to_id("<|endoftext|>")}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     refused(command("import", "hf", folder, tmp_path / "run"), "merges.txt beside its vocab.json")
     merges = [" ".join(pair) for pair in content["model"]["merges"]]
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
     assert command("import", "hf", folder, tmp_path / "run").code == 0
     tokenizer = load_tokenizer(tmp_path / "run" / "tokenizer.json")
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
@@ -356,15 +356,15 @@ def test_the_two_files_of_gpt2s_tokenizer_are_read(tmp_path):
         assert tokenizer.encode_prompt(text) == theirs(text)["input_ids"]
     assert tokenizer.special.ends == (theirs.eos_token_id,)
     (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True})
+        json.dumps({"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True}), encoding="utf-8"
     )
     assert command("import", "hf", folder, tmp_path / "begun").code == 0
     begun = load_tokenizer(tmp_path / "begun" / "tokenizer.json")
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     assert begun.encode_prompt("the cat") == theirs("the cat")["input_ids"]
-    (folder / "merges.txt").write_text("#version: 0.2\nno merge\n")
+    (folder / "merges.txt").write_text("#version: 0.2\nno merge\n", encoding="utf-8")
     refused(command("import", "hf", folder, tmp_path / "x"), "merges.txt does not fit vocab.json")
-    (folder / "vocab.json").write_text('{"a": 0}')
+    (folder / "vocab.json").write_text('{"a": 0}', encoding="utf-8")
     refused(command("import", "hf", folder, tmp_path / "x"), "is not of a byte-level tokenizer")
 
 
@@ -381,7 +381,7 @@ def test_a_tokenizer_that_cannot_be_read_is_refused(tmp_path):
         command("import", "hf", tmp_path / "theirs", tmp_path / "run"),
         "tokens, the model 97: it belongs to another model",
     )
-    (tmp_path / "theirs" / "tokenizer.json").write_text("{}")
+    (tmp_path / "theirs" / "tokenizer.json").write_text("{}", encoding="utf-8")
     refused(
         command("import", "hf", tmp_path / "theirs", tmp_path / "run"),
         "is not a tokenizer that can be read",

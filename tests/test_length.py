@@ -60,7 +60,7 @@ def test_a_longer_run_says_what_its_rate_does(kind, moves, recipe, tmp_path):
     assert (change["rate_before"], change["rate_after"]) == (before, after)
     assert change["rate_last"] == rates(tmp_path / "run")[-1]
     assert said.json["length_changes"] == json.loads(
-        (tmp_path / "run" / "lengths.json").read_text()
+        (tmp_path / "run" / "lengths.json").read_text(encoding="utf-8")
     )
     if kind != "constant":
         assert after > 1.5 * before
@@ -146,7 +146,7 @@ def test_a_run_that_was_killed_may_end_where_it_is(recipe, tmp_path):
 
 def test_records_of_lengths_that_are_damaged_are_refused(recipe, tmp_path):
     train(replace(recipe, stop=4), tmp_path / "run")
-    (tmp_path / "run" / "lengths.json").write_text('[{"step": 4}]')
+    (tmp_path / "run" / "lengths.json").write_text('[{"step": 4}]', encoding="utf-8")
     with pytest.raises(UserError, match="lengths.json is damaged"):
         train(recipe, tmp_path / "run", resume=True)
 

@@ -41,7 +41,7 @@ from maquette.corpus.pictures import open_pictures
 def test_the_caption_beside_a_picture_is_found(folder, name, content, tmp_path):
     put(tmp_path / folder, "a.jpg", "b.jpg")
     (tmp_path / folder / name).write_text(content, encoding="utf-8")
-    (tmp_path / folder / "b.txt").write_text("of b")
+    (tmp_path / folder / "b.txt").write_text("of b", encoding="utf-8")
     captions, left, _ = read(tmp_path / folder if not folder else tmp_path)
     assert sorted(captions.values()) == ["of a", "of b"]
     assert left == {}
@@ -52,20 +52,20 @@ def test_the_first_that_says_something_counts(tmp_path):
     texts = {"a.jpg.txt": "jpg", "a.txt": "both", "a.json": '{"text": "json"}', "b.txt": " \n",
              "b.json": '{"text": "json"}', "c.txt": ""}  # fmt: skip
     for name, text in texts.items():
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     captions, left, _ = read(tmp_path)
     assert captions == {"a.jpg": "jpg", "a.png": "both", "b.jpg": "json"}
     assert left == {"c.jpg": EMPTY}
-    (tmp_path / "a.json").write_text('{"alt2": "named"}')
+    (tmp_path / "a.json").write_text('{"alt2": "named"}', encoding="utf-8")
     assert read(tmp_path, caption="alt2")[0]["a.png"] == "named"
 
 
 def test_names_agree_in_case_and_normal_form_and_an_exact_one_counts_first(tmp_path):
     cafe = unicodedata.normalize("NFC", "Café")
     put(tmp_path, "P0.JPG", unicodedata.normalize("NFD", cafe) + ".png", "x.jpg", "X.jpg")
-    (tmp_path / "p0.txt").write_text("zero")
-    (tmp_path / f"{cafe}.txt").write_text("coffee")
-    (tmp_path / "x.txt").write_text("small")
+    (tmp_path / "p0.txt").write_text("zero", encoding="utf-8")
+    (tmp_path / f"{cafe}.txt").write_text("coffee", encoding="utf-8")
+    (tmp_path / "x.txt").write_text("small", encoding="utf-8")
     captions, left, _ = read(tmp_path)
     assert captions["P0.JPG"] == "zero" and captions["x.jpg"] == "small"
     assert sorted(captions.values()) == ["coffee", "small", "zero"]
@@ -74,9 +74,11 @@ def test_names_agree_in_case_and_normal_form_and_an_exact_one_counts_first(tmp_p
 
 def test_records_without_a_caption_are_counted_and_leave_the_class(tmp_path):
     put(tmp_path, "cat/a.jpg", "dog/b.jpg", "cow/c.jpg")
-    (tmp_path / "cat" / "a.json").write_text('{"shapes": [], "imagePath": "a.jpg"}')
-    (tmp_path / "dog" / "b.json").write_text("{")
-    (tmp_path / "cow" / "c.json").write_text('{"title": "c.jpg"}')
+    (tmp_path / "cat" / "a.json").write_text(
+        '{"shapes": [], "imagePath": "a.jpg"}', encoding="utf-8"
+    )
+    (tmp_path / "dog" / "b.json").write_text("{", encoding="utf-8")
+    (tmp_path / "cow" / "c.json").write_text('{"title": "c.jpg"}', encoding="utf-8")
     captions, left, _ = read(tmp_path)
     assert captions == {"cat/a.jpg": "cat", "dog/b.jpg": "dog"}
     assert left == {"cat/a.json": NO_FIELD, "dog/b.json": NO_RECORD, "cow/c.json": NO_FIELD,
@@ -107,8 +109,8 @@ def test_formats_that_are_not_read_are_named_with_the_way_out(tmp_path):
     put(tmp_path, "a.jpg")
     for name in ("IMG_0.HEIC", "IMG_1.heif", "b.jxl"):
         (tmp_path / name).write_bytes(b"x" * 99)
-        (tmp_path / name).with_suffix(".txt").write_text("one")
-    (tmp_path / "a.txt").write_text("one")
+        (tmp_path / name).with_suffix(".txt").write_text("one", encoding="utf-8")
+    (tmp_path / "a.txt").write_text("one", encoding="utf-8")
     captions, left, _ = read(tmp_path)
     assert captions == {"a.jpg": "one"}
     assert left == {"IMG_0.HEIC": HEIC, "IMG_1.heif": HEIC, "b.jxl": JPEG_XL}
@@ -124,7 +126,7 @@ def test_a_file_without_an_ending_is_a_picture_by_its_bytes(tmp_path):
     put(tmp_path, "cat/a.png", "cat/b.jpg")
     for name in ("a.png", "b.jpg"):
         shutil.move(tmp_path / "cat" / name, tmp_path / "cat" / name[0])
-    (tmp_path / "cat" / "README").write_text("nothing")
+    (tmp_path / "cat" / "README").write_text("nothing", encoding="utf-8")
     captions, left, _ = read(tmp_path)
     assert captions == {"cat/a": "cat", "cat/b": "cat"}
     assert left == {"cat/README": "neither picture nor caption, by its name"}
@@ -133,7 +135,7 @@ def test_a_file_without_an_ending_is_a_picture_by_its_bytes(tmp_path):
 @pytest.mark.parametrize("heldout", ["0.01", "0.99"])
 def test_one_picture_is_trained_on_and_it_is_said_that_none_is_held_out(heldout, tmp_path):
     put(tmp_path / "one", "a.png")
-    (tmp_path / "one" / "a.txt").write_text("only one")
+    (tmp_path / "one" / "a.txt").write_text("only one", encoding="utf-8")
     out = tmp_path / "out"
     words = ("corpus", "pictures", out, tmp_path / "one", "--size", "16", "--heldout", heldout)
     said = command(*words, "--json")
@@ -159,9 +161,9 @@ def test_every_way_of_captions_gives_the_same_bytes_for_any_workers(tmp_path, mo
             ending, text = ((".caption", f"n {i}"), (".json", json.dumps({"caption": f"n {i}"})))[
                 i % 2
             ]
-            (folder / f"{i}{ending}").write_text(text)
+            (folder / f"{i}{ending}").write_text(text, encoding="utf-8")
     rows = {f"{i}": {"caption": f"n {i}"} for i in range(0, 24, 3)}
-    (top / "meta_cap.json").write_text(json.dumps(rows))
+    (top / "meta_cap.json").write_text(json.dumps(rows), encoding="utf-8")
     hashes = set()
     for workers in ("1", "2"):
         out = Path(tmp_path / f"out{workers}")

@@ -120,14 +120,14 @@ def test_a_parquet_file_beside_pictures_is_a_table(tmp_path):
 def test_a_row_too_long_is_joined_at_the_end_and_named_elsewhere(tmp_path):
     put(tmp_path, *TWO)
     table = tmp_path / "captions.csv"
-    table.write_text("image,caption,label\na.jpg,walks, sits,x\nb.jpg,two,y\n")
+    table.write_text("image,caption,label\na.jpg,walks, sits,x\nb.jpg,two,y\n", encoding="utf-8")
     assert read(tmp_path)[:2] == ({"b.jpg": "two"}, {"captions.csv:2": LONG, "a.jpg": NO_CAPTION})
-    table.write_text("caption,image\nwalks, sits,a.jpg\ntwo,b.jpg\n")
+    table.write_text("caption,image\nwalks, sits,a.jpg\ntwo,b.jpg\n", encoding="utf-8")
     assert read(tmp_path)[1] == {"captions.csv:2": LONG, "a.jpg": NO_CAPTION}
-    table.write_text("image,caption\na.jpg,one,  two , three\nb.jpg,two\n")
+    table.write_text("image,caption\na.jpg,one,  two , three\nb.jpg,two\n", encoding="utf-8")
     captions, _, done = read(tmp_path)
     assert captions["a.jpg"] == "one, two , three" and done == [JOINED]
-    table.write_text('image,caption\na.jpg,A dog , "runs" .\nb.jpg,two\n')
+    table.write_text('image,caption\na.jpg,A dog , "runs" .\nb.jpg,two\n', encoding="utf-8")
     captions, _, done = read(tmp_path)
     assert captions["a.jpg"] == 'A dog , "runs" .' and done == [JOINED]
 
@@ -135,7 +135,8 @@ def test_a_row_too_long_is_joined_at_the_end_and_named_elsewhere(tmp_path):
 def test_a_row_too_short_is_named(tmp_path):
     put(tmp_path, *TWO)
     (tmp_path / "results.csv").write_text(
-        "image_name| comment_number| comment\na.jpg| 4   A dog runs\nb.jpg| 0| two\n"
+        "image_name| comment_number| comment\na.jpg| 4   A dog runs\nb.jpg| 0| two\n",
+        encoding="utf-8",
     )
     assert read(tmp_path)[:2] == ({"b.jpg": "two"}, {"results.csv:2": SHORT, "a.jpg": NO_CAPTION})
 
@@ -147,7 +148,7 @@ def test_quotes_that_do_not_match_swallow_no_row(name, tmp_path):
              'd.jpg,"a ""quoted"" word"']  # fmt: skip
     sign = "," if name.endswith("csv") else "\t"
     text = "\n".join(line.replace(",", sign, 1) for line in lines)
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     captions, left, done = read(tmp_path)
     assert captions == {"a.jpg": '"Stop" says the sign', "b.jpg": '"Go, she said', "c.jpg": "three",
                         "d.jpg": 'a "quoted" word'}  # fmt: skip
@@ -156,13 +157,16 @@ def test_quotes_that_do_not_match_swallow_no_row(name, tmp_path):
 
 def test_of_several_captions_the_first_counts_and_the_others_are_named(tmp_path):
     put(tmp_path, *TWO)
-    (tmp_path / "captions.txt").write_text("a.jpg#0\tone\na.jpg#1\tother\nb.jpg#0\ttwo\n")
+    (tmp_path / "captions.txt").write_text(
+        "a.jpg#0\tone\na.jpg#1\tother\nb.jpg#0\ttwo\n", encoding="utf-8"
+    )
     captions, left, done = read(tmp_path)
     assert captions == {"a.jpg": "one", "b.jpg": "two"}
     assert left == {"captions.txt: a.jpg": SECOND} and done == []
-    (tmp_path / "captions.txt").write_text("")
+    (tmp_path / "captions.txt").write_text("", encoding="utf-8")
     (tmp_path / "captions.jsonl").write_text(
-        '{"file_name": "a.jpg", "captions": ["one", "other"]}\n{"file_name": "b.jpg", "captions": ["two"]}'
+        '{"file_name": "a.jpg", "captions": ["one", "other"]}\n{"file_name": "b.jpg", "captions": ["two"]}',
+        encoding="utf-8",
     )
     captions, _, done = read(tmp_path)
     assert captions == {"a.jpg": "one", "b.jpg": "two"} and done == [FIRST]
@@ -170,16 +174,18 @@ def test_of_several_captions_the_first_counts_and_the_others_are_named(tmp_path)
 
 def test_places_that_differ_are_counted(tmp_path):
     put(tmp_path, *TWO)
-    (tmp_path / "a.txt").write_text("beside")
-    (tmp_path / "captions.json").write_text('{"a.jpg": "one", "b.jpg": "two"}')
-    (tmp_path / "metadata.jsonl").write_text('{"file_name": "b.jpg", "text": "two"}')
+    (tmp_path / "a.txt").write_text("beside", encoding="utf-8")
+    (tmp_path / "captions.json").write_text('{"a.jpg": "one", "b.jpg": "two"}', encoding="utf-8")
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"file_name": "b.jpg", "text": "two"}', encoding="utf-8"
+    )
     captions, left, done = read(tmp_path)
     assert captions == {"a.jpg": "beside", "b.jpg": "two"} and left == {} and done == [FIRST]
 
 
 def test_an_empty_cell_has_a_reason_of_its_own(tmp_path):
     put(tmp_path, *TWO)
-    (tmp_path / "captions.csv").write_text("image,caption\na.jpg,\nb.jpg,two\n")
+    (tmp_path / "captions.csv").write_text("image,caption\na.jpg,\nb.jpg,two\n", encoding="utf-8")
     assert read(tmp_path)[:2] == ({"b.jpg": "two"}, {"a.jpg": EMPTY})
 
 
@@ -187,7 +193,7 @@ def test_an_empty_cell_has_a_reason_of_its_own(tmp_path):
 def test_a_table_counts_for_pictures_in_other_folders(where, tmp_path):
     put(tmp_path, "images/a.jpg", "images/b.jpg", "other/c.jpg")
     (tmp_path / where).mkdir(parents=True, exist_ok=True)
-    (tmp_path / where / "captions_val.json").write_text(json.dumps(COCO))
+    (tmp_path / where / "captions_val.json").write_text(json.dumps(COCO), encoding="utf-8")
     captions, left, _ = read(tmp_path)
     assert captions == {f"images/{name}": text for name, text in TWO.items()}
     assert left == {"other/c.jpg": NO_CAPTION}
@@ -196,14 +202,16 @@ def test_a_table_counts_for_pictures_in_other_folders(where, tmp_path):
 def test_a_table_of_one_folder_is_not_anothers(tmp_path):
     put(tmp_path, "one/a.jpg", "two/a.jpg")
     for name in ("one", "two"):
-        (tmp_path / name / "metadata.csv").write_text(f"file_name,text\na.jpg,of {name}\n")
+        (tmp_path / name / "metadata.csv").write_text(
+            f"file_name,text\na.jpg,of {name}\n", encoding="utf-8"
+        )
     assert read(tmp_path)[:2] == ({"one/a.jpg": "of one", "two/a.jpg": "of two"}, {})
 
 
 def test_a_row_goes_to_no_picture_but_its_own(tmp_path):
     put(tmp_path, "x/a.jpg", "y/a.jpg", "b.jpg", "z/b.jpg", "c.jpg")
     (tmp_path / "captions.csv").write_text(
-        "image,caption\na.jpg,whose\nb.jpg,exact\n/p/c.jpg,one\n/q/c.jpg,two\n"
+        "image,caption\na.jpg,whose\nb.jpg,exact\n/p/c.jpg,one\n/q/c.jpg,two\n", encoding="utf-8"
     )
     captions, left, _ = read(tmp_path)
     assert captions == {"b.jpg": "exact", "x/a.jpg": "whose"}
@@ -215,7 +223,7 @@ def test_case_and_normal_form_of_names_agree(tmp_path):
     composed = unicodedata.normalize("NFC", "café.jpg")
     put(tmp_path, unicodedata.normalize("NFD", composed), "P0.JPG", "q.jpg", "Q.jpg")
     rows = {composed: "coffee", "p0.jpg": "zero", "Q.jpg": "large", "gone.jpg": "gone"}
-    (tmp_path / "captions.json").write_text(json.dumps(rows))
+    (tmp_path / "captions.json").write_text(json.dumps(rows), encoding="utf-8")
     captions, left, _ = read(tmp_path)
     assert sorted(captions.values()) == ["coffee", "large", "zero"]
     assert captions["Q.jpg"] == "large"
@@ -226,27 +234,34 @@ def test_columns_can_be_named_and_what_is_missing_says_how(tmp_path):
     put(tmp_path, *TWO)
     out = tmp_path / "out"
     (tmp_path / "metadata.jsonl").write_text(
-        "\n".join(json.dumps({"file_name": n, "prompt_text": t}) for n, t in TWO.items())
+        "\n".join(json.dumps({"file_name": n, "prompt_text": t}) for n, t in TWO.items()),
+        encoding="utf-8",
     )
     said = command("corpus", "pictures", out, tmp_path, "--size", "16", "--workers", "1")
     refused(said, "has file_name, prompt_text", "--columns caption=", code=1)
     assert read(tmp_path, caption="prompt_text")[:2] == (TWO, {})
     assert read(tmp_path, caption="nothing")[1]["metadata.jsonl"].startswith("no column nothing")
     (tmp_path / "metadata.jsonl").unlink()
-    (tmp_path / "list.csv").write_text("photo,words\na.jpg,a man walks , then sits\nb.jpg,two\n")
+    (tmp_path / "list.csv").write_text(
+        "photo,words\na.jpg,a man walks , then sits\nb.jpg,two\n", encoding="utf-8"
+    )
     assert read(tmp_path, image="photo", caption="words")[:2] == (TWO, {})
     (tmp_path / "list.csv").unlink()
-    (tmp_path / "captions.csv").write_text("id,caption\na,a man walks , then sits\nb,two\n")
+    (tmp_path / "captions.csv").write_text(
+        "id,caption\na,a man walks , then sits\nb,two\n", encoding="utf-8"
+    )
     assert "(has id, caption): name it by --columns image=" in read(tmp_path)[1]["captions.csv"]
     assert read(tmp_path, image="id")[:2] == (TWO, {})
 
 
 def test_files_that_are_no_tables_are_left_and_counted(tmp_path):
     put(tmp_path, "cat/a.jpg")
-    (tmp_path / "cat" / "notes.txt").write_text("text, with a comma\nand more")
-    (tmp_path / "cat" / "stats.json").write_text('{"count": 3}')
-    (tmp_path / "cat" / "log.jsonl").write_text('{"text": "x"}\n{"name": "y", "text": "z"}\n')
-    (tmp_path / "cat" / "prices.csv").write_text("name,title\nfish,cheap\n")
+    (tmp_path / "cat" / "notes.txt").write_text("text, with a comma\nand more", encoding="utf-8")
+    (tmp_path / "cat" / "stats.json").write_text('{"count": 3}', encoding="utf-8")
+    (tmp_path / "cat" / "log.jsonl").write_text(
+        '{"text": "x"}\n{"name": "y", "text": "z"}\n', encoding="utf-8"
+    )
+    (tmp_path / "cat" / "prices.csv").write_text("name,title\nfish,cheap\n", encoding="utf-8")
     captions, left, _ = read(tmp_path)
     assert captions == {"cat/a.jpg": "cat"}
     assert left == {"cat/notes.txt": "a caption without a picture"} | dict.fromkeys(

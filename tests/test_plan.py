@@ -78,7 +78,9 @@ def test_a_plan_needs_neither_torch_nor_a_second():
         "heavy = {'torch', 'pyarrow'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("parameters") > 1
 

@@ -162,7 +162,7 @@ def test_two_ranks_train_as_one_and_draw_their_own(recipe, tmp_path):
 
     # Noise of its own for every rank, step and part.
     (first, looked), (second, looked_too) = (
-        json.loads((tmp_path / f"drawn-{rank}.json").read_text()) for rank in (0, 1)
+        json.loads((tmp_path / f"drawn-{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)
     )
     assert len(first) == len(second) == 3 * 2
     assert len({*first, *second}) == 12

@@ -228,7 +228,7 @@ def test_numbers_of_a_file_are_checked_as_flags_are(tmp_path):
         "steps: 10000000000000000000000": "steps is 1e+22: use 1 to 1000000000000000",
         "seed: 18446744073709551616": "seed is 18446744073709551616: use 0 to 9223372036854775807",
     }.items():
-        (tmp_path / "r.yaml").write_text(content)
+        (tmp_path / "r.yaml").write_text(content, encoding="utf-8")
         said = command("train", tmp_path / "r.yaml", "--run", tmp_path / "run")
         refused(said, message, code=2)
         assert not (tmp_path / "run").exists()

@@ -115,7 +115,7 @@ def test_the_demo_says_what_it_planned_again(monkeypatch, tmp_path):
     folder = tmp_path / "documents"
     folder.mkdir()
     for i in range(60):
-        (folder / f"{i}.txt").write_text(some_text(i, 700))
+        (folder / f"{i}.txt").write_text(some_text(i, 700), encoding="utf-8")
     known = demo.measure_pace
 
     def quick(recipe, machine, steps=6):
@@ -135,7 +135,7 @@ def test_the_demo_says_what_it_planned_again(monkeypatch, tmp_path):
     assert said.code == 0, said.err
     assert "plan: again: 81,920 tokens in 40 steps in place of 300, at 100 ms a step" in said.err
     assert said.json["tokens"] == 81_920
-    page = json.loads((tmp_path / "run" / "plan.json").read_text())
+    page = json.loads((tmp_path / "run" / "plan.json").read_text(encoding="utf-8"))
     assert page["why"][-1][0] == "again"
     assert page["compared"][1] == {
         "what": "training tokens", "planned": "81,920", "happened": "81,920"

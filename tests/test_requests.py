@@ -106,7 +106,7 @@ def test_a_recipe_that_holds_no_number_is_refused(tmp_path, place, value, name):
         inner = inner[key]
     assert place[-1] in inner
     inner[place[-1]] = "THIS"
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(plain).replace("THIS", value))
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(plain).replace("THIS", value), encoding="utf-8")
     with pytest.raises(WrongUse, match=name):
         load_recipe(tmp_path / "r.yaml")
 
@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     run, tmp_path, no_work, out, part
 ):
     (tmp_path / "folder.png").mkdir()
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     refused(command("generate", run, "a red circle", "--out", tmp_path / out), part)
 
 

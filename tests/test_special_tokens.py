@@ -79,14 +79,14 @@ def test_the_exported_folder_is_read_as_the_run(folders):
     assert continued(folders / "back", prompt, 12, start) == continued(
         folders / "theirs", prompt, 12, start
     )
-    kept = json.loads((folders / "back" / "generation_config.json").read_text())
-    given = json.loads((folders / "theirs" / "generation_config.json").read_text())
+    kept = json.loads((folders / "back" / "generation_config.json").read_text(encoding="utf-8"))
+    given = json.loads((folders / "theirs" / "generation_config.json").read_text(encoding="utf-8"))
     assert kept["eos_token_id"] == given["eos_token_id"]
 
 
 def test_a_text_is_scored_after_what_begins_it(folders, tmp_path):
     text = "the cat sat, 日本 🙂 </s> hello"
-    (tmp_path / "t.txt").write_text(text)
+    (tmp_path / "t.txt").write_text(text, encoding="utf-8")
     said = command("eval", folders / "run", "--text", tmp_path / "t.txt", "--json").json
     run = maquette.load(folders / "run")
     ids = run.tokenizer.encode(text)
@@ -94,7 +94,7 @@ def test_a_text_is_scored_after_what_begins_it(folders, tmp_path):
     assert said["loss"] == pytest.approx(nats / len(ids), rel=1e-5)
     assert said["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(text.encode()), rel=1e-5)
     assert said["tokens"] == len(ids)
-    (tmp_path / "task.txt").write_text(text)
+    (tmp_path / "task.txt").write_text(text, encoding="utf-8")
     task = said_of_task(run, text)
     assert task == pytest.approx(said["bits_per_byte"], rel=1e-5)
 
@@ -149,7 +149,7 @@ def test_holes_in_the_numbers_are_counted_and_never_chosen(tmp_path):
     content = json.loads(byte_level().to_str())
     first = len(content["model"]["vocab"])
     content["model"]["vocab"]["</s>"] = first + 7  # as where tokens were taken out
-    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
     assert tokenizer.vocabulary == first + 8
     assert tokenizer.end == first + 7
@@ -192,7 +192,7 @@ def test_what_begins_and_ends_a_text_is_in_the_files(files, ends, start, tmp_pat
         content = FILES[name]
         if "tok" not in name:
             content = {key: numbered(value) for key, value in content.items()}
-        (tmp_path / name).write_text(json.dumps(content))
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
     special = load_tokenizer(tmp_path / "tokenizer.json").special
     assert special.ends == tuple(number(end) for end in ends)
     assert special.start == (number(start),)
@@ -233,7 +233,7 @@ def test_a_bos_of_the_settings_is_in_the_exported_tokenizer(tmp_path):
     tokenizer = load_tokenizer(tmp_path / "run" / "tokenizer.json")
     assert back("the cat")["input_ids"] == tokenizer.encode_prompt("the cat")
     assert len(back) == model.config.vocab_size  # [P] and [Q] have no row and are not added
-    kept = json.loads((tmp_path / "back" / "tokenizer_config.json").read_text())
+    kept = json.loads((tmp_path / "back" / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert kept["additional_special_tokens"] == ["<|eot|>"]
     assert kept["add_bos_token"] is True
     assert back.pad_token == "<|end|>"
@@ -246,7 +246,7 @@ def test_runs_without_the_file_read_the_tokenizer_alone(tmp_path):
     (tmp_path / "run" / SPECIAL).unlink()
     after = load_tokenizer(tmp_path / "run" / "tokenizer.json").special
     assert (after.ends, after.prefix) == (before.ends, before.prefix)
-    (tmp_path / "run" / SPECIAL).write_text("{}")
+    (tmp_path / "run" / SPECIAL).write_text("{}", encoding="utf-8")
     refused(command("generate", tmp_path / "run", "a"), f"{SPECIAL} is damaged")
 
 
@@ -255,7 +255,9 @@ def test_a_corpus_with_a_tokenizer_of_no_known_end_is_refused_or_told(tmp_path):
     write_files(tmp_path / "odd", made, None)
     (tmp_path / "texts").mkdir()
     for i in range(30):
-        (tmp_path / "texts" / f"{i}.txt").write_text(f"the cat sat {i} times, hello world\n" * 9)
+        (tmp_path / "texts" / f"{i}.txt").write_text(
+            f"the cat sat {i} times, hello world\n" * 9, encoding="utf-8"
+        )
     build = ("corpus", "build", tmp_path / "c", tmp_path / "texts", "--tokenizer")
     refused(command(*build, tmp_path / "odd"), "--end-token", "special tokens: <|start|>, <|fin|>")
     refused(command(*build, tmp_path / "odd", "--end-token", "<|fni|>"), "did you mean '<|fin|>'")
@@ -279,14 +281,17 @@ def test_what_is_not_scored_is_not_counted(tmp_path):
     model = write_model(tmp_path / "theirs", kind)
     for name in ("config.json", "generation_config.json"):
         path = tmp_path / "theirs" / name
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": None}))
+        path.write_text(
+            json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"eos_token_id": None}),
+            encoding="utf-8",
+        )
     said = command("import", "hf", tmp_path / "theirs", tmp_path / "run")
     assert "names no token that ends a text" in said.out + said.err
-    (tmp_path / "one.txt").write_text("hello")
+    (tmp_path / "one.txt").write_text("hello", encoding="utf-8")
     refused(
         command("eval", tmp_path / "run", "--text", tmp_path / "one.txt"), "one.txt is one token"
     )
-    (tmp_path / "few.txt").write_text("hello world cat")
+    (tmp_path / "few.txt").write_text("hello world cat", encoding="utf-8")
     said = command("eval", tmp_path / "run", "--text", tmp_path / "few.txt", "--json").json
     ids = load_tokenizer(tmp_path / "run" / "tokenizer.json").encode("hello world cat")
     with torch.no_grad():

@@ -131,7 +131,7 @@ def test_killed_at_any_moment_and_resumed_is_the_uninterrupted_run(recipe, tmp_p
     train(recipe, tmp_path / "whole")
     recipe.save(tmp_path / "r.yaml")
     words = [sys.executable, "-c", KILL, str(tmp_path / "r.yaml"), str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     moments = done.stdout.split()
     assert len(moments) == 5

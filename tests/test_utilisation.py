@@ -16,13 +16,13 @@ from maquette.workshop.train import train
 def loaded(monkeypatch, tmp_path):
     """A machine whose peaks were measured beside something else: a thousandth of what they are."""
     machine.measure()
-    entries = json.loads((home() / "machine.json").read_text())
+    entries = json.loads((home() / "machine.json").read_text(encoding="utf-8"))
     monkeypatch.setenv("MAQUETTE_HOME", str(tmp_path / "home"))
     path = home() / "machine.json"
     path.parent.mkdir()
     for entry in entries.values():
         entry |= {"fp32_flops": 1.0, "bf16_flops": 1.0}
-    path.write_text(json.dumps(entries))
+    path.write_text(json.dumps(entries), encoding="utf-8")
     machine.measure.cache_clear()
     yield
     machine.measure.cache_clear()
@@ -36,7 +36,7 @@ def test_no_run_is_faster_than_the_peak(loaded, recipe, tmp_path):
     assert 0 < outcome.flops_utilisation < 1
     assert min(shares) < 1  # measured again, it is a share
     assert machine.measure().fp32_flops > 1e6
-    entries = json.loads((home() / "machine.json").read_text()).values()
+    entries = json.loads((home() / "machine.json").read_text(encoding="utf-8")).values()
     assert sorted(entry["fp32_flops"] > 1e6 for entry in entries)[-1]
     assert all(entry["bf16_flops"] == 1.0 for entry in entries)
 

@@ -47,7 +47,7 @@ def test_a_run_makes_pictures_from_any_folder_and_without_its_corpus(
 ):
     classes = {"classes": (2,)} if condition == "class" else {}
     run = untrained("r", recipe(condition=condition, **classes)).absolute()
-    kept = json.loads((run / "corpus.json").read_text())
+    kept = json.loads((run / "corpus.json").read_text(encoding="utf-8"))
     assert kept["path"] == str(folder / "c")
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
@@ -69,7 +69,7 @@ def test_every_path_that_a_recipe_keeps_is_absolute(folder):
     made = recipe(condition="text")
     saved = PictureRecipe(model=made.model, data=replace(made.data, encoder="runs/clip"), start="s")
     saved.save(folder / "r.yaml")
-    for text in (folder / "r.yaml").read_text().splitlines():
+    for text in (folder / "r.yaml").read_text(encoding="utf-8").splitlines():
         name, _, value = text.strip().partition(": ")
         if name in ("encoder", "corpus", "start"):
             assert value == str(

@@ -139,7 +139,7 @@ def write_files(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any] | N
     tokenizer.save(str(folder / "tokenizer.json"))
     if settings is not None:
         settings = {"tokenizer_class": "PreTrainedTokenizerFast"} | settings
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 def write_model(folder: Path, kind: Kind, seed: int = 0) -> Any:
