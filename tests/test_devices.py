@@ -21,7 +21,9 @@ TPUv3 TPUv4 TPUv5e TPUv5p""".split()
 
 
 def some_rates() -> probes.Rates:
-    curve = ((64.0, 1e11), (256.0, 2e11))
+    curve = tuple(zip((64.0, 256.0, 768.0), (1e11, 2e11, 2e11), strict=True))
+    heads = {16: ((64.0, 1e11), (256.0, 2e11), (1024.0, 3e11))}
+    heads[64] = (*heads[16], (2048.0, 4e11))
     both = {"fp32": 1e10, "bf16": 5e9}
     return probes.Rates(
         products={"fp32": curve, "bf16": curve},
@@ -30,7 +32,7 @@ def some_rates() -> probes.Rates:
         exponential=both,
         rows=3e9,
         cast=8e9,
-        attention={p: {16: curve, 64: curve} for p in probes.PRECISIONS},
+        attention=dict.fromkeys(probes.PRECISIONS, heads),
         update=5e10,
         operation=2e-6,
     )
@@ -106,6 +108,12 @@ def test_rates_survive_json_and_damage_means_measuring_again():
         assert probes.rates_from({k: v for k, v in plain.items() if k != name}) is None
     assert probes.rates_from(None) is None
     assert probes.rates_from(plain | {"stream": []}) is None
+    for name in ("products", "attention"):  # of a version that measured fewer points
+        older = json.loads(json.dumps(plain))
+        curves = older[name]["bf16"]
+        shorter = curves if name == "products" else curves["64"]
+        shorter.pop()
+        assert probes.rates_from(older) is None
     assert probes.better(rates, None) == rates == probes.better(rates, rates)
 
 

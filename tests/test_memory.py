@@ -182,8 +182,23 @@ def test_the_parts_sum_to_the_total_and_each_has_its_reason():
     assert sum(parts.values()) == pytest.approx(told.total)
     assert parts.keys() <= told.why.keys()
     assert all(told.why.values())
-    assert told.saving == pytest.approx(3 * told.parameters)
+    assert told.saving == pytest.approx(max(0.0, 3 * told.parameters - told.margin))
     assert memory(config, 8, 64, "bf16", ONE).saving == 0
+
+
+def test_copies_of_a_checkpoint_lie_in_the_holes_that_activations_leave():
+    """Many parameters on few tokens need room of their own; few on many tokens need none."""
+    config = small("default")
+    wide = DecoderConfig(vocabulary=4096, context=64, width=256, depth=4, heads=4)
+    for one, sequences in ((config, 64), (wide, 1)):
+        kept, none = (
+            memory(one, sequences, 64, "bf16", ONE, True, device="cpu", saving=saving)
+            for saving in (True, False)
+        )
+        copies = kept.parameters + kept.optimiser
+        assert kept.total - none.total == pytest.approx(max(0.0, copies - kept.margin))
+    assert memory(config, 64, 64, "bf16", ONE, True, device="cpu").saving == 0
+    assert memory(wide, 1, 64, "bf16", ONE, True, device="cpu").saving > 0
 
 
 def test_layouts_divide_what_they_say_they_divide():

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from maquette.models import families
 from maquette.models.config import DecoderConfig
+from maquette.nn.rules import Role
 from maquette.scaling.devices import device, from_machine
 from maquette.scaling.layouts import Layout
 from maquette.scaling.roofline import LINKS, step_time
@@ -47,6 +48,34 @@ def test_the_parts_sum_up_and_each_has_its_reason(precision, compiled):
     assert all(value >= 0 for value in told.parts.values())
     assert told.utilisation == pytest.approx(told.flops / told.seconds / here.peak(precision))
     assert not told.unknown
+
+
+def test_long_contexts_take_what_was_measured_at_long_contexts():
+    """Fused attention skips what is masked: a token of 4,096 is not sixteen times one of 256."""
+    config = DecoderConfig(width=256, heads=4, context=4096)
+    here = from_machine(made())
+
+    def attention(time):
+        return step_time(config, 4096 // time, 1, time, "bf16", ONE, here).parts["attention"]
+
+    (short,) = {speed for size, speed in made().rates.attention["bf16"][64] if size == 256}
+    (long,) = {speed for size, speed in made().rates.attention["bf16"][64] if size == 2048}
+    assert attention(4096) / attention(256) == pytest.approx(16 * short / long)
+    assert attention(2048) / attention(256) == pytest.approx(8 * short / long)
+
+
+def test_wide_products_take_what_long_ones_were_measured_to():
+    """And not the peak, which some units reach on short products alone."""
+    config = DecoderConfig(width=1536, heads=24)
+    rates = replace(
+        made().rates,
+        products=dict.fromkeys(("fp32", "bf16"), ((64, 1e11), (256, 2e11), (768, 3e11))),
+    )
+    for peak in (3e11, 9e11):
+        here = from_machine(replace(made(), bf16_flops=peak, rates=rates))
+        told = step_time(config, 4, 1, 256, "bf16", ONE, here)
+        hidden = config.parameters_by_role()[Role.HIDDEN]
+        assert told.parts["products"] == pytest.approx(6 * 1024 * hidden / 3e11)
 
 
 def test_more_work_takes_longer():

@@ -20,11 +20,14 @@ Curve = tuple[tuple[float, float], ...]
 """(size, speed) pairs, sizes rising"""
 
 SECONDS = 0.04  # for each point
-ROWS = 512  # tokens in the products of a curve: short, so that some call is not interrupted
-WIDTHS = (64, 256)  # above, the peak
+PRODUCTS = ((64, 512), (256, 512), (768, 4096))
+"""(width, tokens) of the products of a curve. Narrow ones are short, so that some call is not
+interrupted; the widest is as long as a step's, because units that multiply faster than memory feeds
+them (AMX) reach their peak on short ones alone"""
 STREAM = (1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 25)  # bytes of one operand
 POINTWISE = 1 << 17  # numbers: in the second-level cache, so that arithmetic is what is timed
-ATTENTION = ((64, 64), (256, 64), (64, 16), (256, 16))  # (positions, head size)
+ATTENTION = ((64, 64), (256, 64), (1024, 64), (2048, 64), (64, 16), (256, 16), (1024, 16))
+"""(positions, head size): long ones are faster by far, as the fused kernel skips what is masked"""
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -32,8 +35,8 @@ PRECISIONS = ("fp32", "bf16")
 class Rates:
     """Measured speeds of the parts of a training step on one device.
 
-    products: by precision, operations a second of a product (512, width) x (width, width) over
-    the width, the mean of y = x w^T and its two gradients. stream: bytes a second of a
+    products: by precision, operations a second of a product (tokens, width) x (width, width) over
+    the width, the mean of y = x w^T and its two gradients, see `PRODUCTS`. stream: bytes a second of a
     multiplication of two fp32 tensors over the bytes of one, reads and writes counted once each.
     arithmetic, exponential: by precision, numbers a second of a multiplication and of a SiLU in
     cache. rows: numbers a second of fp32 multiplications of half of each row of 64 with a vector
@@ -74,6 +77,12 @@ def rates_from(content: Any) -> Rates | None:
         }
         if set(products) != set(PRECISIONS) or set(attention) != set(PRECISIONS):
             return None
+        for p in PRECISIONS:  # of a version that measured fewer points
+            if [width for width, _ in products[p]] != [width for width, _ in PRODUCTS]:
+                return None
+            points = {(n, head) for head, curve in attention[p].items() for n, _ in curve}
+            if points != set(ATTENTION):
+                return None
         return Rates(
             products=products,
             attention=attention,
@@ -118,7 +127,7 @@ def probe(device: str) -> Rates:
             attention[precision].setdefault(head, []).append((positions, speed))
     return Rates(
         products={
-            p: tuple((w, training_product_speed(w, dtype, device)) for w in WIDTHS)
+            p: tuple((w, training_product_speed(w, rows, dtype, device)) for w, rows in PRODUCTS)
             for p, dtype in kinds.items()
         },
         stream=tuple((size, stream_speed(size, device)) for size in STREAM),
@@ -132,17 +141,17 @@ def probe(device: str) -> Rates:
     )
 
 
-def training_product_speed(width: int, dtype: "torch.dtype", device: str) -> float:
-    """Operations a second of a product of ROWS tokens with a square matrix and its gradients."""
+def training_product_speed(width: int, rows: int, dtype: "torch.dtype", device: str) -> float:
+    """Operations a second of a product of `rows` tokens with a square matrix and its gradients."""
     import torch
 
-    x, d = (torch.randn(ROWS, width, device=device).to(dtype) for _ in range(2))
+    x, d = (torch.randn(rows, width, device=device).to(dtype) for _ in range(2))
     w = torch.randn(width, width, device=device).to(dtype)
 
     def three() -> None:
         x @ w.T, d @ w, d.T @ x
 
-    return 6 * ROWS * width**2 / fastest(three, device, SECONDS)
+    return 6 * rows * width**2 / fastest(three, device, SECONDS)
 
 
 def stream_speed(size: int, device: str) -> float:
@@ -183,7 +192,9 @@ def attention_speed(positions: int, head: int, dtype: "torch.dtype", device: str
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    shape = (max(1, 512 // positions), 4, positions, head)
+    # The backward pass gives a thread whole heads: at least one for each.
+    heads = 4 if positions < 2048 else max(2, torch.get_num_threads())
+    shape = (max(1, 512 // positions), heads, positions, head)
     q, k, v = (torch.randn(shape, device=device).to(dtype).requires_grad_() for _ in range(3))
     d = torch.randn(shape, device=device).to(dtype)
     seconds = fastest(
@@ -191,7 +202,7 @@ def attention_speed(positions: int, head: int, dtype: "torch.dtype", device: str
         device,
         SECONDS / 2,
     )
-    return 12 * shape[0] * 4 * positions**2 * head / seconds
+    return 12 * shape[0] * heads * positions**2 * head / seconds
 
 
 def update_speed(device: str) -> float:

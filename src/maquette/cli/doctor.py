@@ -57,14 +57,15 @@ def _rates(machine: "Machine") -> list[list[str]]:
     r = machine.rates
     if r is None:
         return []
-    small, cached, memory = r.products[machine.precision][0], r.stream[2], r.stream[-1]
-    shortest = min(r.attention[machine.precision])
-    attention = max(r.attention[machine.precision])
-    both = [r.attention[machine.precision][head][-1][1] for head in (shortest, attention)]
+    products = r.products[machine.precision]
+    small, wide, cached, memory = products[0], products[-1], r.stream[2], r.stream[-1]
+    widest = max(r.attention[machine.precision])
+    curve = dict(r.attention[machine.precision][widest])
+    said = ", ".join(f"{amount(curve[n], 'FLOP/s')} at {n:,.0f}" for n in sorted(curve)[1::2])
     return [
-        ["narrow products", f"{amount(small[1], 'FLOP/s')} in {machine.precision} at {small[0]:.0f} wide"],
-        ["attention", f"{amount(both[0], 'FLOP/s')} with heads of {shortest}, "
-                      f"{amount(both[1], 'FLOP/s')} with {attention}, not compiled"],
+        ["products", f"{amount(small[1], 'FLOP/s')} in {machine.precision} at {small[0]:.0f} wide, "
+                     f"{amount(wide[1], 'FLOP/s')} at {wide[0]:.0f} and as long as a step's"],
+        ["attention", f"{said} positions, heads of {widest}, not compiled"],
         ["streams", f"{amount(cached[1], 'B/s')} in cache, {amount(memory[1], 'B/s')} in memory"],
         ["exponentials", amount(r.exponential[machine.precision], "numbers/s")],
         ["an operation", f"{1e6 * r.operation:.1f} us besides its work"],

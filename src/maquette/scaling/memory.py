@@ -294,11 +294,6 @@ def memory(
         why["working"] += (
             f", and {whole_gradients:,.0f} of a block's gradients until they are shared out"
         )
-    copies = (device == "cpu") if saving is None else saving
-    saved = (weights + moments) if copies else 0.0
-    why["saving"] = (
-        "copies of weights and moments while a checkpoint is written" if copies else "none"
-    )
     why["framework"] = "libraries and scratch of the first step"
     if device == "cuda":
         margin = MARGIN * (moment.activations + moment.working + moment.gradients)
@@ -320,6 +315,15 @@ def memory(
             why["margin"] += (
                 f"; {more:,.0f} of what compiled blocks keep, {COMPILED:.0%}, and of tiles"
             )
+    # Copies are made when a step's activations are gone, and lie in the holes that these have left.
+    copies = (device == "cpu") if saving is None else saving
+    saved = max(0.0, weights + moments - (margin if device == "cpu" else 0.0)) if copies else 0.0
+    why["saving"] = (
+        "copies of weights and moments while a checkpoint is written"
+        + (", beyond what the margin's holes hold" if device == "cpu" else "")
+        if copies
+        else "none"
+    )
     return Memory(
         moment.name,
         weights,

@@ -76,11 +76,7 @@ class _Speeds:
             moved = numbers * ITEM[self.precision] / (STREAMS * self.bandwidth)
             return max(flops / (self.attained * self.peak), moved)
         curve = self.rates.products[self.precision]
-        if width > curve[-1][0]:
-            speed = at((curve[-1], (1024.0, max(self.peak, curve[-1][1]))), width)
-        else:
-            speed = at(curve, width) * min(1.0, width / curve[0][0])
-        return flops / speed
+        return flops / (at(curve, width) * min(1.0, width / curve[0][0]))
 
     def stream(self, size: float, operands: float) -> float:
         """Seconds to move `operands` tensors of `size` bytes, one operation after the other."""
