@@ -268,7 +268,10 @@ def damage_tensors(folder: Path, **more) -> None:
     ("damage", "part"),
     [
         (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
-        (lambda f: (f / "tokenizer.json").write_text("{}", encoding="utf-8"), "is not a tokenizer that can be read"),
+        (
+            lambda f: (f / "tokenizer.json").write_text("{}", encoding="utf-8"),
+            "is not a tokenizer that can be read",
+        ),
         (lambda f: edited(f, "preprocessor_config.json", crop_size=24), "belong to two models"),
         (
             lambda f: damage_tensors(f, **{"text_model.encoder.layers.2.layer_norm1.bias": torch.ones(32)}),
