@@ -43,7 +43,7 @@ class Planted(Lab):
 
     def __init__(self, folder: Path, exponent: float, floor: float = 0.0) -> None:
         super().__init__(seeds=2)
-        self.folder, self.exponent, self.floor, self.asked = folder, exponent, floor, 0
+        self.runs, self.exponent, self.floor, self.asked = folder, exponent, floor, 0
 
     def best(self, flops: float) -> float:
         return 11_400 * (flops / 2e10) ** self.exponent
@@ -58,7 +58,7 @@ class Planted(Lab):
             n, d = recipe.model.parameters(), recipe.steps * recipe.tokens_per_step
             off = math.log(n / self.best(6 * n * d))
             loss = (self.floor + 27.8 * (6 * n * d) ** -0.101) * (1 + 0.05 * off * off)
-            paths.append(self.folder / str(i))
+            paths.append(self.runs / str(i))
             paths[-1].mkdir(parents=True, exist_ok=True)
             record = {"step": recipe.steps, "heldout_loss": loss}
             (paths[-1] / METRICS).write_text(json.dumps(record) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ import gzip
 import json
 import lzma
 import uuid
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -95,11 +96,8 @@ def test_an_array_that_is_damaged_gives_what_is_before(tmp_path):
     (tmp_path / "odd.json").write_text(whole.replace('"number 5"', "oh"), encoding="utf-8")
     (tmp_path / "packed.json.gz").write_bytes(gzip.compress(whole.encode())[:-9])
     documents, skipped = found(tmp_path)
-    assert [sum(name in d.source for d in documents) for name in ("cut", "open", "odd")] == [
-        7,
-        9,
-        5,
-    ]
+    files = [Path(d.source.rpartition(":")[0]).name for d in documents]
+    assert [files.count(f"{name}.json") for name in ("cut", "open", "odd")] == [7, 9, 5]
     assert sorted(skipped.values()) == [
         "cut off: an array without its end",
         "cut off: gz data without its end",
