@@ -342,7 +342,10 @@ KNOWN = [
     ({"question": Q, "A": "a rose", "B": "the sea", "C": "c", "D": "d", "answer": "B"}, f"{Q} the sea"),
     ({"ctx": Q, "endings": C, "label": "1"}, f"{Q} the sea"),  # HellaSwag
     ({"goal": Q, "sol1": C[0], "sol2": C[1], "label": 1}, f"{Q} the sea"),  # PIQA
-    ({"sentence": Q, "option1": C[0], "option2": C[1], "answer": "x"}, f"{Q} x"),  # WinoGrande
+    ({"sentence": Q, "option1": C[0], "option2": C[1], "answer": "1"}, f"{Q} a rose"),  # WinoGrande
+    ({"Question": Q, "A": "a rose", "B": "b", "C": "c", "D": "d", "Answer": "A"}, f"{Q} a rose"),  # CMMLU
+    ({"question_stem": Q, "choices": {"text": C, "label": ["A", "B"]}, "answerKey": "B"},
+     f"{Q} the sea"),  # OpenBookQA
     ({"context": "In May", "question": Q, "answers": {"text": ["a", "b"], "answer_start": [3, 4]}},
      f"In May {Q} a"),  # SQuAD
     ({"question": Q, "answer": "#### 4"}, f"{Q} #### 4"),  # GSM8K
@@ -393,6 +396,25 @@ def test_examples_in_every_kind_of_file(tmp_path):
     assert len(found) == 8
     for name, examples in found.items():
         assert examples == texts, name
+
+
+def test_a_table_of_tabs_whose_quotes_do_not_match(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text('sentence\tlabel\n"Yes, he said.\tno\nNo way.\tyes\n', encoding="utf-8")
+    assert read_tasks([path], "sentence") == {str(path): ['"Yes, he said.', "No way."]}
+
+
+def test_what_describes_a_set_is_no_example_of_it(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "a b"}', encoding="utf-8")
+    for name in ("dataset_info.json", "state.json", "results_2024-01-01.json"):
+        (tmp_path / name).write_text('{"splits": 1}', encoding="utf-8")
+    assert list(read_tasks([tmp_path]).values()) == [["a b"]]
+
+
+def test_bytes_are_read_as_text_and_what_cannot_be_read_is_nothing(tmp_path):
+    table = pa.table({"text": pa.array(["Café x".encode()], pa.binary())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert list(read_tasks([tmp_path]).values()) == [["Café x"]]
 
 
 def test_a_field_can_be_named(tmp_path):

@@ -361,3 +361,79 @@ def test_one_odd_file_among_others_does_not_change_the_rest(tmp_path):
     odd = build(tmp_path / "odd", files([folder]), vocabulary=257)
     assert odd.hash == plain.hash
     assert odd.manifest["skipped"] == 4
+
+
+def test_arrays_after_each_other_are_all_read(tmp_path):
+    for name in ("a.jsonl", "b.json"):
+        (tmp_path / name).write_text(
+            '[{"text":"a"}]\n[{"text":"b"},{"text":"c"}]\n', encoding="utf-8"
+        )
+    documents, skipped = found(tmp_path)
+    assert [d.text for d in documents] == ["a", "b", "c"] * 2
+    assert not skipped
+
+
+def test_a_null_among_the_texts_does_not_make_records_source_code(tmp_path):
+    (tmp_path / "a.json").write_text('{"data":[{"text":null},{"text":"b"}]}', encoding="utf-8")
+    documents, skipped = found(tmp_path)
+    assert [(d.text, d.component) for d in documents] == [("b", "records")]
+    assert list(skipped.values()) == ["no 'text'"]
+
+
+def test_indented_objects_are_records_under_every_name(tmp_path):
+    for name in ("a.jsonl", "b.json"):
+        (tmp_path / name).write_text(
+            "\n".join(json.dumps({"text": t, "n": 1}, indent=1) for t in "ab"), encoding="utf-8"
+        )
+    documents, skipped = found(tmp_path)
+    assert [d.text for d in documents] == ["a", "b"] * 2
+    assert not skipped
+
+
+def test_a_date_in_a_zone_that_nobody_knows_costs_nothing(tmp_path):
+    times = pa.array([0, 86_400_000_000], pa.timestamp("us", tz="Nowhere/At_All"))
+    pa.parquet.write_table(pa.table({"text": ["a", "b"], "date": times}), tmp_path / "t.parquet")
+    documents, skipped = found(tmp_path)
+    assert [(d.text, d.date) for d in documents] == [("a", "1970-01-01"), ("b", "1970-01-02")]
+    assert not skipped
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_a_date_may_stand_inside_of_another_field(name, tmp_path):
+    rows = [{"text": "a", "meta": {"made": "2020-01-31", "pile_set_name": "Books"}}]
+    if name == "a.jsonl":
+        (tmp_path / name).write_text(json.dumps(rows[0]), encoding="utf-8")
+    else:
+        pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+    source = files([str(tmp_path)], date="meta.made")
+    (document,) = [d for d in source if isinstance(d, Document)]
+    assert (document.date, document.component) == ("2020-01-31", "Books")
+
+
+def test_a_column_of_a_table_of_text_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        'stars,review\n5,"good, very"\n1,bad,and more\n', encoding="utf-8"
+    )
+    (tmp_path / "b.tsv").write_text('review\tstars\n"Yes, he said.\t1\nNo.\t0\n', encoding="utf-8")
+    items = list(files([str(tmp_path)], text="review"))
+    assert [d.text for d in items if isinstance(d, Document)] == [
+        "good, very",
+        '"Yes, he said.',
+        "No.",
+    ]
+    (ragged,) = [d for d in items if isinstance(d, Skipped)]
+    assert "3 cells" in ragged.reason and ragged.source.endswith("a.csv:3")
+
+
+def test_a_full_disk_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    import errno
+
+    from maquette.corpus import read
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a.txt").write_text("a", encoding="utf-8")
+    monkeypatch.setattr(read, "_documents", full)
+    with pytest.raises(OSError, match="No space left"):
+        found(tmp_path)

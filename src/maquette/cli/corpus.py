@@ -86,6 +86,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     terminal = Terminal(arguments.json)
     if arguments.verb == "build":
         return build(arguments, terminal)
+    if arguments.why and arguments.check:
+        raise WrongUse("--check is of the whole corpus: leave --why out")
     return why(arguments, terminal) if arguments.why else show(arguments, terminal)
 
 

@@ -48,15 +48,17 @@ def read_text(path: Path) -> str:
     from maquette.corpus.document import Document
     from maquette.corpus.formats import NOT_TEXT
     from maquette.corpus.read import read_file
+    from maquette.corpus.records import NAME_IT
 
     path.stat()  # raises, where it is not there
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file")
     texts: list[str] = []
-    size, why = 0, "empty"
+    size, why, fault = 0, "empty", None
     for item in read_file(path, str(path)):
         if not isinstance(item, Document):
             why = item.reason
+            fault = why if item.source == str(path) else fault
             continue
         texts.append(item.text)
         size += len(item.text.encode("utf-8", "replace"))
@@ -65,13 +67,19 @@ def read_text(path: Path) -> str:
     if not texts and why == NOT_TEXT:  # a corpus leaves out what holds zeros; here it may be asked
         return _plain(path)
     if not texts:
-        raise UserError(f"{path} gives no text ({why}): name a file with text")
+        raise UserError(f"{path} gives no text ({why.replace(NAME_IT, '')}): name a file with text")
+    if fault is not None:
+        raise UserError(
+            f"{path} can be read in part only ({fault}): mend it, or give the part itself"
+        )
     return "\n\n".join(texts)
 
 
 def _plain(path: Path) -> str:
     with path.open("rb") as file:
-        data = file.read(MOST_TEXT)
+        data = file.read(MOST_TEXT + 1)
+    if len(data) > MOST_TEXT:
+        raise UserError(f"{path} is longer than {MOST_TEXT >> 20} MB: cut it in pieces")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

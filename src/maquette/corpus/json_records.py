@@ -2,7 +2,7 @@
 
     lines      an object on each line (JSON lines), whatever the file is called
     values     objects one after the other, each over several lines
-    array      [object, object ...]
+    array      [object, object ...], several after each other too
     table      one object that holds such an array under `data`, `rows`, `records`, `documents`,
                `examples` or `items`; what else it holds is passed over
     record     one object with the field of the text
@@ -33,7 +33,7 @@ def layout(
     """How the records of a file are laid out; None where it holds none.
 
     open_again: the file from its start. text: the field that makes an object a record, where it is
-    alone or in a table; None: any object is one. lines: what is no array is lines.
+    alone or in a table; None: any object is one. lines: what is nothing else is lines.
     """
     try:
         stream = _Stream(open_again())
@@ -43,18 +43,18 @@ def layout(
             if stream.peek() == "{":
                 return "array"
             return "lines" if lines else None
-        if lines:
-            return "lines"
         if first != "{":
-            return None
+            return "lines" if lines else None
         shown = (x for x in open_again().lines(WHOLE) if x is None or x.strip(BLANK))
         if _is_object(next(shown, None)):
+            if lines:
+                return "lines"
             another = next(shown, b"")
             if another is None or another.lstrip().startswith(b"{"):
                 return "lines"
             if another:
                 return None
-        return _of_one(stream, text)
+        return _of_one(stream, text) or ("lines" if lines else None)
     except (ValueError, RecursionError):
         return "lines" if lines else None
 
@@ -85,13 +85,20 @@ def records(
         elif how == "table":
             stream.peek()
             stream.table(text)
-        while (sign := stream.peek()) and sign != "]":
-            if sign == ",":
-                stream.skip()
+        ended = False
+        while sign := stream.peek():
+            if sign == "]" and how != "values":
+                ended = True
+                if how == "table":  # what else the object holds is passed over
+                    break
+            elif sign == "[" and ended:  # another array after it
+                ended = False
+            elif sign != ",":
+                number += 1
+                yield stream.value(), f"{source}:{number}"
                 continue
-            number += 1
-            yield stream.value(), f"{source}:{number}"
-        if how in ("array", "table") and not sign and not contents.fault:
+            stream.skip()
+        if how in ("array", "table") and not ended and not contents.fault:
             yield Skipped(source, "cut off: an array without its end")
     except UnicodeDecodeError:
         yield Skipped(f"{source}:{number}", f"{NOT_TEXT}: read up to there")
@@ -213,8 +220,8 @@ class _Stream:
 
 
 def has(record: Any, text: str) -> bool:
-    """Whether a value is an object with a text in that field."""
+    """Whether a value is an object with that field, a text or null."""
     try:
-        return isinstance(record, dict) and isinstance(value(record, text), str)
+        return isinstance(record, dict) and isinstance(value(record, text), str | None)
     except KeyError:
         return False

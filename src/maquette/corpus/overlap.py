@@ -6,7 +6,8 @@ grams of the benchmark are hashed once; the corpus streams past them, one multip
 a hash that is known is compared with the benchmark letter by letter, so nothing is flagged falsely.
 
 A word is a longest run of characters of Unicode's categories L, M and N (letters, marks, numbers),
-each replaced by its lower case where that is one character, wide and narrow forms by the usual ones.
+each replaced by its lower case where that is one character, wide and narrow forms by the usual ones
+(half-width katakana with a voice mark, two characters, stay two).
 Texts are compared in the normal form C. Bytes that are not UTF-8 part words.
 GPT-3's words are parted by white space alone and lose their punctuation: its "don't" is one word,
 dont, and ours two; so our grams are never longer than its, and a gram here forgives a hyphen, a

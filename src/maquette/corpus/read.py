@@ -2,7 +2,8 @@
 
     text       prose and source code; a long file is cut at line ends into documents of 8 MB
     records    .jsonl, .ndjson, .json that holds records (json_records.py says which layouts), and the
-               rows of .parquet, .arrow, .feather: objects with a text (records.py)
+               rows of .parquet, .arrow, .feather: objects with a text (records.py); the rows of .csv and
+               .tsv where the field of the text is named, which are prose else
     pages      .html and .pdf: the text extracted
 
 All may be compressed (.gz, .zst, .bz2, .xz). What cannot be read is yielded as `Skipped` and
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from maquette.base.errors import UserError
+from maquette.corpus import delimited
 from maquette.corpus.contents import Contents, plain, unpacked
 from maquette.corpus.document import Document, Skipped, Source
 from maquette.corpus.formats import NOT_TEXT, Unreadable, page, pdf
@@ -32,12 +34,14 @@ from maquette.corpus.records import MARK, Fields, Records, cut, nth, pieces
 PART = 64 << 20  # bytes of the files that one worker reads
 RECORDS, JSON = (".jsonl", ".ndjson"), ".json"
 TABLES = (".parquet", ".arrow", ".feather")
+ROWS = (".csv", ".tsv")
 PAGES = (".html", ".htm", ".xhtml")
 CODE = frozenset(
     """.py .pyi .c .h .cc .cpp .hpp .cu .rs .go .java .kt .js .jsx .ts .tsx .rb .pl .php .sh .bash
     .zsh .lua .r .jl .hs .ml .scala .swift .cs .sql .css .scss .vue .cmake .mk .toml .yaml .yml .ini
     .cfg .json .xml .proto .tcl .vim .el .lisp .clj .ex .exs .erl .f90 .m .asm .s""".split()
 )
+FULL = (errno.ENOSPC, errno.EDQUOT)
 IGNORED = frozenset(["__pycache__", "node_modules", "site-packages", "dist-packages"])
 
 
@@ -245,6 +249,8 @@ def _read_file(
     except Unreadable as error:
         yield Skipped(source, str(error))
     except OSError as error:
+        if error.errno in FULL:  # our disk's, where it is unpacked
+            raise
         yield Skipped(source, _reason(error))
     except MemoryError:
         raise
@@ -271,6 +277,14 @@ def _documents(
                 yield from _pdf(whole, source, component, date)
             else:
                 yield from _rows(whole, source, component, fields)
+        return
+    if name.endswith(ROWS) and fields.text != Fields().text:
+        documents = Records(component, fields)
+        for row in delimited.rows(path, source):
+            if isinstance(row, Skipped):
+                yield row
+            else:
+                yield from documents(*row)
         return
     if name.endswith((*RECORDS, JSON)):
         how = _layout(path, fields, lines=name.endswith(RECORDS))

@@ -22,6 +22,9 @@ from maquette.corpus.document import Document, Skipped
 from maquette.corpus.formats import NOT_TEXT
 
 LONGEST = 8 << 20  # bytes of one document
+NO_RECORDS = frozenset(
+    "dataset_infos dataset_info dataset_dict state config metadata tokenizer package".split()
+)  # of .json files, which describe a data set
 SHOWN, NAME = 8, 40  # fields named where there is no text, and characters of a name
 KINDS = 16  # sets of fields named of one file
 UNDATED = "a date that is none: kept without it"
@@ -29,6 +32,7 @@ SECONDS = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3), (10**8, 1))
 EPOCH = datetime.date(1970, 1, 1)
 PILE = "pile_set_name"  # the Pile keeps the component in the column `meta`
 MARK = "\N{BYTE ORDER MARK}"
+NAME_IT = ": name one with --text-field"
 
 
 class Fields(NamedTuple):
@@ -82,7 +86,10 @@ class Records:
         if not text or text.isspace():
             yield Skipped(where, f"no '{name}'")
             return
-        date, dated = date_of(record.get(self._fields.date))
+        try:
+            date, dated = date_of(value(record, self._fields.date))
+        except KeyError:
+            date, dated = None, True
         if not dated:
             yield Skipped(where, UNDATED)
         yield from cut(
@@ -105,7 +112,7 @@ class Records:
 def missing(name: str, has: list[str]) -> str:
     """Why there is no text, and how to name the field that holds it."""
     names = ", ".join(str(n)[:NAME] for n in has[:SHOWN]) + (" ..." if len(has) > SHOWN else "")
-    return f"no field '{name}' (has {names or 'none'}: name one with --text-field)"
+    return f"no field '{name}' (has {names or 'none'}{NAME_IT})"
 
 
 def _kind(given: Any) -> str:

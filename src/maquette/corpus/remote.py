@@ -17,11 +17,9 @@ from collections.abc import Iterator
 
 from maquette.base.errors import UserError, WrongUse, need
 from maquette.corpus.contents import BLOCK, plain
+from maquette.corpus.records import NO_RECORDS
 
 READABLE = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow")
-NO_RECORDS = frozenset(
-    "dataset_infos dataset_info dataset_dict state config metadata tokenizer package".split()
-)  # of .json files
 FIRST_LINE = 32 << 20  # bytes of the first line looked at
 
 

@@ -29,9 +29,12 @@ def rows(path: Path, fields: Fields = Fields()) -> Iterator[dict[str, Any]]:  # 
         kind = _stored(schema.types[names.index(text)])
         if text == fields.text and not _holds_text(kind):
             raise Unreadable(f"column '{text}' holds {str(kind)[:80]}, not text")
-        wanted = [n for n in dict.fromkeys([text, *COLUMNS, fields.date]) if n in names]
-        if "meta" in names and types.is_struct(kind := schema.types[names.index("meta")]):
-            wanted += ["meta"] if kind.get_field_index(PILE) >= 0 else []
+        date = _root(names, fields.date) or fields.date
+        wanted = [n for n in dict.fromkeys([text, *COLUMNS, date]) if n in names]
+        meta = schema.types[names.index("meta")] if "meta" in names else None
+        pile = meta is not None and types.is_struct(meta) and meta.get_field_index(PILE) >= 0
+        if pile and "meta" not in wanted:
+            wanted.append("meta")
         return wanted
 
     yield from _rows(path, columns)
@@ -163,7 +166,10 @@ def _values(column: Any) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_timestamp(column.type):  # before Python is asked for nanoseconds
-        column = column.cast(pa.date32(), safe=False)
+        try:
+            column = column.cast(pa.date32(), safe=False)
+        except pa.ArrowInvalid:  # a zone that this machine does not know: the day in UTC
+            column = column.view(pa.timestamp(column.type.unit)).cast(pa.date32(), safe=False)
     try:
         column.validate(full=True)
         values: list[Any] = column.to_pylist()

@@ -11,18 +11,19 @@ of the choices that choice; else all choices. Messages are joined. An example wi
 its place, empty: it is too short to tell.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from maquette.base.errors import UserError
+from maquette.corpus import delimited
 from maquette.corpus.contents import Contents, plain, unpacked
 from maquette.corpus.document import Skipped
 from maquette.corpus.formats import Unreadable
 from maquette.corpus.json_records import layout, records
-from maquette.corpus.records import NAME, SHOWN, value
+from maquette.corpus.read import FULL
+from maquette.corpus.records import NAME, NO_RECORDS, SHOWN, value
+from maquette.corpus.tables import UNREAD
 
 JSON, TABLES, ROWS = (
     (".jsonl", ".ndjson", ".json"),
@@ -30,9 +31,9 @@ JSON, TABLES, ROWS = (
     (".csv", ".tsv"),
 )
 ENDINGS = (*JSON, *TABLES, *ROWS, ".txt")
-LARGEST = 1 << 30  # bytes of a table or a text in memory
 CONTEXTS = "context passage article story premise ctx background support sentence1 sentence document".split()
-QUESTIONS = "question query problem prompt goal instruction input hypothesis sentence2 stem".split()
+QUESTIONS = """question question_stem query problem prompt goal instruction input hypothesis
+sentence2 stem""".split()  # fmt: skip
 CHOICES = "choices options endings answers_choices".split()
 ANSWERS = """answer answers target solution canonical_solution output completion response
 answerKey gold label correct_answer""".split()  # fmt: skip
@@ -51,7 +52,9 @@ def read_tasks(paths: Sequence[str | Path], field: str | None = None) -> dict[st
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if _known(p) and p.is_file())
+            inside = sorted(
+                p for p in path.rglob("*") if _known(p) and p.is_file() and not _describes(p)
+            )
             if not inside:
                 raise UserError(f"{path} holds no {' or '.join(ENDINGS)} file: name another folder")
             files += inside
@@ -69,10 +72,16 @@ def _known(path: Path) -> bool:
     return plain(path.name).endswith(ENDINGS)
 
 
+def _describes(path: Path) -> bool:
+    """Whether a .json says something of a data set, or of what was scored on it, and holds no example."""
+    stem, ending, _ = plain(path.name).rpartition(".json")
+    return bool(ending) and (stem in NO_RECORDS or stem.startswith("results_"))
+
+
 def _examples(path: Path, names: list[str] | None) -> list[str]:
     try:
         if plain(path.name).endswith(".txt"):
-            text = _decoded(path)
+            text = delimited.decoded(path)
             examples = [text] if text.strip() else []
         else:
             examples = []
@@ -84,6 +93,8 @@ def _examples(path: Path, names: list[str] | None) -> list[str]:
     except Unreadable as error:
         raise UserError(f"{path}: {error}: name another") from error
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise UserError(f"{path} cannot be read ({error.strerror}): name another") from error
     if not any(text.strip() for text in examples):
         raise UserError(f"{path} holds no examples: name a file with text")
@@ -102,7 +113,10 @@ def _records(path: Path) -> Iterator[tuple[Any, str]]:
             yield from ((row, f"{path}:{n}") for n, row in enumerate(all_rows(whole), 1))
         return
     if name.endswith(ROWS):
-        yield from _rows(path, "\t" if name.endswith(".tsv") else ",")
+        for row in delimited.rows(path, str(path)):
+            if isinstance(row, Skipped):
+                raise UserError(f"{row.source} has {row.reason}")
+            yield row
         return
     with path.open("rb") as first, path.open("rb") as second, path.open("rb") as file:
         again = iter([first, second])
@@ -115,33 +129,6 @@ def _records(path: Path) -> Iterator[tuple[Any, str]]:
             yield item
     if contents.fault:
         raise Unreadable(contents.fault)
-
-
-def _rows(path: Path, delimiter: str) -> Iterator[tuple[Any, str]]:
-    csv.field_size_limit(LARGEST)
-    reader = csv.reader(io.StringIO(_decoded(path), newline=""), delimiter=delimiter)
-    try:
-        head = next(reader, [])
-        for cells in reader:
-            where = f"{path}:{reader.line_num}"
-            if len(cells) > len(head):
-                raise UserError(
-                    f"{where} has {len(cells)} cells, the first row {len(head)}: quote what holds "
-                    f"{'a tab' if delimiter != ',' else 'a comma'}"
-                )
-            if any(cells):
-                yield dict(zip(head, cells, strict=False)), where
-    except csv.Error as error:
-        raise Unreadable(f"line {reader.line_num}: {error}") from error
-
-
-def _decoded(path: Path) -> str:
-    with path.open("rb") as file:
-        contents = Contents(file, path.name)
-        data = contents.read(LARGEST + 1)
-    if contents.fault or len(data) > LARGEST:
-        raise Unreadable(contents.fault or f"longer than {LARGEST >> 30} GB")
-    return data.decode("utf-8-sig")
 
 
 def _flat(record: Any) -> Iterator[Any]:
@@ -204,7 +191,9 @@ def _usual(record: dict[str, Any]) -> str | None:
 
 
 def _first(record: dict[str, Any], names: Sequence[str]) -> Any:
-    return next((record[n] for n in names if record.get(n) is not None), None)
+    """The first of the fields that is there, in any case; as it is written first."""
+    known = {str(n).lower(): v for n, v in record.items() if v is not None} | record
+    return next((v for n in names if (v := known.get(n)) is not None), None)
 
 
 def _message(message: Any) -> Any:
@@ -227,6 +216,8 @@ def _choices(record: dict[str, Any], given: Any) -> tuple[list[str], list[str]]:
     if isinstance(given, list) and given and all(isinstance(c, dict) for c in given):
         labels = [c.get("label") for c in given]
         given = [c.get("text") for c in given]
+    if given and "option1" in record and not isinstance(labels, list):  # WinoGrande counts from 1
+        labels = [str(n + 1) for n in range(len(given))]
     texts = [str(c) for c in given] if isinstance(given, list) else []
     if not isinstance(labels, list) or len(labels) != len(texts):
         labels = [chr(ord("A") + n) for n in range(min(len(texts), 26))]
@@ -257,4 +248,6 @@ def _said(parts: Any) -> str:
         parts = list(parts.values())
     if isinstance(parts, list | tuple):
         return " ".join(said for part in parts if (said := _said(part)))
-    return "" if parts is None or isinstance(parts, bool) else str(parts)
+    if isinstance(parts, bytes):
+        return parts.decode("utf-8", "replace")
+    return "" if parts is None or parts is UNREAD or isinstance(parts, bool) else str(parts)
