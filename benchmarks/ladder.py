@@ -23,7 +23,7 @@ from maquette.base.machine import measure, processor
 from maquette.base.version import __version__
 from maquette.corpus.store import Corpus
 from maquette.scaling import frontier
-from maquette.training.loop import Quiet
+from maquette.training.observer import Quiet
 from maquette.workshop.corpora import open_corpus
 from maquette.workshop.demo import SCORED_BYTES, compress_heldout, rung
 from maquette.workshop.load import load

@@ -13,7 +13,7 @@ from conftest import command, refused, same_steps
 from maquette.base.errors import UserError
 from maquette.training import checkpoint
 from maquette.training.checkpoint import Saver, State, check, found, newest, restore
-from maquette.training.loop import Quiet
+from maquette.training.observer import Quiet
 from maquette.training.optimiser import make_optimiser
 from maquette.training.recipe import Checkpoints, Optimiser
 from maquette.training.run import RunDirectory

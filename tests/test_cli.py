@@ -19,8 +19,8 @@ NAMES = ["-m", "maquette"]
 def loaded_modules(code: str) -> set[str]:
     out = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
-        capture_output=True, text=True, check=True,
-     encoding="utf-8")  # fmt: skip
+        capture_output=True, encoding="utf-8", check=True,
+    )  # fmt: skip
     return set(out.stdout.split())
 
 

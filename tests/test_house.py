@@ -14,8 +14,8 @@ from conftest import ROOT, command
 def test_imports_go_downwards():
     out = subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-     encoding="utf-8")  # fmt: skip
+        cwd=ROOT, capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
     assert out.returncode == 0, out.stdout
 
 

@@ -1,17 +1,19 @@
 """What --resume does with another --steps or --stop, and that the rate is a function of the records."""
 
 import json
-from dataclasses import replace
+import math
+import shutil
+from dataclasses import asdict, replace
 
 import pytest
-from conftest import command, refused
+from conftest import Poison, command, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
 from maquette.base.errors import UserError
 from maquette.training.checkpoint import found
 from maquette.training.length import LengthChange, Lengths, lengths_of
-from maquette.training.recipe import Recipe, Schedule
+from maquette.training.recipe import Checkpoints, Recipe, Schedule
 from maquette.training.run import OUTCOME, RunDirectory
 from maquette.training.schedule import learning_rate_factor
 from maquette.workshop.train import train
@@ -176,3 +178,33 @@ def test_the_rate_of_a_step_is_that_of_the_length_it_was_taken_with(changes, kin
 def test_a_run_without_changes_has_no_records(trained):
     assert lengths_of(trained) == Lengths()
     assert not (trained / "lengths.json").exists()
+
+
+def test_after_a_change_a_bad_stretch_still_finds_the_saves_before_it(
+    recipe, tmp_path, monkeypatch
+):
+    """Saves go on at the interval of the first length, which a rewind takes multiples of."""
+    recipe = replace(recipe, steps=20, checkpoints=Checkpoints())
+    Poison(monkeypatch, dict.fromkeys((8, 9, 10, 11), math.inf))
+    train(recipe, tmp_path / "run", replan=lambda step: 33 if step == 6 else None)
+    (event,) = RunDirectory(tmp_path / "run").events()
+    assert (event["event"], event["step"]) == ("rewind", 6)
+
+
+def test_a_run_that_begins_anew_forgets_an_earlier_change(recipe, tmp_path):
+    """Planned again, killed before its first save, and begun with another length."""
+    train(replace(recipe, stop=1), tmp_path / "run")
+    change = LengthChange(3, 12, 6, 0.01, 0.01, 0.001)
+    (tmp_path / "run" / "lengths.json").write_text(json.dumps([asdict(change)]), encoding="utf-8")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    train(replace(recipe, steps=9), tmp_path / "run", resume=True)
+    train(replace(recipe, steps=9), tmp_path / "anew")
+    assert rates(tmp_path / "run") == rates(tmp_path / "anew")
+    assert lengths_of(tmp_path / "run").changes == ()
+
+
+def test_a_change_that_no_step_has_seen_and_is_taken_back_is_none(recipe, tmp_path):
+    train(replace(recipe, stop=4), tmp_path / "run")
+    for steps in (20, 12):
+        train(replace(recipe, steps=steps, stop=4), tmp_path / "run", resume=True)
+    assert lengths_of(tmp_path / "run").changes == ()

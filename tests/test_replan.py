@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
 
+from maquette.training.checkpoint import found
 from maquette.training.length import lengths_of
 from maquette.training.run import RunDirectory
 from maquette.training.schedule import learning_rate_factor
@@ -90,6 +92,8 @@ def test_a_run_that_is_planned_again_is_whole(recipe, tmp_path):
 
     def killed(step):
         if step == 7:  # after the change at 6, before the save at 8
+            while not found(tmp_path / "parts" / "checkpoints"):  # the save at 4 is written aside
+                time.sleep(0.01)
             shutil.copytree(tmp_path / "parts", tmp_path / "killed")
         return longer(step)
 

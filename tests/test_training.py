@@ -207,8 +207,8 @@ def test_ranks_are_launched_for_the_user(recipe, tmp_path):
     out = subprocess.run(
         [sys.executable, "-m", "maquette", "train", tmp_path / "r.yaml", "--run", tmp_path / "two",
          "--ranks", "2", "--layout", "ddp", "--json"],
-        env=os.environ, capture_output=True, text=True, check=False,
-     encoding="utf-8")  # fmt: skip
+        env=os.environ, capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
     assert out.returncode == 0, out.stderr
     said = json.loads(out.stdout.strip().splitlines()[-1])
     assert said["step"] == 12

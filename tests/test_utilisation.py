@@ -15,6 +15,7 @@ from maquette.workshop.train import train
 @pytest.fixture
 def loaded(monkeypatch, tmp_path):
     """A machine whose peaks were measured beside something else: a thousandth of what they are."""
+    machine.measure.cache_clear()  # an earlier test may have measured in a home of its own
     machine.measure()
     entries = json.loads((home() / "machine.json").read_text(encoding="utf-8"))
     monkeypatch.setenv("MAQUETTE_HOME", str(tmp_path / "home"))

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import math
 from collections.abc import Iterable
+from decimal import Decimal
 from types import ModuleType
 
 
@@ -48,20 +49,20 @@ def need(module: str, extra: str) -> ModuleType:
 MOST_SEED = 2**64 - 1  # what torch takes
 
 
-def check_numbers(fields: object, prefix: str = "") -> None:
+def check_numbers(fields: object, prefix: str = "", most_seed: int = MOST_SEED) -> None:
     """Raise WrongUse for a field of a dataclass, or of a dataclass in it, that is nan or infinite.
 
-    A field called `seed` is a whole number that generators take.
+    A field called `seed` is a whole number from 0 to most_seed.
     """
     for f in dataclasses.fields(fields):  # type: ignore[arg-type]
         value, name = getattr(fields, f.name), f"{prefix}{f.name}"
         if dataclasses.is_dataclass(value):
-            check_numbers(value, f"{name}.")
+            check_numbers(value, f"{name}.", most_seed)
         for number in value if isinstance(value, tuple | list) else (value,):
             if isinstance(number, float) and not math.isfinite(number):
                 raise WrongUse(f"{name} is {number}: use a number")
-        if f.name == "seed" and isinstance(value, int) and not 0 <= value <= MOST_SEED:
-            raise WrongUse(f"{name} is {value}: use 0 to {MOST_SEED} (64 bits)")
+        if f.name == "seed" and isinstance(value, int) and not 0 <= value <= most_seed:
+            raise WrongUse(f"{name} is {plain(value)}: use 0 to {most_seed}")
 
 
 MOST_COUNT = 10**15
@@ -81,16 +82,16 @@ def within(fields: object, least: float, most: float, *names: str) -> None:
         open_end = most == math.inf
         limit = MOST_COUNT if open_end and isinstance(value, int) else most
         if not least <= value <= limit or not math.isfinite(value):
-            wanted = (
-                f"at least {_plain(least)}" if open_end else f"{_plain(least)} to {_plain(most)}"
-            )
+            wanted = f"at least {plain(least)}" if open_end else f"{plain(least)} to {plain(most)}"
             if open_end and value > least:
                 wanted = f"a number that is finite, {wanted}"
                 if isinstance(value, int):
-                    wanted = f"{_plain(least)} to {_plain(MOST_COUNT)}"
-            raise WrongUse(f"{name} is {_plain(value)}: use {wanted}")
+                    wanted = f"{plain(least)} to {plain(MOST_COUNT)}"
+            raise WrongUse(f"{name} is {plain(value)}: use {wanted}")
 
 
-def _plain(number: float) -> str:
+def plain(number: float) -> str:
     """A number in full where that is short."""
-    return str(number) if isinstance(number, int) and abs(number) < 10**20 else f"{number:g}"
+    if not isinstance(number, int):
+        return f"{number:g}"
+    return str(number) if abs(number) < 10**20 else f"{Decimal(number).normalize():.6g}"

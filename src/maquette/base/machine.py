@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.base import probes
 from maquette.base.errors import UserError
-from maquette.base.files import home, read_json, write_json
+from maquette.base.files import home, lock, read_json, write_json
 from maquette.base.probes import Rates, fastest
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS = 0.15  # for each of the three peaks
 KEPT_SECONDS = 24 * 3600
+LOCK = ".machine.lock"  # held while machine.json is read and written
 PEAKS = ("fp32_flops", "bf16_flops", "bandwidth")
 BF16_PAYS = 1.3  # bf16 is chosen when its matrix products are this much faster than fp32
 
@@ -182,7 +183,11 @@ def measure(wanted: str = "auto", refresh: bool = False) -> Machine:
             best["device_memory"] = torch.cuda.get_device_properties(device).total_memory
         rates = probes.better(probes.probe(device), rates)
         entry = known | best | {"rates": rates.plain(), "when": time.time()}
-        with contextlib.suppress(OSError):  # a read-only home costs two seconds at every start
+        # A read-only home costs two seconds at every start.
+        with contextlib.suppress(OSError), lock(path.with_name(LOCK)):
+            everything = _entries(path) if path.exists() else {}
+            if isinstance(other := everything.get(identity), dict):  # another process measured too
+                entry |= {n: max(best[n], other.get(n) or 0.0) for n in found}
             write_json(path, everything | {identity: entry})
     return _machine(entry | known, rates)
 
@@ -203,7 +208,7 @@ def measure_peak_again(machine: Machine, precision: str) -> Machine:
         else replace(machine, fp32_flops=peak)
     )
     path, identity = home() / "machine.json", _identity(vars(machine))
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), lock(path.with_name(LOCK)):
         everything = _entries(path) if path.exists() else {}
         if isinstance(entry := everything.get(identity), dict):
             best = max(peak, entry.get(name) or 0.0)

@@ -84,13 +84,15 @@ def join(wanted: str = "auto") -> Group:
     if world == 1:
         return Group(device=torch.device(kind))
     rank = int(os.environ["RANK"])
-    where = f"file://{os.environ[MEETING]}" if MEETING in os.environ else "env://"
+    store = None  # torchrun's, at MASTER_ADDR
+    if MEETING in os.environ:
+        store = dist.FileStore(os.environ[MEETING], world)  # type: ignore[attr-defined] # documented
     if kind == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", where, rank=rank, world_size=world, device_id=device)
+        dist.init_process_group("nccl", store=store, rank=rank, world_size=world, device_id=device)
         return Group(rank, world, device)
-    dist.init_process_group("gloo", where, rank=rank, world_size=world)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
     return Group(rank, world)
 
 

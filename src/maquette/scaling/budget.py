@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from maquette.base.errors import UserError, WrongUse
+from maquette.base.errors import UserError, WrongUse, plain
 from maquette.scaling.devices import Device
 from maquette.scaling.lines import precision_on
 
@@ -15,7 +15,7 @@ def check_amounts(**given: float | None) -> None:
     for name, value in given.items():
         if value is not None and not 0 < value <= MOST[name]:
             most = f" up to {MOST[name]:g}" if value > MOST[name] else ""
-            raise WrongUse(f"{name} is {value:g}: use a positive number{most}")
+            raise WrongUse(f"{name} is {plain(value)}: use a positive number{most}")
 
 
 @dataclass(frozen=True)

@@ -32,15 +32,13 @@ from maquette.scaling.lines import (
 )
 from maquette.scaling.own import LadderLaw
 from maquette.scaling.shapes import batch_tokens, nearest_shape, non_embedding, shape_rule
-from maquette.scaling.split import Split, Text, is_small, loss_surface, repeated, split
+from maquette.scaling.split import Interval, Split, Text, is_small, loss_surface, repeated, split
 from maquette.training.recipe import Data, Recipe
 
 UTILISATION = 0.4  # of the peak, where no device is named; and where the iteration begins
 LARGE, SMALL = (32768, 1024), (4096, 256)  # vocabulary and context, where neither is given
 SMALLEST_LARGE = 30e6  # parameters: below, 32,768 embeddings would be most of the model
 LEAST_STEPS = 10
-FURTHEST = 2.0  # factor from the best size to a shape beyond which no interval is said
-Interval = tuple[float, float]
 BESIDE = (0.25, 0.5, 2.0, 4.0)  # sizes whose cost is shown, as multiples of the chosen one
 
 
@@ -161,7 +159,7 @@ def make_plan(
         best.flops, size, tokens, recipe.tokens_per_step, None, None, law, recipe,
         utilisation=reached if device is not None else None, choice=choice,
     )  # fmt: skip
-    spans = _intervals(best, size, tokens)
+    spans = best.intervals(size, tokens)
     if spans is not None:
         plan.parameters_interval, plan.tokens_interval = spans
     plan.lines = [Line("budget", f"{flops:.3g} FLOP", how), *lines]
@@ -208,13 +206,13 @@ def _recipe(
         ranks=budget.devices,
     )
     o, tokens, size = recipe.optimiser, steps * batch * context, model.parameters()
-    spans = _intervals(best, size, tokens) or (None, None)
+    spans = best.intervals(size, tokens) or (None, None)
     wide = (
         ""
         if spans[0] is None
         else (
             "; interval of 95 % by the law's own errors"
-            + (", widened to the nearest shape" if _off(best, size) > (best.sure or 1.0) else "")
+            + (", widened to the nearest shape" if best.distance(size) > (best.sure or 1.0) else "")
         )
     )
     rules = model.parametrisation
@@ -379,26 +377,6 @@ def _others(plan: Plan, ideal: float, text: Text | None) -> None:
     shares = ", ".join(f"{b.share:.0%}" for b in plan.beside if b.share is not None)
     why = f"; the best size reaches these losses with {shares} of it" if shares else ""
     plan.lines.append(Line("other sizes", f"loss at {said}{unit}", f"at the same budget{why}"))
-
-
-def _off(best: Split, size: float) -> float:
-    """The factor between the best size and a shape."""
-    return max(size / best.parameters, best.parameters / size)
-
-
-def _intervals(best: Split, size: int, tokens: int) -> tuple[Interval, Interval] | None:
-    """Where the best size lies, 95 times of 100, and what the budget leaves of tokens for each.
-
-    By the law's own errors, and as far as the shape where no nearer one is made. Both count the same
-    operations: what the shape takes a parameter and token. None where the law says nothing of it, or
-    shapes do not reach to the best size.
-    """
-    off = _off(best, size)
-    if best.sure is None or off > FURTHEST:
-        return None
-    factor = max(best.sure, off)
-    low, high = min(best.parameters / factor, size), max(best.parameters * factor, size)
-    return (low, high), (tokens * size / high, tokens * size / low)
 
 
 def _span(ends: Interval | None) -> str:

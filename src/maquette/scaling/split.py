@@ -14,6 +14,8 @@ from maquette.scaling.frontier import surface
 from maquette.scaling.laws import Law, ScalingLaw
 from maquette.scaling.own import LadderLaw
 
+FURTHEST = 2.0  # factor from the best size to a shape beyond which no interval is said
+Interval = tuple[float, float]
 WORTH = 1e-3  # of the loss: what the rest of a budget must buy to be worth spending
 
 
@@ -36,6 +38,24 @@ class Split:
     why: str
     sure: float | None = None
     """the factor by which the best size may be larger or smaller, at 95 %"""
+
+    def distance(self, size: float) -> float:
+        """The factor between the best size and a shape."""
+        return max(size / self.parameters, self.parameters / size)
+
+    def intervals(self, size: int, tokens: int) -> tuple[Interval, Interval] | None:
+        """Where the best size lies, 95 times of 100, and what the budget leaves of tokens for each.
+
+        By the law's own errors, and as far as the shape where no nearer one is made. Both count the
+        same operations: what the shape takes a parameter and token. None where the law says nothing of
+        it, or shapes do not reach to the best size.
+        """
+        off = self.distance(size)
+        if self.sure is None or off > FURTHEST:
+            return None
+        factor = max(self.sure, off)
+        low, high = min(self.parameters / factor, size), max(self.parameters * factor, size)
+        return (low, high), (tokens * size / high, tokens * size / low)
 
 
 def is_small(law: ScalingLaw, parameters: float) -> bool:

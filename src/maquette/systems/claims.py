@@ -362,12 +362,12 @@ def _commit() -> str:
     try:
         head = subprocess.run(
             ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"],
-            capture_output=True, text=True, timeout=10, check=True,
-         encoding="utf-8").stdout.strip()  # fmt: skip
+            capture_output=True, encoding="utf-8", timeout=10, check=True,
+    ).stdout.strip()  # fmt: skip
         changed = subprocess.run(
             ["git", "-C", str(here), "status", "--porcelain", "--", str(here)],
-            capture_output=True, text=True, timeout=10, check=True,
-         encoding="utf-8").stdout.strip()  # fmt: skip
+            capture_output=True, encoding="utf-8", timeout=10, check=True,
+    ).stdout.strip()  # fmt: skip
         return head + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return ""

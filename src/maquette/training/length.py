@@ -65,6 +65,11 @@ class Lengths:
                 return change.before
         return steps
 
+    def intervals(self, recipe: BaseRecipe) -> tuple[int, int]:
+        """Steps between saves, and between looks: of the first length, for a rewind takes multiples."""
+        tenth = max(1, self.at(0, recipe.steps) // 10)
+        return recipe.checkpoints.every or tenth, recipe.watch.every or tenth
+
     def rate(self, recipe: BaseRecipe, step: int) -> float:
         """The learning rate of the update after `step` finished ones."""
         factor = learning_rate_factor(recipe.schedule, step, self.at(step, recipe.steps))
@@ -91,11 +96,17 @@ def change_length(run: Path, own: BaseRecipe, wanted: BaseRecipe, step: int) -> 
 
     The caller writes the recipe afterwards; killed in between, the run goes on with its old length.
     """
-    if step == 0 or own.steps == wanted.steps:
+    if own.steps == wanted.steps:
+        return None
+    if step == 0:  # the run begins anew, with that length
+        (run / LENGTHS).unlink(missing_ok=True)
         return None
     before = lengths_of(run)
     kept = Lengths(tuple(c for c in before.changes if c.step < step))
     old = before.at(step - 1, own.steps)
+    if old == wanted.steps:  # as it was before a change that no step has seen
+        write_json(run / LENGTHS, [asdict(one) for one in kept.changes])
+        return None
 
     def rate(at: int, steps: int) -> float:
         return own.optimiser.learning_rate * learning_rate_factor(own.schedule, at, steps)
@@ -120,7 +131,7 @@ def check_end(run: Path, own: BaseRecipe, wanted: BaseRecipe) -> None:
     flag = "--stop" if wanted.stop is not None and wanted.stop != own.stop else "--steps"
     raise WrongUse(
         f"{run} is at step {step:,}, and {flag} {last:,} would end it before: leave {flag} out, use "
-        f"more than {step:,}, or start a new run"
+        f"{step:,} or more, or start a new run"
     )
 
 

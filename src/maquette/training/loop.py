@@ -10,10 +10,10 @@ import gc
 import hashlib
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,8 +31,8 @@ from maquette.training.checkpoint import Saver, State, newest, restore
 from maquette.training.decide import Decisions, keep_compiled_code
 from maquette.training.guard import Verdict, Watchman
 from maquette.training.length import lengths_of
+from maquette.training.observer import Observer, Quiet, Replan
 from maquette.training.optimiser import clip_gradients, make_optimiser, set_learning_rate
-from maquette.training.recipe import BaseRecipe
 from maquette.training.run import METRICS, OUTCOME, RunDirectory
 from maquette.training.speed import Speed, Utilisation
 from maquette.training.start import make_model
@@ -57,39 +57,6 @@ class Outcome:
     """spent waiting for checkpoints, by this call"""
     finished: bool
     """False when a signal stopped it before its last step"""
-
-
-class Observer(Protocol):
-    """What is told of a run while it goes on, on rank 0."""
-
-    def start(self, step: int, steps: int) -> None:
-        """Training goes on from this step."""
-        ...
-
-    def step(self, record: dict[str, Any]) -> None:
-        """A step's line of metrics.jsonl."""
-        ...
-
-    def look(self, step: int, model: Network) -> None:
-        """The moment for samples; the model is in evaluation mode."""
-        ...
-
-    def say(self, message: str) -> None:
-        """Something a person should read."""
-        ...
-
-
-class Quiet:
-    """The observer that does nothing."""
-
-    def start(self, step: int, steps: int) -> None: ...
-    def step(self, record: dict[str, Any]) -> None: ...
-    def look(self, step: int, model: Network) -> None: ...
-    def say(self, message: str) -> None: ...
-
-
-Replan = Callable[[int], int | None]
-"""asked after each step how many the run shall take in all; None: as many as now"""
 
 
 @dataclass
@@ -165,7 +132,7 @@ def train(
     flops = recipe.flops_per_unit or decisions.flops
     machine = measure(decisions.device)
     used = Utilisation(machine, decisions.precision, group.world, watcher.say)
-    every, look_every = _intervals(recipe)
+    every, look_every = lengths.intervals(recipe)
     if state.step >= recipe.last_step and run.finished and (run / OUTCOME).exists():
         return replace(Outcome(**read_json(run / OUTCOME)), finished=True)
     if group.first:
@@ -265,8 +232,6 @@ def train(
             if replan is not None and not last and (steps := replan(state.step)) is not None:
                 recipe = run.lengthen(recipe, state.step, steps, watcher.say)
                 lengths = lengths_of(run.path)
-                every, look_every = _intervals(recipe)
-                saver.every = every
             if speed.steps == 1:
                 gc.collect()
                 gc.freeze()  # what lives to the end is not looked through again
@@ -312,12 +277,6 @@ def evaluate(model: Network, batches: list[Any], group: Group) -> float:
         value, count = value + float(part.value), count + part.count
     value, count = group.sum(value, count)
     return _mean(value, count, "the held-out windows")
-
-
-def _intervals(recipe: BaseRecipe) -> tuple[int, int]:
-    """Steps between saves, and between looks."""
-    tenth = max(1, recipe.steps // 10)
-    return recipe.checkpoints.every or tenth, recipe.watch.every or tenth
 
 
 def _mean(value: float, count: float, where: str) -> float:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 
 import yaml
 
-from maquette.base.errors import WrongUse, check_numbers, did_you_mean, within
+from maquette.base.errors import WrongUse, check_numbers, did_you_mean, plain, within
 from maquette.base.files import write_atomic
 from maquette.base.version import __version__
 from maquette.models.config import DecoderConfig
@@ -222,8 +222,7 @@ class BaseRecipe:
 
     def __post_init__(self) -> None:
         within(self, 1, ANY, "steps", "batch", "ranks")
-        within(self, 0, MOST_SEED, "seed")
-        check_numbers(self)
+        check_numbers(self, most_seed=MOST_SEED)
         if self.start:  # a run finds it from any folder
             whole = os.path.abspath(os.path.expanduser(self.start))
             object.__setattr__(self, "start", whole)
@@ -281,7 +280,7 @@ class Recipe(BaseRecipe):
         super().__post_init__()
         if self.data.sequence < 1 or self.data.sequence > self.model.context:
             raise WrongUse(
-                f"data.sequence {self.data.sequence} does not fit model.context "
+                f"data.sequence {plain(self.data.sequence)} does not fit model.context "
                 f"{self.model.context}: use 1 to {self.model.context}, or a larger context"
             )
         check_sequence(self.model, self.data.sequence)

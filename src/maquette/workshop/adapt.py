@@ -26,7 +26,7 @@ from maquette.evaluation.classify import Accuracy, accuracy
 from maquette.models.classifier import Classifier
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.models.store import load_config
-from maquette.training.loop import Observer
+from maquette.training.observer import Observer
 from maquette.training.picture_recipe import PictureData, PictureRecipe
 from maquette.training.run import RunDirectory
 from maquette.training.start import make_model, weights_file

@@ -24,7 +24,8 @@ from maquette.nn import fused
 from maquette.nn.rules import Parametrisation
 from maquette.scaling.frontier import DEPTH, RUNGS, Forecast, best_rung, forecast, ladder_zstd
 from maquette.training.decide import Decisions, decide, keep_compiled_code
-from maquette.training.loop import Observer, Outcome
+from maquette.training.loop import Outcome
+from maquette.training.observer import Observer
 from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
 from maquette.training.run import RunDirectory

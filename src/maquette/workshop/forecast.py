@@ -112,8 +112,10 @@ def compared(run: RunDirectory) -> dict[str, Any] | None:
             ("memory at most", f"{expected['memory'] / 2**30:.2f} GiB", f"{peak / 2**30:.2f} GiB")
         )
     size = run.recipe().model.parameters()
+    changes = lengths_of(run.path).changes
     same = (
-        plan.get("parameters", size) == size
+        not changes
+        and plan.get("parameters", size) == size
         and plan.get("tokens", expected["tokens"]) == (expected["tokens"])
     )
     if plan.get("loss_predicted") is not None and not same:
@@ -129,7 +131,7 @@ def compared(run: RunDirectory) -> dict[str, Any] | None:
     found["note"] = (
         "Time and memory were estimated from this machine's measured limits before the start."
     )
-    for change in lengths_of(run.path).changes:
+    for change in changes:
         found["note"] += (
             f" At step {change.step:,} its length became {change.after:,} steps, not {change.before:,}."
         )

@@ -6,7 +6,8 @@ from maquette.base.files import write_atomic
 from maquette.models.base import Network
 from maquette.serving.make import can_make, make_pictures
 from maquette.training.encoder import encoder_of
-from maquette.training.loop import Observer, plainly
+from maquette.training.loop import plainly
+from maquette.training.observer import Observer
 from maquette.training.picture_data import Reader, to_pixels
 from maquette.training.run import RunDirectory
 from maquette.workshop.charts import png_grid

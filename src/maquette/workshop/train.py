@@ -21,8 +21,9 @@ from maquette.serving.generate import generate
 from maquette.serving.sampler import Sampling
 from maquette.training.decide import decide, load_decisions
 from maquette.training.length import nothing_left, reached
-from maquette.training.loop import Observer, Outcome, Quiet, Replan
+from maquette.training.loop import Outcome
 from maquette.training.loop import train as run_loop
+from maquette.training.observer import Observer, Quiet, Replan
 from maquette.training.picture_data import check_pictures, cut_captions
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import BaseRecipe, Recipe
@@ -114,8 +115,8 @@ def _prepare(
     began = (run / RECIPE).exists()
     ranks = run.recipe().ranks if began else 1
     if resume and began:
-        recipe = run.resume(recipe, watcher.say)
         run.any_corpus().check(progress)
+        recipe = run.resume(recipe, watcher.say)
         check_layout(recipe.layout)
         if run.finished and (step := reached(run.path)) >= recipe.last_step:
             watcher.say(nothing_left(recipe, step))
