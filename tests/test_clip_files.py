@@ -234,6 +234,13 @@ def test_an_older_dictionary_beside_a_towers_config_counts_with_its_defaults():
         {"do_rescale": False, "image_mean": [120.0] * 3, "image_std": [60.0, 70.0, 80.0]},
         {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3},
         {"do_resize": False, "resample": 2},
+        {"do_normalize": None, "image_mean": None},
+        {
+            "do_rescale": None,
+            "rescale_factor": None,
+            "image_mean": [120.0] * 3,
+            "image_std": [60.0] * 3,
+        },
         {"size": {"height": 32, "width": 32}, "do_center_crop": False},
     ],
 )
@@ -273,12 +280,19 @@ def damage_tensors(folder: Path, **more) -> None:
             "is not a tokenizer that can be read",
         ),
         (lambda f: edited(f, "preprocessor_config.json", crop_size=24), "belong to two models"),
+        (lambda f: edited(f, "preprocessor_config.json", image_mean=None), "image_mean is null"),
+        (lambda f: edited(f, "preprocessor_config.json", crop_size=None), "crop_size is null"),
         (
             lambda f: damage_tensors(f, **{"text_model.encoder.layers.2.layer_norm1.bias": torch.ones(32)}),
             "holds text_model.encoder.layers.2.layer_norm1.bias, which its config.json does not use",
         ),
         (lambda f: damage_tensors(f, **{"text_projection.bias": torch.ones(24)}), "text_projection.bias"),
         (lambda f: text_config(f, eos_token_id=5), "ends a caption by token"),
+        (lambda f: text_config(f, vocab_size=None), "text_config.vocab_size is None, not a whole number"),
+        (lambda f: text_config(f, hidden_size="32"), "text_config.hidden_size is '32'"),
+        (lambda f: edited(f, "config.json", text_config=[1]), "text_config is no object"),
+        (lambda f: (f / "tokenizer_config.json").write_text("[1]", encoding="utf-8"),
+         "tokenizer_config.json is no JSON object"),
         (lambda f: text_config(f, vocab_size=400), "tokens up to"),
     ],
 )  # fmt: skip

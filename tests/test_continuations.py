@@ -71,8 +71,7 @@ def any_tokenizer(request, tmp_path):
 def test_a_continuation_is_what_the_text_has_more(any_tokenizer, prompt, text):
     written, streamed = say(any_tokenizer, prompt, text)
     assert prompt + written == text
-    half = "\N{REPLACEMENT CHARACTER}"
-    assert "".join(streamed).count(half) == text.count(half)  # none of them half a character
+    assert len(streamed) > 2 or len(written) < 8  # as it is written, and not at its end
 
 
 @pytest.mark.parametrize(

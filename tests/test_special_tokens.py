@@ -14,6 +14,7 @@ import maquette
 from maquette.corpus.special_tokens import SPECIAL
 from maquette.corpus.tokenizer import load_tokenizer
 from maquette.serving.hugging_face import import_model
+from maquette.serving.hugging_face_tokenizer import write_tokenizer
 from maquette.serving.sampler import Sampling
 
 PROMPTS = [
@@ -94,7 +95,6 @@ def test_a_text_is_scored_after_what_begins_it(folders, tmp_path):
     assert said["loss"] == pytest.approx(nats / len(ids), rel=1e-5)
     assert said["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(text.encode()), rel=1e-5)
     assert said["tokens"] == len(ids)
-    (tmp_path / "task.txt").write_text(text, encoding="utf-8")
     task = said_of_task(run, text)
     assert task == pytest.approx(said["bits_per_byte"], rel=1e-5)
 
@@ -172,8 +172,8 @@ NAMES = ("<|begin|>", "<|end|>", "<|eot|>", "<|endoftext|>")
         (["config.json"], ["<|endoftext|>"], "<|endoftext|>"),  # where 1 is a letter and no BOS
         (["generation_config.json"], [270, "<|eot|>"], "<|begin|>"),
         (["special_tokens_map.json"], ["<|eot|>"], "<|eot|>"),
-        (["tokenizer_config.json", "special_tokens_map.json"], ["<|end|>"], "<|end|>"),
-        (list(FILES), ["<|end|>", 270, "<|eot|>", "<|endoftext|>"], "<|begin|>"),
+        (["tokenizer_config.json", "special_tokens_map.json"], ["<|end|>", "<|eot|>"], "<|end|>"),
+        (list(FILES), ["<|end|>", "<|eot|>", 270, "<|endoftext|>"], "<|begin|>"),
     ],
 )
 def test_what_begins_and_ends_a_text_is_in_the_files(files, ends, start, tmp_path):
@@ -309,7 +309,8 @@ def test_a_run_on_a_corpus_of_another_tokenizer_begins_as_its_documents(recipe, 
     from maquette.workshop.train import train
 
     made = byte_level("<|begin|>", "<|end|>", begin="<|begin|>")
-    write_files(tmp_path / "theirs", made, {"bos_token": "<|begin|>", "eos_token": "<|end|>"})
+    settings = {"bos_token": "<|begin|>", "eos_token": "<|end|>", "add_bos_token": True}
+    write_files(tmp_path / "theirs", made, settings)
     tokenizer = load_tokenizer(tmp_path / "theirs" / "tokenizer.json")
     assert tokenizer.encode_prompt("a") == [made.token_to_id("<|begin|>"), *tokenizer.encode("a")]
     corpus = build(tmp_path / "c", Texts(), tokenizer=tokenizer, heldout=0.2)
@@ -325,3 +326,35 @@ def test_a_run_on_a_corpus_of_another_tokenizer_begins_as_its_documents(recipe, 
     assert command("export", "hf", tmp_path / "run", tmp_path / "back").code == 0
     back = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
     assert back("the cat")["input_ids"] == tokenizer.encode("the cat")
+    again = load_tokenizer(tmp_path / "back" / "tokenizer.json").special
+    assert (again.start, again.prefix) == ((tokenizer.end,), ())
+
+
+def test_what_the_table_of_added_tokens_says_is_followed_and_not_made_up(tmp_path):
+    """Special by the settings alone: hidden; not in the tokenizer at all: not exported."""
+    made = byte_level("<|end|>")
+    made.add_tokens(["<|think|>"])
+    think = made.token_to_id("<|think|>")
+    table = {
+        str(think): {"content": "<|think|>", "special": True},
+        str(think + 1): {"content": "[PAD]", "special": True},
+    }
+    write_files(tmp_path, made, {"eos_token": "<|end|>", "added_tokens_decoder": table})
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    assert tokenizer.decode([97, think, 98], skip_special_tokens=True) == "ab"
+    (tmp_path / "out").mkdir()
+    write_tokenizer(tokenizer, tmp_path / "out", 96)
+    assert len(transformers.AutoTokenizer.from_pretrained(tmp_path / "out")) == think + 1
+
+
+def test_a_bos_that_is_null_stays_none(tmp_path):
+    """As in Qwen's files, whose generation_config.json gives the number of the end."""
+    made = byte_level("<|end|>")
+    write_files(tmp_path, made, {"eos_token": "<|end|>", "bos_token": None})
+    end = made.token_to_id("<|end|>")
+    (tmp_path / "generation_config.json").write_text(
+        json.dumps({"bos_token_id": end, "eos_token_id": [end]}), encoding="utf-8"
+    )
+    (tmp_path / "out").mkdir()
+    write_tokenizer(load_tokenizer(tmp_path / "tokenizer.json"), tmp_path / "out", 96)
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").bos_token is None

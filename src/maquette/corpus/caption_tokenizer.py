@@ -18,7 +18,6 @@ from maquette.corpus.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
-PROBE = "a"  # any caption: what stands before and behind it is what the post-processor adds
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,13 @@ class Added:
 class CaptionTokenizer(Foreign):
     """A `tokenizer.json` that ends a caption by the token its post-processor adds.
 
-    split: whether the names of special tokens in a caption are text. last: the highest token.
+    split: whether the names of special tokens in a caption are text.
     """
 
     def __init__(self, content: str, split: bool = False) -> None:
         super().__init__(content, SpecialTokens())
         self._tokenizer.encode_special_tokens = self.split = split
-        self.last: int = max(self._tokenizer.get_vocab(with_added_tokens=True).values())
-        self.added = self._added()
+        self.added = Added(*self.put_around())
         self.special = SpecialTokens(ends=self.added.behind[:1])
 
     def name_of(self, token: int) -> str:
@@ -50,14 +48,6 @@ class CaptionTokenizer(Foreign):
         """The token of that name; None: there is none."""
         found: int | None = self._tokenizer.token_to_id(name)
         return found
-
-    def _added(self) -> Added:
-        encoding = self._tokenizer.encode(PROBE)
-        ids, special = encoding.ids, encoding.special_tokens_mask
-        text = [i for i, added in enumerate(special) if not added]
-        if not text:  # the probe itself is no token: an end, or a beginning and an end
-            return Added(tuple(ids[:-1]), tuple(ids[-1:]))
-        return Added(tuple(ids[: text[0]]), tuple(ids[text[-1] + 1 :]))
 
 
 def open_caption_tokenizer(path: Path, settings: dict[str, Any]) -> CaptionTokenizer:

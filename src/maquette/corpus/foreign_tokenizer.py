@@ -144,6 +144,9 @@ def _mark(tokenizer: Any, settings: dict[str, Any]) -> None:
     for key in ("additional_special_tokens", "extra_special_tokens"):
         more = settings.get(key)
         names += [token_name(value) for value in (more if isinstance(more, list) else [])]
+    table = settings.get("added_tokens_decoder")
+    if isinstance(table, dict):
+        names += [token_name(t) for t in table.values() if isinstance(t, dict) and t.get("special")]
     added = tokenizer.get_added_tokens_decoder()
     special = {token.content for token in added.values() if token.special}
     known = [n for n in names if n and n not in special and tokenizer.token_to_id(n) is not None]

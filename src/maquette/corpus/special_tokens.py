@@ -108,7 +108,9 @@ def read_special_tokens(
         return known([v for c in (generation, config) for v in _listed(c.get(key))])
 
     prefix, suffix = put_around(tokenizer)
-    ends = [*suffix[:1], *known([named("eos_token")]), *numbers("eos_token_id")]
+    older = token_name(_read(folder, "special_tokens_map.json").get("eos_token"))
+    older_end = None if older is None else tokenizer.token_to_id(older)
+    ends = [*suffix[:1], *known([named("eos_token"), older_end]), *numbers("eos_token_id")]
     if not ends:
         ends = known(tokenizer.token_to_id(name) for name in USUAL_ENDS)[:1]
     special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
@@ -123,14 +125,18 @@ def read_special_tokens(
 
 def read_settings(folder: Path) -> dict[str, Any]:
     """`tokenizer_config.json`, with what only `special_tokens_map.json` or the chat template says."""
-    settings = _read(folder, "special_tokens_map.json") | {
+    older, newer = _read(folder, "special_tokens_map.json"), _read(folder, "tokenizer_config.json")
+    settings = older | {
         key: value
-        for key, value in _read(folder, "tokenizer_config.json").items()
-        if value is not None
+        for key, value in newer.items()
+        if value is not None or (key.endswith("_token") and key not in older)  # null: there is none
     }
     template = folder / "chat_template.jinja"
     if template.exists() and "chat_template" not in settings:
-        settings["chat_template"] = template.read_text(encoding="utf-8")
+        try:
+            settings["chat_template"] = template.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{template} is not text in UTF-8: restore it, or remove it") from error
     return settings
 
 

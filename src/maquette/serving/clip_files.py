@@ -24,10 +24,12 @@ from maquette.corpus.caption_tokenizer import (
     CaptionTokenizer,
     open_caption_tokenizer,
 )
+from maquette.corpus.special_tokens import token_name
 from maquette.corpus.store import TOKENIZER
 from maquette.models.clip_config import ClipConfig
 from maquette.models.store import CONFIG
 from maquette.nn.rules import Parametrisation
+from maquette.serving.hugging_face_config import expect
 
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 CLASS = "CLIPModel"
@@ -56,6 +58,13 @@ TEXT = {
     "eos_token_id": 49407,
 }
 PROJECTION = 512
+USED = {
+    "size": "do_resize",
+    "crop_size": "do_center_crop",
+    "rescale_factor": "do_rescale",
+    "image_mean": "do_normalize",
+    "image_std": "do_normalize",
+}
 NAMES = {"bos": "<|startoftext|>", "eos": "<|endoftext|>"}  # transformers' CLIPTokenizer's own
 PICTURES = {
     "do_resize": True,
@@ -107,9 +116,18 @@ class Scale:
 
 def tower(theirs: dict[str, Any], name: str, default: dict[str, Any]) -> dict[str, Any]:
     """The config of a tower. Where `NAME_dict` is there, all it leaves out has its default again."""
-    found = default | (theirs.get(name) or {})
-    older = theirs.get(f"{name}_dict")
-    return found if older is None else found | default | older
+    given, older = theirs.get(name) or {}, theirs.get(f"{name}_dict")
+    for part in (given, older or {}):
+        if not isinstance(part, dict):
+            raise UserError(f"{CONFIG}: {name} is no object: restore the file")
+    found = default | given | ({} if older is None else default | older)
+    for key, usual in default.items():
+        counted = type(usual) is int and not key.endswith(("_id", "image_size", "patch_size"))
+        if counted and (type(found[key]) is not int or found[key] < 1):
+            raise UserError(
+                f"{CONFIG}: {name}.{key} is {found[key]!r}, not a whole number above 0: restore it"
+            )
+    return found
 
 
 def read_captions(source: Path, theirs: dict[str, Any]) -> Captions:
@@ -126,6 +144,8 @@ def read_captions(source: Path, theirs: dict[str, Any]) -> Captions:
         raise UserError(f"{source} has no {TOKENIZER}, by which captions are read: {mend}")
     path = source / TOKENIZER_CONFIG
     settings: dict[str, Any] = read_json(path) if path.exists() else {}
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} is no JSON object: restore it, or remove it")
     tokenizer = open_caption_tokenizer(file, settings)
     if not tokenizer.added.behind:
         content = _with_ends(file, tokenizer, settings, text)
@@ -137,9 +157,9 @@ def read_captions(source: Path, theirs: dict[str, Any]) -> Captions:
             f"has one beginning at most and one end: set its post_processor so"
         )
     begin, end = (before[0] if before else None), behind[0]
-    if tokenizer.last >= text["vocab_size"]:
+    if tokenizer.vocabulary - 1 >= text["vocab_size"]:
         raise UserError(
-            f"{file} has tokens up to {tokenizer.last}, {CONFIG} room for {text['vocab_size']} "
+            f"{file} has tokens up to {tokenizer.vocabulary - 1}, {CONFIG} room for {text['vocab_size']} "
             f"(text_config.vocab_size): they belong to two models"
         )
     said = text["eos_token_id"]
@@ -149,10 +169,10 @@ def read_captions(source: Path, theirs: dict[str, Any]) -> Captions:
             f"{file} ends a caption by token {end}, {CONFIG} by {said} (text_config.eos_token_id): "
             f"they belong to two models"
         )
-    highest = said == HIGHEST and end < tokenizer.last
-    most = min(
-        int(text["max_position_embeddings"]), int(settings.get("model_max_length") or 1 << 30)
-    )
+    highest = said == HIGHEST and end < tokenizer.vocabulary - 1
+    most, longest = text["max_position_embeddings"], settings.get("model_max_length")
+    if isinstance(longest, int | float) and 0 < longest < most:
+        most = int(longest)
     return Captions(tokenizer.to_json(), settings, begin, end, highest, most)
 
 
@@ -162,11 +182,11 @@ def _with_ends(
     """A tokenizer.json that adds no end, with the beginning and the end that other files name."""
 
     def named(key: str) -> int | None:
-        token = settings.get(f"{key}_token")
+        token = token_name(settings.get(f"{key}_token"))
         if token is None and str(settings.get("tokenizer_class", "")).startswith("CLIPTokenizer"):
             token = NAMES[key]
         if token is not None:
-            return tokenizer.number_of(token["content"] if isinstance(token, dict) else token)
+            return tokenizer.number_of(token)
         number = text[f"{key}_token_id"]
         return None if number is None or text["eos_token_id"] == HIGHEST else int(number)
 
@@ -201,11 +221,11 @@ def with_ends(content: str, tokenizer: CaptionTokenizer, begin: int | None, end:
 def read_config(theirs: dict[str, Any], captions: Captions) -> ClipConfig:
     """Their config.json as ours. Raises UserError for a variant that would compute otherwise."""
     v, t = tower(theirs, "vision_config", VISION), tower(theirs, "text_config", TEXT)
-    _expect(v, "num_channels", (3,))
+    expect(v, "num_channels", (3,))
     for one in (v, t):
-        _expect(one, "hidden_act", ("gelu", "quick_gelu"))
+        expect(one, "hidden_act", ("gelu", "quick_gelu"))
     for name in ("hidden_act", "layer_norm_eps"):
-        _expect(t, name, (v[name],))
+        expect(t, name, (v[name],))
     begin, end = captions.begin, captions.end
     if begin is not None:
         begin += begin < end  # as ours are numbered: the end first
@@ -294,6 +314,8 @@ def read_processor(source: Path) -> dict[str, Any]:
         raise UserError(
             f"{source} holds no {PREPROCESSOR}, which says how pixels are scaled: copy it there"
         )
+    if not isinstance(content, dict):
+        raise UserError(f"the {PREPROCESSOR} of {source} is no JSON object: restore it")
     kind = str(content.get("image_processor_type", content.get("feature_extractor_type", "CLIP")))
     left_out = sorted(PICTURES.keys() - content.keys())
     if left_out and not kind.startswith("CLIP"):
@@ -302,6 +324,11 @@ def read_processor(source: Path) -> dict[str, Any]:
             f"know: add it there"
         )
     found: dict[str, Any] = PICTURES | content
+    for name, used in USED.items():  # of null transformers makes no, and refuses what it then needs
+        if found[name] is None and found[used]:
+            raise UserError(
+                f"the {PREPROCESSOR} of {source} says {used}, and {name} is null: restore it"
+            )
     for name, one in (("size", "shortest_edge"), ("crop_size", "")):
         side = found[name]
         if isinstance(side, int):
@@ -376,11 +403,3 @@ def side_of(value: Any, name: str) -> int:
     if len(sides) != 1:
         raise UserError(f"the model has {name} = {value!r}: Maquette computes squares")
     return int(sides.pop())
-
-
-def _expect(config: dict[str, Any], name: str, accepted: tuple[Any, ...]) -> None:
-    if config.get(name) not in accepted:
-        raise UserError(
-            f"the model has {name} = {config.get(name)!r}, which Maquette does not compute "
-            f"(it computes {accepted[-1]!r})"
-        )

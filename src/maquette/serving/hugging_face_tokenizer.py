@@ -95,8 +95,15 @@ def _gpt2(source: Path) -> Foreign:
     more = read_json(added) if added.exists() else {}
     if not isinstance(more, dict):
         raise UserError(f"{added} is no JSON object: restore it, or remove it")
-    for name in sorted(more, key=lambda name: int(more[name])):
+    if not all(type(number) is int for number in more.values()):
+        raise UserError(f"{added} has numbers that are none: restore it, or remove it")
+    for name in sorted(more, key=more.__getitem__):
         made.add_tokens([AddedToken(name, normalized=False)])
+        if made.token_to_id(name) != more[name]:
+            raise UserError(
+                f"{added} says {name} is token {more[name]}, after {VOCAB} it is "
+                f"{made.token_to_id(name)}: restore both"
+            )
     for key in ("bos_token", "eos_token", "unk_token"):
         settings.setdefault(key, END)  # as GPT2Tokenizer does
     known = {token_name(value) for key, value in settings.items() if key.endswith("_token")}
@@ -106,7 +113,7 @@ def _gpt2(source: Path) -> Foreign:
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
-    """Write tokenizer.json, tokenizer_config.json and generation_config.json for transformers."""
+    """Write tokenizer.json and tokenizer_config.json for transformers."""
     special = tokenizer.special
     content = json.loads(tokenizer.to_json())
     if isinstance(tokenizer, Foreign):
@@ -142,8 +149,18 @@ def _settings(tokenizer: Foreign) -> dict[str, Any]:
         if isinstance(more := settings.pop(key, None), list):
             names = [token_name(value) or "" for value in more]
             settings[key] = [name for name in names if tokenizer.has(name)]
+    if special.bos is None:  # its texts begin after an end
+        settings.pop("bos_token", None)
+    if "add_bos_token" in settings:
+        settings["add_bos_token"] = bool(special.prefix)
+    if isinstance(added := settings.pop("added_tokens_decoder", None), dict):
+        settings["added_tokens_decoder"] = {
+            number: token
+            for number, token in added.items()
+            if tokenizer.has(token_name(token) or "")
+        }
     for key, token in (("bos_token", special.bos), ("eos_token", special.end)):
-        if token is not None:
+        if token is not None and special.settings.get(key, "") is not None:
             settings.setdefault(key, tokenizer.name(token))
     if "pad_token" not in settings:
         pad = special.end if special.pad is None else special.pad
