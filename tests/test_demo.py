@@ -1,11 +1,14 @@
 """The main job, end to end, on a folder of one's own and on the default corpus, in seconds."""
 
 import json
+import shutil
 import signal
 
 import pytest
 from conftest import amid_imports, command, process, refused, some_text
 
+from maquette.base.files import home
+from maquette.base.machine import measure
 from maquette.training.run import RunDirectory
 
 
@@ -90,6 +93,12 @@ def test_a_folder_with_too_little_text_is_refused(tmp_path):
 def test_ctrl_c_in_every_phase(after, documents, tmp_path):
     """One line, exit code 1, nothing half-written; training has saved and goes on."""
     run = tmp_path / "run"
+    measure.cache_clear()  # an earlier test may have measured in a home of its own
+    measure()
+    (tmp_path / "home").mkdir()
+    shutil.copy(
+        home() / "machine.json", tmp_path / "home"
+    )  # or each would measure the machine anew
     demo = process(
         "demo", documents, "--minutes", "0.1", "--run", run,
         MAQUETTE_HOME=str(tmp_path / "home"), PYTHONUNBUFFERED="1",

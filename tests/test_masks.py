@@ -37,6 +37,14 @@ def palette(*colours, transparent=None):
     return picture
 
 
+def classes(*colours):
+    """Two classes side by side in the hole, the second from column 16 on."""
+    numbers = np.where(HOLE, np.where(np.arange(SIDE)[None] < 16, 1, 2), 0)
+    picture = Image.fromarray(numbers.astype(np.uint8), "P")
+    picture.putpalette([v for colour in colours for v in colour])
+    return picture
+
+
 def soft():
     """A smooth edge: half of the range lies where the hole's does."""
     ramp = np.where(HOLE, 200, 40).astype(np.uint8)
@@ -73,6 +81,14 @@ MASKS = {
     "grey with alpha": layer((255, 255, 255), PAINTED).convert("LA"),
     "the picture with a part erased": layer(PHOTO, ERASED),
     "black with a part erased": layer((0, 0, 0), ERASED),
+    "layer, a brush of half the opacity": layer((255, 0, 0), 120 * HOLE),
+    "layer, a white brush of less": layer((255, 255, 255), 102 * HOLE),
+    "layer, black": layer((0, 0, 0), PAINTED),
+    "layer, nearly black": layer((31, 0, 0), PAINTED),
+    "layer, two colours": layer(
+        np.where(np.arange(SIDE)[None, :, None] < 16, (255, 0, 0), (0, 0, 255)), PAINTED
+    ),
+    "classes of a palette": classes((0, 0, 0), (64, 0, 0), (192, 128, 128)),
     "all opaque": layer(np.where(HOLE[..., None], 255, 0), np.full((SIDE, SIDE), 255)),
 }  # fmt: skip
 
@@ -110,6 +126,16 @@ def test_a_flat_picture_with_a_part_erased_is_known_by_the_picture(tmp_path):
     layer((200, 30, 40), ERASED).save(tmp_path / "mask.png")
     given = Input()
     assert np.array_equal(given.hidden(tmp_path / "mask.png", tmp_path / "flat.png", SIDE), HOLE)
+    assert "a picture with a part erased" in given.notes[0]
+
+
+def test_a_nearly_white_picture_with_a_part_erased_is_no_white_layer(tmp_path):
+    drawn = np.full((SIDE, SIDE, 3), 250, np.uint8)
+    drawn[20, ::2] = 0  # a line or two
+    Image.fromarray(drawn).save(tmp_path / "a.png")
+    layer(drawn, ERASED).save(tmp_path / "mask.png")
+    given = Input()
+    assert np.array_equal(given.hidden(tmp_path / "mask.png", tmp_path / "a.png", SIDE), HOLE)
     assert "a picture with a part erased" in given.notes[0]
 
 

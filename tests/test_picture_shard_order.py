@@ -77,7 +77,7 @@ def test_what_stands_apart_is_joined_by_every_ending_and_the_rest_is_named(path)
 
 
 def test_too_many_captions_apart_are_said_with_the_mend(path, monkeypatch):
-    monkeypatch.setattr(picture_shards, "LATE", 20)
+    monkeypatch.setattr(picture_shards, "LATE", 20 + 2 * picture_shards.HELD)
     members = [(f"{i}.png", png(i)) for i in range(4)] + [(f"{i}.txt", b"x" * 9) for i in range(4)]
     captions, left = read(shard(path, members))
     assert captions == dict.fromkeys(range(2), "x" * 9)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import command
+from conftest import command, refused
+from picture_runs import small
 from PIL import Image
 from test_picture_tables import put, read
 
@@ -18,6 +19,7 @@ from maquette.corpus.picture_foreign import HEIC, JPEG_XL
 from maquette.corpus.picture_item import NO_CAPTION, Picture
 from maquette.corpus.picture_sidecars import NO_FIELD, NO_RECORD
 from maquette.corpus.pictures import open_pictures
+from maquette.training.picture_recipe import PictureData, PictureRecipe
 
 
 @pytest.mark.parametrize("folder", ["", "10_sks dog", "00000"])
@@ -45,6 +47,13 @@ def test_the_caption_beside_a_picture_is_found(folder, name, content, tmp_path):
     captions, left, _ = read(tmp_path / folder if not folder else tmp_path)
     assert sorted(captions.values()) == ["of a", "of b"]
     assert left == {}
+
+
+def test_a_list_of_tags_is_one_caption_and_a_list_of_captions_are_several(tmp_path):
+    put(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "a.jpg.json").write_text('{"tags": ["1girl", "solo"]}', encoding="utf-8")
+    (tmp_path / "b.jpg.json").write_text('{"captions": ["one", "two"]}', encoding="utf-8")
+    assert read(tmp_path)[0] == {"a.jpg": "1girl, solo", "b.jpg": "one"}
 
 
 def test_the_first_that_says_something_counts(tmp_path):
@@ -147,6 +156,11 @@ def test_one_picture_is_trained_on_and_it_is_said_that_none_is_held_out(heldout,
     assert split.captions(np.arange(1)) == ["only one"]
     assert split.pictures(np.arange(1)).shape == (1, 16, 16, 3)
     assert len(open_pictures(str(out)).split("heldout", 16)) == 0
+    recipe = PictureRecipe(model=small(), data=PictureData(corpus=str(out), size=16, words=12))
+    recipe.save(tmp_path / "r.yaml")
+    said = command("train", tmp_path / "r.yaml", "--run", tmp_path / "run")
+    refused(said, "no held-out picture: add a second picture", code=1)
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
 
 
 def test_every_way_of_captions_gives_the_same_bytes_for_any_workers(tmp_path, monkeypatch):

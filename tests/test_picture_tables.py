@@ -252,6 +252,8 @@ def test_columns_can_be_named_and_what_is_missing_says_how(tmp_path):
     )
     assert "(has id, caption): name it by --columns image=" in read(tmp_path)[1]["captions.csv"]
     assert read(tmp_path, image="id")[:2] == (TWO, {})
+    (tmp_path / "captions.csv").rename(tmp_path / "train.csv")  # whatever the file is called
+    assert read(tmp_path, image="id")[:2] == (TWO, {})
 
 
 def test_files_that_are_no_tables_are_left_and_counted(tmp_path):

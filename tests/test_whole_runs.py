@@ -60,6 +60,10 @@ def test_a_run_makes_pictures_from_any_folder_and_without_its_corpus(
     said = command("eval", run, "--corpus", folder / "moved", "--json")
     assert said.code == 0 and said.json["tasks"]["held-out loss"]["value"] > 0, said
     if condition == "class":
+        (folder / "files" / "blue").rename(folder / "files" / "green")
+        again = ("corpus", "pictures", "others", folder / "files", "--size", 16, "--heldout", 0.3)
+        assert command(*again).code == 0
+        refused(command("eval", run, "--corpus", "others"), "['green', 'red']", "['blue', 'red']")
         refused(
             command("generate", run, "green", "--out", folder / "a.png"), "there is no class green"
         )
@@ -85,6 +89,17 @@ def test_a_run_of_a_world_makes_pictures_where_the_world_is_not_kept(tmp_path):
     shutil.rmtree(RunDirectory(run).pictures().path)
     said = command("generate", run, "a red house", "--steps", 1, "--out", tmp_path / "a.png")
     assert said.code == 0 and "unknown word house" in said.out
+
+
+def test_a_run_finds_the_encoder_that_was_moved_with_it(folder):
+    untrained(
+        "runs/clip", PictureRecipe(model=small(), data=PictureData(corpus="c", size=16, words=12))
+    )
+    data = PictureData(corpus="c", size=16, words=12, encoder="runs/clip")
+    untrained("runs/decoder", PictureRecipe(model=small(condition="none", embedding=8), data=data))
+    shutil.move(folder / "runs", folder / "elsewhere")
+    decoder = load_pictures(folder / "elsewhere" / "decoder")
+    assert decoder.recipe.data.encoder == str(folder / "elsewhere" / "clip")
 
 
 def test_an_imported_clip_is_scored_on_pictures_that_are_named(folder):

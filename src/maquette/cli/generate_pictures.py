@@ -5,7 +5,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from maquette.base.errors import WrongUse
+from maquette.base.errors import UserError, WrongUse
 from maquette.cli.terminal import Terminal
 
 OPTIONS: dict[str, Any] = {
@@ -85,7 +85,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         )
         made = make(loaded, request)
         hook.remove()
-    write_atomic(out, sheet(made.pixels, made.labels, out.suffix))
+    try:
+        drawn = sheet(made.pixels, made.labels, out.suffix)
+    except UserError as error:  # too large for that format: what was drawn is kept
+        kept = out.with_suffix(".png")
+        write_atomic(kept, sheet(made.pixels, made.labels, kept.suffix))
+        raise UserError(f"{error}; {kept} is written") from error
+    write_atomic(out, drawn)
     n, height, width = made.pixels.shape[:3]
     each = 1e3 * made.seconds / n
     notes = list(made.notes)

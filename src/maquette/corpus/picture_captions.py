@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 FILES = tuple(
     """file_name filename file image image_name image_path image_file img img_path picture filepath
-    file_path path name""".split()
+    file_path path name image_id""".split()
 )
 TEXTS = tuple(
     """text caption captions prompt description sentence sentences comment raw alt_text alt txt title
@@ -151,6 +151,8 @@ def _one_line(text: str) -> str:
 def named(record: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     """The first of these fields that holds something, else the first there is, None without any."""
     small = {name.strip().lower(): value for name, value in record.items()}
+    if isinstance(small.get("tags"), list):  # all of them are one caption
+        small["tags"] = ", ".join(one for one in small["tags"] if isinstance(one, str))
     there = [small[name] for name in names if small.get(name) is not None]
     return next((value for value in there if not _blank(value)), there[0] if there else None)
 

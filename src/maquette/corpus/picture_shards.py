@@ -44,7 +44,8 @@ SHARDS = (".tar", ".tgz")
 TEXT_MEMBERS = ("txt", "caption", "json", "cls")
 LONGEST_HEADER = 1 << 20  # bytes of a member's long name or extended header
 HELD = 64  # members of one key, before what is whole of it is given
-LATE = 64 << 20  # bytes of captions that are held until their pictures come
+LATE = 512 << 20  # bytes of captions that are held until their pictures come
+HELD = 1 << 10  # bytes that holding one takes besides
 NO_PICTURE = "no picture in the sample"
 REPEATED = "a picture of the same name beside one without a caption"
 TOO_LATE = (
@@ -192,7 +193,7 @@ class _Shard:
         if found:
             return
         texts = {ending: member for ending, member in sample.items() if member.is_text}
-        size = sum(len(member.data or b"") for member in texts.values())
+        size = sum(len(member.data or b"") + HELD for member in texts.values())
         if not texts:
             yield Skipped(f"{self._file.source}:{stem}", NO_PICTURE)
         elif self._held + size > LATE:

@@ -94,7 +94,8 @@ def _fill(
     said = False  # whether any row has a field of captions
     for row in read:
         file = "" if isinstance(row, Skipped) else _file(row, fields)
-        if not (sure or first or is_picture(file_key(file))):
+        named = bool(file) and fields.image != USUAL.image  # by a person
+        if not (sure or first or named or is_picture(file_key(file))):
             raise UserError(NOT_A_TABLE)
         if isinstance(row, Skipped):
             faults.append(row)

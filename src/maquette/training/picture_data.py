@@ -110,9 +110,7 @@ def heldout_pictures(
     split = corpus.split("heldout", recipe.data.size)
     count = min(len(split), recipe.watch.pictures)
     if count < 1:
-        raise UserError(
-            f"{corpus.path} has no held-out pictures: build it again with more pictures"
-        )
+        raise UserError(f"{corpus.path} has no held-out picture: build it again with a second one")
     reader = Reader(tokenizer or corpus.tokenizer, recipe.data.words, encoder_of(recipe.data))
     numbers = np.arange(count, dtype=np.int64)
     return [reader.batch(split, numbers[i : i + size]) for i in range(0, count, size)]
@@ -122,6 +120,10 @@ def check_pictures(recipe: BaseRecipe, corpus: PictureCorpus) -> None:
     """Raise WrongUse where the recipe's model cannot learn from that corpus."""
     model = recipe.model
     if isinstance(recipe, PictureRecipe):
+        if not len(corpus.split("heldout", recipe.data.size)):
+            raise UserError(
+                f"{corpus.path} has no held-out picture: add a second picture, and build it again"
+            )
         check_encoder(recipe.data)
         _check_words(recipe)
         _check_batch(recipe)

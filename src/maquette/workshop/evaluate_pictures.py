@@ -9,13 +9,14 @@ every kind           the held-out loss
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from maquette.base.errors import UserError
-from maquette.corpus.pictures import PictureCorpus, PictureSplit, open_pictures
+from maquette.base.errors import WrongUse
+from maquette.corpus.pictures import PictureCorpus, PictureSplit
 from maquette.evaluation.classify import accuracy
 from maquette.evaluation.psnr import restoration
 from maquette.evaluation.zero_shot import zero_shot
@@ -30,6 +31,7 @@ from maquette.training.loop import evaluate
 from maquette.training.picture_data import Reader, heldout_pictures
 from maquette.training.picture_recipe import PictureData, PictureRecipe
 from maquette.training.run import RECIPE
+from maquette.workshop.corpora import pictures_of
 from maquette.workshop.load_pictures import LoadedPictures
 from maquette.workshop.oracle import oracle_for
 from maquette.workshop.picture_request import Request
@@ -54,10 +56,12 @@ def evaluate_pictures(
     """
     Request(steps=steps, guidance=guidance, count=pictures)  # refuses what is no number
     recipe = recipe_of(loaded)
-    source = loaded.corpus if corpus is None else open_pictures(corpus)
+    if corpus is None:
+        source = loaded.corpus
+    else:
+        source = pictures_of(replace(recipe.data, corpus=corpus))
+        _same_classes(loaded, source)
     split = source.split("heldout", recipe.data.size)
-    if not len(split):
-        raise UserError(f"{source.path} has no held-out pictures: build it with a larger --heldout")
     model, tasks = loaded.model, _loss(loaded, source)
 
     def scored(done: int, total: int) -> None:
@@ -165,3 +169,16 @@ def rows(tasks: dict[str, dict[str, Any]]) -> list[list[str]]:
         if "error" in task:
             lines.append(["  misread by the oracle itself", f"{100 * task['error']:.1f} %", "", ""])
     return lines
+
+
+def _same_classes(loaded: LoadedPictures, source: PictureCorpus) -> None:
+    """Raise WrongUse for pictures whose classes are not those that the run learnt."""
+    if not getattr(loaded.model.config, "classes", ()):
+        return
+    for key in ("classes", "label_names", "label_sizes"):
+        own, theirs = loaded.table.get(key, []), source.manifest.get(key, [])
+        if own != theirs:
+            raise WrongUse(
+                f"{source.path} has the {key.replace('_', ' ')} {theirs}, the run learnt {own}: name a "
+                f"corpus of the same"
+            )

@@ -1,6 +1,7 @@
 """A trained picture model in Python: `maquette.load("runs/diffusion")`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,13 @@ class LoadedPictures:
 
     @property
     def recipe(self) -> PictureRecipe:
-        """The recipe it was trained by."""
-        return RunDirectory(self.path).picture_recipe()
+        """The recipe it was trained by; its encoder stands beside the run where both were moved."""
+        recipe = RunDirectory(self.path).picture_recipe()
+        encoder = Path(recipe.data.encoder)
+        beside = self.path.resolve().parent / encoder.name
+        if recipe.data.encoder and not encoder.exists() and beside.exists():
+            return replace(recipe, data=replace(recipe.data, encoder=str(beside)))
+        return recipe
 
     @property
     def corpus(self) -> PictureCorpus:

@@ -7,8 +7,10 @@ A mask is white where the picture is made anew. What people have as one:
     two values, whatever they are             the higher one
     small whole numbers (0/1, classes)        all above 0, where no compression can have made them
     a palette whose colours do not differ     its numbers
-    a layer, the rest transparent             what is painted on it
-    black, or a picture, with a part erased   the transparent part (as DALL-E's masks)
+    a palette of colours                      all that is not black (classes)
+    a layer, the rest transparent             what is painted on it, black too
+    black, or a picture, with a part erased   the transparent part (as DALL-E's masks); what is erased of
+                                              is opaque along its border, a stroke is not
 
 No colour profile and no gamma is applied. It is turned as its EXIF says, like a picture, cut and resized
 like the picture it belongs to. Left out: soft masks, which are cut at a half.
@@ -86,7 +88,10 @@ def _values(picture: Image.Image) -> tuple[Values, float]:
         return np.asarray(picture, np.float64), 65535.0
     if mode == "L":
         return np.asarray(picture, np.float64), 255.0
-    shown = np.asarray(picture.convert("RGB"), np.float64).max(axis=2)
+    colours = np.asarray(picture.convert("RGB"), np.float64)
+    shown = colours.max(axis=2)
+    if mode == "P" and shown.min() == 0 and (colours.min(axis=2) < shown).any():
+        return (shown > 0).astype(np.float64), 1.0  # colours of classes, black for none
     if mode == "P" and shown.min() == shown.max():
         return np.asarray(picture, np.float64), 255.0
     return shown, 255.0
@@ -116,25 +121,33 @@ def _opaque(values: Values, most: float, lossy: bool) -> tuple[Values, str]:
 
 def _layer(colours: Values, alpha: Values, picture: Image.Image) -> Mask:
     """What a mask with transparent parts hides; colours (height, width, 3), alpha (height, width)."""
+    if not alpha.any():
+        return Mask(alpha)
+    alpha = alpha / alpha.max()  # a brush of half the opacity paints too
     seen = alpha >= 0.5
     opaque = colours[seen]  # (pixels, 3)
-    if not len(opaque):
-        return Mask(np.zeros_like(alpha))
+    edge = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
+    strokes = bool(edge.mean() < 0.5)  # what is erased of is opaque along its border
 
     def share(alike: Any) -> bool:
         return bool(alike.mean() > ONE)
 
     black, white = opaque.max(axis=1) < TONES, opaque.min(axis=1) > 255 - TONES
-    if share(black):
+    flat, own = share(_near(opaque, np.median(opaque, axis=0))), False
+    if picture.mode in TRANSPARENT:
+        same = picture.convert("RGB").resize(alpha.shape[::-1])
+        own = share(_near(opaque, np.asarray(same, np.float64)[seen]))
+    if own and not (flat and strokes):
+        return Mask(
+            1 - alpha, "a picture with a part erased, and its transparent part is made anew"
+        )
+    if share(black) and not strokes:
         return Mask(1 - alpha, "black with a part erased, and its transparent part is made anew")
-    if share(black | white):
+    if not share(black) and share(black | white):
         return Mask(
             alpha * colours.max(axis=2) / 255, "a layer, and what is white on it is made anew"
         )
-    own = False
-    if picture.mode in TRANSPARENT and picture.size == alpha.shape[::-1]:
-        own = share(_near(opaque, np.asarray(picture.convert("RGB"), np.float64)[seen]))
-    if not own and share(_near(opaque, np.median(opaque, axis=0))):
+    if flat or strokes:
         return Mask(alpha, "a layer, and what is painted on it is made anew")
     return Mask(1 - alpha, "a picture with a part erased, and its transparent part is made anew")
 
