@@ -45,10 +45,12 @@ def layout(
             return "lines" if lines else None
         if first != "{":
             return "lines" if lines else None
-        shown = (x for x in open_again().lines(WHOLE) if x is None or x.strip(BLANK))
-        if _is_object(next(shown, None)):
-            if lines:
-                return "lines"
+        longest = BLOCK if lines else WHOLE
+        shown = (x for x in open_again().lines(longest) if x is None or x.strip(BLANK))
+        line = next(shown, None)
+        if lines and (line is None or _is_object(line)):
+            return "lines"
+        if _is_object(line):
             another = next(shown, b"")
             if another is None or another.lstrip().startswith(b"{"):
                 return "lines"
