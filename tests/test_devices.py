@@ -27,7 +27,7 @@ def some_rates() -> probes.Rates:
     both = {"fp32": 1e10, "bf16": 5e9}
     return probes.Rates(
         products={"fp32": curve, "bf16": curve},
-        stream=((65536.0, 8e10), (1e8, 2e10)),
+        stream=tuple((float(size), 8e10 / (1 + i)) for i, size in enumerate(probes.STREAM)),
         arithmetic=both,
         exponential=both,
         rows=3e9,
@@ -108,6 +108,7 @@ def test_rates_survive_json_and_damage_means_measuring_again():
         assert probes.rates_from({k: v for k, v in plain.items() if k != name}) is None
     assert probes.rates_from(None) is None
     assert probes.rates_from(plain | {"stream": []}) is None
+    assert probes.rates_from(plain | {"stream": plain["stream"][:-1]}) is None
     for name in ("products", "attention"):  # of a version that measured fewer points
         older = json.loads(json.dumps(plain))
         curves = older[name]["bf16"]

@@ -24,7 +24,8 @@ PRODUCTS = ((64, 512), (256, 512), (768, 4096))
 """(width, tokens) of the products of a curve. Narrow ones are short, so that some call is not
 interrupted; the widest is as long as a step's, because units that multiply faster than memory feeds
 them (AMX) reach their peak on short ones alone"""
-STREAM = (1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 25)  # bytes of one operand
+STREAM = (1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 25, 1 << 27)
+"""bytes of one operand; the last is beyond the cache of a server's processor, which several share"""
 POINTWISE = 1 << 17  # numbers: in the second-level cache, so that arithmetic is what is timed
 ATTENTION = ((64, 64), (256, 64), (1024, 64), (2048, 64), (64, 16), (256, 16), (1024, 16))
 """(positions, head size): long ones are faster by far, as the fused kernel skips what is masked"""
@@ -70,6 +71,7 @@ def rates_from(content: Any) -> Rates | None:
             name: {int(head): _curve(points) for head, points in heads.items()}
             for name, heads in content["attention"].items()
         }
+        stream = _curve(content["stream"])
         rest = {name: float(content[name]) for name in ("rows", "cast", "update", "operation")}
         both = {
             name: {p: float(content[name][p]) for p in PRECISIONS}
@@ -77,7 +79,9 @@ def rates_from(content: Any) -> Rates | None:
         }
         if set(products) != set(PRECISIONS) or set(attention) != set(PRECISIONS):
             return None
-        for p in PRECISIONS:  # of a version that measured fewer points
+        if [size for size, _ in stream] != list(STREAM):  # of a version that measured fewer points
+            return None
+        for p in PRECISIONS:
             if [width for width, _ in products[p]] != [width for width, _ in PRODUCTS]:
                 return None
             points = {(n, head) for head, curve in attention[p].items() for n, _ in curve}
@@ -86,7 +90,7 @@ def rates_from(content: Any) -> Rates | None:
         return Rates(
             products=products,
             attention=attention,
-            stream=_curve(content["stream"]),
+            stream=stream,
             arithmetic=both["arithmetic"],
             exponential=both["exponential"],
             **rest,
