@@ -54,15 +54,18 @@ class Loss:
 
     total: Tensor
     value: Tensor
-    count: int
+    count: Tensor | int
 
 
 class Network(nn.Module):
     """What the trainer asks of a model of any kind.
 
     compute: precision of the activations (weights stay as they are and are cast where they are used).
-    recompute: trades a second forward pass of each block for its activations.
+    recompute: trades a second forward pass of each block for its activations. uncounted: why no target
+    of a whole step may count, and the mend.
     """
+
+    uncounted: ClassVar[str] = "no target counts, for all of them are masked: use other data"
 
     def __init__(self, parametrisation: Parametrisation, width: int, depth: int) -> None:
         super().__init__()
@@ -74,6 +77,14 @@ class Network(nn.Module):
         """Fill the parameters from the seed; returns self."""
         initialise(self, self.scaling, seed)
         return self
+
+    @property
+    def least_batch(self) -> int:
+        """Rows that the first batch must have at least."""
+        return 1
+
+    def prepare(self, batch: Any) -> None:
+        """Fill the buffers that are fitted to the first batch of a run."""
 
     def loss(self, batch: Any, z_loss: float = 0.0) -> Loss:
         """Sums over the batch's counted targets; random numbers come from torch's generator."""
@@ -152,7 +163,7 @@ class Model(Network):
             self.scaling.output_multiplier,
             z_loss,
         )
-        return Loss(total, value, int((targets >= 0).sum()))
+        return Loss(total, value, (targets >= 0).sum())
 
     def compile_blocks(self) -> None:
         """Compile the blocks, each kind once for all layers; takes effect at their first call."""

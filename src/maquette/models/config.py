@@ -18,6 +18,8 @@ class DecoderConfig:
     """The shape of a decoder."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    learner: ClassVar[str] = "single"
+    """how it is trained: a key of `training.learner.LEARNERS`"""
 
     kind: Literal["decoder"] = "decoder"
     """which architecture"""

@@ -19,6 +19,8 @@ class PictureConfig:
     """The shape of a picture model; each kind adds its own fields."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    learner: ClassVar[str] = "single"
+    """how it is trained: a key of `training.learner.LEARNERS`"""
 
     kind: str = ""
     """which architecture"""

@@ -113,28 +113,36 @@ class Prior(PictureModel):
         nothing = apply(self.nothing.weight, self.scaling.input_multiplier)
         return torch.cat([given, nothing.expand_as(given)])
 
+    def embeddings(self, batch: PictureBatch) -> Tensor:
+        """The embeddings of a batch's pictures, (n, d), times sqrt(d). Raises UserError for other ones."""
+        if batch.embedding is None:
+            raise UserError(
+                "a prior learns from captions and from a CLIP's embeddings: "
+                "set data.encoder to a CLIP run, and take a corpus with captions"
+            )
+        found, wanted = batch.embedding.shape[1], self.config.embedding
+        if found != wanted:
+            raise UserError(
+                f"the encoder's embeddings have {found} numbers, the prior's {wanted}: "
+                f"set model.embedding to {found}"
+            )
+        return batch.embedding.float() * self.length
+
     def learns_from(self, batch: PictureBatch) -> tuple[Tensor, Tensor]:
         """The embeddings (n, d) of a batch, times sqrt(d), and what is read of their captions.
 
         In training a share of `drop` of the captions is left out. Raises UserError where the batch
         lacks what is learned from.
         """
-        c = self.config
-        if batch.captions is None or batch.embedding is None or batch.text_embedding is None:
+        embeddings = self.embeddings(batch)
+        if batch.captions is None or batch.text_embedding is None:
             raise UserError(
-                "a prior learns from captions and from a CLIP's embeddings: "
-                "set data.encoder to a CLIP run, and take a corpus with captions"
+                "a prior learns from captions: set data.encoder to a CLIP run, and take a corpus with them"
             )
-        if batch.embedding.shape[1] != c.embedding:
-            found = batch.embedding.shape[1]
-            raise UserError(
-                f"the encoder's embeddings have {found} numbers, the prior's {c.embedding}: "
-                f"set model.embedding to {found}"
-            )
-        share = c.drop if self.training else 0.0
+        share = self.config.drop if self.training else 0.0
         absent = torch.rand(len(batch.captions), device=batch.captions.device) < share
         read = self.caption(batch.captions, batch.text_embedding, absent)
-        return batch.embedding.float() * self.length, read
+        return embeddings, read
 
     def compile_blocks(self) -> None:
         """Compile the blocks, which are of one kind."""

@@ -7,13 +7,11 @@
 Each component is rounded to one of `buckets` values between the least and the largest seen, and a
 causal transformer predicts it as it would a word, in the order of falling variance (Ramesh et al. 2022,
 section 2.2; the paper keeps 319 of 1,024 components and 1,024 buckets). The components are fitted to
-the first batch the model learns from and stay as they are: they are parameters so that they are saved,
-and so that an average of the weights has them; no gradient reaches them. Left out: the prefix that
-states how close the embedding is to the text's.
+the first batch of a run and stay as they are, as buffers. Left out: the prefix that states how close the
+embedding is to the text's.
 """
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,13 +30,16 @@ class Components(nn.Module):
 
     def __init__(self, d: int, k: int, buckets: int) -> None:
         super().__init__()
-        self.roles = dict.fromkeys(("mean", "basis", "low", "high"), Role.VECTOR)  # they start at 0
         self.buckets = buckets
+        self.register_buffer("mean", torch.zeros(d))
+        self.register_buffer("basis", torch.zeros(k, d))
+        self.register_buffer("low", torch.zeros(k))
+        self.register_buffer("high", torch.zeros(k))
 
-        def kept(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(shape))
-
-        self.mean, self.basis, self.low, self.high = kept(d), kept(k, d), kept(k), kept(k)
+    mean: Tensor
+    basis: Tensor
+    low: Tensor
+    high: Tensor
 
     @property
     def fitted(self) -> bool:
@@ -63,11 +64,6 @@ class Components(nn.Module):
         self.basis.copy_(basis)
         self.low.copy_(low - margin)
         self.high.copy_(high + margin)
-        if (
-            dist.is_initialized()
-        ):  # each rank has its own share of the batch: the first one's counts
-            for parameter in self.parameters():
-                dist.broadcast(parameter.data, 0)
 
     @torch.no_grad()
     def rounded(self, vectors: Tensor) -> Tensor:
@@ -94,8 +90,18 @@ class AutoregressivePrior(Prior):
 
     @property
     def least_batch(self) -> int:
-        """Pictures that the first loss is asked of: n of them spread in at most n - 1 directions."""
+        """Pictures that components are fitted to: n of them spread in at most n - 1 directions."""
         return self.config.kept + 1
+
+    def prepare(self, batch: PictureBatch) -> None:
+        """Fit the components. Raises UserError where the batch is too small, or has no embeddings."""
+        denoised = self.embeddings(batch)
+        if len(denoised) < self.least_batch:
+            raise UserError(
+                f"{self.config.kept} components cannot be fitted to {len(denoised)} pictures: use a "
+                f"batch and a micro_batch of {self.least_batch} or more, or fewer model.components"
+            )
+        self.components.fit(denoised)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., buckets), fp32."""
@@ -106,13 +112,6 @@ class AutoregressivePrior(Prior):
     def loss(self, batch: PictureBatch, z_loss: float = 0.0) -> Loss:
         """The cross-entropy in nats, mean over the components, summed over the pictures."""
         clean, read = self.learns_from(batch)
-        if not self.components.fitted:
-            if len(clean) < self.least_batch:
-                raise UserError(
-                    f"{self.config.kept} components cannot be fitted to {len(clean)} pictures: use a "
-                    f"batch and a micro_batch of {self.least_batch} or more, or fewer model.components"
-                )
-            self.components.fit(clean)
         rounded = self.components.rounded(clean)
         values = apply(self.values(rounded[:, :-1]), self.scaling.input_multiplier)
         hidden = self.run(torch.cat([read, values], dim=1))

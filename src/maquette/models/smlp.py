@@ -20,6 +20,8 @@ in training; in evaluation and generation every token chooses alone. Left out: b
 experts on several devices.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -83,6 +85,10 @@ class SMLP(Model):
     """The all-MLP of a config; see `Model` for what it offers."""
 
     config: SMLPConfig
+    uncounted: ClassVar[str] = (
+        "no target counts, as where every document is shorter than the prefix of partial routing: lower "
+        "model.prefix, leave out data.document_mask, or use another model.routing"
+    )
 
     def __init__(self, config: SMLPConfig) -> None:
         super().__init__(config)

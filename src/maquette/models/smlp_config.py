@@ -15,6 +15,8 @@ class SMLPConfig:
     """The shape of a sparse all-MLP (Yu et al. 2022)."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    learner: ClassVar[str] = "single"
+    """how it is trained: a key of `training.learner.LEARNERS`"""
 
     kind: Literal["smlp"] = "smlp"
     """which architecture"""

@@ -67,21 +67,32 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """What a model is saved as: its parameters, each once, and its persistent buffers, by name."""
+    buffers = {
+        f"{path}.{name}" if path else name: buffer
+        for path, module in model.named_modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name not in module._non_persistent_buffers_set
+    }
+    return {name: p.detach() for name, p in model.named_parameters()} | buffers
+
+
 @torch.no_grad()
-def fill(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Copy tensors into the parameters of the same names, all of them and nothing else."""
-    wanted = dict(model.named_parameters())
+def load_parameters(model: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
+    """Copy tensors into the parameters and buffers of the same names, all of them and nothing else."""
+    wanted = tensors_of(model)
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or extra:
         what = f"it lacks {missing[0]}" if missing else f"it has {extra[0]} besides"
         raise UserError(f"{source} belongs to another model: {what}")
-    for name, parameter in wanted.items():
-        if parameter.shape != tensors[name].shape:
+    for name, own in wanted.items():
+        if own.shape != tensors[name].shape:
             raise UserError(
                 f"{source} belongs to another model: {name} has shape "
-                f"{tuple(tensors[name].shape)}, not {tuple(parameter.shape)}"
+                f"{tuple(tensors[name].shape)}, not {tuple(own.shape)}"
             )
-        parameter.copy_(tensors[name])
+        own.copy_(tensors[name])
 
 
 def language_config(folder: Path) -> ModelConfig:
@@ -104,7 +115,7 @@ def load_model(folder: Path, weights: Path | None = None) -> Network:
     """The model of a folder in evaluation mode, from its own weights or from a checkpoint's."""
     model: Network = load_config(folder).build()
     source = weights or folder / WEIGHTS
-    fill(model, load_tensors(source), source)
+    load_parameters(model, load_tensors(source), source)
     return model.eval()
 
 

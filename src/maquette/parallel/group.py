@@ -41,13 +41,22 @@ class Group:
         """Whether this rank writes and speaks for all."""
         return self.rank == 0
 
-    def sum(self, *numbers: float) -> list[float]:
-        """Each number summed over the ranks, in fp64."""
-        if self.world == 1:
-            return list(numbers)
-        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return [float(n) for n in total]
+    def sum(self, *numbers: float | Tensor) -> list[float]:
+        """Each number summed over the ranks, in fp64; the device is waited for once."""
+        with torch.no_grad():
+            total = torch.stack(
+                [torch.as_tensor(n, dtype=torch.float64, device=self.device) for n in numbers]
+            )
+            if self.world > 1:
+                dist.all_reduce(total)
+        return total.tolist()
+
+    @torch.no_grad()
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank the first one's tensors."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def barrier(self) -> None:
         """Wait for every rank."""

@@ -19,9 +19,9 @@ from maquette.models.decoder import Decoder
 from maquette.models.store import (
     CONFIG,
     WEIGHTS,
-    fill,
     load_config,
     load_model,
+    load_parameters,
     save_config,
     save_tensors,
 )
@@ -61,7 +61,7 @@ def import_model(
         raise UserError(f"{source} is a {family} model: Maquette reads {known}")
     config = read_config(family, theirs)
     model = Decoder(config)
-    fill(model, from_family(family, config, read_tensors(source)), source)
+    load_parameters(model, from_family(family, config, read_tensors(source)), source)
     tokenizer = read_tokenizer(source, config.vocabulary, say)
     with directory_aside(out) as folder:
         save_config(folder, config)

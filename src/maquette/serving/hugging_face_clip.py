@@ -24,7 +24,7 @@ from maquette.corpus.caption_tokenizer import (
 from maquette.corpus.store import TOKENIZER
 from maquette.models.clip import LARGEST, Clip
 from maquette.models.clip_config import ClipConfig
-from maquette.models.store import CONFIG, WEIGHTS, fill, save_config, save_tensors
+from maquette.models.store import CONFIG, WEIGHTS, load_parameters, save_config, save_tensors
 from maquette.serving.clip_files import (
     CLASS,
     HIGHEST,
@@ -88,7 +88,7 @@ def import_clip(source: Path, out: Path, say: Callable[[str], None]) -> ClipConf
     model = Clip(config)
     tensors = from_theirs(model, read_tensors(source), scale_of(processor))
     tensors[SYMBOLS] = tensors[SYMBOLS][order(config.vocabulary, captions.end)]
-    fill(model, tensors, source)
+    load_parameters(model, tensors, source)
     with directory_aside(out) as folder:
         save_config(folder, config)
         save_tensors(folder / WEIGHTS, dict(model.named_parameters()))

@@ -4,25 +4,34 @@ Polyak and Juditsky 1992; the decay warms up as min(decay, (1 + step) / (10 + st
 does not average over its start (as in the training of Song et al. 2020).
 """
 
-import contextlib
-from collections.abc import Iterator
+import copy
+from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from maquette.models.store import tensors_of
+
+M = TypeVar("M", bound=nn.Module)
 
 
-class Average:
-    """The averaged parameters of a model, by name; `decay` 0 keeps none."""
+class Average(Generic[M]):
+    """A model beside the one that is trained.
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self._model, self._decay = model, decay
-        self.tensors: dict[str, Tensor] = {}
-        self.begin()
+    model: the averaged one; the trained one itself where `decay` is 0. Buffers are those of the trained one.
+    """
 
+    def __init__(self, trained: M, decay: float) -> None:
+        self._trained, self._decay = trained, decay
+        self.model = copy.deepcopy(trained).requires_grad_(False) if decay else trained
+
+    @torch.no_grad()
     def begin(self) -> None:
-        """Start from the model's parameters of now."""
+        """Start from the parameters and buffers of now."""
         if self._decay:
-            self.tensors = {n: p.detach().clone() for n, p in self._model.named_parameters()}
+            now = tensors_of(self._trained)
+            for name, tensor in tensors_of(self.model).items():
+                tensor.copy_(now[name])
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -30,22 +39,8 @@ class Average:
         if not self._decay:
             return
         decay = min(self._decay, (1 + step) / (10 + step))
-        moving = [
-            (self.tensors[n], p) for n, p in self._model.named_parameters() if p.requires_grad
-        ]
-        torch._foreach_lerp_([a for a, _ in moving], [p for _, p in moving], 1 - decay)
-
-    @contextlib.contextmanager
-    def used(self) -> Iterator[None]:
-        """The model has the averaged parameters inside, and its own after."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for name, p in self._model.named_parameters():
-            if name in self.tensors:
-                p.data, self.tensors[name] = self.tensors[name], p.data
+        pairs = zip(self.model.parameters(), self._trained.parameters(), strict=True)
+        moving = [(mean, p) for mean, p in pairs if p.requires_grad]
+        torch._foreach_lerp_([mean for mean, _ in moving], [p for _, p in moving], 1 - decay)
+        for copied, buffer in zip(self.model.buffers(), self._trained.buffers(), strict=True):
+            copied.copy_(buffer)

@@ -1,9 +1,10 @@
 """Checkpoints that can be trusted: written aside, checksummed, renamed in one step, read back whole.
 
     checkpoints/step-00000100/
-        model.safetensors       parameters, fp32
+        model.safetensors       parameters and buffers, fp32
         optimiser.safetensors   AdamW's two moments and step counts
         average.safetensors     the moving average of the parameters, where the recipe keeps one
+        ...                     what else a learner has as its state (`learner.py`)
         state.json              step, position in the data, guard, versions; size and SHA-256 of all
 
 A directory without a valid state.json, or whose files do not match it, is damaged: it is named in
@@ -21,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from maquette.base.errors import UserError
 from maquette.base.files import directory_aside, read_json, sha256, write_json
 from maquette.base.version import __version__
-from maquette.models.store import fill, first_line, load_tensors, save_tensors
+from maquette.models.store import first_line, load_tensors, save_tensors
 from maquette.training.recipe import Checkpoints
 
 FORMAT = 1
@@ -50,7 +51,7 @@ class State:
     metrics_bytes: int = 0
     """length of metrics.jsonl at this step"""
     guard: dict[str, Any] = field(default_factory=dict)
-    """the watchman's memory"""
+    """what the guard remembers"""
 
 
 class Saver:
@@ -64,22 +65,11 @@ class Saver:
         self.blocked_seconds = 0.0
         """what saving has cost the training so far"""
 
-    def save(
-        self,
-        model: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        state: State,
-        average: dict[str, Tensor] | None = None,
-    ) -> None:
+    def save(self, files: dict[str, dict[str, Tensor]], state: State) -> None:
         """Copy everything now, write it in a thread. Raises what the previous save met."""
         start = time.perf_counter()
         self.wait()
-        contents = {
-            MODEL: _copied(dict(model.named_parameters())),
-            OPTIMISER: optimiser_tensors(model, optimiser),
-        }
-        if average:
-            contents[AVERAGE] = _copied(average)
+        contents = {name: _copied(tensors) for name, tensors in files.items()}
         self._thread = threading.Thread(
             target=self._write, args=(contents, State(**vars(state))), daemon=True
         )
@@ -180,43 +170,11 @@ def newest(
     return None
 
 
-def restore(
-    folder: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer | None,
-    average: dict[str, Tensor] | None = None,
-) -> None:
-    """Fill a model, and its optimiser and average if given, from a checked checkpoint."""
-    fill(model, load_tensors(folder / MODEL), folder / MODEL)
-    if average:
-        for name, tensor in load_tensors(folder / AVERAGE).items():
-            average[name].copy_(tensor)
-    if optimiser is None:
-        return
-    saved = load_tensors(folder / OPTIMISER)
-    names = {id(p): name for name, p in model.named_parameters()}
-    for group in optimiser.param_groups:
-        for p in group["params"]:
-            entry = {}
-            for key in ("exp_avg", "exp_avg_sq", "step"):
-                value = saved.get(f"{names[id(p)]}.{key}")
-                if value is not None and value.shape == p.shape:  # laid out as the parameter is
-                    entry[key] = torch.empty_like(p, dtype=value.dtype).copy_(value)
-                elif value is not None:
-                    entry[key] = value.to(p.device)
-            if entry:
-                optimiser.state[p] = entry
+def read_files(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each file of a checkpoint that `check` has found whole."""
+    names = read_json(folder / STATE)["files"]
+    return {name: load_tensors(folder / name) for name in names}
 
 
 def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
-
-
-def optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's state by parameter name, copied."""
-    names = {id(p): name for name, p in model.named_parameters()}
-    return {
-        f"{names[id(p)]}.{key}": value.detach().to("cpu", copy=True)
-        for p, entry in optimiser.state.items()
-        for key, value in entry.items()
-    }

@@ -23,7 +23,7 @@ class Verdict(Enum):
 
 
 @dataclass
-class Watchman:
+class SpikeGuard:
     """Judges each step's loss and gradient norm. Its fields are saved with every checkpoint."""
 
     settings: Guard

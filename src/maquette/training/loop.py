@@ -2,40 +2,38 @@
 
 Every quantity of a step (its samples, its dropout, its rate) is a function of (seed, step), and
 every decision a function of the losses seen, so a run that is killed at any moment and resumed is
-the run that was not. Systems of every kind train here: a model gives a loss, nobody forks the loop.
+the run that was not. Systems of every kind train here: what a step does to models and optimisers is the
+learner's (`learner.py`), and nobody forks the loop.
 """
 
 import contextlib
 import gc
-import hashlib
 import math
 import signal
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from maquette.base.errors import UserError
 from maquette.base.files import read_json, write_json
 from maquette.base.machine import keep_freed_memory, measure, resident
-from maquette.models.base import Loss, Network
-from maquette.models.store import WEIGHTS, save_tensors
+from maquette.models.store import WEIGHTS, save_tensors, tensors_of
 from maquette.nn import fused
 from maquette.parallel.group import Group
-from maquette.training.average import Average
+from maquette.training.ahead import Ahead
 from maquette.training.batches import AnyCorpus, looked_at, training_batches
-from maquette.training.checkpoint import Saver, State, newest, restore
+from maquette.training.checkpoint import Saver, State, newest, read_files
 from maquette.training.decide import Decisions, keep_compiled_code
-from maquette.training.guard import Verdict, Watchman
+from maquette.training.guard import SpikeGuard, Verdict
+from maquette.training.heldout import derived_seed, heldout_loss, seed, to
+from maquette.training.learner import Learner, make_learner
 from maquette.training.length import lengths_of
 from maquette.training.observer import Observer, Quiet, Replan
-from maquette.training.optimiser import clip_gradients, make_optimiser, set_learning_rate
 from maquette.training.run import METRICS, OUTCOME, RunDirectory
 from maquette.training.speed import Speed, Utilisation
-from maquette.training.start import make_model
 from maquette.training.tracking import MetricsFile, Tracker, open_trackers
 
 
@@ -105,23 +103,15 @@ def train(
     keep_compiled_code()
 
     resumed = newest(run.checkpoints)
-    model = make_model(recipe, fresh=resumed is None).to(device)
-    model.compute, model.recompute = decisions.dtype, recipe.recompute
-    if decisions.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if decisions.compile:
-        model.compile_blocks()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    average = Average(model, recipe.optimiser.average)
-    optimiser = make_optimiser(model, model.scaling, recipe.optimiser)
+    learner = make_learner(recipe, decisions, device, resumed is None)
     batches = training_batches(recipe, corpus, group.rank, group.world)
     heldout = _share(looked_at(recipe, corpus), group)
-    guard = Watchman(recipe.guard)
+    guard = SpikeGuard(recipe.guard)
     state = State(fingerprint=corpus.hash, seed=recipe.seed)
     if resumed:
         path, state, damaged = resumed
-        restore(path, model, optimiser, average.tensors)
-        guard = Watchman(recipe.guard, **state.guard)
+        learner.load(read_files(path))
+        guard = SpikeGuard(recipe.guard, **state.guard)
         if group.first:
             for line in damaged:
                 watcher.say(f"{line}; going on from {path.name}")
@@ -141,36 +131,42 @@ def train(
     metrics = MetricsFile(run / METRICS, state.metrics_bytes) if group.first else None
     trackers: list[Tracker] = open_trackers(recipe, run.path, state.step) if group.first else []
     speed, units = Speed(), recipe.units_per_step
-    taken, heldout_loss, leave = None, None, False
+    taken, scored, leave = None, None, False
     if group.first:
         watcher.start(state.step, recipe.last_step)
 
-    with fused.compilation(decisions.compile), Stop().listening() as stop:
+    with (
+        fused.compilation(decisions.compile),
+        Ahead(batches) as ahead,
+        Stop().listening() as stop,
+    ):
         while state.step < recipe.last_step and not leave:
             rate = lengths.rate(recipe, state.step)
-            # Forward and backward: the mean over the counted targets of the whole batch, summed over
-            # its parts. How many count is known after the last part; most models count all.
+            following = state.sample + recipe.batch
+            parts = ahead.take(
+                state.sample, following if state.step + 1 < recipe.last_step else None
+            )
+            parts = [to(part, device) for part in parts]
+            if state.step == 0:
+                learner.prepare(parts[0], group)
+
+            # Gradients of this rank's share, then of all; the device is waited for where they are summed.
             seed(derived_seed(recipe.seed, state.sample, group.rank), device)
-            model.train()
-            value = count = 0.0
-            for batch in batches.step(state.sample):
-                part: Loss = model.loss(to(batch, device), recipe.optimiser.z_loss)
-                (part.total / units).backward()
-                value, count = value + float(part.value), count + part.count
-            group.sum_gradients(parameters)
-            value, count, asked = group.sum(value, count, float(stop.asked))
+            losses = learner.backward(parts, state.step)
+            asked, count, *sums = group.sum(float(stop.asked), losses.count, *losses.sums.values())
             leave = asked > 0
-            loss = _mean(value, count, f"step {state.step + 1}")
-            if count != units:
-                scale = units / count
-                torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], scale)
-            norm = clip_gradients(parameters, recipe.optimiser.clip)
+            if count == 0:
+                raise UserError(f"step {state.step + 1}: {learner.model.uncounted}")
+            means = {name: value / count for name, value in zip(losses.sums, sums, strict=True)}
+            loss = means["loss"]
+            norm = learner.reduce(group, count)
 
             # Take the step, skip it, or go back.
             verdict = guard.judge(loss, norm)
-            state.sample += recipe.batch
+            state.sample = following
             if verdict is Verdict.REWIND:
-                state = _rewind(run, model, optimiser, average, guard, state, saver, group)
+                learner.skip()
+                state = _rewind(run, learner, decisions, guard, state, saver, group)
                 if metrics is not None:
                     metrics.write({"event": "rewind", "step": state.step, "sample": state.sample})
                 watcher.say(
@@ -178,16 +174,13 @@ def train(
                     f"on with the data after them"
                 )
                 guard.bad = 0
-                optimiser.zero_grad(set_to_none=True)
                 continue
             if verdict is Verdict.TAKE:
-                set_learning_rate(optimiser, rate)
-                optimiser.step()
-                average.update(state.step + 1)
+                learner.update(rate, state.step + 1)
                 taken = loss
             else:
+                learner.skip()
                 watcher.say(f"step {state.step + 1}: loss {loss:.3g}, batch skipped")
-            optimiser.zero_grad(set_to_none=True)
             state.step += 1
             state.tokens += units
 
@@ -196,7 +189,7 @@ def train(
             record: dict[str, Any] = {
                 "step": state.step,
                 recipe.unit: state.tokens,
-                "loss": loss,
+                **means,
                 "gradient_norm": norm,
                 "learning_rate": rate,
             }
@@ -204,11 +197,11 @@ def train(
                 record["skipped"] = True
             speed.tick(units)
             if last or state.step % look_every == 0:
-                with speed.paused(), plainly(), average.used():
-                    heldout_loss = evaluate(model, heldout, group)
-                    record["heldout_loss"] = heldout_loss
+                with speed.paused(), plainly():
+                    scored = heldout_loss(learner.score, heldout, group, learner.model.uncounted)
+                    record["heldout_loss"] = scored
                     if group.first:
-                        watcher.look(state.step, model)
+                        watcher.look(state.step, learner.kept())
             with speed.paused():
                 share = used(speed.tokens_per_second * flops)
             record |= {
@@ -228,7 +221,7 @@ def train(
                 if last or leave or state.step % every == 0:
                     metrics.sync()
                     state.guard = _memory(guard)
-                    saver.save(model, optimiser, state, average.tensors)
+                    saver.save(learner.state(), state)
             if replan is not None and not last and (steps := replan(state.step)) is not None:
                 recipe = run.lengthen(recipe, state.step, steps, watcher.say)
                 lengths = lengths_of(run.path)
@@ -239,12 +232,11 @@ def train(
         if group.first:
             saver.wait()
             if finished:
-                with average.used():
-                    save_tensors(run / WEIGHTS, dict(model.named_parameters()))
+                save_tensors(run / WEIGHTS, tensors_of(learner.kept()))
         if not speed.steps:  # the run ends where it was cut off
             taken = next((r["loss"] for r in reversed(run.records()) if "skipped" not in r), None)
-            with plainly(), average.used():
-                heldout_loss = evaluate(model, heldout, group)
+            with plainly():
+                scored = heldout_loss(learner.score, heldout, group, learner.model.uncounted)
         for tracker in trackers:
             tracker.close()
         if metrics is not None:
@@ -254,7 +246,7 @@ def train(
         step=state.step,
         tokens=state.tokens,
         loss=taken,
-        heldout_loss=heldout_loss if math.isfinite(heldout_loss or 0.0) else None,
+        heldout_loss=scored if math.isfinite(scored or 0.0) else None,
         tokens_per_second=speed.average,
         flops_utilisation=used(speed.average * flops),
         seconds=speed.seconds,
@@ -266,29 +258,6 @@ def train(
     return outcome
 
 
-@torch.no_grad()
-def evaluate(model: Network, batches: list[Any], group: Group) -> float:
-    """Mean loss on the held-out windows, or pictures; what is drawn for a batch is drawn every time."""
-    model.eval()
-    value = count = 0.0
-    for number, batch in enumerate(batches):
-        seed(derived_seed(0, number * group.world + group.rank, 0), group.device)
-        part = model.loss(to(batch, group.device))
-        value, count = value + float(part.value), count + part.count
-    value, count = group.sum(value, count)
-    return _mean(value, count, "the held-out windows")
-
-
-def _mean(value: float, count: float, where: str) -> float:
-    """The mean loss. Raises UserError where no target counts, on every rank alike."""
-    if count == 0:
-        raise UserError(
-            f"{where}: no target counts, as where every document is shorter than the prefix of partial "
-            f"routing: lower model.prefix, leave out data.document_mask, or use another model.routing"
-        )
-    return value / count
-
-
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
     """Without compiled code: other shapes than a training step's would each be compiled anew."""
@@ -296,46 +265,20 @@ def plainly() -> Iterator[None]:
         yield
 
 
-def derived_seed(seed: int, sample: int, rank: int) -> int:
-    """A seed for the random numbers of one step on one rank, independent of its neighbours'."""
-    digest = hashlib.sha256(f"{seed}/{sample}/{rank}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-def seed(number: int, device: torch.device) -> None:
-    """Seed the random numbers of this step (`torch.manual_seed` notes three stacks for no GPU)."""
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(number)
-    else:
-        torch.manual_seed(number)
-
-
-def to(batch: Any, device: torch.device) -> Any:
-    """A batch, which is a dataclass of tensors, on that device."""
-    if device.type == "cpu":
-        return batch
-
-    def move(t: Tensor | None) -> Tensor | None:
-        return None if t is None else t.pin_memory().to(device, non_blocking=True)
-
-    return replace(batch, **{f.name: move(getattr(batch, f.name)) for f in fields(batch)})
-
-
 def _share(batches: list[Any], group: Group) -> list[Any]:
     """Rank r evaluates every world-th batch; the sum does not depend on the number of ranks."""
     return batches[group.rank :: group.world]
 
 
-def _memory(guard: Watchman) -> dict[str, Any]:
+def _memory(guard: SpikeGuard) -> dict[str, Any]:
     return {k: v for k, v in asdict(guard).items() if k != "settings"}
 
 
 def _rewind(
     run: RunDirectory,
-    model: Network,
-    optimiser: torch.optim.Optimizer,
-    average: Average,
-    guard: Watchman,
+    learner: Learner,
+    decisions: Decisions,
+    guard: SpikeGuard,
     state: State,
     saver: Saver,
     group: Group,
@@ -353,17 +296,12 @@ def _rewind(
     if before is None:
         if group.first:
             saver.forget(after=0)
-        first = make_model(run.recipe())
-        with torch.no_grad():
-            for p, start in zip(model.parameters(), first.parameters(), strict=True):
-                p.copy_(start)
-        average.begin()
-        optimiser.state.clear()
+        learner.load(make_learner(run.recipe(), decisions, torch.device("cpu")).state())
         return State(
             0, state.sample, state.fingerprint, state.seed, 0, state.metrics_bytes, state.guard
         )
     path, back, _ = before
-    restore(path, model, optimiser, average.tensors)
+    learner.load(read_files(path))
     if group.first:
         saver.forget(after=back.step)
     back.sample, back.metrics_bytes = state.sample, state.metrics_bytes

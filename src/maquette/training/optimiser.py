@@ -8,7 +8,7 @@ an absolute number of its own.
 from collections import defaultdict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from maquette.nn.parametrisation import declared
 from maquette.nn.rules import Scaling
@@ -53,3 +53,32 @@ def clip_gradients(parameters: list[nn.Parameter], longest: float) -> float:
     if longest > 0:
         torch.nn.utils.clip_grads_with_norm_(parameters, longest, norm)
     return float(norm)
+
+
+def optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's moments and step counts by parameter name, not copied."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {
+        f"{names[id(p)]}.{key}": value.detach()
+        for p, entry in optimiser.state.items()
+        for key, value in entry.items()
+    }
+
+
+def load_optimiser(
+    model: nn.Module, optimiser: torch.optim.Optimizer, saved: dict[str, Tensor]
+) -> None:
+    """Take what `optimiser_tensors` gave; parameters without an entry begin anew."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    optimiser.state.clear()
+    for group in optimiser.param_groups:
+        for p in group["params"]:
+            entry = {}
+            for key in ("exp_avg", "exp_avg_sq", "step"):
+                value = saved.get(f"{names[id(p)]}.{key}")
+                if value is not None and value.shape == p.shape:  # laid out as the parameter is
+                    entry[key] = torch.empty_like(p, dtype=value.dtype).copy_(value)
+                elif value is not None:
+                    entry[key] = value.to(p.device)
+            if entry:
+                optimiser.state[p] = entry

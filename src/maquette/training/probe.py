@@ -54,8 +54,8 @@ def probe(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any, thre
 
 
 def _measured(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any) -> Probe:
-    most = max(PROBED, getattr(model, "least_batch", 1))
-    part = _each(batch, lambda t: t[:most])
+    part = _each(batch, lambda t: t[: max(PROBED, model.least_batch)])
+    model.prepare(part)
     scale = len(batch.pictures) / len(part.pictures)
     cost = measure_cost(model, part)
     wanted: list[Literal["bf16", "fp32"]] = ["fp32", "bf16"]

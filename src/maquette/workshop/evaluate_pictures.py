@@ -10,6 +10,7 @@ every kind           the held-out loss
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from maquette.models.super_resolution import SuperResolution
 from maquette.parallel.group import Group
 from maquette.serving.make import make_pictures
 from maquette.training.encoder import caption_length, encoder_of
-from maquette.training.loop import evaluate
+from maquette.training.heldout import heldout_loss
+from maquette.training.learner import score
 from maquette.training.picture_data import Reader, heldout_pictures
 from maquette.training.picture_recipe import PictureData, PictureRecipe
 from maquette.training.run import RECIPE
@@ -95,7 +97,7 @@ def recipe_of(loaded: LoadedPictures) -> PictureRecipe:
 
 def _loss(loaded: LoadedPictures, source: PictureCorpus) -> dict[str, dict[str, Any]]:
     batches = heldout_pictures(recipe_of(loaded), source, tokenizer=loaded.tokenizer)
-    value = evaluate(loaded.model, batches, Group(device=loaded.device))
+    value = heldout_loss(partial(score, loaded.model), batches, Group(device=loaded.device))
     count = sum(len(batch.pictures) for batch in batches)
     return {"held-out loss": {"metric": "loss", "value": value, "n": count}}
 

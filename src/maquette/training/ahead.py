@@ -1,0 +1,37 @@
+"""The batches of the next step, prepared in a thread while a step computes."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from maquette.training.batches import Steps
+
+
+class Ahead:
+    """Batches by the training sample that their step begins with, at most one step ahead.
+
+    What a step reads is a function of its number, so that nothing changes but when it is read.
+    `with Ahead(batches) as ahead:` waits for the thread at the end.
+    """
+
+    def __init__(self, batches: Steps) -> None:
+        self._batches = batches
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+        self._next: tuple[int, Future[list[Any]]] | None = None
+
+    def __enter__(self) -> "Ahead":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def take(self, sample: int, following: int | None) -> list[Any]:
+        """The micro-batches of the step at `sample`; those at `following`, if any, are begun.
+
+        Raises what reading them raised.
+        """
+        ahead, self._next = self._next, None
+        known = ahead is not None and ahead[0] == sample
+        found = ahead[1].result() if ahead and known else self._batches.step(sample)
+        if following is not None:
+            self._next = following, self._pool.submit(self._batches.step, following)
+        return found

@@ -1,0 +1,113 @@
+"""What stands between the loop and the models: how a batch changes what is trained.
+
+    loop       data position, schedule, the guard's verdict, looks, records, checkpoints
+    learner    models, optimisers, teachers, averages, buffers
+
+One step of the loop is `backward`, `reduce`, then `update` or `skip`. A learner of one model and one
+optimiser is `single.Single`; an architecture that learns otherwise (two networks by turn, a student of its
+own average) names its own: `learner` of its config is a key of `LEARNERS`.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from maquette.models.base import Network
+from maquette.parallel.group import Group
+from maquette.training.decide import Decisions
+from maquette.training.recipe import BaseRecipe
+
+Files = dict[str, dict[str, Tensor]]
+"""tensors by name, by the file of a checkpoint that holds them"""
+
+
+@dataclass
+class Losses:
+    """What one rank found of a step: sums over its targets, left on the device.
+
+    sums: by name, each () in fp64. "loss" is what the guard judges and every run records; others are recorded
+    beside it. count: how many targets the sums are over.
+    """
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    count: Tensor | float = 0.0
+
+    def add(self, count: Tensor | float, **sums: Tensor) -> None:
+        """Take in the sums over `count` more targets."""
+        self.count = self.count + count
+        for name, value in sums.items():
+            value = value.detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+
+def score(model: Network, batch: Any) -> Losses:
+    """The plain loss of a model in evaluation mode on a batch."""
+    part, losses = model.loss(batch), Losses()
+    losses.add(part.count, loss=part.value)
+    return losses
+
+
+class Learner(Protocol):
+    """What the loop asks of a learner. What is random comes from torch's generators, which the loop seeds."""
+
+    model: Network
+    """what is trained first of all; its `uncounted` says why no target of a step may count"""
+
+    def prepare(self, batch: Any, group: Group) -> None:
+        """Fit what is fitted to the first micro-batch of a run: components, a codebook."""
+        ...
+
+    def backward(self, batches: Iterable[Any], step: int) -> Losses:
+        """Gradients of this rank's micro-batches of the step after `step` finished ones."""
+        ...
+
+    def reduce(self, group: Group, count: float) -> float:
+        """Sum the gradients over the ranks, of `count` targets in all, and clip; returns the norm before."""
+        ...
+
+    def update(self, rate: float, step: int) -> None:
+        """Take step `step` (from 1) at the schedule's rate: optimisers, then teachers and averages."""
+        ...
+
+    def skip(self) -> None:
+        """Drop the gradients."""
+        ...
+
+    def score(self, batch: Any) -> Losses:
+        """The losses of `kept` on a held-out batch."""
+        ...
+
+    def kept(self) -> Network:
+        """The model that is scored, sampled from and kept, in evaluation mode: the averaged one, if any."""
+        ...
+
+    def state(self) -> Files:
+        """All that a resumed run needs, parameters and buffers, not copied."""
+        ...
+
+    def load(self, state: Files) -> None:
+        """Take the state that another learner of the same recipe had."""
+        ...
+
+
+MakeLearner = Callable[[BaseRecipe, Decisions, torch.device, bool], Learner]
+"""(recipe, decisions, device, fresh); fresh: False where a checkpoint is loaded over the first parameters"""
+
+LEARNERS: dict[str, str | MakeLearner] = {"single": "maquette.training.single.Single"}
+"""by the name that a model's config gives in `learner`: the class, or where it is"""
+
+
+def make_learner(
+    recipe: BaseRecipe, decisions: Decisions, device: torch.device, fresh: bool = True
+) -> Learner:
+    """The learner of the recipe's model, before its first step; see `MakeLearner`."""
+    found = LEARNERS[recipe.model.learner]
+    if isinstance(found, str):
+        module, name = found.rsplit(".", 1)
+        found = getattr(importlib.import_module(module), name)
+    assert not isinstance(found, str)
+    return found(recipe, decisions, device, fresh)
