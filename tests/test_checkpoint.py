@@ -11,11 +11,11 @@ import torch
 from conftest import command, refused, same_steps
 
 from maquette.base.errors import UserError
+from maquette.models.store import tensors_of
 from maquette.training import checkpoint
-from maquette.training.checkpoint import Saver, State, check, found, newest, restore
+from maquette.training.checkpoint import MODEL, Saver, State, check, found, newest, read_files
 from maquette.training.observer import Quiet
-from maquette.training.optimiser import make_optimiser
-from maquette.training.recipe import Checkpoints, Optimiser
+from maquette.training.recipe import Checkpoints
 from maquette.training.run import RunDirectory
 from maquette.workshop.train import train
 
@@ -125,29 +125,29 @@ def test_old_checkpoints_are_kept_by_policy(policy, kept, recipe, tmp_path):
 
 def saver_with(tmp_path, recipe):
     model = recipe.model.build().initialise(0)
-    optimiser = make_optimiser(model, model.scaling, Optimiser())
-    return Saver(tmp_path / "checkpoints", Checkpoints(), 1, 3), model, optimiser
+    return Saver(tmp_path / "checkpoints", Checkpoints(), 1, 3), {MODEL: tensors_of(model)}
 
 
 def test_what_is_saved_is_the_moment_of_the_call(recipe, tmp_path):
     """Training goes on while the thread writes."""
-    saver, model, optimiser = saver_with(tmp_path, recipe)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    saver.save(model, optimiser, State(step=3))
-    with torch.no_grad():
-        for p in model.parameters():
-            p.zero_()
+    saver, files = saver_with(tmp_path, recipe)
+    before = {name: t.clone() for name, t in files[MODEL].items()}
+    saver.save(files | {"of another kind": {"table": torch.arange(3)}}, State(step=3))
+    for t in files[MODEL].values():
+        t.zero_()
     saver.wait()
     path, state, damaged = newest(tmp_path / "checkpoints")
     assert (state.step, damaged) == (3, [])
-    restore(path, model, None)
-    for name, p in model.named_parameters():
-        assert torch.equal(p, before[name])
+    read = read_files(path)
+    assert read.keys() == {MODEL, "of another kind"}
+    assert torch.equal(read["of another kind"]["table"], torch.arange(3))
+    assert read[MODEL].keys() == before.keys()
+    assert all(torch.equal(read[MODEL][name], t) for name, t in before.items())
 
 
 def test_a_full_disk_is_one_clear_line_and_earlier_checkpoints_stay(recipe, tmp_path, monkeypatch):
-    saver, model, optimiser = saver_with(tmp_path, recipe)
-    saver.save(model, optimiser, State(step=1))
+    saver, files = saver_with(tmp_path, recipe)
+    saver.save(files, State(step=1))
     saver.wait()
 
     def full(path, tensors):
@@ -155,7 +155,7 @@ def test_a_full_disk_is_one_clear_line_and_earlier_checkpoints_stay(recipe, tmp_
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_tensors", full)
-    saver.save(model, optimiser, State(step=2))
+    saver.save(files, State(step=2))
     with pytest.raises(UserError, match=r"No space left on device\): free space .*--resume"):
         saver.wait()
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]

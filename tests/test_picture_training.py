@@ -136,7 +136,7 @@ def test_two_ranks_see_what_one_sees(tmp_path):
     assert first["loss"] == pytest.approx(second["loss"], rel=0.5)
 
 
-def test_the_average_is_in_the_model_inside_and_its_own_weights_after():
+def test_an_average_is_a_model_beside_the_trained_one():
     """How it is taken: `test_step.py`."""
     model = torch.nn.Linear(3, 2)
     first = model.weight.detach().clone()
@@ -144,13 +144,9 @@ def test_the_average_is_in_the_model_inside_and_its_own_weights_after():
     with torch.no_grad():
         model.weight += 1
     average.update(1)  # decay min(0.5, 2 / 11)
-    expected = first + (1 - 2 / 11)
-    with average.used():
-        assert torch.allclose(model.weight, expected)
+    assert torch.allclose(average.model.weight, first + (1 - 2 / 11))
     assert torch.allclose(model.weight, first + 1)
-    with pytest.raises(KeyError), average.used():
-        raise KeyError
-    assert torch.allclose(model.weight, first + 1)
+    assert Average(model, 0.0).model is model
 
 
 def test_a_finished_run_has_averaged_weights(toy):

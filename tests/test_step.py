@@ -268,23 +268,30 @@ def test_an_average_warms_up_to_exactly_its_decay(decay):
     """Of a weight that jumps from 0 to 1: the rest of the way is the product of the decays."""
     model = torch.nn.Linear(1, 1)
     model.bias.requires_grad_(False)
+    model.register_buffer("moving", torch.zeros(2))
     with torch.no_grad():
         model.weight.fill_(0.0)
     average = Average(model, decay)
     with torch.no_grad():
         model.weight.fill_(1.0)
         model.bias.fill_(5.0)
-    bias, left = average.tensors["bias"].clone(), 1.0
+        model.moving.fill_(7.0)
+    bias, left = average.model.bias.clone(), 1.0
     for step in range(1, 120):
         average.update(step)
-        now = 1 - float(average.tensors["weight"])
+        now = 1 - float(average.model.weight)
         expected = decay if step >= 100 else min(decay, (1 + step) / (10 + step))
         assert now == pytest.approx(left * expected, abs=2e-7)
         left *= expected
         if left < 1e-3:  # begin again, or nothing is left to see
-            average.tensors["weight"].zero_()
+            average.model.weight.zero_()
             left = 1.0
-    assert torch.equal(average.tensors["bias"], bias)  # what does not learn is left alone
+    assert torch.equal(average.model.bias, bias)  # what does not learn is left alone
+    assert torch.equal(average.model.moving, model.moving)  # a buffer is not averaged
+    average.begin()
+    assert (
+        torch.equal(average.model.weight, model.weight) and not average.model.weight.requires_grad
+    )
 
 
 @pytest.mark.parametrize("micro_batch", [None, 1])
