@@ -12,7 +12,11 @@ from maquette.models.base import PictureBatch
 from maquette.models.picture_config import END
 from maquette.models.prior_autoregressive import Components
 from maquette.models.prior_config import PriorConfig
+from maquette.models.store import load_parameters, tensors_of
 from maquette.serving.unclip import embeddings
+from maquette.training.decide import Decisions
+from maquette.training.picture_recipe import PictureRecipe
+from maquette.training.single import Single
 
 D, WORDS, KINDS = 16, 4, 3
 SIZES = {"embedding": D, "vocabulary": 8, "words": WORDS, "width": 64, "depth": 2}
@@ -48,6 +52,7 @@ def learned():
     priors = {}
     for variant, steps in (("diffusion", 300), ("autoregressive", 150)):
         model = make(variant).train()
+        model.prepare(mixture(128, seed=0))
         torch.manual_seed(0)
         optimiser = torch.optim.AdamW(model.parameters(), lr=0.003)
         for step in range(steps):
@@ -224,27 +229,29 @@ def test_components_are_the_principal_ones_and_rounding_is_to_the_nearest_bucket
 def test_the_components_are_kept_with_the_weights_and_not_trained():
     model = make("autoregressive").train()
     assert not model.components.fitted
-    assert float(model.loss(mixture(64, seed=9)).value) > 0
-    fitted = {n: p.clone() for n, p in model.components.named_parameters()}
+    model.prepare(mixture(64, seed=9))
+    fitted = {n: b.clone() for n, b in model.components.named_buffers()}
     loss = model.loss(mixture(64, seed=10))
     loss.total.backward()
-    assert all(p.grad is None for p in model.components.parameters())
     assert model.values.weight.grad.abs().sum() > 0
     other = make("autoregressive")
-    other.load_state_dict(model.state_dict())
-    assert other.components.fitted
-    for name, p in other.components.named_parameters():
-        torch.testing.assert_close(p, fitted[name])
+    load_parameters(other, tensors_of(model), "here")
+    assert other.components.fitted and fitted.keys() == {"mean", "basis", "low", "high"}
+    for name, b in other.components.named_buffers():
+        assert torch.equal(b, fitted[name]), name
 
 
 def fits_as_rank(group) -> None:
     import torch.distributed as dist
 
-    model = make("autoregressive").train()
-    model.loss(mixture(64, seed=20 + group.rank))  # each rank has pictures of its own
-    bases = [torch.zeros_like(model.components.basis) for _ in range(2)]
-    dist.all_gather(bases, model.components.basis.detach())
-    assert torch.equal(bases[0], bases[1]) and model.components.fitted
+    recipe = PictureRecipe(model=make("autoregressive").config)
+    decisions = Decisions("cpu", "fp32", False, 1, "", "", {})
+    learner = Single(recipe, decisions, group.device)
+    learner.prepare(mixture(64, seed=20 + group.rank), group)  # each rank has pictures of its own
+    basis = learner.model.components.basis
+    bases = [torch.zeros_like(basis) for _ in range(2)]
+    dist.all_gather(bases, basis.detach())
+    assert torch.equal(bases[0], bases[1]) and learner.model.components.fitted
 
 
 def test_two_ranks_fit_the_same_components():
@@ -253,6 +260,7 @@ def test_two_ranks_fit_the_same_components():
 
 def test_an_untrained_autoregressive_prior_loses_log_buckets():
     model = make("autoregressive")
+    model.prepare(mixture(64, seed=11))
     with torch.no_grad():
         model.output.weight.zero_()
     loss = model.loss(mixture(64, seed=11))
@@ -267,7 +275,7 @@ def test_an_untrained_autoregressive_prior_loses_log_buckets():
 def test_captions_are_dropped_in_training_alone(variant):
     model = make(variant, drop=0.9)
     batch = mixture(64, seed=12)
-    model.loss(batch)  # fits the components
+    model.prepare(batch)
 
     def losses(training: bool) -> list[float]:
         model.train(training)
@@ -333,7 +341,7 @@ def test_what_a_prior_cannot_learn_from_is_refused_with_the_mend():
     with pytest.raises(
         UserError, match="12 components cannot be fitted to 12 pictures: use a batch"
     ):
-        make("autoregressive").loss(mixture(12, seed=15))
-    make("autoregressive").loss(mixture(13, seed=15))
+        make("autoregressive").prepare(mixture(12, seed=15))
+    make("autoregressive").prepare(mixture(13, seed=15))
     with pytest.raises(WrongUse, match="candidates is 0"):
         embeddings(model, batch.captions, batch.text_embedding, candidates=0)
