@@ -20,7 +20,7 @@ from maquette.corpus.store import Corpus
 from maquette.parallel.group import Group
 from maquette.training import loop
 from maquette.training.data import Batches, heldout_batches, split_documents
-from maquette.training.guard import Verdict, SpikeGuard
+from maquette.training.guard import SpikeGuard, Verdict
 from maquette.training.recipe import Checkpoints, Guard, Schedule, Watch
 from maquette.training.run import RunDirectory
 from maquette.training.schedule import learning_rate_factor
