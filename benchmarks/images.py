@@ -39,7 +39,6 @@ from maquette.systems.diffusion import DIT, TEXT, WORLD, Way, all_right, draw, t
 from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.picture_data import PictureBatches
 from maquette.training.recipe import Optimiser
-from maquette.workshop.corpora import pictures_of
 from maquette.workshop.oracle import oracle_for
 from maquette.workshop.train import train
 
@@ -151,7 +150,7 @@ def training(arguments: argparse.Namespace) -> dict[str, object]:
                 precisions[name] = precision
     if arguments.only:
         arms = {n: a for n, a in arms.items() if any(word in n for word in arguments.only)}
-    corpus = pictures_of(text_recipe().data)
+    corpus = text_recipe().data.open()
     recipe = replace(text_recipe(), batch=arguments.batch)
     stream = PictureBatches(recipe, corpus)
     batch = stream.step(0)[0]

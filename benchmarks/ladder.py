@@ -24,7 +24,7 @@ from maquette.base.version import __version__
 from maquette.corpus.store import Corpus
 from maquette.scaling import frontier
 from maquette.training.observer import Quiet
-from maquette.workshop.corpora import open_corpus
+from maquette.corpus.named import open_corpus
 from maquette.workshop.demo import SCORED_BYTES, compress_heldout, rung
 from maquette.workshop.load import load
 from maquette.workshop.train import train
@@ -55,10 +55,10 @@ def main() -> None:
     for width in arguments.widths:
         for millions in arguments.tokens:
             recipe = rung(width, corpus, "default")
-            steps = round(millions * 1e6 / recipe.tokens_per_step)
+            steps = round(millions * 1e6 / recipe.units_per_step)
             recipe = rung(width, corpus, "default", steps)
             if any(
-                (r["width"], r["tokens"]) == (width, recipe.tokens_per_step * steps) for r in runs
+                (r["width"], r["tokens"]) == (width, recipe.units_per_step * steps) for r in runs
             ):
                 continue
             torch._dynamo.reset()  # another shape is no recompilation of the last one

@@ -42,7 +42,7 @@ from maquette.base.machine import processor
 from maquette.corpus.build import build
 from maquette.corpus.local import Local
 from maquette.corpus.store import Corpus
-from maquette.workshop.corpora import open_corpus
+from maquette.corpus.named import open_corpus
 
 TOKENS, TEXTS, ROUNDS = 450, 60, 3
 GRAMS = 400

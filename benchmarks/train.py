@@ -34,7 +34,7 @@ from maquette.serving.hugging_face import export_model
 from maquette.training.decide import keep_compiled_code
 from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.recipe import Optimiser
-from maquette.workshop.corpora import open_corpus
+from maquette.corpus.named import open_corpus
 
 CONTEXT = 256
 SETTINGS = Optimiser(learning_rate=1e-3, beta2=0.99, epsilon=1e-8, weight_decay=0.1)

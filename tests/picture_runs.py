@@ -7,7 +7,6 @@ from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.store import WEIGHTS, save_tensors
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.run import RunDirectory
-from maquette.workshop.corpora import pictures_of
 
 
 def untrained(path: str | Path, recipe: PictureRecipe) -> Path:
@@ -15,7 +14,7 @@ def untrained(path: str | Path, recipe: PictureRecipe) -> Path:
     import torch
 
     run = RunDirectory(path)
-    run.create(recipe, pictures_of(recipe.data))
+    run.create(recipe, recipe.data.open())
     model = recipe.model.build().initialise(recipe.seed)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -22,7 +22,6 @@ from maquette.training.picture_recipe import PictureData, PictureRecipe, Picture
 from maquette.training.recipe import Optimiser
 from maquette.workshop import adapt as workshop
 from maquette.workshop.adapt import adapt
-from maquette.workshop.corpora import pictures_of
 from maquette.workshop.train import train
 from maquette.worlds.shapes import Shapes
 
@@ -109,7 +108,7 @@ def test_heads_go_on_where_the_labels_are_the_same(base, tmp_path):
     """The base reads its own labels before any step; of another task it knows nothing."""
     data = PictureData(size=16, world=WORLD, count=40)
     done = adapt("linear", base, data, tmp_path / "same", steps=1, pictures=200)
-    own = pictures_of(data).split("heldout", 16)
+    own = data.open().split("heldout", 16)
     model = base_recipe().model.build()
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -118,7 +117,7 @@ def test_heads_go_on_where_the_labels_are_the_same(base, tmp_path):
     assert done.before.factors["colour"].value > 0.5
     assert list(done.after.factors) == ["colour", "shape"]
     other = quick("linear", base, tmp_path / "other")
-    labels = pictures_of(other.recipe.data).split("heldout", 16).labels(np.arange(50))
+    labels = other.recipe.data.open().split("heldout", 16).labels(np.arange(50))
     assert other.before.all.right == int(
         (labels[:, 2] == 0).sum()
     )  # heads of 0 say the first class
@@ -126,7 +125,7 @@ def test_heads_go_on_where_the_labels_are_the_same(base, tmp_path):
 
 def test_accuracy_counts_exact_matches(base):
     """Against the definition: all factors right, each factor right, Wilson's interval."""
-    corpus = pictures_of(PictureData(size=16, world=WORLD))
+    corpus = PictureData(size=16, world=WORLD).open()
     split = corpus.split("heldout", 16)
     model = base_recipe().model.build().initialise(3)
     with torch.no_grad():

@@ -55,7 +55,7 @@ class Planted(Lab):
             assert agree(recipe, trunk) == decay_start(recipe.schedule, recipe.steps) or (
                 recipe == trunk
             )
-            n, d = recipe.model.parameters(), recipe.steps * recipe.tokens_per_step
+            n, d = recipe.model.parameters(), recipe.steps * recipe.units_per_step
             off = math.log(n / self.best(6 * n * d))
             loss = (self.floor + 27.8 * (6 * n * d) ** -0.101) * (1 + 0.05 * off * off)
             paths.append(self.runs / str(i))

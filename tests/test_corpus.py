@@ -427,7 +427,7 @@ def test_a_cut_document_teaches_the_tokenizer_its_first_part_only(tmp_path):
 def test_two_that_need_a_corpus_make_it_once(tmp_path, monkeypatch):
     from concurrent.futures import ThreadPoolExecutor
 
-    from maquette.workshop.corpora import kept
+    from maquette.corpus.named import kept
 
     monkeypatch.setenv("MAQUETTE_HOME", str(tmp_path))
     made = []

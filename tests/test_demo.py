@@ -16,7 +16,7 @@ from maquette.training.run import RunDirectory
 def small_default(monkeypatch):
     """The default corpus cut to 200 kB a component, so that the test takes seconds."""
     from maquette.corpus.local import Local
-    from maquette.workshop import corpora
+    from maquette.corpus import named as corpora
 
     monkeypatch.setitem(corpora.BUILT, "default", (Local(limit=200_000), 600))
 

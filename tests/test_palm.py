@@ -12,7 +12,7 @@ from maquette.systems.claims import Lab
 def test_the_arms_differ_in_the_block_and_one_norm_a_block():
     serial, parallel = palm.arm("serial", 0, False), palm.arm("parallel", 0, False)
     assert serial.model.parameters() - parallel.model.parameters() == 4 * 192
-    assert serial.tokens_per_step * serial.steps == parallel.tokens_per_step * parallel.steps
+    assert serial.units_per_step * serial.steps == parallel.units_per_step * parallel.steps
     assert (serial.seed, serial.optimiser, serial.data) == (0, parallel.optimiser, parallel.data)
     half = palm.arm("parallel", 0, False, blocks=0.5)
     assert (half.model.width, half.model.depth) == (192, 2)

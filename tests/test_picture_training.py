@@ -40,7 +40,6 @@ from maquette.training.run import RunDirectory
 from maquette.training.start import begin_with, make_model, only_train
 from maquette.workshop import evaluate_pictures as evaluate_pictures_module
 from maquette.workshop import studio
-from maquette.workshop.corpora import pictures_of
 from maquette.workshop.evaluate_pictures import evaluate_pictures, rows
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
 from maquette.workshop.picture_request import Request
@@ -114,7 +113,7 @@ def test_a_killed_run_goes_on_bit_for_bit(toy, tmp_path):
 
 def test_two_ranks_see_what_one_sees(tmp_path):
     """The batch of a step is the same set of pictures; noise differs by rank, and by step."""
-    corpus = pictures_of(TOY.data)
+    corpus = TOY.data.open()
     whole = training_batches(TOY, corpus, 0, 1).step(8)[0].pictures
     parts = [training_batches(TOY, corpus, rank, 2).step(8)[0] for rank in (0, 1)]
     assert torch.equal(torch.cat([part.pictures for part in parts]), whole)
@@ -214,7 +213,7 @@ def test_operations_are_torchs_count():
 
 
 def test_captions_end_in_zero_and_keep_their_symbols():
-    tokenizer = pictures_of(TOY.data).tokenizer
+    tokenizer = TOY.data.open().tokenizer
     text = "a red circle left of a blue square"
     symbols = caption_symbols(tokenizer, [text, "", text * 9], 12)
     n = len(tokenizer.encode(text))
@@ -240,7 +239,7 @@ def foreign(tmp_path_factory) -> Path:
 
 def test_an_encoder_reads_captions_as_it_was_trained_to(foreign):
     """By its own tokenizer, in its own number of symbols, and not by the corpus'."""
-    corpus = pictures_of(TOY.data)
+    corpus = TOY.data.open()
     data = replace(TOY.data, encoder=str(foreign))
     clip, numbers = encoder_of(data), np.arange(3)
     batch = Reader(corpus.tokenizer, data.words, clip).batch(corpus.split("train", 16), numbers)
@@ -267,7 +266,7 @@ def test_a_run_goes_on_with_the_encoder_it_began_with_alone(foreign, tmp_path, m
     recipe = replace(TOY, steps=2, data=replace(TOY.data, encoder="clip"))
     assert recipe.data.encoder == str(clip)
     run = RunDirectory("run")
-    run.create(recipe, pictures_of(recipe.data))
+    run.create(recipe, recipe.data.open())
     assert run.resume(recipe) == run.resume(None) == recipe
     monkeypatch.chdir("/")
     run = RunDirectory(tmp_path / "run")
@@ -314,18 +313,18 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(tmp_path):
     with pytest.raises(WrongUse, match=r"data.words is 16, model.words is 12: .*--model.words 16"):
         train(long, tmp_path / "small")
     unread = replace(long, model=replace(MODEL, condition="none"))
-    check_pictures(unread, pictures_of(TOY.data))  # where no caption is read any number will do
+    check_pictures(unread, TOY.data.open())  # where no caption is read any number will do
     with pytest.raises(WrongUse, match="seed is 2147483648: use 0 to 2147483647"):
         replace(TOY, seed=2**31)
     last = replace(TOY, seed=2**31 - 1)
-    assert len(training_batches(last, pictures_of(TOY.data), 0, 1).step(2**20)[0].pictures) == 4
+    assert len(training_batches(last, TOY.data.open(), 0, 1).step(2**20)[0].pictures) == 4
     assert not (tmp_path / "small" / "recipe.yaml").exists()
     with pytest.raises(WrongUse, match="data.size 32 is not model.size 16"):
         replace(TOY, data=replace(TOY.data, size=32))
 
 
 def test_captions_that_are_cut_are_said_before_the_start():
-    corpus = pictures_of(TOY.data)
+    corpus = TOY.data.open()
     assert cut_captions(TOY, corpus) is None
     short = replace(TOY, data=replace(TOY.data, words=4))
     assert cut_captions(short, corpus).startswith(
@@ -335,7 +334,7 @@ def test_captions_that_are_cut_are_said_before_the_start():
     corpus.manifest["caption_symbols"] = {"most": 3}  # believed: with their end they have 4
     assert cut_captions(short, corpus) is None
     unread = replace(short, model=replace(MODEL, condition="none"))
-    assert cut_captions(unread, pictures_of(TOY.data)) is None
+    assert cut_captions(unread, TOY.data.open()) is None
 
 
 def test_a_recipe_round_trips_and_its_fields_are_flags(tmp_path):

@@ -28,7 +28,7 @@ def test_what_is_held_out_of_the_mixture_is_read_by_no_arm(monkeypatch):
 
 def test_the_arms_differ_in_their_text_alone(corpus):
     one, other = (pile.arm(corpus, 0, quick) for quick in (False, True))
-    assert one.steps * one.tokens_per_step <= pile.TOKENS < (one.steps + 1) * one.tokens_per_step
+    assert one.steps * one.units_per_step <= pile.TOKENS < (one.steps + 1) * one.units_per_step
     assert one.to_dict() | {"steps": other.steps} == other.to_dict()
 
 

@@ -24,7 +24,7 @@ from maquette.scaling.plan import make_plan
 from maquette.scaling.shapes import nearest_shape
 from maquette.scaling.split import Text
 from maquette.training.recipe import load_plan, load_recipe
-from maquette.workshop.corpora import open_corpus
+from maquette.corpus.named import open_corpus
 
 CHINCHILLA = 5.88e23  # the compute of Chinchilla 70B and Gopher 280B
 

@@ -99,7 +99,7 @@ def test_recipes_hold_what_the_papers_say():
     r = recipe_named("gpt3-175b")
     assert r.name == "gpt3-175b"
     assert (r.batch, r.data.sequence) == (1536, 2048)
-    assert r.steps * r.tokens_per_step == pytest.approx(300e9, rel=1e-5)
+    assert r.steps * r.units_per_step == pytest.approx(300e9, rel=1e-5)
     assert (r.optimiser.learning_rate, r.optimiser.beta2, r.optimiser.weight_decay) == (
         6e-5,
         0.95,

@@ -279,7 +279,7 @@ def test_a_run_counts_what_it_reads_and_learns_from_what_the_loss_counts(sparse,
     """With partial routing 27 of a sequence's 32 tokens are predicted; all 32 are read."""
     from maquette.training.data import Batches
     from maquette.training.run import RunDirectory
-    from maquette.workshop.corpora import open_corpus
+    from maquette.corpus.named import open_corpus
     from maquette.workshop.train import train
 
     recipe = dataclasses.replace(sparse, steps=1, micro_batch=2)

@@ -40,7 +40,7 @@ def test_a_run_learns_and_leaves_what_it_promises(recipe, tmp_path):
     for r in steps:
         assert {"step", "tokens", "loss", "gradient_norm", "learning_rate"} <= r.keys()
         assert r["learning_rate"] > 0  # from the first step on
-        assert r["tokens"] == r["step"] * recipe.tokens_per_step
+        assert r["tokens"] == r["step"] * recipe.units_per_step
     assert [r["step"] for r in steps if "heldout_loss" in r] == list(range(6, 61, 6))
     assert outcome.finished
     assert outcome.heldout_loss == steps[-1]["heldout_loss"]

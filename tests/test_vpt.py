@@ -12,7 +12,6 @@ from maquette.systems import vpt
 from maquette.systems.claims import Lab, measure
 from maquette.training.start import make_model
 from maquette.workshop.adapt import columns
-from maquette.workshop.corpora import pictures_of
 
 
 @pytest.mark.claims
@@ -67,7 +66,7 @@ def test_arms_are_what_the_paper_says(tmp_path):
     assert counted["vpt-deep"]["share"] <= vpt.MOST
     for name, (_, label, world) in vpt.TASKS.items():
         recipe = vpt.arm_of("vpt-deep", name, tmp_path)
-        corpus = pictures_of(recipe.data)
+        corpus = recipe.data.open()
         assert recipe.model.read == columns(corpus, (label,))
         assert recipe.data.count == 300 and recipe.data.world == world
         assert recipe.model.head_names()[0].startswith(name.replace(" ", "-"))

@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from maquette.base.errors import UserError
-from maquette.models.picture_config import PictureConfig
-from maquette.models.store import CONFIG, load_config
 from maquette.scaling.budget import Budget, hours_of
 from maquette.scaling.plan import Plan, make_plan
 from maquette.systems.catalogue import recipe_named
@@ -13,9 +11,9 @@ from maquette.systems.claims import SEEDS, Lab, Result, select
 from maquette.systems.claims import measure as measure_claim
 from maquette.training.recipe import BaseRecipe
 from maquette.training.run import free_name
+from maquette.workshop.kinds import load_any
 from maquette.workshop.load import Loaded
-from maquette.workshop.load import load as load_text
-from maquette.workshop.load_pictures import LoadedPictures, load_pictures
+from maquette.workshop.load_pictures import LoadedPictures
 from maquette.workshop.planning import device_named, law_named, text_of
 from maquette.workshop.train import train as train_recipe
 
@@ -39,10 +37,8 @@ def train(
 
 def load(path: str | Path) -> Loaded | LoadedPictures:
     """Open a run, of text or of pictures. Raises UserError for what is none, or is damaged."""
-    folder = Path(path).expanduser()
-    if (folder / CONFIG).exists() and isinstance(load_config(folder), PictureConfig):
-        return load_pictures(folder)
-    return load_text(folder)
+    loaded: Loaded | LoadedPictures = load_any(path)
+    return loaded
 
 
 def plan(

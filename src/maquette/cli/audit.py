@@ -100,8 +100,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def portrait(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    from maquette.corpus.named import open_corpus
     from maquette.corpus.portrait import PORTRAIT, build_portrait
-    from maquette.workshop.corpora import open_corpus
 
     start = time.perf_counter()
     with terminal.stages() as progress:
@@ -135,8 +135,8 @@ def member(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from maquette.audit.member import member as look_up
     from maquette.audit.page import PageSpan, write_page
     from maquette.base.arrays import check_corpus
+    from maquette.corpus.named import open_corpus
     from maquette.corpus.portrait import PORTRAIT, open_portrait
-    from maquette.workshop.corpora import open_corpus
 
     text = given_text(arguments)
     path = Path(arguments.portrait).expanduser()
@@ -241,12 +241,13 @@ def _steps(source: str, corpus: "Corpus") -> "Callable[[int], list[int]] | None"
     """At which steps a run trained on a place of the stream; None for what is no run."""
     from maquette.audit.trace import seen_at
     from maquette.corpus.order import SampleOrder
+    from maquette.training.recipe import language
     from maquette.training.run import RECIPE, RunDirectory
 
     run = RunDirectory(source)
     if not (run / RECIPE).exists() or not (records := run.records()):
         return None
-    recipe = run.language_recipe()
+    recipe = language(run.recipe())
     order = SampleOrder(len(corpus.train), recipe.data.sequence, recipe.seed)
     return lambda position: seen_at(order, position, recipe.batch, records[-1]["step"])
 
@@ -313,11 +314,12 @@ def memorised(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, An
     from maquette.audit.index import open_index
     from maquette.audit.memorised import memorised as sample
     from maquette.training.run import RunDirectory
+    from maquette.training.run_corpus import text_of
     from maquette.workshop.load import load
 
     loaded = load(arguments.run)
     with terminal.stages() as progress:
-        index = open_index(RunDirectory(arguments.run).corpus(), progress=progress)
+        index = open_index(text_of(RunDirectory(arguments.run)), progress=progress)
         found = sample(
             loaded.optimise().model,
             loaded.tokenizer,

@@ -168,7 +168,7 @@ def show(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
         checked = check(open_pictures(arguments.corpus), terminal) if arguments.check else {}
         return corpus_pictures.show(arguments.corpus, arguments.picture, terminal) | checked
-    from maquette.workshop.corpora import open_corpus
+    from maquette.corpus.named import open_corpus
 
     with terminal.stages() as progress:
         corpus = open_corpus(arguments.corpus, progress)
@@ -229,7 +229,7 @@ def planted(corpus: Any, terminal: Terminal) -> dict[str, Any]:
 def why(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from maquette.cli import corpus_pictures
     from maquette.corpus.history import history
-    from maquette.workshop.corpora import open_corpus
+    from maquette.corpus.named import open_corpus
 
     if corpus_pictures.stored(arguments.corpus):
         raise WrongUse("--why is for text: maquette corpus show names what was skipped of pictures")

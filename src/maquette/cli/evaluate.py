@@ -40,14 +40,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from maquette.models.picture_config import PictureConfig
-    from maquette.models.store import CONFIG, load_config
+    from maquette.workshop.kinds import kind_of_model
+
+    ways = {"text": score_text, "pictures": score_pictures}
+    return ways[kind_of_model(Path(arguments.run).expanduser())](
+        arguments, Terminal(arguments.json)
+    )
+
+
+def score_text(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Tasks, a text, or the held-out text of a corpus."""
     from maquette.workshop.load import load
 
-    terminal = Terminal(arguments.json)
-    folder = Path(arguments.run).expanduser()
-    if (folder / CONFIG).exists() and isinstance(load_config(folder), PictureConfig):
-        return score_pictures(arguments, terminal)
     for name in PICTURES:
         if getattr(arguments, name) is not None:
             raise WrongUse(f"--{name} is not for a run of text: leave it out")
@@ -117,14 +121,15 @@ def score_tasks(
 ) -> dict[str, Any]:
     """Every task's bits per byte, with its contamination beside it."""
     from maquette.audit.contamination import bits_per_byte, contamination, split_scores
+    from maquette.corpus.named import open_corpus
     from maquette.corpus.tasks import read_tasks
     from maquette.training.run import RunDirectory
-    from maquette.workshop.corpora import open_corpus
+    from maquette.training.run_corpus import text_of
 
     examples = read_tasks(arguments.tasks, arguments.text_field)
     run = RunDirectory(arguments.run)
     with terminal.stages() as progress:
-        corpus = open_corpus(arguments.corpus, progress) if arguments.corpus else run.corpus()
+        corpus = open_corpus(arguments.corpus, progress) if arguments.corpus else text_of(run)
         found = contamination(corpus, examples, progress=progress)
     tasks: dict[str, Any] = {}
     rows = []

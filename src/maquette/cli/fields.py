@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from maquette.base.errors import WrongUse, did_you_mean
 
@@ -50,8 +50,8 @@ def with_flags(recipe: "R", words: Sequence[str]) -> "R":
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                type(recipe),
+            return tyro.cli(  # type: ignore[no-any-return]
+                _class_of(recipe),
                 default=recipe,
                 args=list(words),
                 prog="maquette train RECIPE",
@@ -69,12 +69,19 @@ def show_fields(recipe: "BaseRecipe") -> None:
 
     with contextlib.suppress(SystemExit):
         tyro.cli(
-            type(recipe),
+            _class_of(recipe),
             default=recipe,
             args=["--help"],
             prog="maquette train RECIPE",
             config=(tyro.conf.AvoidSubcommands,),
         )
+
+
+def _class_of(recipe: "BaseRecipe") -> Any:
+    """The recipe's class with the classes that its model, data and watch have."""
+    from maquette.training.recipe import BaseRecipe
+
+    return BaseRecipe[type(recipe.model), type(recipe.data), type(recipe.watch)]  # type: ignore[misc]
 
 
 def _check_kind(recipe: "BaseRecipe", words: Sequence[str]) -> None:

@@ -56,30 +56,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from maquette.models.picture_config import PictureConfig
-    from maquette.models.store import CONFIG, load_config
+    from maquette.workshop.kinds import kind_of_model
 
-    folder = Path(arguments.run).expanduser()
-    pictures = (folder / CONFIG).exists() and isinstance(load_config(folder), PictureConfig)
-    of_other = TEXT if pictures else generate_pictures.OPTIONS
-    for name in of_other:
+    ways = {
+        "text": (TEXT, continue_text),
+        "pictures": (generate_pictures.OPTIONS, generate_pictures.run),
+    }
+    kind = kind_of_model(Path(arguments.run).expanduser())
+    own, way = ways[kind]
+    for name in {name for options, _ in ways.values() for name in options} - set(own):
         if getattr(arguments, name) is not None:
-            kind = "pictures" if pictures else "text"
             raise WrongUse(f"--{name.replace('_', '-')} is not for a run of {kind}: leave it out")
-    if pictures:
-        return generate_pictures.run(arguments)
-    for name, value in TEXT.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
-    return continue_text(arguments)
+    return way(arguments)
 
 
 def continue_text(arguments: argparse.Namespace) -> dict[str, Any]:
     """What follows the prompts, from a run of text."""
     from maquette.serving.sampler import Sampling
     from maquette.training.run import RunDirectory
+    from maquette.training.run_corpus import text_of
     from maquette.workshop.load import load
 
+    for name, value in TEXT.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
     if arguments.tokens < 1:
         raise WrongUse(f"tokens is {arguments.tokens}: ask for at least 1")
     sampling = Sampling(
@@ -91,7 +91,7 @@ def continue_text(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     terminal = Terminal(arguments.json)
     if arguments.trace:
-        RunDirectory(arguments.run).corpus()  # refuses a run without one before it writes
+        text_of(RunDirectory(arguments.run))  # refuses a run without one before it writes
     loaded = load(arguments.run).optimise(arguments.precision)
     prompts = arguments.prompts or [""]
     alone = len(prompts) == 1
@@ -135,9 +135,10 @@ def trace_text(run: str, text: str, terminal: Terminal) -> dict[str, Any]:
     from maquette.audit.trace import trace
     from maquette.cli.audit import show_trace
     from maquette.training.run import RunDirectory
+    from maquette.training.run_corpus import text_of
 
     with terminal.stages() as progress:
-        index = open_index(RunDirectory(run).corpus(), progress=progress)
+        index = open_index(text_of(RunDirectory(run)), progress=progress)
     found = trace(index, text)
     show_trace(terminal, found)
     return found.to_dict()

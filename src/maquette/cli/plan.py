@@ -23,8 +23,7 @@ from maquette.cli.terminal import Terminal
 if TYPE_CHECKING:
     from maquette.models.published import Published
     from maquette.scaling.lines import Line
-    from maquette.training.picture_recipe import PictureRecipe
-    from maquette.training.recipe import Recipe
+    from maquette.training.recipe import BaseRecipe
 
 VERBS = {"ladder": "plan_ladder", "coordinates": "plan_coordinates"}
 
@@ -169,7 +168,7 @@ def _taken(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     """A recipe or an architecture: its parameters, operations, memory and time."""
     from maquette.base.errors import WrongUse
     from maquette.scaling.cost import cost
-    from maquette.training.recipe import Recipe
+    from maquette.training.recipe import language
     from maquette.workshop.planning import device_named
 
     for name in (
@@ -183,7 +182,8 @@ def _taken(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             )
     recipe, published = _recipe(arguments.recipe)
     device = device_named(arguments.device)
-    if not isinstance(recipe, Recipe):
+    if not recipe.flops_per_unit:  # a step is timed and counted
+        from maquette.training.picture_recipe import picture_recipe
         from maquette.workshop.picture_plan import plan_pictures
 
         if arguments.devices != 1 or arguments.price is not None:
@@ -191,10 +191,10 @@ def _taken(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
                 f"{recipe.name} is planned for one device, without a price: leave both out"
             )
         given = device if arguments.device is not None else None
-        lines, numbers = plan_pictures(recipe, given)
+        lines, numbers = plan_pictures(picture_recipe(recipe), given)
         _show(lines, [], arguments.why, terminal)
         return numbers | {"why": {line.what: line.why for line in lines}}
-    found = cost(recipe, device, arguments.devices, published, arguments.price)
+    found = cost(language(recipe), device, arguments.devices, published, arguments.price)
     _show(found.lines, found.warnings, arguments.why, terminal)
     return found.plain() | {"why": {line.what: line.why for line in found.lines if line.what}}
 
@@ -208,7 +208,7 @@ def _show(lines: "list[Line]", warnings: list[str], why: bool, terminal: Termina
         terminal.say(f"  note: {warning}")
 
 
-def _recipe(name: str) -> "tuple[Recipe | PictureRecipe, Published | None]":
+def _recipe(name: str) -> "tuple[BaseRecipe, Published | None]":
     """A published architecture without torch; a recipe of the catalogue or of a file with it."""
     from maquette.models.published import names, published
 
@@ -225,7 +225,4 @@ def _recipe(name: str) -> "tuple[Recipe | PictureRecipe, Published | None]":
         from maquette.systems.catalogue import recipe_named
 
         found = recipe_named(name)
-    from maquette.training.picture_recipe import PictureRecipe
-    from maquette.training.recipe import language
-
-    return found if isinstance(found, PictureRecipe) else language(found), None
+    return found, None

@@ -29,8 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.base.errors import WrongUse
+    from maquette.corpus.named import open_corpus
     from maquette.scaling.own import keep
-    from maquette.workshop.corpora import open_corpus
     from maquette.workshop.ladder import run_ladder
 
     terminal = Terminal(arguments.json)

@@ -16,11 +16,12 @@ MOST_TEXT = 4 << 20  # bytes of a text to look up
 
 def corpus_of(name: str, progress: Any) -> "Corpus":
     """The corpus a run was trained on, or the one of that name."""
+    from maquette.corpus.named import open_corpus
     from maquette.training.run import CORPUS, RunDirectory
-    from maquette.workshop.corpora import open_corpus
+    from maquette.training.run_corpus import text_of
 
     run = RunDirectory(name)
-    return run.corpus() if (run / CORPUS).exists() else open_corpus(name, progress)
+    return text_of(run) if (run / CORPUS).exists() else open_corpus(name, progress)
 
 
 def given_text(arguments: argparse.Namespace) -> str:

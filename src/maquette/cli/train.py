@@ -11,14 +11,11 @@ example: maquette train tiny --run runs/first --steps 100
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.cli.fields import show_fields, with_flags
 from maquette.cli.terminal import Terminal, TrainingProgress
-
-if TYPE_CHECKING:
-    from maquette.training.recipe import BaseRecipe
 
 TAKES_FIELDS = True
 
@@ -37,8 +34,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     from maquette.systems.catalogue import recipe_named
     from maquette.training.length import lengths_of
     from maquette.training.run import RECIPE, RunDirectory, free_name
-    from maquette.workshop.audited import audit_run
     from maquette.workshop.forecast import compared
+    from maquette.workshop.kinds import workshop_kind
     from maquette.workshop.report import write_report
     from maquette.workshop.train import train
 
@@ -75,42 +72,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
         raise UserError(
             f"stopped at step {outcome.step}, saved: go on with maquette train --resume --run {path}"
         )
-    report = None
-    pictures = recipe.unit == "pictures"
+    report, kind = None, workshop_kind(recipe.data.kind)
     if RunDirectory(path).recipe().watch.report:
-        if not pictures:
-            audit_run(path)
+        kind.finish(path)
         report = write_report(path)
     found = compared(RunDirectory(path)) or {"compared": []}
     terminal.table(["", "planned", "happened"], [list(row.values()) for row in found["compared"]])
     terminal.say(f"trained: {path}" + (f", report: {report}" if report else ""))
-    terminal.say(f"try: {_next(recipe, path)}")
+    terminal.say(f"try: {kind.next_command(recipe, path)}")
     found_out = asdict(outcome)
     changes = [asdict(change) for change in lengths_of(path).changes]
-    if pictures:
-        found_out = {name.replace("tokens", "pictures"): v for name, v in found_out.items()}
+    found_out = {name.replace("tokens", recipe.unit): v for name, v in found_out.items()}
     return (
         {"run": str(path), "report": report and str(report)}
         | found_out
         | {"length_changes": changes}
     )
-
-
-def _next(recipe: "BaseRecipe", path: Path) -> str:
-    """A command that shows what the run can do."""
-    if recipe.unit == "tokens":
-        return f'maquette generate {path} "def " --tokens 60'
-    if recipe.model.kind != "diffusion":
-        return f"maquette eval {path}"
-    if getattr(recipe.model, "condition", "none") == "text" and recipe.data.corpus == "shapes":
-        from maquette.training.picture_recipe import PictureData
-        from maquette.worlds.captions import captions
-        from maquette.worlds.shapes import scenes
-
-        assert isinstance(recipe.data, PictureData)
-        (caption,) = captions(scenes(recipe.data.world, 0, [0], "heldout"))
-        return f'maquette generate {path} "{caption}" --out a.png'
-    return f"maquette generate {path} --out a.png"
 
 
 def _planned(name: str | None) -> dict[str, Any]:

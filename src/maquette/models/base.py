@@ -1,6 +1,7 @@
 """What the trainer gives a model and asks of it; and what models of language, and of pictures, share."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -15,7 +16,38 @@ from maquette.nn.rules import Parametrisation, Scaling
 
 
 @dataclass
-class Batch:
+class BaseBatch:
+    """One micro-batch of any kind: a dataclass of tensors whose first dimension is its samples."""
+
+    def __len__(self) -> int:
+        first = getattr(self, fields(self)[0].name)
+        return len(first)
+
+    def to(self, device: torch.device) -> Self:
+        """The batch on that device; a GPU copies while the host goes on."""
+
+        def move(t: Tensor) -> Tensor:
+            return t if t.device == device else t.pin_memory().to(device, non_blocking=True)
+
+        return self if device.type == "cpu" else self._each(move)
+
+    def rows(self, start: int, end: int) -> Self:
+        """The samples from start to before end."""
+        return self._each(lambda t: t[start:end])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+
+        def changed(value: Any) -> Any:
+            if isinstance(value, BaseBatch):
+                return value._each(change)
+            return change(value) if isinstance(value, Tensor) else value
+
+        return replace(self, **{name: changed(value) for name, value in known.items()})
+
+
+@dataclass
+class Batch(BaseBatch):
     """One micro-batch of token sequences.
 
     tokens, targets: (batch, time) int64, a negative target is not counted. documents: (batch,
@@ -30,12 +62,13 @@ class Batch:
 
 
 @dataclass
-class PictureBatch:
+class PictureBatch(BaseBatch):
     """One micro-batch of pictures, with what is known of each.
 
     pictures: (batch, 3, side, side) fp32 in [-1, 1]. captions: (batch, words) int64, padded on the
     right with the tokenizer's end, of which there is at least one. labels: (batch, factors) int64.
     embedding, text_embedding: (batch, d) of length 1, what a frozen CLIP says of picture and caption.
+    encoder_captions: (batch, its words) int64, the captions as that CLIP reads them.
     """
 
     pictures: Tensor
@@ -43,6 +76,7 @@ class PictureBatch:
     labels: Tensor | None = None
     embedding: Tensor | None = None
     text_embedding: Tensor | None = None
+    encoder_captions: Tensor | None = None
 
 
 @dataclass

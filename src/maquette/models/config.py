@@ -20,6 +20,8 @@ class DecoderConfig:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
     learner: ClassVar[str] = "single"
     """how it is trained: a key of `training.learner.LEARNERS`"""
+    learns_from: ClassVar[str] = "text"
+    """what a recipe's `data.kind` is where it says nothing"""
 
     kind: Literal["decoder"] = "decoder"
     """which architecture"""
@@ -128,6 +130,9 @@ class DecoderConfig:
     def window(self, layer: int) -> int | None:
         """Positions that block sees: GPT-3 alternates dense and banded blocks."""
         return self.band if layer % 2 else None
+
+    def check_sequence(self, length: int) -> None:
+        """Raise WrongUse where the model cannot learn from sequences of `length` tokens: any will do."""
 
     def build(self) -> "Decoder":
         """The model, its parameters not yet filled."""

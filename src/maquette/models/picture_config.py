@@ -21,6 +21,8 @@ class PictureConfig:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
     learner: ClassVar[str] = "single"
     """how it is trained: a key of `training.learner.LEARNERS`"""
+    learns_from: ClassVar[str] = "pictures"
+    """what a recipe's `data.kind` is where it says nothing"""
 
     kind: str = ""
     """which architecture"""

@@ -52,12 +52,6 @@ def picture_kind(name: str) -> type[PictureConfig]:
     return found
 
 
-def check_sequence(config: ModelConfig, length: int) -> None:
-    """Raise WrongUse where a model of that shape cannot learn from sequences of `length` tokens."""
-    if isinstance(config, SMLPConfig):
-        config.check_sequence(length)
-
-
 def config_from(content: dict[str, Any]) -> AnyConfig:
     """The config of plain values, as `dataclasses.asdict` gives them.
 

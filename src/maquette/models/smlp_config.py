@@ -17,6 +17,8 @@ class SMLPConfig:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
     learner: ClassVar[str] = "single"
     """how it is trained: a key of `training.learner.LEARNERS`"""
+    learns_from: ClassVar[str] = "text"
+    """what a recipe's `data.kind` is where it says nothing"""
 
     kind: Literal["smlp"] = "smlp"
     """which architecture"""

@@ -80,7 +80,7 @@ def cost(
     time, size = recipe.data.sequence, model.parameters()
     per_token = model.flops_per_token(time)
     known = published is None or published.training is not None
-    tokens = recipe.steps * recipe.tokens_per_step if known else None
+    tokens = recipe.steps * recipe.units_per_step if known else None
     flops = None if tokens is None else per_token * tokens
     choice = layout_of(recipe, device, devices)
     found = Cost(recipe, size, per_token, flops, tokens, choice)

@@ -154,9 +154,9 @@ def make_plan(
         if abs(reached / before - 1) < 0.002 or budget.flops is not None:
             break
     assert isinstance(recipe.model, DecoderConfig)
-    size, tokens = recipe.model.parameters(), recipe.steps * recipe.tokens_per_step
+    size, tokens = recipe.model.parameters(), recipe.steps * recipe.units_per_step
     plan = Plan(
-        best.flops, size, tokens, recipe.tokens_per_step, None, None, law, recipe,
+        best.flops, size, tokens, recipe.units_per_step, None, None, law, recipe,
         utilisation=reached if device is not None else None, choice=choice,
     )  # fmt: skip
     spans = best.intervals(size, tokens)

@@ -202,9 +202,7 @@ class Lab:
         return self.train_all([recipe for recipe, _ in runs], workers)
 
     def _base(self, recipe: BaseRecipe, workers: int) -> Path:
-        from maquette.workshop.corpora import corpus_of
-
-        corpus = corpus_of(recipe)
+        corpus = recipe.data.open()
         share = max(1, cores() // workers)
         kind = [recipe.to_dict(), corpus.hash, share, __version__, version("torch"), processor()]
         identity = hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:16]

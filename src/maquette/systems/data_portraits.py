@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from maquette.audit.member import chance, member
 from maquette.corpus.grams import Hashes, as_bytes, gram_hashes, strided_hashes
+from maquette.corpus.named import open_corpus
 from maquette.corpus.portrait import (
     STRIDE,
     WIDTH,
@@ -43,7 +44,6 @@ from maquette.corpus.progress import silent
 from maquette.corpus.store import Corpus
 from maquette.systems.claims import Lab, Measurement, claim
 from maquette.workshop import charts
-from maquette.workshop.corpora import open_corpus
 
 PUBLISHED = 50  # width and stride of the paper's grams
 GRAM_ERROR = 0.01

@@ -37,6 +37,7 @@ import numpy.typing as npt
 from maquette.corpus.build import build
 from maquette.corpus.document import Document
 from maquette.corpus.local import Local
+from maquette.corpus.named import kept
 from maquette.corpus.store import Corpus
 from maquette.corpus.tokenizer import train_tokenizer
 from maquette.models.config import DecoderConfig
@@ -44,7 +45,6 @@ from maquette.nn.rules import Parametrisation
 from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
 from maquette.workshop import charts
-from maquette.workshop.corpora import kept
 from maquette.workshop.load import load
 
 STEPS = 585  # of 2,048 tokens: 1.2 million, about once over the text with its duplicates

@@ -34,6 +34,7 @@ import altair as alt
 from maquette.corpus.build import build
 from maquette.corpus.document import Document
 from maquette.corpus.local import Local
+from maquette.corpus.named import kept
 from maquette.models import families
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
@@ -42,7 +43,6 @@ from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
 from maquette.training.run import RunDirectory
 from maquette.workshop import charts
-from maquette.workshop.corpora import kept
 
 PUBLISHED_LOSS = 1.88  # nanoGPT's README, "I only have a macbook"
 PUBLISHED_MINUTES = 3.0

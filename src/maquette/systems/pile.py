@@ -28,13 +28,13 @@ import numpy.typing as npt
 from maquette.corpus.build import build
 from maquette.corpus.document import Document
 from maquette.corpus.local import Local
+from maquette.corpus.named import kept
 from maquette.corpus.store import Corpus
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
 from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
 from maquette.workshop import charts
-from maquette.workshop.corpora import kept
 from maquette.workshop.load import load
 
 SIZES = (4 << 20, 0.1, 1024)  # bytes of a component, held-out fraction, vocabulary
@@ -80,7 +80,7 @@ def mixture(lab: Lab) -> Measurement:
             "averages": averages.tolist(),
             "best_single": list(parts)[int(single.mean(0).argmin())],
             "bits_per_byte_saved": saved.tolist(),
-            "tokens": recipes[0].steps * recipes[0].tokens_per_step,
+            "tokens": recipes[0].steps * recipes[0].units_per_step,
             "corpora": {name: corpus.hash for name, corpus in arms.items()},
         },
         chart=chart(list(arms), list(parts), scores.mean(0)),

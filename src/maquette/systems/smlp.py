@@ -206,7 +206,7 @@ def equal_flops(lab: Lab) -> Measurement:
             "flops a token": {n: m.flops_per_token(CONTEXT) for n, m in ARMS.items()},
             "parameters": {n: m.parameters() for n, m in ARMS.items()},
             "active parameters of the sMLP": SPARSE.active_parameters(),
-            "tokens": recipes[0].steps * recipes[0].tokens_per_step,
+            "tokens": recipes[0].steps * recipes[0].units_per_step,
         },
         chart=chart(curves),
     )

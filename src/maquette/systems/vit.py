@@ -39,11 +39,10 @@ from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation
 from maquette.systems.catalogue import recipe
 from maquette.systems.claims import Lab, Measurement, claim
-from maquette.training.picture_data import PictureBatches
+from maquette.training.picture_data import PictureDataset
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop import charts
-from maquette.workshop.corpora import pictures_of
 from maquette.workshop.load_pictures import load_pictures
 
 Key = tuple[str, int | None, int]  # arm, training pictures, seed
@@ -236,7 +235,7 @@ def step_seconds(quick: bool) -> dict[str, float]:
     steps = {}
     for name, model in ARMS.items():
         one = run_of(read(model), None, 0, quick)
-        batch = PictureBatches(one, pictures_of(one.data)).step(0)[0]
+        batch = PictureDataset(one, one.data.open()).step(0)[0]
         steps[name] = (model_of(one), batch)
     for _ in range(rounds + 1):
         for name, (network, batch) in steps.items():

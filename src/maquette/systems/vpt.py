@@ -42,7 +42,6 @@ from maquette.training.picture_recipe import PictureData, PictureRecipe, Picture
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop import charts
 from maquette.workshop.adapt import columns
-from maquette.workshop.corpora import pictures_of
 from maquette.workshop.load_pictures import load_pictures
 from maquette.worlds.shapes import Shapes
 
@@ -179,7 +178,7 @@ def arm_of(
     """The recipe of a method on a task."""
     _, label, world = TASKS[task]
     data = PictureData(world=world, count=EXAMPLES)
-    corpus = pictures_of(data)
+    corpus = data.open()
     one = recipe_of(
         method,
         start,

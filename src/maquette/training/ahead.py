@@ -3,18 +3,18 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from maquette.training.batches import Steps
+from maquette.training.datasets import Dataset
 
 
 class Ahead:
     """Batches by the training sample that their step begins with, at most one step ahead.
 
     What a step reads is a function of its number, so that nothing changes but when it is read.
-    `with Ahead(batches) as ahead:` waits for the thread at the end.
+    `with Ahead(dataset, rank, world) as ahead:` waits for the thread at the end.
     """
 
-    def __init__(self, batches: Steps) -> None:
-        self._batches = batches
+    def __init__(self, dataset: Dataset, rank: int = 0, world: int = 1) -> None:
+        self._dataset, self._rank, self._world = dataset, rank, world
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
         self._next: tuple[int, Future[list[Any]]] | None = None
 
@@ -31,7 +31,10 @@ class Ahead:
         """
         ahead, self._next = self._next, None
         known = ahead is not None and ahead[0] == sample
-        found = ahead[1].result() if ahead and known else self._batches.step(sample)
+        found = ahead[1].result() if ahead and known else self._read(sample)
         if following is not None:
-            self._next = following, self._pool.submit(self._batches.step, following)
+            self._next = following, self._pool.submit(self._read, following)
         return found
+
+    def _read(self, sample: int) -> list[Any]:
+        return self._dataset.step(sample, self._rank, self._world)

@@ -4,46 +4,60 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maquette.base.errors import UserError
+from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.order import SampleOrder
 from maquette.corpus.store import Corpus
 from maquette.models.base import Batch
 from maquette.training.recipe import Recipe
 
 
-class Batches:
-    """The training samples of a recipe on a corpus, for one of `world` ranks.
+class TextDataset:
+    """The samples of a recipe on a corpus of text; see `datasets.Dataset`.
 
     Rank r of a step takes its contiguous share of the step's samples, so the union over ranks is
-    the same batch for any number of them.
+    the same batch for any number of them. Raises UserError for less text than a batch.
     """
 
-    def __init__(self, recipe: Recipe, corpus: Corpus, rank: int = 0, world: int = 1) -> None:
-        self._recipe, self._corpus = recipe, corpus
+    def __init__(self, recipe: Recipe, corpus: Corpus) -> None:
+        self._recipe, self.corpus = recipe, corpus
         length = recipe.data.sequence
-        if len(corpus.train) < length + 1 or len(corpus.train) <= recipe.tokens_per_step:
+        if len(corpus.train) < length + 1 or len(corpus.train) <= recipe.units_per_step:
             raise UserError(
                 f"the corpus has {len(corpus.train):,} training tokens, less than one batch of "
                 f"{recipe.batch} x {length}: add text, or lower batch or data.sequence"
             )
         self.order = SampleOrder(len(corpus.train), length, recipe.seed)
-        self.fingerprint = corpus.hash
-        share = recipe.batch // world
-        self._first, self._share = rank * share, share
-        self._micro = recipe.micro_batch or share
 
-    def step(self, sample: int) -> list[Batch]:
+    def check(self) -> list[str]:
+        """Raise WrongUse for a vocabulary of another size and a prompt that no sample could continue."""
+        recipe, corpus = self._recipe, self.corpus
+        if recipe.model.vocabulary != corpus.vocabulary:
+            raise WrongUse(
+                f"model.vocabulary is {recipe.model.vocabulary}, the corpus {recipe.data.corpus} "
+                f"has {corpus.vocabulary}: use --model.vocabulary {corpus.vocabulary}"
+            )
+        length = len(corpus.tokenizer.encode_prompt(recipe.watch.prompt))
+        if recipe.watch.sample_tokens and length >= recipe.model.context:
+            raise WrongUse(
+                f"watch.prompt has {length} tokens, model.context is {recipe.model.context}: shorten it"
+            )
+        return []
+
+    def step(self, sample: int, rank: int = 0, world: int = 1) -> list[Batch]:
         """This rank's micro-batches of the step that starts at training sample `sample`."""
-        starts = self.order.starts(sample + self._first, self._share)
+        share = self._recipe.batch // world
+        micro = self._recipe.micro_batch or share
+        starts = self.order.starts(sample + rank * share, share)
         length = self._recipe.data.sequence
-        rows = np.stack([self._corpus.train.read(int(s), length + 1) for s in starts])
+        rows = np.stack([self.corpus.train.read(int(s), length + 1) for s in starts])
+        end = self.corpus.end if self._recipe.data.document_mask else None
         return [
-            self._batch(torch.from_numpy(rows[i : i + self._micro]))
-            for i in range(0, self._share, self._micro)
+            make_batch(torch.from_numpy(rows[i : i + micro]), end) for i in range(0, share, micro)
         ]
 
-    def _batch(self, rows: Tensor) -> Batch:
-        return make_batch(rows, self._corpus.end if self._recipe.data.document_mask else None)
+    def heldout(self) -> list[Batch]:
+        """See `heldout_batches`."""
+        return heldout_batches(self._recipe, self.corpus)
 
 
 def make_batch(rows: Tensor, end: int | None) -> Batch:

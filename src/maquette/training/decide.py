@@ -23,9 +23,9 @@ from maquette.base.machine import Machine
 from maquette.models.base import Model, Network
 from maquette.models.config import DecoderConfig
 from maquette.nn import fused
-from maquette.training.batches import AnyCorpus, training_batches
+from maquette.training.datasets import Dataset
 from maquette.training.probe import DTYPE, best_seconds, probe
-from maquette.training.recipe import BaseRecipe, Recipe
+from maquette.training.recipe import BaseRecipe, Recipe, language
 
 SHORT_SECONDS = 120.0  # a run shorter than this cannot earn back a first compilation
 WARM_SECONDS = 10.0  # what even a cached compilation costs at the start
@@ -66,15 +66,16 @@ def load_decisions(path: Path) -> Decisions:
 
 
 def decide(
-    recipe: BaseRecipe, machine: Machine, model: Network, corpus: AnyCorpus | None = None
+    recipe: BaseRecipe, machine: Machine, model: Network, dataset: Dataset | None = None
 ) -> Decisions:
     """Resolve every `auto` of the recipe. Measures the block plain and compiled if it may matter.
 
-    corpus: the pictures of a picture recipe, of which a batch is timed.
+    dataset: what a batch is timed of, where the cost of a step is not a formula (`flops_per_unit` 0).
     """
-    if not isinstance(recipe, Recipe) or not isinstance(model, Model):
-        assert corpus is not None, "a picture model is timed on its pictures"
-        return _pictures(recipe, machine, model, corpus)
+    if not recipe.flops_per_unit:
+        assert dataset is not None, "a model whose operations are counted is timed on its data"
+        return _timed(recipe, machine, model, dataset)
+    assert isinstance(model, Model)
     why = {}
     precision = recipe.precision
     ratio = machine.bf16_flops / machine.fp32_flops
@@ -87,7 +88,7 @@ def decide(
     on = recipe.compile == "on"
     why["compile"] = f"{recipe.compile}: the recipe says so"
     if recipe.compile == "auto":
-        on, why["compile"] = _compilation(recipe, machine, model, precision, threads)
+        on, why["compile"] = _compilation(language(recipe), machine, model, precision, threads)
     elif on and not compiler():
         on, why["compile"] = False, "off: no C++ compiler was found"
         warnings.warn(
@@ -96,12 +97,14 @@ def decide(
     return Decisions(machine.device, precision, on, threads, machine.processor, machine.torch, why)
 
 
-def _pictures(recipe: BaseRecipe, machine: Machine, model: Network, corpus: AnyCorpus) -> Decisions:
+def _timed(recipe: BaseRecipe, machine: Machine, model: Network, dataset: Dataset) -> Decisions:
     """What `training.probe` finds of the model's own step."""
     threads = max(1, torch.get_num_threads() // recipe.ranks)
     torch.set_num_threads(threads)
-    batches = training_batches(recipe, corpus, 0, recipe.ranks).step(0)
-    found = probe(recipe, machine, model, batches[0], threads)
+    batches = dataset.step(0, 0, recipe.ranks)
+    encoder = recipe.data.frozen_encoder(torch.device("cpu"))
+    first = batches[0] if encoder is None else encoder(batches[0])
+    found = probe(recipe, machine, model, first, threads)
     on = recipe.compile == "on" and compiler() is not None
     why = {
         "precision": found.why,
@@ -135,7 +138,7 @@ def keep_compiled_code() -> None:
 def _compilation(
     recipe: Recipe, machine: Machine, model: Model, precision: str, threads: int
 ) -> tuple[bool, str]:
-    flops = model.flops_per_token(recipe.data.sequence) * recipe.tokens_per_step * recipe.last_step
+    flops = model.flops_per_token(recipe.data.sequence) * recipe.units_per_step * recipe.last_step
     expected = flops / (0.5 * machine.peak(precision))
     if expected < SHORT_SECONDS:
         return False, f"off: a run of about {expected:.0f} s is too short to earn it back"

@@ -6,7 +6,7 @@ them on the right.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +16,81 @@ from torch import Tensor
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.caption_tokenizer import load_caption_tokenizer
 from maquette.corpus.tokenizer import Tokenizer
-from maquette.models.base import Network
+from maquette.models.base import Network, PictureBatch
 from maquette.models.picture_config import END
 from maquette.models.store import WEIGHTS, load_config, load_model
-from maquette.training.picture_recipe import PictureData
+from maquette.training.picture_recipe import PictureData, picture_recipe
 from maquette.training.run import RECIPE, RunDirectory
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """A CLIP run. words: symbols that it reads of a caption, the end included."""
+class CaptionReader:
+    """How a CLIP run reads captions. words: symbols that it reads of one, the end included."""
 
-    model: Any
     tokenizer: Tokenizer
     words: int
 
     def symbols(self, captions: list[str]) -> Tensor:
+        """(n, words) int64."""
+        return caption_symbols(self.tokenizer, captions, self.words)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A CLIP run whose model is frozen."""
+
+    model: Any
+    reader: CaptionReader
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.reader.tokenizer
+
+    @property
+    def words(self) -> int:
+        return self.reader.words
+
+    def symbols(self, captions: list[str]) -> Tensor:
         """(n, words) int64, where the model is."""
         device = next(self.model.parameters()).device
-        return caption_symbols(self.tokenizer, captions, self.words).to(device)
+        return self.reader.symbols(captions).to(device)
 
     def to(self, device: torch.device) -> "Encoder":
         """The model moves; returns self."""
         self.model.to(device)
         return self
 
+    @torch.no_grad()
+    def __call__(self, batch: PictureBatch) -> PictureBatch:
+        """The batch with the embeddings of its pictures and captions."""
+        assert batch.encoder_captions is not None, "the batch was read without the encoder's reader"
+        return replace(
+            batch,
+            embedding=self.model.embed_pictures(batch.pictures).float(),
+            text_embedding=self.model.embed_captions(batch.encoder_captions).float(),
+        )
+
+
+def caption_reader(folder: Path) -> CaptionReader:
+    """How the CLIP of a run reads captions. Raises UserError for what is none."""
+    _config(folder)
+    return CaptionReader(load_caption_tokenizer(folder), caption_length(folder))
+
 
 def load_encoder(run: str) -> Encoder:
     """The CLIP of a finished run, frozen. Raises UserError for what is none."""
     folder = Path(run).expanduser()
-    _config(folder)
+    reader = caption_reader(folder)
     model: Network = load_model(folder)
-    reader = load_caption_tokenizer(folder)
-    return Encoder(model.requires_grad_(False), reader, caption_length(folder))
+    return Encoder(model.requires_grad_(False), reader)
+
+
+def encoder_reader(data: PictureData) -> CaptionReader | None:
+    """How the encoder that a recipe's data names reads captions, if there is one."""
+    if not data.encoder:
+        return None
+    check_encoder(data)
+    return caption_reader(Path(data.encoder).expanduser())
 
 
 def caption_length(folder: Path) -> int:
@@ -56,7 +98,7 @@ def caption_length(folder: Path) -> int:
     room = int(getattr(load_config(folder), "words", 0))
     if not (folder / RECIPE).exists():  # what was imported has none
         return room
-    words = RunDirectory(folder).picture_recipe().data.words
+    words = picture_recipe(RunDirectory(folder).recipe()).data.words
     return min(room, words) if room else words
 
 

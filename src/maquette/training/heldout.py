@@ -1,12 +1,10 @@
-"""Held-out losses, and the random numbers and devices of a batch."""
+"""Held-out losses, and the random numbers of a step."""
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from maquette.base.errors import UserError
 from maquette.parallel.group import Group
@@ -17,14 +15,14 @@ from maquette.training.learner import Losses
 def heldout_loss(
     score: Callable[[Any], Losses], batches: list[Any], group: Group, uncounted: str = ""
 ) -> float:
-    """Mean loss on held-out batches, of which every rank has its share; what is random is so every time.
+    """Mean loss on held-out batches, a share of them on each rank; what is random is so every time.
 
     uncounted: what to say where no target counts, see `Network`.
     """
     losses = Losses()
     for number, batch in enumerate(batches):
         seed(derived_seed(0, number * group.world + group.rank, 0), group.device)
-        part = score(to(batch, group.device))
+        part = score(batch)
         losses.add(part.count, **part.sums)
     value, count = group.sum(losses.sums.get("loss", 0.0), losses.count)  # some ranks may have none
     if count == 0:
@@ -44,14 +42,3 @@ def seed(number: int, device: torch.device) -> None:
         torch.default_generator.manual_seed(number)
     else:
         torch.manual_seed(number)
-
-
-def to(batch: Any, device: torch.device) -> Any:
-    """A batch, which is a dataclass of tensors, on that device."""
-    if device.type == "cpu":
-        return batch
-
-    def move(t: Tensor | None) -> Tensor | None:
-        return None if t is None else t.pin_memory().to(device, non_blocking=True)
-
-    return replace(batch, **{f.name: move(getattr(batch, f.name)) for f in fields(batch)})

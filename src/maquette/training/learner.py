@@ -57,6 +57,10 @@ class Learner(Protocol):
     model: Network
     """what is trained first of all; its `uncounted` says why no target of a step may count"""
 
+    def read(self, batch: Any) -> Any:
+        """A batch with what frozen models say of it; held-out batches are read once."""
+        ...
+
     def prepare(self, batch: Any, group: Group) -> None:
         """Fit what is fitted to the first micro-batch of a run: components, a codebook."""
         ...

@@ -24,11 +24,12 @@ from maquette.models.store import WEIGHTS, save_tensors, tensors_of
 from maquette.nn import fused
 from maquette.parallel.group import Group
 from maquette.training.ahead import Ahead
-from maquette.training.batches import AnyCorpus, looked_at, training_batches
+from maquette.training.begin import lengthen
 from maquette.training.checkpoint import Saver, State, newest, read_files
+from maquette.training.datasets import Dataset
 from maquette.training.decide import Decisions, keep_compiled_code
 from maquette.training.guard import SpikeGuard, Verdict
-from maquette.training.heldout import derived_seed, heldout_loss, seed, to
+from maquette.training.heldout import derived_seed, heldout_loss, seed
 from maquette.training.learner import Learner, make_learner
 from maquette.training.length import lengths_of
 from maquette.training.observer import Observer, Quiet, Replan
@@ -83,7 +84,7 @@ class Stop:
 
 def train(
     run: RunDirectory,
-    corpus: AnyCorpus,
+    dataset: Dataset,
     decisions: Decisions,
     group: Group | None = None,
     observer: Observer | None = None,
@@ -104,10 +105,12 @@ def train(
 
     resumed = newest(run.checkpoints)
     learner = make_learner(recipe, decisions, device, resumed is None)
-    batches = training_batches(recipe, corpus, group.rank, group.world)
-    heldout = _share(looked_at(recipe, corpus), group)
+    # Rank r scores every world-th held-out batch; the sum does not depend on the number of ranks.
+    heldout = [
+        learner.read(batch.to(device)) for batch in dataset.heldout()[group.rank :: group.world]
+    ]
     guard = SpikeGuard(recipe.guard)
-    state = State(fingerprint=corpus.hash, seed=recipe.seed)
+    state = State(fingerprint=dataset.corpus.hash, seed=recipe.seed)
     if resumed:
         path, state, damaged = resumed
         learner.load(read_files(path))
@@ -115,7 +118,7 @@ def train(
         if group.first:
             for line in damaged:
                 watcher.say(f"{line}; going on from {path.name}")
-        if state.fingerprint != corpus.hash:
+        if state.fingerprint != dataset.corpus.hash:
             raise UserError(f"{path} was trained on another corpus: restore it, or start a new run")
 
     lengths = lengths_of(run.path)
@@ -137,7 +140,7 @@ def train(
 
     with (
         fused.compilation(decisions.compile),
-        Ahead(batches) as ahead,
+        Ahead(dataset, group.rank, group.world) as ahead,
         Stop().listening() as stop,
     ):
         while state.step < recipe.last_step and not leave:
@@ -146,7 +149,7 @@ def train(
             parts = ahead.take(
                 state.sample, following if state.step + 1 < recipe.last_step else None
             )
-            parts = [to(part, device) for part in parts]
+            parts = [learner.read(part.to(device)) for part in parts]
             if state.step == 0:
                 learner.prepare(parts[0], group)
 
@@ -223,7 +226,7 @@ def train(
                     state.guard = _memory(guard)
                     saver.save(learner.state(), state)
             if replan is not None and not last and (steps := replan(state.step)) is not None:
-                recipe = run.lengthen(recipe, state.step, steps, watcher.say)
+                recipe = lengthen(run, recipe, state.step, steps, watcher.say)
                 lengths = lengths_of(run.path)
             if speed.steps == 1:
                 gc.collect()
@@ -263,11 +266,6 @@ def plainly() -> Iterator[None]:
     """Without compiled code: other shapes than a training step's would each be compiled anew."""
     with torch.compiler.set_stance("force_eager"), fused.compilation(False):
         yield
-
-
-def _share(batches: list[Any], group: Group) -> list[Any]:
-    """Rank r evaluates every world-th batch; the sum does not depend on the number of ranks."""
-    return batches[group.rank :: group.world]
 
 
 def _memory(guard: SpikeGuard) -> dict[str, Any]:

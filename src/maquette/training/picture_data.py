@@ -1,8 +1,10 @@
 """Batches of a picture run, each computed from its number alone.
 
 Pictures are drawn or read, turned into (batch, 3, side, side) in [-1, 1] and given their captions'
-symbols, their labels and, where the recipe names one, a frozen CLIP's embeddings.
+symbols, for a frozen encoder too where the recipe names one, and their labels.
 """
+
+import functools
 
 import numpy as np
 import torch
@@ -13,48 +15,58 @@ from maquette.corpus.order import SampleOrder
 from maquette.corpus.pictures import ENDLESS, Numbers, PictureCorpus, PictureSplit, Pixels
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import PictureBatch
-from maquette.training.encoder import Encoder, caption_symbols, check_encoder, encoder_of
+from maquette.training.encoder import CaptionReader, caption_symbols, check_encoder, encoder_reader
 from maquette.training.picture_recipe import PictureRecipe
-from maquette.training.recipe import BaseRecipe
 
 LOOKED_AT = 2000  # captions that are counted before a run
 
 
-class PictureBatches:
-    """The training samples of a recipe on a corpus of pictures, for one of `world` ranks.
+class PictureDataset:
+    """The samples of a recipe on a corpus of pictures; see `datasets.Dataset`.
 
     Rank r of a step takes its contiguous share of the step's samples, so the union over ranks is
     the same batch for any number of them. Pictures of a world never come twice; stored ones come
     in a new order every epoch.
     """
 
-    def __init__(
-        self, recipe: PictureRecipe, corpus: PictureCorpus, rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, recipe: PictureRecipe, corpus: PictureCorpus) -> None:
         data = recipe.data
+        self._recipe, self.corpus = recipe, corpus
         self._split = corpus.split("train", data.size)
-        self._reader = Reader(corpus.tokenizer, data.words, encoder_of(data))
         available = len(self._split)
         count = available if data.count is None else min(data.count, available)
         if count < 1:
             raise UserError(f"{corpus.path} has no training pictures: add some, and build it again")
         self._order = None if count >= ENDLESS else SampleOrder(count + 1, 1, recipe.seed)
-        self._seed = recipe.seed
-        share = recipe.batch // world
-        self._first, self._share = rank * share, share
-        self._micro = recipe.micro_batch or share
 
-    def step(self, sample: int) -> list[PictureBatch]:
+    @functools.cached_property
+    def _reader(self) -> "Reader":
+        data = self._recipe.data
+        return Reader(self.corpus.tokenizer, data.words, encoder_reader(data))
+
+    def check(self) -> list[str]:
+        """Raise WrongUse where the model cannot learn from the corpus; a line where captions are cut."""
+        check_pictures(self._recipe, self.corpus)
+        cut = cut_captions(self._recipe, self.corpus)
+        return [] if cut is None else [cut]
+
+    def step(self, sample: int, rank: int = 0, world: int = 1) -> list[PictureBatch]:
         """This rank's micro-batches of the step that starts at training sample `sample`."""
-        first = sample + self._first
+        share = self._recipe.batch // world
+        micro = self._recipe.micro_batch or share
+        first = sample + rank * share
         return [
-            self._reader.batch(self._split, self._numbers(first + i, self._micro))
-            for i in range(0, self._share, self._micro)
+            self._reader.batch(self._split, self._numbers(first + i, micro))
+            for i in range(0, share, micro)
         ]
+
+    def heldout(self) -> list[PictureBatch]:
+        """See `heldout_pictures`."""
+        return heldout_pictures(self._recipe, self.corpus)
 
     def _numbers(self, first: int, count: int) -> Numbers:
         if self._order is None:  # each seed sees pictures of its own
-            offset = self._seed * (1 << 32)
+            offset = self._recipe.seed * (1 << 32)
             return np.arange(first, first + count, dtype=np.int64) + offset
         return np.array(self._order.starts(first, count), dtype=np.int64)
 
@@ -65,7 +77,9 @@ class Reader:
     tokenizer, words: of the model that learns; an encoder reads captions by its own.
     """
 
-    def __init__(self, tokenizer: Tokenizer, words: int, encoder: Encoder | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, words: int, encoder: CaptionReader | None = None
+    ) -> None:
         self._tokenizer, self._words, self._encoder = tokenizer, words, encoder
 
     def symbols(self, captions: list[str]) -> Tensor:
@@ -75,17 +89,12 @@ class Reader:
     def batch(self, split: PictureSplit, indices: Numbers) -> PictureBatch:
         """The pictures of those numbers."""
         labels, captions = split.labels(indices), split.captions(indices)
-        batch = PictureBatch(
+        return PictureBatch(
             to_tensor(split.pictures(indices)),
             self.symbols(captions),
             None if labels is None else torch.from_numpy(labels),
+            encoder_captions=None if self._encoder is None else self._encoder.symbols(captions),
         )
-        if self._encoder is not None:
-            with torch.no_grad():
-                clip, symbols = self._encoder.model, self._encoder.symbols(captions)
-                batch.embedding = clip.embed_pictures(batch.pictures).float()
-                batch.text_embedding = clip.embed_captions(symbols).float()
-        return batch
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
@@ -111,22 +120,21 @@ def heldout_pictures(
     count = min(len(split), recipe.watch.pictures)
     if count < 1:
         raise UserError(f"{corpus.path} has no held-out picture: build it again with a second one")
-    reader = Reader(tokenizer or corpus.tokenizer, recipe.data.words, encoder_of(recipe.data))
+    reader = Reader(tokenizer or corpus.tokenizer, recipe.data.words, encoder_reader(recipe.data))
     numbers = np.arange(count, dtype=np.int64)
     return [reader.batch(split, numbers[i : i + size]) for i in range(0, count, size)]
 
 
-def check_pictures(recipe: BaseRecipe, corpus: PictureCorpus) -> None:
+def check_pictures(recipe: PictureRecipe, corpus: PictureCorpus) -> None:
     """Raise WrongUse where the recipe's model cannot learn from that corpus."""
     model = recipe.model
-    if isinstance(recipe, PictureRecipe):
-        if not len(corpus.split("heldout", recipe.data.size)):
-            raise UserError(
-                f"{corpus.path} has no held-out picture: add a second picture, and build it again"
-            )
-        check_encoder(recipe.data)
-        _check_words(recipe)
-        _check_batch(recipe)
+    if not len(corpus.split("heldout", recipe.data.size)):
+        raise UserError(
+            f"{corpus.path} has no held-out picture: add a second picture, and build it again"
+        )
+    check_encoder(recipe.data)
+    _check_words(recipe)
+    _check_batch(recipe)
     room = getattr(model, "vocabulary", None)
     if room is not None and room < corpus.vocabulary:
         raise WrongUse(

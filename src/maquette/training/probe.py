@@ -8,7 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -42,7 +42,7 @@ class Probe:
 def probe(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any, threads: int) -> Probe:
     """Time and count the model on its first batch, or say what was found before."""
     content = recipe.to_dict()
-    shape = [content["model"], content["trained"], recipe.precision, len(batch.pictures)]
+    shape = [content["model"], content["trained"], recipe.precision, len(batch)]
     identity = [shape, threads, machine.device, machine.processor, machine.torch]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     kept = home() / "probes" / f"{key}.json"
@@ -54,9 +54,9 @@ def probe(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any, thre
 
 
 def _measured(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any) -> Probe:
-    part = _each(batch, lambda t: t[: max(PROBED, model.least_batch)])
+    part = batch.rows(0, max(PROBED, model.least_batch))
     model.prepare(part)
-    scale = len(batch.pictures) / len(part.pictures)
+    scale = len(batch) / len(part)
     cost = measure_cost(model, part)
     wanted: list[Literal["bf16", "fp32"]] = ["fp32", "bf16"]
     layouts = [False, True] if any(p.dim() == 4 for p in model.parameters()) else [False]
@@ -75,7 +75,7 @@ def _measured(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any) 
         precision,
         last,
         seconds,
-        cost.flops / len(part.pictures),
+        cost.flops / len(part),
         scale * cost.activations * (0.5 if precision == "bf16" else 1.0),
         f"{precision}{', channels last' if last else ''}: a step takes {timed}",
     )
@@ -90,7 +90,7 @@ def _step_seconds(
     model.to(device).to(memory_format=shape)  # type: ignore[call-overload]
     model.compute = DTYPE[precision]
     model.train()
-    moved = _each(batch, lambda t: t.to(device))
+    moved = batch.to(torch.device(device))
 
     def step() -> None:
         model.loss(moved).total.backward()
@@ -115,9 +115,3 @@ def best_seconds(step: Callable[[], None], seconds: float = 1.0, least: int = 3)
         step()
         times.append(time.perf_counter() - start)
     return min(times)
-
-
-def _each(batch: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """A batch, which is a dataclass of tensors, with every one changed."""
-    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return replace(batch, **{n: None if t is None else change(t) for n, t in tensors.items()})

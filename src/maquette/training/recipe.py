@@ -16,41 +16,24 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal, cast, get_args, get_origin
 
 import yaml
+from typing_extensions import TypeVar
 
-from maquette.base.errors import WrongUse, check_numbers, did_you_mean, plain, within
+from maquette.base.errors import WrongUse, check_numbers, did_you_mean, within
 from maquette.base.files import write_atomic
 from maquette.base.version import __version__
 from maquette.models.config import DecoderConfig
-from maquette.models.picture_config import PictureConfig
-from maquette.models.registry import AnyConfig, ModelConfig, check_sequence, kind_of
+from maquette.models.registry import AnyConfig, ModelConfig, kind_of
+from maquette.training.data_config import ANY, BaseData, BaseWatch, data_kind
+from maquette.training.text_config import Data as Data  # noqa: PLC0414
+from maquette.training.text_config import Watch as Watch  # noqa: PLC0414
 
 FORMAT = 1  # of run directories
-ANY = float("inf")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseData:
-    """What is read."""
-
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
-
-    corpus: str = "default"
-    """a corpus folder, or the name of a corpus that is made here"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data(BaseData):
-    """What is read, and how it is cut."""
-
-    corpus: str = "default"
-    """a corpus folder, or "default" or "tiny" for the text already on this machine"""
-    sequence: int = 256
-    """tokens a training sequence"""
-    document_mask: bool = False
-    """attention stops at document boundaries, and positions restart there"""
+M = TypeVar("M", bound=AnyConfig, default=AnyConfig, covariant=True)  # noqa: PLC0105
+D = TypeVar("D", bound=BaseData, default=BaseData, covariant=True)  # noqa: PLC0105
+W = TypeVar("W", bound=BaseWatch, default=BaseWatch, covariant=True)  # noqa: PLC0105
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,38 +101,6 @@ class Checkpoints:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseWatch:
-    """What is looked at while training a model of any kind."""
-
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
-
-    every: int | None = None
-    """steps between looks at held-out loss and samples; None: a tenth of the run"""
-    report: bool = True
-    """write report.html when the run has finished"""
-
-    def __post_init__(self) -> None:
-        within(self, 1, ANY, "every")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watch(BaseWatch):
-    """What is looked at while training."""
-
-    tokens: int = 32768
-    """held-out tokens scored, the same every time"""
-    prompt: str = ""
-    """what samples continue; empty: the start of a document"""
-    sample_tokens: int = 64
-    """length of a sample; 0: none"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        within(self, 1, ANY, "tokens")
-        within(self, 0, ANY, "sample_tokens")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Guard:
     """What happens when the loss is not finite or jumps (Chowdhery et al. 2022, section 5.1)."""
 
@@ -173,8 +124,8 @@ MOST_SEED = 2**63 - 1  # what every generator of random numbers takes
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseRecipe:
-    """Everything about a run, whatever kind of model it trains."""
+class BaseRecipe(Generic[M, D, W]):
+    """Everything about a run. What differs between kinds of data and models is in their own dataclasses."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
@@ -209,18 +160,18 @@ class BaseRecipe:
     start, new inputs begin at zero, positions of another picture size are interpolated; empty: none"""
     trained: tuple[str, ...] = ()
     """patterns of the parameters that are trained, as in "*.prompts"; none: all of them"""
-    model: AnyConfig = field(default_factory=DecoderConfig)
-    data: BaseData = field(default_factory=BaseData)
+    model: M = field(default_factory=DecoderConfig)  # type: ignore[assignment] # the default of M
+    data: D = None  # type: ignore[assignment] # of the kind that the model learns from
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    watch: BaseWatch = field(default_factory=BaseWatch)
+    watch: W = None  # type: ignore[assignment] # of the data's kind
     guard: Guard = field(default_factory=Guard)
 
-    unit: ClassVar[str] = "tokens"
-    """what is counted: "tokens" or "pictures\""""
-
     def __post_init__(self) -> None:
+        for name, kind in (("data", data_kind(self.model.learns_from)), ("watch", None)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, (kind or self.data.watch)())
         within(self, 1, ANY, "steps", "batch", "ranks")
         check_numbers(self, most_seed=MOST_SEED)
         if self.start:  # a run finds it from any folder
@@ -239,16 +190,31 @@ class BaseRecipe:
             )
         if self.stop is not None and not 1 <= self.stop <= self.steps:
             raise WrongUse(f"stop {self.stop} is outside the {self.steps} steps")
+        for name, wanted in (
+            ("watch", self.data.watch),
+            ("data", data_kind(self.model.learns_from)),
+        ):
+            if not isinstance(getattr(self, name), wanted):
+                given = type(getattr(self, name)).__name__
+                raise WrongUse(
+                    f"{name} is {given}, a {self.model.kind} on {self.data.kind} needs {wanted.__name__}"
+                )
+        self.data.check(self)
+
+    @property
+    def unit(self) -> str:
+        """What is counted: "tokens", "pictures"."""
+        return self.data.unit
 
     @property
     def units_per_step(self) -> int:
         """Tokens, or pictures, of a step."""
-        raise NotImplementedError
+        return self.data.units(self.batch)
 
     @property
     def flops_per_unit(self) -> float:
         """Operations of a training step a unit; 0 where the model's are counted, not computed."""
-        return 0.0
+        return self.data.flops_per_unit(self.model)
 
     @property
     def last_step(self) -> int:
@@ -268,43 +234,17 @@ class BaseRecipe:
         write_atomic(path, yaml.safe_dump(head | self.to_dict(), sort_keys=False))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe(BaseRecipe):
-    """Everything about a run of a language model."""
-
-    model: ModelConfig = field(default_factory=DecoderConfig)
-    data: Data = field(default_factory=Data)
-    watch: Watch = field(default_factory=Watch)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.data.sequence < 1 or self.data.sequence > self.model.context:
-            raise WrongUse(
-                f"data.sequence {plain(self.data.sequence)} does not fit model.context "
-                f"{self.model.context}: use 1 to {self.model.context}, or a larger context"
-            )
-        check_sequence(self.model, self.data.sequence)
-
-    @property
-    def tokens_per_step(self) -> int:
-        return self.batch * self.data.sequence
-
-    @property
-    def units_per_step(self) -> int:
-        return self.tokens_per_step
-
-    @property
-    def flops_per_unit(self) -> float:
-        return self.model.flops_per_token(self.data.sequence)
+Recipe = BaseRecipe[ModelConfig, Data, Watch]
+"""of a run of text"""
 
 
 def language(recipe: BaseRecipe) -> Recipe:
-    """The recipe, of a language model. Raises WrongUse for one of pictures."""
-    if not isinstance(recipe, Recipe):
+    """The recipe, of a language model. Raises WrongUse for one of another kind."""
+    if not isinstance(recipe.data, Data):
         raise WrongUse(
-            f"{recipe.name} is a recipe of pictures ({recipe.model.kind}): name one of text"
+            f"{recipe.name} is a recipe of {recipe.data.kind} ({recipe.model.kind}): name one of text"
         )
-    return recipe
+    return cast(Recipe, recipe)
 
 
 def load_recipe(path: Path) -> BaseRecipe:
@@ -345,24 +285,20 @@ def _content(path: Path) -> dict[str, Any]:
 
 def recipe_from(content: dict[str, Any], where: str) -> BaseRecipe:
     """Check plain values against the fields' names and types."""
+    try:
+        model = kind_of(content.get("model", {}))
+        named = content.get("data") or {}
+        named = (
+            named.get("kind", model.learns_from) if isinstance(named, dict) else model.learns_from
+        )
+        data = data_kind(named)
+    except WrongUse as error:
+        raise WrongUse(f"{where}: {error}") from error
     if "model" in content:
-        model = content["model"]
-        try:
-            kind = kind_of(model)
-        except WrongUse as error:
-            raise WrongUse(f"{where}: {error}") from error
-        content = content | {"model": _checked(kind, model, where, "model.")}
-    checked: BaseRecipe = _checked(_recipe_of(content.get("model")), content, where, "")
+        content = content | {"model": _checked(model, content["model"], where, "model.")}
+    kind = BaseRecipe[model, data, data.watch]  # type: ignore[valid-type,name-defined]
+    checked: BaseRecipe = _checked(kind, content, where, "")
     return checked
-
-
-def _recipe_of(model: Any) -> type[BaseRecipe]:
-    """The kind of recipe that trains a kind of model."""
-    if isinstance(model, PictureConfig):
-        from maquette.training.picture_recipe import PictureRecipe
-
-        return PictureRecipe
-    return Recipe
 
 
 def _checked(kind: Any, content: dict[str, Any], where: str, prefix: str) -> Any:
@@ -389,8 +325,12 @@ def field_names(kind: Any, prefix: str = "") -> list[str]:
     kind: a dataclass, or a recipe, whose model's fields depend on its kind.
     """
     names = []
-    for f in dataclasses.fields(kind):
-        inner = f.type if isinstance(kind, type) else getattr(kind, f.name)
+    origin = get_origin(kind) or kind
+    parts: dict[Any, Any] = dict(
+        zip((M, D, W), get_args(kind), strict=False)
+    )  # of a recipe of certain kinds
+    for f in dataclasses.fields(origin):
+        inner = parts.get(f.type, f.type) if isinstance(origin, type) else getattr(kind, f.name)
         is_group = dataclasses.is_dataclass(inner)
         names += field_names(inner, f"{prefix}{f.name}.") if is_group else [prefix + f.name]
     return names

@@ -39,7 +39,11 @@ class Single:
             model.compile_blocks()
         self._settings, self._units = recipe.optimiser, recipe.units_per_step
         self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._encoder = recipe.data.frozen_encoder(device)
         self._optimiser = make_optimiser(model, model.scaling, recipe.optimiser)
+
+    def read(self, batch: Any) -> Any:
+        return batch if self._encoder is None else self._encoder(batch)
 
     def prepare(self, batch: Any, group: Group) -> None:
         self.model.prepare(batch)

@@ -29,8 +29,8 @@ from maquette.models.store import load_config
 from maquette.training.observer import Observer
 from maquette.training.picture_recipe import PictureData, PictureRecipe
 from maquette.training.run import RunDirectory
+from maquette.training.run_corpus import pictures_of
 from maquette.training.start import make_model, weights_file
-from maquette.workshop.corpora import pictures_of
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.many import train_many
 from maquette.workshop.train import train
@@ -115,7 +115,7 @@ def adapt(
     base = base_config(start)
     if data.size != base.size:
         data = replace(data, size=base.size)
-    corpus = pictures_of(data)
+    corpus = data.open()
     chosen = columns(corpus, labels)
     classes = tuple(corpus.label_sizes)
     if path.exists():
@@ -184,7 +184,7 @@ def task_of(
 ) -> str:
     """What the heads are called: as the base's where the labels are the same, so that they go on."""
     try:
-        own = RunDirectory(run).pictures()
+        own = pictures_of(RunDirectory(run))
         known = [own.label_names[i] for i in base.read]
     except UserError:  # what it was trained on is no longer there
         known = []

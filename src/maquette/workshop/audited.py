@@ -20,6 +20,7 @@ from maquette.corpus.portrait import PORTRAIT, open_portrait
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.store import SPLITS, Corpus
 from maquette.training.run import RunDirectory
+from maquette.training.run_corpus import text_of
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.report import AUDIT
 
@@ -35,7 +36,7 @@ def audit_run(path: Path, progress: Progress = silent) -> dict[str, Any]:
     A corpus of more than 128 M tokens is traced only where it has an index already.
     """
     run = RunDirectory(path)
-    corpus = run.corpus()
+    corpus = text_of(run)
     page: dict[str, Any] = {"portrait": None, "trace": None, "verbatim": None, "missing": []}
     parts: list[Callable[[], dict[str, Any]]] = [lambda: {"portrait": _portrait(corpus)}]
     if corpus.manifest["tokens"] <= MOST_TOKENS or (corpus.path / "index").exists():

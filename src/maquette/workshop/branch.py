@@ -19,9 +19,11 @@ from pathlib import Path
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, lock
+from maquette.training.begin import CHANGEABLE, create
 from maquette.training.checkpoint import State, check, found
 from maquette.training.recipe import BaseRecipe
-from maquette.training.run import CHANGEABLE, DECISIONS, METRICS, RECIPE, RunDirectory
+from maquette.training.run import DECISIONS, METRICS, RECIPE, RunDirectory
+from maquette.training.run_corpus import corpus_of
 from maquette.training.schedule import learning_rate_factor
 
 FREE = CHANGEABLE | {"schedule"}
@@ -51,7 +53,7 @@ def branch(trunk: Path, recipe: BaseRecipe, path: Path) -> int:
             held.enter_context(target.locked())
         with directory_aside(target.path) as folder:
             aside = RunDirectory(folder)
-            aside.create(recipe, source.any_corpus())
+            create(aside, recipe, corpus_of(source))
             shutil.copyfile(source / DECISIONS, aside / DECISIONS)
             _copy_metrics(source / METRICS, aside / METRICS, state.metrics_bytes)
             shutil.copytree(saved, aside.checkpoints / saved.name)

@@ -13,6 +13,7 @@ from maquette.base.errors import UserError
 from maquette.base.files import write_json
 from maquette.base.machine import Machine, measure
 from maquette.corpus.build import build
+from maquette.corpus.named import kept, open_corpus
 from maquette.corpus.progress import Progress
 from maquette.corpus.read import files
 from maquette.corpus.store import Corpus
@@ -30,7 +31,6 @@ from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
 from maquette.training.run import RunDirectory
 from maquette.workshop.audited import audit_run
-from maquette.workshop.corpora import kept, open_corpus
 from maquette.workshop.load import load
 from maquette.workshop.replan import Replan
 from maquette.workshop.report import EVALUATION, PLAN, write_report
@@ -209,7 +209,7 @@ def plan_demo(
     recipe = rung(width, corpus, name, steps=max(50, int(seconds / usual)))
     pace, decisions = measure_pace(recipe, machine)
     steps = max(50, int(seconds / pace))
-    tokens = steps * recipe.tokens_per_step
+    tokens = steps * recipe.units_per_step
     recipe = replace(  # as its pace was measured
         rung(width, corpus, name, steps),
         compile="on" if decisions.compile else "off",
@@ -221,7 +221,7 @@ def plan_demo(
         ("size", f"width {width}, {DEPTH} blocks, {size:,} parameters: "
                  f"the least loss for the time among widths {', '.join(map(str, RUNGS))}"),
         ("pace", f"{1000 * pace:.0f} ms a step measured; {decisions.why['compile']}"),
-        ("tokens", f"{tokens:,} in {steps:,} steps of {recipe.tokens_per_step:,}, "
+        ("tokens", f"{tokens:,} in {steps:,} steps of {recipe.units_per_step:,}, "
                    f"{tokens / len(corpus.train):.2f} epochs"),
         ("forecast", f"{forecast_line(expected)}; "
                      f"zstd needs {hardness:.3f} times the bits it needs for the ladder's text"),
@@ -254,7 +254,7 @@ def shown(replan: Replan, observer: Observer) -> Callable[[int], int | None]:
 def planned_again(plan: DemoPlan, replan: Replan, corpus: Corpus, hardness: float) -> DemoPlan:
     """The plan with the length that the first minute led to, and what is expected of that."""
     recipe = replace(plan.recipe, steps=replan.steps)
-    tokens = recipe.steps * recipe.tokens_per_step
+    tokens = recipe.steps * recipe.units_per_step
     expected = forecast(recipe.model.parameters(), tokens, hardness, len(corpus.train))
     why = (
         "again",
@@ -348,7 +348,7 @@ def plan_page(plan: DemoPlan, outcome: Outcome, whole: Score, own: bool) -> dict
         note += " The ladder's text is source and manuals: for other text it is a first guess."
     if plan.why[-1][0] == "again":
         note += " The steps were planned again after the first minute, to keep to the time."
-    tokens = plan.recipe.steps * plan.recipe.tokens_per_step
+    tokens = plan.recipe.steps * plan.recipe.units_per_step
     compared = [
         (
             "bits per byte of held-out text",

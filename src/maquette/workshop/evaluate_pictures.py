@@ -27,13 +27,12 @@ from maquette.models.diffusion import Diffusion
 from maquette.models.super_resolution import SuperResolution
 from maquette.parallel.group import Group
 from maquette.serving.make import make_pictures
-from maquette.training.encoder import caption_length, encoder_of
+from maquette.training.encoder import caption_length, encoder_of, encoder_reader
 from maquette.training.heldout import heldout_loss
 from maquette.training.learner import score
 from maquette.training.picture_data import Reader, heldout_pictures
 from maquette.training.picture_recipe import PictureData, PictureRecipe
 from maquette.training.run import RECIPE
-from maquette.workshop.corpora import pictures_of
 from maquette.workshop.load_pictures import LoadedPictures
 from maquette.workshop.oracle import oracle_for
 from maquette.workshop.picture_request import Request
@@ -61,7 +60,7 @@ def evaluate_pictures(
     if corpus is None:
         source = loaded.corpus
     else:
-        source = pictures_of(replace(recipe.data, corpus=corpus))
+        source = replace(recipe.data, corpus=corpus).open()
         _same_classes(loaded, source)
     split = source.split("heldout", recipe.data.size)
     model, tasks = loaded.model, _loss(loaded, source)
@@ -97,6 +96,8 @@ def recipe_of(loaded: LoadedPictures) -> PictureRecipe:
 
 def _loss(loaded: LoadedPictures, source: PictureCorpus) -> dict[str, dict[str, Any]]:
     batches = heldout_pictures(recipe_of(loaded), source, tokenizer=loaded.tokenizer)
+    encoder = encoder_of(recipe_of(loaded).data)
+    batches = [(encoder or (lambda b: b))(batch).to(loaded.device) for batch in batches]
     value = heldout_loss(partial(score, loaded.model), batches, Group(device=loaded.device))
     count = sum(len(batch.pictures) for batch in batches)
     return {"held-out loss": {"metric": "loss", "value": value, "n": count}}
@@ -119,9 +120,11 @@ def _made(
         return {}  # nobody knows what such a picture should show
     oracle = oracle_for(settings, loaded.recipe.data.size, say=lambda text: None)
     data = loaded.recipe.data
-    reader = Reader(loaded.tokenizer, data.words, encoder_of(data))
+    reader = Reader(loaded.tokenizer, data.words, encoder_reader(data))
     numbers = np.arange(min(count, len(split)), dtype=np.int64)
     batches = [reader.batch(split, numbers[i : i + BATCH]) for i in range(0, len(numbers), BATCH)]
+    encoder = encoder_of(data)
+    batches = batches if encoder is None else [encoder(batch) for batch in batches]
     labels = split.labels(numbers)
     assert labels is not None
     tasks = {}

@@ -16,9 +16,10 @@ from maquette.scaling.memory import memory
 from maquette.scaling.roofline import step_time
 from maquette.training.decide import Decisions
 from maquette.training.length import lengths_of
-from maquette.training.picture_recipe import PictureRecipe
-from maquette.training.recipe import BaseRecipe, Recipe
+from maquette.training.picture_recipe import PictureRecipe, picture_recipe
+from maquette.training.recipe import BaseRecipe
 from maquette.training.run import OUTCOME, RunDirectory
+from maquette.training.text_config import Data
 from maquette.workshop.picture_plan import needs
 
 EXPECTED = "expected.json"
@@ -41,10 +42,12 @@ def expect(
         "tokens": recipe.last_step * recipe.units_per_step,
         "plan": planned,
     }
-    if isinstance(recipe, PictureRecipe) and recipe.ranks == 1:
-        expected |= _pictures(recipe, machine, decisions, before)
+    if decisions.flops and recipe.ranks == 1:
+        expected |= _pictures(picture_recipe(recipe), machine, decisions, before)
     elif (
-        isinstance(recipe, Recipe) and isinstance(recipe.model, DecoderConfig) and recipe.ranks == 1
+        isinstance(recipe.data, Data)
+        and isinstance(recipe.model, DecoderConfig)
+        and recipe.ranks == 1
     ):
         part = recipe.micro_batch or recipe.batch
         layout = Layout(micro_batches=recipe.batch // part, recompute=recipe.recompute)

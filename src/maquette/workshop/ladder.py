@@ -23,6 +23,7 @@ from typing import Any
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, write_atomic, write_json
 from maquette.base.machine import cores
+from maquette.corpus.named import open_corpus
 from maquette.corpus.store import Corpus
 from maquette.scaling import rungs
 from maquette.scaling.extrapolate import Ladder, Prediction, analyse
@@ -30,7 +31,6 @@ from maquette.scaling.rungs import Cell, Design
 from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.branch import branch
-from maquette.workshop.corpora import open_corpus
 from maquette.workshop.many import Job, done, outcome, train_many
 
 DESIGN, LADDER, PICTURE = "design.json", "ladder.json", "ladder.png"

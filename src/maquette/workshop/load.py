@@ -9,6 +9,7 @@ import torch
 
 from maquette.base.errors import UserError
 from maquette.base.machine import measure, pick_device
+from maquette.corpus.named import open_corpus
 from maquette.corpus.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
 from maquette.evaluation.bits import Score, counted, score_corpus, score_documents
@@ -17,10 +18,10 @@ from maquette.models.store import load_language
 from maquette.serving.generate import Generated, Timing, generate
 from maquette.serving.pack import pack
 from maquette.serving.sampler import Sampling
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import Recipe, language
 from maquette.training.run import CORPUS, RunDirectory
+from maquette.training.run_corpus import text_of
 from maquette.training.start import weights_file
-from maquette.workshop.corpora import open_corpus
 
 
 class Loaded:
@@ -36,7 +37,7 @@ class Loaded:
     @property
     def recipe(self) -> Recipe:
         """The recipe it was trained by (imported models have none)."""
-        return RunDirectory(self.path).language_recipe()
+        return language(RunDirectory(self.path).recipe())
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -124,7 +125,7 @@ class Loaded:
         run = RunDirectory(self.path)
         if not corpus and not (run / CORPUS).exists():
             raise UserError(f"{self.path} was not trained here: name text with --text or --corpus")
-        opened = open_corpus(corpus) if corpus else run.corpus()
+        opened = open_corpus(corpus) if corpus else text_of(run)
         if digest(opened.tokenizer) != digest(self.tokenizer):
             raise UserError(
                 f"{opened.path} has another tokenizer than the model: score text itself with --text"

@@ -17,9 +17,10 @@ from maquette.models.base import PictureModel
 from maquette.models.store import load_model
 from maquette.training.decide import load_decisions
 from maquette.training.encoder import caption_length, caption_symbols, cut_notes
-from maquette.training.picture_recipe import PictureRecipe
+from maquette.training.picture_recipe import PictureRecipe, picture_recipe
 from maquette.training.probe import DTYPE
 from maquette.training.run import DECISIONS, RunDirectory
+from maquette.training.run_corpus import kept_corpus, pictures_of
 from maquette.training.start import weights_file
 from maquette.worlds.registry import World, world_from
 
@@ -36,7 +37,7 @@ class LoadedPictures:
     @property
     def recipe(self) -> PictureRecipe:
         """The recipe it was trained by; its encoder stands beside the run where both were moved."""
-        recipe = RunDirectory(self.path).picture_recipe()
+        recipe = picture_recipe(RunDirectory(self.path).recipe())
         encoder = Path(recipe.data.encoder)
         beside = self.path.resolve().parent / encoder.name
         if recipe.data.encoder and not encoder.exists() and beside.exists():
@@ -46,12 +47,12 @@ class LoadedPictures:
     @property
     def corpus(self) -> PictureCorpus:
         """The pictures it was trained on."""
-        return RunDirectory(self.path).pictures()
+        return pictures_of(RunDirectory(self.path))
 
     @property
     def table(self) -> dict[str, Any]:
         """What the run keeps of its corpus, whether that is still there or not: `PictureCorpus.manifest`."""
-        found: dict[str, Any] = RunDirectory(self.path).kept_corpus().get("table", {})
+        found: dict[str, Any] = kept_corpus(RunDirectory(self.path)).get("table", {})
         return found
 
     @property

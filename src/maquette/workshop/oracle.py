@@ -23,7 +23,6 @@ from maquette.models.cnn_config import CNNConfig
 from maquette.models.store import load_model
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
-from maquette.workshop.corpora import pictures_of
 from maquette.workshop.many import done
 from maquette.workshop.train import train
 from maquette.worlds.shapes import Shapes, label_sizes
@@ -90,7 +89,7 @@ def oracle_for(
 
 def place_of(recipe: PictureRecipe) -> Path:
     """Where it is kept: under the hash of all that its weights depend on."""
-    made_of = [recipe.to_dict(), pictures_of(recipe.data).hash]
+    made_of = [recipe.to_dict(), recipe.data.open().hash]
     kind = [*made_of, __version__, version("torch"), processor()]
     identity = hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:16]
     return home() / "oracles" / f"{recipe.name}-{identity}"

@@ -14,9 +14,9 @@ from maquette.scaling.devices import Device
 from maquette.scaling.lines import Line
 from maquette.scaling.memory import FRAMEWORK
 from maquette.training.decide import Decisions, decide
+from maquette.training.picture_data import PictureDataset
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.start import make_model
-from maquette.workshop.corpora import pictures_of
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ def plan_pictures(
             f"{recipe.name} has ranks {recipe.ranks}: plan it with one, time divides by them"
         )
     machine: Machine = measure(recipe.device)
-    decisions = decide(recipe, machine, make_model(recipe), pictures_of(recipe.data))
+    decisions = decide(
+        recipe, machine, make_model(recipe), PictureDataset(recipe, recipe.data.open())
+    )
     found = needs(recipe, machine.device == "cpu", decisions)
     pictures = recipe.last_step * recipe.units_per_step
     flops = decisions.flops * pictures

@@ -5,11 +5,13 @@ import numpy as np
 from maquette.base.files import write_atomic
 from maquette.models.base import Network
 from maquette.serving.make import can_make, make_pictures
-from maquette.training.encoder import encoder_of
+from maquette.training.encoder import encoder_of, encoder_reader
 from maquette.training.loop import plainly
 from maquette.training.observer import Observer
 from maquette.training.picture_data import Reader, to_pixels
+from maquette.training.picture_recipe import picture_recipe
 from maquette.training.run import RunDirectory
+from maquette.training.run_corpus import pictures_of
 from maquette.workshop.charts import png_grid
 
 
@@ -18,10 +20,11 @@ class PictureSamples:
 
     def __init__(self, run: RunDirectory, observer: Observer) -> None:
         self._run, self._next = run, observer
-        self._recipe = run.picture_recipe()
-        corpus = run.pictures()
+        self._recipe = picture_recipe(run.recipe())
+        corpus = pictures_of(run)
         data = self._recipe.data
-        self._reader = Reader(corpus.tokenizer, data.words, encoder_of(data))
+        self._reader = Reader(corpus.tokenizer, data.words, encoder_reader(data))
+        self._encoder = encoder_of(data)
         self._split = corpus.split("heldout", data.size)
 
     def start(self, step: int, steps: int) -> None:
@@ -41,6 +44,8 @@ class PictureSamples:
             if watch.prompts:
                 prompts = [watch.prompts[i % len(watch.prompts)] for i in range(count)]
                 batch.captions = self._reader.symbols(prompts)
+            if self._encoder is not None:
+                batch = self._encoder(batch)
             with plainly():
                 made = make_pictures(
                     model, batch, steps=watch.steps, guidance=watch.guidance, seed=step

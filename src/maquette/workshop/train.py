@@ -6,32 +6,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from maquette.base.errors import UserError, WrongUse
-from maquette.base.files import write_atomic
+from maquette.base.errors import UserError
 from maquette.base.machine import Machine, measure, resident
-from maquette.corpus.pictures import PictureCorpus
 from maquette.corpus.progress import Progress, silent
-from maquette.corpus.store import TOKENIZER, Corpus
-from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
-from maquette.models.base import Model, Network
 from maquette.parallel.group import Group, join
 from maquette.parallel.launch import launch, launched
 from maquette.parallel.layout import check_layout
-from maquette.serving.generate import generate
-from maquette.serving.sampler import Sampling
+from maquette.training.begin import create
+from maquette.training.begin import resume as resume_run
+from maquette.training.datasets import open_dataset
 from maquette.training.decide import decide, load_decisions
 from maquette.training.length import nothing_left, reached
 from maquette.training.loop import Outcome
 from maquette.training.loop import train as run_loop
 from maquette.training.observer import Observer, Quiet, Replan
-from maquette.training.picture_data import check_pictures, cut_captions
-from maquette.training.picture_recipe import PictureRecipe
-from maquette.training.recipe import BaseRecipe, Recipe
+from maquette.training.recipe import BaseRecipe
 from maquette.training.run import DECISIONS, OUTCOME, RECIPE, RunDirectory
+from maquette.training.run_corpus import corpus_of
 from maquette.training.start import make_model
-from maquette.workshop.corpora import corpus_of
 from maquette.workshop.forecast import EXPECTED, expect
-from maquette.workshop.picture_samples import PictureSamples
+from maquette.workshop.kinds import workshop_kind
 
 LEAST_STATE = 16  # bytes a trained parameter: weight, gradient and two moments in fp32
 
@@ -75,11 +69,10 @@ def run_rank(
     replan: Replan | None = None,
 ) -> Outcome:
     """Train as one rank of a prepared run whose lock somebody holds."""
-    quiet = observer or Quiet()
-    pictures = isinstance(run.recipe(), PictureRecipe)
-    watcher: Observer = PictureSamples(run, quiet) if pictures else Samples(run, quiet)
+    dataset = open_dataset(run.recipe(), corpus_of(run))
+    watcher = workshop_kind(run.recipe().data.kind).samples(run, observer or Quiet())
     decisions = load_decisions(run / DECISIONS)
-    return run_loop(run, run.any_corpus(), decisions, group, watcher, replan)
+    return run_loop(run, dataset, decisions, group, watcher, replan)
 
 
 def _as_rank(
@@ -115,8 +108,8 @@ def _prepare(
     began = (run / RECIPE).exists()
     ranks = run.recipe().ranks if began else 1
     if resume and began:
-        run.any_corpus().check(progress)
-        recipe = run.resume(recipe, watcher.say)
+        corpus_of(run).check(progress)
+        recipe = resume_run(run, recipe, watcher.say)
         check_layout(recipe.layout)
         if run.finished and (step := reached(run.path)) >= recipe.last_step:
             watcher.say(nothing_left(recipe, step))
@@ -125,13 +118,11 @@ def _prepare(
             raise UserError(f"{run.path} is not a run: name a recipe to start one")
         check_layout(recipe.layout)
         _check_room(recipe, measure(recipe.device))
-        corpus = corpus_of(recipe, progress)
-        _check(recipe, corpus)
-        run.create(recipe, corpus)
-        if isinstance(recipe, PictureRecipe) and isinstance(corpus, PictureCorpus):
-            cut = cut_captions(recipe, corpus)
-            if cut is not None:
-                watcher.say(cut)
+        dataset = open_dataset(recipe, recipe.data.open(progress))
+        notes = dataset.check()
+        create(run, recipe, dataset.corpus)
+        for line in notes:
+            watcher.say(line)
     machine = measure(recipe.device)
     kept = load_decisions(run / DECISIONS) if (run / DECISIONS).exists() else None
     if kept is not None and kept.device == machine.device:
@@ -145,7 +136,7 @@ def _prepare(
             replace(kept, threads=threads).save(run / DECISIONS)
     else:
         model = make_model(recipe, say=watcher.say)
-        decisions = decide(recipe, machine, model, run.any_corpus())
+        decisions = decide(recipe, machine, model, open_dataset(recipe, corpus_of(run)))
         decisions.save(run / DECISIONS)
         for what, reason in decisions.why.items():
             watcher.say(f"{what} {reason}")
@@ -164,58 +155,3 @@ def _check_room(recipe: BaseRecipe, machine: Machine) -> None:
             f"a model of {recipe.model.parameters():.3g} parameters takes {needed / 2**30:.3g} GiB as "
             f"state of its training alone, and there are {room / 2**30:.3g}: make it smaller"
         )
-
-
-def _check(recipe: BaseRecipe, corpus: Corpus | PictureCorpus) -> None:
-    """Refuse before the start what cannot be trained on that corpus."""
-    if isinstance(corpus, PictureCorpus):
-        return check_pictures(recipe, corpus)
-    assert isinstance(recipe, Recipe)
-    if recipe.model.vocabulary != corpus.vocabulary:
-        raise WrongUse(
-            f"model.vocabulary is {recipe.model.vocabulary}, the corpus {recipe.data.corpus} "
-            f"has {corpus.vocabulary}: use --model.vocabulary {corpus.vocabulary}"
-        )
-    _check_prompt(recipe, load_tokenizer(corpus.path / TOKENIZER))
-
-
-def _check_prompt(recipe: Recipe, tokenizer: Tokenizer) -> None:
-    """Refuse before the start what no sample could continue."""
-    length = len(tokenizer.encode_prompt(recipe.watch.prompt))
-    if recipe.watch.sample_tokens and length >= recipe.model.context:
-        raise WrongUse(
-            f"watch.prompt has {length} tokens, model.context is {recipe.model.context}: shorten it"
-        )
-
-
-class Samples:
-    """Writes a sample at every look, and passes everything on to another observer."""
-
-    def __init__(self, run: RunDirectory, observer: Observer) -> None:
-        self._run, self._next = run, observer
-        self._recipe = run.language_recipe()
-        self._tokenizer: Tokenizer = load_tokenizer(run / TOKENIZER)
-
-    def start(self, step: int, steps: int) -> None:
-        self._next.start(step, steps)
-
-    def step(self, record: dict[str, Any]) -> None:
-        self._next.step(record)
-
-    def say(self, message: str) -> None:
-        self._next.say(message)
-
-    def look(self, step: int, model: Network) -> None:
-        watch = self._recipe.watch
-        if watch.sample_tokens > 0 and isinstance(model, Model):
-            room = model.config.context - len(self._tokenizer.encode_prompt(watch.prompt))
-            results, _ = generate(
-                model,
-                self._tokenizer,
-                [watch.prompt],
-                tokens=max(1, min(watch.sample_tokens, room)),
-                sampling=Sampling(seed=step),
-            )
-            text = watch.prompt + results[0].text
-            write_atomic(self._run / "samples" / f"step-{step:08d}.txt", text + "\n")
-        self._next.look(step, model)

@@ -1,4 +1,4 @@
-"""Corpora by name: a folder, or the text that is already on this machine.
+"""Corpora of text by name: a folder, or the text that is already on this machine.
 
     default   the standard library, documentation and manual pages here, about 30 million tokens
     bytes     32 MB of it as plain bytes: where spelling is part of the task
@@ -15,13 +15,9 @@ from maquette.base.errors import UserError
 from maquette.base.files import home, lock
 from maquette.corpus.build import build
 from maquette.corpus.local import Local
-from maquette.corpus.pictures import PictureCorpus, open_pictures
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.store import FORMAT, MANIFEST, Corpus
 from maquette.corpus.tokenizer import BYTES
-from maquette.training.picture_recipe import PictureData, PictureRecipe
-from maquette.training.recipe import BaseRecipe
-from maquette.worlds.registry import world_named
 
 BUILT = {
     "default": (Local(), 4096),
@@ -56,18 +52,3 @@ def open_corpus(name: str, progress: Progress = silent) -> Corpus:
             f"or one of {', '.join(BUILT)}"
         )
     return Corpus(name)
-
-
-def corpus_of(recipe: BaseRecipe, progress: Progress = silent) -> Corpus | PictureCorpus:
-    """What a recipe is trained on, text or pictures."""
-    if isinstance(recipe, PictureRecipe):
-        return pictures_of(recipe.data)
-    return open_corpus(recipe.data.corpus, progress)
-
-
-def pictures_of(data: PictureData) -> PictureCorpus:
-    """The pictures of a folder, or of the world that has that name."""
-    settings = {"shapes": data.world, "moon": data.moon}
-    if data.corpus in settings and not (Path(data.corpus) / MANIFEST).exists():
-        return open_pictures(data.corpus, world_named(data.corpus, settings))
-    return open_pictures(data.corpus)

@@ -1,0 +1,70 @@
+"""A corpus of any kind: what they have in common, and which class opens a folder."""
+
+import importlib
+from pathlib import Path
+from typing import Any, Protocol
+
+from maquette.base.errors import UserError
+from maquette.base.files import read_json
+from maquette.corpus.pictures import open_pictures
+from maquette.corpus.progress import Progress, silent
+from maquette.corpus.store import MANIFEST
+from maquette.corpus.tokenizer import Tokenizer
+from maquette.worlds.registry import world_from
+
+KINDS: dict[str, Any] = {
+    "text": "maquette.corpus.store.Corpus",
+    "pictures": "maquette.corpus.pictures.PictureCorpus",
+    "world": "maquette.corpus.pictures.PictureCorpus",
+}
+"""by the `kind` of a manifest (none: text), the class of the corpus, or where it is"""
+
+
+class AnyCorpus(Protocol):
+    """A folder with a manifest and a tokenizer."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Digest of what it holds."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens of the tokenizer."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of its text, or of its captions."""
+        ...
+
+    def check(self, progress: Progress = silent) -> int:
+        """Hash all files; returns their bytes. Raises UserError for one that is damaged."""
+        ...
+
+
+def open_folder(path: Path) -> AnyCorpus:
+    """The corpus of a folder, by the kind its manifest says. Raises UserError for a folder that is none."""
+    manifest = path / MANIFEST
+    content = read_json(manifest) if manifest.exists() else {}
+    kind = content.get("kind", "text") if isinstance(content, dict) else "text"
+    found = KINDS.get(kind)
+    if found is None:
+        raise UserError(f"{path} is a corpus of unknown kind {kind}: use the version that built it")
+    if isinstance(found, str):
+        module, name = found.rsplit(".", 1)
+        found = getattr(importlib.import_module(module), name)
+    corpus: AnyCorpus = found(path)
+    return corpus
+
+
+def open_kept(path: Path, table: dict[str, Any]) -> AnyCorpus:
+    """The corpus that was in `path`; table: its manifest. A world that is not there is made anew."""
+    if (
+        not (path / MANIFEST).exists() and table.get("kind") == "world"
+    ):  # of another machine, or cleared
+        return open_pictures(table["world"]["name"], world_from(table["world"]))
+    return open_folder(path)

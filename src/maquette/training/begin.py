@@ -1,0 +1,114 @@
+"""How a run directory begins, and how it goes on: with which recipe, on which corpus."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.base.files import read_json, sha256, write_json
+from maquette.corpus.open import AnyCorpus
+from maquette.corpus.special_tokens import SPECIAL
+from maquette.corpus.store import TOKENIZER
+from maquette.corpus.tokenizer import copy_tokenizer
+from maquette.models.store import CONFIG, WEIGHTS, save_config
+from maquette.training.length import change_length, check_end, reached
+from maquette.training.recipe import BaseRecipe
+from maquette.training.run import CORPUS, ENCODER, RECIPE, RunDirectory
+from maquette.training.run_corpus import keep_corpus
+
+CHANGEABLE = frozenset({"name", "steps", "stop", "ranks", "trackers", "checkpoints", "watch"})
+
+
+def create(run: RunDirectory, recipe: BaseRecipe, corpus: AnyCorpus) -> None:
+    """Write what a run starts with. An existing run is left alone and refused."""
+    started = {
+        ".lock",
+        CONFIG,
+        TOKENIZER,
+        SPECIAL,
+        CORPUS,
+        ENCODER,
+    }  # what a start that was cut off leaves
+    there = {p.name for p in run.path.iterdir()} if run.path.exists() else set()
+    if not {name for name in there if not name.endswith(".tmp")} <= started:
+        raise WrongUse(f"{run.path} exists: choose another --run, or continue it with --resume")
+    run.path.mkdir(parents=True, exist_ok=True)
+    for name in there:
+        if name.endswith(".tmp"):  # a write that was cut off
+            (run / name).unlink()
+    save_config(run.path, recipe.model)
+    copy_tokenizer(corpus.path, run.path)
+    keep_corpus(run, corpus)
+    frozen = recipe.data.frozen_weights
+    if frozen is not None:
+        write_json(run / ENCODER, {"path": str(frozen.parent), "sha256": _frozen_hash(frozen)})
+    recipe.save(run / RECIPE)  # last: its presence says that the run began
+
+
+def _check_encoder(run: RunDirectory, recipe: BaseRecipe) -> None:
+    """Raise UserError where the frozen CLIP is another than at the start."""
+    frozen = recipe.data.frozen_weights
+    if frozen is None or not (run / ENCODER).exists():
+        return
+    before, now = str(read_json(run / ENCODER)["sha256"]), _frozen_hash(frozen)
+    if before != now:
+        raise UserError(
+            f"data.encoder {frozen.parent} has changed since this run began (weights "
+            f"{now[:12]}, not {before[:12]}): restore it, or start a new run"
+        )
+
+
+def resume(
+    run: RunDirectory, wanted: BaseRecipe | None, say: Callable[[str], None] = lambda text: None
+) -> BaseRecipe:
+    """The recipe to go on with: the run's own, with what may change taken from `wanted`.
+
+    say: is told what another length does to the learning rate. Raises WrongUse where something
+    else differs, or where the run would have to end before the step that it has reached.
+    """
+    own = run.recipe()
+    _check_encoder(run, own)
+    if wanted is None:
+        return own
+    before, after = own.to_dict(), wanted.to_dict()
+    for name in before:
+        if name not in CHANGEABLE and before[name] != after[name]:
+            what = _difference(name, before[name], after[name])
+            raise WrongUse(
+                f"{run.path} cannot be resumed with another recipe ({what}): "
+                f"drop the change, or start a new run"
+            )
+    recipe = replace(own, **{name: getattr(wanted, name) for name in CHANGEABLE - {"name"}})
+    if recipe != own:
+        check_end(run.path, own, recipe)
+        change = change_length(run.path, own, recipe, reached(run.path))
+        if change is not None:
+            say(change.line(recipe.schedule.kind))
+        recipe.save(run / RECIPE)
+    return recipe
+
+
+def lengthen(
+    run: RunDirectory, recipe: BaseRecipe, step: int, steps: int, say: Callable[[str], None]
+) -> BaseRecipe:
+    """The recipe with another length from `step` on, which is kept; see `length.py`."""
+    longer = replace(recipe, steps=steps)
+    change = change_length(run.path, recipe, longer, step)
+    if change is not None:
+        say(change.line(recipe.schedule.kind))
+        longer.save(run / RECIPE)
+    return longer
+
+
+def _frozen_hash(weights: Path) -> str:
+    if not weights.exists():
+        raise UserError(f"data.encoder {weights.parent} has no {WEIGHTS}: move it back")
+    return sha256(weights)
+
+
+def _difference(name: str, before: Any, after: Any) -> str:
+    if isinstance(before, dict):
+        inner = next(key for key in before if before[key] != after[key])
+        return _difference(f"{name}.{inner}", before[inner], after[inner])
+    return f"{name} was {before}, not {after}"

@@ -1,0 +1,99 @@
+"""What a recipe says of its data and of what is scored on the way, whatever kind they are of.
+
+A kind of data is two dataclasses, this file's `BaseData` and `BaseWatch` with its own fields, and a `Dataset`
+(datasets.py) that makes batches of a corpus. `KINDS` names them; nothing else asks which kind it has.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from maquette.base.errors import WrongUse, did_you_mean, within
+from maquette.corpus.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import torch
+
+ANY = float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseWatch:
+    """What is scored and sampled while training."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    every: int | None = None
+    """steps between looks at held-out loss and samples; None: a tenth of the run"""
+    report: bool = True
+    """write report.html when the run has finished"""
+
+    def __post_init__(self) -> None:
+        within(self, 1, ANY, "every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseData:
+    """What is read.
+
+    unit: what is counted. watch: the class of the recipe's `watch`. dataset: the `Dataset`, "module.Class".
+    """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    unit: ClassVar[str] = "samples"
+    watch: ClassVar[type[BaseWatch]] = BaseWatch
+    dataset: ClassVar[str] = ""
+
+    kind: str = ""
+    """kind of data"""
+    corpus: str = "default"
+    """a corpus folder, or the name of a corpus that is made here"""
+
+    def open(self, progress: Progress = silent) -> Any:
+        """The corpus, built first where its name is that of one that is made here."""
+        raise NotImplementedError
+
+    @property
+    def frozen_weights(self) -> Path | None:
+        """The weights file of the model of `frozen_encoder`."""
+        return None
+
+    def frozen_encoder(self, device: "torch.device") -> Callable[[Any], Any] | None:
+        """What a frozen model adds to every batch, on the learner's device; None: nothing."""
+        return None
+
+    def check(self, recipe: Any) -> None:
+        """Raise WrongUse where the recipe's other fields do not fit."""
+
+    def units(self, samples: int) -> int:
+        """How many units so many samples are."""
+        return samples
+
+    def flops_per_unit(self, model: Any) -> float:
+        """Operations of a training step a unit; 0: they are counted on the first batch."""
+        return 0.0
+
+
+KINDS: dict[str, str | type[BaseData]] = {
+    "text": "maquette.training.text_config.Data",
+    "pictures": "maquette.training.picture_recipe.PictureData",
+}
+"""the class of a recipe's `data` by its `kind`, or where it is"""
+
+
+def data_kind(name: str) -> type[BaseData]:
+    """The class of that kind. Raises WrongUse for a name that is none."""
+    if name not in KINDS:
+        raise WrongUse(f"unknown data.kind {name}{did_you_mean(name, KINDS)}")
+    kind: type[BaseData] = named(KINDS[name])
+    return kind
+
+
+def named(what: Any) -> Any:
+    """What stands at "module.name"; anything but a string is given back."""
+    if not isinstance(what, str):
+        return what
+    module, name = what.rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)

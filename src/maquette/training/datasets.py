@@ -1,0 +1,30 @@
+"""The samples of a run: what a recipe and its corpus make, each step computed from its number alone."""
+
+from typing import Any, Protocol
+
+from maquette.training.data_config import named
+from maquette.training.recipe import BaseRecipe
+
+
+class Dataset(Protocol):
+    """The batches of a recipe on a corpus, which it is made with."""
+
+    corpus: Any
+
+    def check(self) -> list[str]:
+        """Lines that a person should read. Raises WrongUse where the recipe's model does not fit."""
+        ...
+
+    def step(self, sample: int, rank: int = 0, world: int = 1) -> list[Any]:
+        """The micro-batches of one of `world` ranks, of the step that starts at that training sample."""
+        ...
+
+    def heldout(self) -> list[Any]:
+        """The held-out batches, the same at every call."""
+        ...
+
+
+def open_dataset(recipe: BaseRecipe, corpus: Any) -> Dataset:
+    """The dataset of the recipe's kind of data."""
+    dataset: Dataset = named(recipe.data.dataset)(recipe, corpus)
+    return dataset

@@ -1,0 +1,66 @@
+"""What a recipe says of text: how it is cut, and what is scored and sampled on the way."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from maquette.base.errors import WrongUse, plain, within
+from maquette.corpus.progress import Progress, silent
+from maquette.training.data_config import ANY, BaseData, BaseWatch
+
+if TYPE_CHECKING:
+    from maquette.corpus.store import Corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch(BaseWatch):
+    """What is scored and sampled while training on text."""
+
+    tokens: int = 32768
+    """held-out tokens scored, the same every time"""
+    prompt: str = ""
+    """what samples continue; empty: the start of a document"""
+    sample_tokens: int = 64
+    """length of a sample; 0: none"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, 1, ANY, "tokens")
+        within(self, 0, ANY, "sample_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(BaseData):
+    """What is read, and how it is cut."""
+
+    unit: ClassVar[str] = "tokens"
+    watch: ClassVar[type[BaseWatch]] = Watch
+    dataset: ClassVar[str] = "maquette.training.data.TextDataset"
+
+    kind: Literal["text"] = "text"
+    """kind of data"""
+    corpus: str = "default"
+    """a corpus folder, or "default" or "tiny" for the text already on this machine"""
+    sequence: int = 256
+    """tokens a training sequence"""
+    document_mask: bool = False
+    """attention stops at document boundaries, and positions restart there"""
+
+    def open(self, progress: Progress = silent) -> "Corpus":
+        from maquette.corpus.named import open_corpus
+
+        return open_corpus(self.corpus, progress)
+
+    def check(self, recipe: Any) -> None:
+        """Raise WrongUse where a sequence does not fit the model."""
+        if self.sequence < 1 or self.sequence > recipe.model.context:
+            raise WrongUse(
+                f"data.sequence {plain(self.sequence)} does not fit model.context "
+                f"{recipe.model.context}: use 1 to {recipe.model.context}, or a larger context"
+            )
+        recipe.model.check_sequence(self.sequence)
+
+    def units(self, samples: int) -> int:
+        return samples * self.sequence
+
+    def flops_per_unit(self, model: Any) -> float:
+        return float(model.flops_per_token(self.sequence))

@@ -1,0 +1,57 @@
+"""What the jobs of the workshop do otherwise for each kind of data; `train`, `generate`, `eval` ask once."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from maquette.base.errors import UserError
+from maquette.models.store import CONFIG, load_config
+from maquette.training.data_config import named
+from maquette.training.observer import Observer
+from maquette.training.recipe import BaseRecipe
+from maquette.training.run import RunDirectory
+
+
+class WorkshopKind(Protocol):
+    """The ways of one kind of data."""
+
+    def samples(self, run: RunDirectory, observer: Observer) -> Observer:
+        """What is written at every look, before `observer` is told."""
+        ...
+
+    def load(self, folder: Path) -> Any:
+        """The run or imported model of a folder."""
+        ...
+
+    def finish(self, path: Path) -> None:
+        """What is found out about a finished run before its report is written."""
+        ...
+
+    def next_command(self, recipe: BaseRecipe, path: Path) -> str:
+        """A command that shows what the run can do."""
+        ...
+
+
+KINDS: dict[str, str | WorkshopKind] = {
+    "text": "maquette.workshop.text_kind.TEXT",
+    "pictures": "maquette.workshop.picture_kind.PICTURES",
+}
+"""by `data.kind`: the ways, or where they are"""
+
+
+def workshop_kind(name: str) -> WorkshopKind:
+    """The ways of a kind of data."""
+    found: WorkshopKind = named(KINDS[name])
+    return found
+
+
+def kind_of_model(folder: Path) -> str:
+    """What the model of a folder learns from: a key of `KINDS`; "text" where there is no model."""
+    return load_config(folder).learns_from if (folder / CONFIG).exists() else "text"
+
+
+def load_any(path: str | Path) -> Any:
+    """Open a run of any kind. Raises UserError for what is none, or is damaged."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist: name a run directory")
+    return workshop_kind(kind_of_model(folder)).load(folder)

@@ -1,0 +1,29 @@
+"""What the workshop does with text."""
+
+from pathlib import Path
+
+from maquette.training.observer import Observer
+from maquette.training.recipe import BaseRecipe
+from maquette.training.run import RunDirectory
+from maquette.workshop.audited import audit_run
+from maquette.workshop.load import Loaded, load
+from maquette.workshop.text_samples import TextSamples
+
+
+class TextKind:
+    """See `kinds.WorkshopKind`."""
+
+    def samples(self, run: RunDirectory, observer: Observer) -> Observer:
+        return TextSamples(run, observer)
+
+    def load(self, folder: Path) -> Loaded:
+        return load(folder)
+
+    def finish(self, path: Path) -> None:
+        audit_run(path)
+
+    def next_command(self, recipe: BaseRecipe, path: Path) -> str:
+        return f'maquette generate {path} "def " --tokens 60'
+
+
+TEXT = TextKind()

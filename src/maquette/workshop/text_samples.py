@@ -1,0 +1,46 @@
+"""What a run of text shows at every look: a text that its model writes."""
+
+from typing import Any
+
+from maquette.base.files import write_atomic
+from maquette.corpus.store import TOKENIZER
+from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
+from maquette.models.base import Model, Network
+from maquette.serving.generate import generate
+from maquette.serving.sampler import Sampling
+from maquette.training.observer import Observer
+from maquette.training.recipe import language
+from maquette.training.run import RunDirectory
+
+
+class TextSamples:
+    """Writes a sample at every look, and passes everything on to another observer."""
+
+    def __init__(self, run: RunDirectory, observer: Observer) -> None:
+        self._run, self._next = run, observer
+        self._recipe = language(run.recipe())
+        self._tokenizer: Tokenizer = load_tokenizer(run / TOKENIZER)
+
+    def start(self, step: int, steps: int) -> None:
+        self._next.start(step, steps)
+
+    def step(self, record: dict[str, Any]) -> None:
+        self._next.step(record)
+
+    def say(self, message: str) -> None:
+        self._next.say(message)
+
+    def look(self, step: int, model: Network) -> None:
+        watch = self._recipe.watch
+        if watch.sample_tokens > 0 and isinstance(model, Model):
+            room = model.config.context - len(self._tokenizer.encode_prompt(watch.prompt))
+            results, _ = generate(
+                model,
+                self._tokenizer,
+                [watch.prompt],
+                tokens=max(1, min(watch.sample_tokens, room)),
+                sampling=Sampling(seed=step),
+            )
+            text = watch.prompt + results[0].text
+            write_atomic(self._run / "samples" / f"step-{step:08d}.txt", text + "\n")
+        self._next.look(step, model)
