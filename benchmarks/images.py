@@ -37,7 +37,7 @@ from maquette.models.diffusion_config import DiffusionConfig
 from maquette.serving.solvers import evaluations
 from maquette.systems.diffusion import DIT, TEXT, WORLD, Way, all_right, draw, text_recipe
 from maquette.training.optimiser import clip_gradients, make_optimiser
-from maquette.training.picture_data import PictureBatches
+from maquette.training.picture_data import PictureDataset
 from maquette.training.recipe import Optimiser
 from maquette.workshop.oracle import oracle_for
 from maquette.workshop.train import train
@@ -152,7 +152,7 @@ def training(arguments: argparse.Namespace) -> dict[str, object]:
         arms = {n: a for n, a in arms.items() if any(word in n for word in arguments.only)}
     corpus = text_recipe().data.open()
     recipe = replace(text_recipe(), batch=arguments.batch)
-    stream = PictureBatches(recipe, corpus)
+    stream = PictureDataset(recipe, corpus)
     batch = stream.step(0)[0]
     flops = {}
     for name, step in arms.items():

@@ -138,8 +138,8 @@ def estimates(one: Recipe, machine: Machine) -> tuple[Memory, StepTime]:
 
 def child(name: str, folder: Path) -> None:
     """Train in this process; print what it took as one JSON line."""
-    from maquette.training.run import RunDirectory
     from maquette.corpus.named import open_corpus
+    from maquette.training.run import RunDirectory
     from maquette.workshop.train import train
 
     measure()

@@ -34,9 +34,9 @@ from maquette.audit.member import chains
 from maquette.base.errors import need
 from maquette.base.machine import processor
 from maquette.corpus.grams import Hashes, as_bytes, gram_hashes, strided_hashes
+from maquette.corpus.named import open_corpus
 from maquette.corpus.portrait import STRIDE, WIDTH, PortraitBuilder, training_texts
 from maquette.corpus.progress import silent
-from maquette.corpus.named import open_corpus
 
 PIECE = 500  # bytes of the texts in which accidental chains are counted
 LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz     ,.", np.uint8)

@@ -41,8 +41,8 @@ from maquette.base.jit import jit
 from maquette.base.machine import processor
 from maquette.corpus.build import build
 from maquette.corpus.local import Local
-from maquette.corpus.store import Corpus
 from maquette.corpus.named import open_corpus
+from maquette.corpus.store import Corpus
 
 TOKENS, TEXTS, ROUNDS = 450, 60, 3
 GRAMS = 400

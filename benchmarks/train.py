@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maquette.base.machine import keep_freed_memory, measure, processor, product_speed, read_speed
+from maquette.corpus.named import open_corpus
 from maquette.corpus.order import SampleOrder
 from maquette.models import families
 from maquette.models.base import Batch
@@ -34,7 +35,6 @@ from maquette.serving.hugging_face import export_model
 from maquette.training.decide import keep_compiled_code
 from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.recipe import Optimiser
-from maquette.corpus.named import open_corpus
 
 CONTEXT = 256
 SETTINGS = Optimiser(learning_rate=1e-3, beta2=0.99, epsilon=1e-8, weight_decay=0.1)

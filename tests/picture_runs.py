@@ -5,6 +5,7 @@ from typing import Any
 
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.store import WEIGHTS, save_tensors
+from maquette.training.begin import create
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.run import RunDirectory
 
@@ -14,7 +15,7 @@ def untrained(path: str | Path, recipe: PictureRecipe) -> Path:
     import torch
 
     run = RunDirectory(path)
-    run.create(recipe, recipe.data.open())
+    create(run, recipe, recipe.data.open())
     model = recipe.model.build().initialise(recipe.seed)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -8,7 +8,7 @@ import pytest
 from maquette.corpus.pictures import ENDLESS
 from maquette.corpus.tokenizer import byte_tokenizer
 from maquette.models.diffusion_config import DiffusionConfig
-from maquette.training.picture_data import PictureBatches, heldout_pictures
+from maquette.training.picture_data import PictureDataset, heldout_pictures
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 
 RECIPE = PictureRecipe(
@@ -54,11 +54,11 @@ class Made:
 
 def read(recipe, corpus, ranks: int, samples: int) -> list[int]:
     """The numbers of the first `samples` pictures, as all ranks read them together."""
-    parts = [PictureBatches(recipe, corpus, rank, ranks) for rank in range(ranks)]
+    dataset = PictureDataset(recipe, corpus)
     numbers: list[int] = []
     for sample in range(0, samples, recipe.batch):
-        for part in parts:
-            for batch in part.step(sample):
+        for rank in range(ranks):
+            for batch in dataset.step(sample, rank, ranks):
                 labels = batch.labels[:, 0].tolist()
                 level = ((batch.pictures[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
                 assert level == [n % 256 for n in labels]  # each with what is known of it

@@ -22,12 +22,13 @@ from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.picture_config import END
 from maquette.models.store import WEIGHTS, load_tensors, save_config, save_tensors
 from maquette.models.super_resolution_config import SuperResolutionConfig
-from maquette.training import loop
 from maquette.training.average import Average
-from maquette.training.batches import training_batches
+from maquette.training.begin import create, resume
 from maquette.training.cost import measure_cost
 from maquette.training.encoder import caption_symbols, encoder_of
+from maquette.training.heldout import derived_seed, seed
 from maquette.training.picture_data import (
+    PictureDataset,
     Reader,
     check_pictures,
     cut_captions,
@@ -37,6 +38,7 @@ from maquette.training.picture_data import (
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Checkpoints, Optimiser, load_recipe
 from maquette.training.run import RunDirectory
+from maquette.training.run_corpus import pictures_of
 from maquette.training.start import begin_with, make_model, only_train
 from maquette.workshop import evaluate_pictures as evaluate_pictures_module
 from maquette.workshop import studio
@@ -114,13 +116,14 @@ def test_a_killed_run_goes_on_bit_for_bit(toy, tmp_path):
 def test_two_ranks_see_what_one_sees(tmp_path):
     """The batch of a step is the same set of pictures; noise differs by rank, and by step."""
     corpus = TOY.data.open()
-    whole = training_batches(TOY, corpus, 0, 1).step(8)[0].pictures
-    parts = [training_batches(TOY, corpus, rank, 2).step(8)[0] for rank in (0, 1)]
+    dataset = PictureDataset(TOY, corpus)
+    whole = dataset.step(8)[0].pictures
+    parts = [dataset.step(8, rank, 2)[0] for rank in (0, 1)]
     assert torch.equal(torch.cat([part.pictures for part in parts]), whole)
     model = make_model(TOY)
 
     def noised(sample: int, rank: int) -> float:
-        loop.seed(loop.derived_seed(0, sample, rank), torch.device("cpu"))
+        seed(derived_seed(0, sample, rank), torch.device("cpu"))
         return float(model.loss(parts[0]).value)
 
     assert noised(8, 0) == noised(8, 0)
@@ -242,7 +245,9 @@ def test_an_encoder_reads_captions_as_it_was_trained_to(foreign):
     corpus = TOY.data.open()
     data = replace(TOY.data, encoder=str(foreign))
     clip, numbers = encoder_of(data), np.arange(3)
-    batch = Reader(corpus.tokenizer, data.words, clip).batch(corpus.split("train", 16), numbers)
+    batch = clip(
+        Reader(corpus.tokenizer, data.words, clip.reader).batch(corpus.split("train", 16), numbers)
+    )
     texts = corpus.split("train", 16).captions(numbers)
     letters = torch.tensor([[byte + 1 for byte in t.encode()[:9]] + [END] for t in texts])
     assert torch.equal(clip.symbols(texts), letters)
@@ -266,18 +271,18 @@ def test_a_run_goes_on_with_the_encoder_it_began_with_alone(foreign, tmp_path, m
     recipe = replace(TOY, steps=2, data=replace(TOY.data, encoder="clip"))
     assert recipe.data.encoder == str(clip)
     run = RunDirectory("run")
-    run.create(recipe, recipe.data.open())
-    assert run.resume(recipe) == run.resume(None) == recipe
+    create(run, recipe, recipe.data.open())
+    assert resume(run, recipe) == resume(run, None) == recipe
     monkeypatch.chdir("/")
     run = RunDirectory(tmp_path / "run")
-    assert run.resume(None).data.encoder == str(clip)
+    assert resume(run, None).data.encoder == str(clip)
     tensors = load_tensors(clip / WEIGHTS)
     save_tensors(clip / WEIGHTS, {name: t + 1 for name, t in tensors.items()})
     with pytest.raises(UserError, match=r"clip has changed since this run began \(weights"):
-        run.resume(None)
+        resume(run, None)
     (clip / WEIGHTS).unlink()
     with pytest.raises(UserError, match="clip has no model.safetensors: move it back"):
-        run.resume(recipe)
+        resume(run, recipe)
 
 
 def test_held_out_captions_of_another_corpus_are_read_as_the_run_reads(toy, monkeypatch):
@@ -317,7 +322,7 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(tmp_path):
     with pytest.raises(WrongUse, match="seed is 2147483648: use 0 to 2147483647"):
         replace(TOY, seed=2**31)
     last = replace(TOY, seed=2**31 - 1)
-    assert len(training_batches(last, TOY.data.open(), 0, 1).step(2**20)[0].pictures) == 4
+    assert len(PictureDataset(last, TOY.data.open()).step(2**20)[0]) == 4
     assert not (tmp_path / "small" / "recipe.yaml").exists()
     with pytest.raises(WrongUse, match="data.size 32 is not model.size 16"):
         replace(TOY, data=replace(TOY.data, size=32))
@@ -347,7 +352,7 @@ def test_a_recipe_round_trips_and_its_fields_are_flags(tmp_path):
     )  # fmt: skip
     result = json.loads(said.out.splitlines()[-1])
     assert result["pictures"] == 8 and result["pictures_per_second"] > 0
-    kept = RunDirectory(run).picture_recipe()
+    kept = RunDirectory(run).recipe()
     assert kept.data.world.objects == 1 and kept.model.path == "linear"
 
 
@@ -359,17 +364,17 @@ def test_a_world_is_made_again_where_it_is_not(toy, tmp_path, monkeypatch):
     kept["path"] = str(tmp_path / "other-home" / "worlds-1" / "shapes")
     (run / "corpus.json").write_text(json.dumps(kept), encoding="utf-8")
     monkeypatch.setenv("MAQUETTE_HOME", str(tmp_path / "home"))
-    assert run.pictures().hash == kept["hash"]
-    assert (run.pictures().path / TOKENIZER).read_bytes() == (run / TOKENIZER).read_bytes()
+    assert pictures_of(run).hash == kept["hash"]
+    assert (pictures_of(run).path / TOKENIZER).read_bytes() == (run / TOKENIZER).read_bytes()
     kept["hash"] = "0" * 64
     (run / "corpus.json").write_text(json.dumps(kept), encoding="utf-8")
     with pytest.raises(UserError, match="has changed since this run"):
-        run.pictures()
+        pictures_of(run)
     (run / "corpus.json").write_text(
         json.dumps(kept | {"table": {"kind": "pictures"}}), encoding="utf-8"
     )
     with pytest.raises(UserError, match="is no longer at"):
-        run.pictures()
+        pictures_of(run)
 
 
 def test_the_report_shows_the_grids(toy):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import maquette
 from maquette.base.errors import WrongUse
 from maquette.base.files import write_json
+from maquette.corpus.named import open_corpus
 from maquette.scaling import frontier
 from maquette.scaling.budget import Budget
 from maquette.scaling.devices import device
@@ -24,7 +25,6 @@ from maquette.scaling.plan import make_plan
 from maquette.scaling.shapes import nearest_shape
 from maquette.scaling.split import Text
 from maquette.training.recipe import load_plan, load_recipe
-from maquette.corpus.named import open_corpus
 
 CHINCHILLA = 5.88e23  # the compute of Chinchilla 70B and Gopher 280B
 

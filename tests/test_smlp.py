@@ -277,9 +277,9 @@ def test_a_run_resumes_bit_for_bit(sparse, tmp_path):
 
 def test_a_run_counts_what_it_reads_and_learns_from_what_the_loss_counts(sparse, tmp_path):
     """With partial routing 27 of a sequence's 32 tokens are predicted; all 32 are read."""
-    from maquette.training.data import Batches
-    from maquette.training.run import RunDirectory
     from maquette.corpus.named import open_corpus
+    from maquette.training.data import TextDataset
+    from maquette.training.run import RunDirectory
     from maquette.workshop.train import train
 
     recipe = dataclasses.replace(sparse, steps=1, micro_batch=2)
@@ -289,7 +289,7 @@ def test_a_run_counts_what_it_reads_and_learns_from_what_the_loss_counts(sparse,
 
     model = recipe.model.build().initialise(recipe.seed)
     total, count = 0.0, 0
-    for batch in Batches(recipe, open_corpus(recipe.data.corpus)).step(0):
+    for batch in TextDataset(recipe, open_corpus(recipe.data.corpus)).step(0):
         part = model.loss(batch)
         total, count = total + part.total, count + part.count
     assert count == 4 * 27

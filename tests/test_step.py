@@ -22,9 +22,9 @@ from maquette.models.decoder import Decoder
 from maquette.models.store import load_tensors
 from maquette.nn.parametrisation import declared
 from maquette.nn.rules import Parametrisation, Role
-from maquette.training import loop
 from maquette.training.average import Average
 from maquette.training.checkpoint import AVERAGE, MODEL, OPTIMISER
+from maquette.training.data import TextDataset
 from maquette.training.optimiser import clip_gradients
 from maquette.training.recipe import Checkpoints, Schedule
 from maquette.training.run import RunDirectory
@@ -345,22 +345,12 @@ def test_the_last_held_out_loss_is_that_of_the_weights_that_are_kept(
 # Random numbers
 
 
-class Same:
-    """The same micro-batches at every step."""
-
-    def __init__(self, parts: list) -> None:
-        self.parts = parts
-
-    def step(self, sample: int) -> list:
-        return self.parts
-
-
 @pytest.mark.parametrize("parts", [1, 2])
 def test_random_numbers_are_drawn_anew_for_every_part_of_every_step(
     parts, every, tmp_path, monkeypatch
 ):
     """On one batch, at a rate of 0, losses differ by what is dropped alone."""
-    batches, losses, drawn = loop.training_batches, [], []
+    losses, drawn = [], []
     original = Decoder.loss
 
     def recorded(model, batch, z_loss=0.0):
@@ -371,10 +361,12 @@ def test_random_numbers_are_drawn_anew_for_every_part_of_every_step(
             losses.append(float(result.value))
         return result
 
-    def same(recipe, *rest):
-        return Same(batches(recipe, *rest).step(0)[:1] * parts)
+    read = TextDataset.step
 
-    monkeypatch.setattr(loop, "training_batches", same)
+    def same(dataset, sample, rank, world):
+        return read(dataset, 0)[:1] * parts
+
+    monkeypatch.setattr(TextDataset, "step", same)
     monkeypatch.setattr(Decoder, "loss", recorded)
     still = replace(every, optimiser=replace(every.optimiser, learning_rate=0.0), steps=6)
     dropping = replace(still, model=replace(every.model, dropout=0.5), micro_batch=4 // parts)

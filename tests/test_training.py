@@ -19,7 +19,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.store import Corpus
 from maquette.parallel.group import Group
 from maquette.training import loop
-from maquette.training.data import Batches, heldout_batches, split_documents
+from maquette.training.data import TextDataset, heldout_batches, split_documents
 from maquette.training.guard import SpikeGuard, Verdict
 from maquette.training.recipe import Checkpoints, Guard, Schedule, Watch
 from maquette.training.run import RunDirectory
@@ -320,8 +320,10 @@ def test_a_run_that_goes_back_to_its_start_begins_anew(average, recipe, tmp_path
     monkeypatch.undo()
     (event,) = RunDirectory(tmp_path / "back").events()
     assert (event["step"], event["sample"]) == (0, 6 * recipe.batch)
-    step = Batches.step
-    monkeypatch.setattr(Batches, "step", lambda self, n: step(self, n + 6 * recipe.batch))
+    step = TextDataset.step
+    monkeypatch.setattr(
+        TextDataset, "step", lambda self, n, *ranks: step(self, n + 6 * recipe.batch, *ranks)
+    )
     train(averaged, tmp_path / "fresh")
     same_steps(records(tmp_path / "back"), records(tmp_path / "fresh"))
     for name in ("model.safetensors", "checkpoints/step-00000012/optimiser.safetensors"):
@@ -479,16 +481,17 @@ def test_layouts_to_come_say_so(recipe, tmp_path):
 
 
 def test_ranks_see_the_batch_that_one_rank_sees(recipe, corpus):
-    one = Batches(recipe, corpus).step(8)[0]
-    four = [Batches(recipe, corpus, rank, 4).step(8)[0] for rank in range(4)]
+    dataset = TextDataset(recipe, corpus)
+    one = dataset.step(8)[0]
+    four = [dataset.step(8, rank, 4)[0] for rank in range(4)]
     assert torch.equal(torch.cat([b.tokens for b in four]), one.tokens)
     assert torch.equal(torch.cat([b.targets for b in four]), one.targets)
 
 
 def test_targets_are_the_next_tokens_of_the_stream(recipe, corpus):
-    batch = Batches(recipe, corpus).step(0)[0]
+    batch = TextDataset(recipe, corpus).step(0)[0]
     assert torch.equal(batch.tokens[:, 1:], batch.targets[:, :-1])
-    start = int(Batches(recipe, corpus).order.starts(0, 1)[0])
+    start = int(TextDataset(recipe, corpus).order.starts(0, 1)[0])
     assert batch.targets[0].tolist() == corpus.train.read(start + 1, 32).tolist()
 
 

@@ -14,7 +14,6 @@ from maquette.nn.parametrisation import declared
 from maquette.nn.rules import Parametrisation
 from maquette.systems import vit
 from maquette.systems.claims import Lab, measure
-from maquette.training.picture_recipe import PictureRecipe
 
 SMALL = {
     "size": 16,
@@ -213,7 +212,7 @@ def test_every_claim_runs_at_toy_size(one, tmp_path):
 def test_recipes_of_the_catalogue():
     """Both read all five labels of the world, and both take as many steps."""
     recipes = [vit.vit(), vit.cnn()]
-    assert all(isinstance(r, PictureRecipe) and r.model.classes == (6, 4, 6, 4, 2) for r in recipes)
+    assert all(r.data.kind == "pictures" and r.model.classes == (6, 4, 6, 4, 2) for r in recipes)
     assert [r.name for r in recipes] == ["vit", "cnn"]
     assert recipes[0].steps == recipes[1].steps
     key = ("ViT", vit.SMALLEST, 1)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.run import RunDirectory
+from maquette.training.run_corpus import pictures_of
 from maquette.workshop.load_pictures import load_pictures
 
 
@@ -86,7 +87,7 @@ def test_a_run_of_a_world_makes_pictures_where_the_world_is_not_kept(tmp_path):
     run = untrained(
         tmp_path / "r", replace(recipe(condition="text"), data=PictureData(size=16, words=12))
     )
-    shutil.rmtree(RunDirectory(run).pictures().path)
+    shutil.rmtree(pictures_of(RunDirectory(run)).path)
     said = command("generate", run, "a red house", "--steps", 1, "--out", tmp_path / "a.png")
     assert said.code == 0 and "unknown word house" in said.out
 
