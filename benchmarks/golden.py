@@ -29,10 +29,9 @@ from maquette.training import probe
 
 TIMINGS = {"tokens_per_second", "pictures_per_second", "flops_utilisation", "memory", "seconds"}
 TEXT = "--precision fp32 --compile off"
-SMALL = (
-    "--model.width 64 --model.depth 2 --model.context 64 --data.sequence 64 --data.corpus tiny "
-    "--batch 8"
-)
+SMALL = "--model.width 64 --model.context 64 --data.sequence 64 --data.corpus tiny --batch 8"
+SHALLOW = "--model.depth 2 --model.heads 4"
+MIXED = "--model.dense 1 --model.sparse 1"
 PICTURES = (
     "--precision fp32 --compile off --watch.pictures 32 --watch.grid 2 --watch.steps 3 "
     "--watch.every 10"
@@ -53,12 +52,12 @@ RUNS = {  # name: arguments of train; {NAME} is an earlier run's folder
     "tiny-ranks": f"tiny --steps 30 --ranks 2 --micro-batch 2 {TEXT}",
     "tiny-rewind": f"tiny --steps 40 {SPIKES} {TEXT}",
     "gpt3": "tiny --steps 20 --model.band 16 " + TEXT,
-    "llama": f"llama-small --steps 20 --model.heads 4 --model.kv-heads 2 {SMALL} {TEXT}",
-    "gptj": f"gptj-small --steps 20 --model.heads 4 {SMALL} {TEXT}",
-    "bloom": f"bloom-small --steps 20 --model.heads 4 {SMALL} {TEXT}",
-    "palm": f"palm-small --steps 20 --model.heads 4 {SMALL} {TEXT}",
-    "smlp": f"smlp-small --steps 20 {SMALL} {TEXT}",
-    "smlp-partial": f"smlp-small --steps 20 --model.routing partial {SMALL} {TEXT}",
+    "llama": f"llama-small --steps 20 {SHALLOW} --model.kv-heads 2 {SMALL} {TEXT}",
+    "gptj": f"gptj-small --steps 20 {SHALLOW} {SMALL} {TEXT}",
+    "bloom": f"bloom-small --steps 20 {SHALLOW} {SMALL} {TEXT}",
+    "palm": f"palm-small --steps 20 {SHALLOW} {SMALL} {TEXT}",
+    "smlp": f"smlp-small --steps 20 {MIXED} {SMALL} {TEXT}",
+    "smlp-partial": f"smlp-small --steps 20 {MIXED} --model.routing partial {SMALL} {TEXT}",
     "vit": f"vit --steps 20 --batch 16 {PICTURES}",
     "cnn": f"cnn --steps 20 --batch 16 {PICTURES}",
     "clip": f"clip --steps 20 --batch 16 {PICTURES}",

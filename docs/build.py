@@ -16,14 +16,15 @@ from pathlib import Path
 import vl_convert
 
 from maquette.base.files import write_atomic
-from maquette.systems.claims import results
-from maquette.systems.gallery import catalogue_table
+from maquette.experiments.claims import results
+from maquette.experiments.gallery import catalogue_table
 
 ROOT = Path(__file__).parents[1]
 WORDS = {
     "cli": "one thin file per command",
     "face": "import maquette",
     "systems": "one file per published system: recipes, claims",
+    "experiments": "claims, the lab, arms, statistics",
     "workshop": "jobs made of stations: train, demo, report, load",
     "corpus": "text, pictures in",
     "worlds": "exact truth",

@@ -11,17 +11,17 @@ from conftest import ROOT, command
 
 import maquette
 import maquette.systems
-from maquette.systems import catalogue, claims
-from maquette.systems.claims import Claim, Lab, Measurement, claim, measure, results
-from maquette.systems.gallery import gallery
+from maquette.experiments import catalogue, claims
+from maquette.experiments.claims import Claim, Lab, Measurement, claim, measure, results
+from maquette.experiments.gallery import gallery
 
 NEW = '''
 """Invented: a system that exists for a test.
 
 The rest of its docstring.
 """
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Lab, Measurement, claim
 from maquette.training.recipe import Recipe
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maquette.experiments.catalogue import systems
+from maquette.experiments.claims import Lab, measure
 from maquette.scaling.rungs import LEAST, size, stable_steps
 from maquette.systems import chinchilla, scaling
-from maquette.systems.catalogue import systems
-from maquette.systems.claims import Lab, measure
 from maquette.training.run import METRICS
 from maquette.training.schedule import decay_start
 from maquette.workshop.branch import agree

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from maquette.base.errors import UserError
+from maquette.experiments.catalogue import recipe_named
+from maquette.experiments.claims import Lab, measure, select
+from maquette.experiments.unclip_arms import interval, ratio, spreads
 from maquette.models.base import PictureBatch
 from maquette.models.prior_autoregressive import AutoregressivePrior
-from maquette.systems.catalogue import recipe_named
-from maquette.systems.claims import Lab, measure, select
 from maquette.systems.clip import clip_recipe
 from maquette.systems.dalle2 import decoder_recipe, prior_recipe
-from maquette.systems.dalle2_arms import interval, ratio, spreads
 from maquette.systems.diffusion import text_recipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.load_pictures import load_pictures

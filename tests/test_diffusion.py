@@ -10,13 +10,13 @@ import torch
 from torch.testing import assert_close
 
 from maquette.base.errors import UserError
+from maquette.experiments.catalogue import recipe_named
 from maquette.models.base import PictureBatch
 from maquette.models.diffusion import Diffusion, random_known
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.registry import config_from
 from maquette.nn.rules import Parametrisation
 from maquette.serving.solvers import solve, times
-from maquette.systems.catalogue import recipe_named
 from maquette.systems.diffusion import paired, text_recipe
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import Checkpoints

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from maquette.evaluation.classify import Share, difference, pooled
+from maquette.experiments.claims import Lab, measure
 from maquette.models.store import WEIGHTS, load_tensors
 from maquette.systems import vpt
-from maquette.systems.claims import Lab, measure
 from maquette.training.start import make_model
 from maquette.workshop.adapt import columns
 from maquette.workshop.corpora import pictures_of

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from maquette.base.errors import UserError
+from maquette.experiments.catalogue import recipe_named
+from maquette.experiments.claims import SEEDS, Lab, Result, select
+from maquette.experiments.claims import measure as measure_claim
 from maquette.models.picture_config import PictureConfig
 from maquette.models.store import CONFIG, load_config
 from maquette.scaling.budget import Budget, hours_of
 from maquette.scaling.plan import Plan, make_plan
-from maquette.systems.catalogue import recipe_named
-from maquette.systems.claims import SEEDS, Lab, Result, select
-from maquette.systems.claims import measure as measure_claim
 from maquette.training.recipe import BaseRecipe
 from maquette.training.run import free_name
 from maquette.workshop.load import Loaded
@@ -75,7 +75,7 @@ def plan(
 def reproduce(
     *names: str, quick: bool = False, seeds: int = SEEDS, out: str | Path | None = None
 ) -> list[Result]:
-    """Measure claims by `SYSTEM` or `SYSTEM.CLAIM`; see `systems.claims`.
+    """Measure claims by `SYSTEM` or `SYSTEM.CLAIM`; see `experiments.claims`.
 
     out: folder of the results; None: `claims`, or for trials (quick, fewer seeds) Maquette's home.
     """

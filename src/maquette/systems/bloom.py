@@ -9,8 +9,8 @@ that makes half of the smallest model; 341 to 366 billion tokens of the ROOTS co
 and reads bytes of the default corpus. No claim is made.
 """
 
+from maquette.experiments.catalogue import SMALL, published_recipes, recipe, small_recipe
 from maquette.models import families
-from maquette.systems.catalogue import SMALL, published_recipes, recipe, small_recipe
 from maquette.training.recipe import Recipe
 
 SIZES = ("560m", "1b1", "1b7", "3b", "7b1", "176b")

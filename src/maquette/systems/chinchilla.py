@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 
 from maquette.base.errors import UserError
+from maquette.experiments.catalogue import published_recipes, recipe
+from maquette.experiments.claims import Lab, Measurement, claim
 from maquette.scaling.extrapolate import Ladder, Rung, analyse
 from maquette.scaling.rungs import BATCH, DECAY, SEQUENCE, UNIT, rung_recipe, size, stable_steps
-from maquette.systems.catalogue import published_recipes, recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 

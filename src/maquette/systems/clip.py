@@ -35,11 +35,11 @@ from maquette.corpus.pictures import Numbers, Pixels
 from maquette.evaluation import zero_shot as scores
 from maquette.evaluation.classify import Share
 from maquette.evaluation.zero_shot import Encoded, encode_captions, encode_pictures, every_label
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Lab, Measurement, claim
 from maquette.models.clip import Clip
 from maquette.models.clip_config import ClipConfig
 from maquette.nn.rules import Parametrisation
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop import charts

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from maquette.audit.canary import plant
 from maquette.corpus.document import Document
 from maquette.corpus.progress import silent
-from maquette.systems.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Lab, Measurement, claim
 from maquette.systems.deduplication import VOCABULARY, clean_text, made, small
 from maquette.workshop import charts
 from maquette.workshop.load import load

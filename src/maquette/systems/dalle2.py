@@ -38,13 +38,9 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from maquette.models.clip_config import ClipConfig
-from maquette.models.diffusion_config import DiffusionConfig
-from maquette.models.prior_config import PriorConfig
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
-from maquette.systems.clip import clip_recipe
-from maquette.systems.dalle2_arms import (
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.unclip_arms import (
     PLAIN,
     STRONG,
     Drawn,
@@ -54,6 +50,10 @@ from maquette.systems.dalle2_arms import (
     right_of,
     varied,
 )
+from maquette.models.clip_config import ClipConfig
+from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.prior_config import PriorConfig
+from maquette.systems.clip import clip_recipe
 from maquette.systems.diffusion import WORLD, bases, text_recipe
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule

@@ -41,7 +41,7 @@ from maquette.corpus.portrait import (
 )
 from maquette.corpus.progress import silent
 from maquette.corpus.store import Corpus
-from maquette.systems.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Lab, Measurement, claim
 from maquette.workshop import charts
 from maquette.workshop.corpora import open_corpus
 

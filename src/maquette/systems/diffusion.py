@@ -40,12 +40,12 @@ from torch import Tensor
 from maquette.base.intervals import NORMAL, wilson
 from maquette.evaluation.oracle import Oracle
 from maquette.evaluation.residual import acceptable, diversity, fit
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Lab, Measurement, claim
 from maquette.models.diffusion import Diffusion
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.rules import Parametrisation
 from maquette.serving.solvers import evaluations, solve, times
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.picture_data import Reader, to_pixels
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule

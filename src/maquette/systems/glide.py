@@ -39,14 +39,14 @@ from torch.nn import functional as F
 from maquette.evaluation.oracle import Oracle
 from maquette.evaluation.psnr import psnr
 from maquette.evaluation.residual import fit
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Lab, Measurement, claim
 from maquette.models.clip import Clip
 from maquette.models.diffusion import Diffusion
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.path import Denoiser
 from maquette.serving.clip_guidance import clip_guided
 from maquette.serving.solvers import solve, times
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.systems.clip import clip_recipe
 from maquette.systems.diffusion import WORLD, bases, text_recipe
 from maquette.training.picture_data import to_pixels, to_tensor

@@ -11,8 +11,8 @@ has 1.9 million parameters and reads bytes of the default corpus. No claim is ma
 parallel block costs and saves is measured in `palm`.
 """
 
+from maquette.experiments.catalogue import SMALL, published_recipes, recipe, small_recipe
 from maquette.models import families
-from maquette.systems.catalogue import SMALL, published_recipes, recipe, small_recipe
 from maquette.training.recipe import Recipe
 
 RECIPES = published_recipes("gptj-6b", "gpt-neox-20b")

@@ -36,13 +36,13 @@ from torch import Tensor
 from maquette.base.errors import WrongUse
 from maquette.base.intervals import wilson
 from maquette.evaluation.seam import seam
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Lab, Measurement, claim
 from maquette.models.diffusion import Diffusion
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.noise import draw
 from maquette.serving.paint import composite, paint
 from maquette.serving.solvers import solve, times
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.systems.diffusion import bases, diffusion, text_recipe
 from maquette.training.picture_data import to_pixels, to_tensor
 from maquette.training.picture_recipe import PictureRecipe

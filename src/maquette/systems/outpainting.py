@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 
 from maquette.evaluation.seam import background, drift, seam
+from maquette.experiments.claims import Lab, Measurement, claim
 from maquette.models.diffusion import Diffusion
 from maquette.serving.outpaint import extend
 from maquette.serving.paint import paint
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.systems.diffusion import bases
 from maquette.training.picture_data import to_pixels, to_tensor
 from maquette.workshop import charts

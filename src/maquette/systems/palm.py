@@ -31,13 +31,13 @@ import numpy as np
 import torch
 
 from maquette.base.machine import keep_freed_memory, measure
+from maquette.experiments.catalogue import SMALL, published_recipes, recipe, small_recipe
+from maquette.experiments.claims import Lab, Measurement, claim
 from maquette.models import families
 from maquette.models.base import Batch
 from maquette.models.config import DecoderConfig
 from maquette.models.decoder import Decoder
 from maquette.models.published import published
-from maquette.systems.catalogue import SMALL, published_recipes, recipe, small_recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.probe import DTYPE
 from maquette.training.recipe import Recipe

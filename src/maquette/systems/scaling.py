@@ -27,11 +27,11 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Lab, Measurement, claim
 from maquette.nn.rules import Role
 from maquette.scaling.rungs import BATCH, SEQUENCE, rung_recipe
 from maquette.systems import chinchilla
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Recipe
 from maquette.workshop import charts
 

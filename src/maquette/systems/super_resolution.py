@@ -40,11 +40,11 @@ from torch.nn import functional as F
 
 from maquette.evaluation.psnr import restoration
 from maquette.evaluation.swap import correlation, disagreement, swap_test
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Lab, Measurement, claim
 from maquette.models.cnn import blur
 from maquette.models.super_resolution import SuperResolution, degrade
 from maquette.models.super_resolution_config import SuperResolutionConfig
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.picture_data import to_pixels, to_tensor
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule

@@ -32,13 +32,13 @@ import altair as alt
 import numpy as np
 
 from maquette.evaluation.classify import Share, accuracy, difference, pooled
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Lab, Measurement, claim
 from maquette.models.classifier import Classifier
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.models.cnn_config import CNNConfig
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.picture_data import PictureBatches
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule

@@ -312,7 +312,7 @@ def _spare(one: Claim, trial: str, out: Path) -> None:
 
 def select(names: list[str]) -> list[Claim]:
     """The claims that `SYSTEM` or `SYSTEM.CLAIM` name; all of them for no name."""
-    from maquette.systems.catalogue import systems
+    from maquette.experiments.catalogue import systems
 
     known = systems()
     chosen: list[Claim] = []
@@ -358,7 +358,7 @@ def _commit() -> str:
 
     Asked once: what is edited while a measurement runs is not what it measures.
     """
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]  # the package: what any of it does may change the number
     try:
         head = subprocess.run(
             ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"],

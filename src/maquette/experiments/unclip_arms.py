@@ -1,7 +1,6 @@
 """What unCLIP is measured by: pictures of held-out captions by way of each embedding, and their variety.
 
-Claims about it are in `dalle2.py`. Every arm draws the same captions from the same noise, so that arms are
-compared picture by picture.
+Every arm draws the same captions from the same noise, so that arms are compared picture by picture.
 """
 
 import functools

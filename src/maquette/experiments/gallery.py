@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from maquette.base.files import write_atomic
-from maquette.systems.catalogue import systems
-from maquette.systems.claims import NEVER, Claim, Result, results
+from maquette.experiments.catalogue import systems
+from maquette.experiments.claims import NEVER, Claim, Result, results
 
 
 def state(result: Result | None) -> str:

@@ -1,4 +1,4 @@
-"""Systems, recipes and claims, found by scanning this package.
+"""Systems, recipes and claims, found by scanning the package `maquette.systems`.
 
 A system is a module: its docstring says what it is, the paper, what was scaled down and by how
 much, the command, the minutes, the expected number. In it, functions marked `@recipe` return
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from maquette.base.errors import WrongUse, did_you_mean
+from maquette.experiments.claims import Claim
 from maquette.models.config import DecoderConfig
 from maquette.models.published import Published, published
 from maquette.nn.rules import Parametrisation
-from maquette.systems.claims import Claim
 from maquette.training.recipe import (
     BaseRecipe,
     Data,
