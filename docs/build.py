@@ -16,8 +16,8 @@ from pathlib import Path
 import vl_convert
 
 from maquette.base.files import write_atomic
-from maquette.experiments.claims import results
 from maquette.experiments.gallery import catalogue_table
+from maquette.experiments.results import results
 
 ROOT = Path(__file__).parents[1]
 WORDS = {

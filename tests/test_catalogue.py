@@ -11,9 +11,11 @@ from conftest import ROOT, command
 
 import maquette
 import maquette.systems
-from maquette.experiments import catalogue, claims
-from maquette.experiments.claims import Claim, Lab, Measurement, claim, measure, results
+from maquette.experiments import catalogue, lab
+from maquette.experiments.claims import Claim, Measurement, claim
 from maquette.experiments.gallery import gallery
+from maquette.experiments.lab import Lab
+from maquette.experiments.results import measure, results
 
 NEW = '''
 """Invented: a system that exists for a test.
@@ -21,7 +23,8 @@ NEW = '''
 The rest of its docstring.
 """
 from maquette.experiments.catalogue import recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.training.recipe import Recipe
 
 
@@ -56,7 +59,7 @@ def invented(tmp_path, monkeypatch):
     )
     importlib.invalidate_caches()
     catalogue.systems.cache_clear()
-    monkeypatch.setattr(claims, "_commit", lambda: "0123456789ab")  # whatever is being edited here
+    monkeypatch.setattr(lab, "_commit", lambda: "0123456789ab")  # whatever is being edited here
     yield tmp_path
     catalogue.systems.cache_clear()
     sys.modules.pop("maquette.systems.invented", None)
@@ -146,7 +149,7 @@ def test_a_trial_never_replaces_a_measurement(invented, monkeypatch, flags, why)
     before = contents(Path("claims"))
     assert len(before) == 2
     if why == "commit":
-        monkeypatch.setattr(claims, "_commit", lambda: "0123456789ab+")
+        monkeypatch.setattr(lab, "_commit", lambda: "0123456789ab+")
     said = command("reproduce", "invented", *flags, "--json")
     assert said.code == 0, said.err
     assert contents(Path("claims")) == before

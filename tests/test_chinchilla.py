@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from maquette.experiments.catalogue import systems
-from maquette.experiments.claims import Lab, measure
+from maquette.experiments.lab import Lab
+from maquette.experiments.results import measure
 from maquette.scaling.rungs import LEAST, size, stable_steps
 from maquette.systems import chinchilla, scaling
 from maquette.training.run import METRICS

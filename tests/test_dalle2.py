@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from maquette.base.errors import UserError
-from maquette.experiments.catalogue import recipe_named
-from maquette.experiments.claims import Lab, measure, select
+from maquette.experiments.catalogue import recipe_named, select
+from maquette.experiments.lab import Lab
+from maquette.experiments.results import measure
 from maquette.experiments.unclip_arms import interval, ratio, spreads
 from maquette.models.base import PictureBatch
 from maquette.models.prior_autoregressive import AutoregressivePrior

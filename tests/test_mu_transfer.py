@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from maquette.experiments.claims import Lab
+from maquette.experiments.lab import Lab
 from maquette.experiments.rate_curves import Curve, Setting, loss_of, rate_chart, rate_curves
 from maquette.nn.rules import Role, Scaling
 from maquette.systems import mu_transfer as system

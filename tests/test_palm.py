@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from maquette.experiments.catalogue import recipe_named
-from maquette.experiments.claims import Lab
+from maquette.experiments.lab import Lab
 from maquette.models.decoder import Decoder
 from maquette.systems import palm
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from maquette.base.errors import WrongUse
-from maquette.experiments.claims import Lab, measure
+from maquette.experiments.lab import Lab
+from maquette.experiments.results import measure
 from maquette.models.vit import ViT
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.low_rank import LowRank

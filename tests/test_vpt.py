@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from maquette.evaluation.classify import Share, difference, pooled
-from maquette.experiments.claims import Lab, measure
+from maquette.experiments.lab import Lab
+from maquette.experiments.results import measure
 from maquette.models.store import WEIGHTS, load_tensors
 from maquette.systems import vpt
 from maquette.training.start import make_model

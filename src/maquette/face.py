@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from maquette.base.errors import UserError
-from maquette.experiments.catalogue import recipe_named
-from maquette.experiments.claims import SEEDS, Lab, Result, select
-from maquette.experiments.claims import measure as measure_claim
+from maquette.experiments.catalogue import recipe_named, select
+from maquette.experiments.lab import SEEDS, Lab
+from maquette.experiments.results import Result
+from maquette.experiments.results import measure as measure_claim
 from maquette.models.picture_config import PictureConfig
 from maquette.models.store import CONFIG, load_config
 from maquette.scaling.budget import Budget, hours_of
@@ -75,7 +76,7 @@ def plan(
 def reproduce(
     *names: str, quick: bool = False, seeds: int = SEEDS, out: str | Path | None = None
 ) -> list[Result]:
-    """Measure claims by `SYSTEM` or `SYSTEM.CLAIM`; see `experiments.claims`.
+    """Measure claims by `SYSTEM` or `SYSTEM.CLAIM`; see `experiments.results`.
 
     out: folder of the results; None: `claims`, or for trials (quick, fewer seeds) Maquette's home.
     """

@@ -21,8 +21,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.base.errors import WrongUse, did_you_mean
     from maquette.experiments.catalogue import systems
-    from maquette.experiments.claims import results
     from maquette.experiments.gallery import catalogue_table, gallery, state
+    from maquette.experiments.results import results
 
     terminal = Terminal(arguments.json)
     known = systems()

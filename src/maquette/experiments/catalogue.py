@@ -152,3 +152,21 @@ def recipe_named(name: str) -> BaseRecipe:
     if name not in known:
         raise WrongUse(f"unknown recipe {name}{did_you_mean(name, known)}")
     return replace(known[name](), name=name)
+
+
+def select(names: list[str]) -> list[Claim]:
+    """The claims that `SYSTEM` or `SYSTEM.CLAIM` name; all of them for no name."""
+    known = systems()
+    chosen: list[Claim] = []
+    for name in names or [s for s in known if known[s].claims]:
+        system, _, one = name.partition(".")
+        if system not in known:
+            raise WrongUse(f"unknown system {system}{did_you_mean(system, known)}")
+        claims = known[system].claims
+        if one and one not in claims:
+            ids = [f"{system}.{c}" for c in claims]
+            raise WrongUse(f"unknown claim {name}{did_you_mean(name, ids)}")
+        if not claims:
+            raise WrongUse(f"{system} makes no claims")
+        chosen += [claims[one]] if one else claims.values()
+    return chosen

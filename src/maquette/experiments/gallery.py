@@ -5,7 +5,8 @@ from pathlib import Path
 
 from maquette.base.files import write_atomic
 from maquette.experiments.catalogue import systems
-from maquette.experiments.claims import NEVER, Claim, Result, results
+from maquette.experiments.claims import Claim
+from maquette.experiments.results import NEVER, Result, results
 
 
 def state(result: Result | None) -> str:

@@ -15,7 +15,7 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from maquette.experiments.claims import Lab
+from maquette.experiments.lab import Lab
 from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 from maquette.workshop import charts

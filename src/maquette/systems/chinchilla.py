@@ -30,7 +30,8 @@ import numpy as np
 
 from maquette.base.errors import UserError
 from maquette.experiments.catalogue import published_recipes, recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.scaling.extrapolate import Ladder, Rung, analyse
 from maquette.scaling.rungs import BATCH, DECAY, SEQUENCE, UNIT, rung_recipe, size, stable_steps
 from maquette.training.recipe import Recipe

@@ -36,7 +36,8 @@ from maquette.evaluation import zero_shot as scores
 from maquette.evaluation.classify import Share
 from maquette.evaluation.zero_shot import Encoded, encode_captions, encode_pictures, every_label
 from maquette.experiments.catalogue import recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.clip import Clip
 from maquette.models.clip_config import ClipConfig
 from maquette.nn.rules import Parametrisation

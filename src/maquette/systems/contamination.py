@@ -30,7 +30,8 @@ import numpy.typing as npt
 from maquette.audit.canary import plant
 from maquette.corpus.document import Document
 from maquette.corpus.progress import silent
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.systems.deduplication import VOCABULARY, clean_text, made, small
 from maquette.workshop import charts
 from maquette.workshop.load import load

@@ -39,7 +39,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.experiments.catalogue import recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.experiments.unclip_arms import (
     PLAIN,
     STRONG,

@@ -41,7 +41,8 @@ from maquette.corpus.portrait import (
 )
 from maquette.corpus.progress import silent
 from maquette.corpus.store import Corpus
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.workshop import charts
 from maquette.workshop.corpora import open_corpus
 

@@ -39,7 +39,8 @@ from maquette.corpus.document import Document
 from maquette.corpus.local import Local
 from maquette.corpus.store import Corpus
 from maquette.corpus.tokenizer import train_tokenizer
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch

@@ -41,7 +41,8 @@ from maquette.base.intervals import NORMAL, wilson
 from maquette.evaluation.oracle import Oracle
 from maquette.evaluation.residual import acceptable, diversity, fit
 from maquette.experiments.catalogue import recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.diffusion import Diffusion
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.rules import Parametrisation

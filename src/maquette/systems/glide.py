@@ -40,7 +40,8 @@ from maquette.evaluation.oracle import Oracle
 from maquette.evaluation.psnr import psnr
 from maquette.evaluation.residual import fit
 from maquette.experiments.catalogue import recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.clip import Clip
 from maquette.models.diffusion import Diffusion
 from maquette.models.diffusion_config import DiffusionConfig

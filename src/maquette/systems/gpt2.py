@@ -35,7 +35,8 @@ from maquette.corpus.build import build
 from maquette.corpus.document import Document
 from maquette.corpus.local import Local
 from maquette.experiments.catalogue import recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models import families
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation

@@ -37,7 +37,8 @@ from maquette.base.errors import WrongUse
 from maquette.base.intervals import wilson
 from maquette.evaluation.seam import seam
 from maquette.experiments.catalogue import recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.diffusion import Diffusion
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.noise import draw

@@ -26,7 +26,8 @@ import altair as alt
 import numpy as np
 
 from maquette.audit.canary import Canaries, Level
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.systems.deduplication import VOCABULARY, clean_text, made, small
 from maquette.workshop import charts
 from maquette.workshop.load import load

@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 
 from maquette.experiments.catalogue import recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.experiments.rate_curves import Array, Curve, Setting, loss_of, rate_chart, rate_curves
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation

@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from maquette.evaluation.seam import background, drift, seam
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.diffusion import Diffusion
 from maquette.serving.outpaint import extend
 from maquette.serving.paint import paint

@@ -32,7 +32,8 @@ import torch
 
 from maquette.base.machine import keep_freed_memory, measure
 from maquette.experiments.catalogue import SMALL, published_recipes, recipe, small_recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models import families
 from maquette.models.base import Batch
 from maquette.models.config import DecoderConfig

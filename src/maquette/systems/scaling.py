@@ -28,7 +28,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.experiments.catalogue import recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.nn.rules import Role
 from maquette.scaling.rungs import BATCH, SEQUENCE, rung_recipe
 from maquette.systems import chinchilla

@@ -28,7 +28,8 @@ import altair as alt
 import torch
 
 from maquette.experiments.catalogue import recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.config import DecoderConfig
 from maquette.models.registry import ModelConfig
 from maquette.models.smlp_config import SMLPConfig

@@ -41,7 +41,8 @@ from torch.nn import functional as F
 from maquette.evaluation.psnr import restoration
 from maquette.evaluation.swap import correlation, disagreement, swap_test
 from maquette.experiments.catalogue import recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.cnn import blur
 from maquette.models.super_resolution import SuperResolution, degrade
 from maquette.models.super_resolution_config import SuperResolutionConfig

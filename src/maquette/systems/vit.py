@@ -33,7 +33,8 @@ import numpy as np
 
 from maquette.evaluation.classify import Share, accuracy, difference, pooled
 from maquette.experiments.catalogue import recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.classifier import Classifier
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.models.cnn_config import CNNConfig

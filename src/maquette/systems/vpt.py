@@ -34,7 +34,8 @@ from maquette.adaptation.methods import METHODS, Method, count
 from maquette.adaptation.recipes import recipe_of
 from maquette.evaluation.classify import Share, accuracy, difference, pooled
 from maquette.experiments.catalogue import recipe
-from maquette.experiments.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.classifier import Classifier
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation

@@ -1,0 +1,130 @@
+"""Results: what an experiment measured, in `claims/SYSTEM.CLAIM.json` with its picture."""
+
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.base.files import read_json, write_atomic, write_json
+from maquette.base.machine import cores, processor
+from maquette.base.version import __version__
+from maquette.experiments.claims import Claim, Evidence
+from maquette.experiments.lab import Lab, today
+
+NEVER = 1e30
+"""what a result file holds for infinity and for no number"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A measured claim, as `claims/SYSTEM.CLAIM.json` holds it."""
+
+    id: str
+    statement: str
+    source: str
+    metric: str
+    evidence: Evidence
+    measured: float
+    interval: list[float] | None
+    bound: str
+    threshold: float
+    control: str
+    control_measured: float
+    holds: bool
+    quick: bool
+    seeds: int
+    seconds: float
+    date: str
+    commit: str
+    version: str
+    processor: str
+    cores: int
+    torch: str
+    details: dict[str, Any]
+    trial: str = ""
+    """why it is no evidence, where it is none"""
+
+    @property
+    def full(self) -> bool:
+        """Whether it is a measurement, which a trial is not."""
+        return not self.quick and not self.trial
+
+
+def measure(one: Claim, lab: Lab, out: Path | None = None) -> Result:
+    """Run a claim's experiment; write its JSON and its picture into `out`, by default `lab.folder`.
+
+    Raises WrongUse, before anything is run, where a trial would replace a full measurement. An
+    experiment that was cut off writes nothing.
+    """
+    import torch
+
+    out = lab.folder if out is None else out
+    trial = lab.trial
+    _spare(one, trial, out)
+    start = time.perf_counter()
+    lab.bases = {}
+    m = one.function(lab)
+    result = Result(
+        id=one.id,
+        statement=one.statement,
+        source=one.source,
+        metric=one.metric,
+        evidence=one.evidence,
+        measured=_finite(m.value),
+        interval=None if m.interval is None else [_finite(x) for x in m.interval],
+        bound=one.bound,
+        threshold=one.threshold,
+        control=one.control,
+        control_measured=_finite(m.control),
+        holds=bool(one.meets(m.value) and not one.meets(m.control)),
+        quick=lab.quick,
+        seeds=m.seeds or lab.seeds,
+        seconds=round(time.perf_counter() - start, 1),
+        date=today(),
+        commit=lab.commit,
+        version=__version__,
+        processor=processor(),
+        cores=cores(),
+        torch=str(torch.__version__),
+        details=m.details | {"bases": lab.bases, "python": platform.python_version()},
+        trial=trial,
+    )
+    picture = None
+    if m.chart is not None:
+        from maquette.workshop.charts import png
+
+        picture = png(m.chart)  # a chart that cannot be drawn leaves the earlier result whole
+    write_json(out / f"{one.id}.json", asdict(result))
+    if picture is not None:
+        write_atomic(out / f"{one.id}.png", picture)
+    return result
+
+
+def _spare(one: Claim, trial: str, out: Path) -> None:
+    """WrongUse where a trial would replace a full measurement."""
+    path = out / f"{one.id}.json"
+    if trial and path.exists() and _result(path).full:
+        raise WrongUse(
+            f"{path} is a full measurement, which a trial ({trial}) does not replace: leave --out out, "
+            f"or name another folder"
+        )
+
+
+def results(folder: Path) -> dict[str, Result]:
+    """The full measurements in a folder, by id; trials are left out."""
+    found = {path.stem: _result(path) for path in sorted(folder.glob("*.json"))}
+    return {name: result for name, result in found.items() if result.full}
+
+
+def _result(path: Path) -> Result:
+    try:
+        return Result(**read_json(path))
+    except TypeError as error:
+        raise UserError(f"{path} is no result of a claim: move it out of the folder") from error
+
+
+def _finite(value: float) -> float:
+    """JSON has no infinity: what never happened is a very large number."""
+    return float(max(-NEVER, min(NEVER, value))) if value == value else NEVER
