@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from maquette.base.errors import WrongUse
-from maquette.experiments.catalogue import published_recipe, recipe_named, recipes
+from maquette.experiments.catalogue import recipe_named, recipes
+from maquette.experiments.decoder_recipes import published_recipe
 from maquette.models import families
 from maquette.models.config import DecoderConfig
 from maquette.models.decoder import Decoder

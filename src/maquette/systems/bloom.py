@@ -9,7 +9,8 @@ that makes half of the smallest model; 341 to 366 billion tokens of the ROOTS co
 and reads bytes of the default corpus. No claim is made.
 """
 
-from maquette.experiments.catalogue import SMALL, published_recipes, recipe, small_recipe
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.decoder_recipes import SMALL, published_recipes, small_recipe
 from maquette.models import families
 from maquette.training.recipe import Recipe
 

@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 
 from maquette.base.errors import UserError
-from maquette.experiments.catalogue import published_recipes, recipe
+from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.decoder_recipes import published_recipes
 from maquette.experiments.lab import Lab
 from maquette.scaling.extrapolate import Ladder, Rung, analyse
 from maquette.scaling.rungs import BATCH, DECAY, SEQUENCE, UNIT, rung_recipe, size, stable_steps

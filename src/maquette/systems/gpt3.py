@@ -25,8 +25,8 @@ from typing import Any
 
 import altair as alt
 
-from maquette.experiments.catalogue import published_recipes
 from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.decoder_recipes import published_recipes
 from maquette.experiments.lab import Lab
 from maquette.models.config import DecoderConfig
 from maquette.models.published import Published, names, published

@@ -11,7 +11,8 @@ has 1.9 million parameters and reads bytes of the default corpus. No claim is ma
 parallel block costs and saves is measured in `palm`.
 """
 
-from maquette.experiments.catalogue import SMALL, published_recipes, recipe, small_recipe
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.decoder_recipes import SMALL, published_recipes, small_recipe
 from maquette.models import families
 from maquette.training.recipe import Recipe
 

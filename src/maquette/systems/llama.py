@@ -9,7 +9,8 @@ recipes `llama-7b` to `llama-65b` are the rows of table 2. `llama-small` has 1.9
 and reads bytes of the default corpus. No claim is made.
 """
 
-from maquette.experiments.catalogue import SMALL, published_recipes, recipe, small_recipe
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.decoder_recipes import SMALL, published_recipes, small_recipe
 from maquette.models import families
 from maquette.training.recipe import Recipe
 

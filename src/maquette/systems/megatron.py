@@ -11,6 +11,6 @@ sequences of 1,024 tokens, dropout 0.1. Two more sizes were only timed and stand
 `models/published.py`. There is no small member: it would be GPT-2 (`gpt2-char`). No claim is made.
 """
 
-from maquette.experiments.catalogue import published_recipes
+from maquette.experiments.decoder_recipes import published_recipes
 
 RECIPES = published_recipes("megatron-2.5b", "megatron-8.3b", "turing-nlg-17b")

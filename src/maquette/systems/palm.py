@@ -31,8 +31,9 @@ import numpy as np
 import torch
 
 from maquette.base.machine import keep_freed_memory, measure
-from maquette.experiments.catalogue import SMALL, published_recipes, recipe, small_recipe
+from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.decoder_recipes import SMALL, published_recipes, small_recipe
 from maquette.experiments.lab import Lab
 from maquette.models import families
 from maquette.models.base import Batch
