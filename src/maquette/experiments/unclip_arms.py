@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from maquette.base.statistics import bootstrap_arrays, mean_interval
 from maquette.evaluation.residual import diversity, fit
 from maquette.models.clip import Clip
 from maquette.models.diffusion import Diffusion
@@ -121,7 +122,7 @@ class Drawn:
         """The share of each arm with its interval."""
         rows = []
         for name, right in self.right.items():
-            mean, low, high = interval(right.astype(float))
+            mean, low, high = mean_interval(right.astype(float))
             rows.append({"arm": name, "share": mean, "low": max(0.0, low), "high": min(1.0, high)})
         data = alt.Chart(alt.Data(values=rows))
         title_x, scale = "every attribute right", alt.Scale(domain=[0, 1])
@@ -214,12 +215,6 @@ def from_captions(model: Diffusion, symbols: Tensor, w: float, steps: int, seed:
     return torch.cat(made)
 
 
-def interval(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """The mean, and its 95 % interval."""
-    half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
-    return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
-
-
 def ratio(
     plain: npt.NDArray[np.float64],
     strong: npt.NDArray[np.float64],
@@ -240,7 +235,5 @@ def ratio(
         return float((b / a) / (d / c))
 
     n = table.shape[1]
-    draw = np.random.default_rng(0)
-    drawn = [of(rows) for rows in draw.integers(0, n, (2000, n))]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return of(np.arange(n)), float(low), float(high)
+    low, high = bootstrap_arrays(n, lambda draws: [of(rows) for rows in draws], draws=2000)
+    return of(np.arange(n)), low, high

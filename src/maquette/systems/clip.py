@@ -31,9 +31,9 @@ import altair as alt
 import numpy as np
 import torch
 
+from maquette.base.statistics import Share, pooled
 from maquette.corpus.pictures import Numbers, Pixels
 from maquette.evaluation import zero_shot as scores
-from maquette.evaluation.classify import Share
 from maquette.evaluation.zero_shot import Encoded, encode_captions, encode_pictures, every_label
 from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
@@ -264,11 +264,6 @@ def shown_labels(n: int) -> Integers:
     pairs = np.array(shown_pairs(HELD), np.int64)
     first, second = (pairs[draw.integers(len(pairs), size=n)] for _ in range(2))
     return np.concatenate([first, second, draw.integers(2, size=(n, 1))], axis=1)
-
-
-def pooled(shares: list[Share]) -> Share:
-    """The pictures of several networks as one count."""
-    return Share(sum(s.right for s in shares), sum(s.n for s in shares))
 
 
 def measured(

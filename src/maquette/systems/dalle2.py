@@ -38,6 +38,7 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
+from maquette.base.statistics import mean_interval
 from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
@@ -46,7 +47,6 @@ from maquette.experiments.unclip_arms import (
     STRONG,
     Drawn,
     closeness,
-    interval,
     ratio,
     right_of,
     varied,
@@ -159,8 +159,8 @@ def prior(lab: Lab) -> Measurement:
         "true picture's embedding": "true",
     }  # fmt: skip
     found = drawn(lab, {name: ("diffusion", arm) for name, arm in arms.items()})
-    gain = interval(found.less("prior", "text embedding"))
-    control = interval(found.less("other captions", "text embedding"))
+    gain = mean_interval(found.less("prior", "text embedding"))
+    control = mean_interval(found.less("other captions", "text embedding"))
     return Measurement(
         value=gain[1],
         control=control[1],
@@ -193,10 +193,10 @@ def autoregressive(lab: Lab) -> Measurement:
             "other captions": ("diffusion", "shuffled"),
         },
     )
-    mean, low, high = interval(found.less("diffusion", "autoregressive"))
+    mean, low, high = mean_interval(found.less("diffusion", "autoregressive"))
     return Measurement(
         value=low if found.right["diffusion"].mean() >= ENOUGH else -1.0,
-        control=interval(found.less("other captions", "autoregressive"))[0],
+        control=mean_interval(found.less("other captions", "autoregressive"))[0],
         interval=(low, high),
         details=found.details() | {"difference": mean, "steps of training": TRAINED},
         chart=found.chart("Two priors, trained for as long"),

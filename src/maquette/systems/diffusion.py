@@ -37,7 +37,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from maquette.base.intervals import NORMAL, wilson
+from maquette.base.statistics import paired_difference, wilson
 from maquette.evaluation.oracle import Oracle
 from maquette.evaluation.residual import acceptable, diversity, fit
 from maquette.experiments.catalogue import recipe
@@ -182,16 +182,6 @@ def all_right(oracle: Oracle, drawn: Sequence[Drawn], shift: int = 0) -> Right:
     return np.concatenate(read)
 
 
-def paired(a: Right, b: Right) -> tuple[float, float, float]:
-    """Share of a less share of b, of the same pictures: (difference, low, high), 95 % interval.
-
-    From the pictures in which they differ (McNemar 1947), in the normal approximation.
-    """
-    d = a.astype(float) - b.astype(float)
-    half = NORMAL * float(d.std()) / np.sqrt(len(d))
-    return float(d.mean()), float(d.mean() - half), float(d.mean() + half)
-
-
 @claim(
     statement="pictures follow their captions more often with classifier-free guidance",
     source="Ho and Salimans 2022, section 4; Nichol et al. 2022, section 4.1",
@@ -210,7 +200,7 @@ def guidance(lab: Lab) -> Measurement:
     made = {w: [draw(run, s, Way("dpm2m", 20, w), count) for run, s in runs] for w in weights}
     right = {w: all_right(oracle, made[w]) for w in weights}
     shuffled = {w: all_right(oracle, made[w], shift=1) for w in (1.0, 3.0)}
-    value, low, high = paired(right[3.0], right[1.0])
+    value, low, high = paired_difference(right[3.0], right[1.0])
     rows = []
     for w in weights:
         n, whole = len(right[w]), int(right[w].sum())
@@ -218,7 +208,7 @@ def guidance(lab: Lab) -> Measurement:
         rows.append({"guidance": w, "share": 100 * whole / n, "low": ends[0], "high": ends[1]})
     return Measurement(
         value=100 * low,
-        control=100 * paired(shuffled[3.0], shuffled[1.0])[1],
+        control=100 * paired_difference(shuffled[3.0], shuffled[1.0])[1],
         interval=(100 * low, 100 * high),
         details={
             "difference, points": 100 * value,
@@ -298,14 +288,14 @@ def steps(lab: Lab) -> Measurement:
                 "good": 100 * float(good.mean()), "residual": float(residuals.mean()),
             }
         )  # fmt: skip
-    value, low, high = paired(found[MANY][1], found[FEW][1])
+    value, low, high = paired_difference(found[MANY][1], found[FEW][1])
     return Measurement(
         value=100 * high if found[MANY][1].mean() >= ENOUGH else 100.0,
-        control=100 * paired(found[MANY][1], found[ANCESTRAL][1])[1],
+        control=100 * paired_difference(found[MANY][1], found[ANCESTRAL][1])[1],
         interval=(100 * low, 100 * high),
         details={
             "difference, points": 100 * value,
-            "of all right alone, points": 100 * paired(found[MANY][0], found[FEW][0])[0],
+            "of all right alone, points": 100 * paired_difference(found[MANY][0], found[FEW][0])[0],
             "ways": rows,
             "least residual, decibels": least,
             "the oracle misreads": oracle.error,

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maquette.base.statistics import mean_interval
 from maquette.evaluation.oracle import Oracle
 from maquette.evaluation.psnr import psnr
 from maquette.evaluation.residual import fit
@@ -114,9 +115,9 @@ def guidance(lab: Lab) -> Measurement:
     best = found.best
     difference = found.right["w = 3"].astype(float) - found.right[best]
     return Measurement(
-        value=interval(difference)[0],
-        control=interval(found.right["w = 1"].astype(float) - found.right[best])[0],
-        interval=interval(difference),
+        value=mean_interval(difference)[1],
+        control=mean_interval(found.right["w = 1"].astype(float) - found.right[best])[1],
+        interval=mean_interval(difference)[1:],
         details=found.details() | {"difference": float(difference.mean())},
         chart=found.chart(),
     )
@@ -136,11 +137,11 @@ def both(lab: Lab) -> Measurement:
     found = samples(lab)
     none = found.right["w = 1"]
     gains = {name: found.right[name].astype(float) - none for name in ("w = 3", found.best)}
-    low = min(interval(gain)[0] for gain in gains.values())
+    low = min(mean_interval(gain)[1] for gain in gains.values())
     return Measurement(
         value=low,
-        control=interval(found.right["other captions"].astype(float) - none)[0],
-        interval=min(interval(gain) for gain in gains.values()),
+        control=mean_interval(found.right["other captions"].astype(float) - none)[1],
+        interval=min(mean_interval(gain)[1:] for gain in gains.values()),
         details=found.details() | {"gains": {k: float(v.mean()) for k, v in gains.items()}},
         chart=found.pictures,
     )
@@ -180,12 +181,12 @@ def upsampler(lab: Lab) -> Measurement:
             fits.setdefault(name, []).append(fit(x, drawn.labels, world).psnr)
             near.setdefault(name, []).append(psnr(x, true))
     explained = {name: np.concatenate(parts) for name, parts in fits.items()}
-    low, high = interval(explained["upsampler"] - explained["bicubic"])
+    _, low, high = mean_interval(explained["upsampler"] - explained["bicubic"])
     shown = [("8 x 8", F.interpolate(small, scale_factor=SCALE))]
     shown += [(name, arms[name]) for name in ("bicubic", "upsampler", "true")]
     return Measurement(
         value=low,
-        control=interval(explained["of other scenes"] - explained["bicubic"])[0],
+        control=mean_interval(explained["of other scenes"] - explained["bicubic"])[1],
         interval=(low, high),
         details={
             "PSNR (dB) of the scene that explains it best": {
@@ -254,8 +255,8 @@ class Samples:
         """The share of each way with its interval."""
         rows = []
         for name, right in self.right.items():
-            low, high = interval(right.astype(float))
-            rows.append({"way": name, "share": float(right.mean()), "low": low, "high": high})
+            share, low, high = mean_interval(right.astype(float))
+            rows.append({"way": name, "share": share, "low": low, "high": high})
         data = alt.Chart(alt.Data(values=rows))
         y = alt.Y("way:N", title=None, sort=list(self.right))
         x = alt.X("share:Q", title="every attribute right", scale=alt.Scale(domain=[0, 1]))
@@ -354,9 +355,3 @@ class Ways:
 def best_of(right: dict[str, Right]) -> float:
     """The scale of CLIP guidance that makes most pictures right."""
     return max(SCALES, key=lambda scale: float(right[f"CLIP, s = {scale:g}"].mean()))
-
-
-def interval(values: npt.NDArray[Any]) -> tuple[float, float]:
-    """The 95 % interval of a mean over pictures."""
-    half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
-    return float(values.mean()) - half, float(values.mean()) + half

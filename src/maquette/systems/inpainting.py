@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from maquette.base.errors import WrongUse
-from maquette.base.intervals import wilson
+from maquette.base.statistics import agresti_min, wilson
 from maquette.evaluation.seam import seam
 from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
@@ -283,10 +283,10 @@ class Bench:
     def compared(self, arm: str, other: str, control: str) -> Measurement:
         """The difference of two arms in points, on the same pictures, and the control's."""
         found = {name: self.right(name) for name in (arm, other, control)}
-        low, high = interval(found[arm] - found[other])
+        low, high = (100 * end for end in agresti_min(found[arm] - found[other]))
         return Measurement(
             value=low,
-            control=interval(found[control] - found[other])[0],
+            control=100 * agresti_min(found[control] - found[other])[0],
             interval=(low, high),
             details={
                 "right, percent": {name: 100 * float(x.mean()) for name, x in found.items()},
@@ -322,19 +322,6 @@ def _diffusion(path: Path) -> Diffusion:
     model = load_pictures(path).model
     assert isinstance(model, Diffusion)
     return model.cpu()
-
-
-def interval(differences: Tensor) -> tuple[float, float]:
-    """The 95 % interval, in points, of a mean difference of paired rights and wrongs.
-
-    Both ends widen by half a picture (Agresti and Min 2005 for few pairs): a difference of nothing but
-    zeros is not known to be 0.
-    """
-    n = len(differences)
-    extended = torch.cat([differences, differences.new_tensor([1.0, -1.0])])
-    error = 1.96 * float(extended.std()) / (n + 2) ** 0.5
-    mean = float(extended.mean())
-    return 100 * (mean - error), 100 * (mean + error)
 
 
 def bars(found: dict[str, Tensor], axis: str) -> Any:

@@ -31,7 +31,8 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from maquette.evaluation.classify import Share, accuracy, difference, pooled
+from maquette.base.statistics import Share, difference, pooled
+from maquette.evaluation.classify import accuracy
 from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab

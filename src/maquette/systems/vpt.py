@@ -32,7 +32,8 @@ import altair as alt
 
 from maquette.adaptation.methods import METHODS, Method, count
 from maquette.adaptation.recipes import recipe_of
-from maquette.evaluation.classify import Share, accuracy, difference, pooled
+from maquette.base.statistics import Share, difference, pooled
+from maquette.evaluation.classify import accuracy
 from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
