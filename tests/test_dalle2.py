@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from maquette.base.errors import UserError
+from maquette.experiments.bases.clip import clip_recipe
+from maquette.experiments.bases.text_to_picture import text_recipe
 from maquette.experiments.catalogue import recipe_named, select
 from maquette.experiments.lab import Lab
 from maquette.experiments.results import measure
 from maquette.experiments.unclip_arms import ratio, spreads
 from maquette.models.base import PictureBatch
 from maquette.models.prior_autoregressive import AutoregressivePrior
-from maquette.systems.clip import clip_recipe
 from maquette.systems.dalle2 import decoder_recipe, prior_recipe
-from maquette.systems.diffusion import text_recipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.train import train

@@ -9,6 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from maquette.base.errors import UserError
+from maquette.experiments.bases.text_to_picture import text_recipe
 from maquette.experiments.catalogue import recipe_named
 from maquette.models.base import PictureBatch
 from maquette.models.diffusion import Diffusion, random_known
@@ -16,7 +17,6 @@ from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.registry import config_from
 from maquette.nn.rules import Parametrisation
 from maquette.serving.solvers import solve, times
-from maquette.systems.diffusion import text_recipe
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import Checkpoints
 from maquette.training.start import make_model

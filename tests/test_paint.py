@@ -198,8 +198,8 @@ def test_fine_tuning_goes_on_from_a_run_with_channels_of_zero(tmp_path):
     """A tuned model begins as its base, whatever it is shown."""
     from dataclasses import replace
 
+    from maquette.experiments.bases.text_to_picture import text_recipe
     from maquette.models.store import WEIGHTS, save_config, save_tensors
-    from maquette.systems.diffusion import text_recipe
     from maquette.systems.inpainting import fine_tuning
     from maquette.training.start import make_model
 

@@ -39,6 +39,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.base.statistics import mean_interval
+from maquette.experiments.bases.clip import clip_recipe
+from maquette.experiments.bases.text_to_picture import WORLD, text_recipe, text_runs
 from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
@@ -54,8 +56,6 @@ from maquette.experiments.unclip_arms import (
 from maquette.models.clip_config import ClipConfig
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.prior_config import PriorConfig
-from maquette.systems.clip import clip_recipe
-from maquette.systems.diffusion import WORLD, bases, text_recipe
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop import charts
@@ -255,7 +255,7 @@ class Trained:
 def trained(lab: Lab, variants: Sequence[Variant]) -> list[Trained]:
     """One CLIP, and for each seed a text model, a decoder that begins with it, and its priors."""
     seen = lab.train(clip_recipe(quick=lab.quick, world=WORLD))
-    texts = [path for path, _ in bases(lab)]
+    texts = [path for path, _ in text_runs(lab)]
     recipes = [decoder_recipe(seen, text, seed, lab.quick) for seed, text in enumerate(texts)]
     decoders = lab.train_all(recipes)
     priors: dict[str, list[Path]] = {}

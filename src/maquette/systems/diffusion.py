@@ -40,6 +40,7 @@ from torch import Tensor
 from maquette.base.statistics import paired_difference, wilson
 from maquette.evaluation.oracle import Oracle
 from maquette.evaluation.residual import acceptable, diversity, fit
+from maquette.experiments.bases.text_to_picture import TEXT, WORLD, text_recipe, text_runs
 from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
@@ -48,23 +49,12 @@ from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.rules import Parametrisation
 from maquette.serving.solvers import evaluations, solve, times
 from maquette.training.picture_data import Reader, to_pixels
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
-from maquette.training.recipe import Optimiser, Schedule
+from maquette.training.picture_recipe import PictureRecipe, PictureWatch
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.oracle import oracle_for
-from maquette.worlds.shapes import Shapes, label_sizes
+from maquette.worlds.shapes import label_sizes
 
-BATCH, STEPS, RATE, AVERAGE = 16, 8000, 0.002, 0.999
-RULES = Parametrisation(base_width=32, base_depth=1, base_head_dim=16)
-TEXT = DiffusionConfig(
-    width=32,
-    depth=1,
-    condition="text",
-    vocabulary=512,
-    words=24,
-    parametrisation=RULES,
-)
 DIT = replace(
     TEXT,
     backbone="dit",
@@ -73,7 +63,6 @@ DIT = replace(
     patch=4,
     parametrisation=Parametrisation(base_width=112, base_depth=3, base_head_dim=28),
 )
-WORLD = Shapes(objects=1, colours=8, shapes=8, textures=3, sizes=True)  # 384 captions
 WEIGHTS = (1.0, 2.0, 3.0, 5.0)
 PICTURES, QUICK = 500, 4  # with every seed
 Right = npt.NDArray[np.bool_]
@@ -109,24 +98,6 @@ def offered(name: str, model: DiffusionConfig) -> PictureRecipe:
     return replace(text_recipe(), name=name, model=model, compile="auto", watch=PictureWatch())
 
 
-def text_recipe(seed: int = 0, quick: bool = False) -> PictureRecipe:
-    """The text-to-picture model that several systems share; at toy size for a few steps."""
-    toy = replace(TEXT, width=16, heads=2, multipliers=(1, 2), text_width=16, text_depth=1)
-    return PictureRecipe(
-        name="diffusion",
-        model=toy if quick else TEXT,
-        data=PictureData(world=WORLD),
-        optimiser=Optimiser(learning_rate=RATE, average=AVERAGE),
-        schedule=Schedule(warmup=0.03, floor=0.02),
-        batch=8 if quick else BATCH,
-        steps=4 if quick else STEPS,
-        seed=seed,
-        precision="fp32" if quick else "auto",
-        compile="off",
-        watch=PictureWatch(every=10**9, pictures=16 if quick else 256, grid=0, report=False),
-    )
-
-
 @dataclass(frozen=True)
 class Way:
     """How pictures are drawn from a model."""
@@ -145,12 +116,6 @@ class Drawn:
 
     pictures: Tensor
     labels: npt.NDArray[np.int64]
-
-
-def bases(lab: Lab) -> list[tuple[Path, int]]:
-    """A text model for every seed, trained side by side, and its seed; several systems share them."""
-    runs = lab.train_all([text_recipe(seed, lab.quick) for seed in range(lab.seeds)])
-    return list(zip(runs, range(lab.seeds), strict=True))
 
 
 def draw(run: Path, seed: int, way: Way, count: int) -> Drawn:
@@ -195,7 +160,7 @@ def guidance(lab: Lab) -> Measurement:
     """The same captions and the same noise at several strengths."""
     oracle = oracle_for(WORLD, quick=lab.quick, say=lab.say)
     count = QUICK if lab.quick else PICTURES
-    runs = bases(lab)
+    runs = text_runs(lab)
     weights = (1.0, 3.0) if lab.quick else WEIGHTS
     made = {w: [draw(run, s, Way("dpm2m", 20, w), count) for run, s in runs] for w in weights}
     right = {w: all_right(oracle, made[w]) for w in weights}
@@ -270,7 +235,7 @@ def steps(lab: Lab) -> Measurement:
     oracle = oracle_for(WORLD, quick=lab.quick, say=lab.say)
     least = acceptable(WORLD, n=20 if lab.quick else 200)
     count = QUICK if lab.quick else PICTURES
-    runs = bases(lab)
+    runs = text_runs(lab)
     found: dict[Way, tuple[Right, Right]] = {}
     rows = []
     for way in dict.fromkeys((MANY, FEW, ANCESTRAL, *(() if lab.quick else OTHERS))):

@@ -40,6 +40,8 @@ from maquette.base.statistics import mean_interval
 from maquette.evaluation.oracle import Oracle
 from maquette.evaluation.psnr import psnr
 from maquette.evaluation.residual import fit
+from maquette.experiments.bases.clip import clip_recipe
+from maquette.experiments.bases.text_to_picture import WORLD, text_recipe, text_runs
 from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
@@ -49,8 +51,6 @@ from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.path import Denoiser
 from maquette.serving.clip_guidance import clip_guided
 from maquette.serving.solvers import solve, times
-from maquette.systems.clip import clip_recipe
-from maquette.systems.diffusion import WORLD, bases, text_recipe
 from maquette.training.picture_data import to_pixels, to_tensor
 from maquette.training.picture_recipe import PictureRecipe, PictureWatch
 from maquette.workshop import charts
@@ -158,7 +158,7 @@ def both(lab: Lab) -> Measurement:
 )
 def upsampler(lab: Lab) -> Measurement:
     """Enlarge held-out scenes from 8 x 8; the details hold the PSNR against the true picture, too."""
-    recipes = [upsampler_recipe(base, seed, lab.quick) for base, seed in bases(lab)]
+    recipes = [upsampler_recipe(base, seed, lab.quick) for base, seed in text_runs(lab)]
     runs = lab.train_all(recipes)
     n = 6 if lab.quick else ENLARGED
     fits: dict[str, list[Any]] = {}
@@ -270,7 +270,7 @@ class Samples:
 def samples(lab: Lab) -> Samples:
     """The pictures of every way, drawn once for both claims."""
     clip = lab.train(noised_recipe(lab.quick))
-    return _samples(tuple(path for path, _ in bases(lab)), clip, lab.quick)
+    return _samples(tuple(path for path, _ in text_runs(lab)), clip, lab.quick)
 
 
 @functools.lru_cache(maxsize=2)

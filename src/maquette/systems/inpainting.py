@@ -36,6 +36,7 @@ from torch import Tensor
 from maquette.base.errors import WrongUse
 from maquette.base.statistics import agresti_min, wilson
 from maquette.evaluation.seam import seam
+from maquette.experiments.bases.text_to_picture import text_recipe, text_runs
 from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
@@ -44,7 +45,7 @@ from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.noise import draw
 from maquette.serving.paint import composite, paint
 from maquette.serving.solvers import solve, times
-from maquette.systems.diffusion import bases, diffusion, text_recipe
+from maquette.systems.diffusion import diffusion
 from maquette.training.picture_data import to_pixels, to_tensor
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.workshop import charts
@@ -197,7 +198,7 @@ class Bench:
     @classmethod
     def of(cls, lab: Lab) -> "Bench":
         """Train or find all runs; what was sampled from them is kept for the next claim."""
-        runs = [run for run, _ in bases(lab)]
+        runs = [run for run, _ in text_runs(lab)]
         recipes = [
             fine_tuning(text_recipe(seed, lab.quick), str(run), lab.quick)
             for seed, run in enumerate(runs)

@@ -30,12 +30,12 @@ from torch import Tensor
 
 from maquette.base.statistics import bootstrap, bootstrap_mean
 from maquette.evaluation.seam import background, drift, seam
+from maquette.experiments.bases.text_to_picture import text_runs
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
 from maquette.models.diffusion import Diffusion
 from maquette.serving.outpaint import extend
 from maquette.serving.paint import paint
-from maquette.systems.diffusion import bases
 from maquette.training.picture_data import to_pixels, to_tensor
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
@@ -155,7 +155,7 @@ class Bench:
     @classmethod
     def of(cls, lab: Lab) -> "Bench":
         """Train or find the base; what was sampled from it is kept for the next claim."""
-        return _bench(tuple(run for run, _ in bases(lab)), lab.quick)
+        return _bench(tuple(run for run, _ in text_runs(lab)), lab.quick)
 
     @property
     def more(self) -> int:
