@@ -24,7 +24,7 @@ WORDS = {
     "cli": "one thin file per command",
     "face": "import maquette",
     "systems": "one file per published system: recipes, claims",
-    "experiments": "claims, the lab, arms, statistics",
+    "experiments": "claims, the lab, shared bases, arms, gallery",
     "workshop": "jobs made of stations: train, demo, report, load",
     "corpus": "text, pictures in",
     "worlds": "exact truth",
@@ -37,7 +37,7 @@ WORDS = {
     "serving": "generate, formats",
     "models": "whole architectures",
     "nn": "blocks: tensors in, tensors out",
-    "base": "errors, files, the machine",
+    "base": "errors, files, statistics, the machine",
 }
 ORDER = (
     "worlds",

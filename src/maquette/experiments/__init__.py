@@ -1,1 +1,1 @@
-"""What systems stand on: claims, the lab and its cached bases, arms, statistics, the catalogue's scan."""
+"""What systems stand on: claims, the lab, shared bases, arms, results, the catalogue's scan, the gallery."""
