@@ -50,19 +50,41 @@ def nine(lab: Lab) -> Measurement:
 
 
 @pytest.fixture
-def invented(tmp_path, monkeypatch):
-    """A new file in the package's path, and nothing else changed."""
+def folder(tmp_path, monkeypatch):
+    """An empty folder of systems; what is written into it is scanned, and nothing else changes."""
     (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "invented.py").write_text(NEW, encoding="utf-8")
-    monkeypatch.setattr(
-        maquette.systems, "__path__", [*maquette.systems.__path__, str(tmp_path / "more")]
-    )
+    monkeypatch.setenv("MAQUETTE_SYSTEMS", str(tmp_path / "more"))
+    monkeypatch.setattr(maquette.systems, "__path__", [*maquette.systems.__path__])
     importlib.invalidate_caches()
     catalogue.systems.cache_clear()
-    monkeypatch.setattr(lab, "_commit", lambda: "0123456789ab")  # whatever is being edited here
-    yield tmp_path
+    yield tmp_path / "more"
     catalogue.systems.cache_clear()
     sys.modules.pop("maquette.systems.invented", None)
+
+
+@pytest.fixture
+def invented(folder, monkeypatch):
+    """A system in a folder of the user's own."""
+    (folder / "invented.py").write_text(NEW, encoding="utf-8")
+    monkeypatch.setattr(lab, "_commit", lambda: "0123456789ab")  # whatever is being edited here
+    return folder.parent
+
+
+def test_names_that_are_taken_and_folders_that_are_not_there_are_refused(folder, monkeypatch):
+    (folder / "tiny.py").write_text(NEW, encoding="utf-8")
+    said = command("systems")
+    assert said.code == 2
+    assert f"{folder}/tiny.py: " in said.err
+    assert "systems/tiny.py has this name: rename the file" in said.err
+    (folder / "tiny.py").rename(folder / "invented.py")
+    (folder / "invented.py").write_text(NEW.replace("invented_small", "tiny"), encoding="utf-8")
+    said = command("systems")
+    assert said.code == 2
+    assert "invented.py: tiny has a recipe tiny too: rename this one" in said.err
+    monkeypatch.setenv("MAQUETTE_SYSTEMS", "nowhere")
+    said = command("train", "tiny")
+    assert said.code == 2
+    assert "$MAQUETTE_SYSTEMS names nowhere, which is no folder" in said.err
 
 
 def test_a_new_file_is_a_new_system(invented, monkeypatch):

@@ -1,28 +1,29 @@
-"""Systems, recipes and claims, found by scanning the package `maquette.systems`.
+"""Systems, recipes and claims, found by scanning the package `maquette.systems` and folders of a user's own.
 
 A system is a module: its docstring says what it is, the paper, what was scaled down and by how
 much, the command, the minutes, the expected number. In it, functions marked `@recipe` return
 recipes and functions marked `@claim` measure claims; a table of many recipes is a dictionary
-`RECIPES` of functions by name, such as `published_recipes` makes. Modules without a claim or a
-recipe are machinery, and no systems.
+`RECIPES` of functions by name, such as `published_recipes` makes. A module without a claim
+and without a recipe is no system. `$MAQUETTE_SYSTEMS` names more folders, separated as in `$PATH`.
 """
 
 import functools
 import importlib
+import os
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.experiments.claims import Claim
-from maquette.training.recipe import (
-    BaseRecipe,
-    load_recipe,
-)
+from maquette.training.recipe import BaseRecipe, load_recipe
 
 RecipeFunction = Callable[[], BaseRecipe]
+FOLDERS = "MAQUETTE_SYSTEMS"
+"""the environment variable that names folders of systems"""
 
 
 F = TypeVar("F", bound=RecipeFunction)
@@ -48,25 +49,49 @@ class System:
 
 @functools.cache
 def systems() -> dict[str, System]:
-    """Every system, by name."""
-    found = {}
-    package = importlib.import_module("maquette.systems")
-    for info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"maquette.systems.{info.name}")
+    """Every system, by name: those of the package first, then those of the user's folders.
+
+    Raises WrongUse where a folder does not exist, and where a name is taken.
+    """
+    catalogue: dict[str, System] = {}
+    for module in _modules():
+        name = module.__name__.rpartition(".")[2]
         doc = (module.__doc__ or "").strip()
-        system = System(info.name, doc.splitlines()[0] if doc else "", doc)
+        system = System(name, doc.splitlines()[0] if doc else "", doc)
         system.recipes |= getattr(module, "RECIPES", {})
         for value in vars(module).values():
             function = value.function if isinstance(value, Claim) else value
             if getattr(function, "__module__", None) != module.__name__:
                 continue  # imported from elsewhere
             if isinstance(value, Claim):
-                system.claims[value.name] = replace(value, system=info.name)
+                system.claims[value.name] = replace(value, system=name)
             elif hasattr(value, "recipe_name"):
                 system.recipes[value.recipe_name] = value
+        for other in catalogue.values():
+            if taken := other.recipes.keys() & system.recipes.keys():
+                raise WrongUse(
+                    f"{module.__file__}: {other.name} has a recipe {min(taken)} too: rename this one"
+                )
         if system.recipes or system.claims:
-            found[info.name] = system
-    return found
+            catalogue[name] = system
+    return catalogue
+
+
+def _modules() -> Iterator[ModuleType]:
+    """Every module of `maquette.systems`, and of the folders that `$MAQUETTE_SYSTEMS` names."""
+    package = importlib.import_module("maquette.systems")
+    for folder in filter(None, os.environ.get(FOLDERS, "").split(os.pathsep)):
+        if not Path(folder).is_dir():
+            raise WrongUse(f"${FOLDERS} names {folder}, which is no folder")
+        package.__path__.append(str(Path(folder).resolve()))
+    files: dict[str, Path] = {}
+    for path in dict.fromkeys(package.__path__):
+        for _, name, _ in pkgutil.iter_modules([path]):
+            file = Path(path) / f"{name}.py"
+            if name in files:
+                raise WrongUse(f"{file}: {files[name]} has this name: rename the file")
+            files[name] = file
+            yield importlib.import_module(f"maquette.systems.{name}")
 
 
 def recipes() -> dict[str, RecipeFunction]:
