@@ -116,14 +116,14 @@ def select(names: list[str]) -> list[Claim]:
     known = systems()
     chosen: list[Claim] = []
     for name in names or [s for s in known if known[s].claims]:
-        system, _, one = name.partition(".")
+        system, _, claim = name.partition(".")
         if system not in known:
             raise WrongUse(f"unknown system {system}{did_you_mean(system, known)}")
         claims = known[system].claims
-        if one and one not in claims:
+        if claim and claim not in claims:
             ids = [f"{system}.{c}" for c in claims]
             raise WrongUse(f"unknown claim {name}{did_you_mean(name, ids)}")
         if not claims:
             raise WrongUse(f"{system} makes no claims")
-        chosen += [claims[one]] if one else claims.values()
+        chosen += [claims[claim]] if claim else claims.values()
     return chosen

@@ -29,20 +29,20 @@ Evidence = Literal["learning curve", "exact count", "measured time", "synthetic 
 
 @dataclass
 class Measurement:
-    """What an experiment found."""
+    """What an experiment measured: the metric, the control's, and what goes beside them."""
 
     value: float
     """the metric; a mean over seeds where there are several"""
     control: float
     """the same metric of the negative control"""
     interval: tuple[float, float] | None = None
-    """lowest and highest over the seeds, or a bootstrap interval; None for exact counts"""
+    """lowest and highest over the seeds, or a 95 % interval; None for exact counts"""
     details: dict[str, Any] = field(default_factory=dict)
-    """whatever else a reader should see, plain values"""
+    """other values that a reader should see, plain ones"""
     chart: Any = None
     """an Altair chart"""
     seeds: int | None = None
-    """how many were used, where not as many as the lab's"""
+    """number of seeds, where another than the lab's"""
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,21 @@ def published_recipes(*names: str) -> dict[str, RecipeFunction]:
     return {name: functools.partial(published_recipe, published(name)) for name in names}
 
 
-def published_recipe(one: Published) -> Recipe:
+def published_recipe(architecture: Published) -> Recipe:
     """A published training as a recipe: AdamW and a cosine, steps = tokens / tokens a step.
 
     What the paper did otherwise is said in the architecture's `training.otherwise`. Raises WrongUse
     for an architecture whose training was not published.
     """
-    t = one.training
+    t = architecture.training
     if t is None:
-        raise WrongUse(f"the training of {one.title} was not published: there is no recipe of it")
-    sequence = one.config.context
+        raise WrongUse(
+            f"the training of {architecture.title} was not published: there is no recipe of it"
+        )
+    sequence = architecture.config.context
     return Recipe(
-        name=one.name,
-        model=one.config,
+        name=architecture.name,
+        model=architecture.config,
         data=Data(corpus="default", sequence=sequence),
         optimiser=Optimiser(
             learning_rate=t.learning_rate,

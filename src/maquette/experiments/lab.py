@@ -20,17 +20,17 @@ from maquette.base.version import __version__
 from maquette.training.recipe import BaseRecipe
 
 SEEDS = 2
-"""runs of each arm in a full measurement; a claim may take more"""
+"""number of runs of each arm in a full measurement; a claim may take more"""
 MOST_SEEDS = 1000
 MEASURED = "claims"
 """folder of the full measurements"""
 
 
 class Lab:
-    """What an experiment works with: seeds, a say, and bases that are trained once.
+    """What an experiment works with: seeds, progress messages, and bases that are trained once.
 
-    seeds: runs of each arm. quick: the same code at toy size. A quick lab, and one with fewer than
-    `SEEDS`, makes trials. Raises WrongUse for less than one seed.
+    seeds: number of runs of each arm. quick: the same code at toy size. say: takes a line of progress. A
+    quick lab, and one with fewer than `SEEDS`, makes trials. Raises WrongUse for less than one seed.
     """
 
     def __init__(

@@ -44,15 +44,15 @@ class Result:
     torch: str
     details: dict[str, Any]
     trial: str = ""
-    """why it is no evidence, where it is none"""
+    """why the result is a trial and no evidence; "" for a full measurement"""
 
     @property
     def full(self) -> bool:
-        """Whether it is a measurement, which a trial is not."""
+        """Whether the result is a full measurement and no trial."""
         return not self.quick and not self.trial
 
 
-def measure(one: Claim, lab: Lab, out: Path | None = None) -> Result:
+def measure(claim: Claim, lab: Lab, out: Path | None = None) -> Result:
     """Run a claim's experiment; write its JSON and its picture into `out`, by default `lab.folder`.
 
     Raises WrongUse, before anything is run, where a trial would replace a full measurement. An
@@ -62,25 +62,25 @@ def measure(one: Claim, lab: Lab, out: Path | None = None) -> Result:
 
     out = lab.folder if out is None else out
     trial = lab.trial
-    _spare(one, trial, out)
+    _refuse_to_replace(claim, trial, out)
     start = time.perf_counter()
     lab.bases = {}
-    m = one.function(lab)
+    measured = claim.function(lab)
     result = Result(
-        id=one.id,
-        statement=one.statement,
-        source=one.source,
-        metric=one.metric,
-        evidence=one.evidence,
-        measured=_finite(m.value),
-        interval=None if m.interval is None else [_finite(x) for x in m.interval],
-        bound=one.bound,
-        threshold=one.threshold,
-        control=one.control,
-        control_measured=_finite(m.control),
-        holds=bool(one.meets(m.value) and not one.meets(m.control)),
+        id=claim.id,
+        statement=claim.statement,
+        source=claim.source,
+        metric=claim.metric,
+        evidence=claim.evidence,
+        measured=_finite(measured.value),
+        interval=None if measured.interval is None else [_finite(x) for x in measured.interval],
+        bound=claim.bound,
+        threshold=claim.threshold,
+        control=claim.control,
+        control_measured=_finite(measured.control),
+        holds=bool(claim.meets(measured.value) and not claim.meets(measured.control)),
         quick=lab.quick,
-        seeds=m.seeds or lab.seeds,
+        seeds=measured.seeds or lab.seeds,
         seconds=round(time.perf_counter() - start, 1),
         date=today(),
         commit=lab.commit,
@@ -88,23 +88,23 @@ def measure(one: Claim, lab: Lab, out: Path | None = None) -> Result:
         processor=processor(),
         cores=cores(),
         torch=str(torch.__version__),
-        details=m.details | {"bases": lab.bases, "python": platform.python_version()},
+        details=measured.details | {"bases": lab.bases, "python": platform.python_version()},
         trial=trial,
     )
     picture = None
-    if m.chart is not None:
+    if measured.chart is not None:
         from maquette.workshop.charts import png
 
-        picture = png(m.chart)  # a chart that cannot be drawn leaves the earlier result whole
-    write_json(out / f"{one.id}.json", asdict(result))
+        picture = png(measured.chart)  # one that cannot be drawn leaves the earlier result whole
+    write_json(out / f"{claim.id}.json", asdict(result))
     if picture is not None:
-        write_atomic(out / f"{one.id}.png", picture)
+        write_atomic(out / f"{claim.id}.png", picture)
     return result
 
 
-def _spare(one: Claim, trial: str, out: Path) -> None:
-    """WrongUse where a trial would replace a full measurement."""
-    path = out / f"{one.id}.json"
+def _refuse_to_replace(claim: Claim, trial: str, out: Path) -> None:
+    """Raise WrongUse where a trial would replace a full measurement."""
+    path = out / f"{claim.id}.json"
     if trial and path.exists() and _result(path).full:
         raise WrongUse(
             f"{path} is a full measurement, which a trial ({trial}) does not replace: leave --out out, "
@@ -114,8 +114,8 @@ def _spare(one: Claim, trial: str, out: Path) -> None:
 
 def results(folder: Path) -> dict[str, Result]:
     """The full measurements in a folder, by id; trials are left out."""
-    found = {path.stem: _result(path) for path in sorted(folder.glob("*.json"))}
-    return {name: result for name, result in found.items() if result.full}
+    every = {path.stem: _result(path) for path in sorted(folder.glob("*.json"))}
+    return {name: result for name, result in every.items() if result.full}
 
 
 def _result(path: Path) -> Result:
@@ -126,5 +126,5 @@ def _result(path: Path) -> Result:
 
 
 def _finite(value: float) -> float:
-    """JSON has no infinity: what never happened is a very large number."""
+    """A value that JSON can hold: infinity and no number become `NEVER`."""
     return float(max(-NEVER, min(NEVER, value))) if value == value else NEVER

@@ -30,18 +30,18 @@ from maquette.worlds.captions import captions as captions_of
 from maquette.worlds.render import render
 from maquette.worlds.shapes import Scenes, scenes
 
-PICTURES = 256  # of each seed
-CAPTIONS, EACH = 12, 24  # of the diversity: captions, and pictures of each
-SEED = 41  # of the held-out scenes
-LEAST, DRAWS = 2, 20  # pictures of a caption that tell of a spread, and draws of so many
-W, PLAIN, STRONG = 3.0, 1.0, 4.0  # guidance of the decoder
+PICTURES = 256  # pictures drawn for each seed
+CAPTIONS, EACH = 12, 24  # captions of the diversity, and pictures drawn of each
+SEED = 41  # seed of the held-out scenes
+LEAST, DRAWS = 2, 20  # fewest pictures of a caption with a spread, and draws of as many
+W, PLAIN, STRONG = 3.0, 1.0, 4.0  # guidance of the decoder: at work, none, strong
 STEPS, SOLVER, PRIOR_STEPS = 20, "ddim", 64
 BATCH = 128
 Right = npt.NDArray[np.bool_]
 
 
 def assembled(decoder: Path, prior: Path, clip: Path) -> UnClip:
-    """The three runs as one; the CLIP as it was when the others were trained."""
+    """unCLIP from three runs; the CLIP as it was when the others were trained."""
     loaded = load_pictures(decoder)
     model, over, seen = (
         loaded.model,
@@ -106,9 +106,9 @@ class Drawn:
     error: float
     clip: Path
 
-    def less(self, one: str, other: str) -> npt.NDArray[np.float64]:
-        """Picture by picture, one arm less the other: 1, 0 or -1."""
-        return self.right[one].astype(float) - self.right[other]
+    def less(self, arm: str, other: str) -> npt.NDArray[np.float64]:
+        """Picture by picture, an arm less another (n,): 1, 0 or -1."""
+        return self.right[arm].astype(float) - self.right[other]
 
     def details(self) -> dict[str, Any]:
         """The share of each arm, and the oracle's own error."""
