@@ -16,14 +16,15 @@ from pathlib import Path
 import vl_convert
 
 from maquette.base.files import write_atomic
-from maquette.systems.claims import results
-from maquette.systems.gallery import catalogue_table
+from maquette.experiments.gallery import catalogue_table
+from maquette.experiments.results import results
 
 ROOT = Path(__file__).parents[1]
 WORDS = {
     "cli": "one thin file per command",
     "face": "import maquette",
     "systems": "one file per published system: recipes, claims",
+    "experiments": "claims, the lab, shared bases, arms, gallery",
     "workshop": "jobs made of stations: train, demo, report, load",
     "corpus": "text, pictures in",
     "worlds": "exact truth",
@@ -36,7 +37,7 @@ WORDS = {
     "serving": "generate, formats",
     "models": "whole architectures",
     "nn": "blocks: tensors in, tensors out",
-    "base": "errors, files, the machine",
+    "base": "errors, files, statistics, the machine",
 }
 ORDER = (
     "worlds",

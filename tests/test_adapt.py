@@ -12,7 +12,7 @@ from conftest import command, refused
 
 from maquette.adaptation.methods import HEADS, METHODS, PATTERNS, adapted, count
 from maquette.base.errors import UserError, WrongUse
-from maquette.base.intervals import wilson
+from maquette.base.statistics import wilson
 from maquette.evaluation.classify import accuracy
 from maquette.models.cnn_config import CNNConfig
 from maquette.models.store import WEIGHTS, load_tensors

@@ -11,17 +11,20 @@ from conftest import ROOT, command
 
 import maquette
 import maquette.systems
-from maquette.systems import catalogue, claims
-from maquette.systems.claims import Claim, Lab, Measurement, claim, measure, results
-from maquette.systems.gallery import gallery
+from maquette.experiments import catalogue, lab
+from maquette.experiments.claims import Claim, Measurement, claim
+from maquette.experiments.gallery import gallery
+from maquette.experiments.lab import Lab
+from maquette.experiments.results import measure, results
 
 NEW = '''
 """Invented: a system that exists for a test.
 
 The rest of its docstring.
 """
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.training.recipe import Recipe
 
 
@@ -47,19 +50,41 @@ def nine(lab: Lab) -> Measurement:
 
 
 @pytest.fixture
-def invented(tmp_path, monkeypatch):
-    """A new file in the package's path, and nothing else changed."""
+def folder(tmp_path, monkeypatch):
+    """An empty folder of systems; what is written into it is scanned, and nothing else changes."""
     (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "invented.py").write_text(NEW, encoding="utf-8")
-    monkeypatch.setattr(
-        maquette.systems, "__path__", [*maquette.systems.__path__, str(tmp_path / "more")]
-    )
+    monkeypatch.setenv("MAQUETTE_SYSTEMS", str(tmp_path / "more"))
+    monkeypatch.setattr(maquette.systems, "__path__", [*maquette.systems.__path__])
     importlib.invalidate_caches()
     catalogue.systems.cache_clear()
-    monkeypatch.setattr(claims, "_commit", lambda: "0123456789ab")  # whatever is being edited here
-    yield tmp_path
+    yield tmp_path / "more"
     catalogue.systems.cache_clear()
     sys.modules.pop("maquette.systems.invented", None)
+
+
+@pytest.fixture
+def invented(folder, monkeypatch):
+    """A system in a folder of the user's own."""
+    (folder / "invented.py").write_text(NEW, encoding="utf-8")
+    monkeypatch.setattr(lab, "_commit", lambda: "0123456789ab")  # whatever is being edited here
+    return folder.parent
+
+
+def test_names_that_are_taken_and_folders_that_are_not_there_are_refused(folder, monkeypatch):
+    (folder / "tiny.py").write_text(NEW, encoding="utf-8")
+    said = command("systems")
+    assert said.code == 2
+    assert f"{folder}/tiny.py: " in said.err
+    assert "systems/tiny.py has this name: rename the file" in said.err
+    (folder / "tiny.py").rename(folder / "invented.py")
+    (folder / "invented.py").write_text(NEW.replace("invented_small", "tiny"), encoding="utf-8")
+    said = command("systems")
+    assert said.code == 2
+    assert "invented.py: tiny has a recipe tiny too: rename this one" in said.err
+    monkeypatch.setenv("MAQUETTE_SYSTEMS", "nowhere")
+    said = command("train", "tiny")
+    assert said.code == 2
+    assert "$MAQUETTE_SYSTEMS names nowhere, which is no folder" in said.err
 
 
 def test_a_new_file_is_a_new_system(invented, monkeypatch):
@@ -146,7 +171,7 @@ def test_a_trial_never_replaces_a_measurement(invented, monkeypatch, flags, why)
     before = contents(Path("claims"))
     assert len(before) == 2
     if why == "commit":
-        monkeypatch.setattr(claims, "_commit", lambda: "0123456789ab+")
+        monkeypatch.setattr(lab, "_commit", lambda: "0123456789ab+")
     said = command("reproduce", "invented", *flags, "--json")
     assert said.code == 0, said.err
     assert contents(Path("claims")) == before
@@ -222,8 +247,10 @@ def test_a_claim_has_exactly_one_bar():
 def test_every_system_opens_as_it_should():
     """Docstring with the paper, the command and what was scaled; every claim complete."""
     for system in catalogue.systems().values():
-        assert f"maquette {'reproduce' if system.claims else 'train'} {system.name}" in system.doc
-        if system.claims:
+        if not system.claims:
+            assert any(f"maquette train {name}" in system.doc for name in system.recipes)
+        else:
+            assert f"maquette reproduce {system.name}" in system.doc
             assert "Expected:" in system.doc
             assert "caled down" in system.doc
         for c in system.claims.values():

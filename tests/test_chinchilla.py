@@ -8,32 +8,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maquette.experiments.bases import isoflop
+from maquette.experiments.catalogue import systems
+from maquette.experiments.lab import Lab
+from maquette.experiments.results import measure
 from maquette.scaling.rungs import LEAST, size, stable_steps
-from maquette.systems import chinchilla, scaling
-from maquette.systems.catalogue import systems
-from maquette.systems.claims import Lab, measure
+from maquette.systems import scaling
 from maquette.training.run import METRICS
 from maquette.training.schedule import decay_start
 from maquette.workshop.branch import agree
 
 
 def test_the_budgets_span_thirty_times_and_their_lengths_double():
-    assert chinchilla.BUDGETS[-1] / chinchilla.BUDGETS[0] == 32
-    for flops, widths in zip(chinchilla.BUDGETS, chinchilla.SIZES, strict=True):
+    assert isoflop.BUDGETS[-1] / isoflop.BUDGETS[0] == 32
+    for flops, widths in zip(isoflop.BUDGETS, isoflop.SIZES, strict=True):
         assert len(widths) >= 4
         for width in widths:
             n = size(width, 257)
-            steps = chinchilla.steps_of(width, flops)
+            steps = isoflop.steps_of(width, flops)
             assert stable_steps(n, flops) >= LEAST
             assert 6 * n * steps * 256 == pytest.approx(flops, rel=0.012)
-    held_out = chinchilla.steps_of(chinchilla.LARGEST, 4 * chinchilla.BUDGETS[-1])
-    assert (chinchilla.LARGEST, held_out) in chinchilla.doubling(quick=False)
-    steps = [n for _, n in chinchilla.doubling(quick=False)]
+    held_out = isoflop.steps_of(isoflop.LARGEST, 4 * isoflop.BUDGETS[-1])
+    assert (isoflop.LARGEST, held_out) in isoflop.doubling(quick=False)
+    steps = [n for _, n in isoflop.doubling(quick=False)]
     assert [b / a for a, b in itertools.pairwise(steps)] == [2] * 4
 
 
 def test_every_size_of_the_power_law_has_its_share_of_tokens():
-    ratios = [steps * 256 / size(width, 257) for width, steps in chinchilla.in_proportion(False)]
+    ratios = [steps * 256 / size(width, 257) for width, steps in isoflop.in_proportion(False)]
     assert max(ratios) / min(ratios) < 1.01
     assert ratios[0] == pytest.approx(49.2, rel=0.01)
 

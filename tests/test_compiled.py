@@ -24,7 +24,7 @@ def gradients(model: Decoder, batch: Batch) -> tuple[float, list[torch.Tensor]]:
     model.zero_grad()
     loss = model.loss(batch)
     (loss.total / loss.count).backward()
-    return float(loss.value) / loss.count, [p.grad.float() for p in model.parameters()]
+    return float(loss.value / loss.count), [p.grad.float() for p in model.parameters()]
 
 
 @needs_compiler

@@ -17,10 +17,10 @@ from maquette.audit.contamination import (
     bits_per_byte,
     contamination,
     gap,
-    mean,
     split_scores,
 )
 from maquette.base.errors import UserError
+from maquette.base.statistics import weighted_mean
 from maquette.corpus.build import build
 from maquette.corpus.document import Document
 from maquette.corpus.grams import BASE
@@ -476,10 +476,10 @@ def test_a_task_that_cannot_be_read_is_one_line(tmp_path, name, content, said):
 
 def test_means_and_their_errors():
     x = np.array([1.0, 2.0, 3.0, 6.0])
-    assert mean(x).mean == 3
-    assert mean(x).stderr == pytest.approx(x.std(ddof=1) / 2)
-    assert mean(x, [5, 5, 5, 5]).stderr == pytest.approx(mean(x).stderr)
-    assert mean([1, 3], [3, 1]).mean == 1.5
+    assert weighted_mean(x).mean == 3
+    assert weighted_mean(x).stderr == pytest.approx(x.std(ddof=1) / 2)
+    assert weighted_mean(x, [5, 5, 5, 5]).stderr == pytest.approx(weighted_mean(x).stderr)
+    assert weighted_mean([1, 3], [3, 1]).mean == 1.5
     parts = split_scores(x, [False, False, True, True])
     assert [(p.examples, p.mean) for p in parts.values()] == [(2, 1.5), (2, 4.5), (4, 3.0)]
     assert gap(parts).mean == -3
@@ -496,7 +496,7 @@ def test_the_error_of_a_mean_is_how_far_means_of_other_samples_lie():
     means, errors = [], []
     for _ in range(2000):
         size = draw.integers(1, 50, 30)
-        one = mean(draw.normal(size / 25, 1), size)
+        one = weighted_mean(draw.normal(size / 25, 1), size)
         means.append(one.mean)
         errors.append(one.stderr)
     assert np.mean(errors) == pytest.approx(np.std(means), rel=0.05)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 
 import numpy as np
 import pytest
@@ -10,14 +9,14 @@ import torch
 from torch.testing import assert_close
 
 from maquette.base.errors import UserError
+from maquette.experiments.bases.text_to_picture import text_recipe
+from maquette.experiments.catalogue import recipe_named
 from maquette.models.base import PictureBatch
 from maquette.models.diffusion import Diffusion, random_known
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.registry import config_from
 from maquette.nn.rules import Parametrisation
 from maquette.serving.solvers import solve, times
-from maquette.systems.catalogue import recipe_named
-from maquette.systems.diffusion import paired, text_recipe
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import Checkpoints
 from maquette.training.start import make_model
@@ -360,12 +359,3 @@ def test_the_catalogues_recipes_build(name):
     assert found.name == name
     assert 500_000 < found.model.parameters() < 1_200_000
     assert found.model.build().initialise(0).path.kind == "cosine"
-
-
-def test_paired_differences():
-    a = np.array([True] * 30 + [False] * 70)
-    b = np.array([True] * 20 + [False] * 80)
-    value, low, high = paired(a, b)
-    assert value == pytest.approx(0.10)
-    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.09 / 100), rel=1e-3)
-    assert paired(a, a) == (0, 0, 0)

@@ -78,7 +78,7 @@ def test_a_clip_of_clean_pictures_or_of_another_path_cannot_guide():
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """Runs trained in this process: others would start longer than they train."""
-    from maquette.systems.claims import Lab
+    from maquette.experiments.lab import Lab
     from maquette.workshop.train import train
 
     def train_all(self, recipes, workers=None):
@@ -92,7 +92,9 @@ def here(tmp_path, monkeypatch):
 
 
 def measured(system, folder):
-    from maquette.systems.claims import Lab, measure, select
+    from maquette.experiments.catalogue import select
+    from maquette.experiments.lab import Lab
+    from maquette.experiments.results import measure
 
     return {c.name: measure(c, Lab(1, quick=True), folder) for c in select([system])}
 

@@ -97,8 +97,8 @@ def toy_ladder(monkeypatch):
 
 
 def test_the_readmes_catalogue_is_what_the_code_says():
-    from maquette.systems.claims import results
-    from maquette.systems.gallery import catalogue_table
+    from maquette.experiments.gallery import catalogue_table
+    from maquette.experiments.results import results
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert catalogue_table(results(ROOT / "claims")) in text, "run make docs"

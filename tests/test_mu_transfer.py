@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from maquette.experiments.lab import Lab
+from maquette.experiments.rate_curves import Curve, Setting, loss_of, rate_chart, rate_curves
 from maquette.nn.rules import Role, Scaling
 from maquette.systems import mu_transfer as system
-from maquette.systems.claims import Lab
 from maquette.systems.mu_transfer import BASE, DEPTH, MUP, STANDARD, UNSCALED, WIDTHS, setting
-from maquette.systems.rate_curves import Curve, Setting, loss_of, rate_chart, rate_curves
 from maquette.training.run import RunDirectory
 from maquette.workshop.charts import png
 
@@ -104,7 +104,7 @@ class Valley:
     ],
 )
 def test_a_grid_grows_until_its_best_lies_inside(best, grid, monkeypatch):
-    import maquette.systems.rate_curves as machinery
+    import maquette.experiments.rate_curves as machinery
 
     monkeypatch.setattr(machinery, "loss_of", lambda path: (math.log2(float(path)) - best) ** 2)
     what = (MUP, 64, DEPTH)

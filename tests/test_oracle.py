@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maquette.base.errors import WrongUse
-from maquette.base.intervals import wilson
+from maquette.base.statistics import wilson
 from maquette.evaluation.oracle import Oracle, OracleScore, as_tensor
 from maquette.evaluation.residual import acceptable, diversity, fit
 from maquette.models.cnn_config import CNNConfig
@@ -41,20 +41,6 @@ class Knowing(Oracle):
     def read(self, pictures):
         none = [0] * len(self.sizes)
         return np.array([self.known.get(np.ascontiguousarray(p).tobytes(), none) for p in pictures])
-
-
-def test_wilsons_interval():
-    """Against Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
-    for (count, n), expected in {
-        (81, 263): (0.2553, 0.3662), (15, 148): (0.0624, 0.1605),
-        (0, 20): (0.0, 0.1611), (1, 29): (0.0061, 0.1718),
-    }.items():  # fmt: skip
-        assert wilson(count, n) == pytest.approx(expected, abs=5e-5)
-    assert wilson(29, 29)[1] == 1.0 and wilson(0, 0) == (0.0, 1.0)
-    draw = np.random.default_rng(0)
-    covered = [low <= 0.03 <= high for low, high in
-               (wilson(k, 200) for k in draw.binomial(200, 0.03, 4000))]  # fmt: skip
-    assert 0.93 < np.mean(covered) < 0.98
 
 
 def test_a_score_counts_pictures_with_every_label_right():

@@ -194,27 +194,12 @@ def test_the_hidden_box_holds_the_second_object_and_not_the_first():
     assert 0.02 < hidden.mean() < 0.4
 
 
-def test_the_interval_of_a_difference_is_as_wide_as_it_should_be():
-    """Of equal arms it holds 0 in about 95 of 100 samples, and is never empty."""
-    from maquette.systems.inpainting import interval
-
-    generator = seeded()
-    holds = 0
-    for _ in range(400):
-        a, b = (torch.rand(2, 100, generator=generator) < 0.7).double()
-        low, high = interval(a - b)
-        holds += low <= 0 <= high
-    assert 0.92 < holds / 400 <= 0.99
-    low, high = interval(torch.zeros(100, dtype=torch.float64))
-    assert low < 0 < high
-
-
 def test_fine_tuning_goes_on_from_a_run_with_channels_of_zero(tmp_path):
     """A tuned model begins as its base, whatever it is shown."""
     from dataclasses import replace
 
+    from maquette.experiments.bases.text_to_picture import text_recipe
     from maquette.models.store import WEIGHTS, save_config, save_tensors
-    from maquette.systems.diffusion import text_recipe
     from maquette.systems.inpainting import fine_tuning
     from maquette.training.start import make_model
 

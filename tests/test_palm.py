@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from maquette.experiments.catalogue import recipe_named
+from maquette.experiments.lab import Lab
 from maquette.models.decoder import Decoder
 from maquette.systems import palm
-from maquette.systems.catalogue import recipe_named
-from maquette.systems.claims import Lab
 
 
 def test_the_arms_differ_in_the_block_and_one_norm_a_block():

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from maquette.base.errors import WrongUse
+from maquette.experiments.catalogue import recipe_named, recipes
+from maquette.experiments.decoder_recipes import published_recipe
 from maquette.models import families
 from maquette.models.config import DecoderConfig
 from maquette.models.decoder import Decoder
 from maquette.models.published import names, published
-from maquette.systems.catalogue import published_recipe, recipe_named, recipes
 from maquette.systems.gpt3 import estimate
 
 EXACT = {  # counted from the released weights, or printed to the last digit

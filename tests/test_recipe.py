@@ -10,7 +10,7 @@ from conftest import command, refused
 
 from maquette.base.errors import WrongUse
 from maquette.cli.fields import with_flags
-from maquette.systems.catalogue import recipe_named, recipes
+from maquette.experiments.catalogue import recipe_named, recipes
 from maquette.training.recipe import Recipe, field_names, load_recipe, recipe_from
 
 

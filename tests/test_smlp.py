@@ -388,7 +388,9 @@ def test_two_ranks_share_one_training(sparse, tmp_path):
 @pytest.mark.claims
 def test_the_claims_at_toy_size(tmp_path, monkeypatch):
     """The count is exact even after eight steps; of the losses only that they are there."""
-    from maquette.systems.claims import Lab, measure, select
+    from maquette.experiments.catalogue import select
+    from maquette.experiments.lab import Lab
+    from maquette.experiments.results import measure
     from maquette.workshop.train import train
 
     def here(self, recipes, workers=None):

@@ -218,8 +218,8 @@ def test_networks_that_remember_disagree_where_they_invent():
 
 @pytest.mark.claims
 def test_the_claims_run_at_toy_size():
-    from maquette.systems.catalogue import systems
-    from maquette.systems.claims import Lab
+    from maquette.experiments.catalogue import systems
+    from maquette.experiments.lab import Lab
 
     claims = systems()["super_resolution"].claims
     assert set(claims) == {"moon", "without-moon", "swap", "pull", "consistency"}

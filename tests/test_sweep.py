@@ -320,7 +320,7 @@ def test_trials_have_folders_of_their_own():
 
 def test_every_grid_reaches_the_rate_that_is_transferred():
     """The narrow model's best lies outside of the grid that the wide one would grow by itself."""
-    from maquette.systems.rate_curves import Curve, _grown
+    from maquette.experiments.rate_curves import Curve, _grown
 
     narrow = Curve((-2, -1), np.array([[2.0, 1.0]]))
     wide = Curve((-9, -8, -7, -6), np.array([[3.0, 2.0, 1.0, 2.0]]))

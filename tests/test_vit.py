@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from maquette.base.errors import WrongUse
+from maquette.experiments.lab import Lab
+from maquette.experiments.results import measure
 from maquette.models.vit import ViT
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.low_rank import LowRank
 from maquette.nn.parametrisation import declared
 from maquette.nn.rules import Parametrisation
 from maquette.systems import vit
-from maquette.systems.claims import Lab, measure
 
 SMALL = {
     "size": 16,

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from maquette.base.errors import UserError
+from maquette.experiments.catalogue import recipe_named, select
+from maquette.experiments.lab import SEEDS, Lab
+from maquette.experiments.results import Result
+from maquette.experiments.results import measure as measure_claim
 from maquette.scaling.budget import Budget, hours_of
 from maquette.scaling.plan import Plan, make_plan
-from maquette.systems.catalogue import recipe_named
-from maquette.systems.claims import SEEDS, Lab, Result, select
-from maquette.systems.claims import measure as measure_claim
 from maquette.training.recipe import BaseRecipe
 from maquette.training.run import free_name
 from maquette.workshop.kinds import load_any
@@ -71,7 +72,7 @@ def plan(
 def reproduce(
     *names: str, quick: bool = False, seeds: int = SEEDS, out: str | Path | None = None
 ) -> list[Result]:
-    """Measure claims by `SYSTEM` or `SYSTEM.CLAIM`; see `systems.claims`.
+    """Measure claims by `SYSTEM` or `SYSTEM.CLAIM`; see `experiments.results`.
 
     out: folder of the results; None: `claims`, or for trials (quick, fewer seeds) Maquette's home.
     """

@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, write_json
-from maquette.base.intervals import wilson
+from maquette.base.statistics import wilson
 from maquette.corpus.document import Document
 from maquette.corpus.tokenizer import Tokenizer
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from maquette.base.intervals import NORMAL, wilson
+from maquette.base.statistics import Mean, weighted_mean, wilson
 from maquette.corpus.overlap import Hit, N, Overlap, gram_length
 from maquette.corpus.portrait import training_rows
 from maquette.corpus.progress import Progress, silent
@@ -161,38 +161,6 @@ def _first(hits: Sequence[Hit]) -> list[Hit]:
     return list(best.values())
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A mean over examples with its standard error (None for fewer than two)."""
-
-    examples: int
-    mean: float | None
-    stderr: float | None
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 %."""
-        if self.mean is None or self.stderr is None:
-            return -math.inf, math.inf
-        return self.mean - NORMAL * self.stderr, self.mean + NORMAL * self.stderr
-
-
-def mean(scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Mean:
-    """The mean of scores, weighted (bits per byte by bytes); its error by linearisation.
-
-    Cochran 1977, equation 6.13: the ratio of two sums over a sample of examples.
-    """
-    x = np.asarray(scores, np.float64)
-    w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
-    if not len(x) or not w.sum():
-        return Mean(len(x), None, None)
-    centre = float(np.average(x, weights=w))
-    if len(x) < 2:
-        return Mean(1, centre, None)
-    spread = math.sqrt(float((w**2 * (x - centre) ** 2).sum()) * len(x) / (len(x) - 1))
-    return Mean(len(x), centre, spread / float(w.sum()))
-
-
 def split_scores(
     scores: npt.ArrayLike,
     dirty: npt.ArrayLike,
@@ -209,7 +177,7 @@ def split_scores(
     chosen = {"clean": ~flags & ~short, "dirty": flags, "all": np.ones(len(x), bool)}
     if too_short is not None:
         chosen["too_short"] = short
-    return {name: mean(x[which], w[which]) for name, which in chosen.items()}
+    return {name: weighted_mean(x[which], w[which]) for name, which in chosen.items()}
 
 
 def gap(parts: Mapping[str, Mean]) -> Mean:

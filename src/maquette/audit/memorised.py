@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from maquette.audit.contamination import mean
 from maquette.audit.symbols import symbols_of
 from maquette.audit.trace import VERBATIM_BYTES
 from maquette.base.errors import WrongUse
-from maquette.base.intervals import wilson
+from maquette.base.statistics import weighted_mean, wilson
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.tokenizer import Tokenizer
 
@@ -86,7 +85,7 @@ class Memorised:
         if not drawn:
             return 0.0, 1.0
         v, n = np.array(drawn, np.float64).T
-        p, error = self.fraction, mean(v / n, n).stderr
+        p, error = self.fraction, weighted_mean(v / n, n).stderr
         worth = p * (1 - p) / error**2 if error else float(len(drawn))
         return wilson(p * worth, worth)
 

@@ -222,7 +222,7 @@ def _recipe(name: str) -> "tuple[BaseRecipe, Published | None]":
 
         found = load_recipe(Path(name))
     else:
-        from maquette.systems.catalogue import recipe_named
+        from maquette.experiments.catalogue import recipe_named
 
         found = recipe_named(name)
     return found, None

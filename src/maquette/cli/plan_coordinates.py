@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from maquette.systems.catalogue import recipe_named
+    from maquette.experiments.catalogue import recipe_named
     from maquette.training.recipe import language
     from maquette.workshop.coordinates import coordinate_check
 

@@ -25,8 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from maquette.systems.claims import Lab, measure, select
-    from maquette.systems.gallery import number
+    from maquette.experiments.catalogue import select
+    from maquette.experiments.gallery import number
+    from maquette.experiments.lab import Lab
+    from maquette.experiments.results import measure
 
     terminal = Terminal(arguments.json)
     lab = Lab(arguments.seeds, arguments.quick, terminal.say)

@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from maquette.systems.catalogue import recipe_named
+    from maquette.experiments.catalogue import recipe_named
     from maquette.training.recipe import language
     from maquette.workshop.sweep import sweep, transferred
     from maquette.workshop.sweep_plan import make_plan

@@ -20,9 +20,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.base.errors import WrongUse, did_you_mean
-    from maquette.systems.catalogue import systems
-    from maquette.systems.claims import results
-    from maquette.systems.gallery import catalogue_table, gallery, state
+    from maquette.experiments.catalogue import systems
+    from maquette.experiments.gallery import catalogue_table, gallery, state
+    from maquette.experiments.results import results
 
     terminal = Terminal(arguments.json)
     known = systems()

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
-    from maquette.systems.catalogue import recipe_named
+    from maquette.experiments.catalogue import recipe_named
     from maquette.training.length import lengths_of
     from maquette.training.run import RECIPE, RunDirectory, free_name
     from maquette.workshop.forecast import compared

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from maquette.base.intervals import wilson
+from maquette.base.statistics import wilson
 from maquette.corpus.near import WIDTH, Near, fold, near_duplicates, signatures
 from maquette.corpus.substring import Ranges, repeated_ranges
 

@@ -4,7 +4,6 @@ Every share comes with its 95 % interval (Wilson 1927). "All right" is the exact
 that the model reads: with five factors of the world, chance is 1 in 1,152.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,31 +12,9 @@ import numpy as np
 import torch
 
 from maquette.base.errors import UserError
-from maquette.base.intervals import wilson
+from maquette.base.statistics import Share
 from maquette.corpus.pictures import PictureSplit
 from maquette.models.classifier import Classifier
-
-
-@dataclass(frozen=True)
-class Share:
-    """How many of n."""
-
-    right: int
-    n: int
-
-    @property
-    def value(self) -> float:
-        return self.right / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Where the true share lies with 95 % confidence."""
-        return wilson(self.right, self.n)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        low, high = self.interval
-        return {"right": self.right, "n": self.n, "share": self.value, "low": low, "high": high}
 
 
 @dataclass(frozen=True)
@@ -53,23 +30,6 @@ class Accuracy:
         """Plain values: the share of all, its interval, and every factor's."""
         each = {name: share.to_dict() for name, share in self.factors.items()}
         return self.all.to_dict() | {"factors": each}
-
-
-def pooled(shares: Sequence[Share]) -> Share:
-    """Several counts as one: the same model with several seeds."""
-    return Share(sum(s.right for s in shares), sum(s.n for s in shares))
-
-
-def difference(a: Share, b: Share) -> tuple[float, float, float]:
-    """a - b with its 95 % interval, as shares: (difference, low, high).
-
-    Two independent counts, from their Wilson intervals (Newcombe 1998, method 10).
-    """
-    (low_a, high_a), (low_b, high_b) = a.interval, b.interval
-    middle = a.value - b.value
-    below = math.hypot(a.value - low_a, high_b - b.value)
-    above = math.hypot(high_a - a.value, b.value - low_b)
-    return middle, middle - below, middle + above
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from maquette.base.errors import WrongUse
-from maquette.base.intervals import wilson
+from maquette.base.statistics import wilson
 from maquette.models.classifier import Classifier
 from maquette.worlds.render import Pictures, render
 from maquette.worlds.shapes import Integers, Shapes, label_names, label_sizes, scenes

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DRAWS = 1000  # of the bootstrap
+from maquette.base.statistics import bootstrap
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,7 @@ def seam(pictures: Tensor, known: Tensor, reach: int = 2) -> Seam:
     divided, so that a picture without any change beside the edge counts as much as it has.
     """
     across, beside = differences(pictures, known, reach)
-    draws = torch.randint(
-        len(across), (DRAWS, len(across)), generator=torch.Generator().manual_seed(0)
-    )
-    ratios = across[draws].sum(1) / beside[draws].sum(1)
-    low, high = torch.quantile(ratios, torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
+    low, high = bootstrap(len(across), lambda rows: across[rows].sum(1) / beside[rows].sum(1))
     return Seam(float(across.sum() / beside.sum()), low, high)
 
 

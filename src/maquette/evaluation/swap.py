@@ -22,9 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maquette.base.errors import WrongUse
+from maquette.base.statistics import bootstrap_mean
 from maquette.models.super_resolution import SuperResolution
-
-DRAWS = 1000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -77,16 +76,15 @@ def swap_test(
     (truth, gained), (other, other_gained) = found
     own, swapped = correlation(gained, truth, keep), correlation(other_gained, other, keep)
     gap = own - swapped
-    draws = torch.randint(len(gap), (DRAWS, len(gap)), generator=torch.Generator().manual_seed(0))
-    ends = torch.quantile(gap[draws].mean(1), torch.tensor([0.025, 0.975], dtype=gap.dtype))
+    low, high = bootstrap_mean(gap)
     return Swap(
         original=float(own.mean()),
         modified=float(swapped.mean()),
         pull=float(correlation(other_gained, truth, keep).mean()),
         shared=float(correlation(other, truth, keep).mean()),
         gap=float(gap.mean()),
-        low=float(ends[0]),
-        high=float(ends[1]),
+        low=low,
+        high=high,
     )
 
 

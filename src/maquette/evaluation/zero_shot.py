@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maquette.base.errors import UserError, WrongUse
+from maquette.base.statistics import Share
 from maquette.corpus.pictures import Numbers, PictureSplit
-from maquette.evaluation.classify import Share
 from maquette.models.clip import Clip
 from maquette.worlds.captions import caption_of
 from maquette.worlds.shapes import Shapes, label_names, label_sizes

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.scaling.fit import Fit, exponents, fit, interval
+from maquette.base.statistics import percentiles
+from maquette.scaling.fit import Fit, exponents, fit
 from maquette.scaling.points import Array, Points
 
 Rows = npt.NDArray[np.int64]
@@ -289,7 +290,7 @@ def _parametric(surface: Fit) -> Approach:
         return Approach(3, reason="the surface has no term in N or in D: no split is best")
     if surface.undetermined:
         return Approach(3, reason=surface.undetermined[0])
-    between = interval(exponents(surface.draws)) if len(surface.draws) else None
+    between = percentiles(exponents(surface.draws), "weibull") if len(surface.draws) else None
     log_k = math.log(law.best(1.0)[0])
     return Approach(3, law.exponent, between, log_k)
 
@@ -299,7 +300,7 @@ def _line(number: int, minima: list[Minimum], draws: list[float]) -> Approach:
     a, log_k = _power(minima)
     edge = sum(not one.interior for one in minima)
     reason = f"{edge} of {len(minima)} minima lie at the edge and are left out" if edge else ""
-    between = interval(np.array(draws)) if len(draws) >= 20 else None
+    between = percentiles(draws, "weibull") if len(draws) >= 20 else None
     return Approach(number, a, between, log_k, minima, reason if number == 2 else "")
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.base.errors import UserError, WrongUse
+from maquette.base.statistics import percentiles
 
 Array = npt.NDArray[np.float64]
 T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31)
@@ -280,11 +281,11 @@ class Ladder:
         if len(found) < draws // 2:
             return None
         a, slope = np.array(found).T
-        ends = np.percentile(a, [2.5, 97.5]).tolist()
+        ends = list(percentiles(a))
         return {
             "a": ends,
             "b": [1 - ends[1], 1 - ends[0]],
-            "loss": np.percentile(slope, [2.5, 97.5]).tolist(),
+            "loss": list(percentiles(slope)),
         }
 
     def to_dict(self) -> dict[str, Any]:

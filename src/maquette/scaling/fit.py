@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from maquette.base.errors import UserError, WrongUse
+from maquette.base.statistics import percentiles
 from maquette.scaling.laws import Law
 from maquette.scaling.points import LEAST, Array, Points, points_of
 from maquette.scaling.projection import (
@@ -90,7 +91,7 @@ class Fit:
             return {}
         columns = np.column_stack([self.draws, exponents(self.draws)])
         return {
-            name: interval(column)
+            name: percentiles(column, "weibull")
             for name, column in zip((*CONSTANTS, "a"), columns.T, strict=True)
         }
 
@@ -125,7 +126,7 @@ class Fit:
         if not len(self.draws):
             return Prediction(loss, loss, loss, outside)
         e, a, b, alpha, beta = self.draws.T
-        low, high = interval(e + a / parameters**alpha + b / tokens**beta)
+        low, high = percentiles(e + a / parameters**alpha + b / tokens**beta, "weibull")
         scatter = 1.96 * self.error * loss
         return Prediction(
             loss,
@@ -178,12 +179,6 @@ def fit_surface(
 ) -> Fit:
     """The law through at least six points, without intervals. Arrays (points,), loss in any unit."""
     return fit(points_of(parameters, tokens, loss, source=source), resamples=0, delta=delta)
-
-
-def interval(draws: Array) -> tuple[float, float]:
-    """The middle 95 % of bootstrap draws; of few draws, their ends."""
-    low, high = np.quantile(draws, [0.025, 0.975], method="weibull")
-    return float(low), float(high)
 
 
 def exponents(draws: Array) -> Array:

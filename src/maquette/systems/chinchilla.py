@@ -29,31 +29,26 @@ from typing import Any
 import numpy as np
 
 from maquette.base.errors import UserError
-from maquette.scaling.extrapolate import Ladder, Rung, analyse
-from maquette.scaling.rungs import BATCH, DECAY, SEQUENCE, UNIT, rung_recipe, size, stable_steps
-from maquette.systems.catalogue import published_recipes, recipe
-from maquette.systems.claims import Lab, Measurement, claim
-from maquette.training.recipe import Recipe
-from maquette.training.run import RunDirectory
-
-BUDGETS = tuple(2e10 * 2**k for k in range(6))
-SIZES = (
-    (8, 16, 24, 32),
-    (8, 16, 24, 32),
-    (16, 24, 32, 48),
-    (16, 24, 32, 48, 64),
-    (24, 32, 48, 64),
-    (32, 48, 64, 80),
+from maquette.experiments.bases.isoflop import (
+    BUDGETS,
+    LARGEST,
+    budgets,
+    heldout_losses,
+    largest,
+    measured_ladder,
+    steps_of,
 )
-"""widths at each budget, around the best as a pilot found it"""
-LARGEST = 64  # width of the held-out run, of 4 times the largest budget
-TIMES = 8.0  # the longest run of that width, over the largest budget
-FAMILY = (16, 24, 32, 48, 64)  # widths with tokens in proportion, for the power law in N
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.decoder_recipes import published_recipes
+from maquette.experiments.lab import Lab
+from maquette.scaling.extrapolate import Ladder, analyse
+from maquette.scaling.rungs import BATCH, SEQUENCE, rung_recipe, size
+from maquette.training.recipe import Recipe
+
 KAPLAN = 0.73
 MIDDLE, HALF = 0.475, 0.175  # of the exponents that the claim admits, 0.30 to 0.65
 RECIPES = published_recipes("gopher-280b", "chinchilla-70b")
-Runs = dict[tuple[int, int], list[float]]
-"""(width, steps) to the held-out losses, by seed"""
 
 
 @recipe
@@ -73,7 +68,7 @@ def chinchilla_rung() -> Recipe:
 )
 def balanced(lab: Lab) -> Measurement:
     """IsoFLOP minima over six budgets; the interval is that of the bootstrap."""
-    ladder = measured(lab)
+    ladder = measured_ladder(lab)
     edge = any(m.edge for m in ladder.minima)
     value = math.inf if edge else abs(ladder.split[0] - MIDDLE)
     drawn = None if edge else ladder.exponents()
@@ -124,7 +119,7 @@ def kaplan(ladder: Ladder) -> float:
 )
 def prediction(lab: Lab) -> Measurement:
     """The frontier and its growth off the best split, at the held-out run's size and tokens."""
-    ladder, runs = measured(lab), family(lab)
+    ladder, runs = measured_ladder(lab), heldout_losses(lab)
     flops = 4 * budgets(lab.quick)[-1]
     width = largest(lab.quick)
     steps = steps_of(width, flops)
@@ -188,86 +183,6 @@ def solver(lab: Lab) -> Measurement:
         details={"a": known.exponent, "errors": errors, "averaged": early},
         chart=_errors(errors, early),
     )
-
-
-def budgets(quick: bool) -> tuple[float, ...]:
-    """The ladder's; at toy size a hundredth of the first three."""
-    return tuple(c / 100 for c in BUDGETS[:3]) if quick else BUDGETS
-
-
-def sizes(quick: bool) -> tuple[tuple[int, ...], ...]:
-    """Widths at each budget."""
-    return ((8, 16, 24),) * 3 if quick else SIZES
-
-
-def largest(quick: bool) -> int:
-    """Width of the held-out run and of the power law in D."""
-    return 24 if quick else LARGEST
-
-
-def steps_of(width: int, flops: float) -> int:
-    """Length of the run of that size at that budget."""
-    return round(stable_steps(size(width, 257), flops) / (1 - DECAY))
-
-
-def in_proportion(quick: bool) -> list[tuple[int, int]]:
-    """(width, steps) with as many tokens a parameter as the longest run of the largest size."""
-    widths = (8, 16, 24) if quick else FAMILY
-    last = steps_of(widths[-1], TIMES * budgets(quick)[-1])
-    each = last / size(widths[-1], 257)
-    stable = [round(each * size(w, 257) * (1 - DECAY) / UNIT) * UNIT for w in widths[:-1]]
-    steps = [*(round(n / (1 - DECAY)) for n in stable), last]
-    return list(zip(widths, steps, strict=True))
-
-
-def doubling(quick: bool) -> list[tuple[int, int]]:
-    """(width, steps) of the largest size, a doubling apart."""
-    last = TIMES * budgets(quick)[-1]
-    width = largest(quick)
-    return [(width, steps_of(width, last / 2**k)) for k in reversed(range(3 if quick else 5))]
-
-
-def family(lab: Lab) -> Runs:
-    """Train every run of the chinchilla and the scaling claims, each size off one trunk."""
-    quick = lab.quick
-    ladder: dict[int, list[int]] = {}
-    for flops, widths in zip(budgets(quick), sizes(quick), strict=True):
-        for width in widths:
-            ladder.setdefault(width, []).append(steps_of(width, flops))
-    lengths = {width: set(steps) for width, steps in ladder.items()}
-    held_out = (largest(quick), steps_of(largest(quick), 4 * budgets(quick)[-1]))
-    for width, steps in [*in_proportion(quick), *doubling(quick), held_out]:
-        lengths[width].add(steps)
-    keys, runs = [], []
-    for width in sorted(lengths, reverse=True):
-        save = min(round(steps * (1 - DECAY)) for steps in ladder[width])
-        for seed in range(lab.seeds):
-            trunk = _run(width, max(lengths[width]), save, seed, quick)
-            for steps in sorted(lengths[width], reverse=True):
-                keys.append((width, steps))
-                runs.append((_run(width, steps, save, seed, quick), trunk))
-    losses: Runs = {}
-    for key, path in zip(keys, lab.train_branches(runs), strict=True):
-        losses.setdefault(key, []).append(RunDirectory(path).records()[-1]["heldout_loss"])
-    return losses
-
-
-def measured(lab: Lab) -> Ladder:
-    """The ladder of all budgets."""
-    runs, points = family(lab), []
-    for flops, widths in zip(budgets(lab.quick), sizes(lab.quick), strict=True):
-        for width in widths:
-            steps = steps_of(width, flops)
-            tokens = steps * SEQUENCE * BATCH
-            for seed, loss in enumerate(runs[width, steps]):
-                points.append(Rung(flops, size(width, 257), tokens, loss, seed))
-    return analyse(points, source="bytes")
-
-
-def _run(width: int, steps: int, save: int, seed: int, quick: bool) -> Recipe:
-    if quick:
-        return rung_recipe(width, steps, 257, "tiny", seed, save, heldout=4096, warmup=2)
-    return rung_recipe(width, steps, 257, "bytes", seed, save)
 
 
 def _of_seed(ladder: Ladder, seed: int) -> Ladder:

@@ -31,17 +31,16 @@ import altair as alt
 import numpy as np
 import torch
 
+from maquette.base.statistics import Share, pooled
 from maquette.corpus.pictures import Numbers, Pixels
 from maquette.evaluation import zero_shot as scores
-from maquette.evaluation.classify import Share
 from maquette.evaluation.zero_shot import Encoded, encode_captions, encode_pictures, every_label
+from maquette.experiments.bases.clip import MODEL, clip_recipe
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.clip import Clip
-from maquette.models.clip_config import ClipConfig
-from maquette.nn.rules import Parametrisation
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
-from maquette.training.recipe import Optimiser, Schedule
+from maquette.training.picture_recipe import PictureRecipe, PictureWatch
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
 from maquette.worlds.captions import caption_of
@@ -50,23 +49,8 @@ from maquette.worlds.render import render
 from maquette.worlds.shapes import Integers, Shapes, scenes, shown_pairs
 
 HELD = Shapes(held_out=6)
-STEPS, BATCH, RATE = 1000, 128, 0.001
 SMALL_BATCH, SMALL_STEPS = 32, 2400
 PICTURES = 2000  # scored, of every network
-MODEL = ClipConfig(
-    width=128,
-    depth=4,
-    heads=4,
-    vocabulary=512,
-    words=16,
-    text_width=64,
-    text_depth=2,
-    text_heads=2,
-    embedding=64,
-    parametrisation=Parametrisation(
-        base_width=128, base_depth=4, base_head_dim=32, input_multiplier=10.0
-    ),
-)
 
 
 @recipe
@@ -80,27 +64,6 @@ def siglip() -> PictureRecipe:
     """The same towers, each pair of a batch judged by itself, in batches of 32."""
     one = replace(clip_recipe(objective="sigmoid"), batch=SMALL_BATCH, steps=SMALL_STEPS)
     return replace(one, precision="auto", watch=PictureWatch())
-
-
-def clip_recipe(
-    seed: int = 0, quick: bool = False, *, world: Shapes | None = None, **model: Any
-) -> PictureRecipe:
-    """A CLIP on pictures of 32 x 32 of a world; `model` changes fields of its config."""
-    config = replace(MODEL, **model)
-    if quick:
-        config = replace(config, width=32, depth=1, heads=2, patch=8, text_width=32, text_depth=1)
-    return PictureRecipe(
-        name="clip",
-        model=config,
-        data=PictureData(words=config.words, world=world or Shapes()),
-        optimiser=Optimiser(learning_rate=RATE, beta2=0.98),
-        schedule=Schedule(warmup=0.05, floor=0.02),
-        batch=8 if quick else BATCH,
-        steps=4 if quick else STEPS,
-        seed=seed,
-        compile="off",
-        watch=PictureWatch(every=10_000, pictures=16 if quick else 512, grid=0, report=False),
-    )
 
 
 @claim(
@@ -263,11 +226,6 @@ def shown_labels(n: int) -> Integers:
     pairs = np.array(shown_pairs(HELD), np.int64)
     first, second = (pairs[draw.integers(len(pairs), size=n)] for _ in range(2))
     return np.concatenate([first, second, draw.integers(2, size=(n, 1))], axis=1)
-
-
-def pooled(shares: list[Share]) -> Share:
-    """The pictures of several networks as one count."""
-    return Share(sum(s.right for s in shares), sum(s.n for s in shares))
 
 
 def measured(

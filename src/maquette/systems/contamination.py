@@ -30,8 +30,14 @@ import numpy.typing as npt
 from maquette.audit.canary import plant
 from maquette.corpus.document import Document
 from maquette.corpus.progress import silent
-from maquette.systems.claims import Lab, Measurement, claim
-from maquette.systems.deduplication import VOCABULARY, clean_text, made, small
+from maquette.experiments.bases.small_decoder import (
+    VOCABULARY,
+    clean_text,
+    kept_corpus,
+    small_decoder,
+)
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.workshop import charts
 from maquette.workshop.load import load
 
@@ -59,11 +65,15 @@ def inflation(lab: Lab) -> Measurement:
     lines = [examples[i] for i in chosen for _ in range(COPIES)]
     options = {"vocabulary": VOCABULARY, "heldout": 0.005}
     corpora = {
-        "contaminated": made("contaminated", plant(host, lines, seed=0), **options),
-        "clean": made("uncontaminated", host, **options),
+        "contaminated": kept_corpus("contaminated", plant(host, lines, seed=0), **options),
+        "clean": kept_corpus("uncontaminated", host, **options),
     }
     runs = lab.train_all(
-        [small(c, seed, lab.quick, STEPS) for c in corpora.values() for seed in range(lab.seeds)]
+        [
+            small_decoder(c, seed, lab.quick, STEPS)
+            for c in corpora.values()
+            for seed in range(lab.seeds)
+        ]
     )
     found = contamination(corpora["contaminated"], {"test": examples})["test"]
     dirty = np.zeros(len(examples), bool)
@@ -113,8 +123,8 @@ def detector(lab: Lab) -> Measurement:
     disguised = [_disguise(examples[i], n) for n, i in enumerate(chosen)]
     options = {"vocabulary": 257, "heldout": 0.005}
     corpora = {
-        "planted": made("disguised", plant(host, disguised, seed=1), **options),
-        "not planted": made("undisguised", host, **options),
+        "planted": kept_corpus("disguised", plant(host, disguised, seed=1), **options),
+        "not planted": kept_corpus("undisguised", host, **options),
     }
     training = b"\0".join(training_texts(corpora["planted"], "reading", silent))
     chosen = [i for i, text in zip(chosen, disguised, strict=True) if text.encode() in training]

@@ -38,23 +38,24 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from maquette.models.clip_config import ClipConfig
-from maquette.models.diffusion_config import DiffusionConfig
-from maquette.models.prior_config import PriorConfig
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
-from maquette.systems.clip import clip_recipe
-from maquette.systems.dalle2_arms import (
+from maquette.base.statistics import mean_interval
+from maquette.experiments.bases.clip import clip_recipe
+from maquette.experiments.bases.text_to_picture import WORLD, text_recipe, text_runs
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
+from maquette.experiments.unclip_arms import (
     PLAIN,
     STRONG,
     Drawn,
     closeness,
-    interval,
     ratio,
     right_of,
     varied,
 )
-from maquette.systems.diffusion import WORLD, bases, text_recipe
+from maquette.models.clip_config import ClipConfig
+from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.prior_config import PriorConfig
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop import charts
@@ -158,8 +159,8 @@ def prior(lab: Lab) -> Measurement:
         "true picture's embedding": "true",
     }  # fmt: skip
     found = drawn(lab, {name: ("diffusion", arm) for name, arm in arms.items()})
-    gain = interval(found.less("prior", "text embedding"))
-    control = interval(found.less("other captions", "text embedding"))
+    gain = mean_interval(found.less("prior", "text embedding"))
+    control = mean_interval(found.less("other captions", "text embedding"))
     return Measurement(
         value=gain[1],
         control=control[1],
@@ -192,10 +193,10 @@ def autoregressive(lab: Lab) -> Measurement:
             "other captions": ("diffusion", "shuffled"),
         },
     )
-    mean, low, high = interval(found.less("diffusion", "autoregressive"))
+    mean, low, high = mean_interval(found.less("diffusion", "autoregressive"))
     return Measurement(
         value=low if found.right["diffusion"].mean() >= ENOUGH else -1.0,
-        control=interval(found.less("other captions", "autoregressive"))[0],
+        control=mean_interval(found.less("other captions", "autoregressive"))[0],
         interval=(low, high),
         details=found.details() | {"difference": mean, "steps of training": TRAINED},
         chart=found.chart("Two priors, trained for as long"),
@@ -254,7 +255,7 @@ class Trained:
 def trained(lab: Lab, variants: Sequence[Variant]) -> list[Trained]:
     """One CLIP, and for each seed a text model, a decoder that begins with it, and its priors."""
     seen = lab.train(clip_recipe(quick=lab.quick, world=WORLD))
-    texts = [path for path, _ in bases(lab)]
+    texts = [path for path, _ in text_runs(lab)]
     recipes = [decoder_recipe(seen, text, seed, lab.quick) for seed, text in enumerate(texts)]
     decoders = lab.train_all(recipes)
     priors: dict[str, list[Path]] = {}

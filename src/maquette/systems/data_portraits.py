@@ -42,7 +42,8 @@ from maquette.corpus.portrait import (
 )
 from maquette.corpus.progress import silent
 from maquette.corpus.store import Corpus
-from maquette.systems.claims import Lab, Measurement, claim
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.workshop import charts
 
 PUBLISHED = 50  # width and stride of the paper's grams

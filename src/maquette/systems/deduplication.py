@@ -22,7 +22,6 @@ quarter of the text and seen for three quarters of an epoch, were hardly remembe
 longest copies of the deduplicated arm were all rulers.
 """
 
-import hashlib
 import random
 import re
 from collections.abc import Sequence
@@ -34,21 +33,22 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from maquette.corpus.build import build
 from maquette.corpus.document import Document
-from maquette.corpus.local import Local
-from maquette.corpus.named import kept
 from maquette.corpus.store import Corpus
 from maquette.corpus.tokenizer import train_tokenizer
-from maquette.models.config import DecoderConfig
-from maquette.nn.rules import Parametrisation
-from maquette.systems.claims import Lab, Measurement, claim
-from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
+from maquette.experiments.bases.small_decoder import (
+    CONTEXT,
+    VOCABULARY,
+    clean_text,
+    kept_corpus,
+    small_decoder,
+)
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.workshop import charts
 from maquette.workshop.load import load
 
 STEPS = 585  # of 2,048 tokens: 1.2 million, about once over the text with its duplicates
-VOCABULARY, CONTEXT = 1024, 128
 COPIES = (10, 30, 100)
 REPEATED = 8  # documents of each number of copies
 SAMPLED = 64_000  # tokens of each arm
@@ -137,12 +137,14 @@ def _trained(lab: Lab) -> dict[str, tuple[Corpus, list[Path]]]:
     random.Random(0).shuffle(duplicated)
     tokenizer = train_tokenizer((d.text for d in documents), VOCABULARY)
     options: dict[str, Any] = {"tokenizer": tokenizer, "heldout": 0.01}
-    plain = made("duplicated", duplicated, **options)
-    clean = made("deduplicated", duplicated, near=0.8, substrings=100, **options)
+    plain = kept_corpus("duplicated", duplicated, **options)
+    clean = kept_corpus("deduplicated", duplicated, near=0.8, substrings=100, **options)
     removed = int(plain.manifest["bytes"]) - int(clean.manifest["bytes"])
-    fewer = made("fewer", _without(duplicated, originals, removed), **options)
+    fewer = kept_corpus("fewer", _without(duplicated, originals, removed), **options)
     corpora = {PLAIN: plain, CLEAN: clean, FEWER: fewer}
-    recipes = [small(c, s, lab.quick) for c in corpora.values() for s in range(lab.seeds)]
+    recipes = [
+        small_decoder(c, s, lab.quick, STEPS) for c in corpora.values() for s in range(lab.seeds)
+    ]
     runs = lab.train_all(recipes)
     return {
         name: (corpus, runs[i * lab.seeds : (i + 1) * lab.seeds])
@@ -154,60 +156,6 @@ def _fraction(counts: npt.NDArray[Any]) -> Any:
     """Verbatim tokens over all; one of them at least, so that a ratio to it is a lower bound."""
     verbatim, tokens = counts
     return np.maximum(1, verbatim) / np.maximum(1, tokens)
-
-
-def clean_text(limit: int) -> list[Document]:
-    """This machine's own text, `limit` bytes of each of its components, without repeats of 100 bytes."""
-    from maquette.corpus.scratch import without
-    from maquette.corpus.substring import repeated_ranges
-
-    documents = [d for d in Local(limit) if isinstance(d, Document)]
-    texts = [d.text.encode() for d in documents]
-    cleaned = [
-        without(t, r).decode() for t, r in zip(texts, repeated_ranges(texts, 100), strict=True)
-    ]
-    pairs = zip(documents, cleaned, strict=True)
-    return [replace(d, text=text) for d, text in pairs if len(text) >= 200]
-
-
-def made(name: str, documents: Sequence[Document], **options: Any) -> Corpus:
-    """A corpus of documents, kept in Maquette's home under the hash of what it is made of."""
-    identity = hashlib.sha256(b"".join(d.digest() for d in documents))
-    plain = {k: v if k != "tokenizer" else v.to_json() for k, v in options.items()}
-    identity.update(repr(sorted(plain.items())).encode())
-
-    def make(path: Path) -> Corpus:
-        return build(path, documents, **options)
-
-    return kept(f"{name}-{identity.hexdigest()[:12]}", make)
-
-
-def small(corpus: Corpus, seed: int, quick: bool, steps: int = STEPS) -> Recipe:
-    """A decoder of 280,000 parameters, for a minute on one core."""
-    return Recipe(
-        name="small-memory",
-        model=DecoderConfig(
-            vocabulary=corpus.vocabulary,
-            context=CONTEXT,
-            width=64,
-            depth=3,
-            heads=4,
-            activation="gelu_tanh",
-            parametrisation=Parametrisation(
-                base_width=48, base_depth=4, base_head_dim=16,
-                embedding_std=0.03, input_multiplier=32.0,
-            ),
-        ),
-        data=Data(corpus=str(corpus.path), sequence=CONTEXT),
-        optimiser=Optimiser(learning_rate=0.01, beta2=0.98),
-        schedule=Schedule(floor=0.02),
-        batch=16,
-        steps=20 if quick else steps,
-        seed=seed,
-        precision="fp32",
-        compile="off",
-        watch=Watch(every=10_000, tokens=8192, sample_tokens=0, report=False),
-    )  # fmt: skip
 
 
 def _documents(quick: bool) -> tuple[list[Document], list[str]]:

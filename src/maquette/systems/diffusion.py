@@ -37,33 +37,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from maquette.base.intervals import NORMAL, wilson
+from maquette.base.statistics import paired_difference, wilson
 from maquette.evaluation.oracle import Oracle
 from maquette.evaluation.residual import acceptable, diversity, fit
+from maquette.experiments.bases.text_to_picture import TEXT, WORLD, text_recipe, text_runs
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.diffusion import Diffusion
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.rules import Parametrisation
 from maquette.serving.solvers import evaluations, solve, times
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.picture_data import Reader, to_pixels
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
-from maquette.training.recipe import Optimiser, Schedule
+from maquette.training.picture_recipe import PictureRecipe, PictureWatch
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.oracle import oracle_for
-from maquette.worlds.shapes import Shapes, label_sizes
+from maquette.worlds.shapes import label_sizes
 
-BATCH, STEPS, RATE, AVERAGE = 16, 8000, 0.002, 0.999
-RULES = Parametrisation(base_width=32, base_depth=1, base_head_dim=16)
-TEXT = DiffusionConfig(
-    width=32,
-    depth=1,
-    condition="text",
-    vocabulary=512,
-    words=24,
-    parametrisation=RULES,
-)
 DIT = replace(
     TEXT,
     backbone="dit",
@@ -72,7 +63,6 @@ DIT = replace(
     patch=4,
     parametrisation=Parametrisation(base_width=112, base_depth=3, base_head_dim=28),
 )
-WORLD = Shapes(objects=1, colours=8, shapes=8, textures=3, sizes=True)  # 384 captions
 WEIGHTS = (1.0, 2.0, 3.0, 5.0)
 PICTURES, QUICK = 500, 4  # with every seed
 Right = npt.NDArray[np.bool_]
@@ -108,24 +98,6 @@ def offered(name: str, model: DiffusionConfig) -> PictureRecipe:
     return replace(text_recipe(), name=name, model=model, compile="auto", watch=PictureWatch())
 
 
-def text_recipe(seed: int = 0, quick: bool = False) -> PictureRecipe:
-    """The text-to-picture model that several systems share; at toy size for a few steps."""
-    toy = replace(TEXT, width=16, heads=2, multipliers=(1, 2), text_width=16, text_depth=1)
-    return PictureRecipe(
-        name="diffusion",
-        model=toy if quick else TEXT,
-        data=PictureData(world=WORLD),
-        optimiser=Optimiser(learning_rate=RATE, average=AVERAGE),
-        schedule=Schedule(warmup=0.03, floor=0.02),
-        batch=8 if quick else BATCH,
-        steps=4 if quick else STEPS,
-        seed=seed,
-        precision="fp32" if quick else "auto",
-        compile="off",
-        watch=PictureWatch(every=10**9, pictures=16 if quick else 256, grid=0, report=False),
-    )
-
-
 @dataclass(frozen=True)
 class Way:
     """How pictures are drawn from a model."""
@@ -144,12 +116,6 @@ class Drawn:
 
     pictures: Tensor
     labels: npt.NDArray[np.int64]
-
-
-def bases(lab: Lab) -> list[tuple[Path, int]]:
-    """A text model for every seed, trained side by side, and its seed; several systems share them."""
-    runs = lab.train_all([text_recipe(seed, lab.quick) for seed in range(lab.seeds)])
-    return list(zip(runs, range(lab.seeds), strict=True))
 
 
 def draw(run: Path, seed: int, way: Way, count: int) -> Drawn:
@@ -181,16 +147,6 @@ def all_right(oracle: Oracle, drawn: Sequence[Drawn], shift: int = 0) -> Right:
     return np.concatenate(read)
 
 
-def paired(a: Right, b: Right) -> tuple[float, float, float]:
-    """Share of a less share of b, of the same pictures: (difference, low, high), 95 % interval.
-
-    From the pictures in which they differ (McNemar 1947), in the normal approximation.
-    """
-    d = a.astype(float) - b.astype(float)
-    half = NORMAL * float(d.std()) / np.sqrt(len(d))
-    return float(d.mean()), float(d.mean() - half), float(d.mean() + half)
-
-
 @claim(
     statement="pictures follow their captions more often with classifier-free guidance",
     source="Ho and Salimans 2022, section 4; Nichol et al. 2022, section 4.1",
@@ -204,12 +160,12 @@ def guidance(lab: Lab) -> Measurement:
     """The same captions and the same noise at several strengths."""
     oracle = oracle_for(WORLD, quick=lab.quick, say=lab.say)
     count = QUICK if lab.quick else PICTURES
-    runs = bases(lab)
+    runs = text_runs(lab)
     weights = (1.0, 3.0) if lab.quick else WEIGHTS
     made = {w: [draw(run, s, Way("dpm2m", 20, w), count) for run, s in runs] for w in weights}
     right = {w: all_right(oracle, made[w]) for w in weights}
     shuffled = {w: all_right(oracle, made[w], shift=1) for w in (1.0, 3.0)}
-    value, low, high = paired(right[3.0], right[1.0])
+    value, low, high = paired_difference(right[3.0], right[1.0])
     rows = []
     for w in weights:
         n, whole = len(right[w]), int(right[w].sum())
@@ -217,7 +173,7 @@ def guidance(lab: Lab) -> Measurement:
         rows.append({"guidance": w, "share": 100 * whole / n, "low": ends[0], "high": ends[1]})
     return Measurement(
         value=100 * low,
-        control=100 * paired(shuffled[3.0], shuffled[1.0])[1],
+        control=100 * paired_difference(shuffled[3.0], shuffled[1.0])[1],
         interval=(100 * low, 100 * high),
         details={
             "difference, points": 100 * value,
@@ -279,7 +235,7 @@ def steps(lab: Lab) -> Measurement:
     oracle = oracle_for(WORLD, quick=lab.quick, say=lab.say)
     least = acceptable(WORLD, n=20 if lab.quick else 200)
     count = QUICK if lab.quick else PICTURES
-    runs = bases(lab)
+    runs = text_runs(lab)
     found: dict[Way, tuple[Right, Right]] = {}
     rows = []
     for way in dict.fromkeys((MANY, FEW, ANCESTRAL, *(() if lab.quick else OTHERS))):
@@ -297,14 +253,14 @@ def steps(lab: Lab) -> Measurement:
                 "good": 100 * float(good.mean()), "residual": float(residuals.mean()),
             }
         )  # fmt: skip
-    value, low, high = paired(found[MANY][1], found[FEW][1])
+    value, low, high = paired_difference(found[MANY][1], found[FEW][1])
     return Measurement(
         value=100 * high if found[MANY][1].mean() >= ENOUGH else 100.0,
-        control=100 * paired(found[MANY][1], found[ANCESTRAL][1])[1],
+        control=100 * paired_difference(found[MANY][1], found[ANCESTRAL][1])[1],
         interval=(100 * low, 100 * high),
         details={
             "difference, points": 100 * value,
-            "of all right alone, points": 100 * paired(found[MANY][0], found[FEW][0])[0],
+            "of all right alone, points": 100 * paired_difference(found[MANY][0], found[FEW][0])[0],
             "ways": rows,
             "least residual, decibels": least,
             "the oracle misreads": oracle.error,

@@ -36,19 +36,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maquette.base.statistics import mean_interval
 from maquette.evaluation.oracle import Oracle
 from maquette.evaluation.psnr import psnr
 from maquette.evaluation.residual import fit
+from maquette.experiments.bases.clip import clip_recipe
+from maquette.experiments.bases.text_to_picture import WORLD, text_recipe, text_runs
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.clip import Clip
 from maquette.models.diffusion import Diffusion
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.path import Denoiser
 from maquette.serving.clip_guidance import clip_guided
 from maquette.serving.solvers import solve, times
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
-from maquette.systems.clip import clip_recipe
-from maquette.systems.diffusion import WORLD, bases, text_recipe
 from maquette.training.picture_data import to_pixels, to_tensor
 from maquette.training.picture_recipe import PictureRecipe, PictureWatch
 from maquette.workshop import charts
@@ -113,9 +115,9 @@ def guidance(lab: Lab) -> Measurement:
     best = found.best
     difference = found.right["w = 3"].astype(float) - found.right[best]
     return Measurement(
-        value=interval(difference)[0],
-        control=interval(found.right["w = 1"].astype(float) - found.right[best])[0],
-        interval=interval(difference),
+        value=mean_interval(difference)[1],
+        control=mean_interval(found.right["w = 1"].astype(float) - found.right[best])[1],
+        interval=mean_interval(difference)[1:],
         details=found.details() | {"difference": float(difference.mean())},
         chart=found.chart(),
     )
@@ -135,11 +137,11 @@ def both(lab: Lab) -> Measurement:
     found = samples(lab)
     none = found.right["w = 1"]
     gains = {name: found.right[name].astype(float) - none for name in ("w = 3", found.best)}
-    low = min(interval(gain)[0] for gain in gains.values())
+    low = min(mean_interval(gain)[1] for gain in gains.values())
     return Measurement(
         value=low,
-        control=interval(found.right["other captions"].astype(float) - none)[0],
-        interval=min(interval(gain) for gain in gains.values()),
+        control=mean_interval(found.right["other captions"].astype(float) - none)[1],
+        interval=min(mean_interval(gain)[1:] for gain in gains.values()),
         details=found.details() | {"gains": {k: float(v.mean()) for k, v in gains.items()}},
         chart=found.pictures,
     )
@@ -156,7 +158,7 @@ def both(lab: Lab) -> Measurement:
 )
 def upsampler(lab: Lab) -> Measurement:
     """Enlarge held-out scenes from 8 x 8; the details hold the PSNR against the true picture, too."""
-    recipes = [upsampler_recipe(base, seed, lab.quick) for base, seed in bases(lab)]
+    recipes = [upsampler_recipe(base, seed, lab.quick) for base, seed in text_runs(lab)]
     runs = lab.train_all(recipes)
     n = 6 if lab.quick else ENLARGED
     fits: dict[str, list[Any]] = {}
@@ -179,12 +181,12 @@ def upsampler(lab: Lab) -> Measurement:
             fits.setdefault(name, []).append(fit(x, drawn.labels, world).psnr)
             near.setdefault(name, []).append(psnr(x, true))
     explained = {name: np.concatenate(parts) for name, parts in fits.items()}
-    low, high = interval(explained["upsampler"] - explained["bicubic"])
+    _, low, high = mean_interval(explained["upsampler"] - explained["bicubic"])
     shown = [("8 x 8", F.interpolate(small, scale_factor=SCALE))]
     shown += [(name, arms[name]) for name in ("bicubic", "upsampler", "true")]
     return Measurement(
         value=low,
-        control=interval(explained["of other scenes"] - explained["bicubic"])[0],
+        control=mean_interval(explained["of other scenes"] - explained["bicubic"])[1],
         interval=(low, high),
         details={
             "PSNR (dB) of the scene that explains it best": {
@@ -253,8 +255,8 @@ class Samples:
         """The share of each way with its interval."""
         rows = []
         for name, right in self.right.items():
-            low, high = interval(right.astype(float))
-            rows.append({"way": name, "share": float(right.mean()), "low": low, "high": high})
+            share, low, high = mean_interval(right.astype(float))
+            rows.append({"way": name, "share": share, "low": low, "high": high})
         data = alt.Chart(alt.Data(values=rows))
         y = alt.Y("way:N", title=None, sort=list(self.right))
         x = alt.X("share:Q", title="every attribute right", scale=alt.Scale(domain=[0, 1]))
@@ -268,7 +270,7 @@ class Samples:
 def samples(lab: Lab) -> Samples:
     """The pictures of every way, drawn once for both claims."""
     clip = lab.train(noised_recipe(lab.quick))
-    return _samples(tuple(path for path, _ in bases(lab)), clip, lab.quick)
+    return _samples(tuple(path for path, _ in text_runs(lab)), clip, lab.quick)
 
 
 @functools.lru_cache(maxsize=2)
@@ -353,9 +355,3 @@ class Ways:
 def best_of(right: dict[str, Right]) -> float:
     """The scale of CLIP guidance that makes most pictures right."""
     return max(SCALES, key=lambda scale: float(right[f"CLIP, s = {scale:g}"].mean()))
-
-
-def interval(values: npt.NDArray[Any]) -> tuple[float, float]:
-    """The 95 % interval of a mean over pictures."""
-    half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
-    return float(values.mean()) - half, float(values.mean()) + half

@@ -35,11 +35,12 @@ from maquette.corpus.build import build
 from maquette.corpus.document import Document
 from maquette.corpus.local import Local
 from maquette.corpus.named import kept
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models import families
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
 from maquette.training.run import RunDirectory
 from maquette.workshop import charts

@@ -25,10 +25,11 @@ from typing import Any
 
 import altair as alt
 
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.decoder_recipes import published_recipes
+from maquette.experiments.lab import Lab
 from maquette.models.config import DecoderConfig
 from maquette.models.published import Published, names, published
-from maquette.systems.catalogue import published_recipes
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.workshop import charts
 
 SIZES = ("125m", "350m", "760m", "1.3b", "2.7b", "6.7b", "13b", "175b")

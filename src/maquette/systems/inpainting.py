@@ -34,16 +34,18 @@ import torch
 from torch import Tensor
 
 from maquette.base.errors import WrongUse
-from maquette.base.intervals import wilson
+from maquette.base.statistics import agresti_min, wilson
 from maquette.evaluation.seam import seam
+from maquette.experiments.bases.text_to_picture import text_recipe, text_runs
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.diffusion import Diffusion
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.noise import draw
 from maquette.serving.paint import composite, paint
 from maquette.serving.solvers import solve, times
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
-from maquette.systems.diffusion import bases, diffusion, text_recipe
+from maquette.systems.diffusion import diffusion
 from maquette.training.picture_data import to_pixels, to_tensor
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.workshop import charts
@@ -196,7 +198,7 @@ class Bench:
     @classmethod
     def of(cls, lab: Lab) -> "Bench":
         """Train or find all runs; what was sampled from them is kept for the next claim."""
-        runs = [run for run, _ in bases(lab)]
+        runs = [run for run, _ in text_runs(lab)]
         recipes = [
             fine_tuning(text_recipe(seed, lab.quick), str(run), lab.quick)
             for seed, run in enumerate(runs)
@@ -282,10 +284,10 @@ class Bench:
     def compared(self, arm: str, other: str, control: str) -> Measurement:
         """The difference of two arms in points, on the same pictures, and the control's."""
         found = {name: self.right(name) for name in (arm, other, control)}
-        low, high = interval(found[arm] - found[other])
+        low, high = (100 * end for end in agresti_min(found[arm] - found[other]))
         return Measurement(
             value=low,
-            control=interval(found[control] - found[other])[0],
+            control=100 * agresti_min(found[control] - found[other])[0],
             interval=(low, high),
             details={
                 "right, percent": {name: 100 * float(x.mean()) for name, x in found.items()},
@@ -321,19 +323,6 @@ def _diffusion(path: Path) -> Diffusion:
     model = load_pictures(path).model
     assert isinstance(model, Diffusion)
     return model.cpu()
-
-
-def interval(differences: Tensor) -> tuple[float, float]:
-    """The 95 % interval, in points, of a mean difference of paired rights and wrongs.
-
-    Both ends widen by half a picture (Agresti and Min 2005 for few pairs): a difference of nothing but
-    zeros is not known to be 0.
-    """
-    n = len(differences)
-    extended = torch.cat([differences, differences.new_tensor([1.0, -1.0])])
-    error = 1.96 * float(extended.std()) / (n + 2) ** 0.5
-    mean = float(extended.mean())
-    return 100 * (mean - error), 100 * (mean + error)
 
 
 def bars(found: dict[str, Tensor], axis: str) -> Any:

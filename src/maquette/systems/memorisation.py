@@ -26,8 +26,14 @@ import altair as alt
 import numpy as np
 
 from maquette.audit.canary import Canaries, Level
-from maquette.systems.claims import Lab, Measurement, claim
-from maquette.systems.deduplication import VOCABULARY, clean_text, made, small
+from maquette.experiments.bases.small_decoder import (
+    VOCABULARY,
+    clean_text,
+    kept_corpus,
+    small_decoder,
+)
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.workshop import charts
 from maquette.workshop.load import load
 
@@ -48,9 +54,10 @@ def copies(lab: Lab) -> Measurement:
     host = clean_text(1 << 16 if lab.quick else 1 << 20)
     planted = [_canaries(seed, lab.quick) for seed in range(lab.seeds)]
     corpora = [
-        made("canaries", canaries.documents(host), vocabulary=VOCABULARY) for canaries in planted
+        kept_corpus("canaries", canaries.documents(host), vocabulary=VOCABULARY)
+        for canaries in planted
     ]
-    recipes = [small(c, seed, lab.quick, STEPS) for seed, c in enumerate(corpora)]
+    recipes = [small_decoder(c, seed, lab.quick, STEPS) for seed, c in enumerate(corpora)]
     levels, control = [], []
     for seed, path in enumerate(lab.train_all(recipes)):
         run = load(path)

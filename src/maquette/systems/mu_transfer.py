@@ -28,11 +28,12 @@ from typing import Any
 
 import numpy as np
 
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
+from maquette.experiments.rate_curves import Array, Curve, Setting, loss_of, rate_chart, rate_curves
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
-from maquette.systems.rate_curves import Array, Curve, Setting, loss_of, rate_chart, rate_curves
 from maquette.training.recipe import Checkpoints, Data, Guard, Optimiser, Recipe, Schedule, Watch
 
 BASE, DEPTH, HEAD = 32, 2, 16

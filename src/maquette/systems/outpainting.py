@@ -28,12 +28,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maquette.base.statistics import bootstrap, bootstrap_mean
 from maquette.evaluation.seam import background, drift, seam
+from maquette.experiments.bases.text_to_picture import text_runs
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.diffusion import Diffusion
 from maquette.serving.outpaint import extend
 from maquette.serving.paint import paint
-from maquette.systems.claims import Lab, Measurement, claim
-from maquette.systems.diffusion import bases
 from maquette.training.picture_data import to_pixels, to_tensor
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
@@ -61,9 +63,9 @@ def no_drift(lab: Lab) -> Measurement:
     bench = Bench.of(lab)
     found = {arm: bench.drift(arm) for arm in (*ARMS, *TRIED)}
     return Measurement(
-        value=bootstrap(found["joint"])[1],
-        control=bootstrap(found["sliding"])[1],
-        interval=bootstrap(found["joint"]),
+        value=bootstrap_mean(found["joint"])[1],
+        control=bootstrap_mean(found["sliding"])[1],
+        interval=bootstrap_mean(found["joint"]),
         details=bench.details() | {"mean drift": {a: float(x.mean()) for a, x in found.items()}},
         chart=bench.levels(),
     )
@@ -83,9 +85,9 @@ def sliding_holds(lab: Lab) -> Measurement:
     bench = Bench.of(lab)
     sliding, pasted = bench.drift("sliding"), bench.drift("pasted")
     return Measurement(
-        value=bootstrap(sliding)[1],
-        control=bootstrap(pasted)[1],
-        interval=bootstrap(sliding),
+        value=bootstrap_mean(sliding)[1],
+        control=bootstrap_mean(pasted)[1],
+        interval=bootstrap_mean(sliding),
         details=bench.details(),
         chart=bench.grid(),
     )
@@ -103,11 +105,7 @@ def half_the_drift(lab: Lab) -> Measurement:
     """The same panoramas; the interval is a bootstrap over them."""
     bench = Bench.of(lab)
     joint, sliding, again = (bench.drift(arm) for arm in ARMS[:3])
-    draws = torch.randint(
-        len(joint), (1000, len(joint)), generator=torch.Generator().manual_seed(0)
-    )
-    ratios = joint[draws].mean(1) / sliding[draws].mean(1)
-    low, high = torch.quantile(ratios, torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
+    low, high = bootstrap(len(joint), lambda rows: joint[rows].mean(1) / sliding[rows].mean(1))
     return Measurement(
         value=high,
         control=float(again.mean() / sliding.mean()),
@@ -157,7 +155,7 @@ class Bench:
     @classmethod
     def of(cls, lab: Lab) -> "Bench":
         """Train or find the base; what was sampled from it is kept for the next claim."""
-        return _bench(tuple(run for run, _ in bases(lab)), lab.quick)
+        return _bench(tuple(run for run, _ in text_runs(lab)), lab.quick)
 
     @property
     def more(self) -> int:
@@ -243,13 +241,3 @@ class Bench:
 @functools.lru_cache(maxsize=2)
 def _bench(runs: Sequence[Path], quick: bool) -> Bench:
     return Bench(runs, quick)
-
-
-def bootstrap(values: Tensor) -> tuple[float, float]:
-    """The 95 % interval of a mean over pictures."""
-    draws = torch.randint(
-        len(values), (1000, len(values)), generator=torch.Generator().manual_seed(0)
-    )
-    means = values[draws].mean(1)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
-    return low, high

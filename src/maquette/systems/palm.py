@@ -31,13 +31,16 @@ import numpy as np
 import torch
 
 from maquette.base.machine import keep_freed_memory, measure
+from maquette.base.statistics import bootstrap_arrays
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.decoder_recipes import SMALL, published_recipes, small_recipe
+from maquette.experiments.lab import Lab
 from maquette.models import families
 from maquette.models.base import Batch
 from maquette.models.config import DecoderConfig
 from maquette.models.decoder import Decoder
 from maquette.models.published import published
-from maquette.systems.catalogue import SMALL, published_recipes, recipe, small_recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.probe import DTYPE
 from maquette.training.recipe import Recipe
@@ -109,12 +112,14 @@ def parallel_time(lab: Lab) -> Measurement:
     times = step_times(lab.quick, 6 if lab.quick else ROUNDS)
     ratios = {name: times[name] / times["serial"] for name in ARMS[1:]}
     value, control = (float(np.median(ratios[name])) for name in ARMS[1:])
-    draws = np.random.default_rng(0).choice(ratios["parallel"], (1000, len(times["serial"])))
-    low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975))
+    parallel = ratios["parallel"]
+    interval = bootstrap_arrays(
+        len(parallel), lambda rows: np.median(parallel[rows], axis=1), draws=1000
+    )
     return Measurement(
         value=value,
         control=control,
-        interval=(float(low), float(high)),
+        interval=interval,
         seeds=1,
         details={
             "milliseconds": {name: 1e3 * float(np.median(times[name])) for name in ARMS},

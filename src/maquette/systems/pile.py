@@ -30,9 +30,10 @@ from maquette.corpus.document import Document
 from maquette.corpus.local import Local
 from maquette.corpus.named import kept
 from maquette.corpus.store import Corpus
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
 from maquette.workshop import charts
 from maquette.workshop.load import load

@@ -27,11 +27,12 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
+from maquette.experiments.bases import isoflop
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.nn.rules import Role
 from maquette.scaling.rungs import BATCH, SEQUENCE, rung_recipe
-from maquette.systems import chinchilla
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Recipe
 from maquette.workshop import charts
 
@@ -41,7 +42,7 @@ Array = npt.NDArray[np.float64]
 @recipe
 def scaling_rung() -> Recipe:
     """The largest model of the family with its 6.5 million tokens."""
-    return rung_recipe(*chinchilla.in_proportion(quick=False)[-1])
+    return rung_recipe(*isoflop.in_proportion(quick=False)[-1])
 
 
 @claim(
@@ -94,7 +95,7 @@ def prediction(lab: Lab) -> Measurement:
 )
 def tokens(lab: Lab) -> Measurement:
     """Five lengths of the largest size, a doubling apart."""
-    runs, keys = chinchilla.family(lab), chinchilla.doubling(lab.quick)
+    runs, keys = isoflop.heldout_losses(lab), isoflop.doubling(lab.quick)
     seen = np.array([steps * SEQUENCE * BATCH for _, steps in keys], float)
     return straight(seen, np.array([runs[key] for key in keys]).T, "tokens", "D")
 
@@ -111,7 +112,7 @@ def compute(lab: Lab) -> Measurement:
     """The minima of the parabolas over log N, the mean over the seeds and each seed by itself."""
     from maquette.scaling.extrapolate import minimum
 
-    ladder = chinchilla.measured(lab)
+    ladder = isoflop.measured_ladder(lab)
     flops = np.array([m.flops for m in ladder.minima])
     rows = [
         [minimum(p for p in ladder.points if (p.flops, p.seed) == (c, seed)).loss for c in flops]
@@ -125,7 +126,7 @@ def compute(lab: Lab) -> Measurement:
 
 def by_size(lab: Lab) -> tuple[Array, Array]:
     """Non-embedding parameters (sizes,) and held-out losses (seeds, sizes), tokens in proportion."""
-    runs, keys = chinchilla.family(lab), chinchilla.in_proportion(lab.quick)
+    runs, keys = isoflop.heldout_losses(lab), isoflop.in_proportion(lab.quick)
     models = [rung_recipe(width, 1000).model for width, _ in keys]
     sizes = [model.parameters_by_role()[Role.HIDDEN] for model in models]
     return np.array(sizes, float), np.array([runs[key] for key in keys]).T

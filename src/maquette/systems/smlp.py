@@ -27,13 +27,14 @@ from typing import Any
 import altair as alt
 import torch
 
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.config import DecoderConfig
 from maquette.models.registry import ModelConfig
 from maquette.models.smlp_config import SMLPConfig
 from maquette.nn.rules import Parametrisation
 from maquette.nn.token_mixing import Routing
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
 from maquette.training.run import RunDirectory
 from maquette.workshop import charts

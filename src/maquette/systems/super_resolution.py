@@ -38,13 +38,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maquette.base.statistics import bootstrap_mean
 from maquette.evaluation.psnr import restoration
 from maquette.evaluation.swap import correlation, disagreement, swap_test
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.cnn import blur
 from maquette.models.super_resolution import SuperResolution, degrade
 from maquette.models.super_resolution_config import SuperResolutionConfig
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.picture_data import to_pixels, to_tensor
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
@@ -113,7 +115,7 @@ def moon(lab: Lab) -> Measurement:
     return Measurement(
         value=float(value.mean()),
         control=float(control.mean()),
-        interval=bootstrap(value),
+        interval=bootstrap_mean(value),
         details=test.details(),
         chart=test.pictures(),
     )
@@ -134,7 +136,7 @@ def without_moon(lab: Lab) -> Measurement:
     return Measurement(
         value=float(control.mean()),
         control=float(value.mean()),
-        interval=bootstrap(control),
+        interval=bootstrap_mean(control),
         details={"deviation of the blur": test.deviation, "disks": len(test.scenes["moon"])},
         chart=strip([("trained on the Moon", value), ("random craters", control)],
                     "correlation with the true crater map", "Craters given to a blurred moon"),
@@ -156,10 +158,10 @@ def swap(lab: Lab) -> Measurement:
     value, control = test.of("other", "moon")
     second = test.detail_like(test.second, "other", "moon")
     first = test.detail_like(test.nets[0][1], "other", "moon")
-    low, high = bootstrap(value - control)
+    low, high = bootstrap_mean(value - control)
     return Measurement(
         value=low,
-        control=bootstrap(second - first)[0],
+        control=bootstrap_mean(second - first)[0],
         interval=(low, high),
         details={
             "towards the Moon, memorised and control": [float(x.mean()) for x in (value, control)],
@@ -190,10 +192,10 @@ def pull(lab: Lab) -> Measurement:
     def of(net: SuperResolution) -> Tensor:
         return test.detail_like(net, "moved", "moon") - test.detail_like(net, "moved", "moved")
 
-    low, high = bootstrap(towards - of_control)
+    low, high = bootstrap_mean(towards - of_control)
     return Measurement(
         value=low,
-        control=bootstrap(of(test.second) - of(test.nets[0][1]))[0],
+        control=bootstrap_mean(of(test.second) - of(test.nets[0][1]))[0],
         interval=(low, high),
         details={
             "towards the Moon less towards itself, memorised and control": [
@@ -352,16 +354,6 @@ def _network(path: Path) -> SuperResolution:
     model = load_pictures(path).model
     assert isinstance(model, SuperResolution)
     return model.cpu()
-
-
-def bootstrap(values: Tensor) -> tuple[float, float]:
-    """The 95 % interval of a mean over disks."""
-    draws = torch.randint(
-        len(values), (1000, len(values)), generator=torch.Generator().manual_seed(0)
-    )
-    means = values[draws].mean(1)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
-    return low, high
 
 
 def strip(rows: list[tuple[str, Tensor]], axis: str, title: str) -> Any:

@@ -6,9 +6,9 @@ It reads plain bytes of half a megabyte of the text on this machine. It is no pa
 makes no claim; every test and every example that needs a model starts here.
 """
 
+from maquette.experiments.catalogue import recipe
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
-from maquette.systems.catalogue import recipe
 from maquette.training.recipe import Data, Optimiser, Recipe, Watch
 
 

@@ -31,14 +31,16 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from maquette.evaluation.classify import Share, accuracy, difference, pooled
+from maquette.base.statistics import Share, difference, pooled
+from maquette.evaluation.classify import accuracy
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.classifier import Classifier
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.models.cnn_config import CNNConfig
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.picture_data import PictureDataset
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule

@@ -32,12 +32,14 @@ import altair as alt
 
 from maquette.adaptation.methods import METHODS, Method, count
 from maquette.adaptation.recipes import recipe_of
-from maquette.evaluation.classify import Share, accuracy, difference, pooled
+from maquette.base.statistics import Share, difference, pooled
+from maquette.evaluation.classify import accuracy
+from maquette.experiments.catalogue import recipe
+from maquette.experiments.claims import Measurement, claim
+from maquette.experiments.lab import Lab
 from maquette.models.classifier import Classifier
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation
-from maquette.systems.catalogue import recipe
-from maquette.systems.claims import Lab, Measurement, claim
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop import charts

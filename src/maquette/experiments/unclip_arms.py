@@ -1,7 +1,6 @@
 """What unCLIP is measured by: pictures of held-out captions by way of each embedding, and their variety.
 
-Claims about it are in `dalle2.py`. Every arm draws the same captions from the same noise, so that arms are
-compared picture by picture.
+Every arm draws the same captions from the same noise, so that arms are compared picture by picture.
 """
 
 import functools
@@ -15,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from maquette.base.statistics import bootstrap_arrays, mean_interval
 from maquette.evaluation.residual import diversity, fit
 from maquette.models.clip import Clip
 from maquette.models.diffusion import Diffusion
@@ -30,18 +30,18 @@ from maquette.worlds.captions import captions as captions_of
 from maquette.worlds.render import render
 from maquette.worlds.shapes import Scenes, scenes
 
-PICTURES = 256  # of each seed
-CAPTIONS, EACH = 12, 24  # of the diversity: captions, and pictures of each
-SEED = 41  # of the held-out scenes
-LEAST, DRAWS = 2, 20  # pictures of a caption that tell of a spread, and draws of so many
-W, PLAIN, STRONG = 3.0, 1.0, 4.0  # guidance of the decoder
+PICTURES = 256  # pictures drawn for each seed
+CAPTIONS, EACH = 12, 24  # captions of the diversity, and pictures drawn of each
+SEED = 41  # seed of the held-out scenes
+LEAST, DRAWS = 2, 20  # fewest pictures of a caption with a spread, and draws of as many
+W, PLAIN, STRONG = 3.0, 1.0, 4.0  # guidance of the decoder: at work, none, strong
 STEPS, SOLVER, PRIOR_STEPS = 20, "ddim", 64
 BATCH = 128
 Right = npt.NDArray[np.bool_]
 
 
 def assembled(decoder: Path, prior: Path, clip: Path) -> UnClip:
-    """The three runs as one; the CLIP as it was when the others were trained."""
+    """unCLIP from three runs; the CLIP as it was when the others were trained."""
     loaded = load_pictures(decoder)
     model, over, seen = (
         loaded.model,
@@ -106,9 +106,9 @@ class Drawn:
     error: float
     clip: Path
 
-    def less(self, one: str, other: str) -> npt.NDArray[np.float64]:
-        """Picture by picture, one arm less the other: 1, 0 or -1."""
-        return self.right[one].astype(float) - self.right[other]
+    def less(self, arm: str, other: str) -> npt.NDArray[np.float64]:
+        """Picture by picture, an arm less another (n,): 1, 0 or -1."""
+        return self.right[arm].astype(float) - self.right[other]
 
     def details(self) -> dict[str, Any]:
         """The share of each arm, and the oracle's own error."""
@@ -122,7 +122,7 @@ class Drawn:
         """The share of each arm with its interval."""
         rows = []
         for name, right in self.right.items():
-            mean, low, high = interval(right.astype(float))
+            mean, low, high = mean_interval(right.astype(float))
             rows.append({"arm": name, "share": mean, "low": max(0.0, low), "high": min(1.0, high)})
         data = alt.Chart(alt.Data(values=rows))
         title_x, scale = "every attribute right", alt.Scale(domain=[0, 1])
@@ -215,12 +215,6 @@ def from_captions(model: Diffusion, symbols: Tensor, w: float, steps: int, seed:
     return torch.cat(made)
 
 
-def interval(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """The mean, and its 95 % interval."""
-    half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
-    return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
-
-
 def ratio(
     plain: npt.NDArray[np.float64],
     strong: npt.NDArray[np.float64],
@@ -241,7 +235,5 @@ def ratio(
         return float((b / a) / (d / c))
 
     n = table.shape[1]
-    draw = np.random.default_rng(0)
-    drawn = [of(rows) for rows in draw.integers(0, n, (2000, n))]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return of(np.arange(n)), float(low), float(high)
+    low, high = bootstrap_arrays(n, lambda draws: [of(rows) for rows in draws], draws=2000)
+    return of(np.arange(n)), low, high

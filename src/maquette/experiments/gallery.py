@@ -4,19 +4,20 @@ import os
 from pathlib import Path
 
 from maquette.base.files import write_atomic
-from maquette.systems.catalogue import systems
-from maquette.systems.claims import NEVER, Claim, Result, results
+from maquette.experiments.catalogue import systems
+from maquette.experiments.claims import Claim
+from maquette.experiments.results import NEVER, Result, results
 
 
 def state(result: Result | None) -> str:
-    """One word for a claim."""
+    """State of a claim: holds, fails or not measured."""
     if result is None:
         return "not measured"
     return "holds" if result.holds else "fails"
 
 
 def _emphasised(result: Result | None) -> str:
-    """The same for Markdown, where a claim that does not hold is not to be overlooked."""
+    """`state` in Markdown: a claim that fails stands out."""
     word = state(result)
     return f"**{word}**" if word == "fails" else word
 
@@ -28,11 +29,11 @@ def catalogue_table(measured: dict[str, Result]) -> str:
         if not system.claims:
             lines.append(f"| `{system.name}` | {system.title} | - | recipe only |")
         for claim in system.claims.values():
-            found = measured.get(claim.id)
-            value = number(found.measured, 3) if found else "-"
+            result = measured.get(claim.id)
+            value = number(result.measured, 3) if result else "-"
             lines.append(
                 f"| `{claim.id}` | {claim.statement} | {value} ({wanted(claim)}) | "
-                f"{_emphasised(found)} |"
+                f"{_emphasised(result)} |"
             )
     return "\n".join(lines)
 
@@ -54,12 +55,12 @@ def gallery(page: Path, folder: Path) -> None:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A measured value in words; what never happened is kept as 1e30."""
+    """A measured value as text; `NEVER` reads "never"."""
     return "never" if abs(value) >= NEVER else f"{value:.{digits}g}"
 
 
 def wanted(claim: Claim) -> str:
-    """The threshold in words."""
+    """The threshold as text: "at most 0.03"."""
     return f"{claim.bound} {claim.threshold:g}"
 
 

@@ -15,18 +15,18 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from maquette.systems.claims import Lab
+from maquette.experiments.lab import Lab
 from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 from maquette.workshop import charts
 from maquette.workshop.optimum import find_optimum
 
 BEYOND = 2
-"""points that a grid must have beyond its best on each side"""
+"""number of points that a grid must have beyond its best on each side"""
 FURTHEST = (-14, -1)
-"""where a grid stops growing"""
+"""least and greatest log2 of a rate, where a grid stops growing"""
 LAST = 20
-"""training losses whose mean is a run's loss"""
+"""number of training losses whose mean is a run's loss"""
 Array = npt.NDArray[np.float64]
 Setting = tuple[str, int, int]
 """rules, width, depth"""
@@ -37,12 +37,12 @@ class Curve:
     """Loss over the learning rate of one setting."""
 
     rates: tuple[int, ...]
-    """log2, ascending"""
+    """log2 of the learning rates, ascending"""
     losses: Array
-    """(seeds, rates); infinite where a run diverged"""
+    """training losses (seeds, rates); infinite where a run diverged"""
 
     def best(self, seed: int | None = None) -> float:
-        """log2 of the best rate, between the points; of the mean over seeds, or of one."""
+        """log2 of the best rate between the grid's points, for the mean over seeds or for one seed."""
         losses = self.losses.mean(0) if seed is None else self.losses[seed]
         return math.log2(find_optimum([2.0**r for r in self.rates], losses.tolist()).value)
 

@@ -1,0 +1,1 @@
+"""Bases: models that several systems begin with or measure, trained once on a machine by the lab."""

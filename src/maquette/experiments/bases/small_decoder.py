@@ -1,0 +1,75 @@
+"""Decoders of 280,000 parameters on this machine's own text, rid of its natural repeats.
+
+Claims about repeats plant what they measure into that text; each has its own corpus.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from maquette.corpus.build import build
+from maquette.corpus.document import Document
+from maquette.corpus.local import Local
+from maquette.corpus.named import kept
+from maquette.corpus.store import Corpus
+from maquette.models.config import DecoderConfig
+from maquette.nn.rules import Parametrisation
+from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
+
+VOCABULARY, CONTEXT = 1024, 128
+
+
+def clean_text(limit: int) -> list[Document]:
+    """This machine's own text, `limit` bytes of each of its components, without repeats of 100 bytes."""
+    from maquette.corpus.scratch import without
+    from maquette.corpus.substring import repeated_ranges
+
+    documents = [d for d in Local(limit) if isinstance(d, Document)]
+    texts = [d.text.encode() for d in documents]
+    cleaned = [
+        without(t, r).decode() for t, r in zip(texts, repeated_ranges(texts, 100), strict=True)
+    ]
+    pairs = zip(documents, cleaned, strict=True)
+    return [replace(d, text=text) for d, text in pairs if len(text) >= 200]
+
+
+def kept_corpus(name: str, documents: Sequence[Document], **options: Any) -> Corpus:
+    """A corpus of documents, kept in Maquette's home under the hash of what it is made of."""
+    identity = hashlib.sha256(b"".join(d.digest() for d in documents))
+    plain = {k: v if k != "tokenizer" else v.to_json() for k, v in options.items()}
+    identity.update(repr(sorted(plain.items())).encode())
+
+    def make(path: Path) -> Corpus:
+        return build(path, documents, **options)
+
+    return kept(f"{name}-{identity.hexdigest()[:12]}", make)
+
+
+def small_decoder(corpus: Corpus, seed: int, quick: bool, steps: int) -> Recipe:
+    """A decoder of 280,000 parameters, for a minute on one core."""
+    return Recipe(
+        name="small-memory",
+        model=DecoderConfig(
+            vocabulary=corpus.vocabulary,
+            context=CONTEXT,
+            width=64,
+            depth=3,
+            heads=4,
+            activation="gelu_tanh",
+            parametrisation=Parametrisation(
+                base_width=48, base_depth=4, base_head_dim=16,
+                embedding_std=0.03, input_multiplier=32.0,
+            ),
+        ),
+        data=Data(corpus=str(corpus.path), sequence=CONTEXT),
+        optimiser=Optimiser(learning_rate=0.01, beta2=0.98),
+        schedule=Schedule(floor=0.02),
+        batch=16,
+        steps=20 if quick else steps,
+        seed=seed,
+        precision="fp32",
+        compile="off",
+        watch=Watch(every=10_000, tokens=8192, sample_tokens=0, report=False),
+    )  # fmt: skip
