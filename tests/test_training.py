@@ -20,7 +20,7 @@ from maquette.corpus.store import Corpus
 from maquette.parallel.group import Group
 from maquette.training import loop
 from maquette.training.data import Batches, heldout_batches, split_documents
-from maquette.training.guard import Verdict, Watchman
+from maquette.training.guard import SpikeGuard, Verdict
 from maquette.training.recipe import Checkpoints, Guard, Schedule, Watch
 from maquette.training.run import RunDirectory
 from maquette.training.schedule import learning_rate_factor
@@ -91,7 +91,7 @@ def test_resumed_at_any_step_is_the_uninterrupted_run(change, recipe, tmp_path):
 KILL = """
 import os, signal, sys, torch._dynamo
 from pathlib import Path
-from maquette.training import checkpoint, loop, single, tracking
+from maquette.training import checkpoint, loop, optimiser, single, tracking
 from maquette.training.recipe import load_recipe
 from maquette.workshop.train import train
 
@@ -107,7 +107,7 @@ def dying(owner, name, number, before=lambda *a: None):
 
 moments = {
     "start": lambda: dying(single, "make_model", 1),
-    "step": lambda: dying(single, "set_learning_rate", 10),
+    "step": lambda: dying(optimiser, "set_learning_rate", 10),
     "line": lambda: dying(tracking.MetricsFile, "write", 10,
                           lambda file, entry: file._file.write(b'{"step": 1')),
     "checkpoint": lambda: dying(checkpoint, "write_json", 2),
@@ -377,7 +377,7 @@ def test_a_run_that_keeps_diverging_gives_up_with_the_mend(recipe, tmp_path, mon
 
 
 def test_a_spike_is_a_jump_over_the_recent_mean():
-    guard = Watchman(Guard(spike=8.0, window=8, patience=2))
+    guard = SpikeGuard(Guard(spike=8.0, window=8, patience=2))
     losses = [3.0, 3.1, 2.9, 3.0, 3.1, 2.9, 3.0, 3.0]
     assert [guard.judge(x, 1.0) for x in losses] == [Verdict.TAKE] * 8
     assert guard.judge(3.3, 1.0) is Verdict.TAKE
@@ -386,12 +386,12 @@ def test_a_spike_is_a_jump_over_the_recent_mean():
     assert guard.judge(math.nan, 1.0) is Verdict.REWIND
     assert guard.judge(3.0, 1.0) is Verdict.TAKE
     assert guard.bad == 0
-    off = Watchman(Guard(spike=0.0, window=1))
+    off = SpikeGuard(Guard(spike=0.0, window=1))
     assert [off.judge(x, 1.0) for x in (1.0, 99.0)] == [Verdict.TAKE] * 2
 
 
 def test_the_recent_mean_forgets_what_is_older_than_its_window():
-    guard = Watchman(Guard(spike=8.0, window=4, patience=2))
+    guard = SpikeGuard(Guard(spike=8.0, window=4, patience=2))
     for loss in (9.0, 8.0, 9.0, 8.0, 3.0, 3.1, 3.0, 3.1):
         assert guard.judge(loss, 1.0) is Verdict.TAKE
     assert guard.recent == [3.0, 3.1, 3.0, 3.1]
