@@ -1,6 +1,7 @@
 """Learners: the loop trains what it knows nothing of, two networks by turn, a student, a codebook."""
 
 import json
+import math
 import shutil
 import threading
 from collections.abc import Iterator
@@ -10,13 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import in_ranks, same_steps
+from conftest import ROOT, in_ranks, same_steps
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from toy_learners import Codebook, Generator, registered, rows_of, toy
 
 from maquette.base.errors import WrongUse
 from maquette.corpus.store import Corpus
+from maquette.models.base import Loss
+from maquette.models.config import DecoderConfig
 from maquette.models.store import WEIGHTS, load_tensors, save_tensors
 from maquette.parallel.group import Group
 from maquette.training import loop
@@ -24,7 +28,7 @@ from maquette.training.ahead import Ahead
 from maquette.training.batches import training_batches
 from maquette.training.checkpoint import AVERAGE, MODEL, OPTIMISER, STATE
 from maquette.training.decide import load_decisions
-from maquette.training.learner import make_learner
+from maquette.training.learner import LEARNERS, make_learner
 from maquette.training.recipe import Checkpoints, Guard
 from maquette.training.run import DECISIONS, OUTCOME, RunDirectory
 from maquette.training.single import Single
@@ -105,6 +109,39 @@ def test_stopped_and_resumed_across_an_odd_step_is_the_uninterrupted_run(recipe,
         if r["step"] in (3, 6):
             r.pop("heldout_loss")  # looked at because the call ended there
     same_steps(records(tmp_path / "whole"), parts)
+
+
+def test_the_learner_of_the_page_trains(recipe, tmp_path, monkeypatch):
+    """Its average is what is scored, and pulls: another run than without."""
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    monkeypatch.setattr(DecoderConfig, "learner", "mean_teacher")
+    recipe = replace(recipe, steps=4, optimiser=replace(recipe.optimiser, average=0.9))
+    names = {"LEARNERS": LEARNERS, "Loss": Loss, "Single": Single, "torch": torch, "F": F}
+    exec(code, names)
+    train(recipe, tmp_path / "own")
+    LEARNERS["mean_teacher"] = Single
+    train(recipe, tmp_path / "plain")
+    own, plain = records(tmp_path / "own"), records(tmp_path / "plain")
+    assert own[0]["loss"] == plain[0]["loss"]
+    assert own[0]["gradient_norm"] == pytest.approx(plain[0]["gradient_norm"], rel=1e-5)  # agreed
+    assert all(math.isfinite(r["loss"]) for r in own)
+    assert own[-1]["loss"] != plain[-1]["loss"]
+
+
+def test_a_gradient_is_of_the_mean_over_what_counts(recipe, tmp_path):
+    """A row is one target here, and a step has eight times as many tokens."""
+    recipe = toy(recipe, "codebook", micro_batch=2, stop=1)
+    train(recipe, tmp_path)
+    model = make_model(recipe)
+    model.codes.copy_(load_tensors(tmp_path / WEIGHTS)["codes"])
+    parts = training_batches(recipe, Corpus(recipe.data.corpus), 0, 1).step(0)
+    loss = sum(model.loss(part).total for part in parts) / recipe.batch
+    loss.backward()
+    (record,) = records(tmp_path)
+    assert record["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    norm = float(model.map.weight.grad.norm())
+    assert record["gradient_norm"] == pytest.approx(norm, rel=1e-5)
 
 
 # Two networks by turn
@@ -436,8 +473,8 @@ def test_no_step_of_a_decoder_waits_for_the_device(
 def test_what_waits_is_noticed(monkeypatch):
     x = torch.ones(3)
     ways = [
-        x.tolist, x.nonzero, lambda: float(x[0]), lambda: int(x[0]), lambda: bool(x[0]), lambda: x[x > 0],
-        lambda: [0, 1][x[0].long()],
+        lambda: sum(x.tolist()), x.nonzero, lambda: float(x[0]), lambda: int(x[0]), lambda: bool(x[0]),
+        lambda: x[x > 0], lambda: [0, 1][x[0].long()],
     ]  # fmt: skip
     for way in ways:
         with Waits(monkeypatch) as waits:
