@@ -91,7 +91,7 @@ def test_resumed_at_any_step_is_the_uninterrupted_run(change, recipe, tmp_path):
 KILL = """
 import os, signal, sys, torch._dynamo
 from pathlib import Path
-from maquette.training import checkpoint, loop, single, tracking
+from maquette.training import checkpoint, loop, optimiser, single, tracking
 from maquette.training.recipe import load_recipe
 from maquette.workshop.train import train
 
@@ -107,7 +107,7 @@ def dying(owner, name, number, before=lambda *a: None):
 
 moments = {
     "start": lambda: dying(single, "make_model", 1),
-    "step": lambda: dying(single, "set_learning_rate", 10),
+    "step": lambda: dying(optimiser, "set_learning_rate", 10),
     "line": lambda: dying(tracking.MetricsFile, "write", 10,
                           lambda file, entry: file._file.write(b'{"step": 1')),
     "checkpoint": lambda: dying(checkpoint, "write_json", 2),

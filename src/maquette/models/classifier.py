@@ -66,7 +66,8 @@ class Classifier(PictureModel):
     def wanted(self, labels: Tensor | None) -> Tensor:
         """Of the data's labels (n, factors) those that the heads read, (n, heads).
 
-        Raises UserError where there are not as many factors as classes, or more values than those.
+        Raises UserError where there are not as many factors as classes, or more values than those. Values
+        on a GPU are not read, as that would wait for it: a run's classes are those of its corpus.
         """
         c = self.config
         found = 0 if labels is None else labels.shape[1]
@@ -75,10 +76,10 @@ class Classifier(PictureModel):
                 f"a classifier of {len(c.classes)} label factors cannot use pictures with {found}: "
                 f"set model.classes to those of the data, and model.labels to what is learned"
             )
-        most = labels.amax(0).tolist()
-        if any(value >= classes for value, classes in zip(most, c.classes, strict=True)):
+        most = labels.amax(0).tolist() if labels.is_cpu else []
+        if any(value >= classes for value, classes in zip(most, c.classes, strict=False)):
             raise UserError(
                 f"labels go up to {most}, model.classes is {list(c.classes)}: "
                 f"set model.classes to those of the data"
             )
-        return labels[:, list(c.read)]
+        return torch.stack([labels[:, i] for i in c.read], dim=1)  # a list as index would be copied

@@ -65,16 +65,26 @@ class Group:
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up every gradient over the ranks, in fixed buckets."""
+        """Add up every gradient over the ranks; see `sum_tensors`."""
+        if self.world == 1:
+            return
+        gradients = []
+        for p in parameters:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+            gradients.append(p.grad)
+        self.sum_tensors(gradients)
+
+    @torch.no_grad()
+    def sum_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Add up tensors over the ranks, in place and in fixed buckets."""
         if self.world == 1:
             return
         bucket: list[Tensor] = []
         size = 0
-        for p in parameters:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-            bucket.append(p.grad)
-            size += p.grad.numel() * p.grad.element_size()
+        for tensor in tensors:
+            bucket.append(tensor)
+            size += tensor.numel() * tensor.element_size()
             if size >= BUCKET_BYTES:
                 _sum_flat(bucket)
                 bucket, size = [], 0

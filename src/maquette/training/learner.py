@@ -11,7 +11,7 @@ own average) names its own: `learner` of its config is a key of `LEARNERS`.
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from maquette.parallel.group import Group
 from maquette.training.decide import Decisions
 from maquette.training.recipe import BaseRecipe
 
+N = TypeVar("N", bound=Network)
 Files = dict[str, dict[str, Tensor]]
 """tensors by name, by the file of a checkpoint that holds them"""
 
@@ -62,11 +63,18 @@ class Learner(Protocol):
         ...
 
     def prepare(self, batch: Any, group: Group) -> None:
-        """Fit what is fitted to the first micro-batch of a run: components, a codebook."""
+        """Fit what is fitted to the first micro-batch of a run: components, a codebook.
+
+        Called before step 1 alone, again where a run has gone back to its start. Each rank has a batch of
+        its own, and all leave with the same tensors.
+        """
         ...
 
     def backward(self, batches: Iterable[Any], step: int) -> Losses:
-        """Gradients of this rank's micro-batches of the step after `step` finished ones."""
+        """Gradients of this rank's micro-batches of step `step` (from 1); its losses.
+
+        Buffers that move with the data are summed over the ranks as gradients are (`Group.sum_tensors`).
+        """
         ...
 
     def reduce(self, group: Group, count: float) -> float:
@@ -90,12 +98,24 @@ class Learner(Protocol):
         ...
 
     def state(self) -> Files:
-        """All that a resumed run needs, parameters and buffers, not copied."""
+        """All that a resumed run needs, parameters and buffers, not copied.
+
+        checkpoint.MODEL holds `model`, and checkpoint.AVERAGE holds `kept` where that is another.
+        """
         ...
 
     def load(self, state: Files) -> None:
         """Take the state that another learner of the same recipe had."""
         ...
+
+
+def on_device(model: N, recipe: BaseRecipe, decisions: Decisions, device: torch.device) -> N:
+    """Move a model to the device, in the run's precision and memory layout; returns the model."""
+    model = model.to(device)
+    model.compute, model.recompute = decisions.dtype, recipe.recompute
+    if decisions.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 MakeLearner = Callable[[BaseRecipe, Decisions, torch.device, bool], Learner]

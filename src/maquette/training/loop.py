@@ -150,12 +150,12 @@ def train(
                 state.sample, following if state.step + 1 < recipe.last_step else None
             )
             parts = [learner.read(part.to(device)) for part in parts]
+            seed(derived_seed(recipe.seed, state.sample, group.rank), device)
             if state.step == 0:
                 learner.prepare(parts[0], group)
 
             # Gradients of this rank's share, then of all; the device is waited for where they are summed.
-            seed(derived_seed(recipe.seed, state.sample, group.rank), device)
-            losses = learner.backward(parts, state.step)
+            losses = learner.backward(parts, state.step + 1)
             asked, count, *sums = group.sum(float(stop.asked), losses.count, *losses.sums.values())
             leave = asked > 0
             if count == 0:

@@ -10,9 +10,49 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
+from maquette.models.base import Network
 from maquette.nn.parametrisation import declared
 from maquette.nn.rules import Scaling
+from maquette.parallel.group import Group
 from maquette.training.recipe import Optimiser
+
+
+class ModelOptimiser:
+    """AdamW over the parameters of one model that are trained, with their gradients.
+
+    trained: those parameters, in the order in which the model registers them.
+    """
+
+    def __init__(self, model: Network, settings: Optimiser) -> None:
+        self._model, self._clip = model, settings.clip
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self._adamw = make_optimiser(model, model.scaling, settings)
+
+    def reduce(self, group: Group, scale: float = 1.0) -> float:
+        """Sum the gradients over the ranks, scale and clip them; returns the norm before clipping."""
+        group.sum_gradients(self.trained)
+        if scale != 1.0:
+            gradients = [p.grad for p in self.trained if p.grad is not None]
+            torch._foreach_mul_(gradients, scale)
+        return clip_gradients(self.trained, self._clip)
+
+    def update(self, rate: float) -> None:
+        """Take a step at the schedule's rate, and drop the gradients."""
+        set_learning_rate(self._adamw, rate)
+        self._adamw.step()
+        self.skip()
+
+    def skip(self) -> None:
+        """Drop the gradients."""
+        self._adamw.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `optimiser_tensors`."""
+        return optimiser_tensors(self._model, self._adamw)
+
+    def load(self, saved: dict[str, Tensor]) -> None:
+        """See `load_optimiser`."""
+        load_optimiser(self._model, self._adamw, saved)
 
 
 def make_optimiser(model: nn.Module, scaling: Scaling, settings: Optimiser) -> torch.optim.AdamW:
