@@ -25,8 +25,8 @@ from maquette.models.store import WEIGHTS, load_tensors, save_tensors
 from maquette.parallel.group import Group
 from maquette.training import loop
 from maquette.training.ahead import Ahead
-from maquette.training.batches import training_batches
 from maquette.training.checkpoint import AVERAGE, MODEL, OPTIMISER, STATE
+from maquette.training.data import TextDataset
 from maquette.training.decide import load_decisions
 from maquette.training.learner import LEARNERS, make_learner
 from maquette.training.recipe import Checkpoints, Guard
@@ -135,7 +135,7 @@ def test_a_gradient_is_of_the_mean_over_what_counts(recipe, tmp_path):
     train(recipe, tmp_path)
     model = make_model(recipe)
     model.codes.copy_(load_tensors(tmp_path / WEIGHTS)["codes"])
-    parts = training_batches(recipe, Corpus(recipe.data.corpus), 0, 1).step(0)
+    parts = TextDataset(recipe, Corpus(recipe.data.corpus)).step(0)
     loss = sum(model.loss(part).total for part in parts) / recipe.batch
     loss.backward()
     (record,) = records(tmp_path)
@@ -203,7 +203,7 @@ def test_the_teacher_is_the_average_of_the_students(recipe, tmp_path):
 def test_the_teachers_centre_is_the_running_mean_of_what_it_says(recipe, tmp_path):
     recipe = toy(recipe, "distilled", average=0.5, micro_batch=2)
     train(recipe, tmp_path)
-    batches = training_batches(recipe, Corpus(recipe.data.corpus), 0, 1)
+    batches = TextDataset(recipe, Corpus(recipe.data.corpus))
     encoder, centre = make_model(recipe).encoder.weight.detach(), torch.zeros(3)
     for step in range(1, recipe.steps + 1):
         rows = torch.cat([rows_of(b) for b in batches.step((step - 1) * recipe.batch)])
@@ -232,7 +232,7 @@ def test_a_student_without_an_average_is_refused(recipe, tmp_path):
 
 def fitted_to(recipe: Any, sample: int, codes: Tensor) -> bool:
     """Whether both codes are rows of the step at that sample, other ones."""
-    batches = training_batches(recipe, Corpus(recipe.data.corpus), 0, 1)
+    batches = TextDataset(recipe, Corpus(recipe.data.corpus))
     rows = [tuple(row) for row in rows_of(batches.step(sample)[0]).tolist()]
     return len({*map(tuple, codes.tolist())} & {*rows}) == 2
 
@@ -327,7 +327,7 @@ class Read:
         self.wanted, self.early = 0, []
         self.done = {sample: threading.Event() for sample in range(0, 100, 4)}
 
-    def step(self, sample: int) -> list[str]:
+    def step(self, sample: int, rank: int, world: int) -> list[str]:
         self.samples.append(sample)
         self.threads.append(threading.current_thread() is threading.main_thread())
         if sample > self.wanted + 4:
@@ -376,10 +376,10 @@ def test_a_run_reads_each_step_once_and_nothing_beyond_its_last(recipe, tmp_path
     samples: list[int] = []
 
     class Recorded(Ahead):
-        def __init__(self, batches: Any) -> None:
-            original = batches.step
-            batches.step = lambda sample: (samples.append(sample), original(sample))[1]
-            super().__init__(batches)
+        def __init__(self, dataset: Any, rank: int, world: int) -> None:
+            read = dataset.step
+            dataset.step = lambda sample, *ranks: (samples.append(sample), read(sample, *ranks))[1]
+            super().__init__(dataset, rank, world)
 
     monkeypatch.setattr(loop, "Ahead", Recorded)
     recipe = toy(recipe, "codebook", guard=Guard(patience=0))
@@ -460,7 +460,7 @@ def test_no_step_of_a_decoder_waits_for_the_device(
     )
     train(recipe, tmp_path)
     learner = make_learner(recipe, load_decisions(tmp_path / DECISIONS), torch.device("cpu"))
-    parts = training_batches(recipe, Corpus(recipe.data.corpus), 0, 1).step(0)
+    parts = TextDataset(recipe, Corpus(recipe.data.corpus)).step(0)
     with Waits(monkeypatch) as waits:
         losses = learner.backward(parts, 1)
         assert len(parts) == 2 and not waits.found

@@ -103,6 +103,9 @@ class Adversarial:
         self._generators, self._discriminators = self._optimisers.values()
         self._rows = recipe.batch
 
+    def read(self, batch: Any) -> Any:
+        return batch
+
     def prepare(self, batch: Batch, group: Group) -> None:
         pass
 

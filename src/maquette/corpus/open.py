@@ -1,11 +1,11 @@
 """A corpus of any kind: what they have in common, and which class opens a folder."""
 
-import importlib
 from pathlib import Path
 from typing import Any, Protocol
 
 from maquette.base.errors import UserError
 from maquette.base.files import read_json
+from maquette.base.named import named
 from maquette.corpus.pictures import open_pictures
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.store import MANIFEST
@@ -54,10 +54,7 @@ def open_folder(path: Path) -> AnyCorpus:
     found = KINDS.get(kind)
     if found is None:
         raise UserError(f"{path} is a corpus of unknown kind {kind}: use the version that built it")
-    if isinstance(found, str):
-        module, name = found.rsplit(".", 1)
-        found = getattr(importlib.import_module(module), name)
-    corpus: AnyCorpus = found(path)
+    corpus: AnyCorpus = named(found)(path)
     return corpus
 
 

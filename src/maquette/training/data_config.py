@@ -4,13 +4,13 @@ A kind of data is two dataclasses, this file's `BaseData` and `BaseWatch` with i
 (datasets.py) that makes batches of a corpus. `KINDS` names them; nothing else asks which kind it has.
 """
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from maquette.base.errors import WrongUse, did_you_mean, within
+from maquette.base.named import named
 from maquette.corpus.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -89,11 +89,3 @@ def data_kind(name: str) -> type[BaseData]:
         raise WrongUse(f"unknown data.kind {name}{did_you_mean(name, KINDS)}")
     kind: type[BaseData] = named(KINDS[name])
     return kind
-
-
-def named(what: Any) -> Any:
-    """What stands at "module.name"; anything but a string is given back."""
-    if not isinstance(what, str):
-        return what
-    module, name = what.rsplit(".", 1)
-    return getattr(importlib.import_module(module), name)

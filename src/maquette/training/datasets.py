@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from maquette.training.data_config import named
+from maquette.base.named import named
 from maquette.training.recipe import BaseRecipe
 
 

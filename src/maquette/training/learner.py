@@ -8,7 +8,6 @@ optimiser is `single.Single`; an architecture that learns otherwise (two network
 own average) names its own: `learner` of its config is a key of `LEARNERS`.
 """
 
-import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -16,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from maquette.base.named import named
 from maquette.models.base import Network
 from maquette.parallel.group import Group
 from maquette.training.decide import Decisions
@@ -129,9 +129,5 @@ def make_learner(
     recipe: BaseRecipe, decisions: Decisions, device: torch.device, fresh: bool = True
 ) -> Learner:
     """The learner of the recipe's model, before its first step; see `MakeLearner`."""
-    found = LEARNERS[recipe.model.learner]
-    if isinstance(found, str):
-        module, name = found.rsplit(".", 1)
-        found = getattr(importlib.import_module(module), name)
-    assert not isinstance(found, str)
-    return found(recipe, decisions, device, fresh)
+    learner: Learner = named(LEARNERS[recipe.model.learner])(recipe, decisions, device, fresh)
+    return learner

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from maquette.base.errors import UserError
+from maquette.base.named import named
 from maquette.models.store import CONFIG, load_config
-from maquette.training.data_config import named
 from maquette.training.observer import Observer
 from maquette.training.recipe import BaseRecipe
 from maquette.training.run import RunDirectory
