@@ -19,6 +19,7 @@ from maquette.models.cnn_config import CNNConfig
 from maquette.nn.convolution import Conv, GroupNorm
 from maquette.nn.parametrisation import apply
 from maquette.nn.rules import Role
+from maquette.nn.stack import Stack
 
 
 class ResidualBlock(nn.Module):
@@ -58,7 +59,7 @@ class CNN(Classifier):
             for i in range(config.depth):
                 blocks.append(ResidualBlock(before, channels, 2 if i == 0 else 1, branch))
                 before = channels
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = Stack(blocks)
         self.norm = GroupNorm(before)
         self.heads = self.make_heads(before)
 
@@ -66,8 +67,7 @@ class CNN(Classifier):
         """(n, 3, size, size) in [-1, 1] -> (n, 4 width), the mean over the last stage's places."""
         x = self.augment(pictures) if self.training else pictures
         x = apply(self.stem(x.to(self.compute)), self.scaling.input_multiplier)
-        for block in self.blocks:
-            x = block(x)
+        x = self.blocks(x)
         return F.gelu(self.norm(x)).mean((2, 3))
 
     def augment(self, pictures: Tensor) -> Tensor:
