@@ -10,7 +10,7 @@ from maquette.models.picture_config import PictureConfig
 from maquette.models.registry import ModelConfig
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.loss import linear_cross_entropy
-from maquette.nn.parametrisation import apply, initialise
+from maquette.nn.parametrisation import initialise, scaled
 from maquette.nn.rules import Parametrisation, Scaling
 from maquette.nn.stack import Stack
 
@@ -150,7 +150,7 @@ class Model(Network):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., vocabulary), fp32."""
-        scores = apply(self.output.product(hidden).float(), self.scaling.output_multiplier)
+        scores = scaled(self.output.product(hidden).float(), self.scaling.output_multiplier)
         return scores if self.output.bias is None else scores + self.output.bias.float()
 
     def counted(self, batch: Batch) -> Tensor:

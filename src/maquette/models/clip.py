@@ -37,7 +37,7 @@ from maquette.models.picture_config import END
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.mask import Mask
 from maquette.nn.norm import LayerNorm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.patches import Patches, sincos2d, timestep_embedding
 from maquette.nn.path import Path
 from maquette.nn.rules import Role, Scaling
@@ -116,7 +116,7 @@ class CaptionTower(nn.Module):
             captions = F.pad(captions, (1, 0), value=self.begin)
         last = self.last(captions)
         x = self.symbols(captions) + self.positions.weight[: captions.shape[1]]
-        x = self.blocks(apply(x, self.multiplier).to(compute), mask=Mask(causal=True))
+        x = self.blocks(scaled(x, self.multiplier).to(compute), mask=Mask(causal=True))
         pooled = x[torch.arange(len(x), device=x.device), last]
         return self.map(self.norm(pooled))  # type: ignore[no-any-return]
 

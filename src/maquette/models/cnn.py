@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from maquette.models.classifier import Classifier
 from maquette.models.cnn_config import CNNConfig
 from maquette.nn.convolution import Conv, GroupNorm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.rules import Role
 from maquette.nn.stack import Stack
 
@@ -41,7 +41,7 @@ class ResidualBlock(nn.Module):
             x = F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
         if self.shortcut is not None:
             x = self.shortcut(x)
-        return x + apply(h, self.multiplier)
+        return x + scaled(h, self.multiplier)
 
 
 class CNN(Classifier):
@@ -66,7 +66,7 @@ class CNN(Classifier):
     def features(self, pictures: Tensor) -> Tensor:
         """(n, 3, size, size) in [-1, 1] -> (n, 4 width), the mean over the last stage's places."""
         x = self.augment(pictures) if self.training else pictures
-        x = apply(self.stem(x.to(self.compute)), self.scaling.input_multiplier)
+        x = scaled(self.stem(x.to(self.compute)), self.scaling.input_multiplier)
         x = self.blocks(x)
         return F.gelu(self.norm(x)).mean((2, 3))
 

@@ -21,7 +21,7 @@ from maquette.nn.attention import LayerCache
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.mask import Mask
 from maquette.nn.norm import make_norm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.position import rotary_table
 from maquette.nn.rules import Role
 from maquette.nn.stack import Stack
@@ -61,9 +61,9 @@ class Decoder(Model):
         if positions is None:
             past = cache[0].length if cache else 0
             positions = torch.arange(past, past + tokens.shape[1], device=tokens.device)
-        x = apply(self.embedding(tokens), self.scaling.input_multiplier)
+        x = scaled(self.embedding(tokens), self.scaling.input_multiplier)
         if self.position is not None:
-            x = x + apply(self.position(positions), self.scaling.input_multiplier)
+            x = x + scaled(self.position(positions), self.scaling.input_multiplier)
         x = x.to(self.compute)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)

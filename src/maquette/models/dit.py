@@ -14,7 +14,7 @@ from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.linear import Linear
 from maquette.nn.mask import Mask
 from maquette.nn.norm import LayerNorm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.patches import Patches, sincos2d, unpatch
 from maquette.nn.rules import Role, Scaling
 from maquette.nn.stack import Stack
@@ -48,9 +48,9 @@ class DiT(nn.Module):
         context: Tensor | None = None,  # (n, tokens, context)
         mask: Tensor | None = None,  # (n, tokens), True where a token counts
     ) -> Tensor:
-        x = apply(self.input(x), self.multipliers[0])
+        x = scaled(self.input(x), self.multipliers[0])
         x = x + self.positions.to(x.dtype)  # (n, places, width)
         x = self.blocks(x, mask=Mask(), context=context, context_mask=mask, condition=vector)
         shift, scale = self.modulation(F.silu(vector)).to(x.dtype)[:, None].chunk(2, dim=2)
         x = self.norm(x) * (1 + scale) + shift
-        return unpatch(apply(self.output(x), self.multipliers[1]).float(), self.patch)
+        return unpatch(scaled(self.output(x), self.multipliers[1]).float(), self.patch)

@@ -25,7 +25,7 @@ from maquette.nn.attention import LayerCache
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.mask import Mask
 from maquette.nn.norm import LayerNorm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.rules import Role
 from maquette.nn.stack import Stack
 from maquette.nn.transformer import TransformerBlock
@@ -71,7 +71,7 @@ class Prior(PictureModel):
         text = self.text(text_embedding.float() * self.length).unsqueeze(1)
         x = torch.cat([self.tokens(captions), text], dim=1)
         x = torch.where(absent[:, None, None], self.nothing.weight, x)
-        return apply(x, self.scaling.input_multiplier)
+        return scaled(x, self.scaling.input_multiplier)
 
     def run(
         self, x: Tensor, start: int = 0, caches: list[LayerCache] | None = None
@@ -81,7 +81,7 @@ class Prior(PictureModel):
         caches: the keys and values of the positions before, which grow by these.
         """
         places = self.positions.weight[start : start + x.shape[1]]
-        x = (x + apply(places, self.scaling.input_multiplier)).to(self.compute)
+        x = (x + scaled(places, self.scaling.input_multiplier)).to(self.compute)
         x = self.blocks(x, mask=Mask(causal=True), caches=caches)
         return self.norm(x).float()  # type: ignore[no-any-return]
 
@@ -94,7 +94,7 @@ class Prior(PictureModel):
         given = self.caption(captions, text_embedding)
         if guidance == 1.0:
             return given
-        nothing = apply(self.nothing.weight, self.scaling.input_multiplier)
+        nothing = scaled(self.nothing.weight, self.scaling.input_multiplier)
         return torch.cat([given, nothing.expand_as(given)])
 
     def learns_from(self, batch: PictureBatch) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from maquette.models.smlp_config import SMLPConfig
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.moe import TokenExperts
 from maquette.nn.norm import make_norm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.rules import Role, Scaling
 from maquette.nn.stack import Stack
 from maquette.nn.token_mixing import MixCache, Place, SpatialGating, TokenMixing
@@ -80,7 +80,7 @@ class Block(nn.Module):
         return self.mixing.cache(batch, room, dtype, device)
 
     def _branch(self, y: Tensor) -> Tensor:
-        return F.dropout(apply(y, self.multiplier), self.dropout, self.training)
+        return F.dropout(scaled(y, self.multiplier), self.dropout, self.training)
 
 
 class SMLP(Model):
@@ -119,7 +119,7 @@ class SMLP(Model):
             if positions is None:
                 positions = torch.arange(past, end, device=tokens.device)
             place = Place(positions.expand(tokens.shape), document_ids)
-        x = apply(self.embedding(tokens), self.scaling.input_multiplier).to(self.compute)
+        x = scaled(self.embedding(tokens), self.scaling.input_multiplier).to(self.compute)
         x = F.dropout(x, self.config.dropout, self.training)
         x = self.blocks(x, place=place, caches=cache)
         return self.norm(x)  # type: ignore[no-any-return]

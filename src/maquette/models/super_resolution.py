@@ -21,7 +21,7 @@ from maquette.models.base import Loss, PictureBatch, PictureModel
 from maquette.models.cnn import blur
 from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.nn.convolution import Conv
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.rules import Role
 from maquette.nn.stack import Stack
 
@@ -35,7 +35,7 @@ class ResidualBlock(nn.Module):
         self.multiplier = multiplier
 
     def forward(self, x: Tensor) -> Tensor:  # (n, width, s, s), the same
-        return x + apply(self.second(F.relu(self.first(x))), self.multiplier)
+        return x + scaled(self.second(F.relu(self.first(x))), self.multiplier)
 
 
 class SuperResolution(PictureModel):
@@ -55,9 +55,9 @@ class SuperResolution(PictureModel):
         """(n, 3, h, w) in [-1, 1] -> (n, 3, scale h, scale w) in fp32, not clipped; any h and w."""
         if small.ndim != 4 or small.shape[1] != 3:
             raise WrongUse(f"the pictures have shape {tuple(small.shape)}: use (n, 3, h, w)")
-        x = apply(self.stem(small.to(self.compute)), self.scaling.input_multiplier)
+        x = scaled(self.stem(small.to(self.compute)), self.scaling.input_multiplier)
         x = self.blocks(x)
-        added = apply(self.output(x).float(), self.scaling.output_multiplier)
+        added = scaled(self.output(x).float(), self.scaling.output_multiplier)
         wide = F.interpolate(small.float(), scale_factor=self.config.scale, mode="bilinear")
         return wide + F.pixel_shuffle(added, self.config.scale)
 

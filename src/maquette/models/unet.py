@@ -24,7 +24,7 @@ from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.convolution import Conv, GroupNorm
 from maquette.nn.linear import Linear
 from maquette.nn.mask import Mask
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.patches import sincos2d
 from maquette.nn.rules import Role, Scaling
 from maquette.nn.stack import Stack
@@ -136,7 +136,7 @@ class UNet(nn.Module):
         inputs = {"vector": F.silu(vector), "context": context, "mask": mask}
         if self.patch > 1:
             x = F.pixel_unshuffle(x, self.patch)
-        x = apply(self.input(x), self.multipliers[0])
+        x = scaled(self.input(x), self.multipliers[0])
         skips = []
         for i, stage in enumerate(self.down):
             if i and i % self.depth == 0:
@@ -148,5 +148,5 @@ class UNet(nn.Module):
             if i and i % self.depth == 0:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             x = self.up.run(stage, torch.cat([x, skips.pop()], dim=1), **inputs)
-        x = apply(self.output(F.silu(self.norm(x))), self.multipliers[1]).float()
+        x = scaled(self.output(F.silu(self.norm(x))), self.multipliers[1]).float()
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x

@@ -29,7 +29,7 @@ from maquette.nn.linear import Embedding
 from maquette.nn.low_rank import add_low_rank
 from maquette.nn.mask import Mask
 from maquette.nn.norm import LayerNorm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.patches import Patches, resize_positions, sincos2d
 from maquette.nn.rules import Role
 from maquette.nn.stack import Stack
@@ -130,7 +130,7 @@ class ViT(Classifier):
         if self.cls is not None:
             cls = self.cls.weight.to(x.dtype).expand(len(x), 1, -1)
             x = torch.cat([cls, x], dim=1)
-        return apply(x, multiplier)
+        return scaled(x, multiplier)
 
     def prompt(self, layer: int, n: int, dtype: torch.dtype) -> Tensor:
         """The prompts that stand before a block, (n, prompts, width)."""

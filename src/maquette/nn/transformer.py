@@ -26,7 +26,7 @@ from maquette.nn.feedforward import AnyActivation, FeedForward
 from maquette.nn.linear import Linear
 from maquette.nn.mask import Mask
 from maquette.nn.norm import make_norm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.rules import Scaling
 
 
@@ -142,4 +142,4 @@ class TransformerBlock(nn.Module):
         return x + self._branch(y)
 
     def _branch(self, y: Tensor) -> Tensor:
-        return F.dropout(apply(y, self.multiplier), self.dropout, self.training)
+        return F.dropout(scaled(y, self.multiplier), self.dropout, self.training)
