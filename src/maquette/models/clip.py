@@ -1,8 +1,8 @@
 """CLIP: pictures and captions in one space, where what belongs together lies close.
 
-    picture -> patches, class token, positions -> norm -> blocks -> norm of the class token -> map --+
-                                                                                      unit vectors  dot
-    caption -> symbols, positions ------------> causal blocks -> norm at the first end ----> map --+
+    picture -> patches, class token, positions -> norm -> blocks -> norm of class token -> projection -+
+                                                                                          unit vectors  dot
+    caption -> symbols, positions ------------> causal blocks -> norm at the first end --> projection -+
 
 The caption towers of OpenAI's files take the highest symbol as they number it in the place of the first
 end (`highest`), which is another only where symbols were added behind the end.
@@ -71,7 +71,7 @@ class PictureTower(nn.Module):
             for _ in range(c.depth)
         )
         self.norm = LayerNorm(c.width, bias=True, epsilon=c.norm_epsilon)
-        self.map = Linear(c.width, c.embedding)
+        self.projection = Linear(c.width, c.embedding)
 
     def forward(self, pictures: Tensor, t: Tensor | None) -> Tensor:
         """pictures: (batch, 3, side, side) in the compute precision. t: (batch,) where noised."""
@@ -83,7 +83,7 @@ class PictureTower(nn.Module):
             h = F.silu(self.time(timestep_embedding(t, TIMES).to(x.dtype)))
             x = x + self.time_out(h).unsqueeze(1)
         x = self.blocks(self.norm_before(x), mask=Mask())
-        return self.map(self.norm(x[:, 0]))  # type: ignore[no-any-return]
+        return self.projection(self.norm(x[:, 0]))  # type: ignore[no-any-return]
 
 
 class CaptionTower(nn.Module):
@@ -107,7 +107,7 @@ class CaptionTower(nn.Module):
             for _ in range(c.text_depth)
         )
         self.norm = LayerNorm(c.text_width, bias=True, epsilon=c.norm_epsilon)
-        self.map = Linear(c.text_width, c.embedding)
+        self.projection = Linear(c.text_width, c.embedding)
 
     def forward(self, captions: Tensor, compute: torch.dtype) -> Tensor:
         """captions: (batch, words) int64, each with an end, after which nothing is read."""
@@ -118,7 +118,7 @@ class CaptionTower(nn.Module):
         x = self.symbols(captions) + self.positions.weight[: captions.shape[1]]
         x = self.blocks(scaled(x, self.multiplier).to(compute), mask=Mask(causal=True))
         pooled = x[torch.arange(len(x), device=x.device), last]
-        return self.map(self.norm(pooled))  # type: ignore[no-any-return]
+        return self.projection(self.norm(pooled))  # type: ignore[no-any-return]
 
     def last(self, captions: Tensor) -> Tensor:
         """Where the vectors of captions (batch, words) are taken, (batch,)."""

@@ -140,7 +140,7 @@ class Diffusion(PictureModel):
         """Fill the parameters; the input's weights of a task's channels start at 0."""
         super().initialise(seed)
         weight = self.backbone.input.weight if isinstance(self.backbone, UNet) else None
-        weight = self.backbone.input.map.weight if isinstance(self.backbone, DiT) else weight
+        weight = self.backbone.input.projection.weight if isinstance(self.backbone, DiT) else weight
         assert weight is not None
         with torch.no_grad():  # both order the input by channel, then by place in the patch
             weight[:, 3 * self.config.patch**2 :] = 0
