@@ -47,7 +47,7 @@ class Prior(PictureModel):
         self.tokens = Embedding(c.vocabulary, c.width)
         self.positions = Embedding(self.read + after, c.width)
         self.text = Linear(c.embedding, c.width, bias=True, role=Role.INPUT)
-        self.nothing = Embedding(self.read, c.width)  # what stands where there is no caption
+        self.null_embedding = Embedding(self.read, c.width)  # what stands where there is no caption
         self.blocks = Stack(
             TransformerBlock(c.width, c.heads, self.scaling) for _ in range(c.depth)
         )
@@ -70,7 +70,7 @@ class Prior(PictureModel):
         absent = empty if absent is None else absent | empty
         text = self.text(text_embedding.float() * self.length).unsqueeze(1)
         x = torch.cat([self.tokens(captions), text], dim=1)
-        x = torch.where(absent[:, None, None], self.nothing.weight, x)
+        x = torch.where(absent[:, None, None], self.null_embedding.weight, x)
         return scaled(x, self.scaling.input_multiplier)
 
     def run(
@@ -94,8 +94,8 @@ class Prior(PictureModel):
         given = self.caption(captions, text_embedding)
         if guidance == 1.0:
             return given
-        nothing = scaled(self.nothing.weight, self.scaling.input_multiplier)
-        return torch.cat([given, nothing.expand_as(given)])
+        null = scaled(self.null_embedding.weight, self.scaling.input_multiplier)
+        return torch.cat([given, null.expand_as(given)])
 
     def learns_from(self, batch: PictureBatch) -> tuple[Tensor, Tensor]:
         """The embeddings (n, d) of a batch, times sqrt(d), and what is read of their captions.
@@ -125,5 +125,5 @@ def blend(outputs: Tensor, guidance: float) -> Tensor:
     """u + w (c - u) of outputs (2 n, ...) with the caption, then without; (n, ...) for w = 1."""
     if guidance == 1.0:
         return outputs
-    given, nothing = outputs.chunk(2)
-    return nothing + guidance * (given - nothing)
+    given, null = outputs.chunk(2)
+    return null + guidance * (given - null)
