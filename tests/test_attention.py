@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maquette.nn import fused
+from maquette.nn import flex_attention, fused
 from maquette.nn.attention import attend
 from maquette.nn.flex_attention import with_blocks
 from maquette.nn.mask import Mask
@@ -78,6 +78,7 @@ def test_both_engines_compute_attention_and_its_gradient(
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("name", MASKS)
 def test_flex_attention_computes_what_the_dense_mask_does(name):
     """By torch's reference on a processor, which has no gradient: the rule and the slopes are tested."""
@@ -87,6 +88,60 @@ def test_flex_attention_computes_what_the_dense_mask_does(name):
     assert prepared.block_mask is not None and mask.block_mask is None
     found = attend(q, k, v, prepared, scale=0.3, slopes=slopes)
     torch.testing.assert_close(found, attend(q, k, v, mask, scale=0.3, slopes=slopes))
+
+
+def test_masks_are_prepared_for_flex_attention_on_a_gpu_that_compiles_alone(monkeypatch):
+    """Not for a plain causal mask, and not where the kernel fails on this machine."""
+    gpu, made = torch.device("cuda", 0), []
+    monkeypatch.setattr(flex_attention, "with_blocks", lambda mask, *_: made.append(mask) or mask)
+    monkeypatch.setattr(flex_attention, "works", lambda *heads: heads[0] == 4)
+    banded = Mask(causal=True, window=3)
+
+    def prepares(mask, *, device=gpu, time=128, slopes=False, heads=4, on=True):
+        made.clear()
+        with fused.compilation(on):
+            found = flex_attention.prepared(mask, 2, time, device, slopes, (heads, 2, 8))
+        assert found is mask
+        return bool(made)
+
+    assert prepares(banded) and prepares(Mask(causal=True), slopes=True)
+    assert not prepares(Mask(causal=True))
+    assert not prepares(banded, device=torch.device("cpu")) and not prepares(banded, on=False)
+    assert not prepares(banded, time=127) and not prepares(banded, heads=8)
+
+
+def test_a_kernel_that_fails_or_is_wrong_is_told_and_left(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no such kernel\nand a long trace")
+
+    works = flex_attention.works.__wrapped__
+    monkeypatch.setattr(flex_attention, "_error", broken)
+    with pytest.warns(UserWarning, match="going on with dense masks: no such kernel$"):
+        assert not works(4, 2, 8, torch.device("cpu"))
+    monkeypatch.setattr(flex_attention, "_error", lambda *_: 0.5)
+    with pytest.warns(UserWarning, match="off by 0.5"):
+        assert not works(4, 2, 8, torch.device("cpu"))
+    monkeypatch.setattr(flex_attention, "_error", lambda *_: 0.001)
+    assert works(4, 2, 8, torch.device("cpu"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", MASKS)
+def test_flex_attention_on_a_gpu_is_the_dense_mask_with_its_gradient(name):
+    gpu = torch.device("cuda", 0)
+    q, k, v = (t.detach().to(gpu).requires_grad_() for t in inputs(2, 4, 2, 300, 64))
+    mask, slopes = masks(name, 4, 2, 300)
+    if mask.document_ids is not None:
+        mask.document_ids = mask.document_ids.to(gpu)
+    slopes = None if slopes is None else slopes.to(gpu)
+    assert flex_attention.works(4, 2, 64, gpu)
+    prepared = with_blocks(mask, 2, 300, gpu, compiled=True)
+    results = [attend(q, k, v, m, scale=0.3, slopes=slopes) for m in (prepared, mask)]
+    torch.testing.assert_close(*results, atol=0.02, rtol=0.02)
+    gradients = [torch.autograd.grad(y.square().sum(), (q, k, v)) for y in results]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize("name", MASKS)
