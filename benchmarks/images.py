@@ -60,7 +60,7 @@ class Theirs(nn.Module):
         super().__init__()
         from diffusers import UNet2DConditionModel
 
-        self.recompute, self.dtype = False, dtype
+        self.dtype = dtype
         attends = [side in config.attending for side in config.sides]
         self.unet = UNet2DConditionModel(
             sample_size=config.size, in_channels=3, out_channels=3, layers_per_block=config.depth,

@@ -72,7 +72,8 @@ def test_attention_falls_as_one_over_the_head_under_maximal_update_rules(kind, r
 @pytest.mark.parametrize("masked", [False, True])
 def test_plain_products_have_the_scale_they_are_given(masked):
     """What takes the kernel's place for short sequences in bf16 on a processor."""
-    from maquette.nn.attention import attend, attend_all
+    from maquette.nn.attention import attend
+    from maquette.nn.mask import Mask
 
     draw = torch.Generator().manual_seed(0)
     q, k, v = (
@@ -84,9 +85,9 @@ def test_plain_products_have_the_scale_they_are_given(masked):
         scores = (q.float() @ k.float().transpose(-1, -2)) * scale
         seen = mask[:, None, None, :].expand_as(scores)
         expected = scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v.float()
-        found = attend_all(q, k, v, scale=scale, mask=mask if masked else None)
+        found = attend(q, k, v, Mask(attention_mask=mask if masked else None), scale=scale)
         torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
         earlier = torch.ones(6, 6, dtype=torch.bool).tril()
         expected = scores.masked_fill(~earlier, -torch.inf).softmax(-1) @ v.float()
-        found = attend(q, k, v, scale=scale)
+        found = attend(q, k, v, Mask(causal=True), scale=scale)
         torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)

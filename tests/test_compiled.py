@@ -36,9 +36,9 @@ def test_compiled_blocks_compute_what_plain_ones_do():
     model = Decoder(config).initialise(0)
     torch.manual_seed(0)
     tokens = torch.randint(0, 300, (2, 161))
-    documents = torch.arange(160).div(70, rounding_mode="floor").repeat(2, 1)
+    document_ids = torch.arange(160).div(70, rounding_mode="floor").repeat(2, 1)
     positions = torch.arange(160).remainder(70).repeat(2, 1)
-    batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), documents, positions)
+    batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), document_ids, positions)
     plain_loss, plain = gradients(model, batch)
     model.compile_blocks()
     with fused.compilation(True):

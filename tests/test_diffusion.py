@@ -185,7 +185,7 @@ def test_a_task_starts_as_the_model_without_it():
     for backbone in ({}, {"backbone": "dit", "patch": 4}):
         for task in ("inpaint", "upsample"):
             model = DiffusionConfig(**(SIZES | backbone), task=task).build().initialise(0)
-            layer = getattr(model.backbone.input, "map", model.backbone.input)
+            layer = getattr(model.backbone.input, "projection", model.backbone.input)
             picture = 3 * model.config.patch**2
             assert float(layer.weight[:, picture:].detach().abs().max()) == 0
             assert float(layer.weight[:, :picture].detach().abs().min()) > 0

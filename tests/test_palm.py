@@ -6,6 +6,7 @@ import torch
 from maquette.experiments.catalogue import recipe_named
 from maquette.experiments.lab import Lab
 from maquette.models.decoder import Decoder
+from maquette.nn.mask import Mask
 from maquette.systems import palm
 
 
@@ -23,9 +24,10 @@ def test_the_parallel_block_is_the_papers():
     block = Decoder(palm.shape("parallel", True)).initialise(0).blocks[0]
     x = torch.randn(2, 5, 48)
     normed = block.attention_norm(x)
-    expected = x + block.multiplier * (block.attention(normed) + block.feedforward(normed))
-    torch.testing.assert_close(block(x), expected)
-    assert not hasattr(block, "feedforward_norm")
+    mask = Mask(causal=True)
+    expected = x + block.multiplier * (block.attention(normed, mask) + block.feedforward(normed))
+    torch.testing.assert_close(block(x, mask=mask), expected)
+    assert block.feedforward_norm is None
 
 
 def test_the_cache_is_one_head_of_as_many():

@@ -78,10 +78,10 @@ def test_step_by_step_with_the_cache_is_the_same(routing):
 @pytest.mark.parametrize("routing", CAUSAL)
 def test_documents_in_one_sequence_do_not_see_each_other(routing):
     model, row = make(routing), tokens()
-    documents = torch.tensor([[0] * 9 + [1] * 15]).expand(3, 24)
+    document_ids = torch.tensor([[0] * 9 + [1] * 15]).expand(3, 24)
     positions = torch.tensor([[*range(9), *range(15)]]).expand(3, 24)
     with torch.no_grad():
-        packed = model(row, documents=documents, positions=positions)
+        packed = model(row, document_ids=document_ids, positions=positions)
         torch.testing.assert_close(packed[:, :9], model(row[:, :9]), atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(packed[:, 9:], model(row[:, 9:]), atol=1e-4, rtol=1e-4)
 
@@ -197,21 +197,6 @@ def test_the_gradient_of_the_mixing(routing):
     assert torch.autograd.gradcheck(of, weights)
     torch.autograd.backward(of(*weights).square().sum())
     assert (weights[0].grad.triu(1) == 0).all()
-
-
-def test_recomputing_activations_changes_nothing_but_memory():
-    model = make("partial", dropout=0.2).train()
-    batch = Batch(tokens(), tokens().flip(1))
-
-    def gradients(recompute: bool) -> list[torch.Tensor]:
-        model.recompute = recompute
-        torch.manual_seed(3)
-        model.zero_grad()
-        model.loss(batch).total.backward()
-        return [p.grad.clone() for p in model.parameters()]
-
-    for a, b in zip(gradients(False), gradients(True), strict=True):
-        torch.testing.assert_close(a, b)
 
 
 def test_parameters_start_by_their_roles():

@@ -66,7 +66,7 @@ def theirs_of(name: str, weights: dict[str, torch.Tensor]) -> torch.Tensor:
         return w["embeddings.cls_token"][0] + positions[:1]
     if name == "position.weight":
         return positions[1:]
-    if name.startswith("patches.map."):
+    if name.startswith("patches.projection."):
         part = name.rpartition(".")[2]
         return w[f"embeddings.patch_embeddings.projection.{part}"].flatten(1 if "w" in part else 0)
     if name.startswith("norm."):

@@ -11,8 +11,9 @@ from maquette.models.picture_config import PictureConfig
 from maquette.models.registry import ModelConfig
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.loss import linear_cross_entropy
-from maquette.nn.parametrisation import apply, initialise
+from maquette.nn.parametrisation import initialise, scaled
 from maquette.nn.rules import Parametrisation, Scaling
+from maquette.nn.stack import Stack
 
 
 @dataclass
@@ -50,14 +51,14 @@ class BaseBatch:
 class Batch(BaseBatch):
     """One micro-batch of token sequences.
 
-    tokens, targets: (batch, time) int64, a negative target is not counted. documents: (batch,
-    time), which document each token belongs to, when attention must respect boundaries.
-    positions: (batch, time), each token's place in its document, with documents.
+    tokens, targets: (batch, time) int64, a negative target is not counted. document_ids: (batch,
+    time), the number of each token's document, where attention must respect boundaries.
+    positions: (batch, time), each token's place in its document, with document_ids.
     """
 
     tokens: Tensor
     targets: Tensor
-    documents: Tensor | None = None
+    document_ids: Tensor | None = None
     positions: Tensor | None = None
 
 
@@ -95,8 +96,7 @@ class Network(nn.Module):
     """What the trainer asks of a model of any kind.
 
     compute: precision of the activations (weights stay as they are and are cast where they are used).
-    recompute: trades a second forward pass of each block for its activations. uncounted: why no target
-    of a whole step may count, and the mend.
+    uncounted: why no target of a whole step may count, and the mend.
     """
 
     uncounted: ClassVar[str] = "no target counts, for all of them are masked: use other data"
@@ -105,7 +105,22 @@ class Network(nn.Module):
         super().__init__()
         self.scaling = Scaling(parametrisation, width, depth)
         self.compute = torch.float32
-        self.recompute = False
+        self._recompute = False
+
+    @property
+    def recompute(self) -> bool:
+        """Whether a block's activations are computed again in the backward pass, in every stack."""
+        return self._recompute
+
+    @recompute.setter
+    def recompute(self, on: bool) -> None:
+        self._recompute = on
+        for stack in self.stacks():
+            stack.recompute = on
+
+    def stacks(self) -> list[Stack]:
+        """The stacks of blocks inside."""
+        return [module for module in self.modules() if isinstance(module, Stack)]
 
     def initialise(self, seed: int) -> Self:
         """Fill the parameters from the seed; returns self."""
@@ -125,19 +140,21 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def compile_blocks(self) -> None:
-        """Compile what is repeated, each kind once; takes effect at its first call."""
+        """Compile the blocks of every stack, each kind once; takes effect at their first call."""
+        for stack in self.stacks():
+            stack.compile_blocks()
 
 
 class Model(Network):
     """A language model: token indices in, the next token's logits out.
 
     An architecture makes `embedding`, `blocks`, `norm` and `output`, in the order its checkpoints have
-    them, and says what `hidden` and `cache` are.
+    them, and says what `hidden` is.
     """
 
     config: ModelConfig
     embedding: Embedding
-    blocks: nn.ModuleList
+    blocks: Stack
     norm: nn.Module
     output: Linear
 
@@ -150,35 +167,35 @@ class Model(Network):
         tokens: Tensor,  # (batch, time)
         *,
         positions: Tensor | None = None,
-        documents: Tensor | None = None,
+        document_ids: Tensor | None = None,
         cache: list[Any] | None = None,
     ) -> Tensor:
         """The normed residual stream (batch, time, width) that the logits are read from.
 
-        positions: (batch, time) or None for 0, 1, ... after what the cache holds. documents:
+        positions: (batch, time) or None for 0, 1, ... after what the cache holds. document_ids:
         (batch, keys), positions with equal numbers see each other.
         """
         raise NotImplementedError
 
     def cache(self, batch: int, room: int) -> list[Any]:
         """What step-by-step decoding keeps of `room` positions, empty, for every block."""
-        raise NotImplementedError
+        return self.blocks.make_caches(batch, room, self.compute, self.embedding.weight.device)
 
     def forward(
         self,
         tokens: Tensor,
         *,
         positions: Tensor | None = None,
-        documents: Tensor | None = None,
+        document_ids: Tensor | None = None,
         cache: list[Any] | None = None,
     ) -> Tensor:
         """Logits (batch, time, vocabulary) in fp32. See `hidden` for the arguments."""
-        x = self.hidden(tokens, positions=positions, documents=documents, cache=cache)
+        x = self.hidden(tokens, positions=positions, document_ids=document_ids, cache=cache)
         return self.logits(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., vocabulary), fp32."""
-        scores = apply(self.output.product(hidden).float(), self.scaling.output_multiplier)
+        scores = scaled(self.output.product(hidden).float(), self.scaling.output_multiplier)
         return scores if self.output.bias is None else scores + self.output.bias.float()
 
     def counted(self, batch: Batch) -> Tensor:
@@ -188,7 +205,7 @@ class Model(Network):
     def loss(self, batch: Batch, z_loss: float = 0.0) -> Loss:
         """Summed cross-entropy in nats of the counted targets, without ever holding all logits."""
         targets = self.counted(batch)
-        x = self.hidden(batch.tokens, positions=batch.positions, documents=batch.documents)
+        x = self.hidden(batch.tokens, positions=batch.positions, document_ids=batch.document_ids)
         total, value = linear_cross_entropy(
             x.flatten(0, 1),
             self.output.weight,
@@ -198,11 +215,6 @@ class Model(Network):
             z_loss,
         )
         return Loss(total, value, (targets >= 0).sum())
-
-    def compile_blocks(self) -> None:
-        """Compile the blocks, each kind once for all layers; takes effect at their first call."""
-        for block in self.blocks:
-            block.compile(dynamic=False)
 
     def flops_per_token(self, time: int) -> float:
         """Operations of a training step a token; see the config's."""

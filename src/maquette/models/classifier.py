@@ -13,7 +13,7 @@ from maquette.base.errors import UserError
 from maquette.models.base import Loss, PictureBatch, PictureModel
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.nn.linear import Linear
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.rules import Role
 
 
@@ -44,7 +44,7 @@ class Classifier(PictureModel):
         for head in self.heads.values():
             assert isinstance(head, Linear) and head.bias is not None
             product = head.product(x).float()
-            logits.append(apply(product, self.scaling.output_multiplier) + head.bias.float())
+            logits.append(scaled(product, self.scaling.output_multiplier) + head.bias.float())
         return logits
 
     def loss(self, batch: PictureBatch, z_loss: float = 0.0) -> Loss:

@@ -1,8 +1,8 @@
 """CLIP: pictures and captions in one space, where what belongs together lies close.
 
-    picture -> patches, class token, positions -> norm -> blocks -> norm of the class token -> map --+
-                                                                                      unit vectors  dot
-    caption -> symbols, positions ------------> causal blocks -> norm at the first end ----> map --+
+    picture -> patches, class token, positions -> norm -> blocks -> norm of class token -> projection -+
+                                                                                          unit vectors  dot
+    caption -> symbols, positions ------------> causal blocks -> norm at the first end --> projection -+
 
 The caption towers of OpenAI's files take the highest symbol as they number it in the place of the first
 end (`highest`), which is another only where symbols were added behind the end.
@@ -29,18 +29,19 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from maquette.base.errors import WrongUse
 from maquette.models.base import Loss, PictureBatch, PictureModel
 from maquette.models.clip_config import ClipConfig
 from maquette.models.picture_config import END
 from maquette.nn.linear import Embedding, Linear
+from maquette.nn.mask import Mask
 from maquette.nn.norm import LayerNorm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.patches import Patches, sincos2d, timestep_embedding
 from maquette.nn.path import Path
 from maquette.nn.rules import Role, Scaling
+from maquette.nn.stack import Stack
 from maquette.nn.transformer import TransformerBlock
 
 LARGEST = math.log(100.0)  # of the logit scale
@@ -58,7 +59,7 @@ class PictureTower(nn.Module):
         self.time = Linear(TIMES, c.width, bias=True, role=Role.INPUT) if c.noised else None
         self.time_out = Linear(c.width, c.width, bias=True) if c.noised else None
         self.norm_before = LayerNorm(c.width, bias=True, epsilon=c.norm_epsilon)
-        self.blocks = nn.ModuleList(
+        self.blocks = Stack(
             TransformerBlock(
                 c.width,
                 c.heads,
@@ -70,9 +71,9 @@ class PictureTower(nn.Module):
             for _ in range(c.depth)
         )
         self.norm = LayerNorm(c.width, bias=True, epsilon=c.norm_epsilon)
-        self.map = Linear(c.width, c.embedding)
+        self.projection = Linear(c.width, c.embedding)
 
-    def forward(self, pictures: Tensor, t: Tensor | None, recompute: bool = False) -> Tensor:
+    def forward(self, pictures: Tensor, t: Tensor | None) -> Tensor:
         """pictures: (batch, 3, side, side) in the compute precision. t: (batch,) where noised."""
         x = self.patches(pictures)  # (batch, patches, width)
         first = self.class_token.weight.to(x.dtype).expand(len(x), 1, -1)
@@ -81,8 +82,8 @@ class PictureTower(nn.Module):
             assert t is not None, "a noised CLIP is told the time"
             h = F.silu(self.time(timestep_embedding(t, TIMES).to(x.dtype)))
             x = x + self.time_out(h).unsqueeze(1)
-        x = through(self.blocks, self.norm_before(x), recompute)
-        return self.map(self.norm(x[:, 0]))  # type: ignore[no-any-return]
+        x = self.blocks(self.norm_before(x), mask=Mask())
+        return self.projection(self.norm(x[:, 0]))  # type: ignore[no-any-return]
 
 
 class CaptionTower(nn.Module):
@@ -94,31 +95,30 @@ class CaptionTower(nn.Module):
         self.multiplier = scaling.input_multiplier
         self.symbols = Embedding(c.vocabulary, c.text_width)
         self.positions = Embedding(c.words + (c.begin is not None), c.text_width)
-        self.blocks = nn.ModuleList(
+        self.blocks = Stack(
             TransformerBlock(
                 c.text_width,
                 c.text_heads,
                 scaling,
                 hidden=c.text_hidden,
-                causal=True,
                 activation=c.activation,
                 epsilon=c.norm_epsilon,
             )
             for _ in range(c.text_depth)
         )
         self.norm = LayerNorm(c.text_width, bias=True, epsilon=c.norm_epsilon)
-        self.map = Linear(c.text_width, c.embedding)
+        self.projection = Linear(c.text_width, c.embedding)
 
-    def forward(self, captions: Tensor, compute: torch.dtype, recompute: bool = False) -> Tensor:
+    def forward(self, captions: Tensor, compute: torch.dtype) -> Tensor:
         """captions: (batch, words) int64, each with an end, after which nothing is read."""
         captions = fitted(captions, self.words)
         if self.begin is not None:
             captions = F.pad(captions, (1, 0), value=self.begin)
         last = self.last(captions)
         x = self.symbols(captions) + self.positions.weight[: captions.shape[1]]
-        x = through(self.blocks, apply(x, self.multiplier).to(compute), recompute)
+        x = self.blocks(scaled(x, self.multiplier).to(compute), mask=Mask(causal=True))
         pooled = x[torch.arange(len(x), device=x.device), last]
-        return self.map(self.norm(pooled))  # type: ignore[no-any-return]
+        return self.projection(self.norm(pooled))  # type: ignore[no-any-return]
 
     def last(self, captions: Tensor) -> Tensor:
         """Where the vectors of captions (batch, words) are taken, (batch,)."""
@@ -137,14 +137,6 @@ def fitted(captions: Tensor, words: int) -> Tensor:
             f"use data.words {words}, or a larger model.words"
         )
     return captions[:, :words]
-
-
-def through(blocks: nn.ModuleList, x: Tensor, recompute: bool) -> Tensor:
-    """x (batch, time, width) through every block."""
-    again = recompute and torch.is_grad_enabled()
-    for block in blocks:
-        x = checkpoint(block, x, use_reentrant=False) if again else block(x)
-    return x
 
 
 class Clip(PictureModel):
@@ -184,13 +176,12 @@ class Clip(PictureModel):
         """
         if t is None:
             t = torch.zeros((), device=pictures.device)
-        recompute = self.recompute and self.training
-        f = self.picture_tower(pictures.to(self.compute), t.expand(len(pictures)), recompute)
+        f = self.picture_tower(pictures.to(self.compute), t.expand(len(pictures)))
         return F.normalize(f.float(), dim=1)
 
     def embed_captions(self, captions: Tensor) -> Tensor:
         """(n, words) -> (n, embedding) of length 1, fp32."""
-        g = self.caption_tower(captions, self.compute, self.recompute and self.training)
+        g = self.caption_tower(captions, self.compute)
         return F.normalize(g.float(), dim=1)
 
     def scale(self) -> Tensor:
@@ -221,10 +212,6 @@ class Clip(PictureModel):
         f, g = self.embed_pictures(pictures, t), self.embed_captions(batch.captions)
         total = contrast(self.logits(f, g), same(batch.captions), self.config.objective)
         return Loss(total, total.detach(), n)
-
-    def compile_blocks(self) -> None:
-        for block in [*self.picture_tower.blocks, *self.caption_tower.blocks]:
-            block.compile(dynamic=False)
 
 
 def same(captions: Tensor) -> Tensor:

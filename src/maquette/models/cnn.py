@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from maquette.models.classifier import Classifier
 from maquette.models.cnn_config import CNNConfig
 from maquette.nn.convolution import Conv, GroupNorm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.rules import Role
+from maquette.nn.stack import Stack
 
 
 class ResidualBlock(nn.Module):
@@ -40,7 +41,7 @@ class ResidualBlock(nn.Module):
             x = F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
         if self.shortcut is not None:
             x = self.shortcut(x)
-        return x + apply(h, self.multiplier)
+        return x + scaled(h, self.multiplier)
 
 
 class CNN(Classifier):
@@ -58,16 +59,15 @@ class CNN(Classifier):
             for i in range(config.depth):
                 blocks.append(ResidualBlock(before, channels, 2 if i == 0 else 1, branch))
                 before = channels
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = Stack(blocks)
         self.norm = GroupNorm(before)
         self.heads = self.make_heads(before)
 
     def features(self, pictures: Tensor) -> Tensor:
         """(n, 3, size, size) in [-1, 1] -> (n, 4 width), the mean over the last stage's places."""
         x = self.augment(pictures) if self.training else pictures
-        x = apply(self.stem(x.to(self.compute)), self.scaling.input_multiplier)
-        for block in self.blocks:
-            x = block(x)
+        x = scaled(self.stem(x.to(self.compute)), self.scaling.input_multiplier)
+        x = self.blocks(x)
         return F.gelu(self.norm(x)).mean((2, 3))
 
     def augment(self, pictures: Tensor) -> Tensor:

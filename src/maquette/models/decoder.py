@@ -6,74 +6,26 @@
     LLaMA         RMSNorm, SwiGLU, grouped queries, rotary positions
     BLOOM         ALiBi, a norm after the embedding, biases, tied
 
-    serial block                     parallel block (Wang and Komatsuzaki 2021)
-      x ---> norm -> attention -+      x ---> norm -+-> attention ----+
-      |                         v      |            +-> feed-forward -+
-      x ----------------------> +      |                              v
-      x ---> norm -> feed-fwd. -> +    x ---------------------------> +
-
-The settings are in `config.py`, those of the published
-models in `families.py`. Left out: encoder-decoder attention, mixture of experts.
+The block is `nn.transformer`'s; the settings are in `config.py`, those of the published models in
+`families.py`. Left out: encoder-decoder attention, mixture of experts.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from maquette.models.base import Model
 from maquette.models.config import DecoderConfig
-from maquette.nn.attention import Attention, LayerCache, Rotation
-from maquette.nn.feedforward import FeedForward
+from maquette.nn import flex_attention
+from maquette.nn.attention import LayerCache
 from maquette.nn.linear import Embedding, Linear
+from maquette.nn.mask import Mask
 from maquette.nn.norm import make_norm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.position import rotary_table
-from maquette.nn.rules import Role, Scaling
-
-
-class Block(nn.Module):
-    """Attention and a feed-forward layer, each adding to the residual stream."""
-
-    def __init__(self, config: DecoderConfig, layer: int, scaling: Scaling) -> None:
-        super().__init__()
-        c = config
-        self.parallel, self.dropout = c.block == "parallel", c.dropout
-        self.multiplier = scaling.residual_multiplier
-        self.attention_norm = make_norm(c.norm, c.width, bias=c.norm_bias, epsilon=c.norm_epsilon)
-        self.attention = Attention(
-            c.width,
-            c.heads,
-            c.group_heads,
-            c.head,
-            scale=scaling.attention_scale(c.head),
-            bias=c.attention_bias,
-            window=c.window(layer),
-            alibi=c.positions == "alibi",
-            rotary_pairs=c.rotary_pairs,
-        )
-        if not self.parallel:
-            self.feedforward_norm = make_norm(
-                c.norm, c.width, bias=c.norm_bias, epsilon=c.norm_epsilon
-            )
-        self.feedforward = FeedForward(c.width, c.inner, c.activation, bias=c.feedforward_bias)
-
-    def forward(
-        self,
-        x: Tensor,  # (batch, time, width)
-        rotation: Rotation | None = None,
-        documents: Tensor | None = None,
-        cache: LayerCache | None = None,
-    ) -> Tensor:
-        normed = self.attention_norm(x)
-        attended = self.attention(normed, rotation, documents, cache)
-        if self.parallel:
-            return x + self._branch(attended + self.feedforward(normed))
-        x = x + self._branch(attended)
-        return x + self._branch(self.feedforward(self.feedforward_norm(x)))
-
-    def _branch(self, y: Tensor) -> Tensor:
-        return F.dropout(apply(y, self.multiplier), self.dropout, self.training)
+from maquette.nn.rules import Role
+from maquette.nn.stack import Stack
+from maquette.nn.transformer import TransformerBlock
 
 
 class Decoder(Model):
@@ -91,7 +43,7 @@ class Decoder(Model):
             if c.embedding_norm
             else None
         )
-        self.blocks = nn.ModuleList(Block(c, layer, self.scaling) for layer in range(c.depth))
+        self.blocks = Stack(self._block() for _ in range(c.depth))
         self.norm = make_norm(c.norm, c.width, bias=c.norm_bias, epsilon=c.norm_epsilon)
         self.output = Linear(c.width, c.vocabulary, bias=c.output_bias, role=Role.OUTPUT)
         if c.tied:
@@ -102,16 +54,16 @@ class Decoder(Model):
         tokens: Tensor,  # (batch, time)
         *,
         positions: Tensor | None = None,
-        documents: Tensor | None = None,
+        document_ids: Tensor | None = None,
         cache: list[LayerCache] | None = None,
     ) -> Tensor:
         c = self.config
         if positions is None:
             past = cache[0].length if cache else 0
             positions = torch.arange(past, past + tokens.shape[1], device=tokens.device)
-        x = apply(self.embedding(tokens), self.scaling.input_multiplier)
+        x = scaled(self.embedding(tokens), self.scaling.input_multiplier)
         if self.position is not None:
-            x = x + apply(self.position(positions), self.scaling.input_multiplier)
+            x = x + scaled(self.position(positions), self.scaling.input_multiplier)
         x = x.to(self.compute)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
@@ -119,21 +71,38 @@ class Decoder(Model):
         rotation = None
         if c.positions == "rotary":
             rotation = rotary_table(positions, c.turned, c.rotary_base)
-        for layer, block in enumerate(self.blocks):
-            if cache is not None:
-                x = block(x, rotation, documents, cache[layer])
-            elif self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, rotation, documents, use_reentrant=False)
-            else:
-                x = block(x, rotation, documents)
+        mask = self._masks(tokens, document_ids, cache is not None)
+        x = self.blocks(x, mask=mask, rotation=rotation, caches=cache)
         return self.norm(x)  # type: ignore[no-any-return]
 
-    def cache(self, batch: int, room: int) -> list[LayerCache]:
-        """Empty keys and values for `room` positions of `batch` sequences, for every block."""
-        c, like = self.config, self.embedding.weight
-        shape = (batch, c.group_heads, room, c.head)
+    def _masks(self, tokens: Tensor, document_ids: Tensor | None, cached: bool) -> list[Mask]:
+        """The mask of each block."""
+        c, (batch, time) = self.config, tokens.shape
+        windows = [c.window(layer) for layer in range(c.depth)]
+        masks = {w: Mask(causal=True, window=w, document_ids=document_ids) for w in set(windows)}
+        if not cached:
+            heads, alibi = (c.heads, c.group_heads, c.head), c.positions == "alibi"
+            for w, mask in masks.items():
+                masks[w] = flex_attention.prepared(mask, batch, time, tokens.device, alibi, heads)
+        return [masks[w] for w in windows]
 
-        def empty() -> Tensor:
-            return torch.empty(shape, dtype=self.compute, device=like.device)
-
-        return [LayerCache(empty(), empty()) for _ in range(c.depth)]
+    def _block(self) -> TransformerBlock:
+        c = self.config
+        return TransformerBlock(
+            c.width,
+            c.heads,
+            self.scaling,
+            kv_heads=c.group_heads,
+            head_dim=c.head,
+            hidden=c.inner,
+            activation=c.activation,
+            norm=c.norm,
+            norm_bias=c.norm_bias,
+            epsilon=c.norm_epsilon,
+            attention_bias=c.attention_bias,
+            feedforward_bias=c.feedforward_bias,
+            parallel=c.block == "parallel",
+            dropout=c.dropout,
+            alibi=c.positions == "alibi",
+            rotary_pairs=c.rotary_pairs,
+        )

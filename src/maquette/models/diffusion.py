@@ -35,11 +35,13 @@ from maquette.models.dit import DiT
 from maquette.models.picture_config import END
 from maquette.models.unet import UNet
 from maquette.nn.linear import Embedding, Linear
+from maquette.nn.mask import Mask, caption_mask
 from maquette.nn.norm import LayerNorm
 from maquette.nn.patches import timestep_embedding
 from maquette.nn.path import Denoiser, Path
 from maquette.nn.rules import Scaling
-from maquette.nn.transformer import TransformerBlock, seen
+from maquette.nn.stack import Stack
+from maquette.nn.transformer import TransformerBlock
 
 TOKENS = 4  # of a picture embedding
 BLUR = 0.6  # pixels: widest blur of the smaller picture, in training
@@ -94,20 +96,17 @@ class TextEncoder(nn.Module):
         c = config
         self.embedding = Embedding(c.vocabulary, c.text_width)
         self.position = Embedding(c.words, c.text_width)
-        self.blocks = nn.ModuleList(
+        self.blocks = Stack(
             TransformerBlock(c.text_width, c.text_heads, scaling) for _ in range(c.text_depth)
         )
         self.norm = LayerNorm(c.text_width, bias=True)
 
     def forward(self, captions: Tensor, compute: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        mask = seen(captions, END)
+        mask = caption_mask(captions, END)
         used = int(mask.sum(1).max())  # beyond the longest caption there is nothing to read
         captions, mask = captions[:, :used], mask[:, :used]
         x = self.embedding(captions) + self.position.weight[:used]
-        x = x.to(compute)
-        for block in self.blocks:
-            x = block(x, mask=mask)
-        x = self.norm(x)
+        x = self.norm(self.blocks(x.to(compute), mask=Mask(attention_mask=mask)))
         last = mask.sum(1) - 1
         return x, mask, x[torch.arange(len(x), device=x.device), last]
 
@@ -141,7 +140,7 @@ class Diffusion(PictureModel):
         """Fill the parameters; the input's weights of a task's channels start at 0."""
         super().initialise(seed)
         weight = self.backbone.input.weight if isinstance(self.backbone, UNet) else None
-        weight = self.backbone.input.map.weight if isinstance(self.backbone, DiT) else weight
+        weight = self.backbone.input.projection.weight if isinstance(self.backbone, DiT) else weight
         assert weight is not None
         with torch.no_grad():  # both order the input by channel, then by place in the patch
             weight[:, 3 * self.config.patch**2 :] = 0
@@ -149,7 +148,6 @@ class Diffusion(PictureModel):
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """What the network predicts, (n, 3, size, size) in fp32, at noisy x and times t (n,)."""
-        self.backbone.recompute = self.recompute
         vector = self.time(timestep_embedding(t, self.config.width)) + condition.vector
         x = x if condition.channels is None else torch.cat([x, condition.channels.to(x)], dim=1)
         return self.backbone(x.to(self.compute), vector, condition.tokens, condition.mask)  # type: ignore[no-any-return]

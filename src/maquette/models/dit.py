@@ -7,19 +7,17 @@ block starts as the identity and the last map at 0. Positions are sines, and fix
 code, guidance acts on all channels, and the variance is not learned.
 """
 
-import functools
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.linear import Linear
+from maquette.nn.mask import Mask
 from maquette.nn.norm import LayerNorm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.patches import Patches, sincos2d, unpatch
 from maquette.nn.rules import Role, Scaling
+from maquette.nn.stack import Stack
 from maquette.nn.transformer import TransformerBlock
 
 
@@ -30,12 +28,12 @@ class DiT(nn.Module):
 
     def __init__(self, config: DiffusionConfig, scaling: Scaling) -> None:
         super().__init__()
-        c, self.patch, self.recompute = config, config.patch, False
+        c, self.patch = config, config.patch
         self.multipliers = scaling.input_multiplier, scaling.output_multiplier
         self.input = Patches(c.patch, c.width, channels=c.channels)
         side = c.size // c.patch
         self.register_buffer("positions", sincos2d(side, c.width), persistent=False)
-        self.blocks = nn.ModuleList(
+        self.blocks = Stack(
             TransformerBlock(c.width, c.heads, scaling, context=c.context, condition=c.vector)
             for _ in range(c.depth)
         )
@@ -50,14 +48,9 @@ class DiT(nn.Module):
         context: Tensor | None = None,  # (n, tokens, context)
         mask: Tensor | None = None,  # (n, tokens), True where a token counts
     ) -> Tensor:
-        x = apply(self.input(x), self.multipliers[0])
+        x = scaled(self.input(x), self.multipliers[0])
         x = x + self.positions.to(x.dtype)  # (n, places, width)
-        for block in self.blocks:
-            run = functools.partial(block, context=context, context_mask=mask, condition=vector)
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(run, x, use_reentrant=False)
-            else:
-                x = run(x)
+        x = self.blocks(x, mask=Mask(), context=context, context_mask=mask, condition=vector)
         shift, scale = self.modulation(F.silu(vector)).to(x.dtype)[:, None].chunk(2, dim=2)
         x = self.norm(x) * (1 + scale) + shift
-        return unpatch(apply(self.output(x), self.multipliers[1]).float(), self.patch)
+        return unpatch(scaled(self.output(x), self.multipliers[1]).float(), self.patch)

@@ -15,8 +15,7 @@ paper takes the outputs of CLIP's text tower.
 import math
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.models.base import PictureBatch, PictureModel
@@ -24,9 +23,11 @@ from maquette.models.picture_config import END
 from maquette.models.prior_config import PriorConfig
 from maquette.nn.attention import LayerCache
 from maquette.nn.linear import Embedding, Linear
+from maquette.nn.mask import Mask
 from maquette.nn.norm import LayerNorm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.rules import Role
+from maquette.nn.stack import Stack
 from maquette.nn.transformer import TransformerBlock
 
 
@@ -46,9 +47,9 @@ class Prior(PictureModel):
         self.tokens = Embedding(c.vocabulary, c.width)
         self.positions = Embedding(self.read + after, c.width)
         self.text = Linear(c.embedding, c.width, bias=True, role=Role.INPUT)
-        self.nothing = Embedding(self.read, c.width)  # what stands where there is no caption
-        self.blocks = nn.ModuleList(
-            TransformerBlock(c.width, c.heads, self.scaling, causal=True) for _ in range(c.depth)
+        self.null_embedding = Embedding(self.read, c.width)  # what stands where there is no caption
+        self.blocks = Stack(
+            TransformerBlock(c.width, c.heads, self.scaling) for _ in range(c.depth)
         )
         self.norm = LayerNorm(c.width, bias=True, epsilon=1e-6)
 
@@ -69,8 +70,8 @@ class Prior(PictureModel):
         absent = empty if absent is None else absent | empty
         text = self.text(text_embedding.float() * self.length).unsqueeze(1)
         x = torch.cat([self.tokens(captions), text], dim=1)
-        x = torch.where(absent[:, None, None], self.nothing.weight, x)
-        return apply(x, self.scaling.input_multiplier)
+        x = torch.where(absent[:, None, None], self.null_embedding.weight, x)
+        return scaled(x, self.scaling.input_multiplier)
 
     def run(
         self, x: Tensor, start: int = 0, caches: list[LayerCache] | None = None
@@ -80,38 +81,21 @@ class Prior(PictureModel):
         caches: the keys and values of the positions before, which grow by these.
         """
         places = self.positions.weight[start : start + x.shape[1]]
-        x = (x + apply(places, self.scaling.input_multiplier)).to(self.compute)
-        for layer, block in enumerate(self.blocks):
-            assert isinstance(block, TransformerBlock)
-            if caches is not None:
-                y = block.attention(block.attention_norm(x), cache=caches[layer])
-                x = x + apply(y, block.multiplier)
-                y = block.feedforward(block.feedforward_norm(x))
-                x = x + apply(y, block.multiplier)
-            elif self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+        x = (x + scaled(places, self.scaling.input_multiplier)).to(self.compute)
+        x = self.blocks(x, mask=Mask(causal=True), caches=caches)
         return self.norm(x).float()  # type: ignore[no-any-return]
 
     def caches(self, n: int, room: int) -> list[LayerCache]:
         """Empty caches for n rows of `room` positions."""
-        c = self.config
-        shape = (n, c.heads, room, c.width // c.heads)
-        weight = self.tokens.weight
-
-        def empty() -> Tensor:
-            return torch.empty(shape, dtype=self.compute, device=weight.device)
-
-        return [LayerCache(empty(), empty()) for _ in self.blocks]
+        return self.blocks.make_caches(n, room, self.compute, self.tokens.weight.device)
 
     def with_and_without(self, captions: Tensor, text_embedding: Tensor, guidance: float) -> Tensor:
         """What is read of captions, and for guidance again of none: (n or 2 n, words + 1, width)."""
         given = self.caption(captions, text_embedding)
         if guidance == 1.0:
             return given
-        nothing = apply(self.nothing.weight, self.scaling.input_multiplier)
-        return torch.cat([given, nothing.expand_as(given)])
+        null = scaled(self.null_embedding.weight, self.scaling.input_multiplier)
+        return torch.cat([given, null.expand_as(given)])
 
     def embeddings(self, batch: PictureBatch) -> Tensor:
         """The embeddings of a batch's pictures, (n, d), times sqrt(d). Raises UserError for other ones."""
@@ -144,15 +128,10 @@ class Prior(PictureModel):
         read = self.caption(batch.captions, batch.text_embedding, absent)
         return embeddings, read
 
-    def compile_blocks(self) -> None:
-        """Compile the blocks, which are of one kind."""
-        for block in self.blocks:
-            block.compile(dynamic=False)
-
 
 def blend(outputs: Tensor, guidance: float) -> Tensor:
     """u + w (c - u) of outputs (2 n, ...) with the caption, then without; (n, ...) for w = 1."""
     if guidance == 1.0:
         return outputs
-    given, nothing = outputs.chunk(2)
-    return nothing + guidance * (given - nothing)
+    given, null = outputs.chunk(2)
+    return null + guidance * (given - null)

@@ -21,7 +21,7 @@ from maquette.models.prior import Prior, blend
 from maquette.models.prior_config import PriorConfig
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.noise import Generators, draw_exponential
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.rules import Role
 
 
@@ -106,14 +106,14 @@ class AutoregressivePrior(Prior):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., buckets), fp32."""
         assert self.output.bias is not None
-        product = apply(self.output.product(hidden), self.scaling.output_multiplier)
+        product = scaled(self.output.product(hidden), self.scaling.output_multiplier)
         return product + self.output.bias
 
     def loss(self, batch: PictureBatch, z_loss: float = 0.0) -> Loss:
         """The cross-entropy in nats, mean over the components, summed over the pictures."""
         clean, read = self.learns_from(batch)
         rounded = self.components.rounded(clean)
-        values = apply(self.values(rounded[:, :-1]), self.scaling.input_multiplier)
+        values = scaled(self.values(rounded[:, :-1]), self.scaling.input_multiplier)
         hidden = self.run(torch.cat([read, values], dim=1))
         logits = self.logits(hidden[:, self.read - 1 :])  # (n, components, buckets)
         k = self.config.kept
@@ -144,7 +144,7 @@ class AutoregressivePrior(Prior):
             race = draw_exponential(logits, generator)
             chosen.append((logits.softmax(-1) / race).argmax(-1))  # a draw by an exponential race
             if i < k - 1:
-                value = apply(self.values(chosen[-1]), self.scaling.input_multiplier)
+                value = scaled(self.values(chosen[-1]), self.scaling.input_multiplier)
                 value = value.repeat(len(read) // n, 1).unsqueeze(1)
                 hidden = self.run(value, self.read + i, caches)[:, -1]
         return self.components.vectors(torch.stack(chosen, dim=1))

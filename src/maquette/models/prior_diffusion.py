@@ -21,7 +21,7 @@ from maquette.models.base import Loss, PictureBatch
 from maquette.models.prior import Prior, blend
 from maquette.models.prior_config import PriorConfig
 from maquette.nn.linear import Linear
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.patches import timestep_embedding
 from maquette.nn.path import Path
 from maquette.nn.rules import Role
@@ -40,13 +40,13 @@ class DiffusionPrior(Prior):
     def behind(self, x: Tensor, t: Tensor) -> Tensor:
         """The positions after the caption: (n, d) noised embeddings at times (n,) -> (n, 3, width)."""
         time = self.time(timestep_embedding(t, self.config.width))
-        noised = apply(self.noised(x.float()), self.scaling.input_multiplier)
+        noised = scaled(self.noised(x.float()), self.scaling.input_multiplier)
         query = torch.zeros_like(time)  # its position is all there is to it, and is learned
         return torch.stack([time, noised, query], dim=1)
 
     def predict(self, hidden: Tensor) -> Tensor:
         """The clean embedding times sqrt(d): (n, time, width) -> (n, d), fp32."""
-        product = apply(self.output.product(hidden[:, -1]), self.scaling.output_multiplier)
+        product = scaled(self.output.product(hidden[:, -1]), self.scaling.output_multiplier)
         assert self.output.bias is not None
         return product + self.output.bias
 

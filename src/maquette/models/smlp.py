@@ -25,7 +25,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from maquette.base.errors import WrongUse
 from maquette.models.base import Batch, Model
@@ -33,8 +32,9 @@ from maquette.models.smlp_config import SMLPConfig
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.moe import TokenExperts
 from maquette.nn.norm import make_norm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.rules import Role, Scaling
+from maquette.nn.stack import Stack
 from maquette.nn.token_mixing import MixCache, Place, SpatialGating, TokenMixing
 
 
@@ -77,8 +77,12 @@ class Block(nn.Module):
             return x
         return x + self._branch(self.experts(self.experts_norm(x)))
 
+    def cache(self, batch: int, room: int, dtype: torch.dtype, device: torch.device) -> MixCache:
+        """Room for what is mixed at `room` positions of `batch` sequences."""
+        return self.mixing.cache(batch, room, dtype, device)
+
     def _branch(self, y: Tensor) -> Tensor:
-        return F.dropout(apply(y, self.multiplier), self.dropout, self.training)
+        return F.dropout(scaled(y, self.multiplier), self.dropout, self.training)
 
 
 class SMLP(Model):
@@ -94,9 +98,7 @@ class SMLP(Model):
         super().__init__(config)
         c = config
         self.embedding = Embedding(c.vocabulary, c.width)
-        self.blocks = nn.ModuleList(
-            Block(c, layer >= c.dense, self.scaling) for layer in range(c.depth)
-        )
+        self.blocks = Stack(Block(c, layer >= c.dense, self.scaling) for layer in range(c.depth))
         self.norm = make_norm(c.norm, c.width, bias=False, epsilon=c.norm_epsilon)
         self.output = Linear(c.width, c.vocabulary, role=Role.OUTPUT)
         if c.tied:
@@ -107,7 +109,7 @@ class SMLP(Model):
         tokens: Tensor,  # (batch, time)
         *,
         positions: Tensor | None = None,
-        documents: Tensor | None = None,
+        document_ids: Tensor | None = None,
         cache: list[MixCache] | None = None,
     ) -> Tensor:
         """Raises WrongUse for sequences longer than the mixing matrices."""
@@ -119,19 +121,13 @@ class SMLP(Model):
                 f"{self.config.context} positions: shorten it, or train with a larger model.context"
             )
         place = None
-        if positions is not None or documents is not None:
+        if positions is not None or document_ids is not None:
             if positions is None:
                 positions = torch.arange(past, end, device=tokens.device)
-            place = Place(positions.expand(tokens.shape), documents)
-        x = apply(self.embedding(tokens), self.scaling.input_multiplier).to(self.compute)
+            place = Place(positions.expand(tokens.shape), document_ids)
+        x = scaled(self.embedding(tokens), self.scaling.input_multiplier).to(self.compute)
         x = F.dropout(x, self.config.dropout, self.training)
-        for layer, block in enumerate(self.blocks):
-            if cache is not None:
-                x = block(x, place, cache[layer])
-            elif self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, place, use_reentrant=False)
-            else:
-                x = block(x, place)
+        x = self.blocks(x, place=place, caches=cache)
         return self.norm(x)  # type: ignore[no-any-return]
 
     def counted(self, batch: Batch) -> Tensor:
@@ -148,11 +144,3 @@ class SMLP(Model):
             self.config.check_sequence(targets.shape[1])
         # the prediction made at the prefix's last position is the first that knew all of it
         return targets.masked_fill(place < prefix - 1, -1)
-
-    def cache(self, batch: int, room: int) -> list[MixCache]:
-        """Room for what every block mixes at `room` positions of `batch` sequences."""
-        shape = (batch, room, self.config.inner // 2)
-        device = self.embedding.weight.device
-        return [
-            MixCache(torch.empty(shape, dtype=self.compute, device=device)) for _ in self.blocks
-        ]

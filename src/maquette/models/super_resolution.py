@@ -15,15 +15,15 @@ losses, noise and JPEG among the degradations, EDSR's second shuffle.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from maquette.base.errors import WrongUse
 from maquette.models.base import Loss, PictureBatch, PictureModel
 from maquette.models.cnn import blur
 from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.nn.convolution import Conv
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.rules import Role
+from maquette.nn.stack import Stack
 
 
 class ResidualBlock(nn.Module):
@@ -35,7 +35,7 @@ class ResidualBlock(nn.Module):
         self.multiplier = multiplier
 
     def forward(self, x: Tensor) -> Tensor:  # (n, width, s, s), the same
-        return x + apply(self.second(F.relu(self.first(x))), self.multiplier)
+        return x + scaled(self.second(F.relu(self.first(x))), self.multiplier)
 
 
 class SuperResolution(PictureModel):
@@ -48,20 +48,16 @@ class SuperResolution(PictureModel):
         c = config
         branch = 0.5 * self.scaling.residual_multiplier  # without norms a sum of branches grows
         self.stem = Conv(3, c.width, 3, role=Role.INPUT)
-        self.blocks = nn.ModuleList(ResidualBlock(c.width, branch) for _ in range(c.depth))
+        self.blocks = Stack(ResidualBlock(c.width, branch) for _ in range(c.depth))
         self.output = Conv(c.width, 3 * c.scale**2, 3, role=Role.OUTPUT, start=0.0)
 
     def forward(self, small: Tensor) -> Tensor:
         """(n, 3, h, w) in [-1, 1] -> (n, 3, scale h, scale w) in fp32, not clipped; any h and w."""
         if small.ndim != 4 or small.shape[1] != 3:
             raise WrongUse(f"the pictures have shape {tuple(small.shape)}: use (n, 3, h, w)")
-        x = apply(self.stem(small.to(self.compute)), self.scaling.input_multiplier)
-        for block in self.blocks:
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
-        added = apply(self.output(x).float(), self.scaling.output_multiplier)
+        x = scaled(self.stem(small.to(self.compute)), self.scaling.input_multiplier)
+        x = self.blocks(x)
+        added = scaled(self.output(x).float(), self.scaling.output_multiplier)
         wide = F.interpolate(small.float(), scale_factor=self.config.scale, mode="bilinear")
         return wide + F.pixel_shuffle(added, self.config.scale)
 
@@ -77,11 +73,6 @@ class SuperResolution(PictureModel):
         error = difference.abs() if self.config.error == "absolute" else difference.square()
         total = error.mean((1, 2, 3)).sum()
         return Loss(total, total.detach(), n)
-
-    def compile_blocks(self) -> None:
-        """Compile the blocks, once for all."""
-        for block in self.blocks:
-            block.compile(dynamic=False)
 
 
 def degrade(pictures: Tensor, scale: int, deviations: Tensor | None = None) -> Tensor:

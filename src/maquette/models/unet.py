@@ -19,14 +19,15 @@ learned down- and upsampling (pooling and repeating cost no product).
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.nn.convolution import Conv, GroupNorm
 from maquette.nn.linear import Linear
-from maquette.nn.parametrisation import apply
+from maquette.nn.mask import Mask
+from maquette.nn.parametrisation import scaled
 from maquette.nn.patches import sincos2d
 from maquette.nn.rules import Role, Scaling
+from maquette.nn.stack import Stack
 from maquette.nn.transformer import TransformerBlock
 
 GROUP = (
@@ -84,7 +85,7 @@ class Stage(nn.Module):
         last = x.is_contiguous(memory_format=torch.channels_last)
         places = x.permute(0, 2, 3, 1).reshape(n, h * w, channels)  # a view, channels last
         places = places + self.positions.to(places.dtype)
-        tokens: Tensor = self.attention(places, context=context, context_mask=mask)
+        tokens: Tensor = self.attention(places, mask=Mask(), context=context, context_mask=mask)
         x = tokens.view(n, h, w, channels).permute(0, 3, 1, 2)
         return x if last else x.contiguous()
 
@@ -94,7 +95,7 @@ class UNet(nn.Module):
 
     def __init__(self, config: DiffusionConfig, scaling: Scaling) -> None:
         super().__init__()
-        c, self.patch, self.recompute = config, config.patch, False
+        c, self.patch = config, config.patch
         self.multipliers = scaling.input_multiplier, scaling.output_multiplier
         widths = [c.width * m for m in c.multipliers]
         self.input = Conv(c.channels * c.patch**2, widths[0], 3, role=Role.INPUT)
@@ -104,7 +105,7 @@ class UNet(nn.Module):
                 down.append(Stage(before, width, c, scaling, side if side in c.attending else 0))
                 before = width
                 skips.append(width)
-        self.down = nn.ModuleList(down)
+        self.down = Stack(down)
         self.middle = Stage(before, before, c, scaling, c.sides[-1])
         up = []
         for width, side in zip(reversed(widths), reversed(c.sides), strict=True):
@@ -115,7 +116,7 @@ class UNet(nn.Module):
                     )
                 )
                 before = width
-        self.up = nn.ModuleList(up)
+        self.up = Stack(up)
         self.depth = c.depth
         self.norm = GroupNorm(before, -(-before // GROUP))
         self.output = Conv(before, 3 * c.patch**2, 3, role=Role.OUTPUT, start=0.0)
@@ -132,25 +133,20 @@ class UNet(nn.Module):
         context: Tensor | None = None,  # (n, tokens, context)
         mask: Tensor | None = None,  # (n, tokens), True where a token counts
     ) -> Tensor:
-        vector = F.silu(vector)
+        inputs = {"vector": F.silu(vector), "context": context, "mask": mask}
         if self.patch > 1:
             x = F.pixel_unshuffle(x, self.patch)
-        x = apply(self.input(x), self.multipliers[0])
+        x = scaled(self.input(x), self.multipliers[0])
         skips = []
         for i, stage in enumerate(self.down):
             if i and i % self.depth == 0:
                 x = F.avg_pool2d(x, 2)
-            x = self._run(stage, x, vector, context, mask)
+            x = self.down.run(stage, x, **inputs)
             skips.append(x)
-        x = self._run(self.middle, x, vector, context, mask)
+        x = self.down.run(self.middle, x, **inputs)
         for i, stage in enumerate(self.up):
             if i and i % self.depth == 0:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = self._run(stage, torch.cat([x, skips.pop()], dim=1), vector, context, mask)
-        x = apply(self.output(F.silu(self.norm(x))), self.multipliers[1]).float()
+            x = self.up.run(stage, torch.cat([x, skips.pop()], dim=1), **inputs)
+        x = scaled(self.output(F.silu(self.norm(x))), self.multipliers[1]).float()
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
-
-    def _run(self, stage: nn.Module, *arguments: Tensor | None) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(stage, *arguments, use_reentrant=False)  # type: ignore[no-any-return]
-        return stage(*arguments)  # type: ignore[no-any-return]

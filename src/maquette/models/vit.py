@@ -21,17 +21,18 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from maquette.base.errors import WrongUse
 from maquette.models.classifier import Classifier
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.linear import Embedding
 from maquette.nn.low_rank import add_low_rank
+from maquette.nn.mask import Mask
 from maquette.nn.norm import LayerNorm
-from maquette.nn.parametrisation import apply
+from maquette.nn.parametrisation import scaled
 from maquette.nn.patches import Patches, resize_positions, sincos2d
 from maquette.nn.rules import Role
+from maquette.nn.stack import Stack
 from maquette.nn.transformer import TransformerBlock
 
 
@@ -72,7 +73,7 @@ class ViT(Classifier):
         if c.prompts:
             bound = math.sqrt(6 / (3 * c.patch**2 + c.width))  # Jia et al. 2022, their code
             self.prompts = Prompts(c.depth if c.deep else 1, c.prompts, c.width, bound)
-        self.blocks = nn.ModuleList(
+        self.blocks = Stack(
             TransformerBlock(
                 c.width, c.heads, self.scaling, hidden=c.hidden, epsilon=c.norm_epsilon
             )
@@ -108,10 +109,7 @@ class ViT(Classifier):
             if self.prompts is not None and (layer == 0 or self.config.deep):
                 kept = x[:, first:] if layer == 0 else x[:, last:]
                 x = torch.cat([x[:, :first], self.prompt(layer, len(x), x.dtype), kept], dim=1)
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            x = self.blocks.run(block, x, mask=Mask())
         return self.norm(x)  # type: ignore[no-any-return]
 
     def embed(self, pictures: Tensor) -> Tensor:
@@ -132,15 +130,10 @@ class ViT(Classifier):
         if self.cls is not None:
             cls = self.cls.weight.to(x.dtype).expand(len(x), 1, -1)
             x = torch.cat([cls, x], dim=1)
-        return apply(x, multiplier)
+        return scaled(x, multiplier)
 
     def prompt(self, layer: int, n: int, dtype: torch.dtype) -> Tensor:
         """The prompts that stand before a block, (n, prompts, width)."""
         assert self.prompts is not None
         tokens = self.prompts.weight[layer].to(dtype).expand(n, -1, -1)
         return F.dropout(tokens, self.config.prompt_dropout, self.training)
-
-    def compile_blocks(self) -> None:
-        """Compile the blocks, once for all layers; takes effect at their first call."""
-        for block in self.blocks:
-            block.compile(dynamic=False)

@@ -1,4 +1,4 @@
-"""Attention: many queries per key-value head, causal or not, with bands, documents and ALiBi.
+"""Attention: many queries per key-value head, under any mask, with ALiBi or a learned bias.
 
     heads = 4, kv_heads = 4     heads = 4, kv_heads = 2     heads = 4, kv_heads = 1
     multi-head                  grouped queries             multi-query
@@ -7,9 +7,10 @@
     q q q q                     q q q q                     q q q q
 
 Sources: Vaswani et al. 2017 (attention); Shazeer 2019 (multi-query); Ainslie et al. 2023
-(grouped); Child et al. 2019 (the band of GPT-3's sparse layers); Press et al. 2022 (ALiBi).
-Two engines compute it: torch's fused `scaled_dot_product_attention`, and on a processor with
-compiled kernels the tiles of `tiled_attention`, which skip what a mask hides.
+(grouped); Press et al. 2022 (ALiBi). What a query may attend to is a `Mask`; `attend` chooses the kernel:
+on a processor with compiled kernels the tiles of `tiled_attention`, which skip what a mask hides; on a
+GPU with compiled kernels `flex_attention`, which does so too; elsewhere torch's fused
+`scaled_dot_product_attention`, with a dense mask where it cannot do without.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maquette.nn import fused
+from maquette.nn.flex_attention import flex_attention
 from maquette.nn.linear import Linear
+from maquette.nn.mask import Mask
 from maquette.nn.position import alibi_slopes, rotate
 from maquette.nn.tiled_attention import tiled_attention
 
@@ -30,11 +33,16 @@ SHORT, CAPTION = 256 * 256, 32 * 32  # scores of a head, up to which plain produ
 
 @dataclass
 class LayerCache:
-    """The keys and values one layer has seen: (batch, kv_heads, room, head_dim) each."""
+    """Keys and values that one layer keeps of the positions before: (batch, kv_heads, room, head_dim).
+
+    context: keys and values (batch, heads, tokens, head_dim) of what is attended to besides, made at
+    the first call.
+    """
 
     keys: Tensor
     values: Tensor
     length: int = 0
+    context: tuple[Tensor, Tensor] | None = None
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new keys and values; return all of them so far."""
@@ -48,8 +56,6 @@ class LayerCache:
 class Attention(nn.Module):
     """Project to queries, keys and values, turn them by their position, attend, project back.
 
-    window: the last so many positions are seen (a band); None: all of them. causal: no position
-    sees a later one; without it every position sees all that a mask lets it see.
     scale: the factor of q k, from the parametrisation.
     """
 
@@ -62,15 +68,12 @@ class Attention(nn.Module):
         *,
         scale: float,
         bias: bool,
-        window: int | None = None,
         alibi: bool = False,
         rotary_pairs: Literal["half", "interleaved"] = "half",
-        causal: bool = True,
     ) -> None:
         super().__init__()
-        self.causal = causal
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
-        self.scale, self.window, self.rotary_pairs = scale, window, rotary_pairs
+        self.scale, self.rotary_pairs = scale, rotary_pairs
         self.qkv = Linear(width, (heads + 2 * kv_heads) * head_dim, bias=bias)
         self.out = Linear(heads * head_dim, width, bias=bias, residual=True)
         self.slopes: Tensor | None
@@ -80,12 +83,15 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,  # (batch, time, width)
+        mask: Mask,
         rotation: Rotation | None = None,
-        documents: Tensor | None = None,
+        bias: Tensor | None = None,
         cache: LayerCache | None = None,
-        mask: Tensor | None = None,
     ) -> Tensor:
-        """mask: (batch, time), True where a position may be seen; only where causal is not set."""
+        """rotation: cosines and sines of `rotary_table`. bias: see `attend`.
+
+        cache: keys and values of the positions before, which grows by these.
+        """
         h, g, d = self.heads, self.kv_heads, self.head_dim
         qkv = self.qkv(x).unflatten(-1, (h + 2 * g, d))  # (batch, time, heads, head_dim)
         q, k, v = qkv.split((h, g, g), dim=2)
@@ -95,14 +101,14 @@ class Attention(nn.Module):
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (batch, heads, time, head_dim)
         if cache is not None:
             k, v = cache.append(k, v)
-        assert mask is None or not self.causal, "a causal layer takes documents, not a mask"
-        if not self.causal:
-            y = attend_all(q, k, v, scale=self.scale, mask=mask)
-            return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
-        y = attend(
-            q, k, v, scale=self.scale, window=self.window, slopes=self.slopes, documents=documents
-        )
+        y = attend(q, k, v, mask, scale=self.scale, slopes=self.slopes, bias=bias)
         return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def cache(self, batch: int, room: int, dtype: torch.dtype, device: torch.device) -> LayerCache:
+        """Empty keys and values for `room` positions of `batch` sequences."""
+        shape = (batch, self.kv_heads, room, self.head_dim)
+        keys, values = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
+        return LayerCache(keys, values)
 
 
 class CrossAttention(nn.Module):
@@ -120,22 +126,78 @@ class CrossAttention(nn.Module):
     def forward(
         self,
         x: Tensor,  # (batch, time, width)
-        context: Tensor,  # (batch, tokens, context width)
-        mask: Tensor | None = None,
+        context: Tensor | None,  # (batch, tokens, context width)
+        attention_mask: Tensor | None = None,
+        cache: LayerCache | None = None,
     ) -> Tensor:
-        """mask: (batch, tokens), True where a token may be seen; at least one a row."""
+        """attention_mask: (batch, tokens), True where a token may be attended to; at least one a row.
+
+        cache: keeps the keys and values of the context, which is read at the first call alone.
+        """
         q = self.q(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        k, v = self.kv(context.to(x.dtype)).unflatten(-1, (-1, self.head_dim)).chunk(2, dim=2)
-        y = attend_all(q, k.transpose(1, 2), v.transpose(1, 2), scale=self.scale, mask=mask)
+        if cache is not None and cache.context is not None:
+            k, v = cache.context
+        else:
+            assert context is not None, "there is no context to attend to"
+            k, v = self.keys_and_values(context, x.dtype)
+            if cache is not None:
+                cache.context = k, v
+        y = attend(q, k, v, Mask(attention_mask=attention_mask), scale=self.scale)
         return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
+    def keys_and_values(self, context: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Of a context (batch, tokens, context width): two of (batch, heads, tokens, head_dim)."""
+        k, v = self.kv(context.to(dtype)).unflatten(-1, (-1, self.head_dim)).chunk(2, dim=2)
+        return k.transpose(1, 2), v.transpose(1, 2)
 
-def attend_all(q: Tensor, k: Tensor, v: Tensor, *, scale: float, mask: Tensor | None) -> Tensor:
-    """Attention of every query to every key that the mask (batch, keys) lets it see."""
-    seen = None if mask is None else mask[:, None, None, :]
-    if _plain(q, k, SHORT):
-        return _products(q, k, v, scale, seen)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale)
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Mask,
+    *,
+    scale: float,
+    slopes: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Attention of the queries to the keys that the mask allows, by the fastest kernel for it.
+
+    q: (batch, heads, queries, head_dim); k, v: (batch, kv_heads, keys, head_dim). slopes: (heads,),
+    ALiBi. bias: added to the scaled scores, (heads, queries, keys) or with a batch before; it may be
+    learned. Returns (batch, heads, queries, head_dim).
+    """
+    batch, queries, keys = q.shape[0], q.shape[2], k.shape[2]
+    whole = queries == keys and queries > 1  # no cache: the queries are all positions
+    biased = slopes is not None or bias is not None
+    if mask.block_mask is not None and bias is None:
+        return flex_attention(q, k, v, mask, scale=scale, slopes=slopes)
+    if (
+        whole
+        and q.device.type == "cpu"
+        and fused.compiling()
+        and _tiles_know(mask)
+        and bias is None
+    ):
+        return tiled_attention(q, k, v, scale, mask.window, slopes, mask.document_ids)
+    if queries == 1 and mask.only_causal and not biased:  # decoding: a query row a group, no copies
+        grouped = q.view(batch, k.shape[1], -1, q.shape[3])
+        return F.scaled_dot_product_attention(grouped, k, v, scale=scale).view(q.shape)
+    if k.shape[1] != q.shape[1]:
+        repeats = q.shape[1] // k.shape[1]
+        k, v = (t.repeat_interleave(repeats, dim=1) for t in (k, v))
+    if not biased and _plain(q, k, CAPTION if mask.causal else SHORT):
+        return _products(q, k, v, scale, mask.dense(batch, queries, keys, q.device))
+    if not biased and mask.only_causal and (whole or not mask.causal):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=mask.causal, scale=scale)
+    allowed = mask.dense(batch, queries, keys, q.device)
+    if biased:
+        allowed = attention_bias(queries, keys, allowed, slopes, bias, q.device).to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scale)
+
+
+def _tiles_know(mask: Mask) -> bool:
+    return mask.causal and mask.attention_mask is None and mask.pair_mask is None
 
 
 def _plain(q: Tensor, k: Tensor, most: int) -> bool:
@@ -147,71 +209,30 @@ def _plain(q: Tensor, k: Tensor, most: int) -> bool:
     return small and q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16
 
 
-def _products(q: Tensor, k: Tensor, v: Tensor, scale: float, seen: Tensor | None) -> Tensor:
+def _products(q: Tensor, k: Tensor, v: Tensor, scale: float, allowed: Tensor | None) -> Tensor:
     scores = (q * scale) @ k.transpose(-1, -2)
-    if seen is not None:
-        scores = scores.masked_fill(~seen, -torch.inf)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, -torch.inf)
     return scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
-
-
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    scale: float,
-    window: int | None = None,
-    slopes: Tensor | None = None,
-    documents: Tensor | None = None,
-) -> Tensor:
-    """Causal attention of the last `queries` positions to all `keys` positions.
-
-    q: (batch, heads, queries, head_dim); k, v: (batch, kv_heads, keys, head_dim).
-    slopes: (heads,), ALiBi. documents: (batch, keys), equal numbers see each other; padding on
-    the left is one more document. Returns (batch, heads, queries, head_dim).
-    """
-    queries, keys = q.shape[2], k.shape[2]
-    training = queries == keys and queries > 1
-    if training and q.device.type == "cpu" and fused.compiling():
-        return tiled_attention(q, k, v, scale, window, slopes, documents)
-    masked = window is not None or slopes is not None or documents is not None
-    if queries == 1 and not masked:  # a step of decoding: one query row per group, no copies
-        grouped = q.view(q.shape[0], k.shape[1], -1, q.shape[3])
-        return F.scaled_dot_product_attention(grouped, k, v, scale=scale).view(q.shape)
-    if k.shape[1] != q.shape[1]:
-        repeats = q.shape[1] // k.shape[1]
-        k, v = (t.repeat_interleave(repeats, dim=1) for t in (k, v))
-    if training and not masked:
-        if _plain(q, k, CAPTION):
-            earlier = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril()
-            return _products(q, k, v, scale, earlier)
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
-    mask = attention_bias(queries, keys, window, slopes, documents, q.device)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype), scale=scale)
 
 
 def attention_bias(
     queries: int,
     keys: int,
-    window: int | None,
+    allowed: Tensor | None,
     slopes: Tensor | None,
-    documents: Tensor | None,
+    bias: Tensor | None,
     device: torch.device,
 ) -> Tensor:
-    """What is added to the scores: 0, -inf where hidden, ALiBi's slope times the distance.
+    """What is added to the scores: ALiBi's slope times the distance, a bias, -inf where not allowed.
 
-    Returns (batch or 1, heads or 1, queries, keys), fp32.
+    Returns (batch or 1, heads, queries, keys), fp32.
     """
-    row = torch.arange(keys - queries, keys, device=device).unsqueeze(1)
-    distance = torch.arange(keys, device=device) - row  # (queries, keys), at most 0 where seen
-    seen = distance <= 0
-    if window is not None:
-        seen = seen & (distance > -window)
-    seen = seen[None, None]
-    if documents is not None:
-        rows = documents[:, keys - queries :]
-        seen = seen & (rows[:, None, :, None] == documents[:, None, None, :])
-    bias = torch.zeros(1, 1, 1, 1, device=device)
+    added = torch.zeros((), device=device)
     if slopes is not None:
-        bias = slopes.float()[None, :, None, None] * distance
-    return bias.masked_fill(~seen, -torch.inf)
+        place = torch.arange(keys - queries, keys, device=device).unsqueeze(1)
+        distance = torch.arange(keys, device=device) - place  # (queries, keys)
+        added = slopes.float()[None, :, None, None] * distance
+    if bias is not None:
+        added = added + bias.float()
+    return added if allowed is None else added.masked_fill(~allowed, -torch.inf)

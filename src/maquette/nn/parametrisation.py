@@ -60,6 +60,6 @@ def initialise(model: nn.Module, scaling: Scaling, seed: int) -> None:
         p.tensor.copy_(drawn.normal_(0.0, std, generator=generator))
 
 
-def apply(tensor: Tensor, multiplier: float) -> Tensor:
-    """`tensor * multiplier`, and nothing at all for 1."""
+def scaled(tensor: Tensor, multiplier: float) -> Tensor:
+    """`tensor * multiplier`; no operation for 1."""
     return tensor if multiplier == 1.0 else tensor * multiplier

@@ -35,10 +35,10 @@ class Patches(nn.Module):
     def __init__(self, patch: int, width: int, *, channels: int = 3, bias: bool = True) -> None:
         super().__init__()
         self.patch = patch
-        self.map = Linear(channels * patch * patch, width, bias=bias, role=Role.INPUT)
+        self.projection = Linear(channels * patch * patch, width, bias=bias, role=Role.INPUT)
 
     def forward(self, pictures: Tensor) -> Tensor:  # (batch, c, side, side) -> (batch, n, width)
-        return self.map(patchify(pictures, self.patch))  # type: ignore[no-any-return]
+        return self.projection(patchify(pictures, self.patch))  # type: ignore[no-any-return]
 
 
 def sincos2d(side: int, width: int) -> Tensor:

@@ -31,14 +31,14 @@ def tiled_attention(
     scale: float,
     window: int | None = None,
     slopes: Tensor | None = None,
-    documents: Tensor | None = None,
+    document_ids: Tensor | None = None,
 ) -> Tensor:
     """q: (batch, heads, time, head_dim); k, v: (batch, kv_heads, time, head_dim).
 
-    slopes: (heads,); documents: (batch, time). Returns q's shape. See `attention.attend`.
+    slopes: (heads,); document_ids: (batch, time). Returns q's shape. See `attention.attend`.
     """
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    out: Tensor = _forward(q, k, v, scale, window or 0, slopes, documents)[0]
+    out: Tensor = _forward(q, k, v, scale, window or 0, slopes, document_ids)[0]
     return out
 
 
@@ -50,15 +50,15 @@ def _forward(
     scale: float,
     window: int,
     slopes: Tensor | None,
-    documents: Tensor | None,
+    document_ids: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     out = torch.empty_like(q)
     logsumexp = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
     grouped = _group(q, k)
     for batch, rows, keys in _tiles(grouped, window):
         scores = _product(grouped[batch, :, :, rows], k[batch, :, keys])
-        seen = _documents(documents, batch, rows, keys)
-        probabilities, lse = _softmax(scores, scale, window, _heads(slopes, grouped), *seen)
+        allowed = _document_ids(document_ids, batch, rows, keys)
+        probabilities, lse = _softmax(scores, scale, window, _heads(slopes, grouped), *allowed)
         _group(out, k)[batch, :, :, rows] = _apply(probabilities, v[batch, :, keys])
         _group(logsumexp, k)[batch, :, :, rows] = lse
     return out, logsumexp
@@ -75,7 +75,7 @@ def _backward(
     scale: float,
     window: int,
     slopes: Tensor | None,
-    documents: Tensor | None,
+    document_ids: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     d_q = torch.empty_like(q)
     d_k, d_v = (torch.zeros_like(t, dtype=torch.float32) for t in (k, v))
@@ -94,7 +94,7 @@ def _backward(
             scale,
             window,
             _heads(slopes, grouped),
-            *_documents(documents, batch, rows, keys),
+            *_document_ids(document_ids, batch, rows, keys),
         )
         _group(d_q, k)[batch, :, :, rows] = _apply(d_scores, k[batch, :, keys])
         d_k[batch, :, keys] += _apply_transposed(d_scores, q_rows)
@@ -112,10 +112,10 @@ def _softmax(
     scale: float,
     window: int,
     slopes: Tensor | None,
-    row_documents: Tensor | None,
-    key_documents: Tensor | None,
+    row_ids: Tensor | None,
+    key_ids: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    x = _visible(scores, scale, window, slopes, row_documents, key_documents)
+    x = _visible(scores, scale, window, slopes, row_ids, key_ids)
     top = x.amax(-1, keepdim=True)
     weight = torch.exp(x - top)
     total = weight.sum(-1, keepdim=True)
@@ -131,10 +131,10 @@ def _softmax_backward(
     scale: float,
     window: int,
     slopes: Tensor | None,
-    row_documents: Tensor | None,
-    key_documents: Tensor | None,
+    row_ids: Tensor | None,
+    key_ids: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    x = _visible(scores, scale, window, slopes, row_documents, key_documents)
+    x = _visible(scores, scale, window, slopes, row_ids, key_ids)
     p = torch.exp(x - logsumexp.unsqueeze(-1))
     d_scores = p * (d_probabilities.float() - delta.unsqueeze(-1)) * scale
     return p.to(scores.dtype), d_scores.to(scores.dtype)
@@ -145,23 +145,23 @@ def _visible(
     scale: float,
     window: int,
     slopes: Tensor | None,
-    row_documents: Tensor | None,
-    key_documents: Tensor | None,
+    row_ids: Tensor | None,
+    key_ids: Tensor | None,
 ) -> Tensor:
     """Scaled scores in fp32 with ALiBi added and -inf where hidden. Rows and keys end together."""
     rows, keys = scores.shape[-2:]
     distance = torch.arange(keys, device=scores.device) - (keys - rows)
     distance = distance - torch.arange(rows, device=scores.device).unsqueeze(1)  # (rows, keys)
-    seen = distance <= 0
+    allowed = distance <= 0
     if window:
-        seen = seen & (distance > -window)
+        allowed = allowed & (distance > -window)
     x = scores.float() * scale
     if slopes is not None:  # (kv_heads, group)
         x = x + slopes[:, :, None, None] * distance
-    if row_documents is not None and key_documents is not None:
-        same = row_documents.unsqueeze(-1) == key_documents.unsqueeze(-2)  # (batch, rows, keys)
-        seen = seen & same[:, None, None]
-    return torch.where(seen, x, -torch.inf)
+    if row_ids is not None and key_ids is not None:
+        same = row_ids.unsqueeze(-1) == key_ids.unsqueeze(-2)  # (batch, rows, keys)
+        allowed = allowed & same[:, None, None]
+    return torch.where(allowed, x, -torch.inf)
 
 
 @fused
@@ -190,10 +190,14 @@ def _heads(slopes: Tensor | None, q: Tensor) -> Tensor | None:
     return None if slopes is None else slopes.view(q.shape[1], q.shape[2])
 
 
-def _documents(
-    documents: Tensor | None, batch: slice, rows: slice, keys: slice
+def _document_ids(
+    document_ids: Tensor | None, batch: slice, rows: slice, keys: slice
 ) -> tuple[Tensor | None, Tensor | None]:
-    return (None, None) if documents is None else (documents[batch, rows], documents[batch, keys])
+    return (
+        (None, None)
+        if document_ids is None
+        else (document_ids[batch, rows], document_ids[batch, keys])
+    )
 
 
 def _product(q_rows: Tensor, k: Tensor) -> Tensor:
@@ -223,25 +227,25 @@ def _flat(x: Tensor) -> Tensor:
 
 
 @_forward.register_fake
-def _(q, k, v, scale, window, slopes, documents):  # type: ignore[no-untyped-def]
+def _(q, k, v, scale, window, slopes, document_ids):  # type: ignore[no-untyped-def]
     return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
 @_backward.register_fake
-def _(d_out, q, k, v, out, logsumexp, scale, window, slopes, documents):  # type: ignore[no-untyped-def]
+def _(d_out, q, k, v, out, logsumexp, scale, window, slopes, document_ids):  # type: ignore[no-untyped-def]
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
 def _remember(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    q, k, v, scale, window, slopes, documents = inputs
-    ctx.save_for_backward(q, k, v, *output, slopes, documents)
+    q, k, v, scale, window, slopes, document_ids = inputs
+    ctx.save_for_backward(q, k, v, *output, slopes, document_ids)
     ctx.scale, ctx.window = scale, window
 
 
 def _gradient(ctx, d_out, _):  # type: ignore[no-untyped-def]
-    q, k, v, out, logsumexp, slopes, documents = ctx.saved_tensors
+    q, k, v, out, logsumexp, slopes, document_ids = ctx.saved_tensors
     gradients = _backward(
-        d_out.contiguous(), q, k, v, out, logsumexp, ctx.scale, ctx.window, slopes, documents
+        d_out.contiguous(), q, k, v, out, logsumexp, ctx.scale, ctx.window, slopes, document_ids
     )
     return *gradients, None, None, None, None
 

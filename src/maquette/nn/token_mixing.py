@@ -46,12 +46,12 @@ class MixCache:
 class Place:
     """Where queries stand when rows hold several documents, or start at different columns.
 
-    positions: (batch, queries), the place of each in its document. documents: (batch, keys), equal
-    numbers see each other.
+    positions: (batch, queries), the place of each in its document. document_ids: (batch, keys),
+    equal numbers see each other.
     """
 
     positions: Tensor
-    documents: Tensor | None
+    document_ids: Tensor | None
 
 
 class SpatialGating(nn.Module):
@@ -124,12 +124,12 @@ class SpatialGating(nn.Module):
         weight = F.embedding(index, self.mixing.flatten(0, 1))  # (batch, chunks, queries, context)
         distance = row[:, None] - torch.arange(keys, device=device)  # (queries, keys)
         column = position[..., None] - distance  # (batch or 1, queries, keys): the key's position
-        seen = (distance >= 0) & (column >= 0)
-        if place is not None and place.documents is not None:
-            asking = place.documents[:, keys - queries :]
-            seen = seen & (asking[..., None] == place.documents[:, None])
+        allowed = (distance >= 0) & (column >= 0)
+        if place is not None and place.document_ids is not None:
+            asking = place.document_ids[:, keys - queries :]
+            allowed = allowed & (asking[..., None] == place.document_ids[:, None])
         column = column.clamp(0, self.context - 1)[:, None].expand(*weight.shape[:3], keys)
-        weight = weight.gather(-1, column) * seen[:, None]
+        weight = weight.gather(-1, column) * allowed[:, None]
         weight = weight * (strength[..., None] * self.multiplier)
         mixed = weight.to(chunks.dtype) @ chunks.transpose(1, 2)  # (batch, chunks, queries, chunk)
         bias = F.embedding(index, self.bias.flatten()[:, None])
@@ -169,6 +169,7 @@ class TokenMixing(nn.Module):
 
     def __init__(self, width: int, hidden: int, gating: SpatialGating) -> None:
         super().__init__()
+        self.features = hidden // 2
         self.up = Linear(width, hidden)
         self.gating = gating
         self.down = Linear(hidden // 2, width, residual=True)
@@ -178,3 +179,7 @@ class TokenMixing(nn.Module):
     ) -> Tensor:  # (batch, queries, width) -> (batch, queries, width)
         h = F.gelu(self.up(x))
         return self.down(self.gating(h, place, cache))  # type: ignore[no-any-return]
+
+    def cache(self, batch: int, room: int, dtype: torch.dtype, device: torch.device) -> MixCache:
+        """Room for what is mixed at `room` positions of `batch` sequences."""
+        return MixCache(torch.empty(batch, room, self.features, dtype=dtype, device=device))

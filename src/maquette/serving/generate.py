@@ -113,7 +113,9 @@ def stream(
     ragged = bool((padding > 0).any())
     place = torch.arange(longest + tokens, device=device)
     positions = (place - padding.unsqueeze(1)).clamp(min=0)  # (prompts, longest + tokens)
-    documents = (place >= padding.unsqueeze(1)).long() if ragged else None  # padding is document 0
+    document_ids = (
+        (place >= padding.unsqueeze(1)).long() if ragged else None
+    )  # padding is document 0
     cache = model.cache(len(prompts), longest + tokens)
     x, past = rows, 0
     for _ in range(tokens):
@@ -121,7 +123,7 @@ def stream(
         hidden = model.hidden(
             x,
             positions=positions[:, past:end] if ragged else None,
-            documents=None if documents is None else documents[:, :end],
+            document_ids=None if document_ids is None else document_ids[:, :end],
             cache=cache,
         )
         chosen = sampler(model.logits(hidden[:, -1]))

@@ -1,7 +1,7 @@
 """Round trips with Hugging Face: CLIP with a Vision Transformer, in and out.
 
 What differs is folded into the weights. Theirs takes pixels scaled as its preprocessor_config.json says,
-ours takes [-1, 1]: the factor goes into the patch map, the shift into the positions of the patches. Ours
+ours takes [-1, 1]: the factor goes into the patches' projection, the shift into their positions. Ours
 may carry the multipliers of maximal-update parametrisation: they go into the embeddings, the query maps
 and the maps that write into the residual stream. Captions reach ours renumbered, their end first
 (`training/encoder.py`); the rows of the embedding move along. The small files are `clip_files.py`'s.
@@ -46,20 +46,20 @@ SYMBOLS = "caption_tower.symbols.weight"
 POSITIONS = "caption_tower.positions.weight"
 TOWERS: dict[str, dict[str, str]] = {
     "picture_tower": {
-        "patches.map.weight": "vision_model.embeddings.patch_embedding.weight",
+        "patches.projection.weight": "vision_model.embeddings.patch_embedding.weight",
         "class_token.weight": "vision_model.embeddings.class_embedding",
         "positions.weight": "vision_model.embeddings.position_embedding.weight",
         "norm_before": "vision_model.pre_layrnorm",
         "blocks": "vision_model.encoder.layers",
         "norm": "vision_model.post_layernorm",
-        "map.weight": "visual_projection.weight",
+        "projection.weight": "visual_projection.weight",
     },
     "caption_tower": {
         "symbols.weight": "text_model.embeddings.token_embedding.weight",
         "positions.weight": "text_model.embeddings.position_embedding.weight",
         "blocks": "text_model.encoder.layers",
         "norm": "text_model.final_layer_norm",
-        "map.weight": "text_projection.weight",
+        "projection.weight": "text_projection.weight",
     },
 }
 IN_BLOCK = {
@@ -156,7 +156,7 @@ def from_theirs(model: Clip, theirs: dict[str, Tensor], scale: Scale) -> dict[st
         used.update(names)
         found = torch.cat([theirs[one].float() for one in names]) if len(names) > 1 else None
         tensor = theirs[names[0]].float() if found is None else found
-        whole = name.endswith(("patches.map.weight", "class_token.weight", "logit_scale"))
+        whole = name.endswith(("patches.projection.weight", "class_token.weight", "logit_scale"))
         ours[name] = tensor.reshape(parameter.shape) if whole else tensor
     if more := sorted(theirs.keys() - used):
         others = f" and {len(more) - 1} more tensors" if more[1:] else ""
@@ -164,10 +164,12 @@ def from_theirs(model: Clip, theirs: dict[str, Tensor], scale: Scale) -> dict[st
             f"the checkpoint holds {more[0]}{others}, which its {CONFIG} does not use: "
             f"they belong to two models"
         )
-    # scale.factor x + scale.shift: the factor goes into the patch map, the shift into the positions
+    # scale.factor x + scale.shift: the factor goes into the patches' projection, the shift into the positions
     patches = theirs["vision_model.embeddings.patch_embedding.weight"].float()
     shift = (patches.sum((2, 3)) * scale.shift).sum(1)  # (width,)
-    ours["picture_tower.patches.map.weight"] = (patches * scale.factor[:, None, None]).flatten(1)
+    ours["picture_tower.patches.projection.weight"] = (
+        patches * scale.factor[:, None, None]
+    ).flatten(1)
     positions = ours["picture_tower.positions.weight"].clone()
     positions[1:] += shift
     ours["picture_tower.positions.weight"] = positions
@@ -192,7 +194,7 @@ def to_theirs(model: Clip) -> dict[str, Tensor]:
             tensor *= scaling.residual_multiplier
         elif name in (SYMBOLS, POSITIONS):
             tensor *= scaling.input_multiplier
-        elif name.endswith("patches.map.weight"):
+        elif name.endswith("patches.projection.weight"):
             tensor = tensor.unflatten(1, (3, c.patch, c.patch))
         elif name.endswith("class_token.weight"):
             tensor = tensor[0]

@@ -21,7 +21,6 @@ import torch
 from maquette.base.files import home, read_json, write_json
 from maquette.base.machine import Machine
 from maquette.models.base import Model, Network
-from maquette.models.config import DecoderConfig
 from maquette.nn import fused
 from maquette.training.datasets import Dataset
 from maquette.training.probe import DTYPE, best_seconds, probe
@@ -177,15 +176,10 @@ def measure_block(recipe: Recipe, model: Model, precision: str) -> dict[str, flo
     c = model.config
     rows = recipe.micro_batch or recipe.batch // recipe.ranks
     x = torch.randn(rows, recipe.data.sequence, c.width).to(DTYPE[precision])
-    rotation = None
-    if isinstance(c, DecoderConfig) and c.positions == "rotary":
-        from maquette.nn.position import rotary_table
-
-        rotation = rotary_table(torch.arange(recipe.data.sequence), c.turned, c.rotary_base)
-    block = model.blocks[0]
+    block, inputs = model.blocks[0], _inputs_of_first_block(model, recipe.data.sequence)
 
     def step() -> None:
-        block(x.requires_grad_(), rotation).backward(x)
+        block(x.requires_grad_(), **inputs).backward(x)
 
     plain = best_seconds(step)
     start = time.perf_counter()
@@ -197,3 +191,17 @@ def measure_block(recipe: Recipe, model: Model, precision: str) -> dict[str, flo
     block._compiled_call_impl = None
     block.zero_grad(set_to_none=True)
     return {"plain": plain, "compiled": compiled, "compilation": seconds}
+
+
+@torch.no_grad()
+def _inputs_of_first_block(model: Model, time: int) -> dict[str, Any]:
+    """What a forward pass of `time` tokens gives the first block besides the residual stream."""
+    inputs: dict[str, Any] = {}
+
+    def note(block: Any, _: Any, given: dict[str, Any]) -> None:
+        inputs.update(given)
+
+    handle = model.blocks[0].register_forward_pre_hook(note, with_kwargs=True)
+    model.hidden(torch.zeros(1, time, dtype=torch.long))
+    handle.remove()
+    return inputs

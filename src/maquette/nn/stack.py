@@ -1,0 +1,64 @@
+"""A stack of blocks: recomputation, compilation and caches, for every model in one place.
+
+A block is a module of (x, **inputs) that returns an x; `mask` may be one of its inputs, and `cache` one
+where it has a method of that name. Recomputation is Chen et al. 2016's: the backward pass runs a block
+again instead of keeping what was between its input and its output.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from maquette.nn.mask import Mask
+
+
+class Stack(nn.ModuleList):
+    """Blocks, one after the other.
+
+    recompute: whether the activations inside a block are computed again in the backward pass.
+    """
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        super().__init__(blocks)
+        self.recompute = False
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Mask | Sequence[Mask] | None = None,
+        caches: Sequence[Any] | None = None,
+        **inputs: Any,
+    ) -> Tensor:
+        """x after all blocks. inputs: those that every block gets.
+
+        mask: of all blocks, or one for each. caches: one for each, of `make_caches`.
+        """
+        for layer, block in enumerate(self):
+            own = dict(inputs)
+            if mask is not None:
+                own["mask"] = mask if isinstance(mask, Mask) else mask[layer]
+            if caches is not None:
+                own["cache"] = caches[layer]
+            x = self.run(block, x, **own)
+        return x
+
+    def run(self, block: nn.Module, x: Tensor, **inputs: Any) -> Tensor:
+        """One block, recomputed in the backward pass where the stack is."""
+        if self.recompute and torch.is_grad_enabled() and inputs.get("cache") is None:
+            return checkpoint(block, x, use_reentrant=False, **inputs)  # type: ignore[no-any-return]
+        return block(x, **inputs)  # type: ignore[no-any-return]
+
+    def compile_blocks(self) -> None:
+        """Compile the blocks, each kind once for all layers; takes effect at their first call."""
+        for block in self:
+            block.compile(dynamic=False)
+
+    def make_caches(
+        self, batch: int, room: int, dtype: torch.dtype, device: torch.device
+    ) -> list[Any]:
+        """An empty cache of `room` positions of `batch` sequences for every block."""
+        return [block.cache(batch, room, dtype, device) for block in self]  # type: ignore[operator]
