@@ -151,7 +151,7 @@ def training(arguments: argparse.Namespace) -> dict[str, object]:
                 precisions[name] = precision
     if arguments.only:
         arms = {n: a for n, a in arms.items() if any(word in n for word in arguments.only)}
-    corpus = text_recipe().data.open()
+    corpus = text_recipe().data.open_corpus()
     recipe = replace(text_recipe(), batch=arguments.batch)
     stream = PictureDataset(recipe, corpus)
     batch = stream.step(0)[0]

@@ -15,7 +15,7 @@ def untrained(path: str | Path, recipe: PictureRecipe) -> Path:
     import torch
 
     run = RunDirectory(path)
-    create(run, recipe, recipe.data.open())
+    create(run, recipe, recipe.data.open_corpus())
     model = recipe.model.build().initialise(recipe.seed)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

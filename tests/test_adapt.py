@@ -108,7 +108,7 @@ def test_heads_go_on_where_the_labels_are_the_same(base, tmp_path):
     """The base reads its own labels before any step; of another task it knows nothing."""
     data = PictureData(size=16, world=WORLD, count=40)
     done = adapt("linear", base, data, tmp_path / "same", steps=1, pictures=200)
-    own = data.open().split("heldout", 16)
+    own = data.open_corpus().split("heldout", 16)
     model = base_recipe().model.build()
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -117,7 +117,7 @@ def test_heads_go_on_where_the_labels_are_the_same(base, tmp_path):
     assert done.before.factors["colour"].value > 0.5
     assert list(done.after.factors) == ["colour", "shape"]
     other = quick("linear", base, tmp_path / "other")
-    labels = other.recipe.data.open().split("heldout", 16).labels(np.arange(50))
+    labels = other.recipe.data.open_corpus().split("heldout", 16).labels(np.arange(50))
     assert other.before.all.right == int(
         (labels[:, 2] == 0).sum()
     )  # heads of 0 say the first class
@@ -125,7 +125,7 @@ def test_heads_go_on_where_the_labels_are_the_same(base, tmp_path):
 
 def test_accuracy_counts_exact_matches(base):
     """Against the definition: all factors right, each factor right, Wilson's interval."""
-    corpus = PictureData(size=16, world=WORLD).open()
+    corpus = PictureData(size=16, world=WORLD).open_corpus()
     split = corpus.split("heldout", 16)
     model = base_recipe().model.build().initialise(3)
     with torch.no_grad():

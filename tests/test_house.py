@@ -44,9 +44,9 @@ def test_the_readme_has_commands():
 
 def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch):
     """As printed, in one folder, at toy size: minutes and tokens are cut, nothing else."""
-    from maquette.corpus import evaluate_pictures
     from maquette.corpus import named as corpora
     from maquette.corpus.local import Local
+    from maquette.workshop import evaluate_pictures
     from maquette.workshop.oracle import oracle_for
 
     monkeypatch.setitem(corpora.BUILT, "default", (Local(limit=200_000), 600))

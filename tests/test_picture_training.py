@@ -115,7 +115,7 @@ def test_a_killed_run_goes_on_bit_for_bit(toy, tmp_path):
 
 def test_two_ranks_see_what_one_sees(tmp_path):
     """The batch of a step is the same set of pictures; noise differs by rank, and by step."""
-    corpus = TOY.data.open()
+    corpus = TOY.data.open_corpus()
     dataset = PictureDataset(TOY, corpus)
     whole = dataset.step(8)[0].pictures
     parts = [dataset.step(8, rank, 2)[0] for rank in (0, 1)]
@@ -216,7 +216,7 @@ def test_operations_are_torchs_count():
 
 
 def test_captions_end_in_zero_and_keep_their_symbols():
-    tokenizer = TOY.data.open().tokenizer
+    tokenizer = TOY.data.open_corpus().tokenizer
     text = "a red circle left of a blue square"
     symbols = caption_symbols(tokenizer, [text, "", text * 9], 12)
     n = len(tokenizer.encode(text))
@@ -242,7 +242,7 @@ def foreign(tmp_path_factory) -> Path:
 
 def test_an_encoder_reads_captions_as_it_was_trained_to(foreign):
     """By its own tokenizer, in its own number of symbols, and not by the corpus'."""
-    corpus = TOY.data.open()
+    corpus = TOY.data.open_corpus()
     data = replace(TOY.data, encoder=str(foreign))
     clip, numbers = encoder_of(data), np.arange(3)
     batch = clip(
@@ -271,7 +271,7 @@ def test_a_run_goes_on_with_the_encoder_it_began_with_alone(foreign, tmp_path, m
     recipe = replace(TOY, steps=2, data=replace(TOY.data, encoder="clip"))
     assert recipe.data.encoder == str(clip)
     run = RunDirectory("run")
-    create(run, recipe, recipe.data.open())
+    create(run, recipe, recipe.data.open_corpus())
     assert resume(run, recipe) == resume(run, None) == recipe
     monkeypatch.chdir("/")
     run = RunDirectory(tmp_path / "run")
@@ -318,18 +318,18 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(tmp_path):
     with pytest.raises(WrongUse, match=r"data.words is 16, model.words is 12: .*--model.words 16"):
         train(long, tmp_path / "small")
     unread = replace(long, model=replace(MODEL, condition="none"))
-    check_pictures(unread, TOY.data.open())  # where no caption is read any number will do
+    check_pictures(unread, TOY.data.open_corpus())  # where no caption is read any number will do
     with pytest.raises(WrongUse, match="seed is 2147483648: use 0 to 2147483647"):
         replace(TOY, seed=2**31)
     last = replace(TOY, seed=2**31 - 1)
-    assert len(PictureDataset(last, TOY.data.open()).step(2**20)[0]) == 4
+    assert len(PictureDataset(last, TOY.data.open_corpus()).step(2**20)[0]) == 4
     assert not (tmp_path / "small" / "recipe.yaml").exists()
     with pytest.raises(WrongUse, match="data.size 32 is not model.size 16"):
         replace(TOY, data=replace(TOY.data, size=32))
 
 
 def test_captions_that_are_cut_are_said_before_the_start():
-    corpus = TOY.data.open()
+    corpus = TOY.data.open_corpus()
     assert cut_captions(TOY, corpus) is None
     short = replace(TOY, data=replace(TOY.data, words=4))
     assert cut_captions(short, corpus).startswith(
@@ -339,7 +339,7 @@ def test_captions_that_are_cut_are_said_before_the_start():
     corpus.manifest["caption_symbols"] = {"most": 3}  # believed: with their end they have 4
     assert cut_captions(short, corpus) is None
     unread = replace(short, model=replace(MODEL, condition="none"))
-    assert cut_captions(unread, TOY.data.open()) is None
+    assert cut_captions(unread, TOY.data.open_corpus()) is None
 
 
 def test_a_recipe_round_trips_and_its_fields_are_flags(tmp_path):

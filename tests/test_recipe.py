@@ -111,10 +111,10 @@ def test_every_field_is_documented():
 
     from maquette.models import config, smlp_config
     from maquette.nn import rules
-    from maquette.training import recipe
+    from maquette.training import data_config, picture_recipe, recipe, text_config
 
     seen = []
-    for module in (recipe, config, smlp_config, rules):
+    for module in (recipe, data_config, text_config, picture_recipe, config, smlp_config, rules):
         for node in ast.parse(inspect.getsource(module)).body:
             if not isinstance(node, ast.ClassDef) or not any(
                 "kw_only" in ast.dump(d) for d in node.decorator_list
@@ -136,7 +136,14 @@ def test_every_field_is_documented():
                         "guard",
                     )
                     assert documented or section, f"{node.name}.{item.target.id}"
-    assert {"Recipe", "Data", "DecoderConfig", "SMLPConfig", "Parametrisation"} <= set(seen)
+    assert {
+        "BaseRecipe",
+        "Data",
+        "PictureData",
+        "DecoderConfig",
+        "SMLPConfig",
+        "Parametrisation",
+    } <= set(seen)
 
 
 @pytest.mark.parametrize(

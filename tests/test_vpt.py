@@ -59,7 +59,7 @@ def test_arms_are_what_the_paper_says(tmp_path):
     assert counted["vpt-deep"]["share"] <= vpt.MOST
     for name, (_, label, world) in vpt.TASKS.items():
         recipe = vpt.arm_of("vpt-deep", name, tmp_path)
-        corpus = recipe.data.open()
+        corpus = recipe.data.open_corpus()
         assert recipe.model.read == columns(corpus, (label,))
         assert recipe.data.count == 300 and recipe.data.world == world
         assert recipe.model.head_names()[0].startswith(name.replace(" ", "-"))

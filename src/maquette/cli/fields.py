@@ -94,9 +94,10 @@ def _check_kind(recipe: "BaseRecipe", words: Sequence[str]) -> None:
         if flag != "--model.kind" or value in ("", recipe.model.kind) or value.startswith("--"):
             continue
         kind = kind_of({"kind": value}).kind
+        example = EXAMPLES.get(kind, "a recipe of it")
         raise WrongUse(
             f"--model.kind {kind}: {recipe.name} is a {recipe.model.kind}, and no flag makes it another "
-            f"kind: write model: {{kind: {kind}}} in a recipe's YAML, or train {EXAMPLES[kind]}"
+            f"kind: write model: {{kind: {kind}}} in a recipe's YAML, or train {example}"
         )
 
 

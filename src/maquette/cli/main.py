@@ -134,6 +134,8 @@ def _finite(value: Any) -> Any:
 
 def _run(name: str, words: list[str]) -> dict[str, Any] | None:
     module: ModuleType = importlib.import_module(f"maquette.cli.{MODULES.get(name, name)}")
+    if os.environ.get("MAQUETTE_SYSTEMS"):  # a user's files may have models and kinds of data
+        importlib.import_module("maquette.experiments.catalogue").systems()
     verbs: dict[str, str] = getattr(module, "VERBS", {})
     if words and words[0] in verbs:  # a verb with options of its own
         module = importlib.import_module(f"maquette.cli.{verbs[words[0]]}")

@@ -119,8 +119,8 @@ class TrainingProgress:
             self._terminal.say(text)
 
     def _speed(self, record: dict[str, Any]) -> str:
-        unit = "tokens" if "tokens" in record else "pictures"
-        return f"{record[f'{unit}_per_second']:,.0f} {unit}/s"
+        (name,) = (name for name in record if name.endswith("_per_second"))
+        return f"{record[name]:,.0f} {name.removesuffix('_per_second')}/s"
 
     def look(self, step: int, model: "Network") -> None:
         pass

@@ -110,7 +110,7 @@ class Lab:
         return self.train_all([recipe for recipe, _ in runs], workers)
 
     def _base(self, recipe: BaseRecipe, workers: int) -> Path:
-        corpus = recipe.data.open()
+        corpus = recipe.data.open_corpus()
         share = max(1, cores() // workers)
         kind = [recipe.to_dict(), corpus.hash, share, __version__, version("torch"), processor()]
         identity = hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,12 +1,9 @@
-"""Every architecture's config by its kind, and the way back from plain values.
+"""Every architecture's config by its kind, and the way back from plain values."""
 
-Kinds of pictures are imported when they are named.
-"""
-
-import importlib
 from typing import Any
 
 from maquette.base.errors import WrongUse, did_you_mean
+from maquette.base.named import named
 from maquette.models.config import DecoderConfig
 from maquette.models.picture_config import PictureConfig
 from maquette.models.smlp_config import SMLPConfig
@@ -14,15 +11,17 @@ from maquette.nn.rules import Parametrisation
 
 ModelConfig = DecoderConfig | SMLPConfig
 AnyConfig = ModelConfig | PictureConfig
-KINDS: dict[str, type[ModelConfig]] = {kind.kind: kind for kind in (DecoderConfig, SMLPConfig)}
-PICTURES = {
-    "vit": "vit_config.ViTConfig",
-    "cnn": "cnn_config.CNNConfig",
-    "clip": "clip_config.ClipConfig",
-    "diffusion": "diffusion_config.DiffusionConfig",
-    "prior": "prior_config.PriorConfig",
-    "super_resolution": "super_resolution_config.SuperResolutionConfig",
+KINDS: dict[str, str | type[Any]] = {
+    "decoder": "maquette.models.config.DecoderConfig",
+    "smlp": "maquette.models.smlp_config.SMLPConfig",
+    "vit": "maquette.models.vit_config.ViTConfig",
+    "cnn": "maquette.models.cnn_config.CNNConfig",
+    "clip": "maquette.models.clip_config.ClipConfig",
+    "diffusion": "maquette.models.diffusion_config.DiffusionConfig",
+    "prior": "maquette.models.prior_config.PriorConfig",
+    "super_resolution": "maquette.models.super_resolution_config.SuperResolutionConfig",
 }
+"""the config of an architecture by its kind, or where it is"""
 
 
 def kind_of(content: Any) -> type[AnyConfig]:
@@ -30,7 +29,7 @@ def kind_of(content: Any) -> type[AnyConfig]:
 
     Raises WrongUse where it says what is no kind, and for values that are no fields.
     """
-    known = [*KINDS, *PICTURES]
+    known = list(KINDS)
     if not isinstance(content, dict):
         example = content if isinstance(content, str) and content in known else DecoderConfig.kind
         raise WrongUse(
@@ -42,14 +41,8 @@ def kind_of(content: Any) -> type[AnyConfig]:
         raise WrongUse(f"model.kind is {name!r}: write the name of one kind: {', '.join(known)}")
     if name not in known:
         raise WrongUse(f"unknown model.kind {name}{did_you_mean(name, known)}")
-    return KINDS[name] if name in KINDS else picture_kind(name)
-
-
-def picture_kind(name: str) -> type[PictureConfig]:
-    """The config of a kind of picture model."""
-    module, kind = PICTURES[name].split(".")
-    found: type[PictureConfig] = getattr(importlib.import_module(f"maquette.models.{module}"), kind)
-    return found
+    kind: type[AnyConfig] = named(KINDS[name])
+    return kind
 
 
 def config_from(content: dict[str, Any]) -> AnyConfig:
@@ -59,7 +52,6 @@ def config_from(content: dict[str, Any]) -> AnyConfig:
     """
     fields = dict(content)
     rules = Parametrisation(**fields.pop("parametrisation"))
-    kind = kind_of(content)
-    if issubclass(kind, PictureConfig):  # JSON has lists where a config has tuples
-        fields = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+    kind = kind_of(content)  # JSON has lists where a config has tuples
+    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
     return kind(**fields, parametrisation=rules)

@@ -237,7 +237,7 @@ def step_seconds(quick: bool) -> dict[str, float]:
     steps = {}
     for name, model in ARMS.items():
         one = run_of(read(model), None, 0, quick)
-        batch = PictureDataset(one, one.data.open()).step(0)[0]
+        batch = PictureDataset(one, one.data.open_corpus()).step(0)[0]
         steps[name] = (model_of(one), batch)
     for _ in range(rounds + 1):
         for name, (network, batch) in steps.items():

@@ -180,7 +180,7 @@ def arm_of(
     """The recipe of a method on a task."""
     _, label, world = TASKS[task]
     data = PictureData(world=world, count=EXAMPLES)
-    corpus = data.open()
+    corpus = data.open_corpus()
     one = recipe_of(
         method,
         start,

@@ -38,20 +38,21 @@ class BaseWatch:
 class BaseData:
     """What is read.
 
-    unit: what is counted. watch: the class of the recipe's `watch`. dataset: the `Dataset`, "module.Class".
+    unit: what is counted. watch: the class of the recipe's `watch`. dataset: the class of its `Dataset`, or
+    "module.Class".
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
     unit: ClassVar[str] = "samples"
     watch: ClassVar[type[BaseWatch]] = BaseWatch
-    dataset: ClassVar[str] = ""
+    dataset: ClassVar[Any] = ""
 
     kind: str = ""
     """kind of data"""
     corpus: str = "default"
     """a corpus folder, or the name of a corpus that is made here"""
 
-    def open(self, progress: Progress = silent) -> Any:
+    def open_corpus(self, progress: Progress = silent) -> Any:
         """The corpus, built first where its name is that of one that is made here."""
         raise NotImplementedError
 

@@ -49,7 +49,7 @@ class PictureData(BaseData):
 
     unit: ClassVar[str] = "pictures"
     watch: ClassVar[type[BaseWatch]] = PictureWatch
-    dataset: ClassVar[str] = "maquette.training.picture_data.PictureDataset"
+    dataset: ClassVar[Any] = "maquette.training.picture_data.PictureDataset"
 
     kind: Literal["pictures"] = "pictures"
     """kind of data"""
@@ -77,7 +77,7 @@ class PictureData(BaseData):
             if value not in kept:  # a run finds it from any folder
                 object.__setattr__(self, name, os.path.abspath(os.path.expanduser(value)))
 
-    def open(self, progress: Progress = silent) -> "PictureCorpus":
+    def open_corpus(self, progress: Progress = silent) -> "PictureCorpus":
         from maquette.corpus.pictures import MANIFEST, open_pictures
         from maquette.worlds.registry import world_named
 

@@ -34,7 +34,7 @@ class Data(BaseData):
 
     unit: ClassVar[str] = "tokens"
     watch: ClassVar[type[BaseWatch]] = Watch
-    dataset: ClassVar[str] = "maquette.training.data.TextDataset"
+    dataset: ClassVar[Any] = "maquette.training.data.TextDataset"
 
     kind: Literal["text"] = "text"
     """kind of data"""
@@ -45,7 +45,7 @@ class Data(BaseData):
     document_mask: bool = False
     """attention stops at document boundaries, and positions restart there"""
 
-    def open(self, progress: Progress = silent) -> "Corpus":
+    def open_corpus(self, progress: Progress = silent) -> "Corpus":
         from maquette.corpus.named import open_corpus
 
         return open_corpus(self.corpus, progress)

@@ -115,7 +115,7 @@ def adapt(
     base = base_config(start)
     if data.size != base.size:
         data = replace(data, size=base.size)
-    corpus = data.open()
+    corpus = data.open_corpus()
     chosen = columns(corpus, labels)
     classes = tuple(corpus.label_sizes)
     if path.exists():

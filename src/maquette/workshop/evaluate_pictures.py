@@ -60,7 +60,7 @@ def evaluate_pictures(
     if corpus is None:
         source = loaded.corpus
     else:
-        source = replace(recipe.data, corpus=corpus).open()
+        source = replace(recipe.data, corpus=corpus).open_corpus()
         _same_classes(loaded, source)
     split = source.split("heldout", recipe.data.size)
     model, tasks = loaded.model, _loss(loaded, source)

@@ -16,7 +16,6 @@ from maquette.scaling.memory import memory
 from maquette.scaling.roofline import step_time
 from maquette.training.decide import Decisions
 from maquette.training.length import lengths_of
-from maquette.training.picture_recipe import PictureRecipe, picture_recipe
 from maquette.training.recipe import BaseRecipe
 from maquette.training.run import OUTCOME, RunDirectory
 from maquette.training.text_config import Data
@@ -43,7 +42,7 @@ def expect(
         "plan": planned,
     }
     if decisions.flops and recipe.ranks == 1:
-        expected |= _pictures(picture_recipe(recipe), machine, decisions, before)
+        expected |= _counted(recipe, machine, decisions, before)
     elif (
         isinstance(recipe.data, Data)
         and isinstance(recipe.model, DecoderConfig)
@@ -81,10 +80,10 @@ def expect(
     write_json(run / EXPECTED, expected)
 
 
-def _pictures(
-    recipe: PictureRecipe, machine: Machine, decisions: Decisions, before: int
+def _counted(
+    recipe: BaseRecipe, machine: Machine, decisions: Decisions, before: int
 ) -> dict[str, Any]:
-    """Memory and time of a picture run, from what one of its steps was found to keep and to take."""
+    """Memory and time of a run, from what one of its steps was found to keep and to take."""
     on_cpu = machine.device == "cpu"
     found = needs(recipe, on_cpu, decisions)
     before = before if on_cpu else 0

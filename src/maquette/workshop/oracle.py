@@ -89,7 +89,7 @@ def oracle_for(
 
 def place_of(recipe: PictureRecipe) -> Path:
     """Where it is kept: under the hash of all that its weights depend on."""
-    made_of = [recipe.to_dict(), recipe.data.open().hash]
+    made_of = [recipe.to_dict(), recipe.data.open_corpus().hash]
     kind = [*made_of, __version__, version("torch"), processor()]
     identity = hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:16]
     return home() / "oracles" / f"{recipe.name}-{identity}"

@@ -16,6 +16,7 @@ from maquette.scaling.memory import FRAMEWORK
 from maquette.training.decide import Decisions, decide
 from maquette.training.picture_data import PictureDataset
 from maquette.training.picture_recipe import PictureRecipe
+from maquette.training.recipe import BaseRecipe
 from maquette.training.start import make_model
 
 
@@ -30,8 +31,8 @@ class Needs:
     seconds_why: dict[str, str]
 
 
-def needs(recipe: PictureRecipe, on_cpu: bool, decisions: Decisions) -> Needs:
-    """Memory and time of a picture run, from what one of its steps was found to keep and to take."""
+def needs(recipe: BaseRecipe, on_cpu: bool, decisions: Decisions) -> Needs:
+    """Memory and time of a run, from what one of its steps was found to keep and to take."""
     size = recipe.model.parameters()
     copies = 5 if recipe.optimiser.average else 4  # weights, gradients, two moments, the average
     saving = (copies - 1) * 4.0 * size if on_cpu else 0.0
@@ -63,7 +64,7 @@ def plan_pictures(
         )
     machine: Machine = measure(recipe.device)
     decisions = decide(
-        recipe, machine, make_model(recipe), PictureDataset(recipe, recipe.data.open())
+        recipe, machine, make_model(recipe), PictureDataset(recipe, recipe.data.open_corpus())
     )
     found = needs(recipe, machine.device == "cpu", decisions)
     pictures = recipe.last_step * recipe.units_per_step

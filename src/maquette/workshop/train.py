@@ -118,7 +118,7 @@ def _prepare(
             raise UserError(f"{run.path} is not a run: name a recipe to start one")
         check_layout(recipe.layout)
         _check_room(recipe, measure(recipe.device))
-        dataset = open_dataset(recipe, recipe.data.open(progress))
+        dataset = open_dataset(recipe, recipe.data.open_corpus(progress))
         notes = dataset.check()
         create(run, recipe, dataset.corpus)
         for line in notes:
