@@ -132,7 +132,7 @@ def test_guidance_is_a_line_from_the_unconditional(fields):
     condition, x, t = model.condition(3, **given), noise(), torch.full((3,), 0.5)
 
     def clean(c) -> torch.Tensor:
-        return model.path.clean(x, t, model(x, t, c), "v")
+        return model.schedule.denoised(x, t, model(x, t, c), "v")
 
     with torch.no_grad():
         c, u = clean(condition), clean(model.null(3, condition))
@@ -287,7 +287,11 @@ def test_it_learns_two_pictures(fields):
     with torch.no_grad():
         condition = model.condition(2, **given)
     out = solve(
-        "ddim", model.denoiser(condition), noise(2)[..., :8, :8], times(8, model.path), model.path
+        "ddim",
+        model.denoiser(condition),
+        noise(2)[..., :8, :8],
+        times(8, model.schedule),
+        model.schedule,
     )
     found = out.mean((1, 2, 3))
     if given:
@@ -307,10 +311,12 @@ def test_pictures_made_do_not_depend_on_the_batch():
     model = make(**TEXT)
     with torch.no_grad():
         c = model.condition(3, captions=CAPTIONS)
-    whole = solve("dpm2m", model.denoiser(c, 2.0), noise(), times(4, model.path), model.path)
+    whole = solve(
+        "dpm2m", model.denoiser(c, 2.0), noise(), times(4, model.schedule), model.schedule
+    )
     with torch.no_grad():
         last = model.denoiser(c.rows(2, 3), 2.0)
-    alone = solve("dpm2m", last, noise()[2:], times(4, model.path), model.path)
+    alone = solve("dpm2m", last, noise()[2:], times(4, model.schedule), model.schedule)
     assert_close(alone[0], whole[2], atol=1e-3, rtol=1e-3)
     assert np.isfinite(whole.numpy()).all()
 
@@ -359,7 +365,7 @@ def test_the_catalogues_recipes_build(name):
     found = recipe_named(name)
     assert found.name == name
     assert 500_000 < found.model.parameters() < 1_200_000
-    assert found.model.build().initialise(0).path.kind == "cosine"
+    assert found.model.build().initialise(0).schedule.kind == "cosine"
 
 
 def test_paired_differences():

@@ -16,7 +16,7 @@ from maquette.models.base import PictureBatch
 from maquette.models.clip_config import ClipConfig
 from maquette.models.prior_config import PriorConfig
 from maquette.nn.noise import draw, draw_exponential, generators
-from maquette.nn.path import Path
+from maquette.nn.noise_schedule import NoiseSchedule
 from maquette.serving import unclip
 from maquette.serving.make import make_pictures
 from maquette.serving.outpaint import extend, lay_out, outpaint
@@ -68,12 +68,12 @@ def test_rows_of_any_count_and_stage_are_their_own():
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_first_of_four_is_the_one_alone_in_every_solver(solver):
-    path = Path()
+    schedule = NoiseSchedule()
 
     def made(n: int) -> Tensor:
         own = generators(5, n)
         noise = draw(torch.zeros(n, 3, 6, 6), own)
-        return solve(solver, curved, noise, times(5, path), path, generator=own)
+        return solve(solver, curved, noise, times(5, schedule), schedule, generator=own)
 
     whole = made(4)
     for n in (1, 2, 3):
@@ -84,11 +84,11 @@ def test_the_first_of_four_is_the_one_alone_in_every_solver(solver):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("method", ["replace", "repaint", "condition"])
 def test_around_known_pixels(solver, method):
-    path = Path()
+    schedule = NoiseSchedule()
 
     def made(n: int) -> Tensor:
         return inpaint(
-            curved, picture(n), known(n), path, times(6, path), method=method, solver=solver, jump=2,
+            curved, picture(n), known(n), schedule, times(6, schedule), method=method, solver=solver, jump=2,
             generator=generators(5, n),
         )  # fmt: skip
 
@@ -100,11 +100,11 @@ def test_around_known_pixels(solver, method):
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_beside_a_picture_in_windows(joint):
-    path, layout = Path(), lay_out(6, 6, 6, right=7, top=3)
+    schedule, layout = NoiseSchedule(), lay_out(6, 6, 6, right=7, top=3)
 
     def made(n: int) -> Tensor:
         return outpaint(
-            lambda which, part, mask: curved, picture(n), layout, path, times(4, path), joint=joint,
+            lambda which, part, mask: curved, picture(n), layout, schedule, times(4, schedule), joint=joint,
             method="repaint", jump=2, generator=generators(5, n),
         )  # fmt: skip
 
@@ -251,8 +251,8 @@ def test_a_request_of_one_is_the_first_of_many(loaded, files, way, monkeypatch):
 @pytest.mark.parametrize("way", ["whole", "windows", "joint"])
 def test_known_pixels_are_noised_as_their_time_says(kind, method, way):
     """What a denoiser sees of them at time t has mean alpha(t) x and deviation sigma(t)."""
-    path, level, n = Path(kind), 0.6, 400
-    grid, seen = times(5, path), []
+    schedule, level, n = NoiseSchedule(kind), 0.6, 400
+    grid, seen = times(5, schedule), []
     shown = torch.full((n, 3, 6, 6), level)
 
     def asked(x: Tensor, t: Tensor, left: int = 0, of: int = 3) -> Tensor:
@@ -262,7 +262,14 @@ def test_known_pixels_are_noised_as_their_time_says(kind, method, way):
 
     if way == "whole":
         inpaint(
-            asked, shown, known(n), path, grid, method=method, jump=2, generator=generators(0, n)
+            asked,
+            shown,
+            known(n),
+            schedule,
+            grid,
+            method=method,
+            jump=2,
+            generator=generators(0, n),
         )
     else:
         layout = lay_out(6, 6, 6, right=3)
@@ -272,25 +279,25 @@ def test_known_pixels_are_noised_as_their_time_says(kind, method, way):
             return functools.partial(asked, left=0, of=3)
 
         outpaint(
-            denoiser, shown, layout, path, grid, joint=way == "joint", method=method, jump=2,
+            denoiser, shown, layout, schedule, grid, joint=way == "joint", method=method, jump=2,
             generator=generators(0, n),
         )  # fmt: skip
     assert {round(float(t), 6) for t, _ in seen} == {round(float(t), 6) for t in grid[1:-1]}
     for t, x in seen:
-        alpha, sigma = float(path.alpha(t)), float(path.sigma(t))
+        alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
         assert float(x.mean()) == pytest.approx(alpha * level, abs=5 * sigma / x.numel() ** 0.5)
         assert float(x.std()) == pytest.approx(sigma, rel=5 / (2 * x.numel()) ** 0.5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_pasted_at_a_time_has_its_mean_and_its_deviation(kind):
-    path, n = Path(kind), 300
+    schedule, n = NoiseSchedule(kind), 300
     shown = torch.full((n, 3, 8, 8), 0.5)
     for t in (0.0, 0.2, 0.7, 1.0):
-        put = replacing(shown, known(n, 8), path, generators(1, n))
+        put = replacing(shown, known(n, 8), schedule, generators(1, n))
         x = put(1, torch.tensor(t, dtype=torch.float64), torch.full_like(shown, 9.0))
         alpha, sigma = (
-            float(f(torch.tensor(t, dtype=torch.float64))) for f in (path.alpha, path.sigma)
+            float(f(torch.tensor(t, dtype=torch.float64))) for f in (schedule.alpha, schedule.sigma)
         )
         pasted, rest = x[..., :4].double(), x[..., 4:]
         assert (rest == 9).all()
@@ -302,17 +309,17 @@ def test_what_is_pasted_at_a_time_has_its_mean_and_its_deviation(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_callback_is_told_the_times_that_steps_lead_to(solver, kind):
-    path = Path(kind)
-    for grid in (times(5, path), times(4, path, start=0.8, spacing="log_snr")):
+    schedule = NoiseSchedule(kind)
+    for grid in (times(5, schedule), times(4, schedule, start=0.8, spacing="log_snr")):
         told = []
         solve(
-            solver, curved, torch.zeros(1, 3, 4, 4), grid, path,
+            solver, curved, torch.zeros(1, 3, 4, 4), grid, schedule,
             callback=lambda step, t, x, told=told: told.append((step, float(t))),
         )  # fmt: skip
         assert told == [(i + 1, float(t)) for i, t in enumerate(grid[1:])]
     if kind == "flow":
         with pytest.raises(WrongUse, match="use a start below 1"):
-            times(5, path, spacing="log_snr")
+            times(5, schedule, spacing="log_snr")
 
 
 def text_model():

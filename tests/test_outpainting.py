@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from test_paint import PATH, flat, model, seeded
+from test_paint import SCHEDULE, flat, model, seeded
 from torch import Tensor
 
 from maquette.base.errors import WrongUse
 from maquette.evaluation.seam import drift
-from maquette.nn.path import Denoiser
+from maquette.nn.noise_schedule import Denoiser
 from maquette.serving.outpaint import extend, lay_out, outpaint
 from maquette.serving.solvers import times
 
-GRID = times(8, PATH)
+GRID = times(8, SCHEDULE)
 
 
 def of_flat(which, part: Tensor, mask: Tensor) -> Denoiser:
@@ -52,7 +52,7 @@ def test_the_picture_stays_to_the_bit(joint, method):
     picture = torch.rand(2, 3, 8, 8, generator=seeded()) * 2 - 1
     layout = lay_out(8, 8, 8, right=10, top=3)
     made = outpaint(
-        of_flat, picture, layout, PATH, GRID, joint=joint, method=method, generator=seeded()
+        of_flat, picture, layout, SCHEDULE, GRID, joint=joint, method=method, generator=seeded()
     )
     assert made.shape == (2, 3, 11, 18)
     assert torch.equal(made[:, :, 3:, :8], picture)
@@ -83,7 +83,7 @@ def test_the_exact_denoiser_loses_the_level_only_where_windows_do_not_hear_of_it
     drifts = []
     for joint, repeats in ((False, 1), (True, 10), (True, 1)):
         made = outpaint(
-            of_flat, picture, layout, PATH, times(20, PATH, spacing="log_snr"), joint=joint,
+            of_flat, picture, layout, SCHEDULE, times(20, SCHEDULE, spacing="log_snr"), joint=joint,
             method="repaint", repeats=repeats, jump=2, solver="ddpm", generator=seeded(),
         )  # fmt: skip
         drifts.append(float(drift(made, 8).mean()))

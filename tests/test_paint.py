@@ -7,24 +7,24 @@ from torch import Tensor
 from maquette.base.errors import WrongUse
 from maquette.evaluation.seam import background, drift, seam
 from maquette.models.diffusion_config import DiffusionConfig
-from maquette.nn.path import Denoiser, Path
+from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
 from maquette.serving.paint import composite, inpaint, paint, renoise
 from maquette.serving.solvers import times
 from maquette.training.picture_data import to_pixels, to_tensor
 
-PATH = Path("cosine")
-DDIM = times(10, PATH)
+SCHEDULE = NoiseSchedule("cosine")
+DDIM = times(10, SCHEDULE)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def flat(path: Path = PATH, spread: float = 0.5) -> Denoiser:
+def flat(schedule: NoiseSchedule = SCHEDULE, spread: float = 0.5) -> Denoiser:
     """The exact denoiser of pictures that are one level all over, the level normal: N(0, spread^2)."""
 
     def clean(x: Tensor, t: Tensor) -> Tensor:
-        a, s = path.alpha(t).to(x.dtype), path.sigma(t).to(x.dtype)
+        a, s = schedule.alpha(t).to(x.dtype), schedule.sigma(t).to(x.dtype)
         count = x[0].numel()
         mean = x.mean((1, 2, 3), keepdim=True)  # what the pixels say together of the level
         weight = a * spread**2 / (a**2 * spread**2 + s**2 / count)
@@ -46,9 +46,9 @@ def half(n: int = 2, size: int = 8) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("kind", ["cosine", "flow"])
 def test_known_pixels_come_back_to_the_bit(method, solver, kind):
     picture, known = half()
-    path = Path(kind)
+    schedule = NoiseSchedule(kind)
     made = inpaint(
-        flat(path), picture, known, path, times(6, path), method=method, solver=solver,
+        flat(schedule), picture, known, schedule, times(6, schedule), method=method, solver=solver,
         jump=2, generator=seeded(),
     )  # fmt: skip
     kept = known.bool().expand_as(picture)
@@ -70,9 +70,9 @@ def test_the_hole_takes_the_level_of_what_is_known():
     level = torch.tensor([-0.6, 0.1, 0.7])[:, None, None, None].expand(3, 3, 8, 8)
     known = torch.zeros(3, 1, 8, 8)
     known[..., :6] = 1
-    grid = times(60, PATH)
-    made = inpaint(flat(), level, known, PATH, grid, solver="ddpm", generator=seeded())
-    alone = inpaint(flat(), level, 0 * known, PATH, grid, solver="ddpm", generator=seeded())
+    grid = times(60, SCHEDULE)
+    made = inpaint(flat(), level, known, SCHEDULE, grid, solver="ddpm", generator=seeded())
+    alone = inpaint(flat(), level, 0 * known, SCHEDULE, grid, solver="ddpm", generator=seeded())
     assert (made[..., 6:] - level[..., 6:]).abs().mean() < 0.1
     assert (alone[..., 6:] - level[..., 6:]).abs().mean() > 0.2
 
@@ -81,7 +81,7 @@ def test_repaint_with_one_repeat_is_replacement():
     picture, known = half()
     every = {
         (method, repeats): inpaint(
-            flat(), picture, known, PATH, DDIM, method=method, repeats=repeats, jump=3,
+            flat(), picture, known, SCHEDULE, DDIM, method=method, repeats=repeats, jump=3,
             generator=seeded(),
         )
         for method, repeats in [("replace", 3), ("repaint", 1), ("repaint", 2)]
@@ -98,7 +98,7 @@ def test_repaint_asks_the_denoiser_repeats_times_as_often():
         calls.append(float(t))
         return flat()(x, t)
 
-    inpaint(counted, picture, known, PATH, DDIM, method="repaint", jump=4, repeats=3)
+    inpaint(counted, picture, known, SCHEDULE, DDIM, method="repaint", jump=4, repeats=3)
     assert len(calls) == 30
     falls = [round(10 * t) for t in calls]
     assert falls == [10, 9, 8, 7] * 3 + [6, 5, 4, 3] * 3 + [2, 1] * 3
@@ -107,12 +107,12 @@ def test_repaint_asks_the_denoiser_repeats_times_as_often():
 @pytest.mark.parametrize("kind", ["cosine", "linear", "flow"])
 def test_renoising_gives_the_forward_process(kind):
     """Noise of time s taken up to t has the mean and the variance of time t."""
-    path, picture = Path(kind), torch.full((1, 1, 200, 500), 0.5)
+    schedule, picture = NoiseSchedule(kind), torch.full((1, 1, 200, 500), 0.5)
     s, t = torch.tensor(0.3), torch.tensor(0.7)
-    x = path.mix(picture, torch.randn(picture.shape, generator=seeded()), s)
-    up = renoise(x, s, t, path, seeded(1))
-    assert float(up.mean()) == pytest.approx(0.5 * float(path.alpha(t)), abs=0.02)
-    assert float(up.std()) == pytest.approx(float(path.sigma(t)), rel=0.02)
+    x = schedule.mix(picture, torch.randn(picture.shape, generator=seeded()), s)
+    up = renoise(x, s, t, schedule, seeded(1))
+    assert float(up.mean()) == pytest.approx(0.5 * float(schedule.alpha(t)), abs=0.02)
+    assert float(up.std()) == pytest.approx(float(schedule.sigma(t)), rel=0.02)
 
 
 def test_composite_chooses_bytes_too():
@@ -128,11 +128,11 @@ def test_composite_chooses_bytes_too():
 def test_masks_that_cannot_be_meant_are_refused():
     picture, known = half()
     with pytest.raises(WrongUse, match=r"use \(2, 1, 8, 8\), 1 where known"):
-        inpaint(flat(), picture, known[..., :4], PATH, DDIM)
+        inpaint(flat(), picture, known[..., :4], SCHEDULE, DDIM)
     with pytest.raises(WrongUse, match="between 0 and 1"):
-        inpaint(flat(), picture, 0.5 * known, PATH, DDIM)
+        inpaint(flat(), picture, 0.5 * known, SCHEDULE, DDIM)
     with pytest.raises(WrongUse, match="jump is 0"):
-        inpaint(flat(), picture, known, PATH, DDIM, jump=0)
+        inpaint(flat(), picture, known, SCHEDULE, DDIM, jump=0)
 
 
 def model(task: str = "generate"):

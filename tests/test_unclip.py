@@ -9,7 +9,7 @@ from maquette.models.base import PictureBatch
 from maquette.models.clip_config import ClipConfig
 from maquette.models.diffusion_config import DiffusionConfig
 from maquette.models.prior_config import PriorConfig
-from maquette.nn.path import Path
+from maquette.nn.noise_schedule import NoiseSchedule
 from maquette.nn.rules import Parametrisation
 from maquette.serving import unclip
 from maquette.serving.solvers import ddim, times
@@ -85,11 +85,11 @@ def pictures():
     return smooth(4, 1_000_000)
 
 
-def gaussian(mean: float, deviation: float, path: Path):
+def gaussian(mean: float, deviation: float, schedule: NoiseSchedule):
     """The denoiser of pictures whose numbers are all drawn from one normal distribution."""
 
     def clean(x, t):
-        a, s = path.alpha(t), path.sigma(t)
+        a, s = schedule.alpha(t), schedule.sigma(t)
         return mean + a * deviation**2 / (a**2 * deviation**2 + s**2) * (x - a * mean)
 
     return clean
@@ -98,24 +98,24 @@ def gaussian(mean: float, deviation: float, path: Path):
 @pytest.mark.parametrize("kind", ["cosine", "flow"])
 def test_inversion_finds_the_latent_of_the_closed_form(kind):
     """Of a normal distribution DDIM in many steps is a linear map (Song et al. 2021, appendix)."""
-    path, mean, deviation = Path(kind), 0.3, 0.5
+    schedule, mean, deviation = NoiseSchedule(kind), 0.3, 0.5
     x0 = torch.linspace(-0.8, 1.2, 7)[:, None]
-    latent = invert(gaussian(mean, deviation, path), x0, times(200, path), path)
-    a, s = path.alpha(torch.tensor(1.0)), path.sigma(torch.tensor(1.0))
+    latent = invert(gaussian(mean, deviation, schedule), x0, times(200, schedule), schedule)
+    a, s = schedule.alpha(torch.tensor(1.0)), schedule.sigma(torch.tensor(1.0))
     scale = (a**2 * deviation**2 + s**2).sqrt() / deviation
     torch.testing.assert_close(latent, a * mean + scale * (x0 - mean), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("steps", [5, 20])
 def test_ddim_undoes_inversion_and_the_rounds_are_why(steps):
-    path = Path("cosine")
-    denoiser = gaussian(0.3, 0.5, path)
+    schedule = NoiseSchedule("cosine")
+    denoiser = gaussian(0.3, 0.5, schedule)
     x0 = torch.linspace(-0.8, 1.2, 7)[:, None]
     errors = []
     for rounds in (0, 3, 10):
-        grid = times(steps, path)
-        latent = invert(denoiser, x0, grid, path, rounds=rounds)  # 0: as is usually done
-        errors.append(float((ddim(denoiser, latent, grid, path) - x0).abs().max()))
+        grid = times(steps, schedule)
+        latent = invert(denoiser, x0, grid, schedule, rounds=rounds)  # 0: as is usually done
+        errors.append(float((ddim(denoiser, latent, grid, schedule) - x0).abs().max()))
     assert errors[2] < 0.02 and errors[2] < errors[1] < errors[0]
 
 

@@ -1,7 +1,7 @@
 """Diffusion: a network learns to tell picture from noise at every strength of the noise.
 
     loss       t ~ stratified uniform, x_t = alpha x_0 + sigma e, || network(x_t, t, condition) - target ||^2
-    sampling   a solver (serving/solvers.py) asks `denoiser(condition, guidance)` for clean pictures
+    sampling   a solver (serving/solvers.py) asks `denoiser(condition, guidance)` for denoised pictures
 
 A condition enters by three doors only: tokens that blocks attend to, a vector added to the time's, and
 channels beside the noisy picture.
@@ -35,9 +35,9 @@ from maquette.models.dit import DiT
 from maquette.models.picture_config import END
 from maquette.models.unet import UNet
 from maquette.nn.linear import Embedding, Linear
+from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
 from maquette.nn.norm import LayerNorm
 from maquette.nn.patches import timestep_embedding
-from maquette.nn.path import Denoiser, Path
 from maquette.nn.rules import Scaling
 from maquette.nn.transformer import TransformerBlock, seen
 
@@ -120,7 +120,7 @@ class Diffusion(PictureModel):
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__(config)
         c = config
-        self.path = Path(c.path)
+        self.schedule = NoiseSchedule(c.path)
         self.time = nn.Sequential(
             Linear(c.width, c.vector, bias=True), nn.SiLU(), Linear(c.vector, c.vector, bias=True)
         )
@@ -155,7 +155,7 @@ class Diffusion(PictureModel):
         return self.backbone(x.to(self.compute), vector, condition.tokens, condition.mask)  # type: ignore[no-any-return]
 
     def denoiser(self, condition: Condition, guidance: float = 1.0) -> Denoiser:
-        """(x, t) -> clean pictures in [-1, 1], u + guidance (c - u) of them; 1: unguided.
+        """(x, t) -> denoised pictures in [-1, 1], u + guidance (c - u) of them; 1: unguided.
 
         Both predictions are one batch. x has the condition's n pictures; t: () or (n,).
         """
@@ -163,15 +163,15 @@ class Diffusion(PictureModel):
         guided = guidance != 1.0
         both = condition.beside(self.null(n, condition)) if guided else condition
 
-        def clean(x: Tensor, t: Tensor) -> Tensor:
+        def denoised(x: Tensor, t: Tensor) -> Tensor:
             t = t.to(x).expand(n)
             out = self(torch.cat([x, x]), torch.cat([t, t]), both) if guided else self(x, t, both)
             if guided:
                 conditional, unconditional = out.chunk(2)
                 out = unconditional + guidance * (conditional - unconditional)
-            return self.path.clean(x, t, out, self.config.prediction).clamp(-1, 1)
+            return self.schedule.denoised(x, t, out, self.config.prediction).clamp(-1, 1)
 
-        return clean
+        return denoised
 
     def condition(
         self,
@@ -235,8 +235,8 @@ class Diffusion(PictureModel):
         t = (torch.arange(n, device=x0.device) + torch.rand(n, device=x0.device)) / n
         noise = torch.randn_like(x0)
         prediction = self.config.prediction
-        out = self(self.path.mix(x0, noise, t), t, self._learned_from(batch))
-        errors = (out - self.path.target(x0, noise, t, prediction)).square().mean((1, 2, 3))
+        out = self(self.schedule.mix(x0, noise, t), t, self._learned_from(batch))
+        errors = (out - self.schedule.target(x0, noise, t, prediction)).square().mean((1, 2, 3))
         total = errors.sum()
         return Loss(total, total.detach(), n)
 

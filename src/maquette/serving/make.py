@@ -56,6 +56,6 @@ def make_pictures(
     conditional = config.condition != "none" or config.embedding > 0
     generator = generators(seed, n)
     noise = draw(torch.empty(n, 3, config.size, config.size, device=device), generator)
-    grid = times(steps, model.path)
+    grid = times(steps, model.schedule)
     denoiser = model.denoiser(condition, guidance if conditional else 1.0)
-    return solve(solver, denoiser, noise, grid, model.path, generator=generator)
+    return solve(solver, denoiser, noise, grid, model.schedule, generator=generator)

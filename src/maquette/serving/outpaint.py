@@ -1,11 +1,11 @@
 """A larger picture around a given one: a denoiser of small pictures on windows of a canvas.
 
     sliding   windows one after the other, each half over what is there already, as inpainting
-    joint     all windows at once: at every step the canvas' clean picture is the weighted mean of
+    joint     all windows at once: at every step the canvas' denoised picture is the weighted mean of
               what the windows say of it
 
 Sliding is the product of Ramesh et al. 2022 (DALL-E 2's outpainting). Joint is MultiDiffusion (Bar-Tal et
-al. 2023, eq. 5), here on clean pictures and with weights that fall smoothly to a window's edge: it takes
+al. 2023, eq. 5), here on denoised pictures and with weights that fall smoothly to a window's edge: it takes
 as many evaluations and needs no order, but a window hears of the given picture only through those between,
 once a step, while its level is decided in the first steps. `systems/outpainting.py` measures that, and is
 why sliding, with a solver that draws fresh noise, is what `extend` does unless told otherwise. The given
@@ -23,7 +23,7 @@ from torch import Tensor
 from maquette.base.errors import WrongUse
 from maquette.models.diffusion import Diffusion
 from maquette.nn.noise import Generators
-from maquette.nn.path import Denoiser, Path
+from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
 from maquette.serving.paint import Method, inpaint
 from maquette.serving.solvers import times
 
@@ -107,7 +107,7 @@ def outpaint(
     denoiser: DenoiserOf,
     picture: Tensor,
     layout: Layout,
-    path: Path,
+    schedule: NoiseSchedule,
     grid: Tensor,
     *,
     joint: bool = False,
@@ -133,7 +133,7 @@ def outpaint(
             of,
             part,
             mask,
-            path,
+            schedule,
             grid,
             method=method,
             solver=solver,
@@ -163,7 +163,7 @@ def _joint(denoiser: DenoiserOf, layout: Layout, canvas: Tensor, known: Tensor) 
     for window in range(count):
         total[layout.at(window)] += weight
 
-    def clean(x: Tensor, t: Tensor) -> Tensor:
+    def denoised(x: Tensor, t: Tensor) -> Tensor:
         out = torch.zeros_like(x)
         for chunk, part in zip(chunks, parts, strict=True):
             rows = t if t.ndim == 0 else t.repeat(len(chunk))
@@ -171,7 +171,7 @@ def _joint(denoiser: DenoiserOf, layout: Layout, canvas: Tensor, known: Tensor) 
                 out[layout.at(window)] += weight * said
         return out / total.clamp(min=1e-12)  # 0 where all is known
 
-    return clean
+    return denoised
 
 
 @torch.no_grad()
@@ -224,12 +224,12 @@ def extend(
         condition = model.condition(len(part), captions=words, labels=named, **hidden)
         return model.denoiser(condition, guidance)
 
-    grid = times(steps, model.path)
+    grid = times(steps, model.schedule)
     return outpaint(
         denoiser,
         picture,
         layout,
-        model.path,
+        model.schedule,
         grid,
         joint=joint,
         method=method,

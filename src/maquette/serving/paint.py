@@ -22,7 +22,7 @@ from torch import Tensor
 from maquette.base.errors import WrongUse
 from maquette.models.diffusion import Diffusion
 from maquette.nn.noise import Generators, draw
-from maquette.nn.path import Denoiser, Path
+from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
 from maquette.serving.solvers import Callback, solve, times
 
 Method = Literal["replace", "repaint", "condition"]
@@ -33,7 +33,7 @@ def inpaint(
     denoiser: Denoiser,
     picture: Tensor,
     known: Tensor,
-    path: Path,
+    schedule: NoiseSchedule,
     grid: Tensor,
     *,
     method: Method = "replace",
@@ -54,9 +54,9 @@ def inpaint(
         raise WrongUse(f"jump is {jump} and repeats {repeats}: use at least 1 of each")
     x = draw(picture, generator)
     if method == "condition":
-        x = solve(solver, denoiser, x, grid, path, generator=generator)
+        x = solve(solver, denoiser, x, grid, schedule, generator=generator)
         return composite(x, picture, known)
-    put = replacing(picture, known, path, generator)
+    put = replacing(picture, known, schedule, generator)
     steps = len(grid) - 1
     if method == "replace" or repeats == 1:  # one run, in which a solver may look back
         jump, repeats = steps, 1
@@ -64,8 +64,8 @@ def inpaint(
         part = grid[first : min(first + jump, steps) + 1]
         for turn in range(repeats):
             if turn:
-                x = renoise(x, part[-1], part[0], path, generator)
-            x = solve(solver, denoiser, x, part, path, generator=generator, callback=put)
+                x = renoise(x, part[-1], part[0], schedule, generator)
+            x = solve(solver, denoiser, x, part, schedule, generator=generator, callback=put)
     return composite(x, picture, known)
 
 
@@ -111,8 +111,8 @@ def paint(
         denoiser,
         picture,
         known,
-        model.path,
-        times(steps, model.path),
+        model.schedule,
+        times(steps, model.schedule),
         method=method,
         solver=solver,
         jump=jump,
@@ -126,23 +126,27 @@ def composite(made: Tensor, picture: Tensor, known: Tensor) -> Tensor:
     return torch.where(known.bool(), picture, made)
 
 
-def replacing(picture: Tensor, known: Tensor, path: Path, generator: Generators = None) -> Callback:
+def replacing(
+    picture: Tensor, known: Tensor, schedule: NoiseSchedule, generator: Generators = None
+) -> Callback:
     """After a step to time t: known pixels become alpha(t) picture + sigma(t) fresh noise."""
 
     def put(step: int, t: Tensor, x: Tensor) -> Tensor:
-        return composite(x, path.mix(picture, draw(picture, generator), t), known)
+        return composite(x, schedule.mix(picture, draw(picture, generator), t), known)
 
     return put
 
 
-def renoise(x: Tensor, at: Tensor, to: Tensor, path: Path, generator: Generators = None) -> Tensor:
+def renoise(
+    x: Tensor, at: Tensor, to: Tensor, schedule: NoiseSchedule, generator: Generators = None
+) -> Tensor:
     """A sample at time `at` taken back up to the time `to` by the forward process.
 
     x_t = (alpha_t / alpha_s) x_s + sqrt(sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2) z, s = at, t = to.
     """
     at, to = at.double(), to.double()
-    ratio = path.alpha(to) / path.alpha(at)
-    more = (path.sigma(to).square() - (ratio * path.sigma(at)).square()).clamp(min=0).sqrt()
+    ratio = schedule.alpha(to) / schedule.alpha(at)
+    more = (schedule.sigma(to).square() - (ratio * schedule.sigma(at)).square()).clamp(min=0).sqrt()
     return ratio.to(x.dtype) * x + more.to(x.dtype) * draw(x, generator)
 
 

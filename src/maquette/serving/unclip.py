@@ -27,7 +27,7 @@ from maquette.models.prior import Prior
 from maquette.models.prior_autoregressive import AutoregressivePrior
 from maquette.models.prior_diffusion import DiffusionPrior
 from maquette.nn.noise import Generators, draw, generators, part_of
-from maquette.nn.path import Denoiser, Path
+from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
 from maquette.serving.solvers import ddim, solve, times
 
 Read = Callable[[list[str]], Tensor]
@@ -147,17 +147,17 @@ class UnClip:
         seed: int = 0,
     ) -> Tensor:
         """Pictures (n, 3, size, size) from embeddings (n, d), without the upsampler."""
-        model, path = self.decoder, self.decoder.path
+        model, schedule = self.decoder, self.decoder.schedule
         captions = self.read(list(texts)) if texts and model.config.condition == "text" else None
-        generator, grid = generators(seed, len(embedding)), times(steps, path)
+        generator, grid = generators(seed, len(embedding)), times(steps, schedule)
         noise = _noise(model, embedding, generator)
 
         def part(rows: slice) -> Tensor:
             z = embedding[rows]
             words = None if captions is None else captions[rows]
             condition = model.condition(len(z), captions=words, embedding=z)
-            clean = model.denoiser(condition, guidance)
-            return solve(solver, clean, noise[rows], grid, path, generator=generator[rows])
+            denoiser = model.denoiser(condition, guidance)
+            return solve(solver, denoiser, noise[rows], grid, schedule, generator=generator[rows])
 
         return in_parts(len(embedding), part)
 
@@ -167,13 +167,13 @@ class UnClip:
         if self.upsampler is None:
             return pictures
         model = self.upsampler
-        grid = times(steps, model.path)
+        grid = times(steps, model.schedule)
         noise = _noise(model, pictures, generators(seed, len(pictures), UPSAMPLER))
 
         def part(rows: slice) -> Tensor:
             small = pictures[rows]
-            clean = model.denoiser(model.condition(len(small), small=small))
-            return solve("dpm2m", clean, noise[rows], grid, model.path)
+            denoiser = model.denoiser(model.condition(len(small), small=small))
+            return solve("dpm2m", denoiser, noise[rows], grid, model.schedule)
 
         return in_parts(len(pictures), part)
 
@@ -181,11 +181,13 @@ class UnClip:
     def take_apart(self, pictures: Tensor, *, steps: int = 2 * STEPS) -> tuple[Tensor, Tensor]:
         """Embeddings (n, d) and latents, shaped as the pictures, that the decoder makes them from."""
         embedding = self.of_pictures(pictures)
-        model, path = self.decoder, self.decoder.path
+        model, schedule = self.decoder, self.decoder.schedule
 
         def part(rows: slice) -> Tensor:
             condition = model.condition(len(pictures[rows]), embedding=embedding[rows])
-            return invert(model.denoiser(condition), pictures[rows], times(steps, path), path)
+            return invert(
+                model.denoiser(condition), pictures[rows], times(steps, schedule), schedule
+            )
 
         return embedding, in_parts(len(pictures), part)
 
@@ -203,12 +205,12 @@ class UnClip:
 
         eta: 0 undoes `take_apart`; up to 1, with so much new noise at every step.
         """
-        model, path = self.decoder, self.decoder.path
-        generator, grid = generators(seed, len(embedding)), times(steps, path)
+        model, schedule = self.decoder, self.decoder.schedule
+        generator, grid = generators(seed, len(embedding)), times(steps, schedule)
 
         def part(rows: slice) -> Tensor:
-            clean = model.denoiser(model.condition(len(latent[rows]), embedding=embedding[rows]))
-            return ddim(clean, latent[rows], grid, path, eta=eta, generator=generator[rows])
+            denoiser = model.denoiser(model.condition(len(latent[rows]), embedding=embedding[rows]))
+            return ddim(denoiser, latent[rows], grid, schedule, eta=eta, generator=generator[rows])
 
         return in_parts(len(embedding), part)
 
@@ -306,10 +308,10 @@ def embeddings(
             drawn = prior.draw(words, texts, guidance, own)
         else:
             assert isinstance(prior, DiffusionPrior)
-            grid = times(steps, prior.path)
+            grid = times(steps, prior.schedule)
             noise = draw(texts, own)
-            clean = prior.denoiser(words, texts, guidance)
-            drawn = solve(solver, clean, noise, grid, prior.path, generator=own)
+            denoiser = prior.denoiser(words, texts, guidance)
+            drawn = solve(solver, denoiser, noise, grid, prior.schedule, generator=own)
         drawn = F.normalize(drawn, dim=1).unflatten(0, (-1, candidates))  # (n, candidates, d)
         closeness = (drawn * texts.view_as(drawn)).sum(2)
         return drawn[torch.arange(len(drawn)), closeness.argmax(1)]  # type: ignore[no-any-return]
@@ -319,7 +321,7 @@ def embeddings(
 
 @torch.no_grad()
 def invert(
-    denoiser: Denoiser, pictures: Tensor, times: Tensor, path: Path, rounds: int = 3
+    denoiser: Denoiser, pictures: Tensor, times: Tensor, schedule: NoiseSchedule, rounds: int = 3
 ) -> Tensor:
     """The latent, shaped as the pictures (n, ...), from which DDIM makes them along `times`.
 
@@ -331,19 +333,19 @@ def invert(
     grid = times.flip(0)
     x = pictures
     for t, s in pairwise(grid):
-        a, b = path.alpha(t), path.sigma(t)
+        a, b = schedule.alpha(t), schedule.sigma(t)
         if b == 0:
             guess = pictures
             for _ in range(rounds):
-                noise = path.noise_of(guess, s, denoiser(guess, s))
-                guess = path.mix(pictures, noise, s)
+                noise = schedule.noise_of(guess, s, denoiser(guess, s))
+                guess = schedule.mix(pictures, noise, s)
             x = guess
             continue
-        noise = path.noise_of(x, t, denoiser(x, t))
-        guess = path.mix((x - b * noise) / a, noise, s)
+        noise = schedule.noise_of(x, t, denoiser(x, t))
+        guess = schedule.mix((x - b * noise) / a, noise, s)
         for _ in range(rounds):
-            clean = denoiser(guess, s)
-            guess = path.sigma(s) / b * (x - a * clean) + path.alpha(s) * clean
+            denoised = denoiser(guess, s)
+            guess = schedule.sigma(s) / b * (x - a * denoised) + schedule.alpha(s) * denoised
         x = guess
     return x
 

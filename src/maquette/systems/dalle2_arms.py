@@ -211,7 +211,7 @@ def from_captions(model: Diffusion, symbols: Tensor, w: float, steps: int, seed:
     made = []
     for words, start in zip(symbols.split(BATCH), noise.split(BATCH), strict=True):
         clean = model.denoiser(model.condition(len(words), captions=words), w)
-        made.append(solve(SOLVER, clean, start, times(steps, model.path), model.path))
+        made.append(solve(SOLVER, clean, start, times(steps, model.schedule), model.schedule))
     return torch.cat(made)
 
 

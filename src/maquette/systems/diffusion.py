@@ -169,9 +169,9 @@ def draw(run: Path, seed: int, way: Way, count: int) -> Drawn:
         with torch.no_grad():
             condition = model.condition(len(part), captions=part.to(loaded.device))
         denoiser = model.denoiser(condition, way.guidance)
-        grid = times(way.steps, model.path)
+        grid = times(way.steps, model.schedule)
         x = noise.to(loaded.device)
-        made.append(solve(way.solver, denoiser, x, grid, model.path, generator=generator).cpu())
+        made.append(solve(way.solver, denoiser, x, grid, model.schedule, generator=generator).cpu())
     return Drawn(torch.cat(made), labels)
 
 

@@ -42,7 +42,7 @@ from maquette.evaluation.residual import fit
 from maquette.models.clip import Clip
 from maquette.models.diffusion import Diffusion
 from maquette.models.diffusion_config import DiffusionConfig
-from maquette.nn.path import Denoiser
+from maquette.nn.noise_schedule import Denoiser
 from maquette.serving.clip_guidance import clip_guided
 from maquette.serving.solvers import solve, times
 from maquette.systems.catalogue import recipe
@@ -216,9 +216,9 @@ def drawn_by(model: Diffusion, denoiser: Any, n: int, steps: int) -> Tensor:
     side = model.config.size
     noise = torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(SEED))
     noise = noise.to(next(model.parameters()).device)
-    grid = times(steps, model.path)
+    grid = times(steps, model.schedule)
     parts = [
-        solve(SOLVER, denoiser(a, min(a + BATCH, n)), noise[a : a + BATCH], grid, model.path)
+        solve(SOLVER, denoiser(a, min(a + BATCH, n)), noise[a : a + BATCH], grid, model.schedule)
         for a in range(0, n, BATCH)
     ]
     return torch.cat(parts).cpu()
@@ -345,7 +345,7 @@ class Ways:
         def of(a: int, b: int) -> Denoiser:
             plain = self.model.denoiser(self.condition.rows(a, b))
             towards = self.symbols.roll(shift, 0)[a:b]
-            return clip_guided(plain, self.clip, towards, self.model.path, scale)
+            return clip_guided(plain, self.clip, towards, self.model.schedule, scale)
 
         return of
 

@@ -269,8 +269,8 @@ class Bench:
             known=hidden.pictures[some], mask=hidden.known[some],
         )  # fmt: skip
         noise = draw(hidden.pictures[some], torch.Generator().manual_seed(0))
-        grid = times(4 if self.quick else STEPS, model.path)
-        return solve(SOLVER, model.denoiser(condition, GUIDANCE), noise, grid, model.path)
+        grid = times(4 if self.quick else STEPS, model.schedule)
+        return solve(SOLVER, model.denoiser(condition, GUIDANCE), noise, grid, model.schedule)
 
     def right(self, arm: str) -> Tensor:
         """(n,) 1 where the oracle reads the hidden object's colour and shape as they were, else 0."""

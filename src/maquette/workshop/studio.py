@@ -135,8 +135,8 @@ def _diffusion(
     def part(rows: slice) -> Tensor:
         condition = model.condition(len(noise[rows]), **_rows(conditions, rows))
         denoiser = model.denoiser(condition, guidance)
-        grid = times(request.steps, model.path)
-        return solve(solver, denoiser, noise[rows], grid, model.path, generator=generator[rows])
+        grid = times(request.steps, model.schedule)
+        return solve(solver, denoiser, noise[rows], grid, model.schedule, generator=generator[rows])
 
     return in_parts(n, part, BATCH), labels
 
@@ -322,8 +322,8 @@ def _larger(
     def part(rows: slice) -> Tensor:
         small = pictures[rows]
         denoiser = model.denoiser(model.condition(len(small), small=small, **_rows(told, rows)))
-        grid = times(request.steps, model.path)
+        grid = times(request.steps, model.schedule)
         solver = request.solver or SOLVER
-        return solve(solver, denoiser, noise[rows], grid, model.path, generator=generator[rows])
+        return solve(solver, denoiser, noise[rows], grid, model.schedule, generator=generator[rows])
 
     return in_parts(len(pictures), part, BATCH)
