@@ -32,8 +32,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from maquette.base.machine import keep_freed_memory, measure, processor, product_speed
 from maquette.evaluation.residual import acceptable, fit
 from maquette.models.base import Loss, PictureBatch
-from maquette.models.diffusion import Condition, Diffusion
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.model import Condition, Diffusion
 from maquette.serving.solvers import evaluations
 from maquette.systems.diffusion import DIT, TEXT, WORLD, Way, all_right, draw, text_recipe
 from maquette.training.optimiser import clip_gradients, make_optimiser

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 
 from maquette.base.errors import UserError
 from maquette.models.base import PictureBatch
-from maquette.models.diffusion import Diffusion, random_known
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.model import Diffusion, random_known
 from maquette.models.registry import config_from
 from maquette.nn.rules import Parametrisation
 from maquette.serving.solvers import solve, times

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from maquette.base.errors import WrongUse
 from maquette.evaluation.seam import background, drift, seam
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
 from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
 from maquette.serving.paint import composite, inpaint, paint, renoise
 from maquette.serving.solvers import times

@@ -18,7 +18,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.pictures import TOKENIZER, PictureCorpus
 from maquette.corpus.tokenizer import byte_tokenizer, save_tokenizer
 from maquette.models.clip_config import ClipConfig
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.picture_config import END
 from maquette.models.store import WEIGHTS, load_tensors, save_config, save_tensors
 from maquette.models.super_resolution_config import SuperResolutionConfig

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from maquette.base.errors import WrongUse
 from maquette.models.base import PictureBatch
 from maquette.models.clip_config import ClipConfig
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.prior_config import PriorConfig
 from maquette.nn.noise_schedule import NoiseSchedule
 from maquette.nn.rules import Parametrisation

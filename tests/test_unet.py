@@ -7,9 +7,9 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from maquette.base.errors import WrongUse
-from maquette.models.diffusion_config import DiffusionConfig
-from maquette.models.dit import DiT
-from maquette.models.unet import ResidualBlock, UNet
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.dit import DiT
+from maquette.models.diffusion.unet import ResidualBlock, UNet
 from maquette.nn.parametrisation import declared, initialise
 from maquette.nn.rules import Parametrisation, Scaling
 

@@ -19,7 +19,7 @@ PICTURES = {
     "vit": "vit_config.ViTConfig",
     "cnn": "cnn_config.CNNConfig",
     "clip": "clip_config.ClipConfig",
-    "diffusion": "diffusion_config.DiffusionConfig",
+    "diffusion": "diffusion.config.DiffusionConfig",
     "prior": "prior_config.PriorConfig",
     "super_resolution": "super_resolution_config.SuperResolutionConfig",
 }
@@ -47,7 +47,7 @@ def kind_of(content: Any) -> type[AnyConfig]:
 
 def picture_kind(name: str) -> type[PictureConfig]:
     """The config of a kind of picture model."""
-    module, kind = PICTURES[name].split(".")
+    module, kind = PICTURES[name].rsplit(".", 1)
     found: type[PictureConfig] = getattr(importlib.import_module(f"maquette.models.{module}"), kind)
     return found
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from maquette.models.base import Network, PictureBatch
-from maquette.models.diffusion import Diffusion
+from maquette.models.diffusion.model import Diffusion
 from maquette.models.super_resolution import SuperResolution
 from maquette.nn.noise import draw, generators
 from maquette.serving.solvers import solve, times

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from maquette.base.errors import WrongUse
-from maquette.models.diffusion import Diffusion
+from maquette.models.diffusion.model import Diffusion
 from maquette.nn.noise import Generators, draw
 from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
 from maquette.serving.solvers import Callback, solve, times

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from maquette.base.errors import WrongUse
 from maquette.models.clip import Clip
-from maquette.models.diffusion import Diffusion
+from maquette.models.diffusion.model import Diffusion
 from maquette.models.prior import Prior
 from maquette.models.prior_autoregressive import AutoregressivePrior
 from maquette.models.prior_diffusion import DiffusionPrior

@@ -39,7 +39,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.models.clip_config import ClipConfig
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.prior_config import PriorConfig
 from maquette.systems.catalogue import recipe
 from maquette.systems.claims import Lab, Measurement, claim

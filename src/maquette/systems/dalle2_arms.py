@@ -17,7 +17,7 @@ from torch import Tensor
 
 from maquette.evaluation.residual import diversity, fit
 from maquette.models.clip import Clip
-from maquette.models.diffusion import Diffusion
+from maquette.models.diffusion.model import Diffusion
 from maquette.models.prior import Prior
 from maquette.serving.solvers import solve, times
 from maquette.serving.unclip import UnClip

@@ -40,8 +40,8 @@ from torch import Tensor
 from maquette.base.intervals import NORMAL, wilson
 from maquette.evaluation.oracle import Oracle
 from maquette.evaluation.residual import acceptable, diversity, fit
-from maquette.models.diffusion import Diffusion
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.model import Diffusion
 from maquette.nn.rules import Parametrisation
 from maquette.serving.solvers import evaluations, solve, times
 from maquette.systems.catalogue import recipe

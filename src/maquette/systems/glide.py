@@ -40,8 +40,8 @@ from maquette.evaluation.oracle import Oracle
 from maquette.evaluation.psnr import psnr
 from maquette.evaluation.residual import fit
 from maquette.models.clip import Clip
-from maquette.models.diffusion import Diffusion
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.model import Diffusion
 from maquette.nn.noise_schedule import Denoiser
 from maquette.serving.clip_guidance import clip_guided
 from maquette.serving.solvers import solve, times

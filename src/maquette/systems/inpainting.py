@@ -36,8 +36,8 @@ from torch import Tensor
 from maquette.base.errors import WrongUse
 from maquette.base.intervals import wilson
 from maquette.evaluation.seam import seam
-from maquette.models.diffusion import Diffusion
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.model import Diffusion
 from maquette.nn.noise import draw
 from maquette.serving.paint import composite, paint
 from maquette.serving.solvers import solve, times

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from maquette.evaluation.seam import background, drift, seam
-from maquette.models.diffusion import Diffusion
+from maquette.models.diffusion.model import Diffusion
 from maquette.serving.outpaint import extend
 from maquette.serving.paint import paint
 from maquette.systems.claims import Lab, Measurement, claim

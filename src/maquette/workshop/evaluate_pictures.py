@@ -22,7 +22,7 @@ from maquette.evaluation.psnr import restoration
 from maquette.evaluation.zero_shot import zero_shot
 from maquette.models.classifier import Classifier
 from maquette.models.clip import Clip
-from maquette.models.diffusion import Diffusion
+from maquette.models.diffusion.model import Diffusion
 from maquette.models.super_resolution import SuperResolution
 from maquette.parallel.group import Group
 from maquette.serving.make import make_pictures

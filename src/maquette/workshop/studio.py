@@ -19,8 +19,8 @@ from torch import Tensor
 
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.corpus.pictures import Pixels
-from maquette.models.diffusion import Diffusion
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.model import Diffusion
 from maquette.models.prior import Prior
 from maquette.models.super_resolution import SuperResolution
 from maquette.models.super_resolution_config import SuperResolutionConfig

@@ -30,10 +30,10 @@ from torch.nn import functional as F
 from maquette.base.errors import UserError
 from maquette.models.base import Loss, PictureBatch, PictureModel
 from maquette.models.cnn import blur
-from maquette.models.diffusion_config import DiffusionConfig
-from maquette.models.dit import DiT
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.dit import DiT
+from maquette.models.diffusion.unet import UNet
 from maquette.models.picture_config import END
-from maquette.models.unet import UNet
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
 from maquette.nn.norm import LayerNorm

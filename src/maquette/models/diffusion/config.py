@@ -7,7 +7,7 @@ from maquette.base.errors import WrongUse, within
 from maquette.models.picture_config import PictureConfig
 
 if TYPE_CHECKING:
-    from maquette.models.diffusion import Diffusion
+    from maquette.models.diffusion.model import Diffusion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +153,6 @@ class DiffusionConfig(PictureConfig):
 
     def build(self) -> "Diffusion":
         """The model, its parameters not yet filled."""
-        from maquette.models.diffusion import Diffusion
+        from maquette.models.diffusion.model import Diffusion
 
         return Diffusion(self)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
 from maquette.nn.convolution import Conv, GroupNorm
 from maquette.nn.linear import Linear
 from maquette.nn.parametrisation import apply
