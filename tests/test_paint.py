@@ -225,7 +225,7 @@ def test_fine_tuning_goes_on_from_a_run_with_channels_of_zero(tmp_path):
     tuned = make_model(fine_tuning(recipe, str(tmp_path), quick=True)).eval()
     assert replace(tuned.config, task="generate") == base.config
     picture, known = half(size=32)
-    shown = tuned.condition(2, known=picture, mask=known)
+    shown = tuned.condition(2, known_pixels=(picture, known))
     x, t = torch.randn(2, 3, 32, 32, generator=seeded()), torch.tensor(0.5)
     assert torch.allclose(
         tuned.denoiser(shown)(x, t), base.denoiser(base.condition(2))(x, t), atol=1e-5

@@ -555,7 +555,7 @@ def test_a_class_is_told_to_every_window(toy, square, monkeypatch):
     told, condition = [], loaded.model.condition
 
     def recorded(n, **given):
-        told.extend([given["labels"]] if given else [])  # without any for guidance
+        told.append(given["label"])
         return condition(n, **given)
 
     monkeypatch.setattr(loaded.model, "condition", recorded)
@@ -571,7 +571,7 @@ def test_an_upsampler_is_told_the_prompts_and_known_before_anything_is_drawn(toy
     told, condition = [], larger.model.condition
 
     def recorded(n, **given):
-        told.append(given.get("captions"))
+        told.append(given.get("text"))
         return condition(n, **given)
 
     monkeypatch.setattr(larger.model, "condition", recorded)

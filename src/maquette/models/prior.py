@@ -140,11 +140,3 @@ class Prior(PictureModel):
         """Compile the blocks, which are of one kind."""
         for block in self.blocks:
             block.compile(dynamic=False)
-
-
-def blend(outputs: Tensor, guidance: float) -> Tensor:
-    """u + w (c - u) of outputs (2 n, ...) with the caption, then without; (n, ...) for w = 1."""
-    if guidance == 1.0:
-        return outputs
-    given, nothing = outputs.chunk(2)
-    return nothing + guidance * (given - nothing)

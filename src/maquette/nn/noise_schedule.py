@@ -22,7 +22,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 ScheduleKind = Literal["cosine", "linear", "flow"]
-Prediction = Literal["v", "noise", "picture", "velocity"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x (n, ...), t () or (n,)) -> the denoised picture, shaped as x"""
 
@@ -68,31 +67,17 @@ class NoiseSchedule:
 
     def mix(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The picture at time t, () or (n,)."""
-        return _like(self.alpha(t), x0) * x0 + _like(self.sigma(t), x0) * noise
-
-    def target(self, x0: Tensor, noise: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-        """What a network should predict; see `denoised`."""
-        if prediction == "v":  # Salimans and Ho 2022, section 4
-            return _like(self.alpha(t), x0) * noise - _like(self.sigma(t), x0) * x0
-        if prediction == "velocity":  # dx/dt of the flow schedule
-            return noise - x0
-        return noise if prediction == "noise" else x0
-
-    def denoised(self, x: Tensor, t: Tensor, output: Tensor, prediction: Prediction) -> Tensor:
-        """The picture x_0 that a network's output at (x, t) says.
-
-        prediction: "v" and "noise" need alpha^2 + sigma^2 = 1 and alpha > 0; "velocity" the flow schedule.
-        """
-        a, s = _like(self.alpha(t), x), _like(self.sigma(t), x)
-        if prediction == "v":
-            return a * x - s * output
-        if prediction == "velocity":
-            return x - s * output
-        return (x - s * output) / a if prediction == "noise" else output
+        alpha, sigma = self.factors(t, x0)
+        return alpha * x0 + sigma * noise
 
     def noise_of(self, x: Tensor, t: Tensor, denoised: Tensor) -> Tensor:
         """The noise in x at t > 0, if the picture in it is `denoised`."""
-        return (x - _like(self.alpha(t), x) * denoised) / _like(self.sigma(t), x)
+        alpha, sigma = self.factors(t, x)
+        return (x - alpha * denoised) / sigma
+
+    def factors(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and sigma at times () or (n,), shaped to multiply x (n, ...)."""
+        return _like(self.alpha(t), x), _like(self.sigma(t), x)
 
     def _log_alpha(self, t: Tensor) -> Tensor:
         return -(BETA_MAX - BETA_MIN) * t.square() / 4 - BETA_MIN * t / 2

@@ -1,5 +1,7 @@
 """Pictures from a model that makes pictures: what training shows at a look and `generate` writes."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -27,35 +29,20 @@ def make_pictures(
 ) -> Tensor:
     """Pictures (n, 3, side, side) in [-1, 1] made from what a batch says of its own.
 
-    A diffusion model takes the captions, labels and embeddings of the batch, and of its pictures what
-    its task shows it: the left half when it inpaints, the small picture when it enlarges. Super-
-    resolution restores its pictures from small ones.
+    A diffusion model takes what its conditioners read in the batch: captions, labels, embeddings, the
+    left half of a picture that it inpaints. Super-resolution restores its pictures from small ones.
     """
     device = next(model.parameters()).device
-    pictures = batch.pictures.to(device)
+    there = {name: t.to(device) for name, t in vars(batch).items() if t is not None}
+    batch = replace(batch, **there)
+    pictures = batch.pictures
     if isinstance(model, SuperResolution):
         return model(model.degrade(pictures)).clamp(-1, 1)  # type: ignore[no-any-return]
     assert isinstance(model, Diffusion)
     config, n = model.config, len(pictures)
-    given: dict[str, Tensor | None] = {}
-    if config.condition == "text":
-        given["captions"] = batch.captions
-    if config.condition == "class":
-        given["labels"] = batch.labels
-    if config.embedding:
-        given["embedding"] = batch.embedding
-    if config.task == "inpaint":
-        mask = torch.zeros(n, 1, config.size, config.size, device=device)
-        mask[..., : config.size // 2] = 1
-        given |= {"known": pictures, "mask": mask}
-    if config.task == "upsample":
-        given["small"] = torch.nn.functional.avg_pool2d(pictures, config.scale)
-    condition = model.condition(
-        n, **{name: None if t is None else t.to(device) for name, t in given.items()}
-    )
-    conditional = config.condition != "none" or config.embedding > 0
+    condition = model.shown(batch)
     generator = generators(seed, n)
     noise = draw(torch.empty(n, 3, config.size, config.size, device=device), generator)
-    grid = times(steps, model.schedule)
-    denoiser = model.denoiser(condition, guidance if conditional else 1.0)
-    return solve(solver, denoiser, noise, grid, model.schedule, generator=generator)
+    grid = times(steps, model.process.schedule)
+    denoiser = model.denoiser(condition, guidance if model.guided else 1.0)
+    return solve(solver, denoiser, noise, grid, model.process.schedule, generator=generator)

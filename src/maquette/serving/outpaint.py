@@ -220,16 +220,16 @@ def extend(
     def denoiser(which: Sequence[int], part: Tensor, mask: Tensor) -> Denoiser:
         words = None if captions is None else captions[list(which)].flatten(0, 1)
         named = None if labels is None else labels.repeat(len(which), 1)
-        hidden = {"known": part, "mask": mask} if fine_tuned else {}
-        condition = model.condition(len(part), captions=words, labels=named, **hidden)
+        hidden = {"known_pixels": (part, mask)} if fine_tuned else {}
+        condition = model.condition(len(part), text=words, label=named, **hidden)
         return model.denoiser(condition, guidance)
 
-    grid = times(steps, model.schedule)
+    grid = times(steps, model.process.schedule)
     return outpaint(
         denoiser,
         picture,
         layout,
-        model.schedule,
+        model.process.schedule,
         grid,
         joint=joint,
         method=method,

@@ -104,15 +104,15 @@ def paint(
     if picture.shape[-2:] != (size, size):
         height, width = picture.shape[-2:]
         raise WrongUse(f"the pictures are {height} x {width}: this model's are {size} x {size}")
-    hidden = {"known": picture, "mask": known} if fine_tuned else {}
-    condition = model.condition(len(picture), captions=captions, labels=labels, **hidden)
+    hidden = {"known_pixels": (picture, known)} if fine_tuned else {}
+    condition = model.condition(len(picture), text=captions, label=labels, **hidden)
     denoiser = model.denoiser(condition, guidance)
     return inpaint(
         denoiser,
         picture,
         known,
-        model.schedule,
-        times(steps, model.schedule),
+        model.process.schedule,
+        times(steps, model.process.schedule),
         method=method,
         solver=solver,
         jump=jump,

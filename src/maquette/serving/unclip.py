@@ -147,7 +147,7 @@ class UnClip:
         seed: int = 0,
     ) -> Tensor:
         """Pictures (n, 3, size, size) from embeddings (n, d), without the upsampler."""
-        model, schedule = self.decoder, self.decoder.schedule
+        model, schedule = self.decoder, self.decoder.process.schedule
         captions = self.read(list(texts)) if texts and model.config.condition == "text" else None
         generator, grid = generators(seed, len(embedding)), times(steps, schedule)
         noise = _noise(model, embedding, generator)
@@ -155,7 +155,7 @@ class UnClip:
         def part(rows: slice) -> Tensor:
             z = embedding[rows]
             words = None if captions is None else captions[rows]
-            condition = model.condition(len(z), captions=words, embedding=z)
+            condition = model.condition(len(z), text=words, embedding=z)
             denoiser = model.denoiser(condition, guidance)
             return solve(solver, denoiser, noise[rows], grid, schedule, generator=generator[rows])
 
@@ -167,13 +167,13 @@ class UnClip:
         if self.upsampler is None:
             return pictures
         model = self.upsampler
-        grid = times(steps, model.schedule)
+        grid = times(steps, model.process.schedule)
         noise = _noise(model, pictures, generators(seed, len(pictures), UPSAMPLER))
 
         def part(rows: slice) -> Tensor:
             small = pictures[rows]
-            denoiser = model.denoiser(model.condition(len(small), small=small))
-            return solve("dpm2m", denoiser, noise[rows], grid, model.schedule)
+            denoiser = model.denoiser(model.condition(len(small), low_resolution=small))
+            return solve("dpm2m", denoiser, noise[rows], grid, model.process.schedule)
 
         return in_parts(len(pictures), part)
 
@@ -181,7 +181,7 @@ class UnClip:
     def take_apart(self, pictures: Tensor, *, steps: int = 2 * STEPS) -> tuple[Tensor, Tensor]:
         """Embeddings (n, d) and latents, shaped as the pictures, that the decoder makes them from."""
         embedding = self.of_pictures(pictures)
-        model, schedule = self.decoder, self.decoder.schedule
+        model, schedule = self.decoder, self.decoder.process.schedule
 
         def part(rows: slice) -> Tensor:
             condition = model.condition(len(pictures[rows]), embedding=embedding[rows])
@@ -205,7 +205,7 @@ class UnClip:
 
         eta: 0 undoes `take_apart`; up to 1, with so much new noise at every step.
         """
-        model, schedule = self.decoder, self.decoder.schedule
+        model, schedule = self.decoder, self.decoder.process.schedule
         generator, grid = generators(seed, len(embedding)), times(steps, schedule)
 
         def part(rows: slice) -> Tensor:
@@ -308,10 +308,10 @@ def embeddings(
             drawn = prior.draw(words, texts, guidance, own)
         else:
             assert isinstance(prior, DiffusionPrior)
-            grid = times(steps, prior.schedule)
+            grid = times(steps, prior.process.schedule)
             noise = draw(texts, own)
             denoiser = prior.denoiser(words, texts, guidance)
-            drawn = solve(solver, denoiser, noise, grid, prior.schedule, generator=own)
+            drawn = solve(solver, denoiser, noise, grid, prior.process.schedule, generator=own)
         drawn = F.normalize(drawn, dim=1).unflatten(0, (-1, candidates))  # (n, candidates, d)
         closeness = (drawn * texts.view_as(drawn)).sum(2)
         return drawn[torch.arange(len(drawn)), closeness.argmax(1)]  # type: ignore[no-any-return]

@@ -210,8 +210,12 @@ def from_captions(model: Diffusion, symbols: Tensor, w: float, steps: int, seed:
     noise = torch.randn(shape, generator=generator, device=symbols.device)
     made = []
     for words, start in zip(symbols.split(BATCH), noise.split(BATCH), strict=True):
-        clean = model.denoiser(model.condition(len(words), captions=words), w)
-        made.append(solve(SOLVER, clean, start, times(steps, model.schedule), model.schedule))
+        clean = model.denoiser(model.condition(len(words), text=words), w)
+        made.append(
+            solve(
+                SOLVER, clean, start, times(steps, model.process.schedule), model.process.schedule
+            )
+        )
     return torch.cat(made)
 
 

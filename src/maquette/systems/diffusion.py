@@ -167,11 +167,13 @@ def draw(run: Path, seed: int, way: Way, count: int) -> Drawn:
     for part in captions.split(100):
         noise = torch.randn(len(part), 3, data.size, data.size, generator=generator)
         with torch.no_grad():
-            condition = model.condition(len(part), captions=part.to(loaded.device))
+            condition = model.condition(len(part), text=part.to(loaded.device))
         denoiser = model.denoiser(condition, way.guidance)
-        grid = times(way.steps, model.schedule)
+        grid = times(way.steps, model.process.schedule)
         x = noise.to(loaded.device)
-        made.append(solve(way.solver, denoiser, x, grid, model.schedule, generator=generator).cpu())
+        made.append(
+            solve(way.solver, denoiser, x, grid, model.process.schedule, generator=generator).cpu()
+        )
     return Drawn(torch.cat(made), labels)
 
 

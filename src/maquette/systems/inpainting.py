@@ -265,12 +265,14 @@ class Bench:
         """What the fine-tuned model makes of the first pictures, before the cut."""
         model, some = self.tuned[0], slice(0, min(count, self.each))
         condition = model.condition(
-            len(hidden.pictures[some]), captions=hidden.captions[some],
-            known=hidden.pictures[some], mask=hidden.known[some],
+            len(hidden.pictures[some]), text=hidden.captions[some],
+            known_pixels=(hidden.pictures[some], hidden.known[some]),
         )  # fmt: skip
         noise = draw(hidden.pictures[some], torch.Generator().manual_seed(0))
-        grid = times(4 if self.quick else STEPS, model.schedule)
-        return solve(SOLVER, model.denoiser(condition, GUIDANCE), noise, grid, model.schedule)
+        grid = times(4 if self.quick else STEPS, model.process.schedule)
+        return solve(
+            SOLVER, model.denoiser(condition, GUIDANCE), noise, grid, model.process.schedule
+        )
 
     def right(self, arm: str) -> Tensor:
         """(n,) 1 where the oracle reads the hidden object's colour and shape as they were, else 0."""

@@ -127,7 +127,7 @@ def _diffusion(
     if config.task == "upsample":
         assert request.picture is not None
         small = given.tensor(request.picture, config.size // config.scale).expand(n, -1, -1, -1)
-        conditions["small"] = small.to(device)
+        conditions["low_resolution"] = small.to(device)
     generator = generators(request.seed, n)
     noise = draw(torch.empty(n, 3, config.size, config.size, device=device), generator)
     guidance = request.guidance if config.condition != "none" else 1.0
@@ -135,8 +135,10 @@ def _diffusion(
     def part(rows: slice) -> Tensor:
         condition = model.condition(len(noise[rows]), **_rows(conditions, rows))
         denoiser = model.denoiser(condition, guidance)
-        grid = times(request.steps, model.schedule)
-        return solve(solver, denoiser, noise[rows], grid, model.schedule, generator=generator[rows])
+        grid = times(request.steps, model.process.schedule)
+        return solve(
+            solver, denoiser, noise[rows], grid, model.process.schedule, generator=generator[rows]
+        )
 
     return in_parts(n, part, BATCH), labels
 
@@ -178,7 +180,9 @@ def _around(
         hole = torch.from_numpy(~hidden).float()[None, None].to(device)
 
     def part(rows: slice) -> Tensor:
-        own = settings | _rows(conditions, rows) | {"generator": generator[rows]}
+        told = _rows(conditions, rows)
+        own = settings | {"captions": told.get("text"), "labels": told.get("label")}
+        own["generator"] = generator[rows]
         pictures = picture.expand(len(range(n)[rows]), -1, -1, -1)
         if hole is None:
             return extend(model, pictures, **(own | request.outpaint))
@@ -192,9 +196,9 @@ def _conditions(
 ) -> dict[str, Tensor | None]:
     """What `Diffusion.condition` takes, of one prompt a picture."""
     if model.config.condition == "text":
-        return {"captions": loaded.captions(prompts)}
+        return {"text": loaded.captions(prompts)}
     if model.config.condition == "class":
-        return {"labels": torch.tensor([_labels(loaded, p) for p in prompts], device=loaded.device)}
+        return {"label": torch.tensor([_labels(loaded, p) for p in prompts], device=loaded.device)}
     if any(prompts):
         raise WrongUse(f"{loaded.path} was trained without captions: leave the prompt out")
     return {}
@@ -321,9 +325,13 @@ def _larger(
 
     def part(rows: slice) -> Tensor:
         small = pictures[rows]
-        denoiser = model.denoiser(model.condition(len(small), small=small, **_rows(told, rows)))
-        grid = times(request.steps, model.schedule)
+        denoiser = model.denoiser(
+            model.condition(len(small), low_resolution=small, **_rows(told, rows))
+        )
+        grid = times(request.steps, model.process.schedule)
         solver = request.solver or SOLVER
-        return solve(solver, denoiser, noise[rows], grid, model.schedule, generator=generator[rows])
+        return solve(
+            solver, denoiser, noise[rows], grid, model.process.schedule, generator=generator[rows]
+        )
 
     return in_parts(len(pictures), part, BATCH)

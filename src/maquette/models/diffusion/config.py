@@ -137,19 +137,9 @@ class DiffusionConfig(PictureConfig):
         return self.attention or self.sides[-1:]
 
     @property
-    def channels(self) -> int:
-        """Channels of the network's input: the noisy picture's 3, and what the task adds."""
-        return 3 + {"generate": 0, "inpaint": 4, "upsample": 3}[self.task]
-
-    @property
     def vector(self) -> int:
         """Size of the vector that tells the network its time and its condition."""
         return 4 * self.width if self.backbone == "unet" else self.width
-
-    @property
-    def context(self) -> int | None:
-        """Width of the tokens that blocks attend to; None: none."""
-        return self.text_width if self.condition == "text" or self.embedding else None
 
     def build(self) -> "Diffusion":
         """The model, its parameters not yet filled."""
