@@ -160,7 +160,7 @@ def euler(
     return x
 
 
-SOLVERS: dict[str, Solver] = {
+SOLVERS: dict[str, Solver] = {  # as `models.diffusion.drawing` names them
     "ddpm": ddpm,
     "ddim": ddim,
     "dpm2m": dpm2m,

@@ -29,9 +29,10 @@ import torch
 from torch import Tensor
 
 from maquette.evaluation.seam import background, drift, seam
+from maquette.models.diffusion.drawing import Drawing
 from maquette.models.diffusion.model import Diffusion
-from maquette.serving.outpaint import extend
-from maquette.serving.paint import paint
+from maquette.serving.inpaint import fill
+from maquette.serving.outpaint import Sides, extend
 from maquette.systems.claims import Lab, Measurement, claim
 from maquette.systems.diffusion import bases
 from maquette.training.picture_data import to_pixels, to_tensor
@@ -175,18 +176,18 @@ class Bench:
     def _continue(
         self, model: Diffusion, arm: str, pictures: Tensor, generator: torch.Generator
     ) -> Tensor:
-        steps, solver = 4 if self.quick else STEPS, "ddim" if "DDIM" in arm else "ddpm"
+        solver = "ddim" if "DDIM" in arm else "ddpm"
+        drawing = Drawing(solver=solver, steps=4 if self.quick else STEPS, guidance=1.0)
         if arm == "pasted":
             nothing = torch.zeros_like(pictures[:, :1])
             others = [
-                paint(model, pictures, nothing, guidance=1.0, steps=steps, method="replace",
-                      solver=solver, generator=generator)
+                fill(model, pictures, nothing, drawing, method="replace", generator=generator)
                 for _ in range(self.more // self.size)
-            ]  # fmt: skip
+            ]
             return torch.cat([pictures, *others], dim=-1)
         return extend(
-            model, pictures, right=self.more, guidance=1.0, steps=steps,
-            joint=arm.startswith("joint"), method="replace", solver=solver, generator=generator,
+            model, pictures, Sides(right=self.more), drawing, joint=arm.startswith("joint"),
+            method="replace", generator=generator,
         )  # fmt: skip
 
     def drift(self, arm: str) -> Tensor:

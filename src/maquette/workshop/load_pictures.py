@@ -70,12 +70,12 @@ class LoadedPictures:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def generate(self, *prompts: str, **settings: Any) -> Pixels:
-        """Make pictures: uint8 (n, height, width, 3). settings: fields of `picture_request.Request`."""
-        from maquette.workshop.picture_request import Request
-        from maquette.workshop.studio import make
+    def generate(self, *prompts: str, **options: Any) -> Pixels:
+        """Make pictures: uint8 (n, height, width, 3). options: fields of `picture_request.Options`."""
+        from maquette.workshop.picture_generation import make
+        from maquette.workshop.picture_request import Options
 
-        return make(self, Request(prompts=prompts, **settings)).pixels
+        return make(self, Options(prompts=prompts, **options).request()).pixels
 
     def captions(self, texts: list[str]) -> Tensor:
         """(n, words) int64 symbols, as the model was trained with; what is too long is cut."""

@@ -4,6 +4,7 @@ import numpy as np
 
 from maquette.base.files import write_atomic
 from maquette.models.base import Network
+from maquette.models.diffusion.drawing import Drawing
 from maquette.serving.make import can_make, make_pictures
 from maquette.training.encoder import encoder_of
 from maquette.training.loop import plainly
@@ -42,9 +43,8 @@ class PictureSamples:
                 prompts = [watch.prompts[i % len(watch.prompts)] for i in range(count)]
                 batch.captions = self._reader.symbols(prompts)
             with plainly():
-                made = make_pictures(
-                    model, batch, steps=watch.steps, guidance=watch.guidance, seed=step
-                )
+                drawing = Drawing(steps=watch.steps, guidance=watch.guidance, seed=step)
+                made = make_pictures(model, batch, drawing)
             picture = png_grid(to_pixels(made))
             write_atomic(self._run / "samples" / f"step-{step:08d}.png", picture)
         self._next.look(step, model)

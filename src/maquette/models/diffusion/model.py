@@ -95,7 +95,7 @@ class Diffusion(PictureModel):
                 known = ", ".join(self.conditioners) or "none"
                 raise WrongUse(f"this model has no condition {name}; those it has: {known}")
         values = {
-            name: one.null(n, self._device) if given.get(name) is None else given[name]
+            name: one.null(n, self.device) if given.get(name) is None else given[name]
             for name, one in self._conditioners()
         }
         return self._encoded(n, values)
@@ -105,7 +105,7 @@ class Diffusion(PictureModel):
         n, kept = len(condition), dict(condition.signals)
         for name, one in self._conditioners():
             if one.guided:
-                kept[name] = one(one.null(n, self._device), self.compute)
+                kept[name] = one(one.null(n, self.device), self.compute)
         return Condition(n, kept)
 
     def loss(self, batch: PictureBatch, z_loss: float = 0.0) -> Loss:
@@ -138,5 +138,6 @@ class Diffusion(PictureModel):
             yield name, one
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where the model is."""
         return next(self.parameters()).device

@@ -7,8 +7,9 @@ from torch import Tensor
 from maquette.base.errors import WrongUse
 from maquette.evaluation.seam import background, drift, seam
 from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.drawing import Drawing
 from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
-from maquette.serving.paint import composite, inpaint, paint, renoise
+from maquette.serving.inpaint import Resampling, composite, fill, inpaint, renoise
 from maquette.serving.solvers import times
 from maquette.training.picture_data import to_pixels, to_tensor
 
@@ -49,7 +50,7 @@ def test_known_pixels_come_back_to_the_bit(method, solver, kind):
     schedule = NoiseSchedule(kind)
     made = inpaint(
         flat(schedule), picture, known, schedule, times(6, schedule), method=method, solver=solver,
-        jump=2, generator=seeded(),
+        resampling=Resampling(jump=2), generator=seeded(),
     )  # fmt: skip
     kept = known.bool().expand_as(picture)
     assert torch.equal(made[kept], picture[kept])
@@ -71,8 +72,19 @@ def test_the_hole_takes_the_level_of_what_is_known():
     known = torch.zeros(3, 1, 8, 8)
     known[..., :6] = 1
     grid = times(60, SCHEDULE)
-    made = inpaint(flat(), level, known, SCHEDULE, grid, solver="ddpm", generator=seeded())
-    alone = inpaint(flat(), level, 0 * known, SCHEDULE, grid, solver="ddpm", generator=seeded())
+    made = inpaint(
+        flat(), level, known, SCHEDULE, grid, solver="ddpm", method="replace", generator=seeded()
+    )
+    alone = inpaint(
+        flat(),
+        level,
+        0 * known,
+        SCHEDULE,
+        grid,
+        solver="ddpm",
+        method="replace",
+        generator=seeded(),
+    )
     assert (made[..., 6:] - level[..., 6:]).abs().mean() < 0.1
     assert (alone[..., 6:] - level[..., 6:]).abs().mean() > 0.2
 
@@ -81,8 +93,8 @@ def test_repaint_with_one_repeat_is_replacement():
     picture, known = half()
     every = {
         (method, repeats): inpaint(
-            flat(), picture, known, SCHEDULE, DDIM, method=method, repeats=repeats, jump=3,
-            generator=seeded(),
+            flat(), picture, known, SCHEDULE, DDIM, solver="ddpm", method=method,
+            resampling=Resampling(repeats=repeats, jump=3), generator=seeded(),
         )
         for method, repeats in [("replace", 3), ("repaint", 1), ("repaint", 2)]
     }  # fmt: skip
@@ -98,7 +110,16 @@ def test_repaint_asks_the_denoiser_repeats_times_as_often():
         calls.append(float(t))
         return flat()(x, t)
 
-    inpaint(counted, picture, known, SCHEDULE, DDIM, method="repaint", jump=4, repeats=3)
+    inpaint(
+        counted,
+        picture,
+        known,
+        SCHEDULE,
+        DDIM,
+        solver="ddpm",
+        method="repaint",
+        resampling=Resampling(jump=4),
+    )
     assert len(calls) == 30
     falls = [round(10 * t) for t in calls]
     assert falls == [10, 9, 8, 7] * 3 + [6, 5, 4, 3] * 3 + [2, 1] * 3
@@ -128,11 +149,11 @@ def test_composite_chooses_bytes_too():
 def test_masks_that_cannot_be_meant_are_refused():
     picture, known = half()
     with pytest.raises(WrongUse, match=r"use \(2, 1, 8, 8\), 1 where known"):
-        inpaint(flat(), picture, known[..., :4], SCHEDULE, DDIM)
+        inpaint(flat(), picture, known[..., :4], SCHEDULE, DDIM, solver="ddim", method="replace")
     with pytest.raises(WrongUse, match="between 0 and 1"):
-        inpaint(flat(), picture, 0.5 * known, SCHEDULE, DDIM)
+        inpaint(flat(), picture, 0.5 * known, SCHEDULE, DDIM, solver="ddim", method="replace")
     with pytest.raises(WrongUse, match="jump is 0"):
-        inpaint(flat(), picture, known, SCHEDULE, DDIM, jump=0)
+        Resampling(jump=0)
 
 
 def model(task: str = "generate"):
@@ -147,7 +168,8 @@ def model(task: str = "generate"):
 def test_a_model_paints_around_known_pixels(task):
     picture, known = half(size=16)
     captions = torch.tensor([[1, 2, 0, 0, 0], [3, 0, 0, 0, 0]])
-    made = paint(model(task), picture, known, captions=captions, steps=3, generator=seeded())
+    drawing = Drawing(solver="ddpm", steps=3)
+    made = fill(model(task), picture, known, drawing, given={"text": captions}, generator=seeded())
     kept = known.bool().expand_as(picture)
     assert torch.equal(made[kept], picture[kept])
 
@@ -155,10 +177,10 @@ def test_a_model_paints_around_known_pixels(task):
 def test_a_model_says_what_it_cannot_paint():
     picture, known = half(size=16)
     with pytest.raises(WrongUse, match="not trained to inpaint"):
-        paint(model(), picture, known, method="condition")
+        fill(model(), picture, known, method="condition")
     small, mask = half(size=8)
     with pytest.raises(WrongUse, match="this model's are 16 x 16"):
-        paint(model(), small, mask)
+        fill(model(), small, mask)
 
 
 def test_a_seam_is_seen_and_none_is_not():

@@ -1,18 +1,12 @@
-"""What `maquette generate` does with a picture run: from captions, around known pixels, from pictures.
-
-    captions                 a diffusion run, conditioned on text, on classes or on nothing
-    --picture --mask         what the mask hides is made anew, the rest is kept to the bit
-    --picture --outpaint     the picture is continued on the sides named
-    --picture                a run that enlarges pictures: diffusion with task upsample, super-resolution
-    --variations-of          unCLIP: what a CLIP sees in a picture, made again (Ramesh et al. 2022)
+"""Making pictures with a picture run: each `picture_request` carried out.
 
 A run that is conditioned on embeddings takes captions through a prior, another run; its CLIP is the one
 that its recipe names.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,21 +14,22 @@ from torch import Tensor
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.corpus.pictures import Pixels
 from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.drawing import Drawing
 from maquette.models.diffusion.model import Diffusion
 from maquette.models.prior import Prior
 from maquette.models.super_resolution import SuperResolution
 from maquette.models.super_resolution_config import SuperResolutionConfig
-from maquette.nn.noise import draw, generators
+from maquette.nn.noise import generators
 from maquette.serving import unclip
+from maquette.serving.inpaint import fill
 from maquette.serving.outpaint import extend
-from maquette.serving.paint import paint
-from maquette.serving.solvers import solve, times
-from maquette.serving.unclip import UnClip, in_parts
+from maquette.serving.sample import in_parts, sample
+from maquette.serving.unclip import UnClip
 from maquette.training.encoder import cut_notes, load_encoder
 from maquette.training.picture_data import to_pixels
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
 from maquette.workshop.picture_input import Input
-from maquette.workshop.picture_request import AROUND, SOLVER, Request
+from maquette.workshop.picture_request import Draw, Enlarge, Extend, Fill, Request, Vary
 
 BATCH = 64  # pictures made at a time
 
@@ -58,12 +53,14 @@ def make(loaded: LoadedPictures, request: Request) -> Made:
     """Carry out a request. Raises WrongUse where the run cannot do it, UserError for a bad picture."""
     start = time.perf_counter()
     model, given, calls = loaded.model, Input(), list[None]()
-    upsampler = _enlarging(load_pictures(request.upsample)) if request.upsample else None
+    upsampler = (
+        None if request.upsample is None else _enlarging(load_pictures(request.upsample.run))
+    )
     hook = model.register_forward_hook(lambda *_: calls.append(None))
     most = BATCH
     try:
-        if request.variations_of is not None:
-            pictures, labels = _variations(loaded, request, given)
+        if isinstance(request, Vary):
+            pictures, labels = _vary(loaded, request, given)
             most = unclip.BATCH
         elif isinstance(model, SuperResolution):
             pictures, labels = _restored(loaded, model, request, given)
@@ -72,7 +69,7 @@ def make(loaded: LoadedPictures, request: Request) -> Made:
                 f"{loaded.path} is a {model.config.kind}, which makes no pictures: "
                 f"maquette eval scores it"
             )
-        elif model.config.embedding:
+        elif "embedding" in model.conditioners:
             pictures, labels = _unclip(loaded, request, given)
             most = unclip.BATCH
         else:
@@ -80,10 +77,10 @@ def make(loaded: LoadedPictures, request: Request) -> Made:
     finally:
         hook.remove()
     asked = len(calls) // -(-len(pictures) // most)
-    if upsampler is not None:
+    if request.upsample is not None and upsampler is not None:
         prompts = labels if any(request.prompts) else [""] * len(pictures)
-        pictures = _larger(upsampler, pictures, prompts, request)
-    if getattr(model.config, "condition", "") == "text":
+        pictures = _larger(upsampler, pictures, prompts, request.upsample.drawing)
+    if isinstance(model, Diffusion) and "text" in model.conditioners:
         given.notes += loaded.cut_notes(request.prompts)
     notes = [*dict.fromkeys(given.notes), *_never_learnt(loaded, request.prompts)]
     return Made(to_pixels(pictures), labels, time.perf_counter() - start, asked, notes)
@@ -109,95 +106,99 @@ def _never_learnt(loaded: LoadedPictures, prompts: tuple[str, ...]) -> list[str]
 def _diffusion(
     loaded: LoadedPictures, model: Diffusion, request: Request, given: Input
 ) -> tuple[Tensor, list[str]]:
-    config, device = model.config, loaded.device
     labels = [p for p in request.prompts or ("",) for _ in range(request.count)]
-    n, told = len(labels), _told(model)
-    solver = request.solver or SOLVER
-    if config.task == "upsample":
-        request.uses(
-            "for a run that enlarges pictures", *told, "picture", "count", "solver", "steps"
-        )
-        if request.picture is None:
+    told = ("a prompt", "--guidance") if model.guided else ()  # options that say what is shown
+    used = (*told, "--count", "--solver", "--steps")
+    if "low_resolution" in model.conditioners:
+        request.unused("for a run that enlarges pictures", *used, "--picture")
+        if not isinstance(request, Enlarge):
             raise WrongUse(f"{loaded.path} enlarges pictures: name one with --picture")
-    elif request.picture is not None:
-        return _around(loaded, model, request, given, labels), labels
-    else:
-        request.uses("for this run", *told, "count", "solver", "steps")
-    conditions = _conditions(loaded, model, labels)
-    if config.task == "upsample":
-        assert request.picture is not None
-        small = given.tensor(request.picture, config.size // config.scale).expand(n, -1, -1, -1)
-        conditions["low_resolution"] = small.to(device)
-    generator = generators(request.seed, n)
-    noise = draw(torch.empty(n, 3, config.size, config.size, device=device), generator)
-    guidance = request.guidance if config.condition != "none" else 1.0
-
-    def part(rows: slice) -> Tensor:
-        condition = model.condition(len(noise[rows]), **_rows(conditions, rows))
-        denoiser = model.denoiser(condition, guidance)
-        grid = times(request.steps, model.process.schedule)
-        return solve(
-            solver, denoiser, noise[rows], grid, model.process.schedule, generator=generator[rows]
-        )
-
-    return in_parts(n, part, BATCH), labels
+        return _drawn(loaded, model, request, labels, given), labels
+    if isinstance(request, Draw):
+        request.unused("for this run", *used)
+        return _drawn(loaded, model, request, labels, given), labels
+    request.unused(f"with {request.marks[-1]}", *used, *request.marks)
+    if isinstance(request, Fill):
+        return _filled(loaded, model, request, labels, given), labels
+    if isinstance(request, Extend):
+        return _extended(loaded, model, request, labels, given), labels
+    raise WrongUse(
+        "say what of the picture to make anew: --mask FILE (the picture itself, where a part of it is "
+        "erased), or --outpaint right=64"
+    )
 
 
-def _told(model: Diffusion) -> tuple[str, ...]:
-    """Options that say what a picture shows, of those that the model reads."""
-    return () if model.config.condition == "none" else ("prompts", "guidance")
-
-
-def _rows(conditions: dict[str, Tensor | None], rows: slice) -> dict[str, Tensor | None]:
-    return {name: t if t is None else t[rows] for name, t in conditions.items()}
-
-
-def _around(
-    loaded: LoadedPictures, model: Diffusion, request: Request, given: Input, prompts: list[str]
+def _drawn(
+    loaded: LoadedPictures, model: Diffusion, request: Request, prompts: list[str], given: Input
 ) -> Tensor:
-    """Pictures around known pixels: of a mask, or beside the picture."""
-    assert request.picture is not None
-    way = "with --outpaint" if request.outpaint else "with --mask"
-    known = ("picture", "mask", "outpaint", "count", "solver", "steps")
-    request.uses(way, *_told(model), *known)
-    if not (request.mask or request.outpaint):
-        raise WrongUse(
-            "say what of the picture to make anew: --mask FILE (the picture itself, where a part of it is "
-            "erased), or --outpaint right=64"
-        )
-    n, size, device = len(prompts), model.config.size, loaded.device
-    settings: dict[str, Any] = {
-        "guidance": request.guidance if model.config.condition != "none" else 1.0,
-        "steps": request.steps,
-        "solver": request.solver or AROUND,
-    }
-    generator = generators(request.seed, n)
-    conditions = _conditions(loaded, model, prompts)
-    picture = given.tensor(request.picture, None if request.outpaint else size).to(device)
-    hole: Tensor | None = None
-    if request.mask is not None:
-        hidden = given.hidden(request.mask, request.picture, size)
-        hole = torch.from_numpy(~hidden).float()[None, None].to(device)
+    """Pictures of prompts, and of a smaller picture."""
+    n, config = len(prompts), model.config
+    values = _conditions(loaded, model, prompts)
+    if isinstance(request, Enlarge):
+        small = given.tensor(request.picture, config.size // config.scale).to(loaded.device)
+        values["low_resolution"] = small.expand(n, -1, -1, -1)
+    return _sampled(model, values, request.drawing, generators(request.drawing.seed, n))
+
+
+def _sampled(
+    model: Diffusion,
+    values: dict[str, Tensor],
+    drawing: Drawing,
+    generator: list[torch.Generator],
+) -> Tensor:
+    """A picture for each generator, so many at a time."""
 
     def part(rows: slice) -> Tensor:
-        told = _rows(conditions, rows)
-        own = settings | {"captions": told.get("text"), "labels": told.get("label")}
-        own["generator"] = generator[rows]
-        pictures = picture.expand(len(range(n)[rows]), -1, -1, -1)
-        if hole is None:
-            return extend(model, pictures, **(own | request.outpaint))
-        return paint(model, pictures, hole.expand(len(pictures), -1, -1, -1), **own)
+        own = generator[rows]
+        return sample(model, model.condition(len(own), **_rows(values, rows)), drawing, own)
+
+    return in_parts(len(generator), part, BATCH)
+
+
+def _rows(values: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    return {name: value[rows] for name, value in values.items()}
+
+
+def _filled(
+    loaded: LoadedPictures, model: Diffusion, request: Fill, prompts: list[str], given: Input
+) -> Tensor:
+    n, size, device = len(prompts), model.config.size, loaded.device
+    values, generator = _conditions(loaded, model, prompts), generators(request.drawing.seed, n)
+    picture = given.tensor(request.picture, size).to(device)
+    hidden = given.hidden(request.mask, request.picture, size)
+    known = torch.from_numpy(~hidden).float()[None, None].to(device)
+
+    def part(rows: slice) -> Tensor:
+        own = generator[rows]
+        pictures = picture.expand(len(own), -1, -1, -1)
+        mask = known.expand(len(own), -1, -1, -1)
+        told = _rows(values, rows)
+        return fill(model, pictures, mask, request.drawing, given=told, generator=own)
 
     return in_parts(n, part, BATCH)
 
 
-def _conditions(
-    loaded: LoadedPictures, model: Diffusion, prompts: list[str]
-) -> dict[str, Tensor | None]:
+def _extended(
+    loaded: LoadedPictures, model: Diffusion, request: Extend, prompts: list[str], given: Input
+) -> Tensor:
+    values = _conditions(loaded, model, prompts)
+    generator = generators(request.drawing.seed, len(prompts))
+    picture = given.tensor(request.picture).to(loaded.device)
+
+    def part(rows: slice) -> Tensor:
+        own = generator[rows]
+        pictures = picture.expand(len(own), -1, -1, -1)
+        told = _rows(values, rows)
+        return extend(model, pictures, request.sides, request.drawing, given=told, generator=own)
+
+    return in_parts(len(prompts), part, BATCH)
+
+
+def _conditions(loaded: LoadedPictures, model: Diffusion, prompts: list[str]) -> dict[str, Tensor]:
     """What `Diffusion.condition` takes, of one prompt a picture."""
-    if model.config.condition == "text":
+    if "text" in model.conditioners:
         return {"text": loaded.captions(prompts)}
-    if model.config.condition == "class":
+    if "label" in model.conditioners:
         return {"label": torch.tensor([_labels(loaded, p) for p in prompts], device=loaded.device)}
     if any(prompts):
         raise WrongUse(f"{loaded.path} was trained without captions: leave the prompt out")
@@ -222,37 +223,35 @@ def _labels(loaded: LoadedPictures, prompt: str) -> list[int]:
 def _restored(
     loaded: LoadedPictures, model: SuperResolution, request: Request, given: Input
 ) -> tuple[Tensor, list[str]]:
-    request.uses("for a run that restores pictures", "picture")
-    if request.picture is None:
+    request.unused("for a run that restores pictures", "--picture")
+    if not isinstance(request, Enlarge):
         raise WrongUse("this run enlarges pictures: name one with --picture")
     small = given.tensor(request.picture).to(loaded.device)
     with torch.no_grad():
         return model(small).clamp(-1, 1), [str(request.picture)]
 
 
-def _variations(loaded: LoadedPictures, request: Request, given: Input) -> tuple[Tensor, list[str]]:
-    assert request.variations_of is not None
-    parts = _unclip_of(loaded, request, given)
-    way = ("text_diff", "toward", "variations_of", "count", "steps")
-    request.uses("with --variations-of", *way)
-    size = parts.decoder.config.size
-    picture = given.tensor(request.variations_of, size)[0].to(loaded.device)
-    steps, count = 2 * request.steps, max(request.count, 2)
+def _vary(loaded: LoadedPictures, request: Vary, given: Input) -> tuple[Tensor, list[str]]:
+    parts = _unclip_of(loaded, request.text_diff or (), "", given)
+    size, drawing = parts.decoder.config.size, request.drawing
+    picture = given.tensor(request.picture, size)[0].to(loaded.device)
+    count = max(request.count, 2)  # the two ends of a way
     if request.text_diff:
         before, after = request.text_diff
-        made = parts.text_diff(picture, before, after, count, steps=steps)
+        made = parts.text_diff(picture, before, after, count, drawing)
         return made, [f"{before} -> {after}"] * count
     if request.toward is not None:
         other = given.tensor(request.toward, size)[0].to(loaded.device)
-        made = parts.interpolate(picture, other, count, steps=steps)
-        return made, [f"{request.variations_of} -> {request.toward}"] * count
-    made = parts.variations(picture, request.count, steps=steps, seed=request.seed)
-    return made, [f"like {request.variations_of}"] * request.count
+        made = parts.interpolate(picture, other, count, drawing)
+        return made, [f"{request.picture} -> {request.toward}"] * count
+    made = parts.variations(picture, request.count, drawing)
+    return made, [f"like {request.picture}"] * request.count
 
 
 def _unclip(loaded: LoadedPictures, request: Request, given: Input) -> tuple[Tensor, list[str]]:
-    used = ("prompts", "prior", "count", "solver", "steps", "guidance")
-    request.uses("for a run that makes pictures from embeddings", *used)
+    used = ("a prompt", "--prior", "--count", "--solver", "--steps", "--guidance")
+    request.unused("for a run that makes pictures from embeddings", *used)
+    assert isinstance(request, Draw), "the others are marked by what is unused here"
     if not request.prompts:
         raise WrongUse("say what to make: a caption, or --variations-of a picture")
     if not request.prior:
@@ -260,33 +259,25 @@ def _unclip(loaded: LoadedPictures, request: Request, given: Input) -> tuple[Ten
             f"{loaded.path} makes pictures from embeddings: name a prior with --prior RUN"
         )
     labels = [p for p in request.prompts for _ in range(request.count)]
-    parts = _unclip_of(loaded, request, given)
-    made = parts.generate(
-        labels,
-        guidance=request.guidance,
-        steps=request.steps,
-        solver=request.solver or SOLVER,
-        seed=request.seed,
-    )
-    return made, labels
+    parts = _unclip_of(loaded, request.prompts, request.prior, given)
+    return parts.generate(labels, request.drawing), labels
 
 
-def _unclip_of(loaded: LoadedPictures, request: Request, given: Input) -> UnClip:
+def _unclip_of(loaded: LoadedPictures, said: Sequence[str], prior_run: str, given: Input) -> UnClip:
     """The decoder with the CLIP of its recipe, and the prior where one is named."""
     decoder = loaded.model
-    if not isinstance(decoder, Diffusion) or not decoder.config.embedding:
+    if not isinstance(decoder, Diffusion) or "embedding" not in decoder.conditioners:
         raise WrongUse(
             f"{loaded.path} makes no pictures from embeddings: train dalle2-decoder and name that run"
         )
     clip = load_encoder(loaded.recipe.data.encoder).to(loaded.device)
-    said = [*request.prompts, *(request.text_diff or ())]
     given.notes += cut_notes(clip.tokenizer, said, clip.words)
     prior = reads = None
-    if request.prior:
-        found = load_pictures(request.prior)
+    if prior_run:
+        found = load_pictures(prior_run)
         given.notes += found.cut_notes(said)
         if not isinstance(found.model, Prior):
-            raise WrongUse(f"{request.prior} is a {found.model.config.kind}: name a run of a prior")
+            raise WrongUse(f"{prior_run} is a {found.model.config.kind}: name a run of a prior")
         prior, reads = found.model, found.captions
     return UnClip(
         clip.model, decoder, loaded.captions, prior, clip_reads=clip.symbols, prior_reads=reads
@@ -303,7 +294,7 @@ def _enlarging(upsampler: LoadedPictures) -> LoadedPictures:
 
 
 def _larger(
-    upsampler: LoadedPictures, pictures: Tensor, prompts: list[str], request: Request
+    upsampler: LoadedPictures, pictures: Tensor, prompts: list[str], drawing: Drawing
 ) -> Tensor:
     """The pictures as another run enlarges them, which is told what they show where it reads."""
     model = upsampler.model
@@ -318,20 +309,7 @@ def _larger(
             f"{upsampler.path} enlarges pictures of {side} pixels, these are "
             f"{pictures.shape[-2]} x {pictures.shape[-1]}"
         )
-    generator = generators(request.seed, len(pictures), unclip.UPSAMPLER)
-    shape = (len(pictures), 3, model.config.size, model.config.size)
-    noise = draw(pictures.new_empty(shape), generator)
-    told = _conditions(upsampler, model, prompts) if model.config.condition != "none" else {}
-
-    def part(rows: slice) -> Tensor:
-        small = pictures[rows]
-        denoiser = model.denoiser(
-            model.condition(len(small), low_resolution=small, **_rows(told, rows))
-        )
-        grid = times(request.steps, model.process.schedule)
-        solver = request.solver or SOLVER
-        return solve(
-            solver, denoiser, noise[rows], grid, model.process.schedule, generator=generator[rows]
-        )
-
-    return in_parts(len(pictures), part, BATCH)
+    values = _conditions(upsampler, model, prompts) if model.guided else {}
+    values["low_resolution"] = pictures
+    generator = generators(drawing.seed, len(pictures), unclip.UPSAMPLER_STAGE)
+    return _sampled(model, values, drawing, generator)
