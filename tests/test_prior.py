@@ -141,10 +141,10 @@ def test_an_empty_caption_is_no_caption(learned):
     with torch.no_grad():
         empty = model.denoiser(torch.full_like(batch.captions, END), batch.text_embedding)(x, t)
         other = model.denoiser(torch.full_like(batch.captions, END), -batch.text_embedding)(x, t)
-        nothing = model.denoiser(batch.captions, batch.text_embedding, guidance=0.0)(x, t)
+        null = model.denoiser(batch.captions, batch.text_embedding, guidance=0.0)(x, t)
         given = model.denoiser(batch.captions, batch.text_embedding)(x, t)
     torch.testing.assert_close(empty, other)
-    torch.testing.assert_close(empty, nothing)
+    torch.testing.assert_close(empty, null)
     assert (given - empty).abs().max() > 0.05
 
 

@@ -46,7 +46,7 @@ class Prior(PictureModel):
         self.tokens = Embedding(c.vocabulary, c.width)
         self.positions = Embedding(self.read + after, c.width)
         self.text = Linear(c.embedding, c.width, bias=True, role=Role.INPUT)
-        self.nothing = Embedding(self.read, c.width)  # what stands where there is no caption
+        self.null_embedding = Embedding(self.read, c.width)  # what stands where there is no caption
         self.blocks = nn.ModuleList(
             TransformerBlock(c.width, c.heads, self.scaling, causal=True) for _ in range(c.depth)
         )
@@ -69,7 +69,7 @@ class Prior(PictureModel):
         absent = empty if absent is None else absent | empty
         text = self.text(text_embedding.float() * self.length).unsqueeze(1)
         x = torch.cat([self.tokens(captions), text], dim=1)
-        x = torch.where(absent[:, None, None], self.nothing.weight, x)
+        x = torch.where(absent[:, None, None], self.null_embedding.weight, x)
         return apply(x, self.scaling.input_multiplier)
 
     def run(
@@ -110,8 +110,8 @@ class Prior(PictureModel):
         given = self.caption(captions, text_embedding)
         if guidance == 1.0:
             return given
-        nothing = apply(self.nothing.weight, self.scaling.input_multiplier)
-        return torch.cat([given, nothing.expand_as(given)])
+        null = apply(self.null_embedding.weight, self.scaling.input_multiplier)
+        return torch.cat([given, null.expand_as(given)])
 
     def learns_from(self, batch: PictureBatch) -> tuple[Tensor, Tensor]:
         """The embeddings (n, d) of a batch, times sqrt(d), and what is read of their captions.
