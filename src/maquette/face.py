@@ -15,7 +15,7 @@ from maquette.training.recipe import BaseRecipe
 from maquette.training.run import free_name
 from maquette.workshop.load import Loaded
 from maquette.workshop.load import load as load_text
-from maquette.workshop.load_pictures import LoadedPictures, load_pictures
+from maquette.workshop.picture_generation import PictureRun, open_run
 from maquette.workshop.planning import device_named, law_named, text_of
 from maquette.workshop.train import train as train_recipe
 
@@ -24,7 +24,7 @@ __all__ = ["load", "plan", "reproduce", "train"]
 
 def train(
     recipe: BaseRecipe | str, run: str | Path | None = None, *, resume: bool = False
-) -> Loaded | LoadedPictures:
+) -> Loaded | PictureRun:
     """Train a recipe (or one of the catalogue, by name) and open the run.
 
     run: its directory, by default `runs/NAME`. Raises UserError as the command does.
@@ -37,11 +37,11 @@ def train(
     return load(path)
 
 
-def load(path: str | Path) -> Loaded | LoadedPictures:
+def load(path: str | Path) -> Loaded | PictureRun:
     """Open a run, of text or of pictures. Raises UserError for what is none, or is damaged."""
     folder = Path(path).expanduser()
     if (folder / CONFIG).exists() and isinstance(load_config(folder), PictureConfig):
-        return load_pictures(folder)
+        return open_run(folder)
     return load_text(folder)
 
 

@@ -7,6 +7,8 @@ that its recipe names.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +31,7 @@ from maquette.training.encoder import cut_notes, load_encoder
 from maquette.training.picture_data import to_pixels
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
 from maquette.workshop.picture_input import Input
-from maquette.workshop.picture_request import Draw, Enlarge, Extend, Fill, Request, Vary
+from maquette.workshop.picture_request import Draw, Enlarge, Extend, Fill, Options, Request, Vary
 
 BATCH = 64  # pictures made at a time
 
@@ -47,6 +49,20 @@ class Made:
     """how often the run's network was asked for each picture"""
     notes: list[str]
     """a line each: what was cut off or resized of the pictures given"""
+
+
+class PictureRun(LoadedPictures):
+    """A trained picture model in Python that makes pictures: `maquette.load("runs/diffusion")`."""
+
+    def generate(self, *prompts: str, **options: Any) -> Pixels:
+        """Make pictures: uint8 (n, height, width, 3). options: fields of `picture_request.Options`."""
+        return make(self, Options(prompts=prompts, **options).request()).pixels
+
+
+def open_run(path: str | Path) -> PictureRun:
+    """Open a picture run, as `load_pictures` does."""
+    loaded = load_pictures(path)
+    return PictureRun(loaded.path, loaded.model, loaded.tokenizer)
 
 
 def make(loaded: LoadedPictures, request: Request) -> Made:

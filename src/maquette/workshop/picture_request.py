@@ -6,7 +6,7 @@
     Enlarge   a picture is made larger, by a run that enlarges
     Vary      what a CLIP sees in a picture is made again (unCLIP: Ramesh et al. 2022)
 
-The command line and `LoadedPictures.generate` have them as one flat list of options: `Options`, which says
+The command line and `PictureRun.generate` have them as one flat list of options: `Options`, which says
 what request is meant. `workshop/picture_generation.py` carries them out.
 """
 
