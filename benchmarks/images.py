@@ -33,8 +33,9 @@ from maquette.base.machine import keep_freed_memory, measure, processor, product
 from maquette.evaluation.residual import acceptable, fit
 from maquette.experiments.bases.text_to_picture import TEXT, WORLD, text_recipe
 from maquette.models.base import Loss, PictureBatch
-from maquette.models.diffusion import Condition, Diffusion
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.conditioner import Signal
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.model import Diffusion
 from maquette.serving.solvers import evaluations
 from maquette.systems.diffusion import DIT, Way, all_right, draw
 from maquette.training.optimiser import clip_gradients, make_optimiser
@@ -83,9 +84,9 @@ class Theirs(nn.Module):
 class Beside(Diffusion):
     """Our loss around their backbone."""
 
-    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, signal: Signal) -> Tensor:
         self.backbone.times = t  # type: ignore[assignment]
-        return self.backbone(x, condition.vector, condition.tokens, condition.mask)
+        return self.backbone(x, signal.vector, signal.tokens, signal.mask)
 
 
 def nearest_widths(config: DiffusionConfig, parameters: int) -> tuple[int, ...]:

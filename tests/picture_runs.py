@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.store import WEIGHTS, save_tensors
 from maquette.training.begin import create
 from maquette.training.picture_recipe import PictureRecipe

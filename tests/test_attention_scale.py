@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from maquette.models.base import Batch, PictureBatch
 from maquette.models.clip_config import ClipConfig
 from maquette.models.config import DecoderConfig
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.prior_config import PriorConfig
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation

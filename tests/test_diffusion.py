@@ -12,8 +12,9 @@ from maquette.base.errors import UserError
 from maquette.experiments.bases.text_to_picture import text_recipe
 from maquette.experiments.catalogue import recipe_named
 from maquette.models.base import PictureBatch
-from maquette.models.diffusion import Diffusion, random_known
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.conditioners import random_known
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.model import Diffusion
 from maquette.models.registry import config_from
 from maquette.nn.rules import Parametrisation
 from maquette.serving.solvers import solve, times
@@ -82,18 +83,17 @@ def test_the_config_counts_its_parameters_and_comes_back_from_json():
 @pytest.mark.parametrize("fields", [TEXT, CLASS, TEXT | {"backbone": "dit", "patch": 4}])
 def test_a_condition_changes_the_picture_and_none_is_the_null(fields):
     model = make(**fields)
-    given = {"captions": CAPTIONS} if "words" in fields else {"labels": LABELS}
+    given = {"text": CAPTIONS} if "words" in fields else {"label": LABELS}
     with torch.no_grad():
         some = model.denoiser(model.condition(3, **given))(noise(), HALF)
         none = model.denoiser(model.condition(3))(noise(), HALF)
         assert float((some - none).abs().max()) > 1e-2
         empty = (
-            {"captions": torch.zeros(3, 6).long()}
-            if "words" in fields
-            else {"labels": LABELS * 0 - 1}
+            {"text": torch.zeros(3, 6).long()} if "words" in fields else {"label": LABELS * 0 - 1}
         )
         assert_close(model.denoiser(model.condition(3, **empty))(noise(), HALF), none)
-        assert_close(model.denoiser(model.null(3))(noise(), HALF), none)
+        null = model.null(model.condition(3, **given))
+        assert_close(model.denoiser(null)(noise(), HALF), none)
 
 
 def test_captions_are_read_up_to_their_first_end():
@@ -101,11 +101,11 @@ def test_captions_are_read_up_to_their_first_end():
     same = CAPTIONS.clone()
     same[0, 4], same[1, 3:] = 9, 9
     with torch.no_grad():
-        a = model.denoiser(model.condition(3, captions=CAPTIONS))(noise(), HALF)
-        b = model.denoiser(model.condition(3, captions=same))(noise(), HALF)
+        a = model.denoiser(model.condition(3, text=CAPTIONS))(noise(), HALF)
+        b = model.denoiser(model.condition(3, text=same))(noise(), HALF)
         assert_close(a, b)
         same[0, 2] = 9
-        c = model.denoiser(model.condition(3, captions=same))(noise(), HALF)
+        c = model.denoiser(model.condition(3, text=same))(noise(), HALF)
     assert float((a - c)[0].abs().max()) > 1e-3
     assert_close(a[1:], c[1:])
 
@@ -113,9 +113,9 @@ def test_captions_are_read_up_to_their_first_end():
 def test_a_caption_does_not_depend_on_its_neighbours():
     model = make(**TEXT)
     with torch.no_grad():
-        whole = model.denoiser(model.condition(3, captions=CAPTIONS))(noise(), HALF)
+        whole = model.denoiser(model.condition(3, text=CAPTIONS))(noise(), HALF)
         for i in range(3):
-            alone = model.denoiser(model.condition(1, captions=CAPTIONS[i : i + 1]))(
+            alone = model.denoiser(model.condition(1, text=CAPTIONS[i : i + 1]))(
                 noise()[i : i + 1], HALF
             )
             assert_close(alone[0], whole[i], atol=1e-5, rtol=1e-4)
@@ -125,16 +125,16 @@ def test_a_caption_does_not_depend_on_its_neighbours():
 def test_guidance_is_a_line_from_the_unconditional(fields):
     """Of the network's clean pictures before they are clipped."""
     model = make(**fields)
-    given = {"captions": CAPTIONS} if "words" in fields else {"labels": LABELS}
+    given = {"text": CAPTIONS} if "words" in fields else {"label": LABELS}
     if "embedding" in fields:
         given["embedding"] = unit()
     condition, x, t = model.condition(3, **given), noise(), torch.full((3,), 0.5)
 
     def clean(c) -> torch.Tensor:
-        return model.path.clean(x, t, model(x, t, c), "v")
+        return model.process.denoised(x, t, model(x, t, c.joined()))
 
     with torch.no_grad():
-        c, u = clean(condition), clean(model.null(3, condition))
+        c, u = clean(condition), clean(model.null(condition))
         assert float((c - u).abs().max()) > 1e-3
         for w in (0.0, 1.0, 2.5):
             expected = (u + w * (c - u)).clamp(-1, 1)
@@ -144,8 +144,8 @@ def test_guidance_is_a_line_from_the_unconditional(fields):
 def test_an_embedding_enters_the_vector_and_four_tokens():
     model = make(embedding=8, **TEXT)
     with torch.no_grad():
-        without = model.condition(3, captions=CAPTIONS)
-        given = model.condition(3, captions=CAPTIONS, embedding=unit())
+        without = model.condition(3, text=CAPTIONS).joined()
+        given = model.condition(3, text=CAPTIONS, embedding=unit()).joined()
     assert given.tokens.shape[1] == 6 + 4 and bool(
         given.mask[:, -4:].all()
     )  # longest: five and the end
@@ -153,19 +153,21 @@ def test_an_embedding_enters_the_vector_and_four_tokens():
     assert_close(given.tokens[:, :-4], without.tokens[:, :-4])
     assert float((given.tokens - without.tokens)[:, -4:].abs().max()) > 1e-3
     only = make(embedding=8)
-    assert only.condition(3, embedding=unit()).tokens.shape == (3, 4, 64)
+    assert only.condition(3, embedding=unit()).joined().tokens.shape == (3, 4, 64)
 
 
 def test_conditions_are_joined_and_cut_by_rows():
     model = make(embedding=8, task="inpaint", **TEXT)
     known, mask = batch().pictures, random_known(3, 16, torch.device("cpu"))
     with torch.no_grad():
-        c = model.condition(3, captions=CAPTIONS, embedding=unit(), known=known, mask=mask)
-        both = c.beside(c)
-        assert len(both) == 6
-        cut = both.rows(3, 6)
+        c = model.condition(3, text=CAPTIONS, embedding=unit(), known_pixels=(known, mask))
+        both = c.joined().beside(c.joined())
+        cut, some = both.rows(3, 6), c.rows(1, 3)
+    assert len(c) == 3 and len(some) == 2 and len(both.vector) == 6
     for name in ("vector", "tokens", "mask", "channels"):
-        assert_close(getattr(cut, name), getattr(c, name))
+        whole = getattr(c.joined(), name)
+        assert torch.equal(getattr(cut, name), whole)
+        assert torch.equal(getattr(some.joined(), name), whole[1:])
 
 
 def test_inpainting_sees_the_known_pixels_and_nothing_of_the_hidden():
@@ -173,10 +175,10 @@ def test_inpainting_sees_the_known_pixels_and_nothing_of_the_hidden():
     known, mask = batch().pictures, random_known(3, 16, torch.device("cpu"))
     other = torch.where(mask == 1, known, -known)
     with torch.no_grad():
-        a = model.denoiser(model.condition(3, known=known, mask=mask))(noise(), HALF)
-        b = model.denoiser(model.condition(3, known=other, mask=mask))(noise(), HALF)
+        a = model.denoiser(model.condition(3, known_pixels=(known, mask)))(noise(), HALF)
+        b = model.denoiser(model.condition(3, known_pixels=(other, mask)))(noise(), HALF)
         assert torch.equal(a, b)
-        c = model.denoiser(model.condition(3, known=known * 0.5, mask=mask))(noise(), HALF)
+        c = model.denoiser(model.condition(3, known_pixels=(known * 0.5, mask)))(noise(), HALF)
     assert float((a - c).abs().max()) > 1e-3
 
 
@@ -242,7 +244,9 @@ def test_conditions_are_left_out_in_training_alone():
         model.zero_grad()
         torch.manual_seed(3)
         model.loss(batch()).total.backward()
-        gradients.append(float(model.text.embedding.weight.grad[3].abs().sum()))
+        gradients.append(
+            float(model.conditioners["text"].encoder.embedding.weight.grad[3].abs().sum())
+        )
     assert gradients[0] == 0 and gradients[1] > 0
 
 
@@ -278,15 +282,19 @@ def test_it_learns_two_pictures(fields):
         (model.loss(PictureBatch(pictures, labels=labels)).total / 16).backward()
         optimiser.step()
     model.eval()
-    given = {"labels": labels[:2]} if config.classes else {}
+    given = {"label": labels[:2]} if config.classes else {}
     if config.task == "upsample":
-        given["small"] = pictures[:2, :, :2, :2]
+        given["low_resolution"] = pictures[:2, :, :2, :2]
     if config.task == "inpaint":
-        given = {"known": pictures[:2], "mask": torch.ones(2, 1, 8, 8)}
+        given = {"known_pixels": (pictures[:2], torch.ones(2, 1, 8, 8))}
     with torch.no_grad():
         condition = model.condition(2, **given)
     out = solve(
-        "ddim", model.denoiser(condition), noise(2)[..., :8, :8], times(8, model.path), model.path
+        "ddim",
+        model.denoiser(condition),
+        noise(2)[..., :8, :8],
+        times(8, model.process.schedule),
+        model.process.schedule,
     )
     found = out.mean((1, 2, 3))
     if given:
@@ -305,11 +313,19 @@ def test_a_gradient_passes_through_the_denoiser():
 def test_pictures_made_do_not_depend_on_the_batch():
     model = make(**TEXT)
     with torch.no_grad():
-        c = model.condition(3, captions=CAPTIONS)
-    whole = solve("dpm2m", model.denoiser(c, 2.0), noise(), times(4, model.path), model.path)
+        c = model.condition(3, text=CAPTIONS)
+    whole = solve(
+        "dpm2m",
+        model.denoiser(c, 2.0),
+        noise(),
+        times(4, model.process.schedule),
+        model.process.schedule,
+    )
     with torch.no_grad():
         last = model.denoiser(c.rows(2, 3), 2.0)
-    alone = solve("dpm2m", last, noise()[2:], times(4, model.path), model.path)
+    alone = solve(
+        "dpm2m", last, noise()[2:], times(4, model.process.schedule), model.process.schedule
+    )
     assert_close(alone[0], whole[2], atol=1e-3, rtol=1e-3)
     assert np.isfinite(whole.numpy()).all()
 
@@ -346,8 +362,8 @@ def test_a_run_with_a_task_begins_with_one_without(recipe, tmp_path):
     x, t = torch.randn(2, 3, 32, 32), torch.full((2,), 0.5)
     mask = torch.ones(2, 1, 32, 32)
     with torch.no_grad():
-        a = base(x, t, base.condition(2))
-        b = model(x, t, model.condition(2, known=x.clamp(-1, 1), mask=mask))
+        a = base(x, t, base.condition(2).joined())
+        b = model(x, t, model.condition(2, known_pixels=(x.clamp(-1, 1), mask)).joined())
     assert_close(a, b)
 
 
@@ -358,4 +374,4 @@ def test_the_catalogues_recipes_build(name):
     found = recipe_named(name)
     assert found.name == name
     assert 500_000 < found.model.parameters() < 1_200_000
-    assert found.model.build().initialise(0).path.kind == "cosine"
+    assert found.model.build().initialise(0).process.schedule.kind == "cosine"

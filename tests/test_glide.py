@@ -6,10 +6,10 @@ import torch
 
 from maquette.base.errors import WrongUse
 from maquette.models.clip_config import ClipConfig
-from maquette.nn.path import Path
+from maquette.nn.noise_schedule import NoiseSchedule
 from maquette.serving.clip_guidance import clip_guided
 
-PATH = Path("cosine")
+SCHEDULE = NoiseSchedule("cosine")
 
 
 def make(**changes):
@@ -34,7 +34,7 @@ def test_the_clean_picture_moves_by_the_gradient_of_the_logit():
     clip, text = make(), captions(3)
     x = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     t = torch.tensor(0.6, dtype=torch.float64)
-    moved = clip_guided(grey, clip, text, PATH, 1e-3)(x, t)
+    moved = clip_guided(grey, clip, text, SCHEDULE, 1e-3)(x, t)
     assert moved.dtype == x.dtype and not moved.requires_grad
 
     def logit(shown):
@@ -43,7 +43,7 @@ def test_the_clean_picture_moves_by_the_gradient_of_the_logit():
 
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
     slope = (logit(x + 1e-2 * direction) - logit(x - 1e-2 * direction)) / 2e-2
-    factor = 1e-3 * float(PATH.sigma(t) ** 2 / PATH.alpha(t))
+    factor = 1e-3 * float(SCHEDULE.sigma(t) ** 2 / SCHEDULE.alpha(t))
     torch.testing.assert_close(
         (moved * direction).sum((1, 2, 3)), factor * slope, rtol=2e-2, atol=1e-6
     )
@@ -54,9 +54,9 @@ def test_each_picture_is_led_by_its_own_caption():
     clip, text = make(), captions(3)
     x = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     t = torch.tensor(0.5)
-    together = clip_guided(grey, clip, text, PATH, 0.01)(x, t)
+    together = clip_guided(grey, clip, text, SCHEDULE, 0.01)(x, t)
     for i in range(3):
-        alone = clip_guided(grey, clip, text[i : i + 1], PATH, 0.01)(x[i : i + 1], t)
+        alone = clip_guided(grey, clip, text[i : i + 1], SCHEDULE, 0.01)(x[i : i + 1], t)
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-3, atol=1e-6)
 
 
@@ -64,15 +64,15 @@ def test_each_picture_is_led_by_its_own_caption():
 def test_no_scale_is_no_guidance_and_what_is_guided_is_clipped():
     clip, text = make(), captions(2)
     x = torch.randn(2, 3, 16, 16)
-    assert (clip_guided(grey, clip, text, PATH, 0.0)(x, torch.tensor(0.5)) == 0).all()
-    assert clip_guided(grey, clip, text, PATH, 1e6)(x, torch.tensor(0.5)).abs().max() == 1
+    assert (clip_guided(grey, clip, text, SCHEDULE, 0.0)(x, torch.tensor(0.5)) == 0).all()
+    assert clip_guided(grey, clip, text, SCHEDULE, 1e6)(x, torch.tensor(0.5)).abs().max() == 1
 
 
 def test_a_clip_of_clean_pictures_or_of_another_path_cannot_guide():
     with pytest.raises(WrongUse, match="sees no noise"):
-        clip_guided(grey, make(noised=False), captions(2), PATH, 1.0)
+        clip_guided(grey, make(noised=False), captions(2), SCHEDULE, 1.0)
     with pytest.raises(WrongUse, match="was trained on flow"):
-        clip_guided(grey, make(path="flow"), captions(2), PATH, 1.0)
+        clip_guided(grey, make(path="flow"), captions(2), SCHEDULE, 1.0)
 
 
 @pytest.fixture

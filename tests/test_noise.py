@@ -1,6 +1,7 @@
 """Random numbers belong to the row: the first of four is the one alone, picture or text."""
 
 import functools
+from dataclasses import replace
 from pathlib import Path as File
 
 import numpy as np
@@ -14,19 +15,20 @@ from torch.nn import functional as F
 from maquette.base.errors import WrongUse
 from maquette.models.base import PictureBatch
 from maquette.models.clip_config import ClipConfig
+from maquette.models.diffusion.drawing import INVERSION, Drawing, PriorDrawing
 from maquette.models.prior_config import PriorConfig
 from maquette.nn.noise import draw, draw_exponential, generators
-from maquette.nn.path import Path
+from maquette.nn.noise_schedule import NoiseSchedule
 from maquette.serving import unclip
+from maquette.serving.inpaint import Resampling, fill, inpaint, replacing
 from maquette.serving.make import make_pictures
-from maquette.serving.outpaint import extend, lay_out, outpaint
-from maquette.serving.paint import inpaint, paint, replacing
+from maquette.serving.outpaint import Sides, extend, lay_out, outpaint
 from maquette.serving.solvers import SOLVERS, solve, times
 from maquette.serving.unclip import UnClip, embeddings
 from maquette.training.picture_recipe import PictureData, PictureRecipe
-from maquette.workshop import studio
+from maquette.workshop import picture_generation
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
-from maquette.workshop.picture_request import Request
+from maquette.workshop.picture_request import Options
 
 KINDS = ["cosine", "linear", "flow"]
 CLOSE = functools.partial(torch.testing.assert_close, rtol=0, atol=1e-3)
@@ -68,12 +70,12 @@ def test_rows_of_any_count_and_stage_are_their_own():
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_first_of_four_is_the_one_alone_in_every_solver(solver):
-    path = Path()
+    schedule = NoiseSchedule()
 
     def made(n: int) -> Tensor:
         own = generators(5, n)
         noise = draw(torch.zeros(n, 3, 6, 6), own)
-        return solve(solver, curved, noise, times(5, path), path, generator=own)
+        return solve(solver, curved, noise, times(5, schedule), schedule, generator=own)
 
     whole = made(4)
     for n in (1, 2, 3):
@@ -84,11 +86,12 @@ def test_the_first_of_four_is_the_one_alone_in_every_solver(solver):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("method", ["replace", "repaint", "condition"])
 def test_around_known_pixels(solver, method):
-    path = Path()
+    schedule = NoiseSchedule()
 
     def made(n: int) -> Tensor:
         return inpaint(
-            curved, picture(n), known(n), path, times(6, path), method=method, solver=solver, jump=2,
+            curved, picture(n), known(n), schedule, times(6, schedule), method=method, solver=solver,
+            resampling=Resampling(jump=2),
             generator=generators(5, n),
         )  # fmt: skip
 
@@ -100,12 +103,13 @@ def test_around_known_pixels(solver, method):
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_beside_a_picture_in_windows(joint):
-    path, layout = Path(), lay_out(6, 6, 6, right=7, top=3)
+    schedule, layout = NoiseSchedule(), lay_out(6, 6, 6, Sides(right=7, top=3))
 
     def made(n: int) -> Tensor:
         return outpaint(
-            lambda which, part, mask: curved, picture(n), layout, path, times(4, path), joint=joint,
-            method="repaint", jump=2, generator=generators(5, n),
+            lambda which, part, mask: curved, picture(n), layout, schedule, times(4, schedule), joint=joint,
+            solver="ddpm", method="repaint", resampling=Resampling(jump=2),
+            generator=generators(5, n),
         )  # fmt: skip
 
     whole = made(3)
@@ -125,18 +129,19 @@ def moved(config, seed: int = 0):
 @pytest.mark.parametrize("task", ["generate", "inpaint"])
 def test_models_paint_extend_and_make_what_they_are_shown(task):
     words, model = torch.tensor([[3, 5] + [0] * 10]), moved(small(task=task))
+    drawing = Drawing(solver="ddpm", steps=2, seed=4)
 
     def painted(n: int) -> Tensor:
-        options = {"captions": words.expand(n, -1), "steps": 3, "generator": generators(1, n)}
-        return paint(model, picture(n, 16), known(n, 16), **options)
+        given = {"text": words.expand(n, -1)}
+        return fill(model, picture(n, 16), known(n, 16), drawing, given=given)
 
     def extended(n: int) -> Tensor:
-        options = {"captions": words.expand(n, -1), "steps": 2, "generator": generators(1, n)}
-        return extend(model, picture(n, 16), right=5, **options)
+        given = {"text": words.expand(n, -1)}
+        return extend(model, picture(n, 16), Sides(right=5), drawing, given=given)
 
     def made(n: int) -> Tensor:
         batch = PictureBatch(picture(n, 16), words.expand(n, -1))
-        return make_pictures(model, batch, steps=3, solver="ddpm", seed=4)
+        return make_pictures(model, batch, drawing)
 
     for way in (painted, extended, made):
         CLOSE(way(1), way(3)[:1])
@@ -166,13 +171,14 @@ def letters(texts: list[str]) -> Tensor:
 def test_by_way_of_embeddings(parts):
     """Prior, decoder, upsampler; and variations with new noise."""
     texts = ["red", "blue", "red", "green"]
-    settings = {"steps": 2, "prior_steps": 2, "candidates": 2, "seed": 2, "solver": "ddpm"}
-    whole = parts.generate(texts, **settings)
-    CLOSE(parts.generate(texts[:1], **settings), whole[:1])
+    ways = Drawing(steps=2, seed=2, solver="ddpm"), PriorDrawing(steps=2)
+    whole = parts.generate(texts, *ways)
+    CLOSE(parts.generate(texts[:1], *ways), whole[:1])
     assert not torch.allclose(whole[0], whole[2], atol=1e-3), "one caption, two pictures"
     shown = picture(1, 16)[0]
-    whole = parts.variations(shown, 3, steps=2)
-    CLOSE(parts.variations(shown, 1, steps=2), whole[:1])
+    there_and_back = replace(INVERSION, steps=2)
+    whole = parts.variations(shown, 3, there_and_back)
+    CLOSE(parts.variations(shown, 1, there_and_back), whole[:1])
     assert not torch.allclose(whole[0], whole[1], atol=1e-3)
 
 
@@ -189,9 +195,8 @@ def test_of_both_priors(variant, monkeypatch):
     captions = letters(["red", "blue", "red", "green", "red"])
 
     def made(n: int) -> Tensor:
-        return embeddings(
-            prior, captions[:n], texts[:n], candidates=3, steps=3, generator=generators(3, n)
-        )
+        drawing = PriorDrawing(candidates=3, steps=3, seed=3)
+        return embeddings(prior, captions[:n], texts[:n], drawing)
 
     whole = made(5)
     for n in (1, 3):
@@ -228,12 +233,12 @@ def test_a_request_of_one_is_the_first_of_many(loaded, files, way, monkeypatch):
     if way == "upsample":
         larger = moved(small(task="upsample", size=32, scale=2, multipliers=(1, 2, 2)))
         run = LoadedPictures(loaded.path, larger, loaded.tokenizer)
-        monkeypatch.setattr(studio, "load_pictures", lambda path: run)
+        monkeypatch.setattr(picture_generation, "load_pictures", lambda path: run)
         options = {"upsample": "larger", "solver": "ddpm"}
 
     def made(*prompts: str, count: int = 1):
-        return studio.make(
-            loaded, Request(prompts=prompts, count=count, steps=2, seed=5, **options)
+        return picture_generation.make(
+            loaded, Options(prompts=prompts, count=count, steps=2, seed=5, **options).request()
         ).pixels.astype(int)
 
     red, blue = "a red circle", "a blue square"
@@ -242,7 +247,7 @@ def test_a_request_of_one_is_the_first_of_many(loaded, files, way, monkeypatch):
     assert np.abs(made(red, blue)[0] - alone[0]).max() <= 1
     assert np.abs(made(blue, red)[1] - four[1]).max() <= 1
     assert np.abs(four[0] - four[1]).max() > 1
-    monkeypatch.setattr(studio, "BATCH", 3)
+    monkeypatch.setattr(picture_generation, "BATCH", 3)
     assert np.abs(made(red, count=4) - four).max() <= 1
 
 
@@ -251,8 +256,8 @@ def test_a_request_of_one_is_the_first_of_many(loaded, files, way, monkeypatch):
 @pytest.mark.parametrize("way", ["whole", "windows", "joint"])
 def test_known_pixels_are_noised_as_their_time_says(kind, method, way):
     """What a denoiser sees of them at time t has mean alpha(t) x and deviation sigma(t)."""
-    path, level, n = Path(kind), 0.6, 400
-    grid, seen = times(5, path), []
+    schedule, level, n = NoiseSchedule(kind), 0.6, 400
+    grid, seen = times(5, schedule), []
     shown = torch.full((n, 3, 6, 6), level)
 
     def asked(x: Tensor, t: Tensor, left: int = 0, of: int = 3) -> Tensor:
@@ -262,35 +267,43 @@ def test_known_pixels_are_noised_as_their_time_says(kind, method, way):
 
     if way == "whole":
         inpaint(
-            asked, shown, known(n), path, grid, method=method, jump=2, generator=generators(0, n)
+            asked,
+            shown,
+            known(n),
+            schedule,
+            grid,
+            solver="ddpm",
+            method=method,
+            resampling=Resampling(jump=2),
+            generator=generators(0, n),
         )
     else:
-        layout = lay_out(6, 6, 6, right=3)
+        layout = lay_out(6, 6, 6, Sides(right=3))
         assert layout.windows == ((0, 3),) or layout.windows[0] == (0, 3)
 
         def denoiser(which, part, mask):
             return functools.partial(asked, left=0, of=3)
 
         outpaint(
-            denoiser, shown, layout, path, grid, joint=way == "joint", method=method, jump=2,
-            generator=generators(0, n),
+            denoiser, shown, layout, schedule, grid, joint=way == "joint",
+            solver="ddpm", method=method, resampling=Resampling(jump=2), generator=generators(0, n),
         )  # fmt: skip
     assert {round(float(t), 6) for t, _ in seen} == {round(float(t), 6) for t in grid[1:-1]}
     for t, x in seen:
-        alpha, sigma = float(path.alpha(t)), float(path.sigma(t))
+        alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
         assert float(x.mean()) == pytest.approx(alpha * level, abs=5 * sigma / x.numel() ** 0.5)
         assert float(x.std()) == pytest.approx(sigma, rel=5 / (2 * x.numel()) ** 0.5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_pasted_at_a_time_has_its_mean_and_its_deviation(kind):
-    path, n = Path(kind), 300
+    schedule, n = NoiseSchedule(kind), 300
     shown = torch.full((n, 3, 8, 8), 0.5)
     for t in (0.0, 0.2, 0.7, 1.0):
-        put = replacing(shown, known(n, 8), path, generators(1, n))
+        put = replacing(shown, known(n, 8), schedule, generators(1, n))
         x = put(1, torch.tensor(t, dtype=torch.float64), torch.full_like(shown, 9.0))
         alpha, sigma = (
-            float(f(torch.tensor(t, dtype=torch.float64))) for f in (path.alpha, path.sigma)
+            float(f(torch.tensor(t, dtype=torch.float64))) for f in (schedule.alpha, schedule.sigma)
         )
         pasted, rest = x[..., :4].double(), x[..., 4:]
         assert (rest == 9).all()
@@ -302,17 +315,17 @@ def test_what_is_pasted_at_a_time_has_its_mean_and_its_deviation(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_callback_is_told_the_times_that_steps_lead_to(solver, kind):
-    path = Path(kind)
-    for grid in (times(5, path), times(4, path, start=0.8, spacing="log_snr")):
+    schedule = NoiseSchedule(kind)
+    for grid in (times(5, schedule), times(4, schedule, start=0.8, spacing="log_snr")):
         told = []
         solve(
-            solver, curved, torch.zeros(1, 3, 4, 4), grid, path,
+            solver, curved, torch.zeros(1, 3, 4, 4), grid, schedule,
             callback=lambda step, t, x, told=told: told.append((step, float(t))),
         )  # fmt: skip
         assert told == [(i + 1, float(t)) for i, t in enumerate(grid[1:])]
     if kind == "flow":
         with pytest.raises(WrongUse, match="use a start below 1"):
-            times(5, path, spacing="log_snr")
+            times(5, schedule, spacing="log_snr")
 
 
 def text_model():

@@ -7,7 +7,7 @@ import pytest
 
 from maquette.corpus.pictures import ENDLESS
 from maquette.corpus.tokenizer import byte_tokenizer
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
 from maquette.training.picture_data import PictureDataset, heldout_pictures
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 

@@ -18,7 +18,8 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.pictures import TOKENIZER, PictureCorpus
 from maquette.corpus.tokenizer import byte_tokenizer, save_tokenizer
 from maquette.models.clip_config import ClipConfig
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.drawing import Drawing
 from maquette.models.picture_config import END
 from maquette.models.store import WEIGHTS, load_tensors, save_config, save_tensors
 from maquette.models.super_resolution_config import SuperResolutionConfig
@@ -41,10 +42,10 @@ from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import pictures_of
 from maquette.training.start import begin_with, make_model, only_train
 from maquette.workshop import evaluate_pictures as evaluate_pictures_module
-from maquette.workshop import studio
+from maquette.workshop import picture_generation
 from maquette.workshop.evaluate_pictures import evaluate_pictures, rows
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
-from maquette.workshop.picture_request import Request
+from maquette.workshop.picture_request import Options
 from maquette.workshop.report import write_report
 from maquette.workshop.train import train
 
@@ -495,7 +496,7 @@ def test_what_is_cut_off_a_picture_is_said(toy, tmp_path, monkeypatch):
         (["--mask", "m.png"], "name it with --picture"),
         (["--outpaint", "right"], "as in right=64"),
         (["--solver", "magic"], "unknown solver magic"),
-        (["--variations-of", "a.png"], "makes no pictures from embeddings"),
+        (["--variations-of", "a.png"], "a prompt does nothing with --variations-of"),
         (["--picture", "none.png", "--mask", "m.png"], "there is no picture"),
         (["--count", 0], "count is 0: use at least 1"),
         (["--prior", "runs/p"], "--prior does nothing for this run"),
@@ -529,26 +530,28 @@ def test_a_picture_around_known_pixels_is_made_by_the_solver_named_in_parts(
     toy, square, monkeypatch
 ):
     loaded, sizes, asked = load_pictures(toy), [], []
-    monkeypatch.setattr(studio, "BATCH", 2)
+    monkeypatch.setattr(picture_generation, "BATCH", 2)
 
     def recorded(way):
         def run(model, pictures, *rest, **options):
             sizes.append(len(pictures))
-            asked.append((options["solver"], options["guidance"]))
+            asked.append((rest[-1].solver, rest[-1].guidance))
             return way(model, pictures, *rest, **options)
 
         return run
 
-    for name in ("paint", "extend"):
-        monkeypatch.setattr(studio, name, recorded(getattr(studio, name)))
+    for name in ("fill", "extend"):
+        monkeypatch.setattr(picture_generation, name, recorded(getattr(picture_generation, name)))
     for way, solver in (({"mask": square}, "ddim"), ({"outpaint": {"top": 2}}, "")):
-        request = Request(prompts=("a red circle",), count=3, picture=square, steps=1, solver=solver,
-                          guidance=2.0, **way)  # fmt: skip
-        assert len(studio.make(loaded, request).pixels) == 3
+        request = Options(prompts=("a red circle",), count=3, picture=square, steps=1, solver=solver,
+                          guidance=2.0, **way).request()  # fmt: skip
+        assert len(picture_generation.make(loaded, request).pixels) == 3
     assert sizes == [2, 1, 2, 1] and asked == [("ddim", 2.0)] * 2 + [("ddpm", 2.0)] * 2
-    plain = changed(toy, condition="none")
-    studio.make(plain, Request(picture=square, outpaint={"top": 2}, steps=1))
-    assert asked[-1] == ("ddpm", 1.0), "nothing to be guided by"
+    plain, asks = changed(toy, condition="none"), []
+    plain.model.register_forward_hook(lambda model, given, out: asks.append(len(given[0])))
+    request = Options(picture=square, outpaint={"top": 2}, steps=1).request()
+    picture_generation.make(plain, request)
+    assert asks == [1], "nothing to be guided by"
 
 
 def test_a_class_is_told_to_every_window(toy, square, monkeypatch):
@@ -557,13 +560,15 @@ def test_a_class_is_told_to_every_window(toy, square, monkeypatch):
     told, condition = [], loaded.model.condition
 
     def recorded(n, **given):
-        told.extend([given["labels"]] if given else [])  # without any for guidance
+        told.append(given["label"])
         return condition(n, **given)
 
     monkeypatch.setattr(loaded.model, "condition", recorded)
     text = loaded.corpus.split("heldout", 16).captions(np.arange(1))[0]
-    request = Request(prompts=(text,), count=2, picture=square, outpaint={"left": 20}, steps=1)
-    studio.make(loaded, request)
+    request = Options(
+        prompts=(text,), count=2, picture=square, outpaint={"left": 20}, steps=1
+    ).request()
+    picture_generation.make(loaded, request)
     assert len(told) > 1 and all(len(t) == 2 and (t >= 0).all() for t in told)
 
 
@@ -573,25 +578,30 @@ def test_an_upsampler_is_told_the_prompts_and_known_before_anything_is_drawn(toy
     told, condition = [], larger.model.condition
 
     def recorded(n, **given):
-        told.append(given.get("captions"))
+        told.append(given.get("text"))
         return condition(n, **given)
 
     monkeypatch.setattr(larger.model, "condition", recorded)
     monkeypatch.setattr(
-        studio, "load_pictures", lambda path: {"large": larger, "same": loaded}[path]
+        picture_generation, "load_pictures", lambda path: {"large": larger, "same": loaded}[path]
     )
     prompts = ("a red circle", "a blue square")
-    made = studio.make(loaded, Request(prompts=prompts, steps=1, upsample="large"))
+    made = picture_generation.make(
+        loaded, Options(prompts=prompts, steps=1, upsample="large").request()
+    )
     assert made.pixels.shape == (2, 32, 32, 3)
     assert torch.equal(told[0], larger.captions(list(prompts)))
-    monkeypatch.setattr(studio, "_diffusion", None)  # not asked
+    monkeypatch.setattr(picture_generation, "_diffusion", None)  # not asked
     with pytest.raises(WrongUse, match="enlarges nothing: name a run whose task is upsample"):
-        studio.make(loaded, Request(prompts=prompts, steps=1, upsample="same"))
+        picture_generation.make(
+            loaded, Options(prompts=prompts, steps=1, upsample="same").request()
+        )
 
 
 @pytest.mark.parametrize(
     ("model", "options", "part"),
     [
+        ({}, {"variations_of": True}, "makes no pictures from embeddings"),
         ({"task": "upsample"}, {"mask": True, "picture": True}, "--mask does nothing for a run that"),
         ({"task": "upsample"}, {"outpaint": {"top": 2}, "picture": True}, "--outpaint does nothing"),
         ({"condition": "none"}, {"prompts": ("a",)}, "a prompt does nothing for this run"),
@@ -609,17 +619,21 @@ def test_options_that_would_do_nothing_are_refused(toy, square, model, options, 
     else:
         loaded = changed(toy, **model)
     with pytest.raises(WrongUse, match=part):
-        studio.make(loaded, Request(**given))
+        picture_generation.make(loaded, Options(**given).request())
 
 
 def test_evaluations_are_those_of_the_network(toy, square, monkeypatch):
     loaded = load_pictures(toy)
-    monkeypatch.setattr(studio, "BATCH", 2)
-    made = studio.make(loaded, Request(prompts=("a",), count=3, steps=3, solver="heun"))
+    monkeypatch.setattr(picture_generation, "BATCH", 2)
+    made = picture_generation.make(
+        loaded, Options(prompts=("a",), count=3, steps=3, solver="heun").request()
+    )
     assert made.evaluations == 5
-    made = studio.make(loaded, Request(picture=square, outpaint={"right": 24}, steps=2))
+    made = picture_generation.make(
+        loaded, Options(picture=square, outpaint={"right": 24}, steps=2).request()
+    )
     assert made.evaluations == 2 * 3, "of every window"
-    made = studio.make(loaded, Request(picture=square, mask=square, steps=5))
+    made = picture_generation.make(loaded, Options(picture=square, mask=square, steps=5).request())
     assert made.evaluations == 5 * 3, "repaint takes its steps three times"
 
 
@@ -627,7 +641,7 @@ def test_evaluation_reads_what_was_made(toy, monkeypatch):
     quick = partial(evaluate_pictures_module.oracle_for, quick=True)
     monkeypatch.setattr(evaluate_pictures_module, "oracle_for", quick)
     loaded = load_pictures(toy)
-    tasks = evaluate_pictures(loaded, pictures=8, steps=2)
+    tasks = evaluate_pictures(loaded, pictures=8, drawing=Drawing(steps=2))
     assert tasks["held-out loss"]["value"] > 0
     made = tasks["all right, guidance 3"]
     assert made["n"] == 8 and 0 <= made["low"] <= made["value"] <= made["high"] <= 1

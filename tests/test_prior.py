@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.models.base import PictureBatch
+from maquette.models.diffusion.drawing import PriorDrawing
 from maquette.models.picture_config import END
 from maquette.models.prior_autoregressive import Components
 from maquette.models.prior_config import PriorConfig
@@ -68,8 +69,9 @@ def learned():
 def drawn(model, kind, n=300, **changes):
     batch = mixture(n, seed=1_000_000, kind=kind)
     draw = torch.Generator().manual_seed(1)
-    settings = {"candidates": 1, "steps": 32, "generator": draw} | changes
-    return embeddings(model, batch.captions, batch.text_embedding, **settings), batch.embedding
+    drawing = PriorDrawing(**({"candidates": 1, "steps": 32} | changes))
+    z = embeddings(model, batch.captions, batch.text_embedding, drawing, draw)
+    return z, batch.embedding
 
 
 @pytest.mark.parametrize("variant", ["diffusion", "autoregressive"])
@@ -103,7 +105,7 @@ def test_of_several_the_closest_to_the_text_is_kept(learned, variant):
         draw = torch.Generator().manual_seed(1)
         z = embeddings(
             learned[variant], batch.captions, batch.text_embedding,
-            candidates=candidates, steps=16, generator=draw,
+            PriorDrawing(candidates=candidates, steps=16), draw,
         )  # fmt: skip
         closeness.append(float((z * batch.text_embedding).sum(1).mean()))
     assert closeness[1] > closeness[0] + 0.05
@@ -130,10 +132,8 @@ def test_guidance_leads_away_from_what_fits_every_caption(learned, variant):
             model,
             captions,
             batch.text_embedding,
-            candidates=1,
-            guidance=0.0,
-            steps=4,
-            generator=draw,
+            PriorDrawing(candidates=1, guidance=0.0, steps=4),
+            draw,
         )
         draws.append(z)
     torch.testing.assert_close(draws[0], draws[1])
@@ -146,10 +146,10 @@ def test_an_empty_caption_is_no_caption(learned):
     with torch.no_grad():
         empty = model.denoiser(torch.full_like(batch.captions, END), batch.text_embedding)(x, t)
         other = model.denoiser(torch.full_like(batch.captions, END), -batch.text_embedding)(x, t)
-        nothing = model.denoiser(batch.captions, batch.text_embedding, guidance=0.0)(x, t)
+        null = model.denoiser(batch.captions, batch.text_embedding, guidance=0.0)(x, t)
         given = model.denoiser(batch.captions, batch.text_embedding)(x, t)
     torch.testing.assert_close(empty, other)
-    torch.testing.assert_close(empty, nothing)
+    torch.testing.assert_close(empty, null)
     assert (given - empty).abs().max() > 0.05
 
 
@@ -330,4 +330,4 @@ def test_what_a_prior_cannot_learn_from_is_refused_with_the_mend():
         make("autoregressive").prepare(mixture(12, seed=15))
     make("autoregressive").prepare(mixture(13, seed=15))
     with pytest.raises(WrongUse, match="candidates is 0"):
-        embeddings(model, batch.captions, batch.text_embedding, candidates=0)
+        PriorDrawing(candidates=0)

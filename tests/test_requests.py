@@ -14,6 +14,7 @@ from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.models.clip_config import ClipConfig
+from maquette.models.diffusion.drawing import Drawing
 from maquette.models.store import WEIGHTS, save_config, save_tensors
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.patches import resize_positions
@@ -21,8 +22,8 @@ from maquette.serving.sampler import Sampling
 from maquette.training.picture_recipe import PictureData, PictureRecipe
 from maquette.training.recipe import load_recipe
 from maquette.training.start import begin_with, make_model
-from maquette.workshop import studio
-from maquette.workshop.picture_request import Request
+from maquette.workshop import picture_generation
+from maquette.workshop.picture_request import Draw, Options
 
 HUGE = 99999999999999999999
 
@@ -38,7 +39,7 @@ def no_work(monkeypatch):
     def work(*_):
         raise AssertionError("refused before anything is drawn")
 
-    monkeypatch.setattr(studio, "make", work)
+    monkeypatch.setattr(picture_generation, "make", work)
 
 
 @pytest.mark.parametrize(
@@ -250,6 +251,8 @@ def test_what_a_start_lacks_and_what_it_has_besides_is_said(tmp_path):
 
 def test_a_request_in_python_is_checked_as_the_command_is():
     with pytest.raises(WrongUse, match="guidance is nan"):
-        Request(guidance=float("nan"))
+        Options(guidance=float("nan")).request()
     with pytest.raises(WrongUse, match="seed is"):
-        Request(seed=HUGE)
+        Draw(drawing=Drawing(seed=HUGE))
+    with pytest.raises(WrongUse, match="count is 0"):
+        Draw(count=0)

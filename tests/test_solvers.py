@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from maquette.base.errors import WrongUse
-from maquette.nn.path import Path
+from maquette.nn.noise_schedule import NoiseSchedule
 from maquette.serving import solvers
 from maquette.serving.solvers import EVALUATIONS, SOLVERS, ddim, evaluations, solve, times
 
@@ -28,18 +28,18 @@ def start(seed: int = 0) -> torch.Tensor:
     return torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=generator)
 
 
-def betas(path: Path) -> list[float]:
-    """The path as a thousand discrete steps."""
+def betas(schedule: NoiseSchedule) -> list[float]:
+    """The schedule as a thousand discrete steps."""
     t = torch.arange(0, THOUSAND + 1, dtype=torch.float64) / THOUSAND
-    kept = path.alpha(t).square()
+    kept = schedule.alpha(t).square()
     return (1 - kept[1:] / kept[:-1]).tolist()
 
 
-def theirs(scheduler: object, path: Path, **options: object) -> torch.Tensor:
+def theirs(scheduler: object, schedule: NoiseSchedule, **options: object) -> torch.Tensor:
     """Run a scheduler of diffusers on the same times, model and noise; it wants clean pictures."""
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
     t = torch.arange(1, THOUSAND + 1, dtype=torch.float64) / THOUSAND
-    scheduler.alphas_cumprod.copy_(path.alpha(t).square())  # theirs are rounded to fp32
+    scheduler.alphas_cumprod.copy_(schedule.alpha(t).square())  # theirs are rounded to fp32
     x, generator = start(), torch.Generator().manual_seed(5)
     for i in STEPS:
         out = curved(x, torch.tensor((i + 1) / THOUSAND, dtype=torch.float64))
@@ -51,31 +51,31 @@ def theirs(scheduler: object, path: Path, **options: object) -> torch.Tensor:
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim_is_diffusers(kind, eta):
     diffusers = pytest.importorskip("diffusers")
-    path = Path(kind)
+    schedule = NoiseSchedule(kind)
     scheduler = diffusers.DDIMScheduler(
-        trained_betas=betas(path), prediction_type="sample", clip_sample=False, set_alpha_to_one=True,
+        trained_betas=betas(schedule), prediction_type="sample", clip_sample=False, set_alpha_to_one=True,
         timestep_spacing="trailing",
     )  # fmt: skip
     scheduler.set_timesteps(len(STEPS))
     assert scheduler.timesteps.tolist() == STEPS
-    expected = theirs(scheduler, path, eta=eta)
+    expected = theirs(scheduler, schedule, eta=eta)
     generator = torch.Generator().manual_seed(5)
-    ours = ddim(curved, start(), GRID, path, eta=eta, generator=generator)
+    ours = ddim(curved, start(), GRID, schedule, eta=eta, generator=generator)
     assert float((ours - expected).abs().max()) < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear"])
 def test_ddpm_is_diffusers(kind):
     diffusers = pytest.importorskip("diffusers")
-    path = Path(kind)
+    schedule = NoiseSchedule(kind)
     scheduler = diffusers.DDPMScheduler(
-        trained_betas=betas(path), prediction_type="sample", clip_sample=False,
+        trained_betas=betas(schedule), prediction_type="sample", clip_sample=False,
         variance_type="fixed_small", timestep_spacing="trailing",
     )  # fmt: skip
     scheduler.set_timesteps(len(STEPS))
-    expected = theirs(scheduler, path)
+    expected = theirs(scheduler, schedule)
     generator = torch.Generator().manual_seed(5)
-    ours = solve("ddpm", curved, start(), GRID, path, generator=generator)
+    ours = solve("ddpm", curved, start(), GRID, schedule, generator=generator)
     assert float((ours - expected).abs().max()) < 1e-4
 
 
@@ -83,20 +83,20 @@ def test_ddpm_is_diffusers(kind):
 @pytest.mark.parametrize("kind", ["cosine", "linear"])
 def test_dpm2m_is_diffusers(kind):
     diffusers = pytest.importorskip("diffusers")
-    path = Path(kind)
+    schedule = NoiseSchedule(kind)
     scheduler = diffusers.DPMSolverMultistepScheduler(
-        trained_betas=betas(path), prediction_type="sample", algorithm_type="dpmsolver++",
+        trained_betas=betas(schedule), prediction_type="sample", algorithm_type="dpmsolver++",
         solver_order=2, solver_type="midpoint", final_sigmas_type="zero", lower_order_final=True,
     )  # fmt: skip
     scheduler.set_timesteps(timesteps=STEPS)
-    exact = path.sigma(GRID) / path.alpha(GRID)
+    exact = schedule.sigma(GRID) / schedule.alpha(GRID)
     assert_close(scheduler.sigmas.double(), exact, rtol=2e-3, atol=1e-6)
     scheduler.sigmas = exact  # theirs are rounded to fp32
     x = start()
     for i in STEPS:
         out = curved(x, torch.tensor((i + 1) / THOUSAND, dtype=torch.float64))
         x = scheduler.step(out, i, x).prev_sample
-    ours = solve("dpm2m", curved, start(), GRID, path)
+    ours = solve("dpm2m", curved, start(), GRID, schedule)
     assert float((ours - x).abs().max()) < 1e-4
 
 
@@ -108,9 +108,9 @@ def test_the_flow_solvers_are_diffusers(name):
         "euler": diffusers.FlowMatchEulerDiscreteScheduler,
         "heun": diffusers.FlowMatchHeunDiscreteScheduler,
     }
-    path, scheduler = Path("flow"), kinds[name](num_train_timesteps=THOUSAND)
+    schedule, scheduler = NoiseSchedule("flow"), kinds[name](num_train_timesteps=THOUSAND)
     scheduler.set_timesteps(len(STEPS))
-    grid = times(len(STEPS), path)
+    grid = times(len(STEPS), schedule)
     sigmas = grid.float()
     scheduler.sigmas = sigmas if name == "euler" else heun_twice(sigmas)
     stamps = sigmas[:-1] * THOUSAND
@@ -120,7 +120,7 @@ def test_the_flow_solvers_are_diffusers(name):
         t = stamp.double() / THOUSAND
         velocity = (x - curved(x, t)) / t
         x = scheduler.step(velocity, stamp, x).prev_sample
-    ours = solve(name, curved, start(), grid, path)
+    ours = solve(name, curved, start(), grid, schedule)
     assert float((ours - x).abs().max()) < 1e-4
 
 
@@ -132,36 +132,38 @@ def heun_twice(sigmas: torch.Tensor) -> torch.Tensor:
 MEAN, SPREAD = 0.3, 0.6
 
 
-def gaussian(path: Path):
+def gaussian(schedule: NoiseSchedule):
     """The exact denoiser of pictures from N(0.3, 0.36): the mean of x_0 given x_t."""
 
     def clean(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        a, s = path.alpha(t), path.sigma(t)
+        a, s = schedule.alpha(t), schedule.sigma(t)
         gain = a * SPREAD**2 / (a.square() * SPREAD**2 + s.square())
         return MEAN + gain * (x - a * MEAN)
 
     return clean
 
 
-def exact(x: torch.Tensor, t: torch.Tensor, s: torch.Tensor, path: Path) -> torch.Tensor:
+def exact(
+    x: torch.Tensor, t: torch.Tensor, s: torch.Tensor, schedule: NoiseSchedule
+) -> torch.Tensor:
     """Where the equation leads: it keeps a picture's place among the others in deviations."""
 
     def deviation(u: torch.Tensor) -> torch.Tensor:
-        return (path.alpha(u).square() * SPREAD**2 + path.sigma(u).square()).sqrt()
+        return (schedule.alpha(u).square() * SPREAD**2 + schedule.sigma(u).square()).sqrt()
 
-    return path.alpha(s) * MEAN + deviation(s) / deviation(t) * (x - path.alpha(t) * MEAN)
+    return schedule.alpha(s) * MEAN + deviation(s) / deviation(t) * (x - schedule.alpha(t) * MEAN)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "flow"])
 @pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("euler", 1), ("dpm2m", 2), ("heun", 2)])
 def test_the_order_of_convergence(kind, name, order):
     """Half the step divides the error by 2 at first order, by 4 at second."""
-    path, x = Path(kind), start()
+    schedule, x = NoiseSchedule(kind), start()
     errors = []
     for steps in (100, 200, 400):
-        grid = times(steps, path, start=0.9, end=0.1)
-        out = solve(name, gaussian(path), x, grid, path)
-        errors.append(float((out - exact(x, grid[0], grid[-1], path)).abs().max()))
+        grid = times(steps, schedule, start=0.9, end=0.1)
+        out = solve(name, gaussian(schedule), x, grid, schedule)
+        errors.append(float((out - exact(x, grid[0], grid[-1], schedule)).abs().max()))
     for coarse, fine in itertools.pairwise(errors):
         assert 0.85 * 2**order < coarse / fine < 1.2 * 2**order, errors
 
@@ -171,12 +173,14 @@ def test_the_order_of_convergence(kind, name, order):
 @pytest.mark.parametrize("kind", ["cosine", "linear", "flow"])
 def test_a_solver_draws_the_distribution(name, kind, spacing):
     """From noise to t = 0: mean and deviation of 60,000 numbers, and no number that is none."""
-    path = Path(kind)
+    schedule = NoiseSchedule(kind)
     if kind == "flow" and spacing == "log_snr":
         return  # it begins at a log_snr of minus infinity
     x = torch.randn(60_000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    grid = times(400 if name == "ddpm" else 200, path, spacing=spacing)
-    out = solve(name, gaussian(path), x, grid, path, generator=torch.Generator().manual_seed(2))
+    grid = times(400 if name == "ddpm" else 200, schedule, spacing=spacing)
+    out = solve(
+        name, gaussian(schedule), x, grid, schedule, generator=torch.Generator().manual_seed(2)
+    )
     assert bool(out.isfinite().all())
     assert abs(float(out.mean()) - MEAN) < 0.02
     assert abs(float(out.std()) / SPREAD - 1) < 0.03
@@ -184,10 +188,11 @@ def test_a_solver_draws_the_distribution(name, kind, spacing):
 
 def test_euler_is_ddim_on_every_path():
     for kind in ("cosine", "linear", "flow"):
-        path = Path(kind)
-        grid = times(7, path)
+        schedule = NoiseSchedule(kind)
+        grid = times(7, schedule)
         assert_close(
-            solve("euler", curved, start(), grid, path), solve("ddim", curved, start(), grid, path)
+            solve("euler", curved, start(), grid, schedule),
+            solve("ddim", curved, start(), grid, schedule),
         )
 
 
@@ -199,8 +204,8 @@ def test_how_often_a_solver_asks(name):
         asked.append(float(t))
         return curved(x, t)
 
-    path = Path()
-    solve(name, counting, start(), times(6, path), path)
+    schedule = NoiseSchedule()
+    solve(name, counting, start(), times(6, schedule), schedule)
     assert len(asked) == evaluations(name, 6)
     assert EVALUATIONS[name] * 6 - len(asked) in (0, 1)
     assert min(asked) > 0  # where there is no noise there is nothing to ask
@@ -208,14 +213,14 @@ def test_how_often_a_solver_asks(name):
 
 @pytest.mark.parametrize("name", list(SOLVERS))
 def test_a_solver_keeps_nothing_between_calls(name):
-    path = Path()
+    schedule = NoiseSchedule()
 
     def run() -> torch.Tensor:
         generator = torch.Generator().manual_seed(3)
-        return solve(name, curved, start(), times(5, path), path, generator=generator)
+        return solve(name, curved, start(), times(5, schedule), schedule, generator=generator)
 
     first = run()
-    solve(name, curved, start(9), times(4, path), path)
+    solve(name, curved, start(9), times(4, schedule), schedule)
     assert torch.equal(run(), first)
 
 
@@ -233,19 +238,26 @@ def test_fresh_noise_is_drawn_where_its_generator_is(monkeypatch):
     assert drawn == ["cpu"] and made.device.type == "meta"
     asked = []
     monkeypatch.setattr(solvers, "draw", lambda *given: asked.append(given[1]) or given[0])
-    solve("ddpm", curved, torch.zeros(1, 3, 4, 4), times(3, Path()), Path(), generator=generator)
+    solve(
+        "ddpm",
+        curved,
+        torch.zeros(1, 3, 4, 4),
+        times(3, NoiseSchedule()),
+        NoiseSchedule(),
+        generator=generator,
+    )
     assert asked == [generator] * 3
 
 
 def test_a_step_may_be_replaced_from_outside():
     """What the callback returns is what the next step begins with."""
-    path, seen = Path(), []
+    schedule, seen = NoiseSchedule(), []
 
     def paste(step: int, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor | None:
         seen.append((step, float(t)))
         return torch.zeros_like(x) if step == 5 else None
 
-    out = solve("ddim", curved, start(), times(5, path), path, callback=paste)
+    out = solve("ddim", curved, start(), times(5, schedule), schedule, callback=paste)
     assert float(out.abs().max()) == 0
     assert [s for s, _ in seen] == [1, 2, 3, 4, 5]
     assert seen[-1][1] == 0.0
@@ -253,7 +265,7 @@ def test_a_step_may_be_replaced_from_outside():
 
 def test_known_pixels_come_out_to_the_bit():
     """The last picture is the last clean one: a denoiser that pastes known pixels is obeyed."""
-    path, known = Path(), start(4)
+    schedule, known = NoiseSchedule(), start(4)
     mask = torch.zeros_like(known)
     mask[:, :, :4] = 1
 
@@ -261,7 +273,7 @@ def test_known_pixels_come_out_to_the_bit():
         return mask * known + (1 - mask) * curved(x, t)
 
     for name in SOLVERS:
-        out = solve(name, pasted, start(), times(5, path), path)
+        out = solve(name, pasted, start(), times(5, schedule), schedule)
         if name in ("ddim", "ddpm", "dpm2m"):
             assert torch.equal(out[:, :, :4], known[:, :, :4]), name
         else:
@@ -269,11 +281,11 @@ def test_known_pixels_come_out_to_the_bit():
 
 
 def test_what_a_user_may_get_wrong():
-    path = Path()
+    schedule = NoiseSchedule()
     with pytest.raises(WrongUse, match="at least 1"):
-        times(0, path)
+        times(0, schedule)
     with pytest.raises(WrongUse, match="from 0.2 to 0.5"):
-        times(3, path, start=0.2, end=0.5)
+        times(3, schedule, start=0.2, end=0.5)
     with pytest.raises(WrongUse, match=r"unknown solver hein.*heun"):
-        solve("hein", curved, start(), times(3, path), path)
-    assert math.isclose(float(times(4, path)[1]), 0.75)
+        solve("hein", curved, start(), times(3, schedule), schedule)
+    assert math.isclose(float(times(4, schedule)[1]), 0.75)

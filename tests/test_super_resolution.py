@@ -10,6 +10,7 @@ from maquette.evaluation import psnr as psnr_module
 from maquette.evaluation.psnr import psnr, restoration
 from maquette.evaluation.swap import correlation, disagreement, inconsistency, swap_test
 from maquette.models.base import PictureBatch
+from maquette.models.diffusion.drawing import Drawing
 from maquette.models.super_resolution import SuperResolution, degrade
 from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.nn.parametrisation import declared
@@ -154,7 +155,7 @@ def test_psnr_is_kornias_and_that_of_a_known_error():
 def test_pictures_go_where_the_network_is_so_many_at_a_time(monkeypatch):
     """On "meta" everything has a place and no numbers: a network there refuses pictures from here."""
     there = network().to("meta")
-    assert make_pictures(there, PictureBatch(disks())).device.type == "meta"
+    assert make_pictures(there, PictureBatch(disks()), Drawing()).device.type == "meta"
     pictures, most = disks(5), []
     net = network()
     whole = restoration(net, pictures, 1.0)

@@ -10,7 +10,7 @@ from maquette.models import families
 from maquette.models.base import Batch, PictureBatch
 from maquette.models.clip_config import ClipConfig
 from maquette.models.cnn_config import CNNConfig
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.prior_config import PriorConfig
 from maquette.models.smlp_config import SMLPConfig
 from maquette.models.super_resolution_config import SuperResolutionConfig

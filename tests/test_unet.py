@@ -7,9 +7,9 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from maquette.base.errors import WrongUse
-from maquette.models.diffusion_config import DiffusionConfig
-from maquette.models.dit import DiT
-from maquette.models.unet import ResidualBlock, UNet
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.dit import DiT
+from maquette.models.diffusion.unet import ResidualBlock, UNet
 from maquette.nn.parametrisation import declared, initialise
 from maquette.nn.rules import Parametrisation, Scaling
 
@@ -25,7 +25,7 @@ DIT = DiffusionConfig(
 def make(config: DiffusionConfig, kind: type = UNet):
     """A backbone in which nothing is zero, as if it had been trained."""
     scaling = Scaling(config.parametrisation, config.width, config.depth)
-    model = kind(config, scaling)
+    model = kind(config, scaling, *doors(config))
     initialise(model, scaling, 0)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -35,12 +35,19 @@ def make(config: DiffusionConfig, kind: type = UNet):
     return model.eval()
 
 
+def doors(config: DiffusionConfig) -> tuple[int, int | None]:
+    """Channels of the input, and the width of the tokens."""
+    channels = 3 + {"generate": 0, "inpaint": 4, "upsample": 3}[config.task]
+    return channels, config.text_width if config.condition == "text" else None
+
+
 def inputs(config: DiffusionConfig, n: int = 2) -> list[torch.Tensor]:
     torch.manual_seed(1)
-    x = torch.randn(n, config.channels, config.size, config.size)
+    channels, context = doors(config)
+    x = torch.randn(n, channels, config.size, config.size)
     arguments = [x, torch.randn(n, config.vector)]
-    if config.context:
-        arguments.append(torch.randn(n, 5, config.context))
+    if context:
+        arguments.append(torch.randn(n, 5, context))
     return arguments
 
 
@@ -70,7 +77,7 @@ def test_a_backbone_gives_three_channels_and_a_gradient_to_every_parameter(confi
 @pytest.mark.parametrize(("config", "kind"), CONFIGS)
 def test_it_starts_at_zero(config, kind):
     scaling = Scaling(config.parametrisation, config.width, config.depth)
-    model = kind(config, scaling)
+    model = kind(config, scaling, *doors(config))
     initialise(model, scaling, 0)
     assert float(model(*inputs(config)).detach().abs().max()) == 0
 

@@ -14,7 +14,7 @@ from maquette.training.recipe import BaseRecipe
 from maquette.training.run import free_name
 from maquette.workshop.kinds import load_any
 from maquette.workshop.load import Loaded
-from maquette.workshop.load_pictures import LoadedPictures
+from maquette.workshop.picture_generation import PictureRun
 from maquette.workshop.planning import device_named, law_named, text_of
 from maquette.workshop.train import train as train_recipe
 
@@ -23,7 +23,7 @@ __all__ = ["load", "plan", "reproduce", "train"]
 
 def train(
     recipe: BaseRecipe | str, run: str | Path | None = None, *, resume: bool = False
-) -> Loaded | LoadedPictures:
+) -> Loaded | PictureRun:
     """Train a recipe (or one of the catalogue, by name) and open the run.
 
     run: its directory, by default `runs/NAME`. Raises UserError as the command does.
@@ -36,9 +36,9 @@ def train(
     return load(path)
 
 
-def load(path: str | Path) -> Loaded | LoadedPictures:
+def load(path: str | Path) -> Loaded | PictureRun:
     """Open a run, of text or of pictures. Raises UserError for what is none, or is damaged."""
-    loaded: Loaded | LoadedPictures = load_any(path)
+    loaded: Loaded | PictureRun = load_any(path)
     return loaded
 
 

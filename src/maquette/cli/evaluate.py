@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal
+from maquette.models.diffusion.drawing import Drawing
 
 if TYPE_CHECKING:
     from maquette.workshop.load import Loaded
@@ -35,8 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bytes", type=int, help="score about so many bytes (default: all)")
     group = parser.add_argument_group("runs of pictures")
     group.add_argument("--pictures", type=int, help="score so many (default: 500)")
-    group.add_argument("--steps", type=int, help="of the solver (default: 20)")
-    group.add_argument("--guidance", type=float, help="of the pictures that are made (default: 3)")
+    group.add_argument("--steps", type=int, help=f"of the solver (default: {Drawing.steps})")
+    group.add_argument("--guidance", type=float,
+                       help=f"of the pictures that are made (default: {Drawing.guidance:g})")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -92,8 +94,8 @@ def score_text(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, A
     return {"run": arguments.run, "tasks": tasks} | whole
 
 
-PICTURES: dict[str, Any] = {"pictures": 500, "steps": 20, "guidance": 3.0}
-"""options of picture runs, and what they are when not given"""
+PICTURES = ("pictures", "steps", "guidance")
+"""options of picture runs"""
 
 
 def score_pictures(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
@@ -103,15 +105,14 @@ def score_pictures(arguments: argparse.Namespace, terminal: Terminal) -> dict[st
 
     if arguments.tasks or arguments.text or arguments.bytes is not None:
         raise WrongUse("TASK, --text and --bytes are not for a run of pictures: leave them out")
-    settings = {
-        name: value if (given := getattr(arguments, name)) is None else given
-        for name, value in PICTURES.items()
-    }
-    if settings["pictures"] < 1 or settings["steps"] < 1:
-        raise WrongUse("--pictures and --steps are 1 or more")
+    given = {n: v for n in PICTURES if (v := getattr(arguments, n)) is not None}
+    many = {"pictures": given.pop("pictures")} if "pictures" in given else {}
+    drawing = Drawing(**given)
     loaded = load_pictures(arguments.run)
     with terminal.stages(counts=True) as progress:
-        tasks = evaluate_pictures(loaded, corpus=arguments.corpus, progress=progress, **settings)
+        tasks = evaluate_pictures(
+            loaded, corpus=arguments.corpus, drawing=drawing, progress=progress, **many
+        )
     terminal.table(["score", "value", "95 % interval", "pictures"], rows(tasks))
     return {"run": arguments.run, "tasks": tasks}
 

@@ -7,23 +7,24 @@ from typing import Any
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.cli.terminal import Terminal
+from maquette.models.diffusion.drawing import AROUND, DRAWING, SOLVERS
 
-OPTIONS: dict[str, Any] = {
-    "out": "picture.png",
-    "count": 1,
-    "steps": 20,
-    "guidance": 3.0,
-    "solver": "",
-    "picture": None,
-    "mask": None,
-    "outpaint": [],
-    "variations_of": None,
-    "text_diff": None,
-    "toward": None,
-    "prior": "",
-    "upsample": "",
-}
-"""and what they are when not given"""
+OPTIONS = (
+    "out",
+    "count",
+    "steps",
+    "guidance",
+    "solver",
+    "picture",
+    "mask",
+    "outpaint",
+    "variations_of",
+    "text_diff",
+    "toward",
+    "prior",
+    "upsample",
+)
+"""names of the options of picture runs, None where they are not given"""
 
 
 def configure(group: argparse._ArgumentGroup) -> None:
@@ -32,13 +33,13 @@ def configure(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--count", type=int, help="pictures of each prompt, on one sheet (default: 1)"
     )
-    group.add_argument("--steps", type=int, help="of the solver (default: 20)")
+    group.add_argument("--steps", type=int, help=f"of the solver (default: {DRAWING.steps})")
     group.add_argument("--guidance", type=float, help="how closely to follow the prompt, 1: not at "
-                       "all more than learned (default: 3)")  # fmt: skip
+                       f"all more than learned (default: {DRAWING.guidance:g})")  # fmt: skip
     group.add_argument(
         "--solver",
-        help="dpm2m, ddim, heun, ddpm, or euler "
-        "(default: dpm2m, and ddpm with --mask and --outpaint)",
+        help=f"{', '.join(SOLVERS)} "
+        f"(default: {DRAWING.solver}, and {AROUND.solver} with --mask and --outpaint)",
     )
     group.add_argument("--picture", metavar="FILE", help="to change, to continue, or to enlarge")
     group.add_argument(
@@ -60,21 +61,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Make the pictures and write them."""
     from maquette.base.files import write_atomic
     from maquette.workshop.load_pictures import load_pictures
+    from maquette.workshop.picture_generation import make
     from maquette.workshop.picture_output import check_out, loses, sheet
-    from maquette.workshop.picture_request import Request
-    from maquette.workshop.studio import make
+    from maquette.workshop.picture_request import Extend, Fill, Options
 
-    given = {
-        name: value if (set_ := getattr(arguments, name)) is None else set_
-        for name, value in OPTIONS.items()
-    }
-    out = Path(given.pop("out")).expanduser()
-    for name in ("picture", "mask", "variations_of", "toward"):
-        given[name] = None if given[name] is None else Path(given[name])
-    given["outpaint"] = dict(map(_side, given["outpaint"]))
-    diff = given["text_diff"]
-    given["text_diff"] = None if diff is None else (diff[0], diff[1])
-    request = Request(prompts=tuple(arguments.prompts), seed=arguments.seed, **given)
+    given = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
+    out = Path(given.pop("out", "picture.png")).expanduser()
+    if "outpaint" in given:
+        given["outpaint"] = dict(map(_side, given["outpaint"]))
+    if "text_diff" in given:
+        given["text_diff"] = tuple(given["text_diff"])
+    request = Options(prompts=tuple(arguments.prompts), seed=arguments.seed, **given).request()
     check_out(out)
     terminal = Terminal(arguments.json)
     loaded = load_pictures(arguments.run)
@@ -95,7 +92,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     n, height, width = made.pixels.shape[:3]
     each = 1e3 * made.seconds / n
     notes = list(made.notes)
-    if (request.mask or request.outpaint) and loses(out):
+    if isinstance(request, Fill | Extend) and loses(out):
         notes.append(f"{out} is a JPEG, which keeps no pixel to the bit: a .png does")
     for note in notes:
         terminal.say(note)

@@ -17,7 +17,8 @@ from torch import Tensor
 from maquette.base.statistics import bootstrap_arrays, mean_interval
 from maquette.evaluation.residual import diversity, fit
 from maquette.models.clip import Clip
-from maquette.models.diffusion import Diffusion
+from maquette.models.diffusion.drawing import Drawing, PriorDrawing
+from maquette.models.diffusion.model import Diffusion
 from maquette.models.prior import Prior
 from maquette.serving.solvers import solve, times
 from maquette.serving.unclip import UnClip
@@ -92,8 +93,9 @@ def right_of(
         z = parts.of_pictures(seen.to(next(parts.decoder.parameters()).device))
     else:
         texts = texts[1:] + texts[:1] if arm == "shuffled" else texts
-        z = parts.from_texts(texts, steps=2 if quick else PRIOR_STEPS, seed=seed)
-    made = parts.decode(z, guidance=W, steps=2 if quick else STEPS, solver=SOLVER, seed=seed)
+        z = parts.from_texts(texts, PriorDrawing(steps=2 if quick else PRIOR_STEPS, seed=seed))
+    drawing = Drawing(guidance=W, steps=2 if quick else STEPS, solver=SOLVER, seed=seed)
+    made = parts.decode(z, drawing=drawing)
     oracle = oracle_for(world, parts.decoder.config.size, quick, say=lambda text: None)
     return (oracle.read(made) == shown.labels).all(1), oracle.error
 
@@ -156,15 +158,16 @@ def varied(decoder: Path, prior: Path, clip: Path, text: Path, seed: int, quick:
     of = np.repeat(np.arange(count), each)
     asked = scenes(world, SEED + 100 + seed, np.arange(count), "heldout")[of]
     texts = captions_of(asked)
-    z = parts.from_texts(texts, steps=2 if quick else PRIOR_STEPS, seed=seed)
+    z = parts.from_texts(texts, PriorDrawing(steps=2 if quick else PRIOR_STEPS, seed=seed))
     symbols = loaded.captions(texts)
     oracle = oracle_for(world, size, quick, say=lambda text: None)
     fitted: dict[tuple[str, float], Scenes] = {}
     good: dict[tuple[str, float], Right] = {}
     for w in (PLAIN, STRONG):
         steps = 2 if quick else STEPS
+        drawing = Drawing(guidance=w, steps=steps, solver=SOLVER, seed=seed)
         made = {
-            "unCLIP": parts.decode(z, guidance=w, steps=steps, solver=SOLVER, seed=seed),
+            "unCLIP": parts.decode(z, drawing=drawing),
             "GLIDE": from_captions(loaded.model, symbols, w, steps, seed),
         }
         for name, pictures in made.items():
@@ -210,8 +213,12 @@ def from_captions(model: Diffusion, symbols: Tensor, w: float, steps: int, seed:
     noise = torch.randn(shape, generator=generator, device=symbols.device)
     made = []
     for words, start in zip(symbols.split(BATCH), noise.split(BATCH), strict=True):
-        clean = model.denoiser(model.condition(len(words), captions=words), w)
-        made.append(solve(SOLVER, clean, start, times(steps, model.path), model.path))
+        clean = model.denoiser(model.condition(len(words), text=words), w)
+        made.append(
+            solve(
+                SOLVER, clean, start, times(steps, model.process.schedule), model.process.schedule
+            )
+        )
     return torch.cat(made)
 
 

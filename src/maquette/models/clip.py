@@ -36,10 +36,10 @@ from maquette.models.clip_config import ClipConfig
 from maquette.models.picture_config import END
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.mask import Mask
+from maquette.nn.noise_schedule import NoiseSchedule
 from maquette.nn.norm import LayerNorm
 from maquette.nn.parametrisation import scaled
 from maquette.nn.patches import Patches, sincos2d, timestep_embedding
-from maquette.nn.path import Path
 from maquette.nn.rules import Role, Scaling
 from maquette.nn.stack import Stack
 from maquette.nn.transformer import TransformerBlock
@@ -208,7 +208,7 @@ class Clip(PictureModel):
         pictures, t = batch.pictures, None
         if self.config.noised:
             t = torch.rand(n, device=pictures.device)
-            pictures = Path(self.config.path).mix(pictures, torch.randn_like(pictures), t)
+            pictures = NoiseSchedule(self.config.path).mix(pictures, torch.randn_like(pictures), t)
         f, g = self.embed_pictures(pictures, t), self.embed_captions(batch.captions)
         total = contrast(self.logits(f, g), same(batch.captions), self.config.objective)
         return Loss(total, total.detach(), n)

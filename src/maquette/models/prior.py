@@ -127,11 +127,3 @@ class Prior(PictureModel):
         absent = torch.rand(len(batch.captions), device=batch.captions.device) < share
         read = self.caption(batch.captions, batch.text_embedding, absent)
         return embeddings, read
-
-
-def blend(outputs: Tensor, guidance: float) -> Tensor:
-    """u + w (c - u) of outputs (2 n, ...) with the caption, then without; (n, ...) for w = 1."""
-    if guidance == 1.0:
-        return outputs
-    given, null = outputs.chunk(2)
-    return null + guidance * (given - null)

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from maquette.base.errors import UserError
 from maquette.models.base import Loss, PictureBatch
-from maquette.models.prior import Prior, blend
+from maquette.models.diffusion.process import guided
+from maquette.models.prior import Prior
 from maquette.models.prior_config import PriorConfig
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.noise import Generators, draw_exponential
@@ -140,7 +141,7 @@ class AutoregressivePrior(Prior):
         hidden = self.run(read, caches=caches)[:, -1]
         chosen: list[Tensor] = []
         for i in range(k):
-            logits = blend(self.logits(hidden), guidance)
+            logits = guided(self.logits(hidden), guidance)
             race = draw_exponential(logits, generator)
             chosen.append((logits.softmax(-1) / race).argmax(-1))  # a draw by an exponential race
             if i < k - 1:

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from maquette.models.base import Loss, PictureBatch
-from maquette.models.prior import Prior, blend
+from maquette.models.diffusion.process import Process, guided
+from maquette.models.prior import Prior
 from maquette.models.prior_config import PriorConfig
 from maquette.nn.linear import Linear
+from maquette.nn.noise_schedule import NoiseSchedule
 from maquette.nn.parametrisation import scaled
 from maquette.nn.patches import timestep_embedding
-from maquette.nn.path import Path
 from maquette.nn.rules import Role
 
 
@@ -32,7 +33,7 @@ class DiffusionPrior(Prior):
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__(config, after=3)
-        self.path = Path("cosine")
+        self.process = Process(NoiseSchedule("cosine"), "picture")
         self.time = Linear(config.width, config.width, bias=True)
         self.noised = Linear(config.embedding, config.width, bias=True, role=Role.INPUT)
         self.output = Linear(config.width, config.embedding, bias=True, role=Role.OUTPUT)
@@ -52,18 +53,17 @@ class DiffusionPrior(Prior):
 
     def loss(self, batch: PictureBatch, z_loss: float = 0.0) -> Loss:
         """The mean squared error of the clean embedding, times sqrt(d), summed over the pictures."""
-        clean, read = self.learns_from(batch)
-        n, device = len(clean), clean.device
-        t = (torch.arange(n, device=device) + torch.rand(n, device=device)) / n
-        x = self.path.mix(clean, torch.randn_like(clean), t)
+        embedding, read = self.learns_from(batch)
+        n = len(embedding)
+        x, t, target = self.process.noised(embedding)
         predicted = self.predict(self.run(torch.cat([read, self.behind(x, t)], dim=1)))
-        total = (predicted - clean).square().mean(1).sum()
+        total = self.process.error(predicted, target).sum()
         return Loss(total, total.detach(), n)
 
     def denoiser(
         self, captions: Tensor, text_embedding: Tensor, guidance: float = 1.0
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        """A function of noised embeddings (n, d) and a time that gives the clean ones, times sqrt(d).
+        """A function of noised embeddings (n, d) and a time that gives the denoised ones, times sqrt(d).
 
         captions: (n, words); text_embedding: (n, d) of length 1. The caption is read once, here.
         """
@@ -71,11 +71,11 @@ class DiffusionPrior(Prior):
         caches = self.caches(len(read), self.read + 3)
         self.run(read, caches=caches)
 
-        def clean(x: Tensor, t: Tensor) -> Tensor:
+        def denoised(x: Tensor, t: Tensor) -> Tensor:
             for cache in caches:
                 cache.length = self.read  # what the step before appended is written over
             behind = self.behind(x, t.to(x).expand(len(x)))
             behind = behind.repeat(len(read) // len(x), 1, 1)
-            return blend(self.predict(self.run(behind, self.read, caches)), guidance)
+            return guided(self.predict(self.run(behind, self.read, caches)), guidance)
 
-        return clean
+        return denoised

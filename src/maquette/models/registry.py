@@ -17,7 +17,7 @@ KINDS: dict[str, str | type[Any]] = {
     "vit": "maquette.models.vit_config.ViTConfig",
     "cnn": "maquette.models.cnn_config.CNNConfig",
     "clip": "maquette.models.clip_config.ClipConfig",
-    "diffusion": "maquette.models.diffusion_config.DiffusionConfig",
+    "diffusion": "maquette.models.diffusion.config.DiffusionConfig",
     "prior": "maquette.models.prior_config.PriorConfig",
     "super_resolution": "maquette.models.super_resolution_config.SuperResolutionConfig",
 }

@@ -1,7 +1,7 @@
 """Guidance by the gradient of a CLIP that knows noise (Nichol et al. 2022, section 2.4).
 
 The mean of a denoising step is shifted by s Sigma grad_x (f(x_t, t) . g(caption)). On a denoiser, which says
-the clean picture, that is
+the denoised picture, that is
 
     x_0' = x_0 + s sigma(t)^2 / alpha(t) grad_x l,    l = logit scale * f(x_t, t) . g(caption)
 
@@ -15,27 +15,27 @@ from torch import Tensor
 
 from maquette.base.errors import WrongUse
 from maquette.models.clip import Clip
-from maquette.nn.path import Denoiser, Path
+from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
 
 
 def clip_guided(
-    denoiser: Denoiser, clip: Clip, captions: Tensor, path: Path, scale: float
+    denoiser: Denoiser, clip: Clip, captions: Tensor, schedule: NoiseSchedule, scale: float
 ) -> Denoiser:
     """`denoiser` led towards pictures that the CLIP finds closer to the captions (n, words).
 
-    clip: noised, on the same path as the denoiser's model. Raises WrongUse for another.
+    clip: noised, on the same schedule as the denoiser's model. Raises WrongUse for another.
     """
-    if not clip.config.noised or clip.config.path != path.kind:
+    if not clip.config.noised or clip.config.path != schedule.kind:
         what = "sees no noise" if not clip.config.noised else f"was trained on {clip.config.path}"
         raise WrongUse(
-            f"this CLIP {what}, and cannot guide a model of the {path.kind} path: "
-            f"train one with model.noised and model.path {path.kind}"
+            f"this CLIP {what}, and cannot guide a model of the {schedule.kind} schedule: "
+            f"train one with model.noised and model.path {schedule.kind}"
         )
     with torch.no_grad():
         wanted = clip.embed_captions(captions)  # (n, d)
         temperature = clip.scale()
 
-    def clean(x: Tensor, t: Tensor) -> Tensor:
+    def denoised(x: Tensor, t: Tensor) -> Tensor:
         picture = denoiser(x, t)
         if scale == 0:
             return picture
@@ -43,8 +43,8 @@ def clip_guided(
             seen = x.detach().float().requires_grad_()
             fit = temperature * (clip.embed_pictures(seen, t.to(seen)) * wanted).sum()
             gradient = torch.autograd.grad(fit, seen)[0]
-        factor = scale * path.sigma(t).square() / path.alpha(t)
+        factor = scale * schedule.sigma(t).square() / schedule.alpha(t)
         factor = factor.to(x).reshape(factor.shape + (1,) * (x.ndim - factor.ndim))
         return (picture + factor * gradient.to(x)).clamp(-1, 1)
 
-    return clean
+    return denoised

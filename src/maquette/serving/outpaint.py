@@ -1,19 +1,19 @@
 """A larger picture around a given one: a denoiser of small pictures on windows of a canvas.
 
     sliding   windows one after the other, each half over what is there already, as inpainting
-    joint     all windows at once: at every step the canvas' clean picture is the weighted mean of
+    joint     all windows at once: at every step the canvas' denoised picture is the weighted mean of
               what the windows say of it
 
 Sliding is the product of Ramesh et al. 2022 (DALL-E 2's outpainting). Joint is MultiDiffusion (Bar-Tal et
-al. 2023, eq. 5), here on clean pictures and with weights that fall smoothly to a window's edge: it takes
+al. 2023, eq. 5), here on denoised pictures and with weights that fall smoothly to a window's edge: it takes
 as many evaluations and needs no order, but a window hears of the given picture only through those between,
 once a step, while its level is decided in the first steps. `systems/outpainting.py` measures that, and is
 why sliding, with a solver that draws fresh noise, is what `extend` does unless told otherwise. The given
-picture is put in as in `paint`, and is there to the bit at the end. Everything else starts from noise.
+picture is put in as in `inpaint`, and is there to the bit at the end. Everything else starts from noise.
 Left out: windows of several sizes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -21,15 +21,36 @@ import torch
 from torch import Tensor
 
 from maquette.base.errors import WrongUse
-from maquette.models.diffusion import Diffusion
-from maquette.nn.noise import Generators
-from maquette.nn.path import Denoiser, Path
-from maquette.serving.paint import Method, inpaint
+from maquette.models.diffusion.drawing import AROUND, Drawing
+from maquette.models.diffusion.model import Diffusion
+from maquette.nn.noise import Generators, generators
+from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
+from maquette.serving.inpaint import RESAMPLING, Method, Resampling, inpaint, method_for, shown
 from maquette.serving.solvers import times
 
 DenoiserOf = Callable[[Sequence[int], Tensor, Tensor], Denoiser]
 """(numbers of k windows, what is known of them (k n, 3, s, s), where (k n, 1, s, s)) -> their denoiser"""
+Given = Mapping[str, Tensor]
+"""values of conditions of n pictures, by conditioner"""
 TOGETHER = 64  # pictures in a batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """Pixels that a picture grows by on each side. Raises WrongUse where nothing grows."""
+
+    left: int = 0
+    right: int = 0
+    top: int = 0
+    bottom: int = 0
+
+    def __post_init__(self) -> None:
+        left, right, top, bottom = self.left, self.right, self.top, self.bottom
+        if min(left, right, top, bottom) < 0 or left + right + top + bottom == 0:
+            raise WrongUse(
+                f"the picture grows by {left} left, {right} right, {top} above and {bottom} below: "
+                f"use at least 0 everywhere and more on one side"
+            )
 
 
 @dataclass(frozen=True)
@@ -56,27 +77,13 @@ class Layout:
         return (slice(None), slice(None), slice(y, y + self.size), slice(x, x + self.size))
 
 
-def lay_out(
-    height: int,
-    width: int,
-    size: int,
-    *,
-    left: int = 0,
-    right: int = 0,
-    top: int = 0,
-    bottom: int = 0,
-    overlap: float = 0.5,
-) -> Layout:
-    """Windows over a picture (height, width) that grows by so many pixels on each side.
+def lay_out(height: int, width: int, size: int, sides: Sides, overlap: float = 0.5) -> Layout:
+    """Windows over a picture (height, width) that grows on some sides.
 
-    overlap: the part of a window that the next one covers too. Raises WrongUse where nothing grows,
-    or the canvas is smaller than a window.
+    overlap: the part of a window that the next one covers too. Raises WrongUse where the canvas is
+    smaller than a window.
     """
-    if min(left, right, top, bottom) < 0 or left + right + top + bottom == 0:
-        raise WrongUse(
-            f"the picture grows by {left} left, {right} right, {top} above and {bottom} below: "
-            f"use at least 0 everywhere and more on one side"
-        )
+    left, right, top, bottom = sides.left, sides.right, sides.top, sides.bottom
     if not 0 < overlap < 1:
         raise WrongUse(f"overlap is {overlap}: use more than 0 and less than 1")
     tall, wide = height + top + bottom, width + left + right
@@ -107,20 +114,19 @@ def outpaint(
     denoiser: DenoiserOf,
     picture: Tensor,
     layout: Layout,
-    path: Path,
+    schedule: NoiseSchedule,
     grid: Tensor,
     *,
+    solver: str,
+    method: Method,
     joint: bool = False,
-    method: Method = "replace",
-    solver: str = "ddpm",
-    jump: int = 5,
-    repeats: int = 3,
+    resampling: Resampling = RESAMPLING,
     generator: Generators = None,
 ) -> Tensor:
     """The canvas (n, 3, layout.height, layout.width) around pictures (n, 3, h, w) in [-1, 1].
 
-    denoiser: makes that of some windows, see `DenoiserOf`. grid, method, solver, jump, repeats,
-    generator: as in `paint.inpaint`.
+    denoiser: makes that of some windows, see `DenoiserOf`. joint: all windows at once. grid, solver,
+    method, resampling, generator: as in `inpaint`.
     """
     n, _, height, width = picture.shape
     canvas = picture.new_zeros(n, 3, layout.height, layout.width)
@@ -128,25 +134,24 @@ def outpaint(
     inner = (..., slice(layout.top, layout.top + height), slice(layout.left, layout.left + width))
     canvas[inner], known[inner] = picture, 1
 
-    def fill(of: Denoiser, part: Tensor, mask: Tensor) -> Tensor:
+    def filled(of: Denoiser, part: Tensor, mask: Tensor) -> Tensor:
         return inpaint(
             of,
             part,
             mask,
-            path,
+            schedule,
             grid,
-            method=method,
             solver=solver,
-            jump=jump,
-            repeats=repeats,
+            method=method,
+            resampling=resampling,
             generator=generator,
         )
 
     if joint:
-        return fill(_joint(denoiser, layout, canvas, known), canvas, known)
+        return filled(_joint(denoiser, layout, canvas, known), canvas, known)
     for window in range(len(layout.windows)):
         part, mask = layout.cut(canvas, [window]), layout.cut(known, [window])
-        canvas[layout.at(window)] = fill(denoiser([window], part, mask), part, mask)
+        canvas[layout.at(window)] = filled(denoiser([window], part, mask), part, mask)
         known[layout.at(window)] = 1
     return canvas
 
@@ -163,7 +168,7 @@ def _joint(denoiser: DenoiserOf, layout: Layout, canvas: Tensor, known: Tensor) 
     for window in range(count):
         total[layout.at(window)] += weight
 
-    def clean(x: Tensor, t: Tensor) -> Tensor:
+    def denoised(x: Tensor, t: Tensor) -> Tensor:
         out = torch.zeros_like(x)
         for chunk, part in zip(chunks, parts, strict=True):
             rows = t if t.ndim == 0 else t.repeat(len(chunk))
@@ -171,68 +176,49 @@ def _joint(denoiser: DenoiserOf, layout: Layout, canvas: Tensor, known: Tensor) 
                 out[layout.at(window)] += weight * said
         return out / total.clamp(min=1e-12)  # 0 where all is known
 
-    return clean
+    return denoised
 
 
 @torch.no_grad()
 def extend(
     model: Diffusion,
     picture: Tensor,
+    sides: Sides,
+    drawing: Drawing = AROUND,
     *,
-    left: int = 0,
-    right: int = 0,
-    top: int = 0,
-    bottom: int = 0,
-    captions: Tensor | None = None,
-    labels: Tensor | None = None,
-    guidance: float = 3.0,
-    steps: int = 20,
+    given: Given | Sequence[Given] | None = None,
     joint: bool = False,
     method: Method | None = None,
-    solver: str = "ddpm",
-    overlap: float = 0.5,
     generator: Generators = None,
 ) -> Tensor:
-    """Continue pictures (n, 3, h, w) on the sides named, in pixels, with a trained model.
+    """Continue pictures (n, 3, h, w) on some sides with a trained model.
 
-    captions: (n, words) for all windows, or (windows, n, words), of the windows that `lay_out` names.
-    labels: (n, factors) for all windows.
-    method: None for "condition" where the model was trained to inpaint and "replace" elsewhere.
+    given: the pictures' other conditions, as `Diffusion.condition` takes them; several: of each window
+    that `lay_out` names. joint: all windows at once. method: None for "condition" where the model was
+    trained to inpaint and "replace" elsewhere. generator: as in `fill`.
     """
-    fine_tuned = model.config.task == "inpaint"
-    method = method or ("condition" if fine_tuned else "replace")
-    if method == "condition" and not fine_tuned:
-        raise WrongUse("this model was not trained to inpaint: use method replace or repaint")
+    method = method_for(model, method, "replace")
     n, _, height, width = picture.shape
-    size = model.config.size
-    layout = lay_out(
-        height, width, size, left=left, right=right, top=top, bottom=bottom, overlap=overlap
-    )
+    layout = lay_out(height, width, model.config.size, sides)
     count = len(layout.windows)
-    if captions is not None:
-        captions = captions.expand(count, *captions.shape) if captions.ndim == 2 else captions
-        if captions.shape[:2] != (count, n):
-            raise WrongUse(
-                f"there are captions for {tuple(captions.shape[:2])} windows and pictures: "
-                f"use one a picture, or ({count}, {n}, words)"
-            )
+    told = [given or {}] * count if given is None or isinstance(given, Mapping) else list(given)
+    if len(told) != count:
+        raise WrongUse(f"there are conditions of {len(told)} windows: use one, or {count}")
 
     def denoiser(which: Sequence[int], part: Tensor, mask: Tensor) -> Denoiser:
-        words = None if captions is None else captions[list(which)].flatten(0, 1)
-        named = None if labels is None else labels.repeat(len(which), 1)
-        hidden = {"known": part, "mask": mask} if fine_tuned else {}
-        condition = model.condition(len(part), captions=words, labels=named, **hidden)
-        return model.denoiser(condition, guidance)
+        values = {
+            name: torch.cat([told[window][name] for window in which]) for name in told[which[0]]
+        }
+        return shown(model, part, mask, drawing, values)
 
-    grid = times(steps, model.path)
     return outpaint(
         denoiser,
         picture,
         layout,
-        model.path,
-        grid,
-        joint=joint,
+        model.process.schedule,
+        times(drawing.steps, model.process.schedule),
+        solver=drawing.solver,
         method=method,
-        solver=solver,
-        generator=generator,
+        joint=joint,
+        generator=generators(drawing.seed, n) if generator is None else generator,
     )

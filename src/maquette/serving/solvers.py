@@ -7,11 +7,11 @@
     heun     the mean of the slopes at both ends                       2       Karras et al. 2022, algo. 1
     euler    the slope at the start                                    1       Lipman et al. 2023
 
-Each is a function of a denoiser (x, t) -> clean picture, the noise x and a falling grid of times, and
-keeps nothing between calls. The noise of a step follows from the clean picture, so that a denoiser that
+Each is a function of a denoiser (x, t) -> denoised picture, the noise x and a falling grid of times, and
+keeps nothing between calls. The noise of a step follows from the denoised picture, so that a denoiser that
 clips its picture clips the noise with it.
 
-Every path is the straight one, (1 - u) x_0 + u e with u = sigma / (alpha + sigma), times alpha + sigma;
+Every schedule is the straight one, (1 - u) x_0 + u e with u = sigma / (alpha + sigma), times alpha + sigma;
 `heun` and `euler` walk along u, where the slope e - x_0 is finite at both ends. Euler is then DDIM with
 eta = 0, under its name for the flow path. Left out: solvers of order 3, adaptive steps.
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.nn.noise import Generators, draw
-from maquette.nn.path import Denoiser, Path
+from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
 
 Callback = Callable[[int, Tensor, Tensor], Tensor | None]
 """(steps taken, the time they led to, x) -> what x is replaced by, or None"""
@@ -31,7 +31,12 @@ Solver = Callable[..., Tensor]
 
 
 def times(
-    steps: int, path: Path, *, start: float = 1.0, spacing: str = "time", end: float = 0.0
+    steps: int,
+    schedule: NoiseSchedule,
+    *,
+    start: float = 1.0,
+    spacing: str = "time",
+    end: float = 0.0,
 ) -> Tensor:
     """steps + 1 times, fp64, falling from `start` to `end`, equally far apart.
 
@@ -46,10 +51,12 @@ def times(
         )
     if spacing == "time":
         return torch.linspace(start, end, steps + 1, dtype=torch.float64)
-    ends = path.log_snr(torch.tensor([start, 1e-3], dtype=torch.float64))
+    ends = schedule.log_snr(torch.tensor([start, 1e-3], dtype=torch.float64))
     if not bool(ends.isfinite().all()):
-        raise WrongUse(f"log_snr is infinite at time {start:g} of this path: use a start below 1")
-    grid = path.time(torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64))
+        raise WrongUse(
+            f"log_snr is infinite at time {start:g} of this schedule: use a start below 1"
+        )
+    grid = schedule.time(torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64))
     return torch.cat([grid, torch.tensor([end], dtype=torch.float64)])
 
 
@@ -58,7 +65,7 @@ def ddim(
     denoiser: Denoiser,
     x: Tensor,
     times: Tensor,
-    path: Path,
+    schedule: NoiseSchedule,
     *,
     eta: float = 0.0,
     generator: Generators = None,
@@ -66,12 +73,12 @@ def ddim(
 ) -> Tensor:
     """eta: 0 adds no noise, 1 as much as the forward process's posterior has."""
     for step, t, s in _steps(times):
-        clean = denoiser(x, t)
-        noise = path.noise_of(x, t, clean)
-        ratio = (path.alpha(t) / path.alpha(s)).square()
-        drawn = eta * path.sigma(s) / path.sigma(t) * (1 - ratio).clamp(min=0).sqrt()
-        kept = (path.sigma(s).square() - drawn.square()).clamp(min=0).sqrt()
-        x = path.alpha(s) * clean + kept * noise
+        denoised = denoiser(x, t)
+        noise = schedule.noise_of(x, t, denoised)
+        ratio = (schedule.alpha(t) / schedule.alpha(s)).square()
+        drawn = eta * schedule.sigma(s) / schedule.sigma(t) * (1 - ratio).clamp(min=0).sqrt()
+        kept = (schedule.sigma(s).square() - drawn.square()).clamp(min=0).sqrt()
+        x = schedule.alpha(s) * denoised + kept * noise
         if eta:
             x = x + drawn * draw(x, generator)
         x = _called(callback, step, s, x)
@@ -82,13 +89,13 @@ def ddpm(
     denoiser: Denoiser,
     x: Tensor,
     times: Tensor,
-    path: Path,
+    schedule: NoiseSchedule,
     *,
     generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Ancestral sampling: DDIM with eta = 1 is the posterior's mean and standard deviation."""
-    return ddim(denoiser, x, times, path, eta=1.0, generator=generator, callback=callback)
+    return ddim(denoiser, x, times, schedule, eta=1.0, generator=generator, callback=callback)
 
 
 @torch.no_grad()
@@ -96,7 +103,7 @@ def dpm2m(
     denoiser: Denoiser,
     x: Tensor,
     times: Tensor,
-    path: Path,
+    schedule: NoiseSchedule,
     *,
     generator: Generators = None,
     callback: Callback | None = None,
@@ -104,13 +111,13 @@ def dpm2m(
     """The first step, and a last one to t = 0 (infinite in log_snr), are of first order."""
     before: tuple[Tensor, Tensor] | None = None  # the last picture, and its step in lambda
     for step, t, s in _steps(times):
-        clean = denoiser(x, t)
-        h = (path.log_snr(s) - path.log_snr(t)) / 2
-        point = clean
+        denoised = denoiser(x, t)
+        h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
+        point = denoised
         if before is not None and torch.isfinite(h):
-            point = clean + h / (2 * before[1]) * (clean - before[0])
-        x = path.sigma(s) / path.sigma(t) * x - path.alpha(s) * torch.expm1(-h) * point
-        before = clean, h
+            point = denoised + h / (2 * before[1]) * (denoised - before[0])
+        x = schedule.sigma(s) / schedule.sigma(t) * x - schedule.alpha(s) * torch.expm1(-h) * point
+        before = denoised, h
         x = _called(callback, step, s, x)
     return x
 
@@ -120,18 +127,18 @@ def heun(
     denoiser: Denoiser,
     x: Tensor,
     times: Tensor,
-    path: Path,
+    schedule: NoiseSchedule,
     *,
     generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """A last step to t = 0 is Euler's: there is no noise left whose slope could be asked for."""
     for step, t, s in _steps(times):
-        slope = _slope(denoiser, x, t, path)
-        ahead = _walk(x, slope, t, s, path)
+        slope = _slope(denoiser, x, t, schedule)
+        ahead = _walk(x, slope, t, s, schedule)
         if s > 0:
-            slope = (slope + _slope(denoiser, ahead, s, path)) / 2
-            ahead = _walk(x, slope, t, s, path)
+            slope = (slope + _slope(denoiser, ahead, s, schedule)) / 2
+            ahead = _walk(x, slope, t, s, schedule)
         x = _called(callback, step, s, ahead)
     return x
 
@@ -141,19 +148,19 @@ def euler(
     denoiser: Denoiser,
     x: Tensor,
     times: Tensor,
-    path: Path,
+    schedule: NoiseSchedule,
     *,
     generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """On the flow path, x + (s - t) times the velocity."""
     for step, t, s in _steps(times):
-        x = _walk(x, _slope(denoiser, x, t, path), t, s, path)
+        x = _walk(x, _slope(denoiser, x, t, schedule), t, s, schedule)
         x = _called(callback, step, s, x)
     return x
 
 
-SOLVERS: dict[str, Solver] = {
+SOLVERS: dict[str, Solver] = {  # as `models.diffusion.drawing` names them
     "ddpm": ddpm,
     "ddim": ddim,
     "dpm2m": dpm2m,
@@ -174,7 +181,7 @@ def solve(
     denoiser: Denoiser,
     x: Tensor,
     times: Tensor,
-    path: Path,
+    schedule: NoiseSchedule,
     *,
     generator: Generators = None,
     callback: Callback | None = None,
@@ -186,7 +193,7 @@ def solve(
     """
     if name not in SOLVERS:
         raise WrongUse(f"unknown solver {name}{did_you_mean(name, SOLVERS)}")
-    return SOLVERS[name](denoiser, x, times, path, generator=generator, callback=callback)
+    return SOLVERS[name](denoiser, x, times, schedule, generator=generator, callback=callback)
 
 
 def _steps(times: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -202,14 +209,14 @@ def _called(callback: Callback | None, step: int, s: Tensor, x: Tensor) -> Tenso
     return x if replaced is None else replaced
 
 
-def _slope(denoiser: Denoiser, x: Tensor, t: Tensor, path: Path) -> Tensor:
+def _slope(denoiser: Denoiser, x: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
     """e - x_0."""
-    clean = denoiser(x, t)
-    return path.noise_of(x, t, clean) - clean
+    denoised = denoiser(x, t)
+    return schedule.noise_of(x, t, denoised) - denoised
 
 
-def _walk(x: Tensor, slope: Tensor, t: Tensor, s: Tensor, path: Path) -> Tensor:
+def _walk(x: Tensor, slope: Tensor, t: Tensor, s: Tensor, schedule: NoiseSchedule) -> Tensor:
     """Along the slope from time t to s, on the straight path and back on its own."""
-    before, after = path.alpha(t) + path.sigma(t), path.alpha(s) + path.sigma(s)
-    u, v = path.sigma(t) / before, path.sigma(s) / after
+    before, after = schedule.alpha(t) + schedule.sigma(t), schedule.alpha(s) + schedule.sigma(s)
+    u, v = schedule.sigma(t) / before, schedule.sigma(s) / after
     return after * (x / before + (v - u) * slope)

@@ -13,7 +13,7 @@ with a few rounds of a fixed point, as in Pan et al. 2023.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -22,18 +22,26 @@ from torch.nn import functional as F
 
 from maquette.base.errors import WrongUse
 from maquette.models.clip import Clip
-from maquette.models.diffusion import Diffusion
+from maquette.models.diffusion.drawing import (
+    DRAWING,
+    INVERSION,
+    PRIOR,
+    UPSAMPLING,
+    Drawing,
+    PriorDrawing,
+)
+from maquette.models.diffusion.model import Diffusion
 from maquette.models.prior import Prior
 from maquette.models.prior_autoregressive import AutoregressivePrior
 from maquette.models.prior_diffusion import DiffusionPrior
 from maquette.nn.noise import Generators, draw, generators, part_of
-from maquette.nn.path import Denoiser, Path
+from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
+from maquette.serving.sample import in_parts, sample
 from maquette.serving.solvers import ddim, solve, times
 
 Read = Callable[[list[str]], Tensor]
 BATCH = 128  # pictures at a time
-STEPS = 20  # of the decoder
-PRIOR, UPSAMPLER = 1, 2  # stages whose noise is not the decoder's
+PRIOR_STAGE, UPSAMPLER_STAGE = 1, 2  # stages whose noise is not the decoder's
 FURTHEST = 0.5  # of the way to a text difference (the paper goes 0.25 to 0.5)
 
 
@@ -86,167 +94,129 @@ class UnClip:
         parts = [self.clip.embed_captions(part) for part in symbols.split(BATCH)]
         return torch.cat(parts).float()
 
-    def from_texts(
-        self,
-        texts: Sequence[str],
-        *,
-        candidates: int = 2,
-        steps: int = 64,
-        guidance: float = 1.0,
-        seed: int = 0,
-    ) -> Tensor:
+    def from_texts(self, texts: Sequence[str], drawing: PriorDrawing = PRIOR) -> Tensor:
         """Embeddings (n, d), of length 1, of pictures that fit the captions, from the prior.
 
         See `embeddings`. Raises WrongUse without a prior.
         """
         if self.prior is None:
             raise WrongUse("captions need a prior: name a run of one")
-        return embeddings(
-            self.prior,
-            (self.prior_reads or self.read)(list(texts)),
-            self.of_texts(texts),
-            candidates=candidates,
-            steps=steps,
-            guidance=guidance,
-            generator=generators(seed, len(texts), PRIOR),
-        )
+        captions = (self.prior_reads or self.read)(list(texts))
+        return embeddings(self.prior, captions, self.of_texts(texts), drawing)
 
     def generate(
         self,
         texts: Sequence[str],
-        *,
-        guidance: float = 3.0,
-        steps: int = STEPS,
-        solver: str = "dpm2m",
-        prior_steps: int = 64,
-        candidates: int = 2,
-        prior_guidance: float = 1.0,
-        seed: int = 0,
+        drawing: Drawing = DRAWING,
+        prior: PriorDrawing = PRIOR,
     ) -> Tensor:
         """A picture (n, 3, size, size) in [-1, 1] of each caption: prior, decoder, upsampler.
 
-        guidance, steps, solver: of the decoder. The captions reach the decoder, too, if it reads any.
+        drawing: of the decoder; its seed is everyone's. The captions reach the decoder, too, if it
+        reads any.
         """
-        embedding = self.from_texts(
-            texts, candidates=candidates, steps=prior_steps, guidance=prior_guidance, seed=seed
-        )
-        pictures = self.decode(
-            embedding, texts, guidance=guidance, steps=steps, solver=solver, seed=seed
-        )
-        return self.larger(pictures, seed=seed)
+        seed = drawing.seed
+        embedding = self.from_texts(texts, replace(prior, seed=seed))
+        return self.larger(self.decode(embedding, texts, drawing), replace(UPSAMPLING, seed=seed))
 
-    @torch.no_grad()
     def decode(
         self,
         embedding: Tensor,
         texts: Sequence[str] | None = None,
-        *,
-        guidance: float = 3.0,
-        steps: int = STEPS,
-        solver: str = "dpm2m",
-        seed: int = 0,
+        drawing: Drawing = DRAWING,
     ) -> Tensor:
         """Pictures (n, 3, size, size) from embeddings (n, d), without the upsampler."""
-        model, path = self.decoder, self.decoder.path
-        captions = self.read(list(texts)) if texts and model.config.condition == "text" else None
-        generator, grid = generators(seed, len(embedding)), times(steps, path)
-        noise = _noise(model, embedding, generator)
+        model = self.decoder
+        captions = self.read(list(texts)) if texts and "text" in model.conditioners else None
+        generator = generators(drawing.seed, len(embedding))
 
         def part(rows: slice) -> Tensor:
             z = embedding[rows]
             words = None if captions is None else captions[rows]
-            condition = model.condition(len(z), captions=words, embedding=z)
-            clean = model.denoiser(condition, guidance)
-            return solve(solver, clean, noise[rows], grid, path, generator=generator[rows])
+            condition = model.condition(len(z), text=words, embedding=z)
+            return sample(model, condition, drawing, generator[rows])
 
-        return in_parts(len(embedding), part)
+        return in_parts(len(embedding), part, BATCH)
 
-    @torch.no_grad()
-    def larger(self, pictures: Tensor, *, steps: int = STEPS, seed: int = 0) -> Tensor:
+    def larger(self, pictures: Tensor, drawing: Drawing = UPSAMPLING) -> Tensor:
         """What the upsampler makes of pictures; themselves where there is none."""
         if self.upsampler is None:
             return pictures
-        model = self.upsampler
-        grid = times(steps, model.path)
-        noise = _noise(model, pictures, generators(seed, len(pictures), UPSAMPLER))
+        model, generator = self.upsampler, generators(drawing.seed, len(pictures), UPSAMPLER_STAGE)
 
         def part(rows: slice) -> Tensor:
             small = pictures[rows]
-            clean = model.denoiser(model.condition(len(small), small=small))
-            return solve("dpm2m", clean, noise[rows], grid, model.path)
+            condition = model.condition(len(small), low_resolution=small)
+            return sample(model, condition, drawing, generator[rows])
 
-        return in_parts(len(pictures), part)
+        return in_parts(len(pictures), part, BATCH)
 
     @torch.no_grad()
-    def take_apart(self, pictures: Tensor, *, steps: int = 2 * STEPS) -> tuple[Tensor, Tensor]:
+    def take_apart(self, pictures: Tensor, drawing: Drawing = INVERSION) -> tuple[Tensor, Tensor]:
         """Embeddings (n, d) and latents, shaped as the pictures, that the decoder makes them from."""
         embedding = self.of_pictures(pictures)
-        model, path = self.decoder, self.decoder.path
+        model, schedule = self.decoder, self.decoder.process.schedule
 
         def part(rows: slice) -> Tensor:
             condition = model.condition(len(pictures[rows]), embedding=embedding[rows])
-            return invert(model.denoiser(condition), pictures[rows], times(steps, path), path)
+            grid = times(drawing.steps, schedule)
+            return invert(model.denoiser(condition), pictures[rows], grid, schedule)
 
-        return embedding, in_parts(len(pictures), part)
+        return embedding, in_parts(len(pictures), part, BATCH)
 
     @torch.no_grad()
     def put_together(
         self,
         embedding: Tensor,
         latent: Tensor,
+        drawing: Drawing = INVERSION,
         *,
-        steps: int = 2 * STEPS,
         eta: float = 0.0,
-        seed: int = 0,
     ) -> Tensor:
         """Pictures from embeddings (n, d) and latents (n, 3, size, size), by DDIM without guidance.
 
         eta: 0 undoes `take_apart`; up to 1, with so much new noise at every step.
         """
-        model, path = self.decoder, self.decoder.path
-        generator, grid = generators(seed, len(embedding)), times(steps, path)
+        model, schedule = self.decoder, self.decoder.process.schedule
+        generator = generators(drawing.seed, len(embedding))
+        grid = times(drawing.steps, schedule)
 
         def part(rows: slice) -> Tensor:
-            clean = model.denoiser(model.condition(len(latent[rows]), embedding=embedding[rows]))
-            return ddim(clean, latent[rows], grid, path, eta=eta, generator=generator[rows])
+            denoiser = model.denoiser(model.condition(len(latent[rows]), embedding=embedding[rows]))
+            return ddim(denoiser, latent[rows], grid, schedule, eta=eta, generator=generator[rows])
 
-        return in_parts(len(embedding), part)
+        return in_parts(len(embedding), part, BATCH)
 
     def variations(
         self,
         picture: Tensor,
-        count: int = 8,
+        count: int,
+        drawing: Drawing = INVERSION,
         *,
         eta: float = 1.0,
-        steps: int = 2 * STEPS,
-        seed: int = 0,
     ) -> Tensor:
         """Pictures (count, 3, size, size) that share what CLIP sees in one picture (3, size, size).
 
         eta: how far from it, 0 makes the picture again (section 3.1).
         """
-        embedding, latent = self.take_apart(picture.unsqueeze(0), steps=steps)
+        embedding, latent = self.take_apart(picture.unsqueeze(0), drawing)
         return self.put_together(
-            embedding.expand(count, -1),
-            latent.expand(count, -1, -1, -1),
-            steps=steps,
-            eta=eta,
-            seed=seed,
+            embedding.expand(count, -1), latent.expand(count, -1, -1, -1), drawing, eta=eta
         )
 
     def interpolate(
-        self, first: Tensor, second: Tensor, count: int = 8, *, steps: int = 2 * STEPS
+        self, first: Tensor, second: Tensor, count: int, drawing: Drawing = INVERSION
     ) -> Tensor:
         """Pictures (count, 3, size, size) on the way from one picture (3, size, size) to another.
 
         Embeddings and latents both go along the sphere (section 3.2); the ends are the two pictures.
         """
-        embedding, latent = self.take_apart(torch.stack([first, second]), steps=steps)
+        embedding, latent = self.take_apart(torch.stack([first, second]), drawing)
         share = torch.linspace(0, 1, count)
         return self.put_together(
             slerp(embedding[:1], embedding[1:], share),
             slerp(latent[:1], latent[1:], share),
-            steps=steps,
+            drawing,
         )
 
     def text_diff(
@@ -254,10 +224,10 @@ class UnClip:
         picture: Tensor,
         before: str,
         after: str,
-        count: int = 8,
+        count: int,
+        drawing: Drawing = INVERSION,
         *,
         furthest: float = FURTHEST,
-        steps: int = 2 * STEPS,
     ) -> Tensor:
         """Pictures (count, 3, size, size) on which what one caption says becomes what another says.
 
@@ -266,12 +236,12 @@ class UnClip:
         """
         if before == after:
             raise WrongUse("the two captions are the same: there is no difference to follow")
-        embedding, latent = self.take_apart(picture.unsqueeze(0), steps=steps)
+        embedding, latent = self.take_apart(picture.unsqueeze(0), drawing)
         texts = self.of_texts([before, after])
         difference = F.normalize(texts[1:] - texts[:1], dim=1)
         share = torch.linspace(0, furthest, count)
         turned = slerp(embedding, difference, share)
-        return self.put_together(turned, latent.expand(count, -1, -1, -1), steps=steps)
+        return self.put_together(turned, latent.expand(count, -1, -1, -1), drawing)
 
 
 @torch.no_grad()
@@ -279,21 +249,17 @@ def embeddings(
     prior: Prior,
     captions: Tensor,
     text_embedding: Tensor,
-    *,
-    candidates: int = 2,
-    steps: int = 64,
-    guidance: float = 1.0,
-    solver: str = "ddpm",
+    drawing: PriorDrawing = PRIOR,
     generator: Generators = None,
 ) -> Tensor:
     """An embedding (n, d) of length 1 for each caption (n, words), drawn from the prior.
 
-    Of `candidates` drawn, the one closest to the text embedding (n, d) is kept. steps, solver: of the
-    diffusion prior. ddpm draws from the distribution; few steps of an ODE solver draw near its mean.
-    generator: one of each caption, or of all.
+    Of the candidates drawn, the one closest to the text embedding (n, d) is kept. generator: one of each
+    caption, or of all; None: one of each, from the drawing's seed.
     """
-    if candidates < 1:
-        raise WrongUse(f"candidates is {candidates}: use at least 1")
+    candidates = drawing.candidates
+    if generator is None:
+        generator = generators(drawing.seed, len(captions), PRIOR_STAGE)
     prior.eval()
 
     def part(rows: slice) -> Tensor:
@@ -303,13 +269,14 @@ def embeddings(
         if isinstance(own, Sequence):
             own = [one for one in own for _ in range(candidates)]
         if isinstance(prior, AutoregressivePrior):
-            drawn = prior.draw(words, texts, guidance, own)
+            drawn = prior.draw(words, texts, drawing.guidance, own)
         else:
             assert isinstance(prior, DiffusionPrior)
-            grid = times(steps, prior.path)
+            schedule = prior.process.schedule
+            grid = times(drawing.steps, schedule)
             noise = draw(texts, own)
-            clean = prior.denoiser(words, texts, guidance)
-            drawn = solve(solver, clean, noise, grid, prior.path, generator=own)
+            denoiser = prior.denoiser(words, texts, drawing.guidance)
+            drawn = solve(drawing.solver, denoiser, noise, grid, schedule, generator=own)
         drawn = F.normalize(drawn, dim=1).unflatten(0, (-1, candidates))  # (n, candidates, d)
         closeness = (drawn * texts.view_as(drawn)).sum(2)
         return drawn[torch.arange(len(drawn)), closeness.argmax(1)]  # type: ignore[no-any-return]
@@ -319,7 +286,7 @@ def embeddings(
 
 @torch.no_grad()
 def invert(
-    denoiser: Denoiser, pictures: Tensor, times: Tensor, path: Path, rounds: int = 3
+    denoiser: Denoiser, pictures: Tensor, times: Tensor, schedule: NoiseSchedule, rounds: int = 3
 ) -> Tensor:
     """The latent, shaped as the pictures (n, ...), from which DDIM makes them along `times`.
 
@@ -331,19 +298,19 @@ def invert(
     grid = times.flip(0)
     x = pictures
     for t, s in pairwise(grid):
-        a, b = path.alpha(t), path.sigma(t)
+        a, b = schedule.alpha(t), schedule.sigma(t)
         if b == 0:
             guess = pictures
             for _ in range(rounds):
-                noise = path.noise_of(guess, s, denoiser(guess, s))
-                guess = path.mix(pictures, noise, s)
+                noise = schedule.noise_of(guess, s, denoiser(guess, s))
+                guess = schedule.mix(pictures, noise, s)
             x = guess
             continue
-        noise = path.noise_of(x, t, denoiser(x, t))
-        guess = path.mix((x - b * noise) / a, noise, s)
+        noise = schedule.noise_of(x, t, denoiser(x, t))
+        guess = schedule.mix((x - b * noise) / a, noise, s)
         for _ in range(rounds):
-            clean = denoiser(guess, s)
-            guess = path.sigma(s) / b * (x - a * clean) + path.alpha(s) * clean
+            denoised = denoiser(guess, s)
+            guess = schedule.sigma(s) / b * (x - a * denoised) + schedule.alpha(s) * denoised
         x = guess
     return x
 
@@ -364,15 +331,3 @@ def slerp(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
         way = (torch.sin((1 - s) * angle) * u + torch.sin(s * angle) * v) / torch.sin(angle)
     length = (1 - s) * lengths[0] + s * lengths[1]
     return way.mul(length).view(len(share), *first.shape[1:])  # type: ignore[no-any-return]
-
-
-def _noise(model: Diffusion, like: Tensor, generator: Generators) -> Tensor:
-    """What the pictures of a model begin from, as many as `like` has rows, and where it is."""
-    size = model.config.size
-    return draw(like.new_empty(len(like), 3, size, size, dtype=torch.float32), generator)
-
-
-def in_parts(n: int, part: Callable[[slice], Tensor], most: int | None = None) -> Tensor:
-    """The rows of `part` for 0 ... n - 1, so many at a time, so that memory does not grow with n."""
-    most = most or BATCH
-    return torch.cat([part(slice(i, min(n, i + most))) for i in range(0, n, most)])

@@ -54,7 +54,7 @@ from maquette.experiments.unclip_arms import (
     varied,
 )
 from maquette.models.clip_config import ClipConfig
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.prior_config import PriorConfig
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule

@@ -44,8 +44,8 @@ from maquette.experiments.bases.text_to_picture import TEXT, WORLD, text_recipe,
 from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
-from maquette.models.diffusion import Diffusion
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.model import Diffusion
 from maquette.nn.rules import Parametrisation
 from maquette.serving.solvers import evaluations, solve, times
 from maquette.training.picture_data import Reader, to_pixels
@@ -133,11 +133,13 @@ def draw(run: Path, seed: int, way: Way, count: int) -> Drawn:
     for part in captions.split(100):
         noise = torch.randn(len(part), 3, data.size, data.size, generator=generator)
         with torch.no_grad():
-            condition = model.condition(len(part), captions=part.to(loaded.device))
+            condition = model.condition(len(part), text=part.to(loaded.device))
         denoiser = model.denoiser(condition, way.guidance)
-        grid = times(way.steps, model.path)
+        grid = times(way.steps, model.process.schedule)
         x = noise.to(loaded.device)
-        made.append(solve(way.solver, denoiser, x, grid, model.path, generator=generator).cpu())
+        made.append(
+            solve(way.solver, denoiser, x, grid, model.process.schedule, generator=generator).cpu()
+        )
     return Drawn(torch.cat(made), labels)
 
 

@@ -6,7 +6,7 @@
     maquette reproduce glide          2 seeds of base and upsampler, one noised CLIP for both
 
 The caption enters the network twice: its last symbol joins the time, and all symbols are attended to
-(`models/diffusion.py`). The paper compares two ways of following it more closely: classifier-free
+(`models/diffusion`). The paper compares two ways of following it more closely: classifier-free
 guidance, u + w (c - u) with a network that now and then saw no caption, and the gradient of a CLIP that was
 trained on noisy pictures (`serving/clip_guidance.py`). People preferred the first. A second network makes
 large pictures of small ones; the paper's, 256 pixels of 64, ours 32 of 8, as is the base model's size.
@@ -46,9 +46,9 @@ from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
 from maquette.models.clip import Clip
-from maquette.models.diffusion import Diffusion
-from maquette.models.diffusion_config import DiffusionConfig
-from maquette.nn.path import Denoiser
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.model import Diffusion
+from maquette.nn.noise_schedule import Denoiser
 from maquette.serving.clip_guidance import clip_guided
 from maquette.serving.solvers import solve, times
 from maquette.training.picture_data import to_pixels, to_tensor
@@ -208,7 +208,9 @@ def upsampler(lab: Lab) -> Measurement:
 def enlarge(model: Diffusion, captions: Tensor, small: Tensor, quick: bool = False) -> Tensor:
     """Pictures (n, 3, side, side) of small ones and their captions, without guidance."""
     device = next(model.parameters()).device
-    condition = model.condition(len(small), captions=captions.to(device), small=small.to(device))
+    condition = model.condition(
+        len(small), text=captions.to(device), low_resolution=small.to(device)
+    )
     return drawn_by(model, lambda start, end: model.denoiser(condition.rows(start, end)), len(small),
                     2 if quick else ENLARGING_STEPS)  # fmt: skip
 
@@ -218,9 +220,15 @@ def drawn_by(model: Diffusion, denoiser: Any, n: int, steps: int) -> Tensor:
     side = model.config.size
     noise = torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(SEED))
     noise = noise.to(next(model.parameters()).device)
-    grid = times(steps, model.path)
+    grid = times(steps, model.process.schedule)
     parts = [
-        solve(SOLVER, denoiser(a, min(a + BATCH, n)), noise[a : a + BATCH], grid, model.path)
+        solve(
+            SOLVER,
+            denoiser(a, min(a + BATCH, n)),
+            noise[a : a + BATCH],
+            grid,
+            model.process.schedule,
+        )
         for a in range(0, n, BATCH)
     ]
     return torch.cat(parts).cpu()
@@ -326,7 +334,7 @@ class Ways:
 
     def __post_init__(self) -> None:
         with torch.no_grad():
-            self.condition = self.model.condition(len(self.symbols), captions=self.symbols)
+            self.condition = self.model.condition(len(self.symbols), text=self.symbols)
 
     def draw(self, denoiser: Any, steps: int) -> Tensor:
         """A picture of each caption; the noise is the same for every denoiser."""
@@ -347,7 +355,7 @@ class Ways:
         def of(a: int, b: int) -> Denoiser:
             plain = self.model.denoiser(self.condition.rows(a, b))
             towards = self.symbols.roll(shift, 0)[a:b]
-            return clip_guided(plain, self.clip, towards, self.model.path, scale)
+            return clip_guided(plain, self.clip, towards, self.model.process.schedule, scale)
 
         return of
 

@@ -3,7 +3,7 @@
     maquette train inpainting --start runs/diffusion --run runs/inpainting     about 2 minutes on 2 cores
     maquette reproduce inpainting                about 12 minutes on 2 cores beyond the text models, 2 seeds
 
-Three ways of telling a sampler what is known (`serving/paint.py`): put it in after every step, with the
+Three ways of telling a sampler what is known (`serving/inpaint.py`): put it in after every step, with the
 noise of that step (replacement); the same with steps taken back and forth, so that the two parts agree
 (RePaint: Lugmayr et al. 2022, r = 3, jumps of 5 steps); or train the network to see it (GLIDE: Nichol et
 al. 2022, section 4; Palette: Saharia et al. 2022). The network is the text-to-image model of
@@ -40,10 +40,11 @@ from maquette.experiments.bases.text_to_picture import text_recipe, text_runs
 from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
-from maquette.models.diffusion import Diffusion
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.drawing import Drawing
+from maquette.models.diffusion.model import Diffusion
 from maquette.nn.noise import draw
-from maquette.serving.paint import composite, paint
+from maquette.serving.inpaint import composite, fill
 from maquette.serving.solvers import solve, times
 from maquette.systems.diffusion import diffusion
 from maquette.training.picture_data import to_pixels, to_tensor
@@ -228,18 +229,17 @@ class Bench:
 
     def _fill(self, arm: str, hidden: Hidden) -> Tensor:
         generator = torch.Generator().manual_seed(ARMS.index(arm))
-        options: dict[str, Any] = {"steps": 4 if self.quick else STEPS, "guidance": GUIDANCE,
-                                   "solver": SOLVER, "generator": generator}  # fmt: skip
+        steps = (4 if self.quick else STEPS) * (3 if "60" in arm else 1)
+        drawing = Drawing(solver=SOLVER, steps=steps, guidance=GUIDANCE)
+        options: dict[str, Any] = {"drawing": drawing, "generator": generator}
         if arm == "pasted":
             nothing = torch.zeros_like(hidden.known)
             made = self._in_parts(self.bases, hidden, options | {"method": "replace"}, nothing)
             return composite(made, hidden.pictures, hidden.known)
         if arm == "fine-tuned":
             return self._in_parts(self.tuned, hidden, options)
-        if "60" in arm:
-            options["steps"] *= 3
-        method = {"method": "repaint", "repeats": 3} if "RePaint" in arm else {"method": "replace"}
-        return self._in_parts(self.bases, hidden, options | method)
+        method = "repaint" if "RePaint" in arm else "replace"
+        return self._in_parts(self.bases, hidden, options | {"method": method})
 
     def _in_parts(
         self, models: Sequence[Diffusion], hidden: Hidden, options: dict[str, Any],
@@ -252,11 +252,11 @@ class Bench:
                 start = seed * self.each + i
                 rows = slice(start, min(start + 128, (seed + 1) * self.each))
                 parts.append(
-                    paint(
+                    fill(
                         model,
                         hidden.pictures[rows],
                         known[rows],
-                        captions=hidden.captions[rows],
+                        given={"text": hidden.captions[rows]},
                         **options,
                     )
                 )
@@ -267,12 +267,14 @@ class Bench:
         """What the fine-tuned model makes of the first pictures, before the cut."""
         model, some = self.tuned[0], slice(0, min(count, self.each))
         condition = model.condition(
-            len(hidden.pictures[some]), captions=hidden.captions[some],
-            known=hidden.pictures[some], mask=hidden.known[some],
+            len(hidden.pictures[some]), text=hidden.captions[some],
+            known_pixels=(hidden.pictures[some], hidden.known[some]),
         )  # fmt: skip
         noise = draw(hidden.pictures[some], torch.Generator().manual_seed(0))
-        grid = times(4 if self.quick else STEPS, model.path)
-        return solve(SOLVER, model.denoiser(condition, GUIDANCE), noise, grid, model.path)
+        grid = times(4 if self.quick else STEPS, model.process.schedule)
+        return solve(
+            SOLVER, model.denoiser(condition, GUIDANCE), noise, grid, model.process.schedule
+        )
 
     def right(self, arm: str) -> Tensor:
         """(n,) 1 where the oracle reads the hidden object's colour and shape as they were, else 0."""

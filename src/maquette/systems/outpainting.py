@@ -33,9 +33,10 @@ from maquette.evaluation.seam import background, drift, seam
 from maquette.experiments.bases.text_to_picture import text_runs
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
-from maquette.models.diffusion import Diffusion
-from maquette.serving.outpaint import extend
-from maquette.serving.paint import paint
+from maquette.models.diffusion.drawing import Drawing
+from maquette.models.diffusion.model import Diffusion
+from maquette.serving.inpaint import fill
+from maquette.serving.outpaint import Sides, extend
 from maquette.training.picture_data import to_pixels, to_tensor
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
@@ -173,18 +174,18 @@ class Bench:
     def _continue(
         self, model: Diffusion, arm: str, pictures: Tensor, generator: torch.Generator
     ) -> Tensor:
-        steps, solver = 4 if self.quick else STEPS, "ddim" if "DDIM" in arm else "ddpm"
+        solver = "ddim" if "DDIM" in arm else "ddpm"
+        drawing = Drawing(solver=solver, steps=4 if self.quick else STEPS, guidance=1.0)
         if arm == "pasted":
             nothing = torch.zeros_like(pictures[:, :1])
             others = [
-                paint(model, pictures, nothing, guidance=1.0, steps=steps, method="replace",
-                      solver=solver, generator=generator)
+                fill(model, pictures, nothing, drawing, method="replace", generator=generator)
                 for _ in range(self.more // self.size)
-            ]  # fmt: skip
+            ]
             return torch.cat([pictures, *others], dim=-1)
         return extend(
-            model, pictures, right=self.more, guidance=1.0, steps=steps,
-            joint=arm.startswith("joint"), method="replace", solver=solver, generator=generator,
+            model, pictures, Sides(right=self.more), drawing, joint=arm.startswith("joint"),
+            method="replace", generator=generator,
         )  # fmt: skip
 
     def drift(self, arm: str) -> Tensor:

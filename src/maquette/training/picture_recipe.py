@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from maquette.base.errors import WrongUse, within
 from maquette.corpus.progress import Progress, silent
+from maquette.models.diffusion.drawing import Drawing
 from maquette.models.picture_config import PictureConfig
 from maquette.training.data_config import ANY, BaseData, BaseWatch
 from maquette.training.recipe import BaseRecipe
@@ -32,9 +33,9 @@ class PictureWatch(BaseWatch):
     """pictures made at a look, by models that make pictures; 0: none"""
     prompts: tuple[str, ...] = ()
     """captions of the grid, in turn; none: those of held-out pictures"""
-    steps: int = 20
+    steps: int = Drawing.steps
     """solver steps of the grid"""
-    guidance: float = 3.0
+    guidance: float = Drawing.guidance
     """guidance of the grid; 1 is none"""
 
     def __post_init__(self) -> None:

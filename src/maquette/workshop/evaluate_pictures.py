@@ -23,7 +23,8 @@ from maquette.evaluation.psnr import restoration
 from maquette.evaluation.zero_shot import zero_shot
 from maquette.models.classifier import Classifier
 from maquette.models.clip import Clip
-from maquette.models.diffusion import Diffusion
+from maquette.models.diffusion.drawing import DRAWING, Drawing
+from maquette.models.diffusion.model import Diffusion
 from maquette.models.super_resolution import SuperResolution
 from maquette.parallel.group import Group
 from maquette.serving.make import make_pictures
@@ -35,7 +36,6 @@ from maquette.training.picture_recipe import PictureData, PictureRecipe
 from maquette.training.run import RECIPE
 from maquette.workshop.load_pictures import LoadedPictures
 from maquette.workshop.oracle import oracle_for
-from maquette.workshop.picture_request import Request
 from maquette.worlds.shapes import Shapes
 
 BATCH = 64
@@ -47,15 +47,15 @@ def evaluate_pictures(
     *,
     corpus: str | None = None,
     pictures: int = 500,
-    steps: int = 20,
-    guidance: float = 3.0,
+    drawing: Drawing = DRAWING,
     progress: Progress = lambda stage, done, total: None,
 ) -> dict[str, dict[str, Any]]:
     """Scores of a run by name; `corpus` names other pictures than those it was trained on.
 
-    pictures: how many are scored. steps, guidance: of the solver, where pictures are made.
+    pictures: how many are scored. drawing: where pictures are made.
     """
-    Request(steps=steps, guidance=guidance, count=pictures)  # refuses what is no number
+    if pictures < 1:
+        raise WrongUse(f"pictures is {pictures}: use at least 1")
     recipe = recipe_of(loaded)
     if corpus is None:
         source = loaded.corpus
@@ -81,7 +81,7 @@ def evaluate_pictures(
         for name, value in restoration(model, batch.pictures).items():
             tasks[f"psnr, {name}"] = {"metric": "dB", "value": value, "n": len(numbers)}
     elif isinstance(model, Diffusion):
-        tasks |= _made(loaded, model, source, split, pictures, steps, guidance, progress)
+        tasks |= _made(loaded, model, source, split, pictures, drawing, progress)
     return tasks
 
 
@@ -109,8 +109,7 @@ def _made(
     source: PictureCorpus,
     split: PictureSplit,
     count: int,
-    steps: int,
-    guidance: float,
+    drawing: Drawing,
     progress: Progress,
 ) -> dict[str, dict[str, Any]]:
     """Pictures of held-out captions, as an oracle reads them."""
@@ -128,11 +127,15 @@ def _made(
     labels = split.labels(numbers)
     assert labels is not None
     tasks = {}
-    arms = {f"all right, guidance {guidance:g}": guidance, "all right, no guidance": 1.0}
+    arms = {
+        f"all right, guidance {drawing.guidance:g}": drawing.guidance,
+        "all right, no guidance": 1.0,
+    }
     for place, (name, w) in enumerate(arms.items()):
         made = []
         for i, batch in enumerate(batches):
-            made.append(make_pictures(model, batch, steps=steps, guidance=w, seed=i).cpu())
+            way = replace(drawing, guidance=w, seed=i)
+            made.append(make_pictures(model, batch, way).cpu())
             progress("making pictures", place * len(batches) + i + 1, 2 * len(batches))
         score = oracle.score(torch.cat(made), labels)
         tasks[name] = {"metric": "share", "value": score.share} | score.to_dict()

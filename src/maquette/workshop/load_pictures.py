@@ -1,4 +1,4 @@
-"""A trained picture model in Python: `maquette.load("runs/diffusion")`."""
+"""A trained picture model, opened from its run directory."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch import Tensor
 from maquette.base.errors import UserError
 from maquette.base.machine import pick_device
 from maquette.corpus.caption_tokenizer import load_caption_tokenizer
-from maquette.corpus.pictures import PictureCorpus, Pixels
+from maquette.corpus.pictures import PictureCorpus
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import PictureModel
 from maquette.models.store import load_model
@@ -70,13 +70,6 @@ class LoadedPictures:
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
-
-    def generate(self, *prompts: str, **settings: Any) -> Pixels:
-        """Make pictures: uint8 (n, height, width, 3). settings: fields of `picture_request.Request`."""
-        from maquette.workshop.picture_request import Request
-        from maquette.workshop.studio import make
-
-        return make(self, Request(prompts=prompts, **settings)).pixels
 
     def captions(self, texts: list[str]) -> Tensor:
         """(n, words) int64 symbols, as the model was trained with; what is too long is cut."""

@@ -6,7 +6,7 @@ from maquette.training.observer import Observer
 from maquette.training.picture_recipe import picture_recipe
 from maquette.training.recipe import BaseRecipe
 from maquette.training.run import RunDirectory
-from maquette.workshop.load_pictures import LoadedPictures, load_pictures
+from maquette.workshop.picture_generation import PictureRun, open_run
 from maquette.workshop.picture_samples import PictureSamples
 from maquette.worlds.captions import captions
 from maquette.worlds.shapes import scenes
@@ -18,8 +18,8 @@ class PictureKind:
     def samples(self, run: RunDirectory, observer: Observer) -> Observer:
         return PictureSamples(run, observer)
 
-    def load(self, folder: Path) -> LoadedPictures:
-        return load_pictures(folder)
+    def load(self, folder: Path) -> PictureRun:
+        return open_run(folder)
 
     def finish(self, path: Path) -> None:
         """Nothing: what is in pictures is asked of their corpus."""

@@ -1,72 +1,230 @@
-"""What `maquette generate` can be asked of a picture run, and what each way of making pictures uses."""
+"""What can be asked of a picture run: a class for each way of making pictures.
 
-from dataclasses import MISSING, dataclass, field, fields
+    Draw      pictures of prompts, or of nothing
+    Fill      what a mask hides of a picture is made anew, the rest is kept to the bit
+    Extend    a picture is continued on the sides named
+    Enlarge   a picture is made larger, by a run that enlarges
+    Vary      what a CLIP sees in a picture is made again (unCLIP: Ramesh et al. 2022)
+
+The command line and `PictureRun.generate` have them as one flat list of options: `Options`, which says
+what request is meant. `workshop/picture_generation.py` carries them out.
+"""
+
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
-from maquette.base.errors import WrongUse, check_numbers, did_you_mean, within
-from maquette.serving.solvers import SOLVERS
+from maquette.base.errors import WrongUse, within
+from maquette.models.diffusion.drawing import AROUND, DRAWING, INVERSION, UPSAMPLING, Drawing
+from maquette.serving.outpaint import Sides
 
-SIDES = ("left", "right", "top", "bottom")
-SOLVER, AROUND = "dpm2m", "ddpm"
-"""what is taken where no solver is named; around known pixels, where fresh noise lets both parts agree"""
+
+@dataclass(frozen=True, kw_only=True)
+class Upsample:
+    """What was made is enlarged by another run."""
+
+    run: str
+    """directory of the run that enlarges"""
+    drawing: Drawing = UPSAMPLING
+    """how its pictures are drawn"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to make; see `maquette generate --help`."""
+    """What every way of making pictures has."""
+
+    marks: ClassVar[tuple[str, ...]] = ()
+    """options of the command line that ask for this way"""
 
     prompts: tuple[str, ...] = ()
+    """what the pictures show"""
     count: int = 1
-    """pictures of each prompt"""
-    picture: Path | None = None
-    mask: Path | None = None
-    outpaint: dict[str, int] = field(default_factory=dict)
-    variations_of: Path | None = None
-    text_diff: tuple[str, str] | None = None
-    """variations_of: what the picture shows, and what it shall show"""
-    toward: Path | None = None
-    """variations_of: another picture, and those between"""
-    prior: str = ""
-    upsample: str = ""
-    solver: str = ""
-    """empty: dpm2m, and ddpm around known pixels"""
-    steps: int = 20
-    guidance: float = 3.0
-    seed: int = 0
+    """number of pictures of each prompt"""
+    drawing: Drawing = DRAWING
+    """how the pictures are drawn"""
+    upsample: Upsample | None = None
+    """the run that enlarges the pictures that were made"""
 
     def __post_init__(self) -> None:
-        check_numbers(self)
-        within(self, 1, float("inf"), "count", "steps")
-        within(self, 0, float("inf"), "guidance")
-        if self.solver and self.solver not in SOLVERS:
-            raise WrongUse(f"unknown solver {self.solver}{did_you_mean(self.solver, SOLVERS)}")
-        for side, pixels in self.outpaint.items():
-            if side not in SIDES or pixels < 1:
-                raise WrongUse(
-                    f"--outpaint {side}={pixels}: use left, right, top or bottom, and pixels"
-                )
-        if (self.mask or self.outpaint) and self.picture is None:
-            raise WrongUse("--mask and --outpaint change a picture: name it with --picture")
-        if self.mask and self.outpaint:
-            raise WrongUse("give --mask or --outpaint, not both: one after the other does both")
-        if (self.text_diff or self.toward) and self.variations_of is None:
-            raise WrongUse(
-                "--text-diff and --toward begin with a picture: name it by --variations-of"
-            )
-        if self.text_diff and self.toward:
-            raise WrongUse("give --text-diff or --toward, not both: each is a way of its own")
+        within(self, 1, float("inf"), "count")
 
-    def uses(self, way: str, *names: str) -> None:
-        """Raise WrongUse for an option that is set and none of those `way` uses.
+    def unused(self, way: str, *used: str) -> None:
+        """Raise WrongUse for an option that is set and none of those that are `used` in this way.
 
         The seed, and an upsampler with its solver and steps, go with every way.
         """
-        every = {"seed", "upsample", *names} | ({"solver", "steps"} if self.upsample else set())
-        for f in fields(self):
-            default = {} if f.default is MISSING else f.default
-            value = getattr(self, f.name)
-            if f.name == "prompts" and not any(value):  # empty ones only say how many
-                continue
-            if f.name not in every and value != default:
-                option = "a prompt" if f.name == "prompts" else f"--{f.name.replace('_', '-')}"
-                raise WrongUse(f"{option} does nothing {way}: leave it out")
+        own, default = self.drawing, type(self).drawing
+        is_set = {
+            "a prompt": any(self.prompts),  # empty ones only say how many
+            "--count": self.count != 1,
+            **dict.fromkeys(self.marks, True),
+            "--prior": bool(getattr(self, "prior", "")),
+            "--solver": own.solver != default.solver and not self.upsample,
+            "--steps": own.steps != default.steps and not self.upsample,
+            "--guidance": own.guidance != default.guidance,
+        }
+        for option, value in is_set.items():
+            if value and option not in used:
+                raise does_nothing(option, way)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw(Request):
+    """Pictures of prompts, or of nothing."""
+
+    prior: str = ""
+    """directory of the run that makes the embeddings, for a run that makes pictures from them"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fill(Request):
+    """What a mask hides of a picture, made anew."""
+
+    marks: ClassVar[tuple[str, ...]] = ("--picture", "--mask")
+
+    picture: Path
+    """picture file"""
+    mask: Path
+    """picture file, white where the picture is made anew"""
+    drawing: Drawing = AROUND
+    """how the pictures are drawn"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extend(Request):
+    """A picture, continued on some sides."""
+
+    marks: ClassVar[tuple[str, ...]] = ("--picture", "--outpaint")
+
+    picture: Path
+    """picture file"""
+    sides: Sides
+    """pixels on each side"""
+    drawing: Drawing = AROUND
+    """how the pictures are drawn"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enlarge(Request):
+    """A picture, made larger by a run that enlarges."""
+
+    marks: ClassVar[tuple[str, ...]] = ("--picture",)
+
+    picture: Path
+    """picture file"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vary(Request):
+    """What a CLIP sees in a picture, made again; there is no prompt, no guidance and no solver but DDIM."""
+
+    marks: ClassVar[tuple[str, ...]] = ("--variations-of",)
+
+    picture: Path
+    """picture file"""
+    text_diff: tuple[str, str] | None = None
+    """what the picture shows, and what it shall show"""
+    toward: Path | None = None
+    """picture file at the other end of the way"""
+    drawing: Drawing = INVERSION
+    """how often the network is asked on the way there and back, and the seed of new noise"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.text_diff and self.toward:
+            raise WrongUse("give --text-diff or --toward, not both: each is a way of its own")
+        self.unused("with --variations-of", "--count", "--variations-of", "--steps")
+
+
+def does_nothing(option: str, way: str) -> WrongUse:
+    """What to say of an option that is set in vain."""
+    return WrongUse(f"{option} does nothing {way}: leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of `maquette generate` for a run of pictures, as one list; None and "" are not given."""
+
+    prompts: tuple[str, ...] = ()
+    count: int | None = None
+    picture: Path | str | None = None
+    mask: Path | str | None = None
+    outpaint: dict[str, int] = field(default_factory=dict)
+    variations_of: Path | str | None = None
+    text_diff: tuple[str, str] | None = None
+    toward: Path | str | None = None
+    prior: str = ""
+    upsample: str = ""
+    solver: str | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int | None = None
+
+    def request(self) -> Request:
+        """The request that is meant. Raises WrongUse where options do not go together."""
+        if (self.mask or self.outpaint) and not self.picture:
+            raise WrongUse("--mask and --outpaint change a picture: name it with --picture")
+        if self.mask and self.outpaint:
+            raise WrongUse("give --mask or --outpaint, not both: one after the other does both")
+        if (self.text_diff or self.toward) and not self.variations_of:
+            raise WrongUse(
+                "--text-diff and --toward begin with a picture: name it by --variations-of"
+            )
+        given: dict[str, Any] = {"prompts": self.prompts}
+        if self.count is not None:
+            given["count"] = self.count
+        if self.upsample:
+            given["upsample"] = Upsample(
+                run=self.upsample, drawing=self._drawing(UPSAMPLING, "solver", "steps", "seed")
+            )
+        if self.variations_of:
+            return self._vary(given)
+        if self.picture:
+            given["picture"] = Path(self.picture)
+        if self.mask:
+            return self._made(Fill, given | {"mask": Path(self.mask)})
+        if self.outpaint:
+            return self._made(Extend, given | {"sides": sides_of(self.outpaint)})
+        if self.picture:
+            return self._made(Enlarge, given)
+        return self._made(Draw, given | {"prior": self.prior})
+
+    def _made(self, kind: type[Request], given: dict[str, Any]) -> Request:
+        if self.prior and kind is not Draw:
+            raise does_nothing("--prior", f"with {kind.marks[-1]}")
+        names = ("solver", "steps", "guidance", "seed")
+        return kind(**given, drawing=self._drawing(kind.drawing, *names))
+
+    def _vary(self, given: dict[str, Any]) -> Vary:
+        for name in ("picture", "mask", "outpaint", "prior"):
+            if getattr(self, name):
+                raise does_nothing(f"--{name}", "with --variations-of")
+        names = ["seed"] if self.upsample else ["seed", "solver"]
+        if self.guidance not in (None, Drawing.guidance):
+            names.append("guidance")
+        drawing = self._drawing(INVERSION, *names)
+        if self.steps is not None:  # a way there and a way back
+            drawing = replace(drawing, steps=2 * self.steps)
+        assert self.variations_of is not None
+        return Vary(
+            **given,
+            picture=Path(self.variations_of),
+            text_diff=self.text_diff,
+            toward=None if not self.toward else Path(self.toward),
+            drawing=drawing,
+        )
+
+    def _drawing(self, default: Drawing, *names: str) -> Drawing:
+        """A drawing that differs from the default where an option of those names is given."""
+        given = {name: getattr(self, name) for name in names}
+        return replace(default, **{k: v for k, v in given.items() if v is not None and v != ""})
+
+
+def sides_of(outpaint: dict[str, int]) -> Sides:
+    """Pixels by side. Raises WrongUse for another word than a side, and for less than a pixel."""
+    for side, pixels in outpaint.items():
+        if side not in ("left", "right", "top", "bottom") or pixels < 1:
+            raise WrongUse(
+                f"--outpaint {side}={pixels}: use left, right, top or bottom, and pixels"
+            )
+    return Sides(**outpaint)

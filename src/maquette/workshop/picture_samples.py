@@ -4,6 +4,7 @@ import numpy as np
 
 from maquette.base.files import write_atomic
 from maquette.models.base import Network
+from maquette.models.diffusion.drawing import Drawing
 from maquette.serving.make import can_make, make_pictures
 from maquette.training.encoder import encoder_of, encoder_reader
 from maquette.training.loop import plainly
@@ -47,9 +48,8 @@ class PictureSamples:
             if self._encoder is not None:
                 batch = self._encoder(batch)
             with plainly():
-                made = make_pictures(
-                    model, batch, steps=watch.steps, guidance=watch.guidance, seed=step
-                )
+                drawing = Drawing(steps=watch.steps, guidance=watch.guidance, seed=step)
+                made = make_pictures(model, batch, drawing)
             picture = png_grid(to_pixels(made))
             write_atomic(self._run / "samples" / f"step-{step:08d}.png", picture)
         self._next.look(step, model)

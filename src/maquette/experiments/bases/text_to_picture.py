@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from maquette.experiments.lab import Lab
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
 from maquette.nn.rules import Parametrisation
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule

@@ -6,25 +6,26 @@ from torch import Tensor
 
 from maquette.base.errors import WrongUse
 from maquette.evaluation.seam import background, drift, seam
-from maquette.models.diffusion_config import DiffusionConfig
-from maquette.nn.path import Denoiser, Path
-from maquette.serving.paint import composite, inpaint, paint, renoise
+from maquette.models.diffusion.config import DiffusionConfig
+from maquette.models.diffusion.drawing import Drawing
+from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
+from maquette.serving.inpaint import Resampling, composite, fill, inpaint, renoise
 from maquette.serving.solvers import times
 from maquette.training.picture_data import to_pixels, to_tensor
 
-PATH = Path("cosine")
-DDIM = times(10, PATH)
+SCHEDULE = NoiseSchedule("cosine")
+DDIM = times(10, SCHEDULE)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def flat(path: Path = PATH, spread: float = 0.5) -> Denoiser:
+def flat(schedule: NoiseSchedule = SCHEDULE, spread: float = 0.5) -> Denoiser:
     """The exact denoiser of pictures that are one level all over, the level normal: N(0, spread^2)."""
 
     def clean(x: Tensor, t: Tensor) -> Tensor:
-        a, s = path.alpha(t).to(x.dtype), path.sigma(t).to(x.dtype)
+        a, s = schedule.alpha(t).to(x.dtype), schedule.sigma(t).to(x.dtype)
         count = x[0].numel()
         mean = x.mean((1, 2, 3), keepdim=True)  # what the pixels say together of the level
         weight = a * spread**2 / (a**2 * spread**2 + s**2 / count)
@@ -46,10 +47,10 @@ def half(n: int = 2, size: int = 8) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("kind", ["cosine", "flow"])
 def test_known_pixels_come_back_to_the_bit(method, solver, kind):
     picture, known = half()
-    path = Path(kind)
+    schedule = NoiseSchedule(kind)
     made = inpaint(
-        flat(path), picture, known, path, times(6, path), method=method, solver=solver,
-        jump=2, generator=seeded(),
+        flat(schedule), picture, known, schedule, times(6, schedule), method=method, solver=solver,
+        resampling=Resampling(jump=2), generator=seeded(),
     )  # fmt: skip
     kept = known.bool().expand_as(picture)
     assert torch.equal(made[kept], picture[kept])
@@ -70,9 +71,20 @@ def test_the_hole_takes_the_level_of_what_is_known():
     level = torch.tensor([-0.6, 0.1, 0.7])[:, None, None, None].expand(3, 3, 8, 8)
     known = torch.zeros(3, 1, 8, 8)
     known[..., :6] = 1
-    grid = times(60, PATH)
-    made = inpaint(flat(), level, known, PATH, grid, solver="ddpm", generator=seeded())
-    alone = inpaint(flat(), level, 0 * known, PATH, grid, solver="ddpm", generator=seeded())
+    grid = times(60, SCHEDULE)
+    made = inpaint(
+        flat(), level, known, SCHEDULE, grid, solver="ddpm", method="replace", generator=seeded()
+    )
+    alone = inpaint(
+        flat(),
+        level,
+        0 * known,
+        SCHEDULE,
+        grid,
+        solver="ddpm",
+        method="replace",
+        generator=seeded(),
+    )
     assert (made[..., 6:] - level[..., 6:]).abs().mean() < 0.1
     assert (alone[..., 6:] - level[..., 6:]).abs().mean() > 0.2
 
@@ -81,8 +93,8 @@ def test_repaint_with_one_repeat_is_replacement():
     picture, known = half()
     every = {
         (method, repeats): inpaint(
-            flat(), picture, known, PATH, DDIM, method=method, repeats=repeats, jump=3,
-            generator=seeded(),
+            flat(), picture, known, SCHEDULE, DDIM, solver="ddpm", method=method,
+            resampling=Resampling(repeats=repeats, jump=3), generator=seeded(),
         )
         for method, repeats in [("replace", 3), ("repaint", 1), ("repaint", 2)]
     }  # fmt: skip
@@ -98,7 +110,16 @@ def test_repaint_asks_the_denoiser_repeats_times_as_often():
         calls.append(float(t))
         return flat()(x, t)
 
-    inpaint(counted, picture, known, PATH, DDIM, method="repaint", jump=4, repeats=3)
+    inpaint(
+        counted,
+        picture,
+        known,
+        SCHEDULE,
+        DDIM,
+        solver="ddpm",
+        method="repaint",
+        resampling=Resampling(jump=4),
+    )
     assert len(calls) == 30
     falls = [round(10 * t) for t in calls]
     assert falls == [10, 9, 8, 7] * 3 + [6, 5, 4, 3] * 3 + [2, 1] * 3
@@ -107,12 +128,12 @@ def test_repaint_asks_the_denoiser_repeats_times_as_often():
 @pytest.mark.parametrize("kind", ["cosine", "linear", "flow"])
 def test_renoising_gives_the_forward_process(kind):
     """Noise of time s taken up to t has the mean and the variance of time t."""
-    path, picture = Path(kind), torch.full((1, 1, 200, 500), 0.5)
+    schedule, picture = NoiseSchedule(kind), torch.full((1, 1, 200, 500), 0.5)
     s, t = torch.tensor(0.3), torch.tensor(0.7)
-    x = path.mix(picture, torch.randn(picture.shape, generator=seeded()), s)
-    up = renoise(x, s, t, path, seeded(1))
-    assert float(up.mean()) == pytest.approx(0.5 * float(path.alpha(t)), abs=0.02)
-    assert float(up.std()) == pytest.approx(float(path.sigma(t)), rel=0.02)
+    x = schedule.mix(picture, torch.randn(picture.shape, generator=seeded()), s)
+    up = renoise(x, s, t, schedule, seeded(1))
+    assert float(up.mean()) == pytest.approx(0.5 * float(schedule.alpha(t)), abs=0.02)
+    assert float(up.std()) == pytest.approx(float(schedule.sigma(t)), rel=0.02)
 
 
 def test_composite_chooses_bytes_too():
@@ -128,11 +149,11 @@ def test_composite_chooses_bytes_too():
 def test_masks_that_cannot_be_meant_are_refused():
     picture, known = half()
     with pytest.raises(WrongUse, match=r"use \(2, 1, 8, 8\), 1 where known"):
-        inpaint(flat(), picture, known[..., :4], PATH, DDIM)
+        inpaint(flat(), picture, known[..., :4], SCHEDULE, DDIM, solver="ddim", method="replace")
     with pytest.raises(WrongUse, match="between 0 and 1"):
-        inpaint(flat(), picture, 0.5 * known, PATH, DDIM)
+        inpaint(flat(), picture, 0.5 * known, SCHEDULE, DDIM, solver="ddim", method="replace")
     with pytest.raises(WrongUse, match="jump is 0"):
-        inpaint(flat(), picture, known, PATH, DDIM, jump=0)
+        Resampling(jump=0)
 
 
 def model(task: str = "generate"):
@@ -147,7 +168,8 @@ def model(task: str = "generate"):
 def test_a_model_paints_around_known_pixels(task):
     picture, known = half(size=16)
     captions = torch.tensor([[1, 2, 0, 0, 0], [3, 0, 0, 0, 0]])
-    made = paint(model(task), picture, known, captions=captions, steps=3, generator=seeded())
+    drawing = Drawing(solver="ddpm", steps=3)
+    made = fill(model(task), picture, known, drawing, given={"text": captions}, generator=seeded())
     kept = known.bool().expand_as(picture)
     assert torch.equal(made[kept], picture[kept])
 
@@ -155,10 +177,10 @@ def test_a_model_paints_around_known_pixels(task):
 def test_a_model_says_what_it_cannot_paint():
     picture, known = half(size=16)
     with pytest.raises(WrongUse, match="not trained to inpaint"):
-        paint(model(), picture, known, method="condition")
+        fill(model(), picture, known, method="condition")
     small, mask = half(size=8)
     with pytest.raises(WrongUse, match="this model's are 16 x 16"):
-        paint(model(), small, mask)
+        fill(model(), small, mask)
 
 
 def test_a_seam_is_seen_and_none_is_not():
@@ -210,7 +232,7 @@ def test_fine_tuning_goes_on_from_a_run_with_channels_of_zero(tmp_path):
     tuned = make_model(fine_tuning(recipe, str(tmp_path), quick=True)).eval()
     assert replace(tuned.config, task="generate") == base.config
     picture, known = half(size=32)
-    shown = tuned.condition(2, known=picture, mask=known)
+    shown = tuned.condition(2, known_pixels=(picture, known))
     x, t = torch.randn(2, 3, 32, 32, generator=seeded()), torch.tensor(0.5)
     assert torch.allclose(
         tuned.denoiser(shown)(x, t), base.denoiser(base.condition(2))(x, t), atol=1e-5

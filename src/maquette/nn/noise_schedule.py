@@ -1,4 +1,4 @@
-"""From pictures to noise in continuous time: what is mixed, what a network may predict, and back.
+"""Noise schedules in continuous time: how a picture turns into noise, and how to get back.
 
     x_t = alpha(t) x_0 + sigma(t) e       t in [0, 1]: the picture at 0, (nearly) pure noise at 1
 
@@ -7,7 +7,7 @@
     linear   exp(-19.9 t^2/4 - 0.1 t/2), sigma = sqrt(1 - alpha^2)          Song et al. 2021, eq. 33
     flow     1 - t, sigma = t                                               Liu et al. 2022
 
-A denoiser maps (x, t) to the clean picture; guidance, known pixels and windows are wrappers around
+A denoiser maps (x, t) to the denoised picture; guidance, known pixels and windows are wrappers around
 one, and solvers know nothing else. The cosine stops short of alpha = 0, where the picture could not be
 told from a prediction of the noise. Left out: EDM's preconditioning, learned variances.
 """
@@ -21,20 +21,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-PathKind = Literal["cosine", "linear", "flow"]
-Prediction = Literal["v", "noise", "picture", "velocity"]
+ScheduleKind = Literal["cosine", "linear", "flow"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""(x (n, ...), t () or (n,)) -> the clean picture, shaped as x"""
+"""(x (n, ...), t () or (n,)) -> the denoised picture, shaped as x"""
 
-ANGLE = 0.995 * math.pi / 2  # of the cosine path at t = 1
-BETA_MIN, BETA_MAX = 0.1, 20.0  # of the linear path: 1,000 steps from 1e-4 to 0.02
+ANGLE = 0.995 * math.pi / 2  # of the cosine schedule at t = 1
+BETA_MIN, BETA_MAX = 0.1, 20.0  # of the linear schedule: 1,000 steps from 1e-4 to 0.02
 
 
 @dataclass(frozen=True)
-class Path:
-    """One of the three paths. Times are tensors of any shape; alpha and sigma have theirs."""
+class NoiseSchedule:
+    """One of the three schedules. Times are tensors of any shape; alpha and sigma have theirs."""
 
-    kind: PathKind = "cosine"
+    kind: ScheduleKind = "cosine"
 
     def alpha(self, t: Tensor) -> Tensor:
         """How much of the picture is left."""
@@ -68,31 +67,17 @@ class Path:
 
     def mix(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The picture at time t, () or (n,)."""
-        return _like(self.alpha(t), x0) * x0 + _like(self.sigma(t), x0) * noise
+        alpha, sigma = self.factors(t, x0)
+        return alpha * x0 + sigma * noise
 
-    def target(self, x0: Tensor, noise: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-        """What a network should predict; see `clean`."""
-        if prediction == "v":  # Salimans and Ho 2022, section 4
-            return _like(self.alpha(t), x0) * noise - _like(self.sigma(t), x0) * x0
-        if prediction == "velocity":  # dx/dt of the flow path
-            return noise - x0
-        return noise if prediction == "noise" else x0
+    def noise_of(self, x: Tensor, t: Tensor, denoised: Tensor) -> Tensor:
+        """The noise in x at t > 0, if the picture in it is `denoised`."""
+        alpha, sigma = self.factors(t, x)
+        return (x - alpha * denoised) / sigma
 
-    def clean(self, x: Tensor, t: Tensor, output: Tensor, prediction: Prediction) -> Tensor:
-        """The picture x_0 that a network's output at (x, t) says.
-
-        prediction: "v" and "noise" need alpha^2 + sigma^2 = 1 and alpha > 0; "velocity" the flow path.
-        """
-        a, s = _like(self.alpha(t), x), _like(self.sigma(t), x)
-        if prediction == "v":
-            return a * x - s * output
-        if prediction == "velocity":
-            return x - s * output
-        return (x - s * output) / a if prediction == "noise" else output
-
-    def noise_of(self, x: Tensor, t: Tensor, clean: Tensor) -> Tensor:
-        """The noise in x at t > 0, if the picture in it is `clean`."""
-        return (x - _like(self.alpha(t), x) * clean) / _like(self.sigma(t), x)
+    def factors(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and sigma at times () or (n,), shaped to multiply x (n, ...)."""
+        return _like(self.alpha(t), x), _like(self.sigma(t), x)
 
     def _log_alpha(self, t: Tensor) -> Tensor:
         return -(BETA_MAX - BETA_MIN) * t.square() / 4 - BETA_MIN * t / 2

@@ -7,7 +7,7 @@ from maquette.base.errors import WrongUse, within
 from maquette.models.picture_config import PictureConfig
 
 if TYPE_CHECKING:
-    from maquette.models.diffusion import Diffusion
+    from maquette.models.diffusion.model import Diffusion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,22 +137,12 @@ class DiffusionConfig(PictureConfig):
         return self.attention or self.sides[-1:]
 
     @property
-    def channels(self) -> int:
-        """Channels of the network's input: the noisy picture's 3, and what the task adds."""
-        return 3 + {"generate": 0, "inpaint": 4, "upsample": 3}[self.task]
-
-    @property
     def vector(self) -> int:
         """Size of the vector that tells the network its time and its condition."""
         return 4 * self.width if self.backbone == "unet" else self.width
 
-    @property
-    def context(self) -> int | None:
-        """Width of the tokens that blocks attend to; None: none."""
-        return self.text_width if self.condition == "text" or self.embedding else None
-
     def build(self) -> "Diffusion":
         """The model, its parameters not yet filled."""
-        from maquette.models.diffusion import Diffusion
+        from maquette.models.diffusion.model import Diffusion
 
         return Diffusion(self)

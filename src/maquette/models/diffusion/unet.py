@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
 from maquette.nn.convolution import Conv, GroupNorm
 from maquette.nn.linear import Linear
 from maquette.nn.mask import Mask
@@ -60,13 +60,19 @@ class Stage(nn.Module):
     """A residual block, and an attention block where the level attends."""
 
     def __init__(
-        self, fan_in: int, fan_out: int, config: DiffusionConfig, scaling: Scaling, attends: int
+        self,
+        fan_in: int,
+        fan_out: int,
+        config: DiffusionConfig,
+        scaling: Scaling,
+        attends: int,
+        context: int | None,
     ) -> None:
         super().__init__()
         c = config
         self.residual = ResidualBlock(fan_in, fan_out, c.vector)
         self.attention = (
-            TransformerBlock(fan_out, c.heads, scaling, hidden=2 * fan_out, context=c.context)
+            TransformerBlock(fan_out, c.heads, scaling, hidden=2 * fan_out, context=context)
             if attends
             else None
         )
@@ -91,35 +97,43 @@ class Stage(nn.Module):
 
 
 class UNet(nn.Module):
-    """(n, channels, size, size), a vector and a context -> (n, 3, size, size) in fp32."""
+    """(n, channels, size, size), a vector and a context -> (n, 3, size, size) in fp32.
 
-    def __init__(self, config: DiffusionConfig, scaling: Scaling) -> None:
+    channels: of the input. context: width of the tokens that blocks attend to; None: none.
+    """
+
+    def __init__(
+        self, config: DiffusionConfig, scaling: Scaling, channels: int, context: int | None
+    ) -> None:
         super().__init__()
         c, self.patch = config, config.patch
         self.multipliers = scaling.input_multiplier, scaling.output_multiplier
         widths = [c.width * m for m in c.multipliers]
-        self.input = Conv(c.channels * c.patch**2, widths[0], 3, role=Role.INPUT)
+        self.input = Conv(channels * c.patch**2, widths[0], 3, role=Role.INPUT)
         down, before, skips = [], widths[0], []
         for width, side in zip(widths, c.sides, strict=True):
             for _ in range(c.depth):
-                down.append(Stage(before, width, c, scaling, side if side in c.attending else 0))
+                attends = side if side in c.attending else 0
+                down.append(Stage(before, width, c, scaling, attends, context))
                 before = width
                 skips.append(width)
         self.down = Stack(down)
-        self.middle = Stage(before, before, c, scaling, c.sides[-1])
+        self.middle = Stage(before, before, c, scaling, c.sides[-1], context)
         up = []
         for width, side in zip(reversed(widths), reversed(c.sides), strict=True):
             for _ in range(c.depth):
-                up.append(
-                    Stage(
-                        before + skips.pop(), width, c, scaling, side if side in c.attending else 0
-                    )
-                )
+                attends = side if side in c.attending else 0
+                up.append(Stage(before + skips.pop(), width, c, scaling, attends, context))
                 before = width
         self.up = Stack(up)
         self.depth = c.depth
         self.norm = GroupNorm(before, -(-before // GROUP))
         self.output = Conv(before, 3 * c.patch**2, 3, role=Role.OUTPUT, start=0.0)
+
+    @property
+    def input_weight(self) -> Tensor:
+        """The input's weight, (width, input channels x places of a patch, ...)."""
+        return self.input.weight
 
     @property
     def blocks(self) -> list[nn.Module]:

@@ -10,7 +10,7 @@ code, guidance acts on all channels, and the variance is not learned.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maquette.models.diffusion_config import DiffusionConfig
+from maquette.models.diffusion.config import DiffusionConfig
 from maquette.nn.linear import Linear
 from maquette.nn.mask import Mask
 from maquette.nn.norm import LayerNorm
@@ -22,24 +22,34 @@ from maquette.nn.transformer import TransformerBlock
 
 
 class DiT(nn.Module):
-    """(n, channels, size, size), a vector and a context -> (n, 3, size, size) in fp32."""
+    """(n, channels, size, size), a vector and a context -> (n, 3, size, size) in fp32.
+
+    channels: of the input. context: width of the tokens that blocks attend to; None: none.
+    """
 
     positions: Tensor
 
-    def __init__(self, config: DiffusionConfig, scaling: Scaling) -> None:
+    def __init__(
+        self, config: DiffusionConfig, scaling: Scaling, channels: int, context: int | None
+    ) -> None:
         super().__init__()
         c, self.patch = config, config.patch
         self.multipliers = scaling.input_multiplier, scaling.output_multiplier
-        self.input = Patches(c.patch, c.width, channels=c.channels)
+        self.input = Patches(c.patch, c.width, channels=channels)
         side = c.size // c.patch
         self.register_buffer("positions", sincos2d(side, c.width), persistent=False)
         self.blocks = Stack(
-            TransformerBlock(c.width, c.heads, scaling, context=c.context, condition=c.vector)
+            TransformerBlock(c.width, c.heads, scaling, context=context, condition=c.vector)
             for _ in range(c.depth)
         )
         self.norm = LayerNorm(c.width, bias=True, epsilon=1e-6)
         self.modulation = Linear(c.vector, 2 * c.width, bias=True, start=0.0)
         self.output = Linear(c.width, 3 * c.patch**2, bias=True, role=Role.OUTPUT, start=0.0)
+
+    @property
+    def input_weight(self) -> Tensor:
+        """The input's weight, (width, input channels x places of a patch)."""
+        return self.input.projection.weight
 
     def forward(
         self,

@@ -10,22 +10,43 @@ ones to the bit, also as uint8. A hole starts from noise; a grey one would be a 
 that draw fresh noise (ddpm) let both parts agree; those that keep theirs commit to the first steps.
 
 `known` is (n, 1, h, w), 1 where a pixel is known (many programs' masks say the opposite). "condition"
-asks for a denoiser whose condition holds the picture; `paint` makes it. Left out: soft masks, and the
+asks for a denoiser whose condition holds the picture; `fill` makes it. Left out: soft masks, and the
 gradient of the known pixels' error through the network (Chung et al. 2023).
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from maquette.base.errors import WrongUse
-from maquette.models.diffusion import Diffusion
-from maquette.nn.noise import Generators, draw
-from maquette.nn.path import Denoiser, Path
+from maquette.base.errors import WrongUse, within
+from maquette.models.diffusion.drawing import AROUND, Drawing
+from maquette.models.diffusion.model import Diffusion
+from maquette.nn.noise import Generators, draw, generators
+from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
+from maquette.serving.sample import guidance_of
 from maquette.serving.solvers import Callback, solve, times
 
 Method = Literal["replace", "repaint", "condition"]
+SEEN = "known_pixels"  # the conditioner of a model that was trained to inpaint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampling:
+    """How often RePaint goes back: Lugmayr et al. 2022, section 4.2."""
+
+    jump: int = 5
+    """number of steps that are taken again"""
+    repeats: int = 3
+    """number of times that each step is taken; 1 is replacement"""
+
+    def __post_init__(self) -> None:
+        within(self, 1, float("inf"), "jump", "repeats")
+
+
+RESAMPLING = Resampling()
 
 
 @torch.no_grad()
@@ -33,30 +54,28 @@ def inpaint(
     denoiser: Denoiser,
     picture: Tensor,
     known: Tensor,
-    path: Path,
+    schedule: NoiseSchedule,
     grid: Tensor,
     *,
-    method: Method = "replace",
-    solver: str = "ddpm",
-    jump: int = 5,
-    repeats: int = 3,
+    solver: str,
+    method: Method,
+    resampling: Resampling = RESAMPLING,
     generator: Generators = None,
 ) -> Tensor:
     """Pictures (n, 3, h, w) in [-1, 1] that are `picture` where `known` is 1.
 
-    grid: falling times, as `solvers.times` gives them. jump, repeats: of "repaint"; `repeats` 1 is
+    grid: falling times, as `solvers.times` gives them. resampling: of "repaint"; with one repeat it is
     "replace" to the bit. generator: of all noise, of all pictures or
     one of each. Raises WrongUse for shapes that do not fit, and for
     a mask of other numbers than 0 and 1.
     """
     check_known(picture, known)
-    if jump < 1 or repeats < 1:
-        raise WrongUse(f"jump is {jump} and repeats {repeats}: use at least 1 of each")
+    jump, repeats = resampling.jump, resampling.repeats
     x = draw(picture, generator)
     if method == "condition":
-        x = solve(solver, denoiser, x, grid, path, generator=generator)
+        x = solve(solver, denoiser, x, grid, schedule, generator=generator)
         return composite(x, picture, known)
-    put = replacing(picture, known, path, generator)
+    put = replacing(picture, known, schedule, generator)
     steps = len(grid) - 1
     if method == "replace" or repeats == 1:  # one run, in which a solver may look back
         jump, repeats = steps, 1
@@ -64,61 +83,70 @@ def inpaint(
         part = grid[first : min(first + jump, steps) + 1]
         for turn in range(repeats):
             if turn:
-                x = renoise(x, part[-1], part[0], path, generator)
-            x = solve(solver, denoiser, x, part, path, generator=generator, callback=put)
+                x = renoise(x, part[-1], part[0], schedule, generator)
+            x = solve(solver, denoiser, x, part, schedule, generator=generator, callback=put)
     return composite(x, picture, known)
 
 
 @torch.no_grad()
-def paint(
+def fill(
     model: Diffusion,
     picture: Tensor,
     known: Tensor,
+    drawing: Drawing = AROUND,
     *,
-    captions: Tensor | None = None,
-    labels: Tensor | None = None,
-    guidance: float = 3.0,
-    steps: int = 20,
+    given: Mapping[str, Any] | None = None,
     method: Method | None = None,
-    solver: str = "ddpm",
-    jump: int = 5,
-    repeats: int = 3,
+    resampling: Resampling = RESAMPLING,
     generator: Generators = None,
 ) -> Tensor:
     """Fill the unknown pixels of pictures (n, 3, size, size) with a trained model.
 
-    method: None for "condition" where the model was trained to inpaint and "repaint" elsewhere.
-    captions: (n, words), labels: (n, factors), as `Diffusion.condition` takes them. guidance: 1 for
-    none. Raises WrongUse where the method does not fit the model.
+    given: the pictures' other conditions, as `Diffusion.condition` takes them. method: None for
+    "condition" where the model was trained to inpaint and "repaint" elsewhere. generator: of all noise,
+    of all pictures or one of each; None: one of each, from the drawing's seed. Raises WrongUse where the
+    method does not fit the model.
     """
-    fine_tuned = model.config.task == "inpaint"
-    if method is None:
-        method = "condition" if fine_tuned else "repaint"
-    if method == "condition" and not fine_tuned:
-        raise WrongUse(
-            "this model was not trained to inpaint: use method repaint, or train one with "
-            "--model.task inpaint"
-        )
+    method = method_for(model, method, "repaint")
     check_known(picture, known)
     size = model.config.size
     if picture.shape[-2:] != (size, size):
         height, width = picture.shape[-2:]
         raise WrongUse(f"the pictures are {height} x {width}: this model's are {size} x {size}")
-    hidden = {"known": picture, "mask": known} if fine_tuned else {}
-    condition = model.condition(len(picture), captions=captions, labels=labels, **hidden)
-    denoiser = model.denoiser(condition, guidance)
     return inpaint(
-        denoiser,
+        shown(model, picture, known, drawing, given or {}),
         picture,
         known,
-        model.path,
-        times(steps, model.path),
+        model.process.schedule,
+        times(drawing.steps, model.process.schedule),
+        solver=drawing.solver,
         method=method,
-        solver=solver,
-        jump=jump,
-        repeats=repeats,
-        generator=generator,
+        resampling=resampling,
+        generator=generators(drawing.seed, len(picture)) if generator is None else generator,
     )
+
+
+def method_for(model: Diffusion, method: Method | None, otherwise: Method) -> Method:
+    """The method, by default "condition" where the model sees known pixels and `otherwise` elsewhere.
+
+    Raises WrongUse for "condition" with a model that was not trained to see them.
+    """
+    sees = SEEN in model.conditioners
+    if method == "condition" and not sees:
+        raise WrongUse(
+            "this model was not trained to inpaint: use method replace or repaint, or train one with "
+            "--model.task inpaint"
+        )
+    return method or ("condition" if sees else otherwise)
+
+
+def shown(
+    model: Diffusion, picture: Tensor, known: Tensor, drawing: Drawing, given: Mapping[str, Any]
+) -> Denoiser:
+    """The denoiser of pictures, which sees what is known of them where it was trained to."""
+    seen = {SEEN: (picture, known)} if SEEN in model.conditioners else {}
+    condition = model.condition(len(picture), **given, **seen)
+    return model.denoiser(condition, guidance_of(model, drawing))
 
 
 def composite(made: Tensor, picture: Tensor, known: Tensor) -> Tensor:
@@ -126,23 +154,27 @@ def composite(made: Tensor, picture: Tensor, known: Tensor) -> Tensor:
     return torch.where(known.bool(), picture, made)
 
 
-def replacing(picture: Tensor, known: Tensor, path: Path, generator: Generators = None) -> Callback:
+def replacing(
+    picture: Tensor, known: Tensor, schedule: NoiseSchedule, generator: Generators = None
+) -> Callback:
     """After a step to time t: known pixels become alpha(t) picture + sigma(t) fresh noise."""
 
     def put(step: int, t: Tensor, x: Tensor) -> Tensor:
-        return composite(x, path.mix(picture, draw(picture, generator), t), known)
+        return composite(x, schedule.mix(picture, draw(picture, generator), t), known)
 
     return put
 
 
-def renoise(x: Tensor, at: Tensor, to: Tensor, path: Path, generator: Generators = None) -> Tensor:
+def renoise(
+    x: Tensor, at: Tensor, to: Tensor, schedule: NoiseSchedule, generator: Generators = None
+) -> Tensor:
     """A sample at time `at` taken back up to the time `to` by the forward process.
 
     x_t = (alpha_t / alpha_s) x_s + sqrt(sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2) z, s = at, t = to.
     """
     at, to = at.double(), to.double()
-    ratio = path.alpha(to) / path.alpha(at)
-    more = (path.sigma(to).square() - (ratio * path.sigma(at)).square()).clamp(min=0).sqrt()
+    ratio = schedule.alpha(to) / schedule.alpha(at)
+    more = (schedule.sigma(to).square() - (ratio * schedule.sigma(at)).square()).clamp(min=0).sqrt()
     return ratio.to(x.dtype) * x + more.to(x.dtype) * draw(x, generator)
 
 

@@ -1,0 +1,1 @@
+"""Diffusion models of pictures: process, network and conditioners, and how they are sampled."""
