@@ -44,9 +44,9 @@ def make(variant="diffusion", **changes):
 
 @pytest.fixture(scope="module")
 def learned():
-    """Both priors after a few hundred steps on the mixture."""
+    """Both priors after some hundreds of steps on the mixture."""
     priors = {}
-    for variant, steps in (("diffusion", 300), ("autoregressive", 150)):
+    for variant, steps in (("diffusion", 600), ("autoregressive", 300)):
         model = make(variant).train()
         torch.manual_seed(0)
         optimiser = torch.optim.AdamW(model.parameters(), lr=0.003)
