@@ -49,9 +49,9 @@ def make(variant="diffusion", **changes):
 
 @pytest.fixture(scope="module")
 def learned():
-    """Both priors after a few hundred steps on the mixture."""
+    """Both priors after some hundreds of steps on the mixture."""
     priors = {}
-    for variant, steps in (("diffusion", 300), ("autoregressive", 150)):
+    for variant, steps in (("diffusion", 600), ("autoregressive", 300)):
         model = make(variant).train()
         model.prepare(mixture(128, seed=0))
         torch.manual_seed(0)
