@@ -47,7 +47,7 @@ class PictureWatch(BaseWatch):
 
 @dataclass(frozen=True, kw_only=True)
 class PictureData(BaseData, Generic[S]):
-    """Which pictures are read, and how large. S: the settings class of the world, or None."""
+    """Which pictures are read, and how large. S: the settings class of the world that draws them."""
 
     unit: ClassVar[str] = "pictures"
     watch: ClassVar[type[BaseWatch]] = PictureWatch
