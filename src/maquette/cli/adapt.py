@@ -66,14 +66,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.training.picture_recipe import PictureData
     from maquette.training.run import free_name
     from maquette.workshop.adapt import adapt
-    from maquette.worlds.shapes import Shapes
 
     terminal = Terminal(arguments.json)
     world = world_of(arguments)
     if world is not None and arguments.data != "shapes":
         raise WrongUse(f"--world settings are those of shapes, the pictures are {arguments.data}")
     path = Path(arguments.run or free_name(Path("runs"), arguments.method)).expanduser()
-    data = PictureData(corpus=arguments.data, count=arguments.examples, world=world or Shapes())
+    data = PictureData(corpus=arguments.data, count=arguments.examples, world=world)
     done = adapt(
         arguments.method,
         Path(arguments.base),

@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,6 +37,7 @@ def with_flags(recipe: "R", words: Sequence[str]) -> "R":
 
     from maquette.training.recipe import field_names
 
+    recipe = _on_corpus(recipe, words)
     names = {name.replace("_", "-") for name in field_names(recipe)}
     for word in words:
         flag = word.partition("=")[0].removeprefix("--").replace("_", "-")
@@ -81,7 +83,17 @@ def _class_of(recipe: "BaseRecipe") -> Any:
     """The recipe's class with the classes that its model, data and watch have."""
     from maquette.training.recipe import BaseRecipe
 
-    return BaseRecipe[type(recipe.model), type(recipe.data), type(recipe.watch)]  # type: ignore[misc]
+    data = recipe.data.of_corpus(recipe.data.corpus)
+    return BaseRecipe[type(recipe.model), data, type(recipe.watch)]  # type: ignore[misc]
+
+
+def _on_corpus(recipe: "R", words: Sequence[str]) -> "R":
+    """The recipe on the corpus that a flag names: which other fields its data has may depend on it."""
+    for word, following in pairwise([*words, ""]):
+        flag, equals, value = word.partition("=")
+        if flag == "--data.corpus" and (value := value if equals else following):
+            recipe = replace(recipe, data=recipe.data.with_corpus(value))
+    return recipe
 
 
 def _check_kind(recipe: "BaseRecipe", words: Sequence[str]) -> None:

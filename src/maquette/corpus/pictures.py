@@ -13,12 +13,12 @@ A drawn one holds the settings of its world alone: picture i of a seed is a func
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from maquette.base.errors import UserError, WrongUse
+from maquette.base.errors import UserError, WrongUse, did_you_mean
 from maquette.base.files import directory_aside, home, lock, read_json, write_json
 from maquette.corpus.checksums import check_files
 from maquette.corpus.progress import Progress, silent
@@ -29,7 +29,7 @@ from maquette.corpus.tokenizer import (
     save_tokenizer,
     train_tokenizer,
 )
-from maquette.worlds.registry import World, described, world_from
+from maquette.worlds.registry import Boxes, World, described, world_from, world_names
 
 FORMAT = 1
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
@@ -39,22 +39,38 @@ Pixels = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 
 
-class PictureSplit(Protocol):
+class PictureSplit:
     """Pictures by their number, with what is known of them."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        raise NotImplementedError
 
     def pictures(self, indices: Numbers) -> Pixels:
         """uint8 (n, size, size, 3)."""
-        ...
+        raise NotImplementedError
 
     def captions(self, indices: Numbers) -> list[str]:
-        """Their captions; "" where there is none."""
-        ...
+        """n captions; "" where there is none."""
+        raise NotImplementedError
 
     def labels(self, indices: Numbers) -> Numbers | None:
-        """(n, factors), where there are labels."""
-        ...
+        """(n, factors), or None where nothing is labelled."""
+        raise NotImplementedError
+
+    def boxes(self, indices: Numbers) -> Boxes:
+        """The boxes of the objects. Raises WrongUse where they are not known, as `masks` and `frames` do."""
+        raise self._lacks("boxes")
+
+    def masks(self, indices: Numbers) -> Pixels:
+        """uint8 (n, size, size): 0 the background, 1 and more the objects in the order of their boxes."""
+        raise self._lacks("masks")
+
+    def frames(self, indices: Numbers, count: int) -> Pixels:
+        """Videos: uint8 (n, count, size, size, 3), the first frame being the picture."""
+        raise self._lacks("frames")
+
+    def _lacks(self, what: str) -> WrongUse:
+        return WrongUse(f"these pictures have no {what}: use a world that has, as shapes")
 
 
 class PictureCorpus:
@@ -128,7 +144,7 @@ class PictureCorpus:
         return _Stored(self.path, self.manifest, name)
 
 
-class _Drawn:
+class _Drawn(PictureSplit):
     def __init__(self, world: World, seed: int, split: str, size: int) -> None:
         self._world, self._seed, self._split, self._size = world, seed, split, size
 
@@ -144,8 +160,17 @@ class _Drawn:
     def labels(self, indices: Numbers) -> Numbers | None:
         return self._world.labels(self._seed, indices, self._split)
 
+    def boxes(self, indices: Numbers) -> Boxes:
+        return self._world.boxes(self._seed, indices, self._split)
 
-class _Stored:
+    def masks(self, indices: Numbers) -> Pixels:
+        return self._world.masks(self._seed, indices, self._split, self._size)
+
+    def frames(self, indices: Numbers, count: int) -> Pixels:
+        return self._world.frames(self._seed, indices, self._split, self._size, count)
+
+
+class _Stored(PictureSplit):
     def __init__(self, path: Path, manifest: dict[str, Any], split: str) -> None:
         self._n, side = int(manifest["splits"][split]), int(manifest["size"])
         self._labels: npt.NDArray[Any] | None = None
@@ -191,8 +216,8 @@ def open_pictures(name: str, world: World | None = None) -> PictureCorpus:
     if world is None:
         if not Path(name).expanduser().exists():
             raise UserError(
-                f"there is no corpus {name}: name a folder built by maquette corpus pictures, "
-                f'or "shapes"'
+                f"there is no corpus {name}: name a folder built by maquette corpus pictures, or a "
+                f"world{did_you_mean(Path(name).name, world_names())}"
             )
         return PictureCorpus(name)
     known = described(world)

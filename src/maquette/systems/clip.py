@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from maquette.base.statistics import Share, pooled
-from maquette.corpus.pictures import Numbers, Pixels
+from maquette.corpus.pictures import Numbers, PictureSplit, Pixels
 from maquette.evaluation import zero_shot as scores
 from maquette.evaluation.zero_shot import Encoded, encode_captions, encode_pictures, every_label
 from maquette.experiments.bases.clip import MODEL, clip_recipe
@@ -164,7 +164,7 @@ def held_runs(lab: Lab) -> list[Any]:
     return lab.train_all([clip_recipe(s, lab.quick, world=HELD) for s in range(lab.seeds)])
 
 
-class Drawn:
+class Drawn(PictureSplit):
     """The first held-out scenes, as a split; `labels`: (n, 5), what they show, drawn if None."""
 
     def __init__(self, n: int, labels: Integers | None = None) -> None:

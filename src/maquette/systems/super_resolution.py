@@ -87,7 +87,7 @@ def moon_recipe(memorised: float = 0.4, seed: int = 0, quick: bool = False) -> P
     return PictureRecipe(
         name="moon" if memorised else "moonless",
         model=replace(model, width=16, depth=1) if quick else model,
-        data=PictureData(corpus="moon", size=SIZE, moon=Moon(memorised=memorised)),
+        data=PictureData(corpus="moon", size=SIZE, world=Moon(memorised=memorised)),
         optimiser=Optimiser(learning_rate=0.002, weight_decay=0.0),
         schedule=Schedule(floor=0.05),
         batch=4 if quick else 16,

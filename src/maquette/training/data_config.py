@@ -5,9 +5,9 @@ A kind of data is two dataclasses, this file's `BaseData` and `BaseWatch` with i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from maquette.base.errors import WrongUse, did_you_mean, within
 from maquette.base.named import named
@@ -51,6 +51,15 @@ class BaseData:
     """kind of data"""
     corpus: str = "default"
     """a corpus folder, or the name of a corpus that is made here"""
+
+    @classmethod
+    def of_corpus(cls, corpus: Any) -> Any:
+        """This class with the classes of its fields, where they depend on the value of `corpus`."""
+        return cls
+
+    def with_corpus(self, corpus: str) -> Self:
+        """The same on another corpus."""
+        return replace(self, corpus=corpus)
 
     def open_corpus(self, progress: Progress = silent) -> Any:
         """The corpus, built first where its name is that of one that is made here."""

@@ -1,24 +1,26 @@
 """The recipe of a picture model: what it says besides what every recipe says."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, cast
 
-from maquette.base.errors import WrongUse, within
+from typing_extensions import TypeVar
+
+from maquette.base.errors import WrongUse, did_you_mean, within
 from maquette.corpus.progress import Progress, silent
 from maquette.models.diffusion.drawing import Drawing
 from maquette.models.picture_config import PictureConfig
 from maquette.training.data_config import ANY, BaseData, BaseWatch
 from maquette.training.recipe import BaseRecipe
-from maquette.worlds.moon import Moon
-from maquette.worlds.shapes import Shapes
+from maquette.worlds.registry import World, world_class, world_names
 
 if TYPE_CHECKING:
     import torch
 
     from maquette.corpus.pictures import PictureCorpus
 
+S = TypeVar("S", default=Any, covariant=True)  # noqa: PLC0105
 SEEDS = 1 << 31
 """of picture runs: a world's pictures are numbered in 63 bits, 32 of them within a seed"""
 
@@ -45,8 +47,8 @@ class PictureWatch(BaseWatch):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureData(BaseData):
-    """What is looked at, and how large."""
+class PictureData(BaseData, Generic[S]):
+    """Which pictures are read, and how large. S: the settings class of the world that draws them."""
 
     unit: ClassVar[str] = "pictures"
     watch: ClassVar[type[BaseWatch]] = PictureWatch
@@ -55,15 +57,13 @@ class PictureData(BaseData):
     kind: Literal["pictures"] = "pictures"
     """kind of data"""
     corpus: str = "shapes"
-    """"shapes" or "moon", drawn on the spot, or a folder built by maquette corpus pictures"""
+    """name of a world that draws pictures, as "shapes", or a folder built by maquette corpus pictures"""
     size: int = 32
     """side of a picture, in pixels"""
     words: int = 24
     """symbols of a caption, the end included; what is longer is cut"""
-    world: Shapes = field(default_factory=Shapes)
-    """what is drawn where the corpus is "shapes\""""
-    moon: Moon = field(default_factory=Moon)
-    """what is drawn where the corpus is "moon\""""
+    world: S = None  # type: ignore[assignment] # the default settings of the world
+    """settings of the world that the corpus names; none where it is a folder"""
     count: int | None = None
     """train on the first so many pictures; None: on all there are"""
     encoder: str = ""
@@ -72,20 +72,47 @@ class PictureData(BaseData):
     def __post_init__(self) -> None:
         within(self, 1, ANY, "size", "count")
         within(self, 2, ANY, "words")
-        worlds = ("shapes", "moon")  # drawn, unless a folder has their name
-        for name, kept in (("encoder", ("",)), ("corpus", worlds)):
-            value = getattr(self, name)
-            if value not in kept:  # a run finds it from any folder
-                object.__setattr__(self, name, os.path.abspath(os.path.expanduser(value)))
+        name, drawn = self.corpus, self.corpus in world_names()
+        for field, kept in (("encoder", self.encoder == ""), ("corpus", drawn)):
+            if not kept:  # a run finds it from any folder
+                whole = os.path.abspath(os.path.expanduser(getattr(self, field)))
+                object.__setattr__(self, field, whole)
+        if not drawn and self.world is not None:
+            near = did_you_mean(Path(name).name, world_names())
+            raise WrongUse(f"data.world is set, and data.corpus {name} is no world{near}")
+        if not drawn:
+            return
+        settings = world_class(name).settings_class
+        if self.world is None:
+            object.__setattr__(self, "world", settings())
+        if not isinstance(self.world, settings):
+            raise WrongUse(
+                f"data.world is {type(self.world).__name__}, the world {name} has {settings.__name__}"
+            )
+
+    @classmethod
+    def of_corpus(cls, corpus: Any) -> Any:
+        if isinstance(corpus, str) and corpus in world_names():
+            return PictureData[world_class(corpus).settings_class]  # type: ignore[misc]
+        return PictureData[Any]
+
+    def with_corpus(self, corpus: str) -> Self:
+        same = corpus == self.corpus
+        return replace(self, corpus=corpus, world=self.world if same else None)  # type: ignore[arg-type]
+
+    @property
+    def drawn(self) -> World | None:
+        """The world that the corpus names; None where it is a folder, though one that has a world's name."""
+        from maquette.corpus.pictures import MANIFEST
+
+        if self.world is None or (Path(self.corpus) / MANIFEST).exists():
+            return None
+        return world_class(self.corpus)(self.world)
 
     def open_corpus(self, progress: Progress = silent) -> "PictureCorpus":
-        from maquette.corpus.pictures import MANIFEST, open_pictures
-        from maquette.worlds.registry import world_named
+        from maquette.corpus.pictures import open_pictures
 
-        settings = {"shapes": self.world, "moon": self.moon}
-        if self.corpus in settings and not (Path(self.corpus) / MANIFEST).exists():
-            return open_pictures(self.corpus, world_named(self.corpus, settings))
-        return open_pictures(self.corpus)
+        return open_pictures(self.corpus, self.drawn)
 
     @property
     def frozen_weights(self) -> Path | None:

@@ -287,16 +287,15 @@ def recipe_from(content: dict[str, Any], where: str) -> BaseRecipe:
     """Check plain values against the fields' names and types."""
     try:
         model = kind_of(content.get("model", {}))
-        named = content.get("data") or {}
-        named = (
-            named.get("kind", model.learns_from) if isinstance(named, dict) else model.learns_from
-        )
-        data = data_kind(named)
+        given = content.get("data")
+        given = given if isinstance(given, dict) else {}
+        data = data_kind(given.get("kind", model.learns_from))
     except WrongUse as error:
         raise WrongUse(f"{where}: {error}") from error
     if "model" in content:
         content = content | {"model": _checked(model, content["model"], where, "model.")}
-    kind = BaseRecipe[model, data, data.watch]  # type: ignore[valid-type,name-defined]
+    known = data.of_corpus(given.get("corpus", data.corpus))
+    kind = BaseRecipe[model, known, data.watch]  # type: ignore[valid-type,name-defined]
     checked: BaseRecipe = _checked(kind, content, where, "")
     return checked
 
@@ -322,15 +321,14 @@ def _checked(kind: Any, content: dict[str, Any], where: str, prefix: str) -> Any
 def field_names(kind: Any, prefix: str = "") -> list[str]:
     """Every field with its path: steps, model.width, model.parametrisation.base_width ...
 
-    kind: a dataclass, or a recipe, whose model's fields depend on its kind.
+    kind: a dataclass, generic or not, or a recipe, whose fields depend on its kinds of model and data.
     """
     names = []
     origin = get_origin(kind) or kind
-    parts: dict[Any, Any] = dict(
-        zip((M, D, W), get_args(kind), strict=False)
-    )  # of a recipe of certain kinds
+    parameters = getattr(origin, "__parameters__", ())
+    classes: dict[Any, Any] = dict(zip(parameters, get_args(kind), strict=False))
     for f in dataclasses.fields(origin):
-        inner = parts.get(f.type, f.type) if isinstance(origin, type) else getattr(kind, f.name)
-        is_group = dataclasses.is_dataclass(inner)
+        inner = classes.get(f.type, f.type) if isinstance(origin, type) else getattr(kind, f.name)
+        is_group = dataclasses.is_dataclass(get_origin(inner) or inner)
         names += field_names(inner, f"{prefix}{f.name}.") if is_group else [prefix + f.name]
     return names

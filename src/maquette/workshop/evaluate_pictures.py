@@ -9,7 +9,6 @@ every kind           the held-out loss
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -60,7 +59,7 @@ def evaluate_pictures(
     if corpus is None:
         source = loaded.corpus
     else:
-        source = replace(recipe.data, corpus=corpus).open_corpus()
+        source = recipe.data.with_corpus(corpus).open_corpus()
         _same_classes(loaded, source)
     split = source.split("heldout", recipe.data.size)
     model, tasks = loaded.model, _loss(loaded, source)

@@ -227,9 +227,7 @@ def _labels(loaded: LoadedPictures, prompt: str) -> list[int]:
     if not prompt:
         return [-1] * len(table["label_sizes"])
     if world is not None:
-        from maquette.worlds.captions import parse
-
-        return [int(v) for v in parse(prompt, world.settings)]
+        return [int(v) for v in world.parse(prompt)]
     names = list(table.get("classes", []))
     if prompt not in names:
         raise WrongUse(f"there is no class {prompt}{did_you_mean(prompt, names)}")

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from maquette.training.observer import Observer
 from maquette.training.picture_recipe import picture_recipe
 from maquette.training.recipe import BaseRecipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.picture_generation import PictureRun, open_run
 from maquette.workshop.picture_samples import PictureSamples
-from maquette.worlds.captions import captions
-from maquette.worlds.shapes import scenes
 
 
 class PictureKind:
@@ -27,9 +27,9 @@ class PictureKind:
     def next_command(self, recipe: BaseRecipe, path: Path) -> str:
         if recipe.model.kind != "diffusion":
             return f"maquette eval {path}"
-        data = picture_recipe(recipe).data
-        if getattr(recipe.model, "condition", "none") == "text" and data.corpus == "shapes":
-            (caption,) = captions(scenes(data.world, 0, [0], "heldout"))
+        world = picture_recipe(recipe).data.drawn
+        if getattr(recipe.model, "condition", "none") == "text" and world is not None:
+            (caption,) = world.captions(0, np.zeros(1, np.int64), "heldout")
             return f'maquette generate {path} "{caption}" --out a.png'
         return f"maquette generate {path} --out a.png"
 

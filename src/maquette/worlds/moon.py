@@ -12,7 +12,7 @@ makes any picture alone. Left out: maria, phases, libration, colour.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from maquette.base.errors import WrongUse, within
 from maquette.base.jit import jit
 from maquette.worlds.draw import GOLDEN, mix
+from maquette.worlds.registry import Pixels, World, WorldSettings, register
 
 VERSION = 1
 """of the pictures: raised when the same settings give others"""
@@ -30,10 +31,8 @@ PLACE, RADIUS, BRIGHTNESS, WHICH, CRATERS = 0, 2, 3, 4, 8  # which draws of an i
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moon:
-    """The settings of the world; a field of a recipe's data."""
-
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+class Moon(WorldSettings):
+    """The settings of the world."""
 
     memorised: float = 0.4
     """share of the pictures that show the fixed face; 0: none does, which makes the control"""
@@ -100,7 +99,7 @@ def face(world: Moon) -> Floats:
     return _craters(draws.reshape(world.craters, 4), world.depth)
 
 
-def render(scenes: Disks, size: int) -> npt.NDArray[np.uint8]:
+def render(scenes: Disks, size: int) -> Pixels:
     """(n, size, size, 3) uint8, grey in three channels."""
     light = plain(scenes, size) * (1 + detail(scenes, size))
     grey = np.clip(np.rint(255 * light), 0, 255).astype(np.uint8)
@@ -131,11 +130,23 @@ def inside(scenes: Disks, size: int, part: float = 0.9) -> npt.NDArray[np.bool_]
 
 def pictures(
     world: Moon, seed: int, indices: Indices, split: Split = "train", size: int = 64
-) -> npt.NDArray[np.uint8]:
+) -> Pixels:
     """The rendered pictures of `indices`: (n, size, size, 3) uint8."""
     if size < 8:
         raise WrongUse(f"size is {size}: a disk with craters needs at least 8 pixels")
     return render(disks(world, seed, np.asarray(indices, np.int64), split), size)
+
+
+@register
+class MoonWorld(World[Moon]):
+    """Disks without captions and labels."""
+
+    name = "moon"
+    version = VERSION
+    settings_class = Moon
+
+    def pictures(self, seed: int, indices: Indices, split: str, size: int) -> Pixels:
+        return pictures(self.settings, seed, indices, split, size)  # type: ignore[arg-type]
 
 
 def _distance(scenes: Disks, size: int) -> Floats:

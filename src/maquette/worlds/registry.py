@@ -1,121 +1,161 @@
-"""Worlds by name, behind one protocol: what a corpus of drawn pictures asks of them."""
+"""Worlds by name: pictures drawn from known scenes, with what is true of them.
 
-from dataclasses import asdict
-from typing import Any, Protocol
+A world is a settings dataclass and a `World`, registered in the file that defines it:
+
+    @dataclass(frozen=True, kw_only=True)
+    class Moon(WorldSettings):
+        craters: int = 120
+
+    @register
+    class MoonWorld(World[Moon]):
+        name, version, settings_class = "moon", 1, Moon
+
+        def pictures(self, seed, indices, split, size): ...
+
+A recipe names the world by `data.corpus` and has its settings in `data.world`. `MODULES` says which file
+registers a name, so that no world is imported before it is asked for.
+"""
+
+import importlib
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Generic
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypeVar
 
-from maquette.base.errors import WrongUse
-from maquette.worlds import captions as words_of
-from maquette.worlds import moon, render, shapes
+from maquette.base.errors import WrongUse, did_you_mean
+
+MODULES = {
+    "shapes": "maquette.worlds.shapes_world",
+    "moon": "maquette.worlds.moon",
+}
+"""name of a world: module that registers it"""
 
 Pixels = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 
 
-class World(Protocol):
-    """Pictures by (seed, split, index), and what is true of them."""
+@dataclass(frozen=True, kw_only=True)
+class WorldSettings:
+    """The settings of a world: a dataclass of plain values; unknown fields are refused."""
 
-    name: str
-    settings: Any
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
-    @property
-    def version(self) -> int:
-        """Raised when the same settings give other pictures."""
-        ...
+
+S = TypeVar("S", bound=WorldSettings, default=Any)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The objects of n pictures, each in the smallest upright rectangle around it.
+
+    corners: fp32 (n, most, 4), left, top, right and bottom as fractions of the side, y down; `most` is the
+        largest number of objects in a picture of the world.
+    classes: int64 (n, most), positions in `World.class_names`.
+    count: int64 (n,), number of objects in each picture. Behind them corners are 0 and classes -1.
+    """
+
+    corners: npt.NDArray[np.float32]
+    classes: Numbers
+    count: Numbers
+
+
+class World(Generic[S]):
+    """Pictures by (seed, split, index), and what is true of them; split: "train" or "heldout".
+
+    name: what `data.corpus` says. version: raised when the same settings give other pictures.
+    settings_class: the dataclass of `settings`.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    settings_class: ClassVar[type[WorldSettings]]
+
+    def __init__(self, settings: S) -> None:
+        self.settings = settings
 
     def pictures(self, seed: int, indices: Numbers, split: str, size: int) -> Pixels:
         """uint8 (n, size, size, 3)."""
-        ...
+        raise NotImplementedError
 
     def captions(self, seed: int, indices: Numbers, split: str) -> list[str]:
-        """Their captions."""
-        ...
+        """n captions; "" where there is none."""
+        return [""] * len(indices)
+
+    def words(self) -> list[str]:
+        """Every word that a caption may hold, at least one: the captions' tokenizer is trained on them."""
+        return [self.name]
+
+    def parse(self, caption: str) -> Numbers:
+        """The labels (factors,) that a caption says. Raises WrongUse for a text that is none."""
+        raise WrongUse(f"the captions of the world {self.name} stand for no labels")
 
     def labels(self, seed: int, indices: Numbers, split: str) -> Numbers | None:
         """(n, factors), or None where nothing is labelled."""
-        ...
-
-    def words(self) -> list[str]:
-        """Every word a caption may hold."""
-        ...
-
-    def label_names(self) -> list[str]:
-        """The factors."""
-        ...
-
-    def label_sizes(self) -> list[int]:
-        """How many values each has."""
-        ...
-
-
-class ShapesWorld:
-    """`worlds/shapes.py` with its captions and labels."""
-
-    name = "shapes"
-    version = shapes.WORLD_VERSION
-
-    def __init__(self, settings: shapes.Shapes) -> None:
-        self.settings = settings
-
-    def _scenes(self, seed: int, indices: Numbers, split: str) -> shapes.Scenes:
-        return shapes.scenes(self.settings, seed, indices, split)
-
-    def pictures(self, seed: int, indices: Numbers, split: str, size: int) -> Pixels:
-        return render.render(self._scenes(seed, indices, split), size)
-
-    def captions(self, seed: int, indices: Numbers, split: str) -> list[str]:
-        return words_of.captions(self._scenes(seed, indices, split))
-
-    def labels(self, seed: int, indices: Numbers, split: str) -> Numbers | None:
-        return self._scenes(seed, indices, split).labels
-
-    def words(self) -> list[str]:
-        return list(words_of.WORDS)
-
-    def label_names(self) -> list[str]:
-        return shapes.label_names(self.settings)
-
-    def label_sizes(self) -> list[int]:
-        return shapes.label_sizes(self.settings)
-
-
-class MoonWorld:
-    """`worlds/moon.py`: pictures without captions and labels."""
-
-    name = "moon"
-    version = moon.VERSION
-
-    def __init__(self, settings: moon.Moon) -> None:
-        self.settings = settings
-
-    def pictures(self, seed: int, indices: Numbers, split: str, size: int) -> Pixels:
-        return moon.pictures(self.settings, seed, indices, split, size)  # type: ignore[arg-type]
-
-    def captions(self, seed: int, indices: Numbers, split: str) -> list[str]:
-        return [""] * len(indices)
-
-    def labels(self, seed: int, indices: Numbers, split: str) -> Numbers | None:
         return None
 
-    def words(self) -> list[str]:
-        return ["moon"]
-
     def label_names(self) -> list[str]:
+        """Names of the factors."""
         return []
 
     def label_sizes(self) -> list[int]:
+        """Number of values of each factor."""
         return []
 
+    def class_names(self) -> list[str]:
+        """Names of the classes of `boxes`."""
+        return []
 
-def world_named(name: str, settings: dict[str, Any]) -> World:
-    """The world of that name. settings: those of the worlds by name, as a recipe's data has them."""
-    if name == "shapes":
-        return ShapesWorld(settings[name])
-    if name == "moon":
-        return MoonWorld(settings[name])
-    raise WrongUse(f"there is no world {name}: use shapes or moon")
+    def boxes(self, seed: int, indices: Numbers, split: str) -> Boxes:
+        """The boxes of the objects. Raises WrongUse in a world that has none."""
+        raise self._lacks("boxes")
+
+    def masks(self, seed: int, indices: Numbers, split: str, size: int) -> Pixels:
+        """uint8 (n, size, size): 0 the background, 1 and more the objects in the order of their boxes.
+
+        Raises WrongUse in a world that has none.
+        """
+        raise self._lacks("masks")
+
+    def frames(self, seed: int, indices: Numbers, split: str, size: int, count: int) -> Pixels:
+        """Videos: uint8 (n, count, size, size, 3), the first frame being the picture.
+
+        Raises WrongUse in a world that does not move.
+        """
+        raise self._lacks("frames")
+
+    def _lacks(self, what: str) -> WrongUse:
+        return WrongUse(f"the world {self.name} has no {what}: use one that has, as shapes")
+
+
+WORLDS: dict[str, type[World]] = {}
+"""worlds that have been registered so far"""
+
+W = TypeVar("W", bound=type[World])
+
+
+def register(world: W) -> W:
+    """Make a world known by its name: a class decorator."""
+    taken = WORLDS.get(world.name)
+    if taken is not None and taken.__qualname__ != world.__qualname__:
+        raise ValueError(f"two worlds are named {world.name}: {taken} and {world}")
+    WORLDS[world.name] = world
+    return world
+
+
+def world_names() -> list[str]:
+    """The names of all worlds."""
+    return sorted({*MODULES, *WORLDS})
+
+
+def world_class(name: str) -> type[World]:
+    """The world of that name. Raises WrongUse for a name that is none, with the nearest."""
+    if name not in WORLDS and name in MODULES:
+        importlib.import_module(MODULES[name])
+    if name not in WORLDS:
+        raise WrongUse(f"unknown world {name}{did_you_mean(name, world_names())}")
+    return WORLDS[name]
 
 
 def described(world: World) -> dict[str, Any]:
@@ -125,13 +165,11 @@ def described(world: World) -> dict[str, Any]:
 
 def world_from(content: dict[str, Any]) -> World:
     """The world of such values. Raises WrongUse for one that is drawn otherwise today."""
-    kinds: dict[str, Any] = {"shapes": shapes.Shapes, "moon": moon.Moon}
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in content["settings"].items()}
-    name = content["name"]
-    world = world_named(name, {name: kinds[name](**fields)})
-    if world.version != content["version"]:
+    kind = world_class(content["name"])
+    if kind.version != content["version"]:
         raise WrongUse(
-            f"the world {name} was drawn in version {content['version']}, today in {world.version}: "
+            f"the world {kind.name} was drawn in version {content['version']}, today in {kind.version}: "
             f"its pictures are others now, train again"
         )
-    return world
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in content["settings"].items()}
+    return kind(kind.settings_class(**fields))

@@ -42,7 +42,7 @@ BOXES = np.array(  # left, top, right and bottom of each shape, in radii
         (-0.9511, -1.0, 0.9511, 0.809),
         (-1.0, -1.0, 1.0, 1.0),
         (-1.0, -1.0, 1.0, 1.0),
-        (-1.0, -0.9, 1.0, 0.9),
+        (-1.0001, -0.9289, 1.0001, 0.8998),
     ]
 )
 SQRT2 = math.sqrt(2)
@@ -280,18 +280,29 @@ def _render(
 
 @jit
 def _masks(
-    out: Pictures, shape: Integers, count: Integers, x: Floats, y: Floats, radius: Floats
+    out: Pictures,
+    shape: Integers,
+    inner: npt.NDArray[np.bool_],
+    count: Integers,
+    x: Floats,
+    y: Floats,
+    radius: Floats,
 ) -> None:
+    """As `_paint` covers pixels, by a half and more: the halo covers with background."""
     size = out.shape[1]
     for n in range(len(out)):
         for k in range(count[n] - 1, -1, -1):
-            top, bottom = span(y[n, k], radius[n, k], size)
-            left, right = span(x[n, k], radius[n, k], size)
+            halo = HALO if k == 0 and inner[n] else 0.0
+            top, bottom = span(y[n, k], radius[n, k] + halo, size)
+            left, right = span(x[n, k], radius[n, k] + halo, size)
             for i in range(top, bottom):
                 for j in range(left, right):
                     dx, dy = (j + 0.5) / size - x[n, k], (i + 0.5) / size - y[n, k]
-                    if distance(shape[n, k], dx, dy, radius[n, k]) <= 0:
+                    d = distance(shape[n, k], dx, dy, radius[n, k])
+                    if d <= 0:
                         out[n, i, j] = k + 1
+                    elif d <= halo:
+                        out[n, i, j] = 0
 
 
 def render(scenes: Scenes, size: int = 32) -> Pictures:
@@ -310,9 +321,14 @@ def render(scenes: Scenes, size: int = 32) -> Pictures:
 
 
 def masks(scenes: Scenes, size: int = 32) -> Pictures:
-    """Whose each pixel's centre is: uint8 (n, size, size), 0 the background, 1 the first shape ..."""
+    """Instance segments (n, size, size) uint8: 0 the background, 1 the first shape, 2 the second ...
+
+    A pixel belongs to the topmost shape that covers at least half of it.
+    """
     out = np.zeros((len(scenes), _checked(size), size), np.uint8)
-    _masks(out, scenes.shape, scenes.count, scenes.x, scenes.y, scenes.radius)
+    _masks(
+        out, scenes.shape, inner(scenes), scenes.count, scenes.x, scenes.y, scenes.radius,
+    )  # fmt: skip
     return out
 
 

@@ -16,12 +16,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from maquette.base.errors import WrongUse, did_you_mean, within
+from maquette.worlds.registry import WorldSettings
 
 WORLD_VERSION = 1  # of the drawing: another number, other pictures
 COLOURS = ("red", "green", "blue", "yellow", "magenta", "cyan", "orange", "white")
@@ -41,10 +42,8 @@ Relation = Literal["left of", "above", "inside"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shapes:
+class Shapes(WorldSettings):
     """Which scenes there are."""
-
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     objects: int = 2
     """shapes in a scene, 1 to 4"""
