@@ -25,6 +25,7 @@ from PIL import Image, ImageOps
 from maquette.base.files import home, write_atomic
 from maquette.base.machine import cores, processor
 from maquette.corpus.picture_build import build_pictures
+from maquette.corpus.picture_build_options import PictureBuildOptions
 from maquette.corpus.picture_decode import decode
 from maquette.corpus.picture_window import peak
 
@@ -69,7 +70,9 @@ def arm(name: str, folder: Path, size: int) -> dict[str, float]:
     else:
         with tempfile.TemporaryDirectory() as where:
             workers = int(name.rsplit(maxsplit=1)[-1])
-            corpus = build_pictures(Path(where) / "out", [folder], size=size, workers=workers)
+            corpus = build_pictures(
+                Path(where) / "out", [folder], PictureBuildOptions(size=size), workers=workers
+            )
             held = corpus.manifest["peak_memory"]
             assert sum(corpus.manifest["splits"].values()) == len(paths)
     seconds = time.perf_counter() - start

@@ -33,9 +33,9 @@ from maquette.base.machine import Machine, measure, resident
 from maquette.models.config import DecoderConfig
 from maquette.models.families import gpt2
 from maquette.scaling.devices import device, from_machine
-from maquette.scaling.layouts import Layout
 from maquette.scaling.memory import Memory, memory
 from maquette.scaling.roofline import StepTime, step_time
+from maquette.scaling.training_step import Layout, TrainingStep
 from maquette.training.recipe import Checkpoints, Data, Recipe, Watch
 
 STEPS = 8
@@ -125,15 +125,9 @@ def estimates(one: Recipe, machine: Machine) -> tuple[Memory, StepTime]:
     compiled = one.compile == "on"
     assert one.precision != "auto"
     time = one.data.sequence
-    held = memory(
-        one.model, part, time, one.precision, layout, one.recompute,
-        compiled=compiled, device="cpu", saving=False, evaluated=1,
-    )  # fmt: skip
-    seconds = step_time(
-        one.model, part, number, time, one.precision, layout, from_machine(machine),
-        compiled=compiled,
-    )  # fmt: skip
-    return held, seconds
+    step = TrainingStep(one.model, part, time, one.precision, layout, compiled)
+    held = memory(step, device="cpu", saving=False, evaluated=1)
+    return held, step_time(step, from_machine(machine))
 
 
 def child(name: str, folder: Path) -> None:
@@ -169,7 +163,10 @@ def published() -> None:
             depth, width, heads = SHAPES[model]
             config = gpt2(vocabulary=50368, context=time, width=width, depth=depth, heads=heads)
             layout = Layout(shard=8, zero=3, micro_batches=parts)
-            found = step_time(config, part, parts, time, "bf16", layout, device(name)).utilisation
+            found = step_time(
+                TrainingStep(config, part, time, "bf16", layout),
+                device(name),
+            ).utilisation
             assert found is not None
             errors.append(math.log(found / reached))
             print(

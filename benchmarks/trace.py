@@ -40,6 +40,7 @@ from maquette.audit.trace import trace
 from maquette.base.jit import jit
 from maquette.base.machine import processor
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.local import Local
 from maquette.corpus.named import open_corpus
 from maquette.corpus.store import Corpus
@@ -65,7 +66,9 @@ def main() -> None:
         folder = Path(scratch)
         if arguments.mb:
             source = Local(limit=int(arguments.mb * 1e6 / 4))  # of each of four components
-            corpus = build(folder / "made", source, vocabulary=VOCABULARY, or_fewer=True)
+            corpus = build(
+                folder / "made", source, BuildOptions(vocabulary=VOCABULARY, or_fewer=True)
+            )
         else:
             corpus = open_corpus(arguments.corpus)
         _compare(corpus, folder)

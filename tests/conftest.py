@@ -75,9 +75,10 @@ class Texts:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """About 30 kB of made-up text as bytes, a fifth of it held out."""
     from maquette.corpus.build import build
+    from maquette.corpus.build_options import BuildOptions
 
     folder = tmp_path_factory.mktemp("corpora") / "made"
-    return build(folder, Texts(), vocabulary=257, heldout=0.2)
+    return build(folder, Texts(), BuildOptions(vocabulary=257, heldout=0.2))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import torch
 from conftest import command, refused
 
 from maquette.adaptation.methods import HEADS, METHODS, PATTERNS, adapted, count
+from maquette.adaptation.recipes import AdaptOptions
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.statistics import wilson
 from maquette.evaluation.classify import accuracy
@@ -58,10 +59,11 @@ def base(tmp_path_factory) -> Path:
     return path
 
 
-def quick(method: str, base: Path, path: Path, **changes):
+def quick(method: str, base: Path, path: Path, *, sweep=False, **changes):
     data = PictureData(size=16, world=OTHER, count=40)
     settings = {"labels": ("count",), "steps": 4, "batch": 16, "prompts": 3, "rank": 2}
-    return adapt(method, base, data, path, pictures=50, **(settings | changes))
+    options = AdaptOptions(method, **(settings | changes))
+    return adapt(base, data, path, options, sweep=sweep, pictures=50)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -107,7 +109,7 @@ def test_every_parameter_that_learns_moves(base, tmp_path):
 def test_heads_go_on_where_the_labels_are_the_same(base, tmp_path):
     """The base reads its own labels before any step; of another task it knows nothing."""
     data = PictureData(size=16, world=WORLD, count=40)
-    done = adapt("linear", base, data, tmp_path / "same", steps=1, pictures=200)
+    done = adapt(base, data, tmp_path / "same", AdaptOptions("linear", steps=1), pictures=200)
     own = data.open_corpus().split("heldout", 16)
     model = base_recipe().model.build()
     with torch.no_grad():
@@ -208,7 +210,7 @@ def test_prompts_and_low_rank_changes_need_a_transformer():
     with pytest.raises(WrongUse, match="has prompts already"):
         adapted(prompted, "vpt-deep", classes=(4,))
     with pytest.raises(UserError):
-        adapt("linear", Path("nowhere"), PictureData(), Path("nothing"))
+        adapt(Path("nowhere"), PictureData(), Path("nothing"), AdaptOptions("linear"))
 
 
 def test_every_setting_of_the_world_is_a_flag():

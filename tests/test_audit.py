@@ -9,6 +9,7 @@ from conftest import Texts, command, refused, some_text
 
 from maquette.cli.main import main
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.read import files
 from maquette.corpus.store import Corpus
 
@@ -19,7 +20,9 @@ LONG = 99  # characters: from here on nothing is missed
 def seen(tmp_path_factory):
     """A corpus with a portrait, and a training document of it."""
     top = tmp_path_factory.mktemp("audit")
-    corpus = build(top / "c", Texts(), vocabulary=300, heldout=0.2, portrait=True, locator=True)
+    corpus = build(
+        top / "c", Texts(), BuildOptions(vocabulary=300, heldout=0.2, portrait=True, locator=True)
+    )
     row = next(i for i, r in enumerate(corpus.documents.to_pylist()) if r["split"] == "train")
     return corpus, corpus.text(row).decode(), corpus.documents.to_pylist()[row]["source"]
 
@@ -82,7 +85,9 @@ def test_the_locator_finds_long_passages_without_an_index(seen, tmp_path):
     page = command("audit", "trace", corpus.path, asked, "--locator", "--html", tmp_path / "l.html")
     assert page.code == 0, page.err
     assert source in (tmp_path / "l.html").read_text(encoding="utf-8")
-    other = build(tmp_path / "other", Texts(), vocabulary=300, heldout=0.2)  # has none yet
+    other = build(
+        tmp_path / "other", Texts(), BuildOptions(vocabulary=300, heldout=0.2)
+    )  # has none yet
     again = command("audit", "trace", other.path, asked, "--locator", "--json")
     assert again.json["spans"] == said.json["spans"]
 
@@ -179,7 +184,7 @@ def test_runs_and_examples_that_cannot_be_are_one_line(trained, tmp_path):
 def test_an_artefact_of_another_corpus_is_refused(seen, tmp_path):
     corpus, _, _ = seen
     assert command("audit", "trace", corpus.path, "some text").code == 0
-    other = build(tmp_path / "other", Texts(documents=20), vocabulary=300)
+    other = build(tmp_path / "other", Texts(documents=20), BuildOptions(vocabulary=300))
     shutil.copytree(corpus.path / "index", other.path / "index")
     refused(command("audit", "trace", other.path, "some text"), "belongs to another corpus", code=1)
     shutil.copy(corpus.path / "portrait.bin", other.path / "portrait.bin")
@@ -228,10 +233,8 @@ def test_a_file_is_asked_as_the_corpus_reads_it(tmp_path):
     (folder / "d.txt").write_text("\ufeff" + said[4], encoding="utf-8")
     for i in range(10, 40):
         (folder / f"x{i}.txt").write_text(some_text(i, 90), encoding="utf-8")
-    built = build(
-        tmp_path / "c", files([folder]), vocabulary=257, near=None, portrait=True, heldout=0.001,
-        split="tail",
-    )  # fmt: skip
+    options = BuildOptions(vocabulary=257, portrait=True, heldout=0.001, split="tail")
+    built = build(tmp_path / "c", files([folder]), options)
     for name in ("a.html", "b.html.gz", "c.json", "d.txt"):
         answer = command("audit", "member", built.path, "--file", folder / name, "--json")
         assert answer.json["coverage"] > 0.7, name

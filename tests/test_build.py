@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,14 @@ from conftest import command, refused, some_text
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.choose import _joined, _original
 from maquette.corpus.engine import Pool
 from maquette.corpus.read import files
 from maquette.corpus.scratch import without
 from maquette.corpus.store import Corpus
 
-STAGES = {"near": 0.8, "substrings": 60, "portrait": True, "locator": True}
+STAGES = BuildOptions(vocabulary=300, near=0.8, substrings=60, portrait=True, locator=True)
 
 
 @pytest.fixture
@@ -48,7 +50,9 @@ def content(corpus: Corpus) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(corpus.path.iterdir()) if p.is_file()}
 
 
-def stopped(monkeypatch: pytest.MonkeyPatch, out: Path, folder: Path, **options) -> None:
+def stopped(
+    monkeypatch: pytest.MonkeyPatch, out: Path, folder: Path, options: BuildOptions
+) -> None:
     """A build that is cut off when it is about to encode."""
 
     def stop(*_):
@@ -57,7 +61,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, out: Path, folder: Path, **options)
     with monkeypatch.context() as patch:
         patch.setattr("maquette.corpus.build.encode_part", stop)
         with pytest.raises(KeyboardInterrupt):
-            build(out, files([folder]), **options)
+            build(out, files([folder]), options)
 
 
 def rows(corpus: Corpus, name: str) -> list[dict]:
@@ -67,16 +71,16 @@ def rows(corpus: Corpus, name: str) -> list[dict]:
 
 
 def test_one_process_and_several_write_the_same_bytes(folder, tmp_path, small_parts):
-    one = build(tmp_path / "one", files([folder]), vocabulary=300, workers=1, **STAGES)
-    two = build(tmp_path / "two", files([folder]), vocabulary=300, workers=2, **STAGES)
+    one = build(tmp_path / "one", files([folder]), STAGES, workers=1)
+    two = build(tmp_path / "two", files([folder]), STAGES, workers=2)
     assert len(files([folder]).parts(4000)) > 3
     assert content(one) == content(two)
 
 
 def test_the_parts_change_nothing(folder, tmp_path, monkeypatch):
-    one = build(tmp_path / "one", files([folder]), vocabulary=300, **STAGES)
+    one = build(tmp_path / "one", files([folder]), STAGES)
     monkeypatch.setattr("maquette.corpus.build.PART_BYTES", 4000)
-    parts = build(tmp_path / "parts", files([folder]), vocabulary=300, workers=1, **STAGES)
+    parts = build(tmp_path / "parts", files([folder]), STAGES, workers=1)
     assert one.hash == parts.hash
     assert one.documents.equals(parts.documents)
 
@@ -90,16 +94,20 @@ def test_ray_writes_the_same_bytes(folder, tmp_path, small_parts, monkeypatch):
         pytest.skip(f"Ray does not start on this machine: {error}")
     try:
         far = build(
-            tmp_path / "far", files([folder]), vocabulary=300, workers=2, engine="ray", **STAGES
+            tmp_path / "far",
+            files([folder]),
+            STAGES,
+            workers=2,
+            engine="ray",
         )
     finally:
         ray.shutdown()
-    near = build(tmp_path / "near", files([folder]), vocabulary=300, workers=1, **STAGES)
+    near = build(tmp_path / "near", files([folder]), STAGES, workers=1)
     assert content(far) == content(near)
 
 
 def test_what_is_left_out_is_named_with_its_reason(folder, tmp_path):
-    corpus = build(tmp_path / "c", files([folder]), vocabulary=300, **STAGES)
+    corpus = build(tmp_path / "c", files([folder]), STAGES)
     out = {Path(r["source"]).name: r for r in rows(corpus, "dropped.parquet")}
     assert out["b-same.txt"]["reason"] == "exact"
     assert out["b-same.txt"]["detail"] == f"the same text as {folder / 'a03.txt'}"
@@ -111,7 +119,7 @@ def test_what_is_left_out_is_named_with_its_reason(folder, tmp_path):
 
 
 def test_a_repeated_passage_is_cut_and_its_first_place_kept(folder, tmp_path):
-    corpus = build(tmp_path / "c", files([folder]), vocabulary=300, heldout=0.3, **STAGES)
+    corpus = build(tmp_path / "c", files([folder]), replace(STAGES, heldout=0.3))
     texts = {
         Path(r["source"]).name: corpus.text(i) for i, r in enumerate(corpus.documents.to_pylist())
     }
@@ -127,7 +135,9 @@ def test_signatures_are_kept_by_the_row_of_their_document(folder, tmp_path):
     from maquette.base.arrays import open_arrays
     from maquette.corpus.near import signature
 
-    corpus = build(tmp_path / "c", files([folder]), vocabulary=300, near=0.8, heldout=0.3)
+    corpus = build(
+        tmp_path / "c", files([folder]), BuildOptions(vocabulary=300, near=0.8, heldout=0.3)
+    )
     header, arrays = open_arrays(corpus.path / "signatures.bin", b"MQMINHSH")
     assert header["corpus"] == corpus.hash
     assert sorted(arrays["rows"].tolist()) == list(range(len(corpus.documents)))
@@ -138,7 +148,7 @@ def test_signatures_are_kept_by_the_row_of_their_document(folder, tmp_path):
 def test_planted_copies_are_found_and_the_rates_printed(tmp_path):
     from conftest import Texts
 
-    corpus = build(tmp_path / "c", Texts(documents=80, words=300), vocabulary=257)
+    corpus = build(tmp_path / "c", Texts(documents=80, words=300), BuildOptions(vocabulary=257))
     said = command("corpus", "show", corpus.path, "--planted", "--json")
     assert said.code == 0, said.err
     rates = said.json["planted"]
@@ -154,7 +164,9 @@ def test_an_evaluation_set_is_cut_out_and_counted(folder, tmp_path):
     leak = folder / "e-leak.txt"
     leak.write_text(some_text(91, 300) + question + " " + some_text(92, 300), encoding="utf-8")
     corpus = build(
-        tmp_path / "c", files([folder]), vocabulary=300, evaluation=[str(test)], portrait=False
+        tmp_path / "c",
+        files([folder]),
+        BuildOptions(vocabulary=300, evaluation=(str(test),), portrait=False),
     )
     assert corpus.manifest["contaminated"] == 1
     table = corpus.documents.to_pylist()
@@ -182,8 +194,10 @@ def once(deadly):
             os.kill(os.getpid(), signal.SIGKILL)
         replace(*names)
     os.replace = counted
-    module.build(out, files([folder]), vocabulary=300, workers=1, near=0.8, substrings=60,
-          portrait=True, locator=True)
+    options = module.BuildOptions(
+        vocabulary=300, near=0.8, substrings=60, portrait=True, locator=True
+    )
+    module.build(out, files([folder]), options, workers=1)
 
 deaths = 0
 while not (out / "manifest.json").exists():
@@ -211,7 +225,7 @@ def test_killed_at_every_few_writes_it_becomes_the_same_corpus(folder, tmp_path,
      encoding="utf-8")  # fmt: skip
     assert said.returncode == 0, said.stderr
     assert int(said.stdout) > 10
-    whole = build(tmp_path / "whole", files([folder]), vocabulary=300, workers=1, **STAGES)
+    whole = build(tmp_path / "whole", files([folder]), STAGES, workers=1)
     assert content(Corpus(tmp_path / "killed")) == content(whole)
     assert not (tmp_path / ".killed.building").exists()
 
@@ -225,16 +239,18 @@ def test_a_workspace_that_was_half_wiped_is_not_gone_on_from(folder, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr("maquette.corpus.build.shutil.rmtree", half)
         with pytest.raises(KeyboardInterrupt):
-            build(tmp_path / "c", files([folder]), vocabulary=300)
+            build(tmp_path / "c", files([folder]), BuildOptions(vocabulary=300))
     assert (tmp_path / ".c.building" / "read" / "00000" / "part.json").exists()
-    again = build(tmp_path / "c", files([folder]), vocabulary=300, replace=True)
-    assert content(again) == content(build(tmp_path / "d", files([folder]), vocabulary=300))
+    again = build(tmp_path / "c", files([folder]), BuildOptions(vocabulary=300), replace=True)
+    assert content(again) == content(
+        build(tmp_path / "d", files([folder]), BuildOptions(vocabulary=300))
+    )
 
 
 def test_other_options_do_not_go_on_from_what_is_there(folder, tmp_path, monkeypatch):
-    stopped(monkeypatch, tmp_path / "c", folder, vocabulary=300)
+    stopped(monkeypatch, tmp_path / "c", folder, BuildOptions(vocabulary=300))
     assert (tmp_path / ".c.building" / "tokenizer.json").exists()
-    corpus = build(tmp_path / "c", files([folder]), vocabulary=280)
+    corpus = build(tmp_path / "c", files([folder]), BuildOptions(vocabulary=280))
     assert corpus.vocabulary == 280
     assert not (tmp_path / ".c.building").exists()
 
@@ -243,10 +259,10 @@ def test_a_changed_evaluation_set_is_looked_for_again(folder, tmp_path, monkeypa
     test, leak = tmp_path / "test.jsonl", " ".join(some_text(2000 + i, 4) for i in range(10))
     test.write_text(json.dumps({"text": "quite another question " * 9}) + "\n", encoding="utf-8")
     (folder / "e.txt").write_text(some_text(91, 300) + leak, encoding="utf-8")
-    options = {"vocabulary": 300, "evaluation": [str(test)]}
-    stopped(monkeypatch, tmp_path / "c", folder, **options)
+    options = BuildOptions(vocabulary=300, evaluation=(str(test),))
+    stopped(monkeypatch, tmp_path / "c", folder, options)
     test.write_text(json.dumps({"text": leak}) + "\n", encoding="utf-8")
-    assert build(tmp_path / "c", files([folder]), **options).manifest["contaminated"] == 1
+    assert build(tmp_path / "c", files([folder]), options).manifest["contaminated"] == 1
 
 
 def test_texts_that_become_the_same_by_cuts_are_one(tmp_path):
@@ -261,7 +277,9 @@ def test_texts_that_become_the_same_by_cuts_are_one(tmp_path):
     test = tmp_path / "test.jsonl"
     test.write_text("\n".join(json.dumps({"text": q}) for q in questions), encoding="utf-8")
     corpus = build(
-        tmp_path / "c", files([top]), vocabulary=300, heldout=0.3, evaluation=[str(test)]
+        tmp_path / "c",
+        files([top]),
+        BuildOptions(vocabulary=300, heldout=0.3, evaluation=(str(test),)),
     )
     texts = [corpus.text(i) for i in range(len(corpus.documents))]
     assert len(texts) == len(set(texts))
@@ -275,7 +293,8 @@ def test_a_thousand_parts_need_no_thousand_open_files(folder, tmp_path):
         "build.PART_BYTES, scratch.OPEN = 500, 4\n"
         "import maquette.corpus.near, maquette.corpus.substring, tiktoken, rustbpe, pyarrow.parquet\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (28, 28))\n"
-        "c = build.build(Path(sys.argv[1]), files([sys.argv[2]]), vocabulary=257, workers=1, near=0.8)\n"
+        "options = build.BuildOptions(vocabulary=257, near=0.8)\n"
+        "c = build.build(Path(sys.argv[1]), files([sys.argv[2]]), options, workers=1)\n"
         "print(c.manifest['documents'])\n"
     )
     assert len(files([folder]).parts(500)) > 30
@@ -288,9 +307,9 @@ def test_a_thousand_parts_need_no_thousand_open_files(folder, tmp_path):
 
 
 def test_changed_files_are_read_again(folder, tmp_path, monkeypatch):
-    stopped(monkeypatch, tmp_path / "c", folder, vocabulary=300)
+    stopped(monkeypatch, tmp_path / "c", folder, BuildOptions(vocabulary=300))
     (folder / "a00.txt").write_text("another text " * 40, encoding="utf-8")
-    corpus = build(tmp_path / "c", files([folder]), vocabulary=300)
+    corpus = build(tmp_path / "c", files([folder]), BuildOptions(vocabulary=300))
     assert any(corpus.text(i).startswith(b"another text") for i in range(len(corpus.documents)))
 
 
@@ -336,7 +355,7 @@ def test_a_script_without_a_guard_may_build(folder, tmp_path):
         "from maquette.corpus.read import files\n"
         "engine.WORTH, build.PART_BYTES = 0, 4000\n"
         f"print(build.build(Path({str(tmp_path / 'c')!r}), files([{str(folder)!r}]), "
-        "vocabulary=257, workers=2).hash)\n",
+        "build.BuildOptions(vocabulary=257), workers=2).hash)\n",
         encoding="utf-8",
     )
     said = subprocess.run(
@@ -373,14 +392,20 @@ def _die(number: int) -> int:
         ({"near": 0.3}, "near is 0.3"),
         ({"vocabulary": 256}, "vocabulary is 256"),
         ({"substrings": 3}, "substrings is 3"),
-        ({"workers": 0}, "workers is 0"),
         ({"heldout": 1.0}, "heldout is 1.0"),
+        ({"digits": 0}, "digits is 0"),
+        ({"clean": ("qualty",)}, "unknown cleaning rule qualty"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options, message, folder, tmp_path):
+def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(WrongUse, match=message):
-        build(tmp_path / "c", files([folder]), **options)
-    assert not (tmp_path / "c").exists()
+        BuildOptions(**options)
+
+
+def test_a_build_without_workers_is_refused_before_anything_is_written(folder, tmp_path):
+    with pytest.raises(WrongUse, match="workers is 0: use 1 or more"):
+        build(tmp_path / "c", files([folder]), BuildOptions(vocabulary=257), workers=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["texts"]
 
 
 def test_ranges_of_what_remains_are_found_in_the_whole():

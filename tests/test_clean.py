@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from maquette.base.errors import WrongUse
 from maquette.corpus import clean
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.clean import (
     GROUPS,
     RULES,
@@ -380,7 +381,7 @@ def test_repetition_is_found_without_spaces():
 
 def test_a_build_counts_the_languages_that_english_was_not_asked_of(tmp_path):
     documents = [Document(text, "prose", name) for name, text in (("f", FRENCH), ("c", CHINESE))]
-    made = build(tmp_path / "c", documents, vocabulary=257, clean=["quality"])
+    made = build(tmp_path / "c", documents, BuildOptions(vocabulary=257, clean=("quality",)))
     assert made.manifest["documents"] == 2
     assert made.manifest["not_english"] == {"fr": 1, "zh": 1}
     said = command("corpus", "show", made.path)

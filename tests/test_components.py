@@ -9,6 +9,7 @@ from conftest import command, refused, some_text
 
 from maquette.base.errors import UserError
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.components import Components
 from maquette.corpus.mixture import load_mixture
 
@@ -40,9 +41,13 @@ components:
     return path
 
 
-def built(table, out, **options):
-    mixture = load_mixture(table)
-    return build(out, Components(mixture), vocabulary=257, mixture=mixture, heldout=0.1, **options)
+def built(table, out, workers=None):
+    return build(
+        out,
+        Components(load_mixture(table)),
+        BuildOptions(vocabulary=257, heldout=0.1),
+        workers=workers,
+    )
 
 
 def test_documents_are_repeated_as_the_table_says(table, tmp_path):

@@ -22,6 +22,7 @@ from maquette.audit.contamination import (
 from maquette.base.errors import UserError
 from maquette.base.statistics import weighted_mean
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
 from maquette.corpus.grams import BASE
 from maquette.corpus.overlap import Hit, Overlap, gram_length, word_count
@@ -284,7 +285,7 @@ def planted(tmp_path_factory):
             inside = f"{text[:300]}\n{examples[i].upper()}.\n{text[300:]}"
             documents[8 * i + j] = Document(inside, "made", f"made:{8 * i + j}")
     path = tmp_path_factory.mktemp("planted") / "corpus"
-    return build(path, documents, vocabulary=300, heldout=0.1), examples
+    return build(path, documents, BuildOptions(vocabulary=300, heldout=0.1)), examples
 
 
 @pytest.mark.parametrize("n", [13, 8, None])
@@ -432,7 +433,9 @@ def test_a_build_says_how_many_examples_are_too_short(tmp_path):
         Document(prose(i, 90) + (CHINESE if i == 3 else ""), "made", f"{i}") for i in range(9)
     ]
     made = build(
-        tmp_path / "c", documents, vocabulary=257, evaluation=[str(task)], evaluation_field="p"
+        tmp_path / "c",
+        documents,
+        BuildOptions(vocabulary=257, evaluation=(str(task),), evaluation_field="p"),
     )
     assert made.manifest["evaluation"] == {str(task): {"examples": 2, "too_short": 1}}
     assert made.manifest["contaminated"] == 1

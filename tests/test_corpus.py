@@ -17,6 +17,7 @@ from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document, Skipped
 from maquette.corpus.local import Local
 from maquette.corpus.pictures import PictureCorpus
@@ -59,7 +60,8 @@ def test_the_counts_add_up(corpus):
 @pytest.mark.parametrize("vocabulary", [257, 300])
 def test_the_result_does_not_depend_on_the_workers(vocabulary, tmp_path):
     one, many = (
-        build(tmp_path / str(n), Texts(), vocabulary=vocabulary, workers=n) for n in (1, 4)
+        build(tmp_path / str(n), Texts(), BuildOptions(vocabulary=vocabulary), workers=n)
+        for n in (1, 4)
     )
     assert one.hash == many.hash
     assert one.manifest == many.manifest
@@ -78,7 +80,9 @@ def test_the_heldout_split_is_of_whole_documents_by_their_text(tmp_path):
                 yield Document(d.text, d.component, "renamed:" + d.source)
 
     def heldout(source, name):
-        rows = build(tmp_path / name, source, vocabulary=257, heldout=0.2).documents.to_pylist()
+        rows = build(
+            tmp_path / name, source, BuildOptions(vocabulary=257, heldout=0.2)
+        ).documents.to_pylist()
         return {row["sha256"] for row in rows if row["split"] == "heldout"}
 
     assert heldout(Texts(), "a") == heldout(Reversed(), "b") != set()
@@ -90,15 +94,17 @@ def test_duplicates_are_kept_once(tmp_path):
             yield from Texts()
             yield from Texts()
 
-    doubled = build(tmp_path / "doubled", Doubled(), vocabulary=257)
+    doubled = build(tmp_path / "doubled", Doubled(), BuildOptions(vocabulary=257))
     assert doubled.manifest["duplicates_removed"] == 60
-    assert doubled.hash == build(tmp_path / "once", Texts(), vocabulary=257).hash
+    assert doubled.hash == build(tmp_path / "once", Texts(), BuildOptions(vocabulary=257)).hash
 
 
 def test_few_documents_hold_out_their_tails(tmp_path):
     text = "".join(some_text(i, 50) for i in range(40))
     (tmp_path / "book.txt").write_text(text, encoding="utf-8")
-    corpus = build(tmp_path / "c", files([tmp_path / "book.txt"]), vocabulary=257, heldout=0.1)
+    corpus = build(
+        tmp_path / "c", files([tmp_path / "book.txt"]), BuildOptions(vocabulary=257, heldout=0.1)
+    )
     assert corpus.manifest["split"] == "tail"
     cut = int(len(text) * 0.9)
     assert corpus.tokenizer.decode(corpus.train.read(0, cut).tolist()) == text[:cut]
@@ -107,7 +113,7 @@ def test_few_documents_hold_out_their_tails(tmp_path):
 
 def test_shards_make_one_stream(tmp_path, monkeypatch, corpus):
     monkeypatch.setattr("maquette.corpus.streams.SHARD_TOKENS", 1000)
-    cut = build(tmp_path / "cut", Texts(), vocabulary=257, heldout=0.2)
+    cut = build(tmp_path / "cut", Texts(), BuildOptions(vocabulary=257, heldout=0.2))
     assert len(cut.manifest["shards"]["train"]) > 10
     assert len(cut.train) == len(corpus.train)
     for start, length in ((0, 5), (998, 7), (500, 4000), (len(cut.train) - 3, 3)):
@@ -210,7 +216,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "c", Interrupted(), vocabulary=257)
+        build(tmp_path / "c", Interrupted(), BuildOptions(vocabulary=257))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -220,21 +226,21 @@ def test_interrupted_in_the_second_pass_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr("maquette.corpus.build.encode_part", stop)
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "c", Texts(), vocabulary=257)
+        build(tmp_path / "c", Texts(), BuildOptions(vocabulary=257))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_folder_is_not_overwritten(corpus, tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(WrongUse, match="exists: choose another folder"):
-        build(tmp_path / "mine", Texts(), vocabulary=257)
+        build(tmp_path / "mine", Texts(), BuildOptions(vocabulary=257))
     with pytest.raises(WrongUse, match="pass --replace to build it again"):
-        build(corpus.path, Texts(), vocabulary=257)
+        build(corpus.path, Texts(), BuildOptions(vocabulary=257))
 
 
 def test_replacing_a_corpus_replaces_all_of_it(tmp_path):
-    build(tmp_path / "c", Texts(), vocabulary=257)
-    again = build(tmp_path / "c", Texts(documents=30), vocabulary=257, replace=True)
+    build(tmp_path / "c", Texts(), BuildOptions(vocabulary=257))
+    again = build(tmp_path / "c", Texts(documents=30), BuildOptions(vocabulary=257), replace=True)
     assert again.manifest["documents"] == 30
     assert {p.name for p in tmp_path.iterdir()} == {"c"}
 
@@ -263,7 +269,7 @@ def test_a_source_that_is_not_there_is_refused(tmp_path):
 
 
 def test_a_damaged_corpus_is_refused(tmp_path):
-    corpus = build(tmp_path / "c", Texts(), vocabulary=257)
+    corpus = build(tmp_path / "c", Texts(), BuildOptions(vocabulary=257))
     shard = corpus.path / "tokens-train-00000.bin"
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"tokens-train-00000.bin is missing or damaged"):
@@ -286,7 +292,7 @@ def flip(path, at=-9):
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
 def test_a_shard_that_was_changed_is_named(split, tmp_path):
-    made = build(tmp_path / "c", Texts(), vocabulary=257)
+    made = build(tmp_path / "c", Texts(), BuildOptions(vocabulary=257))
     said = command("corpus", "show", made.path, "--check", "--json")
     shards = list(made.path.glob("tokens-*.bin"))
     assert said.json["checked_bytes"] == sum(shard.stat().st_size for shard in shards) > 0
@@ -313,7 +319,7 @@ def test_pictures_that_were_changed_are_named(tmp_path):
 
 
 def test_a_run_does_not_go_on_from_a_damaged_shard(recipe, tmp_path):
-    made = build(tmp_path / "c", Texts(), vocabulary=257, heldout=0.2)
+    made = build(tmp_path / "c", Texts(), BuildOptions(vocabulary=257, heldout=0.2))
     own = replace(recipe, data=replace(recipe.data, corpus=str(made.path)), steps=2)
     train(own, tmp_path / "run")
     flip(made.path / "tokens-train-00000.bin")
@@ -327,7 +333,7 @@ def test_the_held_out_share_is_what_was_asked_and_nothing_of_it_is_trained_on(tm
     """2,000 documents: the held-out ones are binomial in `heldout`; the two splits share no text."""
     documents = [Document(f"{i} {some_text(i, 5)}", "made", f"{i}") for i in range(2000)]
     for share in (0.02, 0.1, 0.5):
-        made = build(tmp_path / f"{share}", documents, vocabulary=257, heldout=share)
+        made = build(tmp_path / f"{share}", documents, BuildOptions(vocabulary=257, heldout=share))
         table = made.documents.to_pylist()
         rows = {name: [r for r in table if r["split"] == name] for name in SPLITS}
         held, sigma = len(rows["heldout"]), math.sqrt(2000 * share * (1 - share))
@@ -394,7 +400,7 @@ def test_a_name_that_is_not_utf8_does_no_harm(tmp_path):
         "some text of a kind. " * 50, encoding="utf-8"
     )
     (folder / "plain.txt").write_text("another text of a kind. " * 50, encoding="utf-8")
-    corpus = build(tmp_path / "c", files([folder]), vocabulary=257)
+    corpus = build(tmp_path / "c", files([folder]), BuildOptions(vocabulary=257))
     sources = corpus.documents.column("source").to_pylist()
     assert len({s.removesuffix("#tail") for s in sources if "caf" in s}) == 1
     "".join(sources).encode()
@@ -418,7 +424,7 @@ def test_a_cut_document_teaches_the_tokenizer_its_first_part_only(tmp_path):
     for i in range(6):
         book = tmp_path / f"{i}.txt"
         book.write_text(some_text(i, 900) + "qxqx " * 100, encoding="utf-8")
-        corpus = build(tmp_path / f"c{i}", files([book]), vocabulary=300, heldout=0.3)
+        corpus = build(tmp_path / f"c{i}", files([book]), BuildOptions(vocabulary=300, heldout=0.3))
         assert corpus.manifest["split"] == "tail"
         assert len(corpus.tokenizer.encode("qxqx")) == 4
         assert len(corpus.tokenizer.encode(" the tree")) < 9
@@ -434,7 +440,7 @@ def test_two_that_need_a_corpus_make_it_once(tmp_path, monkeypatch):
 
     def make(path):
         made.append(path)
-        build(path, Texts(), vocabulary=257)
+        build(path, Texts(), BuildOptions(vocabulary=257))
 
     with ThreadPoolExecutor(2) as pool:
         a, b = pool.map(lambda _: kept("shared", make), range(2))

@@ -13,8 +13,8 @@ from maquette.base import machine, probes
 from maquette.base.errors import WrongUse
 from maquette.base.files import home, read_json, write_json
 from maquette.scaling.devices import DEVICES, device, from_machine, here
-from maquette.scaling.layouts import Layout
 from maquette.scaling.roofline import step_time
+from maquette.scaling.training_step import Layout, TrainingStep
 
 WANTED = """V100 A100-40 A100 H100 H200 B200 L4 L40S A10G T4 RTX3090 RTX4090 RTX5090 MI250X MI300X
 TPUv3 TPUv4 TPUv5e TPUv5p""".split()
@@ -72,13 +72,13 @@ def test_an_unknown_device_is_refused_and_an_unknown_number_said():
         device("H1000")
     from maquette.models.config import DecoderConfig
 
-    told = step_time(DecoderConfig(), 1, 1, 256, "fp32", Layout(), device("TPUv4"))
+    told = step_time(TrainingStep(DecoderConfig(), 1, 256, "fp32", Layout()), device("TPUv4"))
     assert told.seconds is None
     assert told.utilisation is None
     assert told.unknown == ["compute"]
     assert "unknown" in told.why["compute"]
     two = Layout(replicate=2)
-    told = step_time(DecoderConfig(), 1, 1, 256, "bf16", two, from_machine(made()))
+    told = step_time(TrainingStep(DecoderConfig(), 1, 256, "bf16", two), from_machine(made()))
     assert told.seconds is None
     assert told.unknown == ["gradients"]
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import maquette
 from maquette.base.errors import UserError
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
 from maquette.evaluation.bits import heldout_documents, score_corpus, score_documents, windows
 from maquette.evaluation.compressors import compressors
@@ -71,7 +72,7 @@ def test_the_batched_score_is_the_plain_one(corpus):
 
 def test_bits_are_those_of_the_bytes_and_not_of_tokens_or_characters(tmp_path):
     texts = [Document(f"naïve 漢字 {i} {some_text(i, 30)}", "a", str(i)) for i in range(30)]
-    corpus = build(tmp_path / "c", texts, vocabulary=300, heldout=0.3)
+    corpus = build(tmp_path / "c", texts, BuildOptions(vocabulary=300, heldout=0.3))
     config = families.llama(vocabulary=corpus.vocabulary, context=16, width=32, depth=1, heads=2)
     model = Decoder(dataclasses.replace(config, dropout=0.5)).initialise(0)
     held = [
@@ -121,7 +122,7 @@ def test_a_file_that_cannot_be_scored_is_refused(content, message, trained, tmp_
 
 
 def test_a_corpus_with_another_vocabulary_is_refused(trained, tmp_path):
-    build(tmp_path / "c", Texts(), vocabulary=280)
+    build(tmp_path / "c", Texts(), BuildOptions(vocabulary=280))
     refused(
         command("eval", trained, "--corpus", tmp_path / "c"), "has another tokenizer than the model"
     )
@@ -135,10 +136,15 @@ def test_compressors_give_bits_per_byte():
 
 def test_a_corpus_with_another_tokenizer_of_the_same_size_is_refused(corpus, tmp_path):
     from maquette.corpus.build import build
+    from maquette.corpus.build_options import BuildOptions
     from maquette.workshop.load import Loaded
 
     a, b = (
-        build(tmp_path / f"{n}", Texts(documents=n, words=300), vocabulary=280, heldout=0.2)
+        build(
+            tmp_path / f"{n}",
+            Texts(documents=n, words=300),
+            BuildOptions(vocabulary=280, heldout=0.2),
+        )
         for n in (20, 50)
     )
     model = Decoder(DecoderConfig(vocabulary=280, context=32, width=32, depth=1, heads=2))

@@ -6,7 +6,8 @@ from maquette.base.errors import WrongUse
 from maquette.models import families
 from maquette.models.config import DecoderConfig
 from maquette.scaling.devices import device
-from maquette.scaling.layouts import Layout, choose, products
+from maquette.scaling.layouts import choose, products
+from maquette.scaling.training_step import Layout
 
 GPT2 = families.gpt2(vocabulary=50257, context=1024, width=768, depth=12, heads=12)
 SEVEN = families.llama(vocabulary=32000, context=2048, width=4096, depth=32, heads=32, hidden=11008)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from maquette.base.errors import UserError
 from maquette.corpus import locator, portrait
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
 from maquette.corpus.grams import as_bytes
 from maquette.corpus.locator import LocatorBuilder, build_locator, open_locator
@@ -32,7 +33,11 @@ class Mixed:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("corpora") / "mixed", Mixed(), vocabulary=300, heldout=0.1)
+    return build(
+        tmp_path_factory.mktemp("corpora") / "mixed",
+        Mixed(),
+        BuildOptions(vocabulary=300, heldout=0.1),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from maquette.audit.canary import Canaries, joint_p_value, losses, p_values, pla
 from maquette.audit.memorised import Memorised, memorised, verbatim
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
 from maquette.corpus.tokenizer import byte_tokenizer
 
@@ -158,7 +159,7 @@ def test_every_copy_is_planted_on_a_line_of_its_own(tmp_path):
     rest = ["\n".join(x for x in d.text.split("\n") if x not in strings) for d in planted]
     assert rest == [document.text for document in host]
     assert planted == CANARIES.documents(iter(host))
-    corpus = build(tmp_path / "corpus", planted, vocabulary=257, heldout=0.1)
+    corpus = build(tmp_path / "corpus", planted, BuildOptions(vocabulary=257, heldout=0.1))
     assert corpus.documents.num_rows == 20
 
 
@@ -201,7 +202,9 @@ def test_an_untrained_model_remembers_nothing_and_a_trained_one_does(tmp_path, r
 
     canaries = Canaries(seed=1, copies=(0, 60), per_level=3, alternatives=99, length=16)
     host = [Document(f"line {i}\nand more of it\n", "host", f"host:{i}") for i in range(40)]
-    corpus = build(tmp_path / "corpus", canaries.documents(host), vocabulary=257, heldout=0.05)
+    corpus = build(
+        tmp_path / "corpus", canaries.documents(host), BuildOptions(vocabulary=257, heldout=0.05)
+    )
     more = replace(
         recipe,
         data=Data(corpus=str(corpus.path), sequence=32),

@@ -15,8 +15,9 @@ from maquette.models.base import Batch
 from maquette.models.config import DecoderConfig
 from maquette.nn import fused
 from maquette.nn.rules import Role
-from maquette.scaling.layouts import Layout
-from maquette.scaling.memory import memory, saved_by_block, states
+from maquette.scaling.memory import memory, states
+from maquette.scaling.saved_tensors import saved_by_block
+from maquette.scaling.training_step import Layout, TrainingStep
 from maquette.training.decide import compiler
 
 FAMILIES = {
@@ -94,7 +95,7 @@ def test_a_block_keeps_what_torch_keeps(family, precision):
 @pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 def test_compiled_blocks_keep_what_they_are_said_to():
     config = small("default", 2)
-    told = memory(config, 2, 64, "bf16", ONE, compiled=True)
+    told = memory(TrainingStep(config, 2, 64, "bf16", ONE, compiled=True))
     assert told.moment == "forward"
     assert told.activations == pytest.approx(saved(config, "bf16", True), rel=0.02)
 
@@ -138,7 +139,11 @@ def test_the_fullest_moment_of_a_step(family, precision, recompute):
     rows = batch(8, 64)
     with Live(model) as live:
         model.loss(rows).total.backward()
-    told = memory(config, 8, 64, precision, ONE, recompute, device="cpu", saving=False)
+    told = memory(
+        TrainingStep(config, 8, 64, precision, Layout(recompute=recompute)),
+        device="cpu",
+        saving=False,
+    )
     assert told.activations + told.working + told.gradients == pytest.approx(live.peak, rel=0.05)
 
 
@@ -158,7 +163,7 @@ def test_gradients_live_through_the_update_and_the_later_parts(width, time, hidd
         after = live.now
     assert after == 4 * p + 8 * 4 * time  # what the update begins with, and the tokens
     layout = Layout(micro_batches=parts)
-    told = memory(config, 4, time, "fp32", layout, device="cpu", saving=False)
+    told = memory(TrainingStep(config, 4, time, "fp32", layout), device="cpu", saving=False)
     assert (told.parameters, told.optimiser) == (4 * p, 8 * p)
     grown = told.activations + told.working + told.gradients
     if parts > 1:
@@ -177,13 +182,13 @@ def test_gradients_live_through_the_update_and_the_later_parts(width, time, hidd
 
 def test_the_parts_sum_to_the_total_and_each_has_its_reason():
     config = small("default")
-    told = memory(config, 8, 64, "bf16", ONE, device="cpu")
+    told = memory(TrainingStep(config, 8, 64, "bf16", ONE), device="cpu")
     parts = {k: v for k, v in vars(told).items() if isinstance(v, float)}
     assert sum(parts.values()) == pytest.approx(told.total)
     assert parts.keys() <= told.why.keys()
     assert all(told.why.values())
     assert told.saving == pytest.approx(max(0.0, 3 * told.parameters - told.margin))
-    assert memory(config, 8, 64, "bf16", ONE).saving == 0
+    assert memory(TrainingStep(config, 8, 64, "bf16", ONE)).saving == 0
 
 
 def test_copies_of_a_checkpoint_lie_in_the_holes_that_activations_leave():
@@ -192,35 +197,46 @@ def test_copies_of_a_checkpoint_lie_in_the_holes_that_activations_leave():
     wide = DecoderConfig(vocabulary=4096, context=64, width=256, depth=4, heads=4)
     for one, sequences in ((config, 64), (wide, 1)):
         kept, none = (
-            memory(one, sequences, 64, "bf16", ONE, True, device="cpu", saving=saving)
+            memory(
+                TrainingStep(one, sequences, 64, "bf16", Layout(recompute=True)),
+                device="cpu",
+                saving=saving,
+            )
             for saving in (True, False)
         )
         copies = kept.parameters + kept.optimiser
         assert kept.total - none.total == pytest.approx(max(0.0, copies - kept.margin))
-    assert memory(config, 64, 64, "bf16", ONE, True, device="cpu").saving == 0
-    assert memory(wide, 1, 64, "bf16", ONE, True, device="cpu").saving > 0
+    assert (
+        memory(TrainingStep(config, 64, 64, "bf16", Layout(recompute=True)), device="cpu").saving
+        == 0
+    )
+    assert (
+        memory(TrainingStep(wide, 1, 64, "bf16", Layout(recompute=True)), device="cpu").saving > 0
+    )
 
 
 def test_layouts_divide_what_they_say_they_divide():
     config = families.gpt3(vocabulary=50257, context=2048, width=12288, depth=96, heads=96)
-    whole = memory(config, 1, 2048, "bf16", ONE)
-    zero = memory(config, 1, 2048, "bf16", Layout(shard=64, zero=3))
+    whole = memory(TrainingStep(config, 1, 2048, "bf16", ONE))
+    zero = memory(TrainingStep(config, 1, 2048, "bf16", Layout(shard=64, zero=3)))
     assert zero.parameters == pytest.approx(whole.parameters / 64)
     assert zero.optimiser == pytest.approx(whole.optimiser / 64)
     # ZeRO's degree is the replicas that share, never all devices.
-    some = memory(config, 1, 2048, "bf16", Layout(replicate=8, shard=8, zero=1))
+    some = memory(TrainingStep(config, 1, 2048, "bf16", Layout(replicate=8, shard=8, zero=1)))
     assert some.optimiser == pytest.approx(whole.optimiser / 8)
     assert some.parameters == whole.parameters
-    split = memory(config, 1, 2048, "bf16", Layout(tensor=8, pipeline=8))
+    split = memory(TrainingStep(config, 1, 2048, "bf16", Layout(tensor=8, pipeline=8)))
     assert split.optimiser < whole.optimiser / 60
-    ring = memory(config, 1, 2048, "bf16", Layout(context=2))
+    ring = memory(TrainingStep(config, 1, 2048, "bf16", Layout(context=2)))
     assert ring.activations < 0.51 * whole.activations + 5e9
 
 
 def test_stage_three_frees_what_it_gathered():
     """Casts of all blocks are kept where weights are whole; of two blocks where they are shared."""
     config = families.gpt3(vocabulary=50257, context=2048, width=4096, depth=32, heads=32)
-    two, three = (memory(config, 1, 2048, "bf16", Layout(shard=8, zero=z)) for z in (2, 3))
+    two, three = (
+        memory(TrainingStep(config, 1, 2048, "bf16", Layout(shard=8, zero=z))) for z in (2, 3)
+    )
     block = config.parameters_by_role()[Role.HIDDEN] / 32
     assert two.moment == three.moment == "forward"
     assert two.activations - three.activations == pytest.approx(32 * 2 * block)
@@ -231,7 +247,8 @@ def test_stage_three_frees_what_it_gathered():
 def test_shared_gradients_stay_shared_over_micro_batches():
     config = families.gpt3(vocabulary=50257, context=2048, width=4096, depth=32, heads=32)
     one, two, three = (
-        memory(config, 1, 2048, "bf16", Layout(shard=8, zero=z, micro_batches=4)) for z in (1, 2, 3)
+        memory(TrainingStep(config, 1, 2048, "bf16", Layout(shard=8, zero=z, micro_batches=4)))
+        for z in (1, 2, 3)
     )
     assert two.gradients == three.gradients == pytest.approx(one.gradients / 8)
     assert "after each of 4 micro-batches" in two.why["gradients"]
@@ -240,7 +257,10 @@ def test_shared_gradients_stay_shared_over_micro_batches():
 
 def test_recomputation_keeps_one_block_and_every_input():
     config = small("default", 12)
-    whole, less = (memory(config, 256, 64, "fp32", ONE, again) for again in (False, True))
+    whole, less = (
+        memory(TrainingStep(config, 256, 64, "fp32", Layout(recompute=again)))
+        for again in (False, True)
+    )
     inputs = 12 * 256 * 64 * 64 * 4
     block = saved_by_block(config, 256, 64, "fp32")
     assert whole.activations > 12 * block

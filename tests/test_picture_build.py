@@ -20,6 +20,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.corpus import picture_build, picture_window
 from maquette.corpus.document import Skipped
 from maquette.corpus.picture_build import DUPLICATE, build_pictures
+from maquette.corpus.picture_build_options import PictureBuildOptions
 from maquette.corpus.picture_item import Picture, Place
 from maquette.corpus.picture_window import Window
 from maquette.corpus.pictures import PictureCorpus, open_pictures
@@ -66,7 +67,9 @@ def every(corpus: PictureCorpus, split: str):
 
 
 def test_a_folder_becomes_a_corpus_that_is_read_back(photos, tmp_path):
-    corpus = build_pictures(tmp_path / "out", [photos], size=16, heldout=0.2, workers=1)
+    corpus = build_pictures(
+        tmp_path / "out", [photos], PictureBuildOptions(size=16, heldout=0.2), workers=1
+    )
     assert open_pictures(str(tmp_path / "out")).hash == corpus.hash
     read = {}
     for split in ("train", "heldout"):
@@ -84,7 +87,7 @@ def test_a_folder_becomes_a_corpus_that_is_read_back(photos, tmp_path):
 
 
 def test_the_manifest_says_what_the_files_hold(photos, tmp_path):
-    corpus = build_pictures(tmp_path / "out", [photos], size=16, workers=1)
+    corpus = build_pictures(tmp_path / "out", [photos], PictureBuildOptions(size=16), workers=1)
     m = corpus.manifest
     assert (m["kind"], m["format"], m["size"], m["crop"]) == ("pictures", 1, 16, "center")
     assert sum(m["splits"].values()) == 60
@@ -102,15 +105,15 @@ def test_the_number_of_workers_changes_nothing(photos, tmp_path, small_tasks):
     (photos / "bad.txt").write_text("bad", encoding="utf-8")
     (photos / "copy.png").write_bytes((photos / "0007.png").read_bytes())
     (photos / "copy.txt").write_text("again", encoding="utf-8")
-    one = build_pictures(tmp_path / "1" / "out", [photos], size=16, workers=1)
-    two = build_pictures(tmp_path / "2" / "out", [photos], size=16, workers=2)
+    one = build_pictures(tmp_path / "1" / "out", [photos], PictureBuildOptions(size=16), workers=1)
+    two = build_pictures(tmp_path / "2" / "out", [photos], PictureBuildOptions(size=16), workers=2)
     assert content(one) == content(two)
     assert two.manifest["skipped"] == 2
 
 
 def test_workers_are_used_where_there_is_much_to_do(photos, tmp_path, small_tasks, monkeypatch):
     monkeypatch.setattr(picture_window, "_square", None)  # not in this process
-    corpus = build_pictures(tmp_path / "out", [photos], size=16, workers=2)
+    corpus = build_pictures(tmp_path / "out", [photos], PictureBuildOptions(size=16), workers=2)
     assert sum(corpus.manifest["splits"].values()) == 60
 
 
@@ -152,7 +155,9 @@ def test_a_picture_is_left_out_when_it_is_there_already(photos, tmp_path):
         (photos / f"zz{name}.txt").write_text("the same file", encoding="utf-8")
     rough(5).save(photos / "zz.bmp")  # other bytes, the same pixels
     (photos / "zz.txt").write_text("the same pixels", encoding="utf-8")
-    corpus = build_pictures(tmp_path / "out", [photos, photos], size=16, workers=1)
+    corpus = build_pictures(
+        tmp_path / "out", [photos, photos], PictureBuildOptions(size=16), workers=1
+    )
     assert sum(corpus.manifest["splits"].values()) == 60
     assert corpus.manifest["duplicates"] == 3 + 63
     assert corpus.manifest["skipped_reasons"] == {DUPLICATE: 66}
@@ -175,11 +180,18 @@ def sides(corpus: PictureCorpus) -> dict[str, str]:
 
 
 def test_a_picture_keeps_its_side_when_the_sources_grow_and_at_every_size(photos, tmp_path):
-    few = sides(build_pictures(tmp_path / "a", [photos], size=16, heldout=0.3, workers=1))
+    few = sides(
+        build_pictures(
+            tmp_path / "a", [photos], PictureBuildOptions(size=16, heldout=0.3), workers=1
+        )
+    )
     fill(photos, 40, first=100)
     fill(tmp_path / "another", 40, first=200)
     more = build_pictures(
-        tmp_path / "b", [tmp_path / "another", photos], size=8, crop="none", heldout=0.3, workers=1
+        tmp_path / "b",
+        [tmp_path / "another", photos],
+        PictureBuildOptions(size=8, crop="none", heldout=0.3),
+        workers=1,
     )
     assert len(few) == 60 < len(sides(more)) == 140
     assert few.items() <= sides(more).items()
@@ -189,7 +201,9 @@ def test_a_picture_keeps_its_side_when_the_sources_grow_and_at_every_size(photos
 @pytest.mark.parametrize("count", [2, 5])
 def test_of_a_few_pictures_one_is_held_out_all_the_same(count, tmp_path):
     folder = fill(tmp_path / "few", count)
-    corpus = build_pictures(tmp_path / "out", [folder], size=16, heldout=1e-9, workers=1)
+    corpus = build_pictures(
+        tmp_path / "out", [folder], PictureBuildOptions(size=16, heldout=1e-9), workers=1
+    )
     assert corpus.manifest["splits"] == {"train": count - 1, "heldout": 1}
     draws = {
         f"picture number {i} of many": hashlib.sha256(
@@ -209,7 +223,9 @@ def test_classes_are_labels_in_the_order_of_their_names(tmp_path):
         folder = top / ["10", "9", "wren"][i % 3]
         folder.mkdir(parents=True, exist_ok=True)
         rough(i).save(folder / f"{i}.png")
-    corpus = build_pictures(tmp_path / "out", [top], size=16, heldout=0.3, workers=1)
+    corpus = build_pictures(
+        tmp_path / "out", [top], PictureBuildOptions(size=16, heldout=0.3), workers=1
+    )
     m = corpus.manifest
     assert (m["classes"], m["label_names"], m["label_sizes"]) == (
         ["9", "10", "wren"],
@@ -337,7 +353,7 @@ def test_nothing_left_is_an_error_in_a_line(photos, tmp_path):
 
 
 def test_words_for_text_are_refused_beside_pictures(photos, tmp_path):
-    build_pictures(tmp_path / "out", [photos], size=16, workers=1)
+    build_pictures(tmp_path / "out", [photos], PictureBuildOptions(size=16), workers=1)
     refused(command("corpus", "show", tmp_path / "out", "--why", "x"), "for text", code=2)
     refused(command("corpus", "show", tmp_path / "out", "--planted"), "for text", code=2)
 
@@ -347,16 +363,16 @@ def test_a_build_that_breaks_leaves_nothing_and_spares_what_was(
     error, photos, tmp_path, monkeypatch
 ):
     out = tmp_path / "out"
-    before = build_pictures(out, [photos], size=16, workers=1).hash
+    before = build_pictures(out, [photos], PictureBuildOptions(size=16), workers=1).hash
 
     def stop(*_):
         raise error
 
     monkeypatch.setattr(picture_build, "save_tokenizer", stop)
     with pytest.raises((KeyboardInterrupt, OSError)):
-        build_pictures(out, [photos], size=24, workers=1, replace=True)
+        build_pictures(out, [photos], PictureBuildOptions(size=24), workers=1, replace=True)
     with pytest.raises((KeyboardInterrupt, OSError)):
-        build_pictures(tmp_path / "new", [photos], size=24, workers=1)
+        build_pictures(tmp_path / "new", [photos], PictureBuildOptions(size=24), workers=1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "photos"]
     assert open_pictures(str(out)).hash == before
 
@@ -390,7 +406,7 @@ def test_kill_leaves_nothing_half_made_and_the_next_build_clears_up(photos, tmp_
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert not out.exists()
-    whole = build_pictures(out, [photos], size=16, workers=1)
+    whole = build_pictures(out, [photos], PictureBuildOptions(size=16), workers=1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "photos"]
     assert sum(whole.manifest["splits"].values()) == 60
 
@@ -404,6 +420,6 @@ def test_a_worker_that_dies_is_one_line(photos, tmp_path, small_tasks, monkeypat
 
     monkeypatch.setattr(picture_window, "start_workers", lambda workers: Broken())
     with pytest.raises(UserError, match="fewer --workers"):
-        build_pictures(tmp_path / "out", [photos], size=16, workers=2)
+        build_pictures(tmp_path / "out", [photos], PictureBuildOptions(size=16), workers=2)
     with pytest.raises(WrongUse, match="one file"):
-        build_pictures(tmp_path / "out", [photos / "0000.png"], size=16)
+        build_pictures(tmp_path / "out", [photos / "0000.png"], PictureBuildOptions(size=16))

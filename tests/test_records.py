@@ -19,6 +19,7 @@ from test_readers import found, jsonl, pdf, write_table
 
 from maquette.corpus import contents, json_records
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.contents import Contents
 from maquette.corpus.document import Document, Skipped
 from maquette.corpus.read import files
@@ -354,11 +355,11 @@ def test_one_odd_file_among_others_does_not_change_the_rest(tmp_path):
     folder.mkdir()
     for i in range(20):
         (folder / f"{i:02}.txt").write_text(f"the text of file {i} " * 9, encoding="utf-8")
-    plain = build(tmp_path / "plain", files([folder]), vocabulary=257)
+    plain = build(tmp_path / "plain", files([folder]), BuildOptions(vocabulary=257))
     (folder / "x.json").write_text('[{"no": 1}]', encoding="utf-8")
     (folder / "y.parquet").write_bytes(b"PAR1 and no more PAR1")
     (folder / "z.jsonl").write_bytes(b'{"text": ["a"]}\n[' + b"[" * 9000)
-    odd = build(tmp_path / "odd", files([folder]), vocabulary=257)
+    odd = build(tmp_path / "odd", files([folder]), BuildOptions(vocabulary=257))
     assert odd.hash == plain.hash
     assert odd.manifest["skipped"] == 4
 

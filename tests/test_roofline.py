@@ -12,8 +12,8 @@ from maquette.models import families
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Role
 from maquette.scaling.devices import device, from_machine
-from maquette.scaling.layouts import Layout
 from maquette.scaling.roofline import LINKS, step_time
+from maquette.scaling.training_step import Layout, TrainingStep
 
 ONE = Layout()
 GPT3 = families.gpt3(vocabulary=50304, context=2048, width=12288, depth=96, heads=96)
@@ -33,7 +33,7 @@ def test_operations_agree_with_torchs_counter(config):
     tokens = torch.zeros(2, 256, dtype=torch.long, device="meta")
     with FlopCounterMode(display=False) as counter:
         model(tokens).sum().backward()
-    told = step_time(config, 2, 3, 256, "bf16", ONE, device("A100"))
+    told = step_time(TrainingStep(config, 2, 256, "bf16", Layout(micro_batches=3)), device("A100"))
     assert told.flops == pytest.approx(3 * counter.get_total_flops(), rel=0.01)
 
 
@@ -42,7 +42,9 @@ def test_operations_agree_with_torchs_counter(config):
 def test_the_parts_sum_up_and_each_has_its_reason(precision, compiled):
     config = DecoderConfig(width=128, heads=2)
     here = from_machine(made())
-    told = step_time(config, 8, 2, 128, precision, ONE, here, compiled=compiled)
+    told = step_time(
+        TrainingStep(config, 8, 128, precision, Layout(micro_batches=2), compiled=compiled), here
+    )
     assert told.seconds == pytest.approx(sum(told.parts.values()))
     assert told.parts.keys() <= told.why.keys()
     assert all(value >= 0 for value in told.parts.values())
@@ -56,7 +58,9 @@ def test_long_contexts_take_what_was_measured_at_long_contexts():
     here = from_machine(made())
 
     def attention(time):
-        return step_time(config, 4096 // time, 1, time, "bf16", ONE, here).parts["attention"]
+        return step_time(TrainingStep(config, 4096 // time, time, "bf16", ONE), here).parts[
+            "attention"
+        ]
 
     (short,) = {speed for size, speed in made().rates.attention["bf16"][64] if size == 256}
     (long,) = {speed for size, speed in made().rates.attention["bf16"][64] if size == 2048}
@@ -73,7 +77,7 @@ def test_wide_products_take_what_long_ones_were_measured_to():
     )
     for peak in (3e11, 9e11):
         here = from_machine(replace(made(), bf16_flops=peak, rates=rates))
-        told = step_time(config, 4, 1, 256, "bf16", ONE, here)
+        told = step_time(TrainingStep(config, 4, 256, "bf16", ONE), here)
         hidden = config.parameters_by_role()[Role.HIDDEN]
         assert told.parts["products"] == pytest.approx(6 * 1024 * hidden / 3e11)
 
@@ -83,7 +87,12 @@ def test_more_work_takes_longer():
     here = from_machine(made())
 
     def seconds(micro_batch=4, micro_batches=1, time=128, layout=ONE):
-        return step_time(config, micro_batch, micro_batches, time, "fp32", layout, here).seconds
+        return step_time(
+            TrainingStep(
+                config, micro_batch, time, "fp32", replace(layout, micro_batches=micro_batches)
+            ),
+            here,
+        ).seconds
 
     assert seconds(micro_batch=8) > 1.5 * seconds()
     assert seconds(micro_batches=3) > 2 * seconds()
@@ -93,7 +102,9 @@ def test_more_work_takes_longer():
 
 def test_the_pipelines_bubble():
     """(p - 1) / (m + p - 1) of the whole: Narayanan et al. 2021, as a fraction of the total."""
-    told = step_time(GPT3, 1, 12, 2048, "bf16", Layout(pipeline=4), device("A100"))
+    told = step_time(
+        TrainingStep(GPT3, 1, 2048, "bf16", Layout(pipeline=4, micro_batches=12)), device("A100")
+    )
     computed = sum(
         told.parts[name]
         for name in ("products", "loss", "attention", "pointwise", "operations", "optimiser")
@@ -106,7 +117,9 @@ def test_messages_take_their_bytes_over_the_slowest_link():
     one = device("A100")
 
     def message(name, layout, micro_batches=1):
-        return step_time(config, 4, micro_batches, 1024, "bf16", layout, one).parts[name]
+        return step_time(
+            TrainingStep(config, 4, 1024, "bf16", replace(layout, micro_batches=micro_batches)), one
+        ).parts[name]
 
     inside = message("gradients", Layout(replicate=8))
     assert inside == pytest.approx(
@@ -121,7 +134,7 @@ def test_messages_take_their_bytes_over_the_slowest_link():
     assert message("tensor", Layout(tensor=2)) == pytest.approx(sent / (LINKS * one.link))
     assert message("tensor", Layout(tensor=2), 3) == pytest.approx(3 * sent / (LINKS * one.link))
     parallel = families.gptj(vocabulary=50257, context=1024, width=768, depth=12, heads=12)
-    told = step_time(parallel, 4, 1, 1024, "bf16", Layout(tensor=2), one)
+    told = step_time(TrainingStep(parallel, 4, 1024, "bf16", Layout(tensor=2)), one)
     assert told.parts["tensor"] == pytest.approx(sent / 2 / (LINKS * one.link))
 
 
@@ -143,7 +156,7 @@ def test_what_stages_send_over_micro_batches(zero, times):
     config = families.gpt2(vocabulary=50257, context=1024, width=768, depth=12, heads=12)
     layout = Layout(shard=8, zero=zero) if zero else Layout(replicate=8)
     a100 = device("A100")
-    told = step_time(config, 1, 4, 1024, "bf16", layout, a100)
+    told = step_time(TrainingStep(config, 1, 1024, "bf16", replace(layout, micro_batches=4)), a100)
     local = config.parameters() - config.context * 768
     expected = times * 4 * local * 7 / 8
     assert told.parts["gradients"] * LINKS * a100.link == pytest.approx(expected, rel=0.01)
@@ -166,7 +179,7 @@ def test_what_stages_send_over_micro_batches(zero, times):
 def test_derivations_of_messages_multiply_out(layout):
     config = families.gpt2(vocabulary=50257, context=1024, width=768, depth=12, heads=12)
     a100 = device("A100")
-    told = step_time(config, 2, 3, 1024, "bf16", layout, a100)
+    told = step_time(TrainingStep(config, 2, 1024, "bf16", replace(layout, micro_batches=3)), a100)
     names = {"gradients", "replicas", "tensor", "context", "pipeline"} & set(told.parts)
     assert names
     for name in names:
@@ -178,7 +191,9 @@ def test_groups_within_a_node_use_its_links():
     config = families.gpt2(vocabulary=50257, context=1024, width=768, depth=12, heads=12)
 
     def where(layout, name):
-        told = step_time(config, 1, 4, 1024, "bf16", layout, device("A100"))
+        told = step_time(
+            TrainingStep(config, 1, 1024, "bf16", replace(layout, micro_batches=4)), device("A100")
+        )
         return told.why[name].endswith("within a node")
 
     assert where(Layout(pipeline=4, tensor=2), "pipeline")
@@ -189,7 +204,7 @@ def test_groups_within_a_node_use_its_links():
     assert where(Layout(shard=8, replicate=2, zero=3), "gradients")
     assert not where(Layout(shard=8, replicate=2, zero=3), "replicas")
     assert not where(Layout(tensor=3, replicate=8), "tensor")  # some group of three would straddle
-    cards = step_time(config, 1, 1, 1024, "bf16", Layout(replicate=8), device("L4"))
+    cards = step_time(TrainingStep(config, 1, 1024, "bf16", Layout(replicate=8)), device("L4"))
     assert cards.why["gradients"].endswith("within a node")
 
 
@@ -199,12 +214,13 @@ def test_a_measured_gpu_is_no_processor():
     card = from_machine(gpu())
     plain = replace(card, rates=None)
     for compiled in (False, True):
-        told = step_time(config, 8, 1, 1024, "bf16", ONE, card, compiled=compiled)
+        told = step_time(TrainingStep(config, 8, 1024, "bf16", ONE, compiled=compiled), card)
         assert told.parts["operations"] == 0
         assert (
-            told.parts == step_time(config, 8, 1, 1024, "bf16", ONE, plain, compiled=compiled).parts
+            told.parts
+            == step_time(TrainingStep(config, 8, 1024, "bf16", ONE, compiled=compiled), plain).parts
         )
-    bare = step_time(config, 8, 1, 1024, "bf16", ONE, replace(plain, kind="cpu"))
+    bare = step_time(TrainingStep(config, 8, 1024, "bf16", ONE), replace(plain, kind="cpu"))
     assert bare.parts["operations"] > 0
 
 
@@ -224,14 +240,19 @@ def test_a_measured_gpu_is_no_processor():
 def test_data_sheets_come_near_published_utilisations(
     config, name, layout, micro, parts, low, high
 ):
-    told = step_time(config, micro, parts, 2048, "bf16", layout, device(name), compiled=True)
+    told = step_time(
+        TrainingStep(
+            config, micro, 2048, "bf16", replace(layout, micro_batches=parts), compiled=True
+        ),
+        device(name),
+    )
     assert low < told.utilisation < high
 
 
 def test_what_is_not_known_is_not_a_number():
     config = DecoderConfig()
     lacking = replace(device("H100"), bandwidth=None)
-    assert step_time(config, 1, 1, 256, "bf16", ONE, lacking).seconds is None
-    across = step_time(config, 1, 1, 256, "bf16", Layout(replicate=16), device("MI300X"))
+    assert step_time(TrainingStep(config, 1, 256, "bf16", ONE), lacking).seconds is None
+    across = step_time(TrainingStep(config, 1, 256, "bf16", Layout(replicate=16)), device("MI300X"))
     assert across.unknown == ["gradients"]
     assert "no source gives MI300X's speed between nodes" in across.why["gradients"]

@@ -286,10 +286,13 @@ def test_a_run_counts_what_it_reads_and_learns_from_what_the_loss_counts(sparse,
 
 def test_documents_shorter_than_the_prefix_are_refused(sparse, tmp_path):
     from maquette.corpus.build import build
+    from maquette.corpus.build_options import BuildOptions
     from maquette.training.recipe import Data
     from maquette.workshop.train import train
 
-    short = build(tmp_path / "short", Texts(300, words=1), vocabulary=257, heldout=0.2)
+    short = build(
+        tmp_path / "short", Texts(300, words=1), BuildOptions(vocabulary=257, heldout=0.2)
+    )
     model = dataclasses.replace(sparse.model, prefix=0.9)
     data = Data(corpus=str(short.path), sequence=32, document_mask=True)
     recipe = dataclasses.replace(sparse, model=model, data=data)

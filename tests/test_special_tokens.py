@@ -110,11 +110,12 @@ def nats_of(folder, start: list[int], ids: list[int]) -> float:
 
 def test_heldout_documents_are_scored_after_the_models_own_beginning(tmp_path):
     from maquette.corpus.build import build
+    from maquette.corpus.build_options import BuildOptions
 
     write_model(tmp_path / "theirs", KINDS["bos and a list of ends"])
     import_model(tmp_path / "theirs", tmp_path / "run")
     run = maquette.load(tmp_path / "run")
-    corpus = build(tmp_path / "c", Texts(20, 6), tokenizer=run.tokenizer, heldout=0.3)
+    corpus = build(tmp_path / "c", Texts(20, 6), BuildOptions(heldout=0.3), tokenizer=run.tokenizer)
     rows = [row for row in corpus.documents.to_pylist() if row["split"] == "heldout"]
     documents = [corpus.heldout.read(row["offset"], row["tokens"]).tolist() for row in rows]
     start = list(run.tokenizer.special.prefix)
@@ -306,6 +307,7 @@ def test_what_is_not_scored_is_not_counted(tmp_path):
 def test_a_run_on_a_corpus_of_another_tokenizer_begins_as_its_documents(recipe, tmp_path):
     """They have no BOS: neither has what is generated, scored and exported."""
     from maquette.corpus.build import build
+    from maquette.corpus.build_options import BuildOptions
     from maquette.workshop.train import train
 
     made = byte_level("<|begin|>", "<|end|>", begin="<|begin|>")
@@ -313,7 +315,7 @@ def test_a_run_on_a_corpus_of_another_tokenizer_begins_as_its_documents(recipe, 
     write_files(tmp_path / "theirs", made, settings)
     tokenizer = load_tokenizer(tmp_path / "theirs" / "tokenizer.json")
     assert tokenizer.encode_prompt("a") == [made.token_to_id("<|begin|>"), *tokenizer.encode("a")]
-    corpus = build(tmp_path / "c", Texts(), tokenizer=tokenizer, heldout=0.2)
+    corpus = build(tmp_path / "c", Texts(), BuildOptions(heldout=0.2), tokenizer=tokenizer)
     model = replace(recipe.model, vocabulary=tokenizer.vocabulary)
     data = replace(recipe.data, corpus=str(corpus.path))
     train(replace(recipe, model=model, data=data, steps=2), tmp_path / "run")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.order import SampleOrder
 from maquette.models.decoder import Decoder
 from maquette.models.store import load_tensors
@@ -39,7 +40,7 @@ Tensors = dict[str, torch.Tensor]
 def short(tmp_path_factory):
     """A corpus of documents of three words: a window of 32 bytes holds two or three of them."""
     folder = tmp_path_factory.mktemp("corpora") / "short"
-    return build(folder, Texts(documents=150, words=3), vocabulary=257, heldout=0.2)
+    return build(folder, Texts(documents=150, words=3), BuildOptions(vocabulary=257, heldout=0.2))
 
 
 @pytest.fixture

@@ -448,12 +448,13 @@ def test_a_corpus_that_changed_is_refused(recipe, tmp_path):
     from conftest import Texts
 
     from maquette.corpus.build import build
+    from maquette.corpus.build_options import BuildOptions
 
     folder = tmp_path / "c"
-    build(folder, Texts(), vocabulary=257)
+    build(folder, Texts(), BuildOptions(vocabulary=257))
     own = replace(recipe, data=replace(recipe.data, corpus=str(folder)))
     train(replace(own, stop=4), tmp_path / "run")
-    build(folder, Texts(documents=50), vocabulary=257, replace=True)
+    build(folder, Texts(documents=50), BuildOptions(vocabulary=257), replace=True)
     with pytest.raises(UserError, match="has changed since this run"):
         train(own, tmp_path / "run", resume=True)
 

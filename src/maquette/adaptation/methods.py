@@ -35,24 +35,24 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     "lora": ("*.lora_a", "*.lora_b", HEADS),
     "full": ("*",),
 }
-"""what trains"""
+"""patterns of the names of the parameters that each method trains"""
 C = TypeVar("C", bound=ClassifierConfig)
 
 
 @dataclass(frozen=True)
 class Counted:
-    """How many parameters a method trains."""
+    """Numbers of parameters that a method trains and leaves as they are."""
 
     trained: int
-    """without the heads"""
+    """number of trained parameters, without the heads"""
     heads: int
-    """the new heads, which every method trains"""
+    """number of parameters of the new heads, which every method trains"""
     base: int
-    """of the model that is adapted, without its heads"""
+    """number of parameters of the model that is adapted, without its heads"""
 
     @property
     def share(self) -> float:
-        """The trained over the base's."""
+        """Trained parameters as a fraction of the base's."""
         return self.trained / self.base
 
     def __str__(self) -> str:

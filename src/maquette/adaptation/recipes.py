@@ -1,8 +1,9 @@
 """An adaptation as a recipe: it begins with a run's weights, and trains what its method says."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from maquette.adaptation.methods import PATTERNS, Method, adapted
+from maquette.adaptation.methods import PATTERNS, Method, adapted, checked
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
@@ -15,11 +16,41 @@ RATES: dict[Method, float] = {
     "lora": 0.003,
     "full": 0.001,
 }
-"""learning rates where none is given"""
+"""learning rate of each method where none is given"""
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """How a classifier is adapted. Raises WrongUse for an unknown method.
+
+    AdamW with a cosine schedule to 0 after a warm-up of a tenth of the steps, in fp32.
+    """
+
+    method: Method
+    """name of the method (`methods.py`)"""
+    labels: tuple[str, ...] = ()
+    """names of the label factors that are learned; none: all"""
+    steps: int = 300
+    """number of optimiser steps"""
+    batch: int = 64
+    """pictures per step"""
+    learning_rate: float | None = None
+    """peak learning rate; None: the method's own"""
+    weight_decay: float = 0.0
+    """weight decay of AdamW"""
+    prompts: int = 10
+    """number of prompts of a block, of the vpt methods"""
+    rank: int = 8
+    """rank of the low-rank changes, of lora"""
+    seed: int = 0
+    """seed of the new parameters and of the data's order"""
+
+    def __post_init__(self) -> None:
+        checked(self.method)
 
 
 def recipe_of(
-    method: Method,
+    options: AdaptOptions,
     start: Path,
     base: ClassifierConfig,
     data: PictureData,
@@ -27,38 +58,35 @@ def recipe_of(
     *,
     labels: tuple[int, ...] = (),
     task: str = "",
-    steps: int = 300,
-    batch: int = 64,
-    learning_rate: float | None = None,
-    weight_decay: float = 0.0,
-    prompts: int = 10,
-    rank: int = 8,
-    seed: int = 0,
 ) -> PictureRecipe:
     """The run that adapts `start`, whose model is `base`, to the labels of `data`.
 
-    classes, labels, task: see `methods.adapted`. steps of `batch` pictures, AdamW and a cosine to 0 after
-    a tenth of warm-up, in fp32.
+    classes: number of classes of each label factor of the data. labels: places of the factors that are
+    learned (none: all). task: name of the heads.
     """
+    method = options.method
     config = adapted(
-        base, method, classes=classes, labels=labels, task=task, prompts=prompts, rank=rank
+        base,
+        method,
+        classes=classes,
+        labels=labels,
+        task=task,
+        prompts=options.prompts,
+        rank=options.rank,
     )
+    rate = RATES[method] if options.learning_rate is None else options.learning_rate
     return PictureRecipe(
         name=method,
-        steps=steps,
-        batch=batch,
-        seed=seed,
+        steps=options.steps,
+        batch=options.batch,
+        seed=options.seed,
         precision="fp32",
         compile="off",
         start=str(start),
         trained=() if method == "full" else PATTERNS[method],
         model=config,
         data=data,
-        optimiser=Optimiser(
-            learning_rate=RATES[method] if learning_rate is None else learning_rate,
-            beta2=0.99,
-            weight_decay=weight_decay,
-        ),
+        optimiser=Optimiser(learning_rate=rate, beta2=0.99, weight_decay=options.weight_decay),
         schedule=Schedule(warmup=0.1, floor=0.0),
-        watch=PictureWatch(every=max(1, steps), grid=0, report=False),
+        watch=PictureWatch(every=max(1, options.steps), grid=0, report=False),
     )

@@ -63,6 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from maquette.adaptation.recipes import AdaptOptions
     from maquette.training.picture_recipe import PictureData
     from maquette.training.run import free_name
     from maquette.workshop.adapt import adapt
@@ -73,11 +74,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise WrongUse(f"--world settings are those of shapes, the pictures are {arguments.data}")
     path = Path(arguments.run or free_name(Path("runs"), arguments.method)).expanduser()
     data = PictureData(corpus=arguments.data, count=arguments.examples, world=world)
-    done = adapt(
+    options = AdaptOptions(
         arguments.method,
-        Path(arguments.base),
-        data,
-        path,
         labels=tuple(arguments.label),
         steps=arguments.steps,
         batch=arguments.batch,
@@ -86,6 +84,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         prompts=arguments.prompts,
         rank=arguments.rank,
         seed=arguments.seed,
+    )
+    done = adapt(
+        Path(arguments.base),
+        data,
+        path,
+        options,
         sweep=arguments.sweep,
         observer=TrainingProgress(terminal),
         say=terminal.say,

@@ -93,12 +93,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from maquette.corpus.build import build as build_corpus
+    from maquette.corpus.build_options import BuildOptions
     from maquette.corpus.local import Local
     from maquette.corpus.progress import Stages
     from maquette.corpus.read import files
     from maquette.corpus.tokenizer import DIGITS, named_tokenizer
 
-    mixture, source = None, None
+    source = None
     text_field = arguments.text_field or "text"
     if arguments.mixture:
         from maquette.corpus.components import Components
@@ -108,8 +109,7 @@ def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             raise WrongUse("the mixture names the sources: leave them out beside --mixture")
         if arguments.text_field:
             raise WrongUse("a mixture names the field of each component: write text: in it")
-        mixture = load_mixture(Path(arguments.mixture))
-        source = Components(mixture)
+        source = Components(load_mixture(Path(arguments.mixture)))
     elif arguments.text_field and not arguments.sources:
         raise WrongUse("--text-field is for records: name the sources that hold them")
     if arguments.tokenizer and (arguments.vocabulary, arguments.digits) != (None, None):
@@ -119,24 +119,26 @@ def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     tokenizer = None
     if arguments.tokenizer:
         tokenizer = named_tokenizer(arguments.tokenizer, arguments.end_token)
+    options = BuildOptions(
+        vocabulary=VOCABULARY if arguments.vocabulary is None else arguments.vocabulary,
+        digits=DIGITS if arguments.digits is None else arguments.digits,
+        heldout=arguments.heldout,
+        split=arguments.split,
+        clean=tuple(rule.strip() for rule in arguments.clean.split(",") if rule.strip()),
+        near=arguments.near,
+        evaluation=tuple(arguments.evaluation),
+        evaluation_field=arguments.evaluation_field,
+        substrings=arguments.substrings,
+        portrait=not arguments.no_portrait,
+        locator=arguments.locator,
+    )
     start = time.perf_counter()
     with terminal.stages() as progress:
         stages = Stages(progress)
         corpus = build_corpus(
             Path(arguments.out),
             source or (files(arguments.sources, text=text_field) if arguments.sources else Local()),
-            vocabulary=VOCABULARY if arguments.vocabulary is None else arguments.vocabulary,
-            digits=DIGITS if arguments.digits is None else arguments.digits,
-            heldout=arguments.heldout,
-            split=arguments.split,
-            clean=[rule.strip() for rule in arguments.clean.split(",") if rule.strip()],
-            near=arguments.near,
-            evaluation=arguments.evaluation,
-            evaluation_field=arguments.evaluation_field,
-            substrings=arguments.substrings,
-            portrait=not arguments.no_portrait,
-            locator=arguments.locator,
-            mixture=mixture,
+            options,
             tokenizer=tokenizer,
             workers=arguments.workers,
             engine=arguments.engine,

@@ -44,19 +44,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.corpus.picture_build import build_pictures
+    from maquette.corpus.picture_build_options import PictureBuildOptions
     from maquette.corpus.progress import Stages
 
     terminal = Terminal(arguments.json)
+    options = PictureBuildOptions(
+        size=arguments.size,
+        crop=arguments.crop,
+        heldout=arguments.heldout,
+        vocabulary=arguments.vocabulary,
+        columns=_columns(arguments.columns),
+    )
     start = time.perf_counter()
     with terminal.stages() as progress:
         corpus = build_pictures(
             Path(arguments.out),
             arguments.sources,
-            size=arguments.size,
-            crop=arguments.crop,
-            heldout=arguments.heldout,
-            vocabulary=arguments.vocabulary,
-            columns=_columns(arguments.columns),
+            options,
             workers=arguments.workers,
             replace=arguments.replace,
             progress=Stages(progress),

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from maquette.base.arrays import write_arrays
 from maquette.base.errors import UserError
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.choose import KEPT, NAMES, REASONS, Choice
-from maquette.corpus.encode import ROWS, TO_BOTH, divided
+from maquette.corpus.encode import ROWS, TO_BOTH, divided, token_dtype
 from maquette.corpus.progress import Progress
 from maquette.corpus.scratch import ATTRIBUTES, DROPPED, FOUND, LEFT_OUT, SIGNATURES, Scratch
 from maquette.corpus.store import ATTRIBUTES_TABLE, DROPPED_TABLE, FORMAT, SPLITS
@@ -41,19 +42,15 @@ def assemble(
     where: npt.NDArray[np.uint8],
     encoded: list[Path],
     tokenizer: Tokenizer,
-    dtype: str,
-    *,
-    heldout: float,
+    options: BuildOptions,
     mixture: "Mixture | None",
-    signatures: bool,
-    portrait: bool,
-    locator: bool,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write all of a corpus but its manifest and tokenizer into `folder`; returns the manifest."""
     copies, table = _copies(mixture, scratch, encoded)
+    dtype = token_dtype(tokenizer)
     streams = Streams(folder, tokenizer, dtype)
-    seen = _Seen(folder, workspace, portrait, locator)
+    seen = _Seen(folder, workspace, options.portrait, options.locator)
     for number in range(max([1, *(int(c.max(initial=1)) for c in copies)])):
         for part, rows in enumerate(copies):
             first, last = scratch.firsts[part : part + 2].tolist()
@@ -62,7 +59,7 @@ def assemble(
                     encoded[part], scratch.rows(part), choice.hits[first:last], rows > number
                 )
             if number == 0:
-                seen.add(encoded[part], rows, scratch, choice, where, first, heldout)
+                seen.add(encoded[part], rows, scratch, choice, where, first, options.heldout)
                 progress(
                     "assembling", float(scratch.sizes[:last].sum()), float(scratch.sizes.sum())
                 )
@@ -71,7 +68,7 @@ def assemble(
     for name in SPLITS:
         identity.update(f"{name} {digests[name]}".encode())
     seen.finish(identity.hexdigest())
-    if signatures:
+    if options.near is not None:
         _signatures(folder / SIGNATURES, scratch, copies, encoded, identity.hexdigest())
     removed = _left_out(folder, scratch, choice, copies, encoded)
     with pq.ParquetWriter(folder / ATTRIBUTES_TABLE, FOUND) as found:
@@ -87,7 +84,7 @@ def assemble(
         "end": tokenizer.end,
         "dtype": dtype,
         "split": "tail" if (where == TO_BOTH).any() else "hash",
-        "heldout": heldout,
+        "heldout": options.heldout,
         "documents": len(choice.kept) - removed["mixture"],
         "bytes": sum(c["train_bytes"] + c["heldout_bytes"] for c in components.values()),
         "tokens": sum(part["tokens"] for parts in shards.values() for part in parts),

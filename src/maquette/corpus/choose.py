@@ -21,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.base.arrays import open_arrays, write_arrays
+from maquette.base.errors import UserError
 from maquette.base.files import read_json, write_atomic, write_json
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.engine import Pool
 from maquette.corpus.progress import Progress
 from maquette.corpus.scratch import Ranges, Scratch, without
@@ -61,38 +63,35 @@ class Choice:
 
 
 def choose(
-    scratch: Scratch,
-    workspace: Path,
-    *,
-    near: float | None,
-    evaluation: Sequence[str],
-    evaluation_field: str | None,
-    substrings: int | None,
-    pool: Pool,
-    progress: Progress,
+    scratch: Scratch, workspace: Path, options: BuildOptions, pool: Pool, progress: Progress
 ) -> Choice:
-    """Run the stages that were asked for; what an earlier try finished is read, not done again."""
+    """Run the stages that were asked for; what an earlier try finished is read, not done again.
+
+    Raises UserError where no document stays.
+    """
     count, total = len(scratch), float(scratch.sizes.sum())
     choice = Choice(np.zeros(count, np.uint8), np.arange(count), {}, np.zeros(count, np.int32), {})
     _exact(scratch, choice)
-    if near is not None:
+    if options.near is not None:
         progress("near-duplicates", 0, total)
-        _near(scratch, choice, near, workspace / "near.bin")
+        _near(scratch, choice, options.near, workspace / "near.bin")
         progress("near-duplicates", total, total)
-    if evaluation:
+    if options.evaluation:
         _overlap(
             scratch,
             choice,
-            (tuple(evaluation), evaluation_field),
+            (options.evaluation, options.evaluation_field),
             workspace / "overlap",
             pool,
             progress,
         )
-    if substrings is not None:
+    if options.substrings is not None:
         progress("substrings", 0, total)
-        _substrings(scratch, choice, substrings, workspace / "substrings.json")
+        _substrings(scratch, choice, options.substrings, workspace / "substrings.json")
         progress("substrings", total, total)
     _again(scratch, choice)
+    if not len(choice.kept):
+        raise UserError("no document is left: ask for less cleaning, or name other evaluation sets")
     return choice
 
 

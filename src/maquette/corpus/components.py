@@ -34,6 +34,7 @@ class Components:
     """
 
     def __init__(self, mixture: Mixture) -> None:
+        self.mixture = mixture
         self._files = [
             (c, files(map(_on_disk, c.sources), text=c.text or "text", date=c.date or "date"))
             for c in mixture.components

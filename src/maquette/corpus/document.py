@@ -43,7 +43,12 @@ class Skipped:
 
 
 class Source(Protocol):
-    """Something that can be read from its start as often as needed, always in one order."""
+    """Documents that can be read from their start as often as needed, always in one order.
+
+    A build also asks for `parts(size)`, sources of about `size` bytes to be read side by side; `size`,
+    bytes of all files; `fingerprint()`, the identity of the files; `mixture`, the epochs of each
+    component. A source without them is read in one piece, and every document written once.
+    """
 
     def __iter__(self) -> Iterator[Document | Skipped]: ...
 

@@ -45,6 +45,11 @@ class EncodeTask:
     threads: int
 
 
+def token_dtype(tokenizer: Tokenizer) -> str:
+    """The smallest unsigned integer type that holds every token, by its name in numpy."""
+    return "uint16" if tokenizer.vocabulary <= 1 << 16 else "uint32"
+
+
 def encode_part(task: EncodeTask) -> int:
     """Encode a part, unless that was done; returns the bytes of text it held."""
     if (task.folder / PART).exists():

@@ -14,6 +14,7 @@ from pathlib import Path
 from maquette.base.errors import UserError
 from maquette.base.files import home, lock
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.local import Local
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.store import FORMAT, MANIFEST, Corpus
@@ -43,7 +44,7 @@ def open_corpus(name: str, progress: Progress = silent) -> Corpus:
         return kept(
             name,
             lambda path: build(
-                path, source, vocabulary=vocabulary, portrait=True, progress=progress
+                path, source, BuildOptions(vocabulary=vocabulary, portrait=True), progress=progress
             ),
         )
     if not Path(name).expanduser().exists():

@@ -18,7 +18,7 @@ import struct
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -31,15 +31,15 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, lock, sha256, write_json
 from maquette.base.machine import cores
 from maquette.corpus.document import Skipped
+from maquette.corpus.picture_build_options import PictureBuildOptions
 from maquette.corpus.picture_captions import EMPTY
-from maquette.corpus.picture_decode import Crop
 from maquette.corpus.picture_files import pictures
 from maquette.corpus.picture_item import NO_CAPTION, Picture
 from maquette.corpus.picture_window import Square, Window
 from maquette.corpus.pictures import FORMAT, MANIFEST, TOKENIZER, PictureCorpus
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.store import SPLITS
-from maquette.corpus.tokenizer import BYTES, save_tokenizer, train_tokenizer
+from maquette.corpus.tokenizer import save_tokenizer, train_tokenizer
 
 SAID = 4  # reasons, where no picture is left
 NAMED = 8  # of what is skipped for one reason, by name
@@ -53,54 +53,40 @@ TRAIN, HELDOUT = SPLITS
 def build_pictures(
     out: Path,
     sources: Sequence[str | Path],
+    options: PictureBuildOptions,
     *,
-    size: int = 64,
-    crop: Crop = "center",
-    heldout: float = 0.05,
-    vocabulary: int = 2048,
-    columns: Mapping[str, str] | None = None,
     workers: int | None = None,
     replace: bool = False,
     progress: Progress = silent,
 ) -> PictureCorpus:
     """Read the pictures of `sources` (see `picture_files`) and write the corpus `out`.
 
-    size: pixels of a side. crop: "center" keeps the middle square, "none" the whole on white.
-    heldout: the fraction held out for evaluation. vocabulary: symbols of the captions' tokenizer at
-    most. columns: names of the columns of parquet tables. workers: processes (all cores).
-    Raises UserError where no picture is left.
+    workers: number of processes (None: one for each core). replace: whether an existing corpus is built
+    again. Raises UserError where no picture is left.
     """
     out = out.absolute()
     if out.exists() and not (replace and (out / MANIFEST).exists()):
         how = "pass --replace to build it again" if (out / MANIFEST).exists() else "it is no corpus"
         raise WrongUse(f"{out} exists: choose another folder ({how})")
-    if not 8 <= size <= 1024:
-        raise WrongUse(f"size is {size}: use 8 to 1024 pixels")
-    if crop not in ("center", "none"):
-        raise WrongUse(f"crop is {crop}: use center or none")
-    if not 0 < heldout < 1:
-        raise WrongUse(f"heldout is {heldout}: use a fraction between 0 and 1, such as 0.05")
-    if not BYTES < vocabulary < 1 << 31:
-        raise WrongUse(f"vocabulary is {vocabulary}: use {BYTES + 1} (plain bytes) or more")
     if workers is not None and workers < 1:
         raise WrongUse(f"workers is {workers}: use 1 or more")
     start = time.perf_counter()
-    found = pictures(sources, columns)
-    window = Window(size, crop, workers or cores())
+    found = pictures(sources, options.columns)
+    window = Window(options.size, options.crop, workers or cores())
     locked = out.with_name(f".{out.name}.lock")
     with lock(locked, busy=f"another process is building {out}: wait for it"):
         try:
             with directory_aside(out) as folder:
-                made = _write(folder, found, window, heldout, progress)
-                made |= _tokenize(folder, vocabulary, workers or cores(), progress)
-                made["hash"] = _hash(folder, made, size)
+                made = _write(folder, found, window, options.heldout, progress)
+                made |= _tokenize(folder, options.vocabulary, workers or cores(), progress)
+                made["hash"] = _hash(folder, made, options.size)
                 made |= {
                     "kind": "pictures",
                     "format": FORMAT,
-                    "size": size,
-                    "crop": crop,
+                    "size": options.size,
+                    "crop": options.crop,
                     "pillow": PIL.__version__,
-                    "heldout": heldout,
+                    "heldout": options.heldout,
                     "sources": [str(source) for source in sources],
                     "seconds": round(time.perf_counter() - start, 3),
                     "peak_memory": window.peak,

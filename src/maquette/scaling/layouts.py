@@ -15,66 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from maquette.base.errors import WrongUse, within
+from maquette.base.errors import WrongUse
 from maquette.models.config import DecoderConfig
-from maquette.parallel.layout import LAYOUTS
 from maquette.scaling.devices import Device
-from maquette.scaling.memory import Memory, Precision, memory
+from maquette.scaling.memory import Memory, memory
 from maquette.scaling.roofline import StepTime, step_time
+from maquette.scaling.training_step import Layout, Precision, TrainingStep
 
 GIB = 2**30
 MICRO = 64  # largest micro-batch that is tried
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Where a run's tensors live, and in how many parts a device computes its share of a batch.
-
-    replicate: copies of the whole. shard: devices that share one copy's states, at ZeRO stage
-    `zero`. tensor, pipeline, context: devices that divide matrices, blocks, sequences.
-    """
-
-    replicate: int = 1
-    shard: int = 1
-    tensor: int = 1
-    pipeline: int = 1
-    context: int = 1
-    zero: int = 0
-    micro_batches: int = 1
-    recompute: bool = False
-
-    def __post_init__(self) -> None:
-        names = ("replicate", "shard", "tensor", "pipeline", "context", "micro_batches")
-        within(self, 1, float("inf"), *names)
-        within(self, 0, 3, "zero")
-        if self.shard > 1 and not self.zero:
-            raise WrongUse(f"shard is {self.shard} without a ZeRO stage: use zero 1, 2 or 3")
-
-    @property
-    def devices(self) -> int:
-        """How many it uses."""
-        return self.replicate * self.shard * self.tensor * self.pipeline * self.context
-
-    @property
-    def name(self) -> str:
-        """As a recipe's `layout` has it: "ddp", "zero3:8", "zero1:8,tensor:2"."""
-        parts = [f"zero{self.zero}:{self.shard}"] if self.zero else []
-        if self.replicate > 1 and parts:
-            parts.insert(0, f"ddp:{self.replicate}")
-        for kind in ("tensor", "pipeline", "context"):
-            size = getattr(self, kind)
-            if size > 1:
-                parts.append(f"{kind}:{size}")
-        if not parts:
-            return "ddp"
-        return ",".join(
-            parts if self.zero or self.replicate == 1 else [f"ddp:{self.replicate}", *parts]
-        )
-
-    @property
-    def runnable(self) -> bool:
-        """Whether this version's trainer runs it."""
-        return all(part.partition(":")[0] in LAYOUTS for part in self.name.split(","))
 
 
 @dataclass(frozen=True)
@@ -206,27 +155,24 @@ def fillings(
     if layout.pipeline > 1:
         sizes = sizes[-3:]  # many small micro-batches keep a pipeline full
     for recompute in (False, True):
-        found: tuple[Layout, int, Memory] | None = None
+        found: tuple[TrainingStep, Memory] | None = None
         low, high = 0, len(sizes) - 1  # memory rises with the micro-batch: bisect
         while low <= high:
             middle = (low + high) // 2
             part = sizes[middle]
             filled = replace(layout, micro_batches=share // part, recompute=recompute)
-            held = memory(
-                config, part, time, precision, filled, recompute, compiled=compiled, device=kind
-            )
+            step = TrainingStep(config, part, time, precision, filled, compiled)
+            held = memory(step, device=kind)
             if held.total <= room:
-                found, high = (filled, part, held), middle - 1
+                found, high = (step, held), middle - 1
             else:
                 low = middle + 1
                 if found is None and middle == len(sizes) - 1:
-                    found = (filled, part, held)
+                    found = (step, held)
         assert found is not None
-        filled, part, held = found
-        seconds = step_time(
-            config, part, filled.micro_batches, time, precision, filled, device, compiled=compiled
-        )
-        yield Option(filled, part, held, seconds, room)
+        step, held = found
+        seconds = step_time(step, device)
+        yield Option(step.layout, step.micro_batch, held, seconds, room)
         if held.total <= room and layout.pipeline == 1:
             break  # recomputation only costs time where everything fits
 

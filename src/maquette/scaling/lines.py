@@ -7,7 +7,7 @@ from maquette.base.machine import BF16_PAYS
 from maquette.models.config import DecoderConfig
 from maquette.scaling.devices import Device
 from maquette.scaling.layouts import Choice, Option, choose
-from maquette.scaling.memory import Precision
+from maquette.scaling.training_step import Precision
 from maquette.training.recipe import Recipe
 
 LOST = 4  # alternatives that are shown

@@ -1,9 +1,9 @@
 """Bytes of memory that a training step of a decoder holds on each device, counted tensor by tensor.
 
 A step's memory has moments: the loss at the top of the forward pass, the backward pass at the last
-block and at the first, the optimiser. The peak is the largest of them, and the parts that are
-given are those alive at that moment, so they sum to it. What autograd keeps follows from what each
-operation of `nn` saves (`saved_by_block`); a test holds it against torch's own hooks.
+block and at the first, the optimiser's update, and between steps an evaluation and the copies of a
+checkpoint. The peak is the largest of the moments, and the parts that are given are those alive at that
+moment, so they sum to it. What autograd saves of each operation is in `saved_tensors.py`.
 
 This trainer keeps weights, gradients and both moments of Adam in fp32 and casts weights where they
 are used. States are shared out as in ZeRO (Rajbhandari et al. 2020, section 3.1 and figure 1).
@@ -12,16 +12,18 @@ Left out: documents' masks outside the fused kernels, and the data loader.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from maquette.models.config import DecoderConfig
-from maquette.nn.rules import Role, Scaling
+from maquette.nn.rules import Role
+from maquette.scaling.saved_tensors import (
+    hidden_parameters,
+    saved_by_block,
+    saved_by_norm,
+    temporaries_of_block,
+)
+from maquette.scaling.training_step import TrainingStep
 
-if TYPE_CHECKING:
-    from maquette.scaling.layouts import Layout
-
-Precision = Literal["bf16", "fp32"]
-ITEM = {"bf16": 2, "fp32": 4}
+Kind = Literal["cpu", "cuda"]
 CHUNK = {"cpu": 1 << 24, "cuda": 1 << 28}  # nn.loss.CHUNK_BYTES, which cannot be read without torch
 FRAMEWORK = {"cpu": 79e6, "cuda": 600e6}  # libraries and their scratch; a CUDA context
 COMPILER = 120e6  # modules of the compiler, and its kernels
@@ -36,25 +38,81 @@ class Memory:
     """Bytes on the fullest device at the fullest moment of a step."""
 
     moment: str
-    """forward, backward, update or evaluation"""
+    """name of the fullest moment: forward, backward, update or evaluation"""
     parameters: float
+    """bytes of the weights"""
     gradients: float
+    """bytes of the gradients that are alive"""
     optimiser: float
+    """bytes of Adam's two moments"""
     activations: float
-    """what autograd keeps for the backward pass"""
+    """bytes that autograd saves for the backward pass"""
     working: float
-    """what an operation needs while it runs: the loss's chunk, the temporaries of a block"""
+    """bytes of an operation while it runs: the loss's chunk, the temporaries of a block"""
     saving: float
-    """the copies that a checkpoint is written from"""
+    """bytes of the copies that a checkpoint is written from"""
     framework: float
+    """bytes of libraries and their scratch memory"""
     margin: float
+    """bytes that the allocator holds beside what is in use"""
     why: dict[str, str]
+    """derivation of each part, by the part's name"""
 
     @property
     def total(self) -> float:
         """The sum of the parts: what a process grows by when it trains."""
         kept = self.parameters + self.gradients + self.optimiser + self.activations
         return kept + self.working + self.saving + self.framework + self.margin
+
+
+def memory(
+    step: TrainingStep,
+    *,
+    device: Kind = "cuda",
+    saving: bool | None = None,
+    evaluated: int = 0,
+) -> Memory:
+    """Memory of a step on the fullest device of its layout.
+
+    saving: whether the copies of a checkpoint being written are counted (None: on a processor, whose
+    memory they share). evaluated: number of held-out sequences scored at a time.
+    """
+    held = _states(step)
+    saved = _saved(step)
+    moments = [
+        _forward(step, device, held, saved),
+        _backward_at_last_block(step, device, held, saved),
+        _backward_at_first_block(step, device, held, saved),
+        _Moment("update", held.gradients, 0.0, 0.0, "nothing besides"),
+    ]
+    if evaluated:
+        moments.append(_evaluation(step, device, evaluated))
+    fullest = max(moments, key=lambda moment: moment.size)
+    margin, why_margin = _margin(step, device, saved, fullest)
+    if (device == "cpu") if saving is None else saving:
+        copies, why_copies = _copies(device, held, margin)
+    else:
+        copies, why_copies = 0.0, "none"
+    return Memory(
+        fullest.name,
+        held.parameters,
+        fullest.gradients,
+        held.optimiser,
+        fullest.activations,
+        fullest.working,
+        copies,
+        FRAMEWORK[device] + (COMPILER if step.compiled and device == "cpu" else 0.0),
+        margin,
+        {
+            "moment": f"{fullest.name}: the fullest of a step",
+            **held.why,
+            "activations": saved.why,
+            "working": fullest.why,
+            "framework": "libraries and scratch of the first step",
+            "margin": why_margin,
+            "saving": why_copies,
+        },
+    )
 
 
 def states(
@@ -73,309 +131,281 @@ def states(
     return weights, gradients, optimiser
 
 
-def saved_by_norm(
-    config: DecoderConfig, tokens: int, item: int, *, compiled: bool = False, output: bool = True
-) -> float:
-    """Bytes a norm keeps: its input, statistics, and what the next map reads (`output`)."""
-    n = float(tokens) * config.width
-    statistics = tokens * 4 * (1 if config.norm == "rmsnorm" else 2)
-    if compiled:
-        return n * item + statistics + n * item * output
-    # In fp32 the input is the residual stream itself; in bf16 its fp32 copy.
-    kept = 4 * n + (4 * n if config.norm == "rmsnorm" else 0)
-    return kept + statistics + n * item * output
+# Held through the whole step.
 
 
-def saved_by_attention(
-    config: DecoderConfig, sequences: int, time: int, item: int, layer: int, *, compiled: bool
-) -> float:
-    """Bytes attention keeps between its two maps: queries, keys, values, result, log-sum-exp."""
-    c, tokens = config, sequences * time
-    query, key = float(tokens * c.heads * c.head), float(tokens * c.group_heads * c.head)
-    lse = 4.0 * tokens * c.heads
-    if compiled:  # contiguous copies, and the result once more as the next map reads it
-        return (2 * query + 2 * key + query) * item + lse
-    grouped = c.group_heads != c.heads
-    turned = c.positions == "rotary"
-    kept = 3 * query if grouped else (2 * query if turned else 0.0)  # repeated, or turned
-    if not grouped or not turned:
-        kept += query + 2 * key  # views of the joint projection keep all of it
-    if grouped and not turned:
-        kept -= query
-    mask = 0.0
-    if c.window(layer) is not None or c.positions == "alibi":
-        mask = float(time * time) * (c.heads if c.positions == "alibi" else 1)
-    return (kept + query + mask) * item + lse
+@dataclass(frozen=True)
+class _States:
+    """Weights, gradients and Adam's moments of one device."""
+
+    local: float
+    """number of parameters of the device's stage and part of the matrices"""
+    parameters: float
+    gradients: float
+    optimiser: float
+    why: dict[str, str]
 
 
-def saved_by_feedforward(config: DecoderConfig, tokens: int, item: int, *, compiled: bool) -> float:
-    """Bytes the feed-forward layer keeps after its first map."""
-    hidden = float(tokens) * config.inner * item
-    if config.activation == "swiglu":
-        return hidden * (3 if compiled else 4)  # gate and up, [silu,] their product
-    return hidden if config.activation == "relu" and not compiled else 2 * hidden
-
-
-def saved_by_block(
-    config: DecoderConfig,
-    sequences: int,
-    time: int,
-    precision: Precision,
-    *,
-    layer: int = 0,
-    compiled: bool = False,
-    tensor: int = 1,
-    casts: bool = True,
-) -> float:
-    """Bytes that autograd keeps of one block's forward pass.
-
-    tensor: over how many devices its maps are split; the norms' part is whole on each. casts: with
-    the bf16 copies of its weights, which ZeRO's stage 3 frees after the block.
-    """
-    c, item = config, ITEM[precision]
-    tokens = sequences * time
-    norms = 1 if c.block == "parallel" else 2
-    kept = norms * saved_by_norm(c, tokens, item, compiled=compiled)
-    inner = saved_by_attention(c, sequences, time, item, layer, compiled=compiled)
-    inner += saved_by_feedforward(c, tokens, item, compiled=compiled)
-    cast = _hidden(c) / c.depth * item if precision == "bf16" and casts else 0.0
-    if c.dropout:
-        kept += norms * float(tokens) * c.width  # one byte each
-    return kept + (inner + cast) / tensor
-
-
-def temporaries_of_block(
-    config: DecoderConfig, tokens: int, item: int, *, compiled: bool = False
-) -> float:
-    """Bytes that one block's forward pass allocates and frees again between what it keeps.
-
-    In bf16 they are of two sizes, and what is kept fits into some of the holes: `HOLES` is the
-    share that stayed open in runs of the trainer, those of benchmarks/plan.py among them.
-    """
-    c = config
-    n = float(tokens) * c.width
-    turned = float(tokens) * (c.heads + c.group_heads) * c.head * (c.positions == "rotary")
-    branches = 1 if c.block == "parallel" else 2
-    # What each branch adds, before and after its multiplier; in bf16 their sum is copied to fp32.
-    freed = n * item * (2 + branches * residual_factor(c) + branches * (item == 2))
-    if compiled:
-        return freed
-    norm = {("rmsnorm", 4): 4, ("rmsnorm", 2): 8, ("layernorm", 4): 0, ("layernorm", 2): 4}
-    return freed + branches * norm[c.norm, item] * n + (16 if item == 4 else 22) * turned
-
-
-def memory(
-    config: DecoderConfig,
-    micro_batch: int,
-    time: int,
-    precision: Precision,
-    layout: "Layout",
-    recompute: bool = False,
-    *,
-    compiled: bool = False,
-    device: Literal["cpu", "cuda"] = "cuda",
-    saving: bool | None = None,
-    evaluated: int = 0,
-) -> Memory:
-    """Memory of a step on the fullest device of a layout.
-
-    micro_batch: sequences a device computes at a time, of `time` tokens each. saving: count the
-    copies of a checkpoint being written (None: on a processor, whose memory they share).
-    evaluated: held-out sequences scored at a time.
-    """
-    c, item, why = config, ITEM[precision], {}
-    t, p = layout.tensor, layout.pipeline
-    time_here = -(-time // layout.context)
-    tokens = micro_batch * time_here
-    n = float(tokens) * c.width
-    blocks = -(-c.depth // p)
-
-    # Weights, gradients, moments.
+def _states(step: TrainingStep) -> _States:
+    c, layout = step.config, step.layout
+    blocks, split = _blocks(step), layout.tensor
     roles = c.parameters_by_role()
     ends = roles[Role.INPUT] + roles[Role.OUTPUT]
-    if p > 1:
+    if layout.pipeline > 1:
         ends = max(roles[Role.INPUT], roles[Role.OUTPUT] or roles[Role.INPUT])
-    local = roles[Role.HIDDEN] / c.depth * blocks / t + ends / t
+    local = roles[Role.HIDDEN] / c.depth * blocks / split + ends / split
     local += roles[Role.VECTOR] * blocks / c.depth
-    weights, gradients, moments = states(local, layout.zero, layout.shard)
+    weights, gradients, optimiser = states(local, layout.zero, layout.shard)
     shared = f", stage {layout.zero} over {layout.shard}" if layout.zero else ""
-    split = f" of {c.parameters():,}" if local != c.parameters() else ""
-    why["parameters"] = (
-        f"{local:,.0f}{split} parameters x 4 bytes (fp32){shared if layout.zero == 3 else ''}"
-    )
-    why["gradients"] = f"{local:,.0f} x 4 bytes (fp32){shared if layout.zero >= 2 else ''}"
+    part = f" of {c.parameters():,}" if local != c.parameters() else ""
+    why = {
+        "parameters": f"{local:,.0f}{part} parameters x 4 bytes (fp32)"
+        f"{shared if layout.zero == 3 else ''}",
+        "gradients": f"{local:,.0f} x 4 bytes (fp32){shared if layout.zero >= 2 else ''}",
+        "optimiser": f"{local:,.0f} x 8 bytes (two fp32 moments of Adam){shared}",
+    }
     if layout.zero >= 2 and layout.micro_batches > 1:
         why["gradients"] += (
             f", reduced and shared out after each of {layout.micro_batches} micro-batches"
         )
-    why["optimiser"] = f"{local:,.0f} x 8 bytes (two fp32 moments of Adam){shared}"
+    return _States(local, weights, gradients, optimiser, why)
 
-    # What autograd keeps.
+
+# Saved by the forward pass for the backward pass.
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What autograd has saved when the loss is reached."""
+
+    block: float
+    """bytes of the block that saves most"""
+    embedding: float
+    """bytes of tokens, positions and the embedding's norm"""
+    final_norm: float
+    """bytes of the last norm"""
+    total: float
+    """bytes of all blocks, both ends, and the gradients that the loss has already computed"""
+    why: str
+
+
+def _saved(step: TrainingStep) -> _Saved:
+    c, layout, item, tokens = step.config, step.layout, step.item, step.tokens
+    n, blocks, flying = _stream(step), _blocks(step), _in_flight(step)
     layers = [
         saved_by_block(
-            c, micro_batch, time_here, precision,
-            layer=i, compiled=compiled, tensor=t, casts=layout.zero < 3,
+            c, step.micro_batch, step.time_here, step.precision,
+            layer=i, compiled=step.compiled, tensor=layout.tensor, casts=layout.zero < 3,
         )
         for i in range(min(2, c.depth))
     ]  # fmt: skip
     block = max(layers)
-    flying = min(layout.micro_batches, p)  # 1F1B: Narayanan et al. 2021, section 2.2
-    whole = (layers[0] * (blocks - blocks // 2) + layers[-1] * (blocks // 2)) * flying
-    kept = n * item * blocks * flying if recompute else whole
-    rotary = 4.0 * time_here * c.turned if c.positions == "rotary" else 0.0
-    first = tokens * 8.0 + rotary + (8.0 * time_here if c.positions == "learned" else 0.0)
-    if c.embedding_norm:
-        first += saved_by_norm(c, tokens, item, output=False)
-    final = saved_by_norm(c, tokens, item, output=False)
-    top = n * item + 4.0 * c.vocabulary * c.width / t  # gradients the loss has already computed
-    activations = kept + first + final + top
-    each = (
-        f"{blocks} blocks x {n * item:,.0f} bytes of input, recomputed from"
-        if recompute
-        else f"{blocks} blocks x {block:,.0f} bytes that autograd keeps"
-    )
-    pieces = f" x {flying} micro-batches under way" if flying > 1 else ""
-    why["activations"] = (
-        f"{each} ({micro_batch} x {time_here} tokens, {precision}){pieces}, "
-        f"and {first + final + top:,.0f} of embedding, last norm and loss"
-    )
-
-    # What operations need while they run.
-    rows = min(tokens, max(1, CHUNK[device] * t // (c.vocabulary * item)))
-    logits = float(rows) * c.vocabulary / t
-    chunk = logits * (2 * item if compiled else item + 17)
-    cast_output = c.vocabulary * c.width * item / t if precision == "bf16" else 0.0
-    loss = chunk + n * item + cast_output + 16.0 * rows
-    of_one = _hidden(c) / c.depth / t
-    each_gathered = 6 if precision == "bf16" else 4  # fp32 as sent, and the cast that is multiplied
-    gathered = 2.0 * each_gathered * of_one if layout.zero == 3 else 0.0
-    whole_gradients = 4.0 * of_one if layout.zero >= 2 else 0.0  # of a block, until shared out
-    behind = gathered + whole_gradients
-    maps = 2 if c.activation == "swiglu" else 1
-    inside = n * item + maps * float(tokens) * c.inner * item / t
-    tiles = 0.0
-    if compiled and device == "cpu":  # scores, probabilities, and the gradients of both
-        rows_of_tile = float(micro_batch) * c.heads / t * min(TILE[0], time_here) * time
-        tiles = 4 * min(TILE[1], rows_of_tile * item)
-    inside += tiles
-    over = _norm_backward(c, n, item)
-    of_block = (block - n * item + inside) if recompute else inside
-    back_last = max(over, of_block - final - n * item)
-    forward = _Moment(
-        "forward", gradients * (layout.micro_batches > 1), activations, loss + gathered
-    )
-    backward = _Moment(
-        "backward", gradients * (layout.micro_batches > 1), activations, back_last + behind
-    )
-    # At the first block everything above has its gradients, and nothing else is kept.
-    done = 1 - (roles[Role.HIDDEN] / c.depth + roles[Role.INPUT]) / t / local
-    done = 1.0 if layout.micro_batches > 1 else max(0.0, done)
-    held_then = (first + n * item, block - n * item) if recompute else (first + block, 0.0)
-    ending = _Moment("backward", gradients * done, held_then[0], held_then[1] + inside + behind)
-    update = _Moment("update", gradients, 0.0, 0.0)
-    moments_of_step = [forward, backward, ending, update]
-    if evaluated:
-        moments_of_step.append(_evaluation(c, evaluated, time, item, device, compiled=False))
-    moment = max(moments_of_step, key=lambda m: m.size)
-    what = {
-        "forward": f"the loss: {rows} rows of {c.vocabulary} logits at a time, "
-        f"{chunk / max(1.0, logits):.0f} bytes each",
-        "backward": "the temporaries of one block" + (", recomputed" if recompute else ""),
-        "update": "nothing besides",
-        "evaluation": f"{evaluated} held-out sequences at a time, no gradients",
-    }
-    why["working"] = what[moment.name]
-    if gathered and moment.name in ("forward", "backward"):
-        why["working"] += (
-            f", and {gathered:,.0f} bytes of gathered weights: 2 blocks x {of_one:,.0f} x "
-            f"{each_gathered} bytes, freed after each block"
-        )
-    if whole_gradients and moment.name == "backward":
-        why["working"] += (
-            f", and {whole_gradients:,.0f} of a block's gradients until they are shared out"
-        )
-    why["framework"] = "libraries and scratch of the first step"
-    if device == "cuda":
-        margin = MARGIN * (moment.activations + moment.working + moment.gradients)
-        why["margin"] = f"{MARGIN:.0%} of what is allocated anew at every step, for fragmentation"
+    if layout.recompute:
+        kept = n * item * blocks * flying
+        each = f"{blocks} blocks x {n * item:,.0f} bytes of input, recomputed from"
     else:
-        holes = temporaries_of_block(c, tokens, item, compiled=compiled)
-        held = blocks * flying
-        open_share = HOLES[2 if compiled else item]
-        margin = open_share * holes * held
-        if recompute:  # blocks come and go: half the holes are filled, a block's room is not
-            margin = margin / 2 + block
-        why["margin"] = (
-            f"{held} x {open_share:.0%} of {holes:,.0f} bytes of a block's temporaries: the C "
-            f"library's allocator does not fill the holes they leave"
-        )
-        if compiled:
-            more = COMPILED * activations + tiles
-            margin += more
-            why["margin"] += (
-                f"; {more:,.0f} of what compiled blocks keep, {COMPILED:.0%}, and of tiles"
-            )
-    # Copies are made when a step's activations are gone, and lie in the holes that these have left.
-    copies = (device == "cpu") if saving is None else saving
-    saved = max(0.0, weights + moments - (margin if device == "cpu" else 0.0)) if copies else 0.0
-    why["saving"] = (
-        "copies of weights and moments while a checkpoint is written"
-        + (", beyond what the margin's holes hold" if device == "cpu" else "")
-        if copies
-        else "none"
+        kept = (layers[0] * (blocks - blocks // 2) + layers[-1] * (blocks // 2)) * flying
+        each = f"{blocks} blocks x {block:,.0f} bytes that autograd keeps"
+    rotary = 4.0 * step.time_here * c.turned if c.positions == "rotary" else 0.0
+    learned = 8.0 * step.time_here if c.positions == "learned" else 0.0
+    embedding = tokens * 8.0 + rotary + learned
+    if c.embedding_norm:
+        embedding += saved_by_norm(c, tokens, item, output=False)
+    final_norm = saved_by_norm(c, tokens, item, output=False)
+    top = n * item + 4.0 * c.vocabulary * c.width / layout.tensor
+    pieces = f" x {flying} micro-batches under way" if flying > 1 else ""
+    why = (
+        f"{each} ({step.micro_batch} x {step.time_here} tokens, {step.precision}){pieces}, "
+        f"and {embedding + final_norm + top:,.0f} of embedding, last norm and loss"
     )
-    return Memory(
-        moment.name,
-        weights,
-        moment.gradients,
-        moments,
-        moment.activations,
-        moment.working,
-        saved,
-        FRAMEWORK[device] + (COMPILER if compiled and device == "cpu" else 0.0),
-        margin,
-        {"moment": f"{moment.name}: the fullest of a step"} | why,
-    )
+    return _Saved(block, embedding, final_norm, kept + embedding + final_norm + top, why)
+
+
+# The moments of a step.
 
 
 @dataclass(frozen=True)
 class _Moment:
+    """Bytes that are alive at one moment of a step, beside weights and the optimiser's states."""
+
     name: str
     gradients: float
     activations: float
     working: float
+    why: str
+    """derivation of `working`"""
 
     @property
     def size(self) -> float:
         return self.gradients + self.activations + self.working
 
 
-def _norm_backward(config: DecoderConfig, n: float, item: int) -> float:
-    """Temporaries of the last norm's backward pass, beyond the gradient that comes in."""
-    if config.norm == "rmsnorm":
-        return n * (14 if item == 2 else 12)
-    return n * (6 if item == 2 else 4)
+def _forward(step: TrainingStep, device: Kind, held: _States, saved: _Saved) -> _Moment:
+    """The loss: everything is saved, and a chunk of logits is computed with its gradients."""
+    c, item, split = step.config, step.item, step.layout.tensor
+    rows = min(step.tokens, max(1, CHUNK[device] * split // (c.vocabulary * item)))
+    logits = float(rows) * c.vocabulary / split
+    chunk = logits * (2 * item if step.compiled else item + 17)
+    cast = c.vocabulary * c.width * item / split if step.precision == "bf16" else 0.0
+    loss = chunk + _stream(step) * item + cast + 16.0 * rows
+    gathered, why_gathered = _gathered_weights(step)
+    why = (
+        f"the loss: {rows} rows of {c.vocabulary} logits at a time, "
+        f"{chunk / max(1.0, logits):.0f} bytes each{why_gathered}"
+    )
+    return _Moment("forward", _summed_gradients(step, held), saved.total, loss + gathered, why)
 
 
-def _evaluation(
-    config: DecoderConfig, sequences: int, time: int, item: int, device: str, *, compiled: bool
+def _backward_at_last_block(
+    step: TrainingStep, device: Kind, held: _States, saved: _Saved
 ) -> _Moment:
+    """The last norm and block: everything is still saved, and their temporaries come to it."""
+    n, item = _stream(step), step.item
+    norm = n * (14 if item == 2 else 12)
+    if step.config.norm != "rmsnorm":
+        norm = n * (6 if item == 2 else 4)
+    inside = _temporaries(step, device)
+    block = (saved.block - n * item + inside) if step.layout.recompute else inside
+    working = max(norm, block - saved.final_norm - n * item)
+    behind, why = _unshared(step)
+    return _Moment("backward", _summed_gradients(step, held), saved.total, working + behind, why)
+
+
+def _backward_at_first_block(
+    step: TrainingStep, device: Kind, held: _States, saved: _Saved
+) -> _Moment:
+    """The first block: everything above has its gradients, and nothing else is saved."""
+    c, layout = step.config, step.layout
+    roles = c.parameters_by_role()
+    done = 1 - (roles[Role.HIDDEN] / c.depth + roles[Role.INPUT]) / layout.tensor / held.local
+    done = 1.0 if layout.micro_batches > 1 else max(0.0, done)
+    activations, again = saved.embedding + saved.block, 0.0
+    if layout.recompute:
+        block_input = _stream(step) * step.item
+        activations, again = saved.embedding + block_input, saved.block - block_input
+    behind, why = _unshared(step)
+    working = again + _temporaries(step, device) + behind
+    return _Moment("backward", held.gradients * done, activations, working, why)
+
+
+def _evaluation(step: TrainingStep, device: Kind, sequences: int) -> _Moment:
     """A forward pass without gradients: one block's widest point, or the loss's chunk."""
-    c = config
-    tokens = sequences * time
+    c, item = step.config, step.item
+    tokens = sequences * step.time
     n = float(tokens) * c.width
     maps = 4 if c.activation == "swiglu" else 2
     block = 2 * n * item + maps * float(tokens) * c.inner * item
     norm = n * (item + 12)
     rows = min(tokens, max(1, CHUNK[device] // (c.vocabulary * item)))
     loss = n * item + float(rows) * c.vocabulary * (item + 12)
-    return _Moment("evaluation", 0.0, 0.0, max(block, norm, loss))
+    why = f"{sequences} held-out sequences at a time, no gradients"
+    return _Moment("evaluation", 0.0, 0.0, max(block, norm, loss), why)
 
 
-def residual_factor(config: DecoderConfig) -> bool:
-    """Whether the branches are multiplied by a constant, which is one more operation."""
-    return Scaling(config.parametrisation, config.width, config.depth).residual_multiplier != 1.0
+# Parts of the moments.
 
 
-def _hidden(config: DecoderConfig) -> float:
-    return float(config.parameters_by_role()[Role.HIDDEN])
+def _stream(step: TrainingStep) -> float:
+    """Numbers of the residual stream of one pass: tokens x width."""
+    return float(step.tokens) * step.config.width
+
+
+def _blocks(step: TrainingStep) -> int:
+    """Number of blocks on the fullest stage of the pipeline."""
+    return -(-step.config.depth // step.layout.pipeline)
+
+
+def _in_flight(step: TrainingStep) -> int:
+    """Number of micro-batches whose activations the first stage holds: 1F1B, Narayanan et al. 2021,
+    section 2.2."""
+    return min(step.layout.micro_batches, step.layout.pipeline)
+
+
+def _summed_gradients(step: TrainingStep, held: _States) -> float:
+    """Bytes of the gradients of earlier micro-batches."""
+    return held.gradients * (step.layout.micro_batches > 1)
+
+
+def _temporaries(step: TrainingStep, device: Kind) -> float:
+    """Bytes of gradients inside one block's backward pass."""
+    c = step.config
+    maps = 2 if c.activation == "swiglu" else 1
+    hidden = maps * float(step.tokens) * c.inner * step.item / step.layout.tensor
+    return _stream(step) * step.item + hidden + _tiles(step, device)
+
+
+def _tiles(step: TrainingStep, device: Kind) -> float:
+    """Bytes of the scores and probabilities of `nn.tiled_attention`, and of the gradients of both."""
+    if not (step.compiled and device == "cpu"):
+        return 0.0
+    heads = float(step.micro_batch) * step.config.heads / step.layout.tensor
+    rows = heads * min(TILE[0], step.time_here) * step.time
+    return 4 * min(TILE[1], rows * step.item)
+
+
+def _gathered_weights(step: TrainingStep) -> tuple[float, str]:
+    """Bytes of two blocks' whole weights at ZeRO's stage 3, and what is said of them."""
+    if step.layout.zero < 3:
+        return 0.0, ""
+    block = _block_parameters(step)
+    each = 6 if step.precision == "bf16" else 4  # fp32 as sent, and the cast that is multiplied
+    gathered = 2.0 * each * block
+    return gathered, (
+        f", and {gathered:,.0f} bytes of gathered weights: 2 blocks x {block:,.0f} x "
+        f"{each} bytes, freed after each block"
+    )
+
+
+def _unshared(step: TrainingStep) -> tuple[float, str]:
+    """Bytes of whole weights and whole gradients of a block under ZeRO, and what a backward pass needs."""
+    gathered, why_gathered = _gathered_weights(step)
+    why = f"the temporaries of one block{', recomputed' * step.layout.recompute}{why_gathered}"
+    if step.layout.zero < 2:
+        return gathered, why
+    gradients = 4.0 * _block_parameters(step)
+    why += f", and {gradients:,.0f} of a block's gradients until they are shared out"
+    return gathered + gradients, why
+
+
+def _block_parameters(step: TrainingStep) -> float:
+    """Number of parameters of one block's matrices on one device, not shared out."""
+    return hidden_parameters(step.config) / step.config.depth / step.layout.tensor
+
+
+# Beside the moments.
+
+
+def _margin(step: TrainingStep, device: Kind, saved: _Saved, fullest: _Moment) -> tuple[float, str]:
+    """Bytes that the allocator holds beside what is in use, and why."""
+    if device == "cuda":
+        margin = MARGIN * (fullest.activations + fullest.working + fullest.gradients)
+        return margin, f"{MARGIN:.0%} of what is allocated anew at every step, for fragmentation"
+    holes = temporaries_of_block(step.config, step.tokens, step.item, compiled=step.compiled)
+    held = _blocks(step) * _in_flight(step)
+    share = HOLES[2 if step.compiled else step.item]
+    margin = share * holes * held
+    if (
+        step.layout.recompute
+    ):  # blocks come and go: half the holes are filled, a block's room is not
+        margin = margin / 2 + saved.block
+    why = (
+        f"{held} x {share:.0%} of {holes:,.0f} bytes of a block's temporaries: the C "
+        f"library's allocator does not fill the holes they leave"
+    )
+    if step.compiled:
+        more = COMPILED * saved.total + _tiles(step, device)
+        margin += more
+        why += f"; {more:,.0f} of what compiled blocks keep, {COMPILED:.0%}, and of tiles"
+    return margin, why
+
+
+def _copies(device: Kind, held: _States, margin: float) -> tuple[float, str]:
+    """Bytes of the copies of weights and moments while a checkpoint is written, and why.
+
+    They are made when a step's activations are gone, and lie in the holes that these have left.
+    """
+    why = "copies of weights and moments while a checkpoint is written"
+    size = held.parameters + held.optimiser
+    if device == "cpu":
+        return max(0.0, size - margin), why + ", beyond what the margin's holes hold"
+    return max(0.0, size), why

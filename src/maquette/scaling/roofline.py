@@ -16,16 +16,13 @@ Left out: overlap of communication with computation, and the data loader.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from maquette.base.probes import Rates, at
-from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Role
 from maquette.scaling.devices import Device
-from maquette.scaling.memory import CHUNK, ITEM, Precision, residual_factor
-
-if TYPE_CHECKING:
-    from maquette.scaling.layouts import Layout
+from maquette.scaling.memory import CHUNK
+from maquette.scaling.saved_tensors import has_residual_multiplier
+from maquette.scaling.training_step import ITEM, Precision, TrainingStep
 
 STREAMS = 0.85  # of a data sheet's bandwidth
 LINKS = 0.8  # of a data sheet's link
@@ -117,24 +114,11 @@ class _Speeds:
         return OPERATION if self.rates is None else self.rates.operation
 
 
-def step_time(
-    config: DecoderConfig,
-    micro_batch: int,
-    micro_batches: int,
-    time: int,
-    precision: Precision,
-    layout: "Layout",
-    device: Device,
-    *,
-    compiled: bool = False,
-) -> StepTime:
-    """Seconds of one optimiser step of `micro_batches` parts of (micro_batch, time) on each device.
-
-    Everything about the layout counts but its `micro_batches`, which is given here.
-    """
-    c, why = config, {}
-    here = -(-time // layout.context)
-    tokens = micro_batch * here
+def step_time(step: TrainingStep, device: Device) -> StepTime:
+    """Seconds of one optimiser step on each device of the step's layout."""
+    c, layout, why = step.config, step.layout, {}
+    time, tokens, micro_batches = step.time, step.tokens, step.layout.micro_batches
+    precision, compiled = step.precision, step.compiled
     flops = c.flops_per_token(time) * tokens * micro_batches / layout.tensor / layout.pipeline
     peak = device.peak(precision)
     if peak is None or device.bandwidth is None:
@@ -165,14 +149,13 @@ def step_time(
     )
     why["loss"] = f"6 x {tokens} x {tail:,.0f} operations, and {logits:,.0f} logits in fp32"
 
-    parts["attention"] = repeats * blocks * _attention(c, speeds, micro_batch, here, time, layout,
-                                                       precision, compiled)  # fmt: skip
+    parts["attention"] = repeats * blocks * _attention(step, speeds)
     why["attention"] = (
         f"12 x {time} keys x {c.heads * c.head / layout.tensor:.0f} operations a token and block"
         + (", half of them masked" if compiled or device.kind != "cpu" else "")
     )
 
-    moved, count = _pointwise(c, speeds, tokens, precision, layout.tensor, compiled)
+    moved, count = _pointwise(step, speeds)
     parts["pointwise"] = repeats * blocks * moved
     why["pointwise"] = (
         f"norms, positions, {c.activation}, residual: {1e3 * moved:.3g} ms a block and micro-batch"
@@ -211,7 +194,7 @@ def step_time(
             f"({stages} - 1) / ({micro_batches} + {stages} - 1) = {bubble:.1%} of the whole "
             f"(Narayanan et al. 2021, section 2.2)"
         )
-    parts |= _communication(c, tokens, micro_batches, local, precision, layout, device, why)
+    parts |= _communication(step, local, device, why)
     whole = StepTime(parts, flops, None, why).seconds
     return StepTime(parts, flops, None if whole is None else flops / whole / peak, why)
 
@@ -228,29 +211,21 @@ def _loss(s: _Speeds, logits: float, tokens: int, precision: Precision, compiled
     return parts * (once + (2 * s.cast(chunk) if item == 2 else 0.0))
 
 
-def _attention(
-    c: DecoderConfig,
-    s: _Speeds,
-    sequences: int,
-    queries: int,
-    keys: int,
-    layout: "Layout",
-    precision: Precision,
-    compiled: bool,
-) -> float:
+def _attention(step: TrainingStep, s: _Speeds) -> float:
     """Seconds of one block's attention, forward and backward, between its two maps."""
-    heads = c.heads / layout.tensor
+    c, sequences, queries, keys = step.config, step.micro_batch, step.time_here, step.time
+    heads = c.heads / step.layout.tensor
     pairs = float(sequences) * heads * queries * keys
     flops = 12 * pairs * c.head
     seen = 1.0 if c.band is None else 0.5 + 0.5 * min(1.0, c.band / keys)
     if s.kind != "cpu" or s.rates is None:
         causal = seen * flops * 3.5 / 3 / 2  # fused kernels skip the mask, and recompute scores
         return s.product(causal, c.head, 8.0 * sequences * queries * heads * c.head)
-    if compiled:  # tiles: nn.tiled_attention
+    if step.compiled:  # tiles: nn.tiled_attention
         part = seen * min(1.0, 0.5 * (1 + min(TILE, keys) / keys))
         products = s.product(flops * part * 7 / 6, c.head, 0.0)
         return products + pairs * part * 2 / s.rates.exponential["fp32"]
-    curves = s.rates.attention[precision]
+    curves = s.rates.attention[step.precision]
     low, high = min(curves), max(curves)
     head = min(max(c.head, low), high)
     part = math.log(head / low) / math.log(high / low)
@@ -258,18 +233,16 @@ def _attention(
     return float(flops / speed)
 
 
-def _pointwise(
-    c: DecoderConfig, s: _Speeds, tokens: int, precision: Precision, tensor: int, compiled: bool
-) -> tuple[float, int]:
+def _pointwise(step: TrainingStep, s: _Speeds) -> tuple[float, int]:
     """Seconds of one block's pointwise work in both directions, and its number of operations."""
-    item = ITEM[precision]
+    c, tokens, item, tensor = step.config, step.tokens, step.item, step.layout.tensor
     n = float(tokens) * c.width
     h = float(tokens) * c.inner / tensor
     q = float(tokens) * c.heads * c.head / tensor
     kv = float(tokens) * c.group_heads * c.head / tensor
     norms = 1 if c.block == "parallel" else 2
     gated = c.activation == "swiglu"
-    if compiled:  # one kernel reads and writes each tensor once
+    if step.compiled:  # one kernel reads and writes each tensor once
         seconds = norms * s.pointwise(n, 2 + 4, item) + s.pointwise(n, 4, item)
         seconds += s.pointwise(q + 2 * kv, 4, item) + s.pointwise(h, 8 if gated else 5, item)
         seconds += 2 * s.exponential(h, 4) - 2 * s.stream(4 * h, 2)
@@ -291,7 +264,7 @@ def _pointwise(
     else:
         seconds += 2.5 * s.exponential(h, item)
     branches = 1 if c.block == "parallel" else 2
-    seconds += s.pointwise(n, branches * 6 + 4 * branches * residual_factor(c), item)
+    seconds += s.pointwise(n, branches * 6 + 4 * branches * has_residual_multiplier(c), item)
     seconds += s.pointwise(q + 2 * kv, 2, item)  # gradients of queries, keys, values put together
     if c.attention_bias:
         seconds += s.pointwise(q + 2 * kv, 1, item) + s.pointwise(n, 1, item)
@@ -301,19 +274,15 @@ def _pointwise(
 
 
 def _communication(
-    c: DecoderConfig,
-    tokens: int,
-    micro_batches: int,
-    local: float,
-    precision: Precision,
-    layout: "Layout",
-    device: Device,
-    why: dict[str, str],
+    step: TrainingStep, local: float, device: Device, why: dict[str, str]
 ) -> dict[str, float | None]:
-    """Seconds of each kind of message of the layout, none of it hidden behind computation."""
+    """Seconds of each kind of message of the layout, none of it hidden behind computation.
+
+    local: number of parameters on each device.
+    """
+    c, layout, tokens, item = step.config, step.layout, step.tokens, step.item
     parts: dict[str, float | None] = {}
     node = device.per_node or 1
-    item = ITEM[precision]
     blocks = c.depth / layout.pipeline
 
     def across(group: int) -> bool:
@@ -333,7 +302,7 @@ def _communication(
     # Neighbours: tensor, then context, then a pipeline that a node holds, else replicas first.
     t, x, p = layout.tensor, layout.context, layout.pipeline
     inside = t * x if across(t * x * p) else t * x * p
-    n, m = layout.shard, micro_batches
+    n, m = layout.shard, layout.micro_batches
     if n > 1:
         # Stage 1 adds gradients up at home and exchanges them once; stage 2 keeps a share only, so it
         # reduces and scatters those of every micro-batch; stage 3 gathers weights twice besides.

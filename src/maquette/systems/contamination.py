@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.audit.canary import plant
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
 from maquette.corpus.progress import silent
 from maquette.experiments.bases.small_decoder import (
@@ -63,10 +64,10 @@ def inflation(lab: Lab) -> Measurement:
     host, examples = _benchmark(lab.quick)
     chosen = _chosen(examples)
     lines = [examples[i] for i in chosen for _ in range(COPIES)]
-    options = {"vocabulary": VOCABULARY, "heldout": 0.005}
+    options = BuildOptions(vocabulary=VOCABULARY, heldout=0.005)
     corpora = {
-        "contaminated": kept_corpus("contaminated", plant(host, lines, seed=0), **options),
-        "clean": kept_corpus("uncontaminated", host, **options),
+        "contaminated": kept_corpus("contaminated", plant(host, lines, seed=0), options),
+        "clean": kept_corpus("uncontaminated", host, options),
     }
     runs = lab.train_all(
         [
@@ -121,10 +122,10 @@ def detector(lab: Lab) -> Measurement:
     host, examples = _benchmark(lab.quick)
     chosen = _chosen(examples)
     disguised = [_disguise(examples[i], n) for n, i in enumerate(chosen)]
-    options = {"vocabulary": 257, "heldout": 0.005}
+    options = BuildOptions(vocabulary=257, heldout=0.005)
     corpora = {
-        "planted": kept_corpus("disguised", plant(host, disguised, seed=1), **options),
-        "not planted": kept_corpus("undisguised", host, **options),
+        "planted": kept_corpus("disguised", plant(host, disguised, seed=1), options),
+        "not planted": kept_corpus("undisguised", host, options),
     }
     training = b"\0".join(training_texts(corpora["planted"], "reading", silent))
     chosen = [i for i, text in zip(chosen, disguised, strict=True) if text.encode() in training]

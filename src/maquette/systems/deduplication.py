@@ -33,6 +33,7 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
 from maquette.corpus.store import Corpus
 from maquette.corpus.tokenizer import train_tokenizer
@@ -136,11 +137,12 @@ def _trained(lab: Lab) -> dict[str, tuple[Corpus, list[Path]]]:
     duplicated = documents + _copies(originals)
     random.Random(0).shuffle(duplicated)
     tokenizer = train_tokenizer((d.text for d in documents), VOCABULARY)
-    options: dict[str, Any] = {"tokenizer": tokenizer, "heldout": 0.01}
-    plain = kept_corpus("duplicated", duplicated, **options)
-    clean = kept_corpus("deduplicated", duplicated, near=0.8, substrings=100, **options)
+    options = BuildOptions(heldout=0.01)
+    cleaning = replace(options, near=0.8, substrings=100)
+    plain = kept_corpus("duplicated", duplicated, options, tokenizer)
+    clean = kept_corpus("deduplicated", duplicated, cleaning, tokenizer)
     removed = int(plain.manifest["bytes"]) - int(clean.manifest["bytes"])
-    fewer = kept_corpus("fewer", _without(duplicated, originals, removed), **options)
+    fewer = kept_corpus("fewer", _without(duplicated, originals, removed), options, tokenizer)
     corpora = {PLAIN: plain, CLEAN: clean, FEWER: fewer}
     recipes = [
         small_decoder(c, s, lab.quick, STEPS) for c in corpora.values() for s in range(lab.seeds)

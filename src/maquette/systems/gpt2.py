@@ -32,6 +32,7 @@ from typing import Any
 import altair as alt
 
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
 from maquette.corpus.local import Local
 from maquette.corpus.named import kept
@@ -155,7 +156,10 @@ def corpus_of(text: str) -> str:
     """A corpus of plain bytes whose last tenth is held out, built once; its folder."""
     name = f"gpt2-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     corpus = kept(
-        name, lambda path: build(path, OneText(text), vocabulary=257, split="tail", heldout=0.1)
+        name,
+        lambda path: build(
+            path, OneText(text), BuildOptions(vocabulary=257, split="tail", heldout=0.1)
+        ),
     )
     return str(corpus.path)
 

@@ -26,6 +26,7 @@ import altair as alt
 import numpy as np
 
 from maquette.audit.canary import Canaries, Level
+from maquette.corpus.build_options import BuildOptions
 from maquette.experiments.bases.small_decoder import (
     VOCABULARY,
     clean_text,
@@ -54,7 +55,7 @@ def copies(lab: Lab) -> Measurement:
     host = clean_text(1 << 16 if lab.quick else 1 << 20)
     planted = [_canaries(seed, lab.quick) for seed in range(lab.seeds)]
     corpora = [
-        kept_corpus("canaries", canaries.documents(host), vocabulary=VOCABULARY)
+        kept_corpus("canaries", canaries.documents(host), BuildOptions(vocabulary=VOCABULARY))
         for canaries in planted
     ]
     recipes = [small_decoder(c, seed, lab.quick, STEPS) for seed, c in enumerate(corpora)]

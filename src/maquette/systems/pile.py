@@ -19,17 +19,19 @@ Expected: the mixture's average is 0.85 to 0.86 of the best single component's (
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import numpy as np
 import numpy.typing as npt
 
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
 from maquette.corpus.local import Local
 from maquette.corpus.named import kept
 from maquette.corpus.store import Corpus
+from maquette.corpus.tokenizer import Tokenizer
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
 from maquette.models.config import DecoderConfig
@@ -108,16 +110,18 @@ def corpora(quick: bool) -> tuple[Corpus, dict[str, Corpus]]:
     its component, too.
     """
     limit, heldout, vocabulary = (1 << 17, 0.1, 300) if quick else SIZES
-    split = "tail" if quick else "hash"  # so little text has too few documents for the other
+    # So little text has too few documents to hold whole ones out.
+    split: Literal["hash", "tail"] = "tail" if quick else "hash"
+    options = BuildOptions(vocabulary=vocabulary, heldout=heldout, split=split)
 
-    def made(name: str, component: str | None, **options: Any) -> Corpus:
+    def made(name: str, component: str | None, tokenizer: Tokenizer | None = None) -> Corpus:
         source = Part(limit, component)
-        return kept(name, lambda path: build(path, source, heldout=heldout, split=split, **options))
+        return kept(name, lambda path: build(path, source, options, tokenizer=tokenizer))
 
-    whole = made(f"pile-{limit}-{heldout}-{vocabulary}", None, vocabulary=vocabulary)
+    whole = made(f"pile-{limit}-{heldout}-{vocabulary}", None)
     names = whole.components[:2] if quick else whole.components
     stem = f"pile-{whole.hash[:16]}"
-    parts = {name: made(f"{stem}-{name}", name, tokenizer=whole.tokenizer) for name in names}
+    parts = {name: made(f"{stem}-{name}", name, whole.tokenizer) for name in names}
     return whole, parts
 
 

@@ -31,7 +31,7 @@ from typing import Any
 import altair as alt
 
 from maquette.adaptation.methods import METHODS, Method, count
-from maquette.adaptation.recipes import recipe_of
+from maquette.adaptation.recipes import AdaptOptions, recipe_of
 from maquette.base.statistics import Share, difference, pooled
 from maquette.evaluation.classify import accuracy
 from maquette.experiments.catalogue import recipe
@@ -181,19 +181,22 @@ def arm_of(
     _, label, world = TASKS[task]
     data = PictureData(world=world, count=EXAMPLES)
     corpus = data.open_corpus()
-    one = recipe_of(
+    options = AdaptOptions(
         method,
+        steps=2 if quick else STEPS,
+        batch=8 if quick else BATCH,
+        learning_rate=RATES[method],
+        prompts=PROMPTS,
+        seed=seed,
+    )
+    one = recipe_of(
+        options,
         start,
         small(quick),
         data,
         tuple(corpus.label_sizes),
         labels=columns(corpus, (label,)),
         task=task.replace(" ", "-"),
-        steps=2 if quick else STEPS,
-        batch=8 if quick else BATCH,
-        learning_rate=RATES[method],
-        prompts=PROMPTS,
-        seed=seed,
     )
     return replace(
         one, name=f"vpt-{method}", watch=replace(one.watch, pictures=16 if quick else 128)

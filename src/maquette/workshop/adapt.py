@@ -1,6 +1,7 @@
 """Adapt a picture classifier to another task, and measure what came of it.
 
-    adapt("vpt-deep", Path("runs/vit"), PictureData(corpus="shapes", count=1000), Path("runs/task"))
+    data = PictureData(corpus="shapes", count=1000)
+    adapt(Path("runs/vit"), data, Path("runs/task"), AdaptOptions("vpt-deep"))
 
 The base's run is left as it is. The adapted run is an ordinary one, with `adaptation.json` beside its
 recipe: the method, what it trained, and the accuracy on held-out pictures before and after. `sweep`
@@ -17,8 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from maquette.adaptation.methods import Counted, Method, checked, count
-from maquette.adaptation.recipes import recipe_of
+from maquette.adaptation.methods import Counted, Method, count
+from maquette.adaptation.recipes import AdaptOptions, recipe_of
 from maquette.base.errors import UserError, WrongUse, did_you_mean
 from maquette.base.files import write_json
 from maquette.corpus.pictures import PictureCorpus
@@ -37,33 +38,40 @@ from maquette.workshop.train import train
 
 ADAPTATION = "adaptation.json"
 FACTORS, DECAYS = (0.25, 1.0, 4.0), (0.0, 0.01)
-"""of a sweep: times the learning rate; weight decays"""
+"""factors of the learning rate and weight decays of a sweep"""
 HELD_OUT = 2000  # pictures that are scored before and after
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One pair of a sweep."""
+    """One pair of learning rate and weight decay of a sweep."""
 
     learning_rate: float
+    """peak learning rate"""
     weight_decay: float
+    """weight decay of AdamW"""
     right: int
-    """of the fifth that was left out"""
+    """number of pictures, of the fifth that was left out, with every label right"""
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """What an adaptation made."""
+    """An adapted run, and its accuracy before and after."""
 
     path: Path
+    """directory of the adapted run"""
     method: Method
+    """name of the method"""
     counted: Counted
+    """numbers of parameters that were trained"""
     before: Accuracy
-    """of the base's weights, with heads that were not trained where the task is another"""
+    """accuracy of the base's weights, with untrained heads where the task is another"""
     after: Accuracy
+    """accuracy of the adapted weights"""
     recipe: PictureRecipe
+    """recipe of the adapted run"""
     trials: list[Trial]
-    """of the sweep; empty without one"""
+    """scores of the sweep; empty without a sweep"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `adaptation.json` has them."""
@@ -87,19 +95,11 @@ class Adapted:
 
 
 def adapt(
-    method: str,
     run: Path,
     data: PictureData,
     path: Path,
+    options: AdaptOptions,
     *,
-    labels: tuple[str, ...] = (),
-    steps: int = 300,
-    batch: int = 64,
-    learning_rate: float | None = None,
-    weight_decay: float = 0.0,
-    prompts: int = 10,
-    rank: int = 8,
-    seed: int = 0,
     sweep: bool = False,
     pictures: int = HELD_OUT,
     observer: Observer | None = None,
@@ -107,37 +107,30 @@ def adapt(
 ) -> Adapted:
     """Adapt the classifier of `run` to the labels of `data`; the adapted run is `path`.
 
-    labels: names of the label factors that are learned; none: all. pictures: how many held-out ones
-    are scored. Raises WrongUse for an unknown method, a run of text or of a model that is no classifier,
-    data without labels, unknown labels, or a `path` that exists; UserError for what is wrong outside.
+    sweep: whether learning rate and weight decay are chosen first. pictures: number of held-out pictures
+    that are scored. Raises WrongUse for a run of text or of a model that is no classifier, data without
+    labels, unknown labels, or a `path` that exists; UserError for what is wrong outside.
     """
-    way, start = checked(method), run.expanduser().resolve()
+    start = run.expanduser().resolve()
     base = base_config(start)
     if data.size != base.size:
         data = replace(data, size=base.size)
     corpus = data.open_corpus()
-    chosen = columns(corpus, labels)
+    chosen = columns(corpus, options.labels)
     classes = tuple(corpus.label_sizes)
     if path.exists():
         raise WrongUse(f"{path} exists: choose another --run")
     recipe = recipe_of(
-        way,
+        options,
         start,
         base,
         data,
         classes,
         labels=() if len(chosen) == len(classes) else chosen,
         task=task_of(start, base, corpus, chosen),
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        prompts=prompts,
-        rank=rank,
-        seed=seed,
     )
     assert isinstance(recipe.model, ClassifierConfig)
-    counted = count(base, recipe.model, way)
+    counted = count(base, recipe.model, options.method)
     trials: list[Trial] = []
     if sweep:
         recipe, trials = swept(recipe, corpus, path, say)
@@ -148,7 +141,7 @@ def adapt(
             f"stopped at step {outcome.step}, saved: go on with maquette train --resume --run {path}"
         )
     after = scored(load_pictures(path).model, corpus, base.size, pictures)
-    done = Adapted(path, way, counted, before, after, recipe, trials)
+    done = Adapted(path, options.method, counted, before, after, recipe, trials)
     write_json(path / ADAPTATION, done.to_dict())
     return done
 

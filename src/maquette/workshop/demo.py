@@ -13,6 +13,7 @@ from maquette.base.errors import UserError
 from maquette.base.files import write_json
 from maquette.base.machine import Machine, measure
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.named import kept, open_corpus
 from maquette.corpus.progress import Progress
 from maquette.corpus.read import files
@@ -140,10 +141,7 @@ def own_corpus(sources: Sequence[str], progress: Progress) -> Corpus:
         lambda path: build(
             path,
             source,
-            vocabulary=vocabulary,
-            or_fewer=True,
-            near=NEAR,
-            portrait=True,
+            BuildOptions(vocabulary=vocabulary, or_fewer=True, near=NEAR, portrait=True),
             progress=progress,
         ),
     )

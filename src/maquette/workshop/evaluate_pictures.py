@@ -9,6 +9,7 @@ every kind           the held-out loss
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 

@@ -11,9 +11,9 @@ from maquette.base.files import read_json, write_json
 from maquette.base.machine import Machine
 from maquette.models.config import DecoderConfig
 from maquette.scaling.devices import from_machine
-from maquette.scaling.layouts import Layout
 from maquette.scaling.memory import memory
 from maquette.scaling.roofline import step_time
+from maquette.scaling.training_step import Layout, TrainingStep
 from maquette.training.decide import Decisions
 from maquette.training.length import lengths_of
 from maquette.training.recipe import BaseRecipe
@@ -50,32 +50,22 @@ def expect(
     ):
         part = recipe.micro_batch or recipe.batch
         layout = Layout(micro_batches=recipe.batch // part, recompute=recipe.recompute)
-        held = memory(
+        step = TrainingStep(
             recipe.model,
             part,
             recipe.data.sequence,
             decisions.precision,
             layout,
-            recipe.recompute,
-            compiled=decisions.compile,
-            device="cuda" if machine.device == "cuda" else "cpu",
+            decisions.compile,
         )
-        step = step_time(
-            recipe.model,
-            part,
-            recipe.batch // part,
-            recipe.data.sequence,
-            decisions.precision,
-            layout,
-            from_machine(machine),
-            compiled=decisions.compile,
-        )
+        held = memory(step, device="cuda" if machine.device == "cuda" else "cpu")
+        time = step_time(step, from_machine(machine))
         before = before if machine.device == "cpu" else 0
         expected |= {
             "memory": before + held.total,
             "memory_why": {"before": f"{before:,} bytes before the model was made"} | held.why,
-            "seconds": None if step.seconds is None else step.seconds * recipe.last_step,
-            "seconds_why": step.why,
+            "seconds": None if time.seconds is None else time.seconds * recipe.last_step,
+            "seconds_why": time.why,
         }
     write_json(run / EXPECTED, expected)
 

@@ -3,17 +3,19 @@
 Claims about repeats plant what they measure into that text; each has its own corpus.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from maquette.corpus.build import build
+from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
 from maquette.corpus.local import Local
 from maquette.corpus.named import kept
 from maquette.corpus.store import Corpus
+from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
@@ -35,14 +37,25 @@ def clean_text(limit: int) -> list[Document]:
     return [replace(d, text=text) for d, text in pairs if len(text) >= 200]
 
 
-def kept_corpus(name: str, documents: Sequence[Document], **options: Any) -> Corpus:
+def kept_corpus(
+    name: str,
+    documents: Sequence[Document],
+    options: BuildOptions,
+    tokenizer: Tokenizer | None = None,
+) -> Corpus:
     """A corpus of documents, kept in Maquette's home under the hash of what it is made of."""
     identity = hashlib.sha256(b"".join(d.digest() for d in documents))
-    plain = {k: v if k != "tokenizer" else v.to_json() for k, v in options.items()}
-    identity.update(repr(sorted(plain.items())).encode())
+    given = {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(options)
+        if getattr(options, field.name) != field.default
+    }
+    if tokenizer is not None:
+        given["tokenizer"] = tokenizer.to_json()
+    identity.update(repr(sorted(given.items())).encode())
 
     def make(path: Path) -> Corpus:
-        return build(path, documents, **options)
+        return build(path, documents, options, tokenizer=tokenizer)
 
     return kept(f"{name}-{identity.hexdigest()[:12]}", make)
 
