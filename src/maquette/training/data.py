@@ -5,10 +5,16 @@ import torch
 from torch import Tensor
 
 from maquette.base.errors import UserError, WrongUse
+from maquette.corpus.open import AnyCorpus
 from maquette.corpus.order import SampleOrder
 from maquette.corpus.store import Corpus
 from maquette.models.base import Batch
-from maquette.training.recipe import Recipe
+from maquette.models.registry import ModelConfig
+from maquette.training.recipe import BaseRecipe, Recipe
+from maquette.training.text_config import Data, Watch
+
+TextRecipe = BaseRecipe[ModelConfig, Data, Watch]
+"""of a run on a corpus of text"""
 
 
 class TextDataset:
@@ -18,7 +24,7 @@ class TextDataset:
     the same batch for any number of them. Raises UserError for less text than a batch.
     """
 
-    def __init__(self, recipe: Recipe, corpus: Corpus) -> None:
+    def __init__(self, recipe: TextRecipe, corpus: Corpus) -> None:
         self._recipe, self.corpus = recipe, corpus
         length = recipe.data.sequence
         if len(corpus.train) < length + 1 or len(corpus.train) <= recipe.units_per_step:
@@ -30,17 +36,7 @@ class TextDataset:
 
     def check(self) -> list[str]:
         """Raise WrongUse for a vocabulary of another size and a prompt that no sample could continue."""
-        recipe, corpus = self._recipe, self.corpus
-        if recipe.model.vocabulary != corpus.vocabulary:
-            raise WrongUse(
-                f"model.vocabulary is {recipe.model.vocabulary}, the corpus {recipe.data.corpus} "
-                f"has {corpus.vocabulary}: use --model.vocabulary {corpus.vocabulary}"
-            )
-        length = len(corpus.tokenizer.encode_prompt(recipe.watch.prompt))
-        if recipe.watch.sample_tokens and length >= recipe.model.context:
-            raise WrongUse(
-                f"watch.prompt has {length} tokens, model.context is {recipe.model.context}: shorten it"
-            )
+        check_tokens(self._recipe, self.corpus)
         return []
 
     def step(self, sample: int, rank: int = 0, world: int = 1) -> list[Batch]:
@@ -58,6 +54,20 @@ class TextDataset:
     def heldout(self) -> list[Batch]:
         """See `heldout_batches`."""
         return heldout_batches(self._recipe, self.corpus)
+
+
+def check_tokens(recipe: Recipe, corpus: AnyCorpus) -> None:
+    """Raise WrongUse for a vocabulary of another size and a prompt that no sample could continue."""
+    if recipe.model.vocabulary != corpus.vocabulary:
+        raise WrongUse(
+            f"model.vocabulary is {recipe.model.vocabulary}, the corpus {recipe.data.corpus} "
+            f"has {corpus.vocabulary}: use --model.vocabulary {corpus.vocabulary}"
+        )
+    length = len(corpus.tokenizer.encode_prompt(recipe.watch.prompt))
+    if recipe.watch.sample_tokens and length >= recipe.model.context:
+        raise WrongUse(
+            f"watch.prompt has {length} tokens, model.context is {recipe.model.context}: shorten it"
+        )
 
 
 def make_batch(rows: Tensor, end: int | None) -> Batch:
@@ -81,7 +91,7 @@ def split_documents(tokens: Tensor, end: int) -> tuple[Tensor, Tensor]:
     return documents, place - first.cummax(1).values
 
 
-def heldout_batches(recipe: Recipe, corpus: Corpus, size: int = 32) -> list[Batch]:
+def heldout_batches(recipe: TextRecipe, corpus: Corpus, size: int = 32) -> list[Batch]:
     """Windows spread evenly over the held-out stream, the same at every call."""
     stream, length, tokens = corpus.heldout, recipe.data.sequence, recipe.watch.tokens
     end = corpus.end if recipe.data.document_mask else None

@@ -47,6 +47,7 @@ class PictureWatch(BaseWatch):
 class PictureData(BaseData):
     """What is looked at, and how large."""
 
+    modality: ClassVar[str] = "pictures"
     unit: ClassVar[str] = "pictures"
     watch: ClassVar[type[BaseWatch]] = PictureWatch
     dataset: ClassVar[str] = "maquette.training.picture_data.PictureDataset"
