@@ -195,4 +195,14 @@ def test_the_command_trains_by_yaml_and_by_flags(tuned, examples, trained, tmp_p
     assert said.code == 0, said.err
     assert load(tmp_path / "b").recipe.data.kind == "examples"
     refused(command("train", "vit", "--data.kind", "examples"), "learns from pictures", code=2)
+    scored = command("eval", tmp_path / "a", "--json").json["tasks"]["all"]
+    heldout = examples.manifest["splits"]["heldout"]
+    assert scored["tokens"] == heldout["counted"]
+    assert scored["bytes"] == heldout["counted"] - heldout["examples"]  # all but the ends
+    assert scored["documents"] == heldout["examples"]
+    outcome = load(tmp_path / "a").metrics[-1]["heldout_loss"]  # of all of them, by as many tokens
+    assert scored["loss"] == pytest.approx(outcome, rel=0.02)
+    base = command("eval", trained, "--corpus", examples.path, "--json").json["tasks"]["all"]
+    assert base["tokens"] == heldout["counted"]
+    refused(command("eval", tmp_path / "a", "--bytes", 100), "scored whole", code=2)
     refused(command("audit", "trace", tmp_path / "a", "text"), "a run of examples", code=2)

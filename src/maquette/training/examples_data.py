@@ -98,7 +98,7 @@ class Packed:
     """The examples of a split in sequences of `sequence` tokens, by number.
 
     cut: how many examples are longer, of which the first sequence + 1 tokens are read. left_out: how
-    many have no counted token among these.
+    many have no counted token among these. examples: how many are read.
     """
 
     def __init__(self, split: ExampleSplit, sequence: int, end: int, seed: int) -> None:
@@ -115,6 +115,7 @@ class Packed:
                 f"no example has an answer that begins within data.sequence {sequence}: use a longer one"
             )
         order = Permutation(len(split), seed)(np.arange(len(split)))
+        self.examples = int(learned.sum())
         self._rows = pack(positions, order[learned[order]], sequence)
 
     def __len__(self) -> int:

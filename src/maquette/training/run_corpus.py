@@ -53,6 +53,13 @@ def text_of(run: RunDirectory) -> Corpus:
     return corpus
 
 
+def as_text(corpus: AnyCorpus) -> Corpus:
+    """The corpus, of text. Raises WrongUse for one of another kind."""
+    if not isinstance(corpus, Corpus):
+        raise WrongUse(f"{corpus.path} is a corpus of {_kind(corpus)}: name one of text")
+    return corpus
+
+
 def pictures_of(run: RunDirectory) -> PictureCorpus:
     """The pictures that the run was trained on. Raises WrongUse for a run of another kind."""
     corpus = corpus_of(run)
