@@ -19,7 +19,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.store import Corpus
 from maquette.parallel.group import Group
 from maquette.training import loop
-from maquette.training.data import TextDataset, heldout_batches, split_documents
+from maquette.training.data import TextDataset, heldout_batches
 from maquette.training.guard import SpikeGuard, Verdict
 from maquette.training.recipe import Checkpoints, Guard, Schedule, Watch
 from maquette.training.run import RunDirectory
@@ -494,13 +494,6 @@ def test_targets_are_the_next_tokens_of_the_stream(recipe, corpus):
     assert torch.equal(batch.tokens[:, 1:], batch.targets[:, :-1])
     start = int(TextDataset(recipe, corpus).order.starts(0, 1)[0])
     assert batch.targets[0].tolist() == corpus.train.read(start + 1, 32).tolist()
-
-
-def test_documents_and_positions_restart_after_every_end():
-    tokens = torch.tensor([[5, 6, 0, 7, 0, 0, 8, 9], [0, 1, 2, 3, 4, 5, 6, 0]])
-    documents, positions = split_documents(tokens, end=0)
-    assert documents.tolist() == [[0, 0, 0, 1, 1, 2, 3, 3], [0, 1, 1, 1, 1, 1, 1, 1]]
-    assert positions.tolist() == [[0, 1, 2, 0, 1, 0, 0, 1], [0, 0, 1, 2, 3, 4, 5, 6]]
 
 
 def test_heldout_windows_are_the_same_every_time_and_spread_out(recipe, corpus: Corpus):

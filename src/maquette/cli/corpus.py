@@ -1,16 +1,18 @@
-"""Build a corpus from text or from pictures, or show what is in one.
+"""Build a corpus from text, from examples or from pictures, or show what is in one.
 
 build reads text, HTML, PDF, source code and records (.jsonl, .json, .parquet; packed or not) from files,
 folders, hf://DATASET or - (standard input); without a source it takes the text already on this
 machine. Near-duplicates are left out, and a portrait is written (maquette audit member). A build
 that was killed goes on when the same command is given again. show prints the components, the
 mixture, what was left out; with --why DOCUMENT, why that one was kept or dropped; with --check, whether
-its files are as they were written. pictures makes a corpus
-of captioned pictures (maquette corpus pictures --help); show --picture FILE draws a grid of them.
+its files are as they were written. examples makes a corpus of prompts and answers, for tuning (maquette
+corpus examples --help); pictures one of captioned pictures (maquette corpus pictures --help), and show
+--picture FILE draws a grid of them.
 
 example: maquette corpus build corpus/mine ~/Documents --vocabulary 4096 --clean quality,personal
          maquette corpus build corpus/mixed --mixture mixture.yaml --evaluation test.jsonl
          maquette corpus show corpus/mine --why notes.txt
+         maquette corpus examples corpus/questions questions.jsonl --tokenizer runs/first
          maquette corpus pictures corpus/birds ~/Pictures/birds --size 64
 """
 
@@ -22,13 +24,15 @@ from typing import Any
 from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal, amount
 
-VERBS = {"pictures": "corpus_pictures"}
+VERBS = {"examples": "corpus_examples", "pictures": "corpus_pictures"}
 VOCABULARY = 8192
 PLANTED_BYTES = 2_000_000  # of the corpus' text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="build|pictures|show")
+    verbs = parser.add_subparsers(
+        dest="verb", required=True, metavar="build|examples|pictures|show"
+    )
     build = verbs.add_parser("build", help="read sources, write a corpus")
     build.add_argument("out", help="folder to write")
     build.add_argument("sources", nargs="*", help="files, folders, hf://DATASET, -")
@@ -161,11 +165,22 @@ def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
 
 def show(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    from maquette.cli import corpus_pictures
+    from maquette.corpus.store import stored_kind
 
-    if corpus_pictures.stored(arguments.corpus):
-        if arguments.planted:
-            raise WrongUse("--planted is for text: leave it out beside a corpus of pictures")
+    kind = stored_kind(arguments.corpus)
+    if kind != "text" and arguments.planted:
+        raise WrongUse(f"--planted is for text: leave it out beside a corpus of {kind}")
+    if kind == "examples":
+        from maquette.cli import corpus_examples
+        from maquette.corpus.examples import ExamplesCorpus
+
+        if arguments.picture:
+            raise WrongUse("--picture is for text and pictures: leave it out beside examples")
+        examples = ExamplesCorpus(arguments.corpus)
+        checked = check(examples, terminal) if arguments.check else {}
+        return corpus_examples.show(examples, terminal) | checked
+    if kind != "text":
+        from maquette.cli import corpus_pictures
         from maquette.corpus.pictures import open_pictures
 
         checked = check(open_pictures(arguments.corpus), terminal) if arguments.check else {}
@@ -229,11 +244,11 @@ def planted(corpus: Any, terminal: Terminal) -> dict[str, Any]:
 
 
 def why(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    from maquette.cli import corpus_pictures
     from maquette.corpus.history import history
     from maquette.corpus.named import open_corpus
+    from maquette.corpus.store import stored_kind
 
-    if corpus_pictures.stored(arguments.corpus):
+    if stored_kind(arguments.corpus) != "text":
         raise WrongUse("--why is for text: maquette corpus show names what was skipped of pictures")
     found = history(open_corpus(arguments.corpus), arguments.why)
     for one in found:

@@ -12,7 +12,6 @@ example: maquette corpus pictures corpus/birds ~/Pictures/birds --size 64
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,15 +81,6 @@ def _columns(text: str) -> dict[str, str]:
     if any(not sign or not name.strip() for _, sign, name in pairs):
         raise WrongUse(f"--columns {text} is no list of PART=NAME: write image=...,caption=...")
     return {part.strip(): name.strip() for part, _, name in pairs}
-
-
-def stored(name: str) -> bool:
-    """Whether a folder holds a corpus of pictures."""
-    path = Path(name).expanduser() / "manifest.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get("kind") in ("pictures", "world")
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def show(name: str, picture: str | None, terminal: Terminal) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Loss, perplexity and bits per byte: of a run's held-out text by component, or of any text file.
 
+Of examples (a run on them, or --corpus DIR): of the held-out answers, each given its prompt.
+
 Of a picture run: accuracy of a classifier, zero-shot naming and retrieval of a CLIP, what the oracle of
 its world reads in the pictures that a diffusion run makes, PSNR of super-resolution; and the loss.
 

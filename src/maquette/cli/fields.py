@@ -4,7 +4,7 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,7 +37,7 @@ def with_flags(recipe: "R", words: Sequence[str]) -> "R":
 
     from maquette.training.recipe import field_names
 
-    recipe = _on_corpus(recipe, words)
+    recipe = _on_corpus(_with_data_kind(recipe, words), words)
     names = {name.replace("_", "-") for name in field_names(recipe)}
     for word in words:
         flag = word.partition("=")[0].removeprefix("--").replace("_", "-")
@@ -93,6 +93,29 @@ def _on_corpus(recipe: "R", words: Sequence[str]) -> "R":
         flag, equals, value = word.partition("=")
         if flag == "--data.corpus" and (value := value if equals else following):
             recipe = replace(recipe, data=recipe.data.with_corpus(value))
+    return recipe
+
+
+def _with_data_kind(recipe: "R", words: Sequence[str]) -> "R":
+    """The recipe with the kind of data that a flag names; fields that both kinds have stay.
+
+    Its corpus is of another kind, so the new kind's own default takes its place.
+    """
+    from maquette.training.data_config import data_kind
+
+    for word, following in pairwise([*words, ""]):
+        flag, sign, value = word.partition("=")
+        value = value if sign else following
+        if flag != "--data.kind" or value == recipe.data.kind:
+            continue
+        kind, old = data_kind(value), recipe.data
+        if kind.modality != old.modality:
+            raise WrongUse(
+                f"--data.kind {value}: a {recipe.model.kind} learns from {recipe.model.learns_from}"
+            )
+        both = {f.name for f in fields(old)} & {f.name for f in fields(kind)}
+        kept = {name: getattr(old, name) for name in both - {"kind", "corpus"}}
+        return replace(recipe, data=kind(**kept))
     return recipe
 
 

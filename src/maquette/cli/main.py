@@ -23,7 +23,7 @@ from maquette.cli import interrupts
 
 COMMANDS = {
     "demo": "the main job, end to end: text to a trained, measured model and a report",
-    "corpus": "build a corpus of text or pictures, or show what is in one",
+    "corpus": "build a corpus of text, examples or pictures, or show one",
     "plan": "what to train with a budget: size, tokens, expected loss, and why",
     "sweep": "tune on a small model what a large one will use",
     "train": "train a recipe",

@@ -4,16 +4,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from maquette.base.errors import UserError
-from maquette.base.files import read_json
 from maquette.base.named import named
 from maquette.corpus.pictures import open_pictures
 from maquette.corpus.progress import Progress, silent
-from maquette.corpus.store import MANIFEST
+from maquette.corpus.store import MANIFEST, stored_kind
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.worlds.registry import world_from
 
 KINDS: dict[str, Any] = {
     "text": "maquette.corpus.store.Corpus",
+    "examples": "maquette.corpus.examples.ExamplesCorpus",
     "pictures": "maquette.corpus.pictures.PictureCorpus",
     "world": "maquette.corpus.pictures.PictureCorpus",
 }
@@ -48,9 +48,7 @@ class AnyCorpus(Protocol):
 
 def open_folder(path: Path) -> AnyCorpus:
     """The corpus of a folder, by the kind its manifest says. Raises UserError for a folder that is none."""
-    manifest = path / MANIFEST
-    content = read_json(manifest) if manifest.exists() else {}
-    kind = content.get("kind", "text") if isinstance(content, dict) else "text"
+    kind = stored_kind(path)
     found = KINDS.get(kind)
     if found is None:
         raise UserError(f"{path} is a corpus of unknown kind {kind}: use the version that built it")

@@ -11,6 +11,7 @@ portrait.bin, locator.bin, index/   what audits look things up in, where they we
 """
 
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,15 @@ MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 SPLITS = ("train", "heldout")
 DOCUMENTS_TABLE, DROPPED_TABLE = "documents.parquet", "dropped.parquet"
 ATTRIBUTES_TABLE = "attributes.parquet"
+
+
+def stored_kind(path: str | Path) -> str:
+    """The kind of a corpus by its manifest: "text" where it says nothing, or is none."""
+    try:
+        content = json.loads((Path(path).expanduser() / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "text"
+    return str(content.get("kind", "text")) if isinstance(content, dict) else "text"
 
 
 class TokenStream:
@@ -81,8 +91,9 @@ class Corpus:
                 f"build one with maquette corpus build OUT {path}"
             )
         self.manifest: dict[str, Any] = read_json(manifest)
-        if self.manifest.get("kind") in ("pictures", "world"):
-            raise UserError(f"{path} is a corpus of pictures: name one of text")
+        if (kind := stored_kind(self.path)) != "text":
+            kind = "pictures" if kind == "world" else kind
+            raise UserError(f"{path} is a corpus of {kind}: name one of text")
         if self.manifest.get("format") != FORMAT:
             raise UserError(
                 f"{path} is a corpus of format {self.manifest.get('format')}, this Maquette reads "

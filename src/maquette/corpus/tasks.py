@@ -11,6 +11,7 @@ of the choices that choice; else all choices. Messages are joined. An example wi
 its place, empty: it is too short to tell.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,12 @@ def read_tasks(paths: Sequence[str | Path], field: str | None = None) -> dict[st
     field: the one that holds the text of a record; several with commas, a.b for b inside of a; None:
     the usual ones. Raises UserError for anything else, and says which fields there are.
     """
+    names = None if field is None else [name.strip() for name in field.split(",")]
+    return {str(path): _examples(path, names) for path in task_files(paths)}
+
+
+def task_files(paths: Sequence[str | Path]) -> list[Path]:
+    """The files that are named, and those in the folders that are. Raises UserError for anything else."""
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
@@ -64,8 +71,7 @@ def read_tasks(paths: Sequence[str | Path], field: str | None = None) -> dict[st
             raise UserError(
                 f"{path} is no task: name a {' or '.join(ENDINGS)} file, or a folder of them"
             )
-    names = None if field is None else [name.strip() for name in field.split(",")]
-    return {str(path): _examples(path, names) for path in files}
+    return files
 
 
 def _known(path: Path) -> bool:
@@ -79,15 +85,25 @@ def _describes(path: Path) -> bool:
 
 
 def _examples(path: Path, names: list[str] | None) -> list[str]:
-    try:
+    with readable(path):
         if plain(path.name).endswith(".txt"):
             text = delimited.decoded(path)
             examples = [text] if text.strip() else []
         else:
             examples = []
-            for record, where in _records(path):
-                for one in _flat(record):
+            for record, where in file_records(path):
+                for one in questions(record):
                     examples.append(_example(one, where, names))
+    if not any(text.strip() for text in examples):
+        raise UserError(f"{path} holds no examples: name a file with text")
+    return examples
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in reading a file into a UserError that names it."""
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text in UTF-8: convert it, or name another") from error
     except Unreadable as error:
@@ -96,12 +112,9 @@ def _examples(path: Path, names: list[str] | None) -> list[str]:
         if error.errno in FULL:
             raise
         raise UserError(f"{path} cannot be read ({error.strerror}): name another") from error
-    if not any(text.strip() for text in examples):
-        raise UserError(f"{path} holds no examples: name a file with text")
-    return examples
 
 
-def _records(path: Path) -> Iterator[tuple[Any, str]]:
+def file_records(path: Path) -> Iterator[tuple[Any, str]]:
     """Every record of a file, with its place."""
     name = plain(path.name)
     if name.endswith(TABLES):
@@ -131,7 +144,7 @@ def _records(path: Path) -> Iterator[tuple[Any, str]]:
         raise Unreadable(contents.fault)
 
 
-def _flat(record: Any) -> Iterator[Any]:
+def questions(record: Any) -> Iterator[Any]:
     """A record, or the questions inside of one, as SQuAD's files have them."""
     if not isinstance(record, dict) or not isinstance(record.get("paragraphs"), list):
         yield record
@@ -154,58 +167,63 @@ def _example(record: Any, where: str, names: list[str] | None) -> str:
                 parts.append(value(record, name))
             except KeyError as error:
                 raise UserError(f"{where} has no field '{name}': {_fields(record)}") from error
-        found = _said(parts)
+        found = joined(parts)
     if found is None:
         raise UserError(f"{where} has no field that is known: {_fields(record)}")
     return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _fields(record: dict[str, Any]) -> str:
-    names = ", ".join(str(name)[:NAME] for name in list(record)[:SHOWN])
     return (
-        f"it has {names or 'none'}; name what holds the text with --text-field NAME,NAME "
+        f"it has {field_list(record)}; name what holds the text with --text-field NAME,NAME "
         "(corpus build: --evaluation-field)"
     )
+
+
+def field_list(record: dict[str, Any]) -> str:
+    """The names of a record's fields, cut where they are many or long."""
+    return ", ".join(str(name)[:NAME] for name in list(record)[:SHOWN]) or "none"
 
 
 def _usual(record: dict[str, Any]) -> str | None:
     """The text of a record whose fields have usual names; None where none has."""
     if "text" in record:
-        return _said(record["text"])
+        return joined(record["text"])
     for name in MESSAGES:
         if isinstance(record.get(name), list):
-            return _said([_message(one) for one in record[name]])
+            return joined([content_of(one) for one in record[name]])
     if isinstance(record.get("doc"), dict):  # lm-evaluation-harness' log of a sample
         inside = _usual(record["doc"])
-        return _said(record.get("arguments")) if inside is None else inside
-    parts = {part: _first(record, names) for part, names in PARTS.items()}
+        return joined(record.get("arguments")) if inside is None else inside
+    parts = {part: first_of(record, names) for part, names in PARTS.items()}
     if parts["context"] is None and parts["question"] is None:
         return None
     question = parts["question"]
     if isinstance(question, dict):  # ARC: {"stem": ..., "choices": ...}
-        parts["choices"] = parts["choices"] or _first(question, CHOICES)
+        parts["choices"] = parts["choices"] or first_of(question, CHOICES)
         question = question.get("stem")
-    choices, labels = _choices(record, parts["choices"])
-    answer = _answer(parts["answer"], choices, labels)
-    return _said([parts["context"], question, choices if answer is None else answer])
+    choices, labels = choices_of(record, parts["choices"])
+    answer = answer_of(parts["answer"], choices, labels)
+    return joined([parts["context"], question, choices if answer is None else answer])
 
 
-def _first(record: dict[str, Any], names: Sequence[str]) -> Any:
+def first_of(record: dict[str, Any], names: Sequence[str]) -> Any:
     """The first of the fields that is there, in any case; as it is written first."""
     known = {str(n).lower(): v for n, v in record.items() if v is not None} | record
     return next((v for n in names if (v := known.get(n)) is not None), None)
 
 
-def _message(message: Any) -> Any:
+def content_of(message: Any) -> Any:
+    """The text of a message, or its parts that are text."""
     if not isinstance(message, dict):
         return message
-    content = _first(message, ("content", "value", "text"))
+    content = first_of(message, ("content", "value", "text"))
     if isinstance(content, list):  # parts, some of them pictures
         return [part.get("text") for part in content if isinstance(part, dict)]
     return content
 
 
-def _choices(record: dict[str, Any], given: Any) -> tuple[list[str], list[str]]:
+def choices_of(record: dict[str, Any], given: Any) -> tuple[list[str], list[str]]:
     """The choices of a question, and what each is called."""
     labels: Any = None
     if isinstance(given, dict):  # ARC: {"text": [...], "label": [...]}
@@ -224,7 +242,7 @@ def _choices(record: dict[str, Any], given: Any) -> tuple[list[str], list[str]]:
     return texts, [str(label) for label in labels]
 
 
-def _answer(given: Any, choices: list[str], labels: list[str]) -> Any:
+def answer_of(given: Any, choices: list[str], labels: list[str]) -> Any:
     """The answer's text; None where there is none."""
     if isinstance(given, dict):  # SQuAD: {"text": [...], "answer_start": [...]}
         given = given.get("text")
@@ -240,14 +258,14 @@ def _answer(given: Any, choices: list[str], labels: list[str]) -> Any:
     return choices[int(number)] if number.isdigit() and int(number) < len(choices) else given
 
 
-def _said(parts: Any) -> str:
+def joined(parts: Any) -> str:
     """Everything that is text in some parts, joined by spaces."""
     if isinstance(parts, str):
         return parts
     if isinstance(parts, dict):
         parts = list(parts.values())
     if isinstance(parts, list | tuple):
-        return " ".join(said for part in parts if (said := _said(part)))
+        return " ".join(said for part in parts if (said := joined(part)))
     if isinstance(parts, bytes):
         return parts.decode("utf-8", "replace")
     return "" if parts is None or parts is UNREAD or isinstance(parts, bool) else str(parts)

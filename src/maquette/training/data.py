@@ -2,13 +2,19 @@
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from maquette.base.errors import UserError, WrongUse
+from maquette.corpus.open import AnyCorpus
 from maquette.corpus.order import SampleOrder
 from maquette.corpus.store import Corpus
 from maquette.models.base import Batch
-from maquette.training.recipe import Recipe
+from maquette.models.registry import ModelConfig
+from maquette.training.objectives import next_token
+from maquette.training.recipe import BaseRecipe, Recipe
+from maquette.training.text_config import Data, Watch
+
+TextRecipe = BaseRecipe[ModelConfig, Data, Watch]
+"""of a run on a corpus of text"""
 
 
 class TextDataset:
@@ -18,7 +24,7 @@ class TextDataset:
     the same batch for any number of them. Raises UserError for less text than a batch.
     """
 
-    def __init__(self, recipe: Recipe, corpus: Corpus) -> None:
+    def __init__(self, recipe: TextRecipe, corpus: Corpus) -> None:
         self._recipe, self.corpus = recipe, corpus
         length = recipe.data.sequence
         if len(corpus.train) < length + 1 or len(corpus.train) <= recipe.units_per_step:
@@ -30,17 +36,7 @@ class TextDataset:
 
     def check(self) -> list[str]:
         """Raise WrongUse for a vocabulary of another size and a prompt that no sample could continue."""
-        recipe, corpus = self._recipe, self.corpus
-        if recipe.model.vocabulary != corpus.vocabulary:
-            raise WrongUse(
-                f"model.vocabulary is {recipe.model.vocabulary}, the corpus {recipe.data.corpus} "
-                f"has {corpus.vocabulary}: use --model.vocabulary {corpus.vocabulary}"
-            )
-        length = len(corpus.tokenizer.encode_prompt(recipe.watch.prompt))
-        if recipe.watch.sample_tokens and length >= recipe.model.context:
-            raise WrongUse(
-                f"watch.prompt has {length} tokens, model.context is {recipe.model.context}: shorten it"
-            )
+        check_tokens(self._recipe, self.corpus)
         return []
 
     def step(self, sample: int, rank: int = 0, world: int = 1) -> list[Batch]:
@@ -52,7 +48,7 @@ class TextDataset:
         rows = np.stack([self.corpus.train.read(int(s), length + 1) for s in starts])
         end = self.corpus.end if self._recipe.data.document_mask else None
         return [
-            make_batch(torch.from_numpy(rows[i : i + micro]), end) for i in range(0, share, micro)
+            next_token(torch.from_numpy(rows[i : i + micro]), end) for i in range(0, share, micro)
         ]
 
     def heldout(self) -> list[Batch]:
@@ -60,28 +56,21 @@ class TextDataset:
         return heldout_batches(self._recipe, self.corpus)
 
 
-def make_batch(rows: Tensor, end: int | None) -> Batch:
-    """Tokens and targets of rows (batch, time + 1); with an `end`, the documents between ends."""
-    tokens, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
-    if end is None:
-        return Batch(tokens, targets)
-    documents, positions = split_documents(tokens, end)
-    return Batch(tokens, targets, documents, positions)
+def check_tokens(recipe: Recipe, corpus: AnyCorpus) -> None:
+    """Raise WrongUse for a vocabulary of another size and a prompt that no sample could continue."""
+    if recipe.model.vocabulary != corpus.vocabulary:
+        raise WrongUse(
+            f"model.vocabulary is {recipe.model.vocabulary}, the corpus {recipe.data.corpus} "
+            f"has {corpus.vocabulary}: use --model.vocabulary {corpus.vocabulary}"
+        )
+    length = len(corpus.tokenizer.encode_prompt(recipe.watch.prompt))
+    if recipe.watch.sample_tokens and length >= recipe.model.context:
+        raise WrongUse(
+            f"watch.prompt has {length} tokens, model.context is {recipe.model.context}: shorten it"
+        )
 
 
-def split_documents(tokens: Tensor, end: int) -> tuple[Tensor, Tensor]:
-    """Number the documents in each row, and the tokens in each document.
-
-    tokens: (batch, time); the end belongs to the document before it. Returns two (batch, time).
-    """
-    ends = tokens == end
-    documents = ends.cumsum(1) - ends.long()
-    place = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-    first = torch.where(documents.diff(dim=1, prepend=documents[:, :1]) > 0, place, 0)
-    return documents, place - first.cummax(1).values
-
-
-def heldout_batches(recipe: Recipe, corpus: Corpus, size: int = 32) -> list[Batch]:
+def heldout_batches(recipe: TextRecipe, corpus: Corpus, size: int = 32) -> list[Batch]:
     """Windows spread evenly over the held-out stream, the same at every call."""
     stream, length, tokens = corpus.heldout, recipe.data.sequence, recipe.watch.tokens
     end = corpus.end if recipe.data.document_mask else None
@@ -93,4 +82,4 @@ def heldout_batches(recipe: Recipe, corpus: Corpus, size: int = 32) -> list[Batc
         length, count, available = len(stream) - 1, 1, 1
     starts = [i * available // count * length for i in range(count)]
     rows = torch.from_numpy(np.stack([stream.read(start, length + 1) for start in starts]))
-    return [make_batch(part, end) for part in rows.split(size)]
+    return [next_token(part, end) for part in rows.split(size)]

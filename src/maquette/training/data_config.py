@@ -38,11 +38,12 @@ class BaseWatch:
 class BaseData:
     """What is read.
 
-    unit: what is counted. watch: the class of the recipe's `watch`. dataset: the class of its `Dataset`, or
-    "module.Class".
+    modality: `learns_from` of the models that its batches are for. unit: what is counted. watch: the class
+    of the recipe's `watch`. dataset: the class of its `Dataset`, or "module.Class".
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+    modality: ClassVar[str] = ""
     unit: ClassVar[str] = "samples"
     watch: ClassVar[type[BaseWatch]] = BaseWatch
     dataset: ClassVar[Any] = ""
@@ -88,6 +89,7 @@ class BaseData:
 
 KINDS: dict[str, str | type[BaseData]] = {
     "text": "maquette.training.text_config.Data",
+    "examples": "maquette.training.examples_config.ExamplesData",
     "pictures": "maquette.training.picture_recipe.PictureData",
 }
 """the class of a recipe's `data` by its `kind`, or where it is"""

@@ -50,6 +50,7 @@ class PictureWatch(BaseWatch):
 class PictureData(BaseData, Generic[S]):
     """Which pictures are read, and how large. S: the settings class of the world that draws them."""
 
+    modality: ClassVar[str] = "pictures"
     unit: ClassVar[str] = "pictures"
     watch: ClassVar[type[BaseWatch]] = PictureWatch
     dataset: ClassVar[Any] = "maquette.training.picture_data.PictureDataset"

@@ -28,6 +28,7 @@ from maquette.models.config import DecoderConfig
 from maquette.models.registry import AnyConfig, ModelConfig, kind_of
 from maquette.training.data_config import ANY, BaseData, BaseWatch, data_kind
 from maquette.training.text_config import Data as Data  # noqa: PLC0414
+from maquette.training.text_config import TokenData
 from maquette.training.text_config import Watch as Watch  # noqa: PLC0414
 
 FORMAT = 1  # of run directories
@@ -190,11 +191,15 @@ class BaseRecipe(Generic[M, D, W]):
             )
         if self.stop is not None and not 1 <= self.stop <= self.steps:
             raise WrongUse(f"stop {self.stop} is outside the {self.steps} steps")
-        for name, wanted in (
-            ("watch", self.data.watch),
-            ("data", data_kind(self.model.learns_from)),
+        for name, wanted, fits in (
+            ("watch", self.data.watch, isinstance(self.watch, self.data.watch)),
+            (
+                "data",
+                data_kind(self.model.learns_from),
+                self.data.modality == self.model.learns_from,
+            ),
         ):
-            if not isinstance(getattr(self, name), wanted):
+            if not fits:
                 given = type(getattr(self, name)).__name__
                 raise WrongUse(
                     f"{name} is {given}, a {self.model.kind} on {self.data.kind} needs {wanted.__name__}"
@@ -234,13 +239,13 @@ class BaseRecipe(Generic[M, D, W]):
         write_atomic(path, yaml.safe_dump(head | self.to_dict(), sort_keys=False))
 
 
-Recipe = BaseRecipe[ModelConfig, Data, Watch]
-"""of a run of text"""
+Recipe = BaseRecipe[ModelConfig, TokenData, Watch]
+"""of a run of a language model"""
 
 
 def language(recipe: BaseRecipe) -> Recipe:
     """The recipe, of a language model. Raises WrongUse for one of another kind."""
-    if not isinstance(recipe.data, Data):
+    if not isinstance(recipe.data, TokenData):
         raise WrongUse(
             f"{recipe.name} is a recipe of {recipe.data.kind} ({recipe.model.kind}): name one of text"
         )

@@ -49,7 +49,14 @@ def text_of(run: RunDirectory) -> Corpus:
     """The text that the run was trained on. Raises WrongUse for a run of another kind."""
     corpus = corpus_of(run)
     if not isinstance(corpus, Corpus):
-        raise WrongUse(f"{run.path} is a run of pictures: name a run of text")
+        raise WrongUse(f"{run.path} is a run of {_kind(corpus)}: name a run of text")
+    return corpus
+
+
+def as_text(corpus: AnyCorpus) -> Corpus:
+    """The corpus, of text. Raises WrongUse for one of another kind."""
+    if not isinstance(corpus, Corpus):
+        raise WrongUse(f"{corpus.path} is a corpus of {_kind(corpus)}: name one of text")
     return corpus
 
 
@@ -57,5 +64,10 @@ def pictures_of(run: RunDirectory) -> PictureCorpus:
     """The pictures that the run was trained on. Raises WrongUse for a run of another kind."""
     corpus = corpus_of(run)
     if not isinstance(corpus, PictureCorpus):
-        raise WrongUse(f"{run.path} is a run of text: name a run of pictures")
+        raise WrongUse(f"{run.path} is a run of {_kind(corpus)}: name a run of pictures")
     return corpus
+
+
+def _kind(corpus: AnyCorpus) -> str:
+    kind = str(corpus.manifest.get("kind", "text"))
+    return "pictures" if kind == "world" else kind

@@ -29,26 +29,15 @@ class Watch(BaseWatch):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data(BaseData):
-    """What is read, and how it is cut."""
+class TokenData(BaseData):
+    """What is read in sequences of tokens."""
 
+    modality: ClassVar[str] = "text"
     unit: ClassVar[str] = "tokens"
     watch: ClassVar[type[BaseWatch]] = Watch
-    dataset: ClassVar[Any] = "maquette.training.data.TextDataset"
 
-    kind: Literal["text"] = "text"
-    """kind of data"""
-    corpus: str = "default"
-    """a corpus folder, or "default" or "tiny" for the text already on this machine"""
     sequence: int = 256
     """tokens a training sequence"""
-    document_mask: bool = False
-    """attention stops at document boundaries, and positions restart there"""
-
-    def open_corpus(self, progress: Progress = silent) -> "Corpus":
-        from maquette.corpus.named import open_corpus
-
-        return open_corpus(self.corpus, progress)
 
     def check(self, recipe: Any) -> None:
         """Raise WrongUse where a sequence does not fit the model."""
@@ -64,3 +53,22 @@ class Data(BaseData):
 
     def flops_per_unit(self, model: Any) -> float:
         return float(model.flops_per_token(self.sequence))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(TokenData):
+    """What is read of a corpus of text, and how it is cut."""
+
+    dataset: ClassVar[Any] = "maquette.training.data.TextDataset"
+
+    kind: Literal["text"] = "text"
+    """kind of data"""
+    corpus: str = "default"
+    """a corpus folder, or "default" or "tiny" for the text already on this machine"""
+    document_mask: bool = False
+    """attention stops at document boundaries, and positions restart there"""
+
+    def open_corpus(self, progress: Progress = silent) -> "Corpus":
+        from maquette.corpus.named import open_corpus
+
+        return open_corpus(self.corpus, progress)

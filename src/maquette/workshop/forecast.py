@@ -18,7 +18,7 @@ from maquette.training.decide import Decisions
 from maquette.training.length import lengths_of
 from maquette.training.recipe import BaseRecipe
 from maquette.training.run import OUTCOME, RunDirectory
-from maquette.training.text_config import Data
+from maquette.training.text_config import TokenData
 from maquette.workshop.picture_plan import needs
 
 EXPECTED = "expected.json"
@@ -44,7 +44,7 @@ def expect(
     if decisions.flops and recipe.ranks == 1:
         expected |= _counted(recipe, machine, decisions, before)
     elif (
-        isinstance(recipe.data, Data)
+        isinstance(recipe.data, TokenData)
         and isinstance(recipe.model, DecoderConfig)
         and recipe.ranks == 1
     ):

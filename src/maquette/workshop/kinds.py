@@ -33,6 +33,7 @@ class WorkshopKind(Protocol):
 
 KINDS: dict[str, str | WorkshopKind] = {
     "text": "maquette.workshop.text_kind.TEXT",
+    "examples": "maquette.workshop.examples_kind.EXAMPLES",
     "pictures": "maquette.workshop.picture_kind.PICTURES",
 }
 """by `data.kind`: the ways, or where they are"""

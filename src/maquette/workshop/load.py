@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from maquette.base.errors import UserError
+from maquette.base.errors import UserError, WrongUse
 from maquette.base.machine import measure, pick_device
+from maquette.corpus.examples import ExamplesCorpus
 from maquette.corpus.named import open_corpus
-from maquette.corpus.store import TOKENIZER
+from maquette.corpus.open import AnyCorpus
+from maquette.corpus.store import TOKENIZER, stored_kind
 from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
 from maquette.evaluation.bits import Score, counted, score_corpus, score_documents
 from maquette.models.base import Model
@@ -18,10 +20,13 @@ from maquette.models.store import load_language
 from maquette.serving.generate import Generated, Timing, generate
 from maquette.serving.pack import pack
 from maquette.serving.sampler import Sampling
+from maquette.training.examples_data import Packed
 from maquette.training.recipe import Recipe, language
 from maquette.training.run import CORPUS, RunDirectory
-from maquette.training.run_corpus import text_of
+from maquette.training.run_corpus import as_text, corpus_of
 from maquette.training.start import weights_file
+
+SCORED = 16  # sequences of examples that are scored at a time
 
 
 class Loaded:
@@ -121,19 +126,56 @@ class Loaded:
         most_bytes: int | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> dict[str, Score]:
-        """Loss and bits per byte of each component of the held-out text, and of all."""
+        """Loss and bits per byte of each component of the held-out text, and of all.
+
+        Of a corpus of examples: of the held-out answers, see `score_examples`.
+        """
         run = RunDirectory(self.path)
         if not corpus and not (run / CORPUS).exists():
             raise UserError(f"{self.path} was not trained here: name text with --text or --corpus")
-        opened = open_corpus(corpus) if corpus else text_of(run)
+        opened = _opened(corpus) if corpus else corpus_of(run)
         if digest(opened.tokenizer) != digest(self.tokenizer):
             raise UserError(
                 f"{opened.path} has another tokenizer than the model: score text itself with --text"
             )
+        if isinstance(opened, ExamplesCorpus):
+            if most_bytes is not None:
+                raise WrongUse("examples are scored whole: leave --bytes out")
+            return {"all": score_examples(self.model, opened, progress)}
         start = self.tokenizer.special.start
         return score_corpus(
-            self.model, opened, start=start, most_bytes=most_bytes, progress=progress
+            self.model, as_text(opened), start=start, most_bytes=most_bytes, progress=progress
         )
+
+
+def _opened(name: str) -> AnyCorpus:
+    """A corpus of examples by its folder, or one of text by its folder or name."""
+    return ExamplesCorpus(name) if stored_kind(name) == "examples" else open_corpus(name)
+
+
+@torch.no_grad()
+def score_examples(
+    model: Model,
+    corpus: ExamplesCorpus,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Score:
+    """Loss of the answers of the held-out examples, each given its prompt alone.
+
+    The end of an answer is among the scored tokens, and not among the bytes. Examples that are longer than
+    the context are cut, those whose prompt is longer are left out.
+    """
+    model.eval()
+    packed = Packed(corpus.heldout, model.config.context, corpus.end, seed=0)
+    device, score = model.embedding.weight.device, Score()
+    for first in range(0, len(packed), SCORED):
+        batch = packed.batch(np.arange(first, min(first + SCORED, len(packed))))
+        loss = model.loss(batch.to(device))
+        wanted = batch.targets[batch.targets >= 0].numpy()
+        text = corpus.tokenizer.decode_bytes(wanted[wanted != corpus.end])
+        score.add(float(loss.value), int(loss.count), len(text))
+        progress(first + len(batch), len(packed))
+    score.documents = packed.examples
+    return score
 
 
 def load(path: str | Path) -> Loaded:

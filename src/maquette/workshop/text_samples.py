@@ -14,11 +14,15 @@ from maquette.training.run import RunDirectory
 
 
 class TextSamples:
-    """Writes a sample at every look, and passes everything on to another observer."""
+    """Writes a sample at every look, and passes everything on to another observer.
 
-    def __init__(self, run: RunDirectory, observer: Observer) -> None:
+    prompt: what samples continue where the recipe's `watch.prompt` is empty.
+    """
+
+    def __init__(self, run: RunDirectory, observer: Observer, prompt: str = "") -> None:
         self._run, self._next = run, observer
         self._recipe = language(run.recipe())
+        self._prompt = self._recipe.watch.prompt or prompt
         self._tokenizer: Tokenizer = load_tokenizer(run / TOKENIZER)
 
     def start(self, step: int, steps: int) -> None:
@@ -33,14 +37,14 @@ class TextSamples:
     def look(self, step: int, model: Network) -> None:
         watch = self._recipe.watch
         if watch.sample_tokens > 0 and isinstance(model, Model):
-            room = model.config.context - len(self._tokenizer.encode_prompt(watch.prompt))
+            room = model.config.context - len(self._tokenizer.encode_prompt(self._prompt))
             results, _ = generate(
                 model,
                 self._tokenizer,
-                [watch.prompt],
+                [self._prompt],
                 tokens=max(1, min(watch.sample_tokens, room)),
                 sampling=Sampling(seed=step),
             )
-            text = watch.prompt + results[0].text
+            text = self._prompt + results[0].text
             write_atomic(self._run / "samples" / f"step-{step:08d}.txt", text + "\n")
         self._next.look(step, model)

@@ -1,0 +1,122 @@
+"""Make a corpus of examples, prompts with their answers, for tuning a model.
+
+A source is a file of records (.jsonl, .json, .csv, .parquet, .yaml ...) or a folder of them. A record has a
+prompt and an answer by the names that well-known sets give them, or a conversation (messages with role
+and content, of which the assistant's are learned); --fields names the fields of others. The template says
+how an example is written; what stands before {answer} is read, and not learned. The same example again is
+left out, and a fraction of the prompts is held out.
+
+example: maquette corpus examples corpus/questions questions.jsonl --tokenizer runs/first
+         maquette corpus examples corpus/chat chats.parquet --tokenizer runs/first \\
+             --template 'User: {prompt}\\nAssistant: {answer}'
+         maquette corpus show corpus/questions
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maquette.base.errors import WrongUse
+from maquette.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from maquette.corpus.examples import ExamplesCorpus
+
+SHOWN, CHARACTERS = 3, 300  # examples that are shown, and of each
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", help="folder to write")
+    parser.add_argument("sources", nargs="+", help="files of records, folders of them")
+    parser.add_argument("--tokenizer", required=True, metavar="NAME",
+                        help="the learner's: a run, a corpus, a tokenizer.json, bytes")  # fmt: skip
+    parser.add_argument("--end-token", metavar="NAME",
+                        help="what ends an answer, where the tokenizer's files do not say")  # fmt: skip
+    parser.add_argument("--template", default="{prompt}{answer}", metavar="TEXT",
+                        help="how an example is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
+    parser.add_argument("--fields", default="", metavar="PART=NAME,...",
+                        help="of records: prompt=..., answer=..., rejected=..., choices=...")  # fmt: skip
+    parser.add_argument("--heldout", type=float, default=0.05,
+                        help="fraction of prompts kept for evaluation (0.05)")  # fmt: skip
+    parser.add_argument("--replace", action="store_true", help="build an existing corpus again")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from maquette.corpus.examples_build import build_examples
+    from maquette.corpus.progress import Stages
+    from maquette.corpus.tokenizer import named_tokenizer
+
+    terminal = Terminal(arguments.json)
+    tokenizer = named_tokenizer(arguments.tokenizer, arguments.end_token)
+    start = time.perf_counter()
+    with terminal.stages() as progress:
+        corpus = build_examples(
+            Path(arguments.out),
+            arguments.sources,
+            tokenizer,
+            template=arguments.template.replace("\\n", "\n"),
+            fields=fields_of(arguments.fields),
+            heldout=arguments.heldout,
+            replace=arguments.replace,
+            progress=Stages(progress),
+        )
+    seconds = time.perf_counter() - start
+    describe(corpus, terminal)
+    terminal.say(f"built: {arguments.out} in {seconds:.1f} s")
+    return summarise(corpus) | {"seconds": round(seconds, 3)}
+
+
+def fields_of(text: str) -> dict[str, str]:
+    """PART=NAME,PART=NAME,...; a name without a part is another field of the part before it."""
+    fields: dict[str, str] = {}
+    part = ""
+    for pair in filter(str.strip, text.split(",")):
+        before, sign, name = pair.partition("=")
+        if sign:
+            part = before.strip()
+        if not part or not (name if sign else before).strip():
+            raise WrongUse(
+                f"--fields {text} is no list of PART=NAME: write prompt=question,answer=solution"
+            )
+        fields[part] = name.strip() if sign else f"{fields[part]},{before.strip()}"
+    return fields
+
+
+def show(corpus: "ExamplesCorpus", terminal: Terminal) -> dict[str, Any]:
+    """What is in a corpus of examples, and some of them as a model reads them."""
+    describe(corpus, terminal)
+    split, shown = corpus.train, []
+    for number in sorted({i * len(split) // SHOWN for i in range(SHOWN)}):
+        tokens, counted = split.read(number, CHARACTERS)
+        given, wanted = (corpus.tokenizer.decode(tokens[mask].tolist())[:CHARACTERS]
+                         for mask in (~counted, counted))  # fmt: skip
+        terminal.say()
+        terminal.say(f"  read:    {given!r}")
+        terminal.say(f"  learned: {wanted!r}")
+        shown.append({"read": given, "learned": wanted})
+    return summarise(corpus) | {"shown": shown}
+
+
+def describe(corpus: "ExamplesCorpus", terminal: Terminal) -> None:
+    """Counts of each split, and what was left out."""
+    m = corpus.manifest
+    terminal.table(
+        ["split", "examples", "tokens", "learned"],
+        [
+            [split, f"{c['examples']:,}", f"{c['tokens']:,}", f"{c['counted']:,}"]
+            for split, c in m["splits"].items()
+        ],
+    )
+    terminal.say(
+        f"  template {m['template']!r}; the longest has {m['longest']:,} tokens; "
+        f"{m['duplicates_removed']:,} duplicates removed; vocabulary {m['vocabulary']:,}; "
+        f"hash {m['hash'][:12]}"
+    )
+
+
+def summarise(corpus: "ExamplesCorpus") -> dict[str, Any]:
+    """What --json prints of a corpus of examples."""
+    keys = ("kind", "examples", "splits", "tokens", "counted", "bytes", "longest", "template",
+            "duplicates_removed", "vocabulary", "hash")  # fmt: skip
+    return {key: corpus.manifest[key] for key in keys}

@@ -1,0 +1,238 @@
+"""An example: a prompt and the answer that is wanted, and how examples are read from records.
+
+One shape for all that tunes a model or asks one: supervised tuning and self-instruct (prompt, answer),
+conversations (history), preferences (rejected: DPO, Rafailov et al. 2023), cloze patterns and few-shot
+tasks (choices, answer_index: PET, lm-evaluation-harness), rationales that are kept where the answer is
+right (STaR).
+
+Records come from the files that evaluation sets come from (tasks.py), and from .yaml: a list of
+objects. What well-known sets call their parts is known; `fields` names the parts of others.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maquette.base.errors import UserError, WrongUse, did_you_mean
+from maquette.corpus.records import value
+from maquette.corpus.tasks import (
+    ANSWERS,
+    CHOICES,
+    CONTEXTS,
+    MESSAGES,
+    QUESTIONS,
+    answer_of,
+    choices_of,
+    content_of,
+    field_list,
+    file_records,
+    first_of,
+    joined,
+    questions,
+    readable,
+    task_files,
+)
+
+YAML = (".yaml", ".yml")
+PARTS = ("prompt", "answer", "rejected", "choices", "messages", "source")
+"""what `fields` can name"""
+ASSISTANT = frozenset("assistant gpt model bot chatbot".split())
+"""roles whose messages are answers"""
+SOURCES = ("source", "url", "id")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and its answer, with what else is known of them.
+
+    rejected: an answer that is worse. choices: the answers there are to choose from; answer_index: the
+    place of the right one among them. history: earlier exchanges of the conversation, each a prompt and
+    its answer. source: where the example was read.
+    """
+
+    prompt: str
+    answer: str
+    rejected: str | None = None
+    choices: tuple[str, ...] = ()
+    answer_index: int | None = None
+    history: tuple[tuple[str, str], ...] = ()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.answer_index is not None and not 0 <= self.answer_index < len(self.choices):
+            raise ValueError(f"answer_index {self.answer_index} of {len(self.choices)} choices")
+
+    @property
+    def exchanges(self) -> tuple[tuple[str, str], ...]:
+        """The whole conversation: every prompt with its answer."""
+        return (*self.history, (self.prompt, self.answer))
+
+    def digest(self) -> bytes:
+        """SHA-256 of all but the source: the example's identity for deduplication."""
+        return _digest([self.exchanges, self.rejected, self.choices])
+
+    def prompt_digest(self) -> bytes:
+        """SHA-256 of what is asked: examples of one prompt are held out together, or not at all."""
+        return _digest([self.history, self.prompt])
+
+
+def read_examples(
+    paths: Sequence[str | Path], fields: Mapping[str, str] | None = None
+) -> Iterator[Example]:
+    """Examples of files and folders, in the order of their names.
+
+    fields: the field of a record that holds a part (`PARTS`): a.b for b inside of a; several with commas
+    are joined by line ends. Raises WrongUse for an unknown part, UserError for a record that is no
+    example, with its place.
+    """
+    fields = dict(fields or {})
+    for part in fields:
+        if part not in PARTS:
+            raise WrongUse(f"unknown part {part} of an example{did_you_mean(part, PARTS)}")
+    for given in map(Path, paths):
+        named = given.suffix in YAML and given.is_file()
+        for path in [given] if named else task_files([given]):
+            if path.name.endswith(".txt"):
+                raise UserError(f"{path} holds no records: write objects with prompt and answer")
+            with readable(path):
+                for record, where in _yaml_records(path) if named else file_records(path):
+                    for one in questions(record):
+                        yield example_of(one, where, fields)
+
+
+def example_of(record: Any, where: str, fields: Mapping[str, str] | None = None) -> Example:
+    """The example of a record; see `read_examples`. where: its place."""
+    fields = fields or {}
+    if not isinstance(record, dict):
+        raise UserError(f"{where} is no object: write one with a prompt and an answer")
+    source = _part(record, "source", fields, where, SOURCES)
+    source = where if source is None or source == "" else _text(source)
+    conversation = _part(record, "messages", fields, where, MESSAGES)
+    rejected = _part(record, "rejected", fields, where, ("rejected",))
+    answer = _part(record, "answer", fields, where, ("chosen", *ANSWERS))
+    if _is_conversation(answer):  # a preference between conversations
+        conversation, answer = answer, None
+    if _is_conversation(conversation) and "prompt" not in fields:
+        *history, (prompt, answer) = _exchanges(conversation, where)
+        return Example(
+            prompt, answer, _last(rejected, where), history=tuple(history), source=source
+        )
+    options, labels = choices_of(record, _part(record, "choices", fields, where, CHOICES))
+    question = _part(record, "prompt", fields, where, ())
+    if question is None:
+        question = _question(record)
+        if isinstance(question[-1], dict):  # ARC: {"stem": ..., "choices": ...}
+            inner = question.pop()
+            if not options:
+                options, labels = choices_of(record, first_of(inner, CHOICES))
+            question.append(inner.get("stem"))
+    prompt = "\n".join(text for part in question if (text := _text(part)))
+    text = _text(answer_of(answer, options, labels))
+    if not text:
+        known = "an answer that is empty" if answer is not None else "no answer"
+        raise UserError(f"{where} has {known}: {_mend(record)}")
+    if not prompt:
+        raise UserError(f"{where} has no prompt: {_mend(record)}")
+    choices = tuple(map(_text, options))
+    index = choices.index(text) if text in choices else None
+    return Example(prompt, text, _last(rejected, where), choices, index, source=source)
+
+
+def _part(
+    record: dict[str, Any],
+    part: str,
+    fields: Mapping[str, str],
+    where: str,
+    usual: Sequence[str],
+) -> Any:
+    """What the named field holds, or the first usual one that is there; a list of several prompts."""
+    if part not in fields:
+        return first_of(record, usual)
+    names = [name.strip() for name in fields[part].split(",")]
+    try:
+        found = [value(record, name) for name in names]
+    except KeyError as error:
+        raise UserError(
+            f"{where} has no field '{error.args[0]}' ({part}): it has {field_list(record)}"
+        ) from error
+    return (
+        found if part == "prompt" else found[0] if len(found) == 1 else "\n".join(map(_text, found))
+    )
+
+
+def _question(record: dict[str, Any]) -> list[Any]:
+    """The parts of a prompt whose fields have usual names."""
+    if isinstance(
+        record.get("instruction"), str
+    ):  # Alpaca: the input is what the instruction is of
+        return [record["instruction"], record.get("input")]
+    return [first_of(record, CONTEXTS), first_of(record, QUESTIONS)]
+
+
+def _is_conversation(given: Any) -> bool:
+    """Whether it is a list of messages."""
+    first = given[0] if isinstance(given, list) and given else None
+    return isinstance(first, dict) and not {"role", "from"}.isdisjoint(first)
+
+
+def _exchanges(messages: list[Any], where: str) -> list[tuple[str, str]]:
+    """Prompts and answers of a conversation; a system message stands before the first prompt."""
+    exchanges: list[tuple[str, str]] = []
+    said: list[str] = []
+    for message in messages:
+        role = first_of(message, ("role", "from")) if isinstance(message, dict) else None
+        if not isinstance(role, str):
+            raise UserError(f"{where} has a message without a role: write role and content")
+        content = _text(content_of(message))
+        if role.lower() not in ASSISTANT:
+            said.append(content)
+        elif not content:
+            raise UserError(f"{where} has an empty message of the {role}: leave it out")
+        else:
+            exchanges.append(("\n\n".join(filter(None, said)), content))
+            said = []
+    if said or not exchanges:
+        raise UserError(f"{where} does not end with a message of the assistant: leave it out")
+    return exchanges
+
+
+def _last(rejected: Any, where: str) -> str | None:
+    """A rejected answer: text, or a conversation that ends with it."""
+    if _is_conversation(rejected):
+        return _exchanges(rejected, where)[-1][1]
+    return None if rejected is None else _text(rejected)
+
+
+def _text(given: Any) -> str:
+    """A value as text that can be encoded, "" where it is nothing but spaces."""
+    if isinstance(given, bool):
+        return str(given).lower()  # as JSON has it
+    text = joined(given).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text if text.strip() else ""
+
+
+def _mend(record: dict[str, Any]) -> str:
+    return (
+        f"it has {field_list(record)}; name the fields with --fields prompt=NAME,answer=NAME, "
+        "or leave it out"
+    )
+
+
+def _yaml_records(path: Path) -> Iterator[tuple[Any, str]]:
+    """The objects of a list in YAML."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, list):
+        raise UserError(f"{path} holds no list: write one of objects, each with prompt and answer")
+    yield from ((record, f"{path}:{number}") for number, record in enumerate(content, 1))
+
+
+def _digest(parts: Any) -> bytes:
+    return hashlib.sha256(json.dumps(parts).encode()).digest()

@@ -1,0 +1,45 @@
+"""Batches of models that learn otherwise than from the next token: pairs of sequences, permuted orders."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from maquette.models.base import BaseBatch
+
+
+@dataclass
+class PairBatch(BaseBatch):
+    """One micro-batch for an encoder and a decoder.
+
+    source: (batch, source time) int64, what the encoder reads. source_mask: (batch, source time) bool,
+    False where it is padding. tokens, targets: (batch, time) int64, what the decoder reads and predicts;
+    a negative target is not counted.
+    """
+
+    source: Tensor
+    source_mask: Tensor
+    tokens: Tensor
+    targets: Tensor
+
+
+@dataclass
+class PermutedBatch(BaseBatch):
+    """One micro-batch that is predicted in an order of its own (Yang et al. 2019, XLNet).
+
+    tokens: (batch, time) int64. targets: (batch, time), the token of the position itself; a negative one is
+    not counted. order: (batch, time) int64, the place of each position in the factorisation order.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    order: Tensor
+
+    @property
+    def query_mask(self) -> Tensor:
+        """(batch, queries, keys) bool: the query stream sees what stands before it in the order."""
+        return self.order[:, None, :] < self.order[:, :, None]
+
+    @property
+    def content_mask(self) -> Tensor:
+        """(batch, queries, keys) bool: the content stream sees itself, too."""
+        return self.order[:, None, :] <= self.order[:, :, None]

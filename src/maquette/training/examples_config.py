@@ -1,0 +1,33 @@
+"""What a recipe says of examples: prompts with their answers, which alone are learned.
+
+data: {kind: examples, corpus: corpus/questions, sequence: 256}
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from maquette.corpus.progress import Progress, silent
+from maquette.training.text_config import TokenData
+
+if TYPE_CHECKING:
+    from maquette.corpus.examples import ExamplesCorpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplesData(TokenData):
+    """What is read of a corpus of examples.
+
+    Whole examples are packed into sequences; none sees another, and the loss counts answers alone.
+    """
+
+    dataset: ClassVar[Any] = "maquette.training.examples_data.ExamplesDataset"
+
+    kind: Literal["examples"] = "examples"
+    """kind of data"""
+    corpus: str = ""
+    """a corpus folder, built by maquette corpus examples"""
+
+    def open_corpus(self, progress: Progress = silent) -> "ExamplesCorpus":
+        from maquette.corpus.examples import ExamplesCorpus
+
+        return ExamplesCorpus(self.corpus)

@@ -1,0 +1,44 @@
+"""What the workshop does with examples: as with text, but that a sample answers a held-out prompt."""
+
+from pathlib import Path
+
+from maquette.corpus.examples import ExamplesCorpus
+from maquette.corpus.template import Template
+from maquette.training.observer import Observer
+from maquette.training.recipe import BaseRecipe, language
+from maquette.training.run import RunDirectory
+from maquette.training.run_corpus import corpus_of
+from maquette.workshop.load import Loaded, load
+from maquette.workshop.text_samples import TextSamples
+
+
+class ExamplesKind:
+    """See `kinds.WorkshopKind`."""
+
+    def samples(self, run: RunDirectory, observer: Observer) -> Observer:
+        return TextSamples(run, observer, heldout_prompt(run))
+
+    def load(self, folder: Path) -> Loaded:
+        return load(folder)
+
+    def finish(self, path: Path) -> None:
+        """Nothing: portraits and traces are of a corpus of documents."""
+
+    def next_command(self, recipe: BaseRecipe, path: Path) -> str:
+        return f"maquette eval {path}"
+
+
+EXAMPLES = ExamplesKind()
+
+
+def heldout_prompt(run: RunDirectory) -> str:
+    """The first held-out prompt that leaves a sample its room, as the template writes it; "": none."""
+    corpus, recipe = corpus_of(run), language(run.recipe())
+    assert isinstance(corpus, ExamplesCorpus)
+    template = Template(corpus.manifest["template"])
+    for example in corpus.examples("heldout"):
+        context = template.context(example.prompt)
+        length = len(corpus.tokenizer.encode_prompt(context))
+        if not example.history and length + recipe.watch.sample_tokens <= recipe.model.context:
+            return context
+    return ""
