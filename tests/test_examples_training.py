@@ -70,8 +70,8 @@ def test_an_epoch_reads_every_example_once(tuned, examples):
     for epoch in epochs:
         read = []
         for batch in epoch:
-            for document in batch.documents[0].unique():
-                inside = batch.documents[0] == document
+            for document in batch.document_ids[0].unique():
+                inside = batch.document_ids[0] == document
                 if (targets := batch.targets[0][inside]).max() < 0:
                     assert (batch.tokens[0][inside] == END).all()  # padding
                     continue
@@ -88,7 +88,7 @@ def test_a_target_is_the_token_that_follows_where_the_mask_says_so(examples):
     counted = batch.targets >= 0
     assert int(counted.sum()) == examples.manifest["splits"]["train"]["counted"]
     followed = torch.roll(batch.tokens, -1, 1)
-    inside = counted & (torch.roll(batch.documents, -1, 1) == batch.documents)
+    inside = counted & (torch.roll(batch.document_ids, -1, 1) == batch.document_ids)
     inside[:, -1] = False
     assert (batch.targets[inside] == followed[inside]).all()
     assert (batch.targets[counted & ~inside] == END).all()  # an example's last target
@@ -131,8 +131,8 @@ def test_the_gradient_is_that_of_each_answer_alone(tuned, examples):
     count = 0
     total = torch.zeros(())
     for row in range(len(batch)):
-        for document in batch.documents[row].unique():
-            inside = batch.documents[row] == document
+        for document in batch.document_ids[row].unique():
+            inside = batch.document_ids[row] == document
             targets = batch.targets[row][inside]
             if targets.max() < 0:
                 continue

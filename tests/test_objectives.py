@@ -173,8 +173,8 @@ def test_segments_keep_documents_and_refuse_a_part_of_one():
     rows[:, 5] = END
     batch = next_token(rows, END)
     parts = segments(batch, 4)
-    assert torch.equal(torch.cat([part.documents for part in parts], 1), batch.documents)
+    assert torch.equal(torch.cat([part.document_ids for part in parts], 1), batch.document_ids)
     assert torch.equal(torch.cat([part.positions for part in parts], 1), batch.positions)
-    assert segments(next_token(rows), 4)[0].documents is None
+    assert segments(next_token(rows), 4)[0].document_ids is None
     with pytest.raises(ValueError, match="no whole segments"):
         segments(batch, 5)

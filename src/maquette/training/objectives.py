@@ -55,7 +55,7 @@ def segments(batch: Batch, length: int) -> list[Batch]:
         raise ValueError(f"{batch.tokens.shape[1]} tokens are no whole segments of {length}")
     parts = [
         [None] * (batch.tokens.shape[1] // length) if whole is None else whole.split(length, dim=1)
-        for whole in (batch.tokens, batch.targets, batch.documents, batch.positions)
+        for whole in (batch.tokens, batch.targets, batch.document_ids, batch.positions)
     ]
     return [Batch(*part) for part in zip(*parts, strict=True)]
 
