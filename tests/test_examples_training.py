@@ -102,7 +102,7 @@ def test_the_ranks_split_a_step(tuned, examples):
         for rank in range(2)
         for part in ExamplesDataset(replace(tuned, micro_batch=1), examples).step(4, rank, 2)
     ]
-    for name in ("tokens", "targets", "documents", "positions"):
+    for name in ("tokens", "targets", "document_ids", "positions"):
         torch.testing.assert_close(
             getattr(whole, name), torch.cat([getattr(part, name) for part in parts])
         )
