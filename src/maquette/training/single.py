@@ -11,6 +11,7 @@ from maquette.parallel.group import Group
 from maquette.training.average import Average
 from maquette.training.checkpoint import AVERAGE, MODEL, OPTIMISER
 from maquette.training.decide import Decisions
+from maquette.training.initial_model import make_model
 from maquette.training.learner import Files, Losses, score
 from maquette.training.optimiser import (
     clip_gradients,
@@ -20,7 +21,6 @@ from maquette.training.optimiser import (
     set_learning_rate,
 )
 from maquette.training.recipe import BaseRecipe
-from maquette.training.start import make_model
 
 
 class Single:
