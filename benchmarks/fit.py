@@ -21,9 +21,9 @@ import torch
 
 from maquette.base.machine import processor
 from maquette.scaling.fit import Fit, fit
+from maquette.scaling.fit_points import Points, columns_from, points_of, read_points
 from maquette.scaling.laws import Law, law
 from maquette.scaling.lbfgs import lbfgs_fit
-from maquette.scaling.points import Points, columns_from, points_of, read_points
 
 POINTS, NOISE, RESAMPLES = 245, 0.005, 100
 

@@ -33,8 +33,8 @@ import numpy.typing as npt
 from maquette.audit.member import chains
 from maquette.base.errors import need
 from maquette.base.machine import processor
-from maquette.corpus.grams import Hashes, as_bytes, gram_hashes, strided_hashes
 from maquette.corpus.named import open_corpus
+from maquette.corpus.ngram_hashes import Hashes, as_bytes, gram_hashes, strided_hashes
 from maquette.corpus.portrait import STRIDE, WIDTH, PortraitBuilder, training_texts
 from maquette.corpus.progress import silent
 

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from maquette.audit.index import FOLDER, Index, maximal_matches, open_index
-from maquette.audit.suffixes import sort_suffixes
+from maquette.audit.suffix_array import sort_suffixes
 from maquette.audit.trace import trace
 from maquette.base.jit import jit
 from maquette.base.machine import processor

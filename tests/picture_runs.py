@@ -5,9 +5,9 @@ from typing import Any
 
 from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.store import WEIGHTS, save_tensors
-from maquette.training.begin import create
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.run import RunDirectory
+from maquette.training.run_setup import create
 
 
 def untrained(path: str | Path, recipe: PictureRecipe) -> Path:

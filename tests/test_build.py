@@ -15,11 +15,11 @@ from conftest import command, refused, some_text
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.build import build
 from maquette.corpus.build_options import BuildOptions
-from maquette.corpus.choose import _joined, _original
-from maquette.corpus.engine import Pool
+from maquette.corpus.document_selection import _joined, _original
 from maquette.corpus.read import files
 from maquette.corpus.scratch import without
 from maquette.corpus.store import Corpus
+from maquette.corpus.worker_pool import Pool
 
 STAGES = BuildOptions(vocabulary=300, near=0.8, substrings=60, portrait=True, locator=True)
 
@@ -42,7 +42,7 @@ def folder(tmp_path) -> Path:
 @pytest.fixture
 def small_parts(monkeypatch):
     monkeypatch.setattr("maquette.corpus.build.PART_BYTES", 4000)
-    monkeypatch.setattr("maquette.corpus.engine.WORTH", 0)
+    monkeypatch.setattr("maquette.corpus.worker_pool.WORTH", 0)
 
 
 def content(corpus: Corpus) -> dict[str, bytes]:
@@ -133,7 +133,7 @@ def test_a_repeated_passage_is_cut_and_its_first_place_kept(folder, tmp_path):
 
 def test_signatures_are_kept_by_the_row_of_their_document(folder, tmp_path):
     from maquette.base.arrays import open_arrays
-    from maquette.corpus.near import signature
+    from maquette.corpus.near_duplicates import signature
 
     corpus = build(
         tmp_path / "c", files([folder]), BuildOptions(vocabulary=300, near=0.8, heldout=0.3)
@@ -291,7 +291,8 @@ def test_a_thousand_parts_need_no_thousand_open_files(folder, tmp_path):
         "import resource, sys\nfrom pathlib import Path\nfrom maquette.corpus import build, scratch\n"
         "from maquette.corpus.read import files\n"
         "build.PART_BYTES, scratch.OPEN = 500, 4\n"
-        "import maquette.corpus.near, maquette.corpus.substring, tiktoken, rustbpe, pyarrow.parquet\n"
+        "import maquette.corpus.near_duplicates, maquette.corpus.substring\n"
+        "import tiktoken, rustbpe, pyarrow.parquet\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (28, 28))\n"
         "options = build.BuildOptions(vocabulary=257, near=0.8)\n"
         "c = build.build(Path(sys.argv[1]), files([sys.argv[2]]), options, workers=1)\n"
@@ -351,9 +352,9 @@ def test_little_work_starts_no_process():
 def test_a_script_without_a_guard_may_build(folder, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from pathlib import Path\nfrom maquette.corpus import build, engine\n"
+        "from pathlib import Path\nfrom maquette.corpus import build, worker_pool\n"
         "from maquette.corpus.read import files\n"
-        "engine.WORTH, build.PART_BYTES = 0, 4000\n"
+        "worker_pool.WORTH, build.PART_BYTES = 0, 4000\n"
         f"print(build.build(Path({str(tmp_path / 'c')!r}), files([{str(folder)!r}]), "
         "build.BuildOptions(vocabulary=257), workers=2).hash)\n",
         encoding="utf-8",

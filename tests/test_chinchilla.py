@@ -16,7 +16,7 @@ from maquette.scaling.rungs import LEAST, size, stable_steps
 from maquette.systems import scaling
 from maquette.training.run import METRICS
 from maquette.training.schedule import decay_start
-from maquette.workshop.branch import agree
+from maquette.workshop.branched_runs import agree
 
 
 def test_the_budgets_span_thirty_times_and_their_lengths_double():

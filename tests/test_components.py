@@ -121,7 +121,7 @@ def test_a_component_that_would_be_repeated_for_ever_is_refused(table, tmp_path)
 def test_a_mixture_is_the_same_for_any_number_of_workers(table, tmp_path, monkeypatch):
     one = built(table, tmp_path / "one", workers=1)
     monkeypatch.setattr("maquette.corpus.build.PART_BYTES", 20_000)
-    monkeypatch.setattr("maquette.corpus.engine.WORTH", 0)
+    monkeypatch.setattr("maquette.corpus.worker_pool.WORTH", 0)
     two = built(table, tmp_path / "two", workers=2)
     assert one.hash == two.hash
     assert one.manifest["mixture"] == two.manifest["mixture"]

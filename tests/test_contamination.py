@@ -24,7 +24,7 @@ from maquette.base.statistics import weighted_mean
 from maquette.corpus.build import build
 from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
-from maquette.corpus.grams import BASE
+from maquette.corpus.ngram_hashes import BASE
 from maquette.corpus.overlap import Hit, Overlap, gram_length, word_count
 from maquette.corpus.scripts import parts_of_words
 from maquette.corpus.tasks import read_tasks
@@ -507,7 +507,7 @@ def test_the_error_of_a_mean_is_how_far_means_of_other_samples_lie():
 
 def test_bits_per_byte_of_examples_are_those_of_the_whole(trained):
     import maquette
-    from maquette.evaluation.bits import score_documents
+    from maquette.evaluation.bits_per_byte import score_documents
 
     run = maquette.load(trained)
     examples = ["the cat sat", "on a mat by the old stone wall of the tall tree", "é"]

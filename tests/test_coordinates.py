@@ -19,7 +19,7 @@ from maquette.workshop.coordinates import (
     coordinate_check,
     coordinates,
 )
-from maquette.workshop.resize import resized
+from maquette.workshop.resized_recipe import resized
 
 WIDTHS = (32, 64, 128, 256)
 

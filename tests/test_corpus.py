@@ -23,7 +23,7 @@ from maquette.corpus.local import Local
 from maquette.corpus.pictures import PictureCorpus
 from maquette.corpus.read import files
 from maquette.corpus.store import SPLITS, Corpus
-from maquette.evaluation.bits import score_corpus
+from maquette.evaluation.bits_per_byte import score_corpus
 from maquette.training.data import heldout_batches
 from maquette.training.picture_data import heldout_pictures, to_pixels
 from maquette.training.picture_recipe import PictureData
@@ -363,7 +363,7 @@ def test_what_is_looked_at_and_scored_is_the_held_out_text(recipe, corpus, monke
         asked.extend(documents)
         return iter([1.0] * len(asked))
 
-    monkeypatch.setattr("maquette.evaluation.bits.score_documents", score)
+    monkeypatch.setattr("maquette.evaluation.bits_per_byte.score_documents", score)
     scores = score_corpus(SimpleNamespace(), corpus)
     texts = {corpus.tokenizer.decode_bytes(tokens) for tokens in asked}
     table = enumerate(corpus.documents["split"].to_pylist())

@@ -15,7 +15,12 @@ from maquette.base.errors import UserError
 from maquette.corpus.build import build
 from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
-from maquette.evaluation.bits import heldout_documents, score_corpus, score_documents, windows
+from maquette.evaluation.bits_per_byte import (
+    heldout_documents,
+    score_corpus,
+    score_documents,
+    windows,
+)
 from maquette.evaluation.compressors import compressors
 from maquette.models import families
 from maquette.models.config import DecoderConfig

@@ -18,9 +18,9 @@ from conftest import ROOT, command, refused
 from maquette.base.errors import UserError, WrongUse
 from maquette.scaling.approaches import TIMES, budgets, compare, envelope, isoflop
 from maquette.scaling.fit import Fit, fit, fit_surface
+from maquette.scaling.fit_points import Points, columns_from, points_of, read_points
 from maquette.scaling.laws import Law, law
 from maquette.scaling.lbfgs import lbfgs_fit
-from maquette.scaling.points import Points, columns_from, points_of, read_points
 from maquette.scaling.projection import huber
 from maquette.scaling.units import unit_of
 

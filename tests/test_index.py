@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maquette.audit import index as module
-from maquette.audit import suffixes
+from maquette.audit import suffix_array
 from maquette.audit.index import FOLDER, Index, maximal_matches, open_index
 from maquette.base.errors import UserError
 from maquette.corpus.store import TokenStream
@@ -128,7 +128,7 @@ def test_suffixes_are_sorted(symbols: int, length: int) -> None:
     draw = np.random.default_rng(symbols)
     tokens = draw.permutation(symbols) if symbols == length else draw.integers(0, symbols, length)
     tokens = tokens.astype(np.uint32)
-    order, counts = suffixes.sort_suffixes(tokens, symbols)
+    order, counts = suffix_array.sort_suffixes(tokens, symbols)
     naive = np.argsort(tokens) if symbols == length else None
     if naive is None:
         listed = tokens.tolist()
@@ -153,7 +153,7 @@ def same(a: Index, b: Index) -> bool:
 def test_a_build_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = open_index(some(tmp_path / "whole"), shard_tokens=110)
     assert len(whole.shards) == 4
-    corpus, sort, calls = some(tmp_path / "cut"), suffixes.sort_suffixes, []
+    corpus, sort, calls = some(tmp_path / "cut"), suffix_array.sort_suffixes, []
 
     def cut_off(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -161,7 +161,7 @@ def test_a_build_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
             raise KeyboardInterrupt
         return sort(*arguments)
 
-    monkeypatch.setattr(suffixes, "sort_suffixes", cut_off)
+    monkeypatch.setattr(suffix_array, "sort_suffixes", cut_off)
     with pytest.raises(KeyboardInterrupt):
         open_index(corpus, shard_tokens=110)
     with pytest.raises(UserError, match="no index yet"):
@@ -175,7 +175,7 @@ def test_a_build_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_an_index_is_taken_as_it_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_index(some(tmp_path), shard_tokens=110)
-    monkeypatch.setattr(suffixes, "sort_suffixes", None)  # nothing is sorted any more
+    monkeypatch.setattr(suffix_array, "sort_suffixes", None)  # nothing is sorted any more
     assert same(open_index(some(tmp_path)), first)
     assert same(open_index(some(tmp_path), build=False), first)
 

@@ -223,7 +223,7 @@ def test_fine_tuning_goes_on_from_a_run_with_channels_of_zero(tmp_path):
     from maquette.experiments.bases.text_to_picture import text_recipe
     from maquette.models.store import WEIGHTS, save_config, save_tensors
     from maquette.systems.inpainting import fine_tuning
-    from maquette.training.start import make_model
+    from maquette.training.initial_model import make_model
 
     recipe = text_recipe(quick=True)
     base = recipe.model.build().initialise(3).eval()

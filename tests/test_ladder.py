@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from maquette.base.errors import UserError, WrongUse
 from maquette.scaling import rungs
 from maquette.scaling.extrapolate import Rung, analyse, ladder_from
-from maquette.scaling.own import read_ladder
+from maquette.scaling.user_law import read_ladder
 from maquette.training.recipe import Checkpoints
 from maquette.training.run import RunDirectory
 from maquette.training.schedule import decay_start, learning_rate_factor, warm_stable_decay
 from maquette.workshop import ladder as workshop
-from maquette.workshop.branch import agree, branch
-from maquette.workshop.many import done, outcome
+from maquette.workshop.branched_runs import agree, branch
 from maquette.workshop.train import train
+from maquette.workshop.train_many import done, outcome
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from maquette.base.errors import UserError, WrongUse
 from maquette.scaling.approaches import compare
 from maquette.scaling.epochs import MOST_EPOCHS, with_repeats
+from maquette.scaling.fit_points import points_of
 from maquette.scaling.laws import LAWS, Kaplan, Law, ScalingLaw, law
-from maquette.scaling.points import points_of
-from maquette.scaling.shapes import nearest_shape, non_embedding, rungs, shape
+from maquette.scaling.model_shapes import nearest_shape, non_embedding, rungs, shape
 from maquette.workshop import charts
 from maquette.workshop.law_chart import budget_chart, fit_chart
 

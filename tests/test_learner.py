@@ -24,15 +24,15 @@ from maquette.models.config import DecoderConfig
 from maquette.models.store import WEIGHTS, load_tensors, save_tensors
 from maquette.parallel.group import Group
 from maquette.training import loop
-from maquette.training.ahead import Ahead
 from maquette.training.checkpoint import AVERAGE, MODEL, OPTIMISER, STATE
 from maquette.training.data import TextDataset
 from maquette.training.decide import load_decisions
+from maquette.training.initial_model import make_model, weights_file
 from maquette.training.learner import LEARNERS, make_learner
+from maquette.training.prefetch import Ahead
 from maquette.training.recipe import Checkpoints, Guard
 from maquette.training.run import DECISIONS, OUTCOME, RunDirectory
 from maquette.training.single import Single
-from maquette.training.start import make_model, weights_file
 from maquette.workshop.train import run_rank, train
 
 KINDS = [("adversarial", 0.0), ("distilled", 0.9), ("codebook", 0.5)]

@@ -11,8 +11,8 @@ from maquette.corpus import locator, portrait
 from maquette.corpus.build import build
 from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
-from maquette.corpus.grams import as_bytes
 from maquette.corpus.locator import LocatorBuilder, build_locator, open_locator
+from maquette.corpus.ngram_hashes import as_bytes
 from maquette.corpus.portrait import training_rows
 
 SIGNS = "abcdefgh \n" + "éж漢😀"

@@ -24,10 +24,10 @@ from maquette.models.picture_config import END
 from maquette.models.store import WEIGHTS, load_tensors, save_config, save_tensors
 from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.training.average import Average
-from maquette.training.begin import create, resume
 from maquette.training.cost import measure_cost
 from maquette.training.encoder import caption_symbols, encoder_of
 from maquette.training.heldout import derived_seed, seed
+from maquette.training.initial_model import begin_with, make_model, only_train
 from maquette.training.picture_data import (
     PictureDataset,
     Reader,
@@ -40,7 +40,7 @@ from maquette.training.picture_recipe import PictureData, PictureRecipe, Picture
 from maquette.training.recipe import Checkpoints, Optimiser, load_recipe
 from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import pictures_of
-from maquette.training.start import begin_with, make_model, only_train
+from maquette.training.run_setup import create, resume
 from maquette.workshop import evaluate_pictures as evaluate_pictures_module
 from maquette.workshop import picture_generation
 from maquette.workshop.evaluate_pictures import evaluate_pictures, rows

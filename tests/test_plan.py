@@ -16,14 +16,14 @@ from maquette.base.files import write_json
 from maquette.corpus.named import open_corpus
 from maquette.scaling import frontier
 from maquette.scaling.budget import Budget
+from maquette.scaling.budget_split import Text
 from maquette.scaling.devices import device
 from maquette.scaling.extrapolate import Rung, analyse
 from maquette.scaling.fit import fit_surface
 from maquette.scaling.laws import LAWS, Law, law
-from maquette.scaling.own import LADDER, keep
+from maquette.scaling.model_shapes import nearest_shape
 from maquette.scaling.plan import make_plan
-from maquette.scaling.shapes import nearest_shape
-from maquette.scaling.split import Text
+from maquette.scaling.user_law import LADDER, keep
 from maquette.training.recipe import load_plan, load_recipe
 
 CHINCHILLA = 5.88e23  # the compute of Chinchilla 70B and Gopher 280B

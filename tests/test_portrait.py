@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from maquette.audit import member as member_module
 from maquette.audit.member import chains, chance, hits_needed, member
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus import fuse, portrait
-from maquette.corpus.grams import as_bytes
+from maquette.corpus import fuse_filter, portrait
+from maquette.corpus.ngram_hashes import as_bytes
 from maquette.corpus.portrait import PortraitBuilder, build_portrait, open_portrait
 
 SIGNS = "abcdefghijklmnopqrstuvwxyz ,.\n" + "éßñжя" + "漢字かな" + "😀🚀"
@@ -219,7 +219,7 @@ def test_the_file_depends_on_the_grams_alone(tmp_path, monkeypatch, seen):
     assert again.path.read_bytes() == seen.path.read_bytes()
     assert [p.name for p in tmp_path.iterdir()] == ["portrait.bin"]
     for keys in (100, 2):  # partitions of several files, files of several partitions
-        monkeypatch.setattr(fuse, "PARTITION_KEYS", keys)
+        monkeypatch.setattr(fuse_filter, "PARTITION_KEYS", keys)
         parted = painted(tmp_path, DOCUMENTS)
         assert len(parted.fuse.partitions) > 1
         assert all(parted.hits(as_bytes(d))[::67].all() for d in DOCUMENTS)

@@ -22,8 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus import contents, formats, json_records, read, records, remote, tables
-from maquette.corpus.contents import Contents
+from maquette.corpus import decompress, formats, json_records, read, records, remote, tables
+from maquette.corpus.decompress import Contents
 from maquette.corpus.document import Document, Skipped
 from maquette.corpus.read import Files, files, walk
 
@@ -228,7 +228,7 @@ def test_lines_are_those_of_a_naive_split(lines, block, longest):
     expected = data.split(b"\n")
     expected = expected if expected[-1] else expected[:-1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contents, "BLOCK", block)
+        patch.setattr(decompress, "BLOCK", block)
         got = list(Contents(io.BytesIO(data)).lines(longest))
     assert got == [line if len(line) <= longest else None for line in expected]
 

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_readers import found, jsonl, pdf, write_table
 
-from maquette.corpus import contents, json_records
+from maquette.corpus import decompress, json_records
 from maquette.corpus.build import build
 from maquette.corpus.build_options import BuildOptions
-from maquette.corpus.contents import Contents
+from maquette.corpus.decompress import Contents
 from maquette.corpus.document import Document, Skipped
 from maquette.corpus.read import files
 from maquette.corpus.records import UNDATED, Fields, Records
@@ -140,7 +140,7 @@ def test_streams_one_after_another_are_one_and_a_bomb_grows_in_small_steps(packi
     with (tmp_path / f"b{packing}").open("rb") as file:
         bomb = Contents(file, file.name)
         assert bomb.read(10) == bytes(10)
-        assert len(bomb._held) <= contents.GROWN
+        assert len(bomb._held) <= decompress.GROWN
         rest = 10
         while block := bomb.read(1 << 20):
             rest += len(block)
@@ -159,7 +159,7 @@ def test_packed_tables_and_pdfs_are_read(tmp_path, monkeypatch):
     (tmp_path / "c.pdf.xz").write_bytes(lzma.compress(pdf(["A page."])))
     documents, skipped = found(tmp_path)
     assert [d.text for d in documents] == [*(r["text"] for r in TWO), "A page."]
-    monkeypatch.setattr(contents, "UNPACKED", 100)
+    monkeypatch.setattr(decompress, "UNPACKED", 100)
     documents, skipped = found(tmp_path / "c.pdf.xz")
     assert documents == []
     assert skipped == {"c.pdf.xz": "more than 0 GB when unpacked"}

@@ -26,11 +26,11 @@ from maquette.nn.rules import Parametrisation, Role
 from maquette.training.average import Average
 from maquette.training.checkpoint import AVERAGE, MODEL, OPTIMISER
 from maquette.training.data import TextDataset
+from maquette.training.initial_model import make_model
 from maquette.training.optimiser import clip_gradients
 from maquette.training.recipe import Checkpoints, Schedule
 from maquette.training.run import RunDirectory
 from maquette.training.schedule import learning_rate_factor
-from maquette.training.start import make_model
 from maquette.workshop.train import train
 
 Tensors = dict[str, torch.Tensor]

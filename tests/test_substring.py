@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydivsufsort import divsufsort, kasai
 
 from maquette.base.errors import WrongUse
-from maquette.corpus.planted import plant, score_substrings
+from maquette.corpus.planted_duplicates import plant, score_substrings
 from maquette.corpus.scratch import without
 from maquette.corpus.substring import repeated_ranges
 

@@ -13,9 +13,10 @@ from conftest import command, refused
 from maquette.base.errors import WrongUse
 from maquette.training.recipe import Recipe, Schedule, load_recipe
 from maquette.training.schedule import learning_rate_factor
-from maquette.workshop import many, sweep_plan
+from maquette.workshop import sweep_plan
+from maquette.workshop import train_many as side_by_side
 from maquette.workshop.optimum import find_optimum
-from maquette.workshop.resize import resized
+from maquette.workshop.resized_recipe import resized
 from maquette.workshop.sweep import Found, Trial, _beyond, _found, _name, sweep, transferred
 from maquette.workshop.sweep_plan import RATE, Plan, make_plan, points, rounds, with_values
 from maquette.workshop.train import train
@@ -33,12 +34,12 @@ def here(monkeypatch) -> None:
 
     def train_many(jobs, *, workers=None, say=print):
         for recipe, path in jobs:
-            if not many.done(path):
+            if not side_by_side.done(path):
                 say(f"  training {path.name}: {recipe.steps} steps")
                 train(recipe, path, resume=True)
-        return [many.outcome(path) for _, path in jobs]
+        return [side_by_side.outcome(path) for _, path in jobs]
 
-    monkeypatch.setattr(many, "train_many", train_many)
+    monkeypatch.setattr(side_by_side, "train_many", train_many)
 
 
 def quiet(text: str) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maquette.audit.index import Index, open_index
-from maquette.audit.symbols import symbols_of
+from maquette.audit.token_bytes import symbols_of
 from maquette.audit.trace import Trace, fewest_tokens, seen_at, trace
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.order import SampleOrder

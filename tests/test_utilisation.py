@@ -8,7 +8,7 @@ import pytest
 from maquette.base import machine
 from maquette.base.files import home
 from maquette.training.run import RunDirectory
-from maquette.training.speed import Utilisation
+from maquette.training.throughput import Utilisation
 from maquette.workshop.train import train
 
 

@@ -11,7 +11,7 @@ from maquette.experiments.lab import Lab
 from maquette.experiments.results import measure
 from maquette.models.store import WEIGHTS, load_tensors
 from maquette.systems import vpt
-from maquette.training.start import make_model
+from maquette.training.initial_model import make_model
 from maquette.workshop.adapt import columns
 
 

@@ -22,11 +22,11 @@ from maquette.nn.linear import Linear
 from maquette.parallel.group import Group
 from maquette.training.checkpoint import MODEL, OPTIMISER
 from maquette.training.decide import Decisions
+from maquette.training.initial_model import make_model
 from maquette.training.learner import LEARNERS, Files, Losses, on_device
 from maquette.training.optimiser import ModelOptimiser
 from maquette.training.recipe import BaseRecipe, Checkpoints, Recipe, Watch
 from maquette.training.single import Single
-from maquette.training.start import make_model
 
 TIME = 8
 """symbols of a row"""

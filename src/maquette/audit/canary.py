@@ -194,7 +194,7 @@ def joint_p_value(planted: Array, alternatives: Array, draws: int = 1999) -> flo
 
 def losses(model: "Model", tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
     """The summed nats of each text on a line of its own: (texts,)."""
-    from maquette.evaluation.bits import score_documents
+    from maquette.evaluation.bits_per_byte import score_documents
 
     tokens = (np.array(tokenizer.encode("\n" + text), dtype=np.int64) for text in texts)
     return np.array(list(score_documents(model, tokens, tokenizer.special.start)))

@@ -195,7 +195,7 @@ def bits_per_byte(
     model: "Model", tokenizer: Tokenizer, examples: Sequence[str]
 ) -> tuple[Array, Array]:
     """Bits per byte of every example, and its scored bytes, which are its weight: (examples,) each."""
-    from maquette.evaluation.bits import counted, score_documents
+    from maquette.evaluation.bits_per_byte import counted, score_documents
 
     start = tokenizer.special.start
     tokens = [np.array(tokenizer.encode(text), dtype=np.int64) for text in examples]

@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maquette.audit import suffixes as sa
-from maquette.audit.symbols import Symbols, symbols_of
+from maquette.audit import suffix_array as sa
+from maquette.audit.token_bytes import Symbols, symbols_of
 from maquette.base.arrays import check_corpus, open_arrays, write_arrays
 from maquette.base.errors import UserError
 from maquette.base.files import lock

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from maquette.audit.symbols import symbols_of
+from maquette.audit.token_bytes import symbols_of
 from maquette.audit.trace import VERBATIM_BYTES
 from maquette.base.errors import WrongUse
 from maquette.base.statistics import weighted_mean, wilson

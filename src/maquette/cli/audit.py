@@ -254,7 +254,7 @@ def _steps(source: str, corpus: "Corpus") -> "Callable[[int], list[int]] | None"
 
 def locate(arguments: argparse.Namespace, text: str, terminal: Terminal) -> dict[str, Any]:
     """The trace of long passages, without an index."""
-    from maquette.audit.located import located
+    from maquette.audit.long_passages import located
     from maquette.audit.page import PageDocument, PageSpan, write_page
     from maquette.corpus.locator import LOCATOR, build_locator, open_locator
 

@@ -218,7 +218,7 @@ def check(corpus: Any, terminal: Terminal) -> dict[str, Any]:
 
 def planted(corpus: Any, terminal: Terminal) -> dict[str, Any]:
     """Precision and recall of deduplication on copies put into some of the corpus' documents."""
-    from maquette.corpus.planted import check
+    from maquette.corpus.planted_duplicates import check
 
     texts: list[bytes] = []
     rows = corpus.documents["bytes"].to_pylist()

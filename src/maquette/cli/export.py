@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.models.store import load_config
     from maquette.serving.hugging_face import export_model
     from maquette.training.encoder import caption_length
-    from maquette.training.start import weights_file
+    from maquette.training.initial_model import weights_file
 
     path = Path(arguments.run).expanduser()
     out, weights = Path(arguments.out).expanduser(), weights_file(path)

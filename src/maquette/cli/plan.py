@@ -22,7 +22,7 @@ from maquette.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from maquette.models.published import Published
-    from maquette.scaling.lines import Line
+    from maquette.scaling.plan_lines import Line
     from maquette.training.recipe import BaseRecipe
 
 VERBS = {"ladder": "plan_ladder", "coordinates": "plan_coordinates"}

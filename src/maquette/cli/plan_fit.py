@@ -8,7 +8,7 @@ from maquette.cli.terminal import Terminal, amount
 
 if TYPE_CHECKING:
     from maquette.scaling.approaches import Comparison
-    from maquette.scaling.points import Points
+    from maquette.scaling.fit_points import Points
 
 FOREIGN = ("out", "device", "price", "law", "corpus", "utilisation", "inference_tokens",
            "vocabulary", "context", "hours", "minutes")  # fmt: skip
@@ -22,7 +22,7 @@ def fitted(
     """Fit, show, and say what a budget would buy."""
     from maquette.base.errors import UserError
     from maquette.scaling.approaches import TIMES, compare
-    from maquette.scaling.points import columns_from, read_points
+    from maquette.scaling.fit_points import columns_from, read_points
 
     _refuse(arguments, flops)
     columns = columns_from(arguments.columns) if arguments.columns else None

@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from maquette.workshop.runs import differences, find, summary
+    from maquette.workshop.run_comparison import differences, find, summary
 
     terminal = Terminal(arguments.json)
     found = [summary(path) for path in find([Path(p) for p in arguments.paths])]

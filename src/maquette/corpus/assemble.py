@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from maquette.base.arrays import write_arrays
 from maquette.base.errors import UserError
 from maquette.corpus.build_options import BuildOptions
-from maquette.corpus.choose import KEPT, NAMES, REASONS, Choice
+from maquette.corpus.document_selection import KEPT, NAMES, REASONS, Choice
 from maquette.corpus.encode import ROWS, TO_BOTH, divided, token_dtype
 from maquette.corpus.progress import Progress
 from maquette.corpus.scratch import ATTRIBUTES, DROPPED, FOUND, LEFT_OUT, SIGNATURES, Scratch

@@ -1,9 +1,9 @@
 """Build a corpus: read, choose, learn a tokenizer, encode, put together.
 
-    reading       every part of the sources, cleaned, into the workspace        (scratch.py)
-    choosing      exact and near-duplicates, evaluation sets, repeated stretches (choose.py)
+    reading       every part of the sources, cleaned, into the workspace (scratch.py)
+    choosing      duplicates, evaluation sets and repeated stretches left out (document_selection.py)
     tokenizer     learned from a uniform sample of the training documents, or given
-    encoding      every part to tokens                                           (encode.py)
+    encoding      every part to tokens (encode.py)
     assembling    one stream for each split, the table of documents, the portrait, the locator
 
 The result depends on the documents and the options alone: not on the number of workers, not on the
@@ -32,8 +32,8 @@ from maquette.base.files import directory_aside, lock, read_json, write_atomic, 
 from maquette.base.machine import cores
 from maquette.corpus.assemble import assemble
 from maquette.corpus.build_options import BuildOptions
-from maquette.corpus.choose import Choice, choose
 from maquette.corpus.document import Source
+from maquette.corpus.document_selection import Choice, choose
 from maquette.corpus.encode import (
     DROP,
     TO_BOTH,
@@ -44,7 +44,6 @@ from maquette.corpus.encode import (
     encode_part,
     token_dtype,
 )
-from maquette.corpus.engine import Engine, Pool
 from maquette.corpus.overlap import N, word_count
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.scratch import PART, SKIPS_NAMED, ReadTask, Scratch, read_part
@@ -58,6 +57,7 @@ from maquette.corpus.tokenizer import (
     save_tokenizer,
     train_tokenizer,
 )
+from maquette.corpus.worker_pool import Engine, Pool
 
 if TYPE_CHECKING:
     from maquette.corpus.mixture import Mixture

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from maquette.corpus.contents import Contents, plain
+from maquette.corpus.decompress import Contents, plain
 from maquette.corpus.document import Skipped
 from maquette.corpus.formats import Unreadable
 

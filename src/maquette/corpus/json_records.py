@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from maquette.corpus.contents import BLOCK, Contents
+from maquette.corpus.decompress import BLOCK, Contents
 from maquette.corpus.document import Skipped
 from maquette.corpus.formats import NOT_TEXT
 from maquette.corpus.records import MARK, value

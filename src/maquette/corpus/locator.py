@@ -2,7 +2,7 @@
 
 The same strided grams as the portrait's (portrait.py), but each distinct gram's hash maps to a
 number: the sample at which it stands first in the corpus, and a fingerprint of the hash that sends
-away most grams that are not there. The map is a fuse table (fuse.py; Chazelle et al. 2004 call it a
+away most grams that are not there. The map is a fuse table (fuse_filter.py; Chazelle et al. 2004 call it a
 Bloomier filter), so it costs about 1.08 (fingerprint + log2(samples)) bits a gram. What it names is
 read from the corpus and compared, so nothing is reported that does not stand there.
 
@@ -32,8 +32,8 @@ import numpy.typing as npt
 
 from maquette.base.arrays import check_corpus, open_arrays, write_arrays
 from maquette.base.errors import UserError
-from maquette.corpus.fuse import Fuse, own_bits
-from maquette.corpus.grams import Bytes, as_bytes, gram_hashes
+from maquette.corpus.fuse_filter import Fuse, own_bits
+from maquette.corpus.ngram_hashes import Bytes, as_bytes, gram_hashes
 from maquette.corpus.portrait import (
     STRIDE,
     WIDTH,

@@ -30,9 +30,9 @@ import numpy.typing as npt
 
 from maquette.base.errors import WrongUse
 from maquette.base.jit import jit
-from maquette.corpus.grams import BASE, Bytes, Hashes, Offsets, as_bytes, mix
-from maquette.corpus.normal import nfc, nfc_bytes_places
+from maquette.corpus.ngram_hashes import BASE, Bytes, Hashes, Offsets, as_bytes, mix
 from maquette.corpus.scripts import LEAST, WORD, parts_of_words
+from maquette.corpus.unicode_normalisation import nfc, nfc_bytes_places
 
 N = 13
 FEWEST, MOST = 8, 13  # words of a gram where the task's lengths decide

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from maquette.base.errors import UserError
-from maquette.corpus.contents import Contents
+from maquette.corpus.decompress import Contents
 from maquette.corpus.document import Skipped
 from maquette.corpus.picture_captions import NOT_UTF8, Fields, decoded
 from maquette.corpus.picture_item import PICTURES

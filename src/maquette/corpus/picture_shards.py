@@ -20,7 +20,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-from maquette.corpus.contents import Contents, plain
+from maquette.corpus.decompress import Contents, plain
 from maquette.corpus.document import Skipped
 from maquette.corpus.picture_captions import (
     LONGEST_TEXT,

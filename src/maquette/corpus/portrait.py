@@ -8,10 +8,10 @@ is a Bloom filter of grams of 50 characters, 50 apart. Here:
   verbatim run of width + stride - 1 = 99 bytes (so any of 99 characters) contains a whole sampled
   gram, so a run that long is never missed. Their 50 + 50 - 1 guarantees the same at more grams; a
   shorter width needs fewer still, but grams that short recur by themselves in unrelated text.
-- The distinct grams' hashes make a binary fuse filter (fuse.py) of `bits` = 7 bits: a gram that was
+- The distinct grams' hashes make a binary fuse filter (fuse_filter.py) of `bits` = 7 bits: a gram that was
   not seen passes with probability 2^-7 = 0.8 %. What that says about a span is in audit/member.py.
-- Bytes are those of the text's normal form C, here and in a query (normal.py): é is found however
-  it was written. Data Portraits collapses white space, too; we do not, because the promise is about
+- Bytes are those of the text's normal form C, here and in a query (unicode_normalisation.py): é is found
+  however it was written. Data Portraits collapses white space, too; we do not, because the promise is about
   verbatim text, and because in code and tables white space is content. A copy that was wrapped anew
   is found between its line breaks only, where those runs are 99 bytes long.
 
@@ -39,7 +39,7 @@ import numpy.typing as npt
 
 from maquette.base.arrays import open_arrays, write_arrays
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.fuse import (
+from maquette.corpus.fuse_filter import (
     Fuse,
     Partition,
     Words,
@@ -49,10 +49,10 @@ from maquette.corpus.fuse import (
     starts,
     table,
 )
-from maquette.corpus.grams import Bytes, Hashes, as_bytes, gram_hashes, strided_hashes
-from maquette.corpus.normal import nfc_bytes
+from maquette.corpus.ngram_hashes import Bytes, Hashes, as_bytes, gram_hashes, strided_hashes
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.store import SPLITS, Corpus
+from maquette.corpus.unicode_normalisation import nfc_bytes
 
 MAGIC, FORMAT, PORTRAIT = b"MQPORTRA", 1, "portrait.bin"
 WIDTH, STRIDE, BITS = 33, 67, 7

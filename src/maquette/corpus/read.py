@@ -24,7 +24,7 @@ from typing import BinaryIO, NamedTuple
 
 from maquette.base.errors import UserError
 from maquette.corpus import delimited
-from maquette.corpus.contents import Contents, plain, unpacked
+from maquette.corpus.decompress import Contents, plain, unpacked
 from maquette.corpus.document import Document, Skipped, Source
 from maquette.corpus.formats import NOT_TEXT, Unreadable, page, pdf
 from maquette.corpus.json_records import WHOLE, layout

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from maquette.corpus.contents import Contents
+from maquette.corpus.decompress import Contents
 from maquette.corpus.document import Document, Skipped
 from maquette.corpus.formats import NOT_TEXT
 

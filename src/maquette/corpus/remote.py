@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 
 from maquette.base.errors import UserError, WrongUse, need
-from maquette.corpus.contents import BLOCK, plain
+from maquette.corpus.decompress import BLOCK, plain
 from maquette.corpus.records import NO_RECORDS
 
 READABLE = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow")

@@ -132,8 +132,8 @@ class _Writer:
             }
         )
         if self._signatures is not None:
-            from maquette.corpus.grams import as_bytes
-            from maquette.corpus.near import signature
+            from maquette.corpus.near_duplicates import signature
+            from maquette.corpus.ngram_hashes import as_bytes
 
             self._signatures.write(signature(as_bytes(data)).tobytes())
         self._documents += 1
@@ -242,7 +242,7 @@ class Scratch:
 
     def signatures(self) -> npt.NDArray[Any]:
         """(documents, bins), in the type of `near.signature`."""
-        from maquette.corpus.near import signature
+        from maquette.corpus.near_duplicates import signature
 
         empty = signature(np.zeros(0, np.uint8))
         raw = [np.fromfile(part / SIGNATURES, empty.dtype) for part in self.parts]

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from maquette.base.errors import WrongUse
 from maquette.base.jit import jit
-from maquette.corpus.grams import Hashes, as_bytes, gram_hashes, roll
+from maquette.corpus.ngram_hashes import Hashes, as_bytes, gram_hashes, roll
 
 OTHER_BASE = np.uint64(0xD1342543DE82EF95)
 CHOSEN_BYTES = 16  # of memory for a chosen gram while the repeated ones are looked for: to sort it

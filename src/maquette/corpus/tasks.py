@@ -18,7 +18,7 @@ from typing import Any
 
 from maquette.base.errors import UserError
 from maquette.corpus import delimited
-from maquette.corpus.contents import Contents, plain, unpacked
+from maquette.corpus.decompress import Contents, plain, unpacked
 from maquette.corpus.document import Skipped
 from maquette.corpus.formats import Unreadable
 from maquette.corpus.json_records import layout, records

@@ -137,7 +137,7 @@ class BytePair:
     def decode_bytes(self, tokens: npt.NDArray[Any]) -> bytes:
         if len(self.symbols) == BYTES:
             return tokens.astype(np.uint8).tobytes()
-        from maquette.corpus.gather import gather
+        from maquette.corpus.detokenize import gather
 
         if self._joined is None:
             edges = np.cumsum([0, *map(len, self.symbols)])

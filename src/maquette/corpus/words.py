@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.base.jit import jit
-from maquette.corpus.grams import BASE, mix
+from maquette.corpus.ngram_hashes import BASE, mix
 from maquette.corpus.scripts import WORD, parts_of_words
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")

@@ -77,7 +77,7 @@ class Lab:
         trained once, by whichever claim comes first, and one that was cut off goes on where it
         was. The result says when and by which commit each was trained.
         """
-        from maquette.workshop.many import done, train_many
+        from maquette.workshop.train_many import done, train_many
 
         workers = workers or (1 if self.quick else min(cores(), len(recipes)))
         paths = [self._base(recipe, workers) for recipe in recipes]
@@ -94,11 +94,11 @@ class Lab:
     def train_branches(self, runs: Sequence[tuple[BaseRecipe, BaseRecipe]]) -> list[Path]:
         """Train (recipe, trunk) pairs, the trunks first; a recipe goes on from where both agree.
 
-        A run that differs from its trunk in length alone costs its decay (`workshop/branch.py`),
+        A run that differs from its trunk in length alone costs its decay (`workshop/branched_runs.py`),
         and is the run from scratch to the last bit. A recipe may be its own trunk.
         """
-        from maquette.workshop.branch import branch
-        from maquette.workshop.many import done
+        from maquette.workshop.branched_runs import branch
+        from maquette.workshop.train_many import done
 
         workers = 1 if self.quick else min(cores(), len(runs))
         trunks = list(dict.fromkeys(trunk for _, trunk in runs))

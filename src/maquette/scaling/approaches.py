@@ -20,7 +20,7 @@ import numpy.typing as npt
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.statistics import percentiles
 from maquette.scaling.fit import Fit, exponents, fit
-from maquette.scaling.points import Array, Points
+from maquette.scaling.fit_points import Array, Points
 
 Rows = npt.NDArray[np.int64]
 BUDGET_TOLERANCE = 0.1

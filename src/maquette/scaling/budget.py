@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from maquette.base.errors import UserError, WrongUse, plain
 from maquette.scaling.devices import Device
-from maquette.scaling.lines import precision_on
+from maquette.scaling.plan_lines import precision_on
 
 MOST = {"flops": 1e40, "hours": 1e9, "devices": 1e6, "price": 1e12}
 """what the numbers of a budget may be at most"""

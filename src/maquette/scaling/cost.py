@@ -9,7 +9,7 @@ from maquette.models.published import Published
 from maquette.scaling.budget import check_amounts
 from maquette.scaling.devices import Device
 from maquette.scaling.layouts import Choice
-from maquette.scaling.lines import (
+from maquette.scaling.plan_lines import (
     Line,
     chosen,
     layout_lines,

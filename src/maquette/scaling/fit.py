@@ -11,8 +11,8 @@ import numpy as np
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.statistics import percentiles
+from maquette.scaling.fit_points import LEAST, Array, Points, points_of
 from maquette.scaling.laws import Law
-from maquette.scaling.points import LEAST, Array, Points, points_of
 from maquette.scaling.projection import (
     DELTA,
     HIGHEST,

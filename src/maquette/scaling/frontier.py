@@ -5,8 +5,8 @@ minutes buy a hundredth of that, where their losses mean nothing. So the ladder 
 was trained on the default corpus (`python benchmarks/ladder.py`, which writes `ladder.json` beside
 this file), a surface of the same form is fitted to its bits per byte, and the demo's forecast is
 read off it, with twice the fit's error as its interval; outside of the ladder, with what extrapolating
-has cost where its largest runs were left out (`held_out.py`). Other text is easier or harder: the forecast
-is multiplied by how many more bits `zstd -19` needs for it than for the ladder's.
+has cost where its largest runs were left out (`extrapolation_error.py`). Other text is easier or
+harder: the forecast is multiplied by how many more bits `zstd -19` needs for it than for the ladder's.
 """
 
 import functools
@@ -18,9 +18,9 @@ from importlib.resources import files
 import numpy as np
 
 from maquette.scaling.epochs import with_repeats
+from maquette.scaling.extrapolation_error import Cost, cost, distance
 from maquette.scaling.fit import MARGIN, Fit, fit_surface
-from maquette.scaling.held_out import Cost, cost, distance
-from maquette.scaling.points import Array
+from maquette.scaling.fit_points import Array
 
 RUNGS = (64, 128, 192, 256, 384)
 """widths of the ladder, four blocks each"""

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from maquette.scaling.fit import Fit, described
-from maquette.scaling.points import Points
+from maquette.scaling.fit_points import Points
 from maquette.scaling.projection import DELTA
 
 

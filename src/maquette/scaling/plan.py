@@ -13,11 +13,21 @@ from typing import Any
 from maquette.base.errors import UserError, WrongUse
 from maquette.models.config import DecoderConfig
 from maquette.scaling.budget import Budget, operations
+from maquette.scaling.budget_split import (
+    Interval,
+    Split,
+    Text,
+    is_small,
+    loss_surface,
+    repeated,
+    split,
+)
 from maquette.scaling.epochs import Repeats
 from maquette.scaling.frontier import BYTES_PER_TOKEN, forecast
 from maquette.scaling.laws import Kaplan, Law, ScalingLaw
 from maquette.scaling.layouts import Choice, Option
-from maquette.scaling.lines import (
+from maquette.scaling.model_shapes import batch_tokens, nearest_shape, non_embedding, shape_rule
+from maquette.scaling.plan_lines import (
     Line,
     chosen,
     clock,
@@ -30,9 +40,7 @@ from maquette.scaling.lines import (
     time_line,
     unknown,
 )
-from maquette.scaling.own import LadderLaw
-from maquette.scaling.shapes import batch_tokens, nearest_shape, non_embedding, shape_rule
-from maquette.scaling.split import Interval, Split, Text, is_small, loss_surface, repeated, split
+from maquette.scaling.user_law import LadderLaw
 from maquette.training.recipe import Data, Recipe
 
 UTILISATION = 0.4  # of the peak, where no device is named; and where the iteration begins

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from maquette.scaling.points import Array, Points
+from maquette.scaling.fit_points import Array, Points
 
 DELTA = 1e-3
 LOWEST, HIGHEST = 0.02, 2.0

@@ -5,7 +5,7 @@ best split of each lies between the sizes tried (Hoffmann et al. 2022, approach 
 the losses is in `extrapolate.py`.
 
 Budgets double, so the lengths of one size are one length doubled, and all of them branch off one
-trunk (`workshop/branch.py`): six budgets cost a third more than the largest alone.
+trunk (`workshop/branched_runs.py`): six budgets cost a third more than the largest alone.
 
 So small a run is short of steps before it is short of data, so a step has 256 tokens, and the second
 moment a memory of 0.99 (Porian et al. 2024). N counts all parameters: at sequences of 64 and two

@@ -156,9 +156,9 @@ def prediction(lab: Lab) -> Measurement:
 def solver(lab: Lab) -> Measurement:
     """240 points of the refitted constants, spread as the paper's, with 0.5 % noise."""
     from maquette.scaling.fit import fit
+    from maquette.scaling.fit_points import points_of
     from maquette.scaling.laws import LAWS, Law
     from maquette.scaling.lbfgs import lbfgs_fit
-    from maquette.scaling.points import points_of
 
     known = LAWS["besiroglu"]
     assert isinstance(known, Law)

@@ -30,8 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.audit.member import chance, member
-from maquette.corpus.grams import Hashes, as_bytes, gram_hashes, strided_hashes
 from maquette.corpus.named import open_corpus
+from maquette.corpus.ngram_hashes import Hashes, as_bytes, gram_hashes, strided_hashes
 from maquette.corpus.portrait import (
     STRIDE,
     WIDTH,

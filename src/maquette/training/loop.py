@@ -23,8 +23,6 @@ from maquette.base.machine import keep_freed_memory, measure, resident
 from maquette.models.store import WEIGHTS, save_tensors, tensors_of
 from maquette.nn import fused
 from maquette.parallel.group import Group
-from maquette.training.ahead import Ahead
-from maquette.training.begin import lengthen
 from maquette.training.checkpoint import Saver, State, newest, read_files
 from maquette.training.datasets import Dataset
 from maquette.training.decide import Decisions, keep_compiled_code
@@ -33,8 +31,10 @@ from maquette.training.heldout import derived_seed, heldout_loss, seed
 from maquette.training.learner import Learner, make_learner
 from maquette.training.length import lengths_of
 from maquette.training.observer import Observer, Quiet, Replan
+from maquette.training.prefetch import Ahead
 from maquette.training.run import METRICS, OUTCOME, RunDirectory
-from maquette.training.speed import Speed, Utilisation
+from maquette.training.run_setup import lengthen
+from maquette.training.throughput import Speed, Utilisation
 from maquette.training.tracking import MetricsFile, Tracker, open_trackers
 
 

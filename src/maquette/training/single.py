@@ -14,10 +14,10 @@ from maquette.parallel.group import Group
 from maquette.training.average import Average
 from maquette.training.checkpoint import AVERAGE, MODEL, OPTIMISER
 from maquette.training.decide import Decisions
+from maquette.training.initial_model import make_model
 from maquette.training.learner import Files, Losses, on_device, score
 from maquette.training.optimiser import ModelOptimiser
 from maquette.training.recipe import BaseRecipe
-from maquette.training.start import make_model
 
 
 class Single:

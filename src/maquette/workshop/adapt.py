@@ -27,14 +27,14 @@ from maquette.evaluation.classify import Accuracy, accuracy
 from maquette.models.classifier import Classifier
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.models.store import load_config
+from maquette.training.initial_model import make_model, weights_file
 from maquette.training.observer import Observer
 from maquette.training.picture_recipe import PictureData, PictureRecipe
 from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import pictures_of
-from maquette.training.start import make_model, weights_file
 from maquette.workshop.load_pictures import load_pictures
-from maquette.workshop.many import train_many
 from maquette.workshop.train import train
+from maquette.workshop.train_many import train_many
 
 ADAPTATION = "adaptation.json"
 FACTORS, DECAYS = (0.25, 1.0, 4.0), (0.0, 0.01)

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from maquette.base.errors import WrongUse
 from maquette.training.recipe import Recipe
-from maquette.workshop.resize import decoder, head_size, resized
+from maquette.workshop.resized_recipe import decoder, head_size, resized
 
 HIDDEN = (-0.25, 0.15)
 """slopes of hidden activations that count as flat"""

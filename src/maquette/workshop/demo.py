@@ -18,7 +18,7 @@ from maquette.corpus.named import kept, open_corpus
 from maquette.corpus.progress import Progress
 from maquette.corpus.read import files
 from maquette.corpus.store import Corpus
-from maquette.evaluation.bits import Score, heldout_documents
+from maquette.evaluation.bits_per_byte import Score, heldout_documents
 from maquette.evaluation.compressors import compressors
 from maquette.models.base import Batch
 from maquette.models.config import DecoderConfig
@@ -31,10 +31,10 @@ from maquette.training.observer import Observer
 from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
 from maquette.training.run import RunDirectory
-from maquette.workshop.audited import audit_run
 from maquette.workshop.load import load
 from maquette.workshop.replan import Replan
 from maquette.workshop.report import EVALUATION, PLAN, write_report
+from maquette.workshop.run_audit import audit_run
 from maquette.workshop.train import train
 
 CONTEXT = 256

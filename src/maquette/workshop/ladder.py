@@ -4,7 +4,7 @@
 
     my-ladder/design.json       what is trained, and the seconds a step that it was planned with
     my-ladder/runs/             one run directory each; a ladder that was cut off goes on with them
-    my-ladder/ladder.json       the points and what follows from them (`scaling.own.read_ladder`)
+    my-ladder/ladder.json       the points and what follows from them (`scaling.user_law.read_ladder`)
     my-ladder/ladder.png        the budgets' curves with their minima, the frontier, the prediction
 
 Of each size the longest run is trained first and the others branch off it. Where the least loss of a
@@ -30,8 +30,8 @@ from maquette.scaling.extrapolate import Ladder, Prediction, analyse
 from maquette.scaling.rungs import Cell, Design
 from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
-from maquette.workshop.branch import branch
-from maquette.workshop.many import Job, done, outcome, train_many
+from maquette.workshop.branched_runs import branch
+from maquette.workshop.train_many import Job, done, outcome, train_many
 
 DESIGN, LADDER, PICTURE = "design.json", "ladder.json", "ladder.png"
 ROUNDS = 3  # sizes that are added at most to either end

@@ -7,8 +7,8 @@ import numpy as np
 
 from maquette.scaling.approaches import Comparison, Minimum
 from maquette.scaling.fit import Fit
+from maquette.scaling.fit_points import Array, Points
 from maquette.scaling.laws import ScalingLaw
-from maquette.scaling.points import Array, Points
 from maquette.workshop import charts
 
 TOLERATED = 0.01

@@ -14,17 +14,17 @@ from maquette.corpus.named import open_corpus
 from maquette.corpus.open import AnyCorpus
 from maquette.corpus.store import TOKENIZER, stored_kind
 from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
-from maquette.evaluation.bits import Score, counted, score_corpus, score_documents
+from maquette.evaluation.bits_per_byte import Score, counted, score_corpus, score_documents
 from maquette.models.base import Model
 from maquette.models.store import load_language
 from maquette.serving.generate import Generated, Timing, generate
 from maquette.serving.pack import pack
 from maquette.serving.sampler import Sampling
 from maquette.training.examples_data import Packed
+from maquette.training.initial_model import weights_file
 from maquette.training.recipe import Recipe, language
 from maquette.training.run import CORPUS, RunDirectory
 from maquette.training.run_corpus import as_text, corpus_of
-from maquette.training.start import weights_file
 
 SCORED = 16  # sequences of examples that are scored at a time
 

@@ -17,11 +17,11 @@ from maquette.models.base import PictureModel
 from maquette.models.store import load_model
 from maquette.training.decide import load_decisions
 from maquette.training.encoder import caption_length, caption_symbols, cut_notes
+from maquette.training.initial_model import weights_file
 from maquette.training.picture_recipe import PictureRecipe, picture_recipe
 from maquette.training.probe import DTYPE
 from maquette.training.run import DECISIONS, RunDirectory
 from maquette.training.run_corpus import kept_corpus, pictures_of
-from maquette.training.start import weights_file
 from maquette.worlds.registry import World, world_from
 
 

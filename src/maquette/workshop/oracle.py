@@ -23,8 +23,8 @@ from maquette.models.cnn_config import CNNConfig
 from maquette.models.store import load_model
 from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
-from maquette.workshop.many import done
 from maquette.workshop.train import train
+from maquette.workshop.train_many import done
 from maquette.worlds.shapes import Shapes, label_sizes
 
 STEPS, QUICK_STEPS = 2000, 30

@@ -11,13 +11,13 @@ from typing import Any
 from maquette.base.errors import WrongUse
 from maquette.base.machine import Machine, measure
 from maquette.scaling.devices import Device
-from maquette.scaling.lines import Line
 from maquette.scaling.memory import FRAMEWORK
+from maquette.scaling.plan_lines import Line
 from maquette.training.decide import Decisions, decide
+from maquette.training.initial_model import make_model
 from maquette.training.picture_data import PictureDataset
 from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import BaseRecipe
-from maquette.training.start import make_model
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from maquette.scaling.budget_split import Text
 from maquette.scaling.devices import Device, device, from_machine, here
 from maquette.scaling.laws import LAWS, ScalingLaw, law
-from maquette.scaling.own import ladder_law, ladder_of
-from maquette.scaling.split import Text
+from maquette.scaling.user_law import ladder_law, ladder_of
 
 
 def device_named(name: str | None) -> Device:

@@ -115,7 +115,7 @@ def _train(
     plan: Plan, folder: Path, wanted: list[Point], steps: int, say: Say, workers: int | None
 ) -> list[Trial]:
     """Trials of all points and seeds, from the best down."""
-    from maquette.workshop.many import train_many
+    from maquette.workshop.train_many import train_many
 
     jobs = [
         (plan.proxy(point, seed, steps), folder / "trials" / str(steps) / _name(point, seed))

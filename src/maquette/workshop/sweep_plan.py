@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.training.recipe import Checkpoints, Recipe, field_names, language, recipe_from
-from maquette.workshop.resize import decoder, head_size, resized
+from maquette.workshop.resized_recipe import decoder, head_size, resized
 
 RATE = "optimiser.learning_rate"
 FACTORS = (1 / 4, 1 / 2, 1, 2, 4)

@@ -5,8 +5,8 @@ from pathlib import Path
 from maquette.training.observer import Observer
 from maquette.training.recipe import BaseRecipe
 from maquette.training.run import RunDirectory
-from maquette.workshop.audited import audit_run
 from maquette.workshop.load import Loaded, load
+from maquette.workshop.run_audit import audit_run
 from maquette.workshop.text_samples import TextSamples
 
 

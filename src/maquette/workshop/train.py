@@ -12,10 +12,9 @@ from maquette.corpus.progress import Progress, silent
 from maquette.parallel.group import Group, join
 from maquette.parallel.launch import launch, launched
 from maquette.parallel.layout import check_layout
-from maquette.training.begin import create
-from maquette.training.begin import resume as resume_run
 from maquette.training.datasets import open_dataset
 from maquette.training.decide import decide, load_decisions
+from maquette.training.initial_model import make_model
 from maquette.training.length import nothing_left, reached
 from maquette.training.loop import Outcome
 from maquette.training.loop import train as run_loop
@@ -23,7 +22,8 @@ from maquette.training.observer import Observer, Quiet, Replan
 from maquette.training.recipe import BaseRecipe
 from maquette.training.run import DECISIONS, OUTCOME, RECIPE, RunDirectory
 from maquette.training.run_corpus import corpus_of
-from maquette.training.start import make_model
+from maquette.training.run_setup import create
+from maquette.training.run_setup import resume as resume_run
 from maquette.workshop.forecast import EXPECTED, expect
 from maquette.workshop.kinds import workshop_kind
 

@@ -1,7 +1,7 @@
 """Which documents of a build stay, and what is cut from them. Each stage keeps its result.
 
     exact         a text seen before
-    near          much the same as one before: MinHash finds, the true Jaccard decides (`near.py`)
+    near          much the same as one before: MinHash finds, the true Jaccard decides (`near_duplicates.py`)
     overlap       stretches that are in an evaluation set, GPT-3's rule (`overlap.py`)
     substrings    stretches that stand word for word in an earlier document (`substring.py`)
 
@@ -24,9 +24,9 @@ from maquette.base.arrays import open_arrays, write_arrays
 from maquette.base.errors import UserError
 from maquette.base.files import read_json, write_atomic, write_json
 from maquette.corpus.build_options import BuildOptions
-from maquette.corpus.engine import Pool
 from maquette.corpus.progress import Progress
 from maquette.corpus.scratch import Ranges, Scratch, without
+from maquette.corpus.worker_pool import Pool
 
 MAGIC = b"MQNEARLY"
 KEPT, EXACT, NEAR, OVERLAP, EMPTIED = range(5)
@@ -120,7 +120,7 @@ def _near(scratch: Scratch, choice: Choice, threshold: float, path: Path) -> Non
     if path.exists():
         like = open_arrays(path, MAGIC)[1]["like"]
     else:
-        from maquette.corpus.near import near_duplicates
+        from maquette.corpus.near_duplicates import near_duplicates
 
         found = near_duplicates(
             scratch.signatures()[kept], lambda i: scratch.text(int(kept[i])), threshold

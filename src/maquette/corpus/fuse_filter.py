@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.base.jit import jit
-from maquette.corpus.grams import Hashes, mix
+from maquette.corpus.ngram_hashes import Hashes, mix
 
 PARTITION_KEYS = 1 << 20
 PLACE = np.uint64(16)  # bits of a hash that place a key in a segment: four times that is the hash

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, lock
-from maquette.training.begin import CHANGEABLE, create
 from maquette.training.checkpoint import State, check, found
 from maquette.training.recipe import BaseRecipe
 from maquette.training.run import DECISIONS, METRICS, RECIPE, RunDirectory
 from maquette.training.run_corpus import corpus_of
+from maquette.training.run_setup import CHANGEABLE, create
 from maquette.training.schedule import learning_rate_factor
 
 FREE = CHANGEABLE | {"schedule"}

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maquette.corpus import fuse
-from maquette.corpus.fuse import Fuse, make, own_bits
+from maquette.corpus import fuse_filter
+from maquette.corpus.fuse_filter import Fuse, make, own_bits
 
 
 def some_keys(count, seed=0):
@@ -46,7 +46,7 @@ def test_the_space_is_close_to_the_limit(count, overhead):
 def test_partitions_answer_as_one_table_does(monkeypatch):
     keys, strangers = some_keys(5000), some_keys(20_000, 3)
     values = np.arange(len(keys), dtype=np.uint64)
-    monkeypatch.setattr(fuse, "PARTITION_KEYS", 300)
+    monkeypatch.setattr(fuse_filter, "PARTITION_KEYS", 300)
     table = make(keys, values, 20)
     assert len(table.partitions) == 32
     assert np.array_equal(table.read(keys), values)

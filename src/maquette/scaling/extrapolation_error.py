@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from maquette.scaling.extrapolate import T95
 from maquette.scaling.fit import fit_surface
-from maquette.scaling.points import LEAST, Array
+from maquette.scaling.fit_points import LEAST, Array
 
 FAR_T = 2.2  # of Student's t beyond the table
 

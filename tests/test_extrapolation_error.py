@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maquette.scaling import frontier
+from maquette.scaling.extrapolation_error import cost, distance
 from maquette.scaling.fit import fit_surface
 from maquette.scaling.frontier import forecast
-from maquette.scaling.held_out import cost, distance
 
 SIZES = np.array([7e5, 1.8e6, 3.3e6])
 LENGTHS = np.array([0.5e6, 1e6, 2e6, 4e6])

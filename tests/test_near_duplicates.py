@@ -10,10 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maquette.base.errors import WrongUse
-from maquette.corpus import near
-from maquette.corpus.grams import BASE, as_bytes, gram_hashes
-from maquette.corpus.near import BINS, Near, jaccard, near_duplicates, signature, signatures
-from maquette.corpus.planted import Rate, check, edited, plant, score_near, similarity
+from maquette.corpus import near_duplicates as module
+from maquette.corpus.near_duplicates import (
+    BINS,
+    Near,
+    jaccard,
+    near_duplicates,
+    signature,
+    signatures,
+)
+from maquette.corpus.ngram_hashes import BASE, as_bytes, gram_hashes
+from maquette.corpus.planted_duplicates import Rate, check, edited, plant, score_near, similarity
 
 
 def brute_force(texts, threshold):
@@ -62,7 +69,7 @@ def test_rolled_hashes_are_those_of_horner(data, width):
 @settings(max_examples=100, deadline=None)
 def test_jaccard_is_that_of_sets(a, b):
     """Few letters, so that grams are shared; shorter than a gram, and empty, too."""
-    assert near.jaccard(a.encode(), b.encode()) == similarity(a.encode(), b.encode())
+    assert module.jaccard(a.encode(), b.encode()) == similarity(a.encode(), b.encode())
 
 
 def test_case_and_white_space_make_no_difference():
@@ -106,7 +113,7 @@ def test_a_similarity_of_exactly_the_threshold_is_enough():
         b"another text",
         b"the QUICK brown fox  jumps over it",
     ]
-    assert near.jaccard(texts[0], texts[2]) == 1.0
+    assert module.jaccard(texts[0], texts[2]) == 1.0
     assert found(texts, threshold=1.0).keep.tolist() == [0, 1, 0]
 
 

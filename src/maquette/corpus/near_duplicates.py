@@ -28,8 +28,8 @@ import numpy.typing as npt
 
 from maquette.base.errors import WrongUse
 from maquette.base.jit import jit
-from maquette.corpus.grams import BASE, Bytes, Hashes, mix, roll
-from maquette.corpus.normal import nfc_bytes
+from maquette.corpus.ngram_hashes import BASE, Bytes, Hashes, mix, roll
+from maquette.corpus.unicode_normalisation import nfc_bytes
 
 WIDTH = 25  # bytes of a gram: about the five words that others take
 BANDS, ROWS = 24, 5

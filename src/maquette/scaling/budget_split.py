@@ -12,7 +12,7 @@ from maquette.base.errors import WrongUse
 from maquette.scaling.epochs import MOST_EPOCHS, Repeats, with_repeats
 from maquette.scaling.frontier import surface
 from maquette.scaling.laws import Law, ScalingLaw
-from maquette.scaling.own import LadderLaw
+from maquette.scaling.user_law import LadderLaw
 
 FURTHEST = 2.0  # factor from the best size to a shape beyond which no interval is said
 Interval = tuple[float, float]

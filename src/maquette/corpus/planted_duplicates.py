@@ -3,7 +3,7 @@
 Copies go into given texts, and what was done is known: some are the text itself, some differ in case and
 white space alone, some have so many words changed that their Jaccard similarity is the one wanted,
 and decoys are changed so much that they must stay. Stretches of some texts are put into others. The
-similarities are measured here by sets of Python, which nothing in near.py or substring.py uses.
+similarities are measured here by sets of Python, which nothing in near_duplicates.py or substring.py uses.
 """
 
 import random
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from maquette.base.statistics import wilson
-from maquette.corpus.near import WIDTH, Near, fold, near_duplicates, signatures
+from maquette.corpus.near_duplicates import WIDTH, Near, fold, near_duplicates, signatures
 from maquette.corpus.substring import Ranges, repeated_ranges
 
 WORD = re.compile(r"\S+\s*")

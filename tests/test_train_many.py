@@ -11,9 +11,9 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.base.processes import no_script
 from maquette.models.store import WEIGHTS, load_tensors
 from maquette.systems.tiny import tiny
-from maquette.workshop import many
-from maquette.workshop.many import done, train_many
+from maquette.workshop import train_many as module
 from maquette.workshop.train import train
+from maquette.workshop.train_many import done, train_many
 
 
 def test_many_runs_are_the_runs_that_each_would_be(tmp_path):
@@ -73,12 +73,12 @@ def test_a_worker_that_dies_or_fails_names_its_run(at, error, said, tmp_path, mo
         def submit(self, *words):
             if at == "submit":
                 raise error
-            future = many.Future()
+            future = module.Future()
             future.set_exception(error)
             return future
 
-    monkeypatch.setattr(many, "start_workers", lambda workers: Pool())
-    monkeypatch.setattr(many, "kill_workers", lambda pool: None)
+    monkeypatch.setattr(module, "start_workers", lambda workers: Pool())
+    monkeypatch.setattr(module, "kill_workers", lambda pool: None)
     with pytest.raises(UserError, match=said):
         train_many([(tiny(), tmp_path / "run")])
 
