@@ -194,6 +194,7 @@ def test_the_command_trains_by_yaml_and_by_flags(tuned, examples, trained, tmp_p
     said = command("train", text, "--run", tmp_path / "b", *flags)
     assert said.code == 0, said.err
     assert load(tmp_path / "b").recipe.data.kind == "examples"
+    refused(command("train", "tiny", "--data.kind", "examples"), "data.corpus is empty", code=2)
     refused(command("train", "vit", "--data.kind", "examples"), "learns from pictures", code=2)
     scored = command("eval", tmp_path / "a", "--json").json["tasks"]["all"]
     heldout = examples.manifest["splits"]["heldout"]

@@ -59,6 +59,10 @@ def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch):
     (tmp_path / "Documents" / "notes.txt").write_text(
         "Some notes of a day in the woods. " * 40, encoding="utf-8"
     )
+    (tmp_path / "questions.jsonl").write_text(
+        "".join(f'{{"prompt": "{n} + 1 = ", "answer": {n + 1}}}\n' for n in range(60)),
+        encoding="utf-8",
+    )
     (tmp_path / "README.md").write_text(
         (ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8"
     )

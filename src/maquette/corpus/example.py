@@ -158,16 +158,14 @@ def _part(
         raise UserError(
             f"{where} has no field '{error.args[0]}' ({part}): it has {field_list(record)}"
         ) from error
-    return (
-        found if part == "prompt" else found[0] if len(found) == 1 else "\n".join(map(_text, found))
-    )
+    if part == "prompt":
+        return found
+    return found[0] if len(found) == 1 else "\n".join(map(_text, found))
 
 
 def _question(record: dict[str, Any]) -> list[Any]:
     """The parts of a prompt whose fields have usual names."""
-    if isinstance(
-        record.get("instruction"), str
-    ):  # Alpaca: the input is what the instruction is of
+    if isinstance(record.get("instruction"), str):  # Alpaca: of its input
         return [record["instruction"], record.get("input")]
     return [first_of(record, CONTEXTS), first_of(record, QUESTIONS)]
 

@@ -87,7 +87,7 @@ class PictureCorpus:
         kind = self.manifest.get("kind") if isinstance(self.manifest, dict) else None
         if kind not in ("pictures", "world"):
             raise WrongUse(
-                f"{self.path} is a corpus of text: name one built by maquette corpus pictures"
+                f"{self.path} is a corpus of {kind or 'text'}: name one built by maquette corpus pictures"
             )
         if self.manifest.get("format") != FORMAT:
             raise UserError(

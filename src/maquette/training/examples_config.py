@@ -6,6 +6,7 @@ data: {kind: examples, corpus: corpus/questions, sequence: 256}
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from maquette.base.errors import WrongUse
 from maquette.corpus.progress import Progress, silent
 from maquette.training.text_config import TokenData
 
@@ -30,4 +31,8 @@ class ExamplesData(TokenData):
     def open_corpus(self, progress: Progress = silent) -> "ExamplesCorpus":
         from maquette.corpus.examples import ExamplesCorpus
 
+        if not self.corpus:
+            raise WrongUse(
+                "data.corpus is empty: name a folder that maquette corpus examples has built"
+            )
         return ExamplesCorpus(self.corpus)

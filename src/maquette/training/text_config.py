@@ -18,7 +18,7 @@ class Watch(BaseWatch):
     tokens: int = 32768
     """held-out tokens scored, the same every time"""
     prompt: str = ""
-    """what samples continue; empty: the start of a document"""
+    """what samples continue; empty: the start of a document, or a held-out prompt of examples"""
     sample_tokens: int = 64
     """length of a sample; 0: none"""
 
