@@ -36,7 +36,8 @@ from maquette.scaling.devices import device, from_machine
 from maquette.scaling.memory import Memory, memory
 from maquette.scaling.roofline import StepTime, step_time
 from maquette.scaling.training_step import Layout, TrainingStep
-from maquette.training.recipe import Checkpoints, Data, Recipe, Watch
+from maquette.training.recipe import Checkpoints, LanguageRecipe
+from maquette.training.text_config import TextData, TextWatch
 
 STEPS = 8
 SHAPES = {  # MPT: blocks, width, heads
@@ -57,17 +58,17 @@ PUBLISHED = {  # device: (model, sequence, micro-batch, micro-batches, utilisati
 }  # fmt: skip
 
 
-def recipe(config: DecoderConfig, batch: int, time: int, **changes: Any) -> Recipe:
+def recipe(config: DecoderConfig, batch: int, time: int, **changes: Any) -> LanguageRecipe:
     """A run of a few steps on the embedded corpus that looks at nothing between them."""
-    base = Recipe(
+    base = LanguageRecipe(
         name="plan",
         model=config,
-        data=Data(corpus="tiny", sequence=time),
+        data=TextData(corpus="tiny", sequence=time),
         batch=batch,
         steps=STEPS,
         compile="off",
         checkpoints=Checkpoints(every=1000),
-        watch=Watch(every=1000, tokens=time, sample_tokens=0, report=False),
+        watch=TextWatch(every=1000, tokens=time, sample_tokens=0, report=False),
     )
     return replace(base, **changes)
 
@@ -79,7 +80,7 @@ def llama(width: int, depth: int, time: int) -> DecoderConfig:
     )
 
 
-def runs() -> dict[str, Recipe]:
+def runs() -> dict[str, LanguageRecipe]:
     """What is compared: widths, batches, lengths, precisions, compilation, recomputation."""
     small = gpt2(vocabulary=257, context=256, width=384, depth=6, heads=6)
     return {
@@ -106,7 +107,7 @@ def runs() -> dict[str, Recipe]:
     }
 
 
-def large() -> dict[str, Recipe]:
+def large() -> dict[str, LanguageRecipe]:
     """The LLaMA shape of 12 blocks of 768, 8,192 tokens a step, at three contexts; four steps each."""
     return {
         f"768 x 12, {8192 // time} x {time}, bf16{', recomputed' * again}": recipe(
@@ -117,7 +118,7 @@ def large() -> dict[str, Recipe]:
     }
 
 
-def estimates(one: Recipe, machine: Machine) -> tuple[Memory, StepTime]:
+def estimates(one: LanguageRecipe, machine: Machine) -> tuple[Memory, StepTime]:
     """What the planner says of a recipe on one process of this machine."""
     part = one.micro_batch or one.batch
     number = one.batch // part

@@ -26,7 +26,7 @@ from maquette.base.machine import keep_freed_memory, measure, processor, product
 from maquette.corpus.named import open_corpus
 from maquette.corpus.order import SampleOrder
 from maquette.models import families
-from maquette.models.base import Batch
+from maquette.models.base import TokenBatch
 from maquette.models.config import DecoderConfig
 from maquette.models.decoder import Decoder
 from maquette.models.store import WEIGHTS, save_config, save_tensors
@@ -122,7 +122,7 @@ def our_step(model: Decoder, dtype: torch.dtype) -> Step:
 
     def step(rows: Tensor) -> float:
         with fused.compilation(True):
-            loss = model.loss(Batch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous()))
+            loss = model.loss(TokenBatch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous()))
             (loss.total / loss.count).backward()
             clip_gradients(parameters, 1.0)
             optimiser.step()

@@ -86,9 +86,10 @@ def recipe(corpus: Any) -> Any:
     """A recipe that takes a step in about 5 ms."""
     from maquette.models.config import DecoderConfig
     from maquette.nn.rules import Parametrisation
-    from maquette.training.recipe import Checkpoints, Data, Optimiser, Recipe, Watch
+    from maquette.training.recipe import Checkpoints, LanguageRecipe, Optimiser
+    from maquette.training.text_config import TextData, TextWatch
 
-    return Recipe(
+    return LanguageRecipe(
         name="test",
         model=DecoderConfig(
             vocabulary=257,
@@ -98,10 +99,10 @@ def recipe(corpus: Any) -> Any:
             heads=2,
             parametrisation=Parametrisation(base_width=32, base_depth=2),
         ),
-        data=Data(corpus=str(corpus.path), sequence=32),
+        data=TextData(corpus=str(corpus.path), sequence=32),
         optimiser=Optimiser(learning_rate=0.01),
         checkpoints=Checkpoints(every=4),
-        watch=Watch(every=6, tokens=512, sample_tokens=4),
+        watch=TextWatch(every=6, tokens=512, sample_tokens=4),
         precision="fp32",
         compile="off",
         batch=4,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from maquette.models.base import Batch, PictureBatch
+from maquette.models.base import PictureBatch, TokenBatch
 from maquette.models.clip_config import ClipConfig
 from maquette.models.config import DecoderConfig
 from maquette.models.diffusion.config import DiffusionConfig
@@ -37,11 +37,11 @@ MODELS = {
 """config, settings, and the heads' sizes in the order they attend"""
 
 
-def batch(kind: str) -> Batch | PictureBatch:
+def batch(kind: str) -> TokenBatch | PictureBatch:
     draw = torch.Generator().manual_seed(0)
     if kind.startswith("decoder"):
         rows = torch.randint(0, 9, (2, 9), generator=draw)
-        return Batch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous())
+        return TokenBatch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous())
     captions = torch.tensor([[1, 2, 3, 0, 0], [4, 5, 0, 0, 0], [6, 0, 0, 0, 0], [7, 8, 1, 2, 0]])
     unit = F.normalize(torch.randn(2, 4, 8, generator=draw), dim=2)
     labels = torch.tensor([[0], [1], [2], [0]])

@@ -9,7 +9,7 @@ from conftest import same_steps
 
 from maquette.base.machine import Machine
 from maquette.models import families
-from maquette.models.base import Batch
+from maquette.models.base import TokenBatch
 from maquette.models.decoder import Decoder
 from maquette.nn import fused
 from maquette.training import decide as deciding
@@ -20,7 +20,7 @@ from maquette.workshop.train import train
 needs_compiler = pytest.mark.skipif(not deciding.compiler(), reason="no C++ compiler here")
 
 
-def gradients(model: Decoder, batch: Batch) -> tuple[float, list[torch.Tensor]]:
+def gradients(model: Decoder, batch: TokenBatch) -> tuple[float, list[torch.Tensor]]:
     model.zero_grad()
     loss = model.loss(batch)
     (loss.total / loss.count).backward()
@@ -38,7 +38,9 @@ def test_compiled_blocks_compute_what_plain_ones_do():
     tokens = torch.randint(0, 300, (2, 161))
     document_ids = torch.arange(160).div(70, rounding_mode="floor").repeat(2, 1)
     positions = torch.arange(160).remainder(70).repeat(2, 1)
-    batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), document_ids, positions)
+    batch = TokenBatch(
+        tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), document_ids, positions
+    )
     plain_loss, plain = gradients(model, batch)
     model.compile_blocks()
     with fused.compilation(True):
@@ -52,7 +54,7 @@ def test_bf16_is_fp32_to_rounding():
     model = Decoder(
         families.gpt2(vocabulary=99, context=32, width=64, depth=2, heads=4)
     ).initialise(0)
-    batch = Batch(*torch.randint(0, 99, (2, 4, 32)).unbind(0))
+    batch = TokenBatch(*torch.randint(0, 99, (2, 4, 32)).unbind(0))
     exact_loss, exact = gradients(model, batch)
     model.compute = torch.bfloat16
     loss, found = gradients(model, batch)

@@ -10,7 +10,8 @@ import pytest
 from maquette.base.errors import WrongUse
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Multipliers, Parametrisation, Role, Scaling
-from maquette.training.recipe import Data, Optimiser, Recipe
+from maquette.training.recipe import LanguageRecipe, Optimiser
+from maquette.training.text_config import TextData
 from maquette.workshop.charts import png
 from maquette.workshop.coordinates import (
     HIDDEN,
@@ -24,15 +25,15 @@ from maquette.workshop.resized_recipe import resized
 WIDTHS = (32, 64, 128, 256)
 
 
-def small(**model: object) -> Recipe:
+def small(**model: object) -> LanguageRecipe:
     """Two blocks with heads of 16, whose rules are those of width 32."""
     fields = {
         "vocabulary": 257, "context": 64, "width": 32, "depth": 2, "heads": 2,
         "parametrisation": Parametrisation(base_width=32, base_depth=2, base_head_dim=16),
     } | model  # fmt: skip
-    return Recipe(
+    return LanguageRecipe(
         model=DecoderConfig(**fields),
-        data=Data(corpus="tiny", sequence=32),
+        data=TextData(corpus="tiny", sequence=32),
         optimiser=Optimiser(learning_rate=2**-6),
     )
 

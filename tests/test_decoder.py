@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from maquette.base.errors import WrongUse
 from maquette.models import families
-from maquette.models.base import Batch
+from maquette.models.base import TokenBatch
 from maquette.models.config import DecoderConfig
 from maquette.models.decoder import Decoder
 from maquette.nn.parametrisation import declared
@@ -92,7 +92,7 @@ def test_heads_turn_by_the_configs_base_and_dimensions(dims, base):
 def test_the_loss_is_the_cross_entropy_of_the_logits(family):
     model = make(family)
     tokens, targets = torch.randint(0, 61, (2, 2, 24)).unbind(0)
-    loss = model.loss(Batch(tokens, targets))
+    loss = model.loss(TokenBatch(tokens, targets))
     plain = torch.nn.functional.cross_entropy(
         model(tokens).flatten(0, 1), targets.flatten(), reduction="sum"
     )
@@ -102,7 +102,7 @@ def test_the_loss_is_the_cross_entropy_of_the_logits(family):
 
 def test_dropout_is_drawn_from_the_seed_and_off_in_evaluation():
     model = make("gpt2", dropout=0.5)
-    batch = Batch(*torch.randint(0, 61, (2, 2, 24)).unbind(0))
+    batch = TokenBatch(*torch.randint(0, 61, (2, 2, 24)).unbind(0))
 
     def loss(seed: int) -> float:
         torch.manual_seed(seed)
@@ -116,7 +116,7 @@ def test_dropout_is_drawn_from_the_seed_and_off_in_evaluation():
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f != "gpt3"])
 def test_stated_costs_are_torchs_count_within_one_percent(family):
     model = make(family, vocabulary=512, context=64, width=64)
-    batch = Batch(*torch.randint(0, 512, (2, 4, 64)).unbind(0))
+    batch = TokenBatch(*torch.randint(0, 512, (2, 4, 64)).unbind(0))
     with (
         torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
         FlopCounterMode(display=False) as counter,

@@ -17,7 +17,7 @@ from maquette.corpus.tokenizer import byte_tokenizer, save_tokenizer, train_toke
 from maquette.models.vit_config import ViTConfig
 from maquette.training.examples_config import ExamplesData
 from maquette.training.examples_data import ExamplesDataset, Packed, pack
-from maquette.training.recipe import BaseRecipe, load_recipe
+from maquette.training.recipe import Recipe, load_recipe
 from maquette.workshop.load import load
 from maquette.workshop.train import train
 from tests.conftest import command, refused, same_steps
@@ -176,7 +176,7 @@ def test_another_tokenizer_or_modality_is_refused(tuned, examples, tmp_path):
     with pytest.raises(WrongUse, match="another tokenizer than the run"):
         ExamplesDataset(begun, examples).check()
     with pytest.raises(WrongUse, match="data is ExamplesData, a vit on examples needs PictureData"):
-        BaseRecipe(model=ViTConfig(), data=ExamplesData(corpus="x"))
+        Recipe(model=ViTConfig(), data=ExamplesData(corpus="x"))
 
 
 def test_the_command_trains_by_yaml_and_by_flags(tuned, examples, trained, tmp_path):

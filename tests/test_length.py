@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from maquette.base.errors import UserError
 from maquette.training.checkpoint import found
 from maquette.training.length import LengthChange, Lengths, lengths_of
-from maquette.training.recipe import Checkpoints, Recipe, Schedule
+from maquette.training.recipe import Checkpoints, LanguageRecipe, Schedule
 from maquette.training.run import OUTCOME, RunDirectory
 from maquette.training.schedule import learning_rate_factor
 from maquette.workshop.train import train
@@ -160,7 +160,7 @@ def test_records_of_lengths_that_are_damaged_are_refused(recipe, tmp_path):
 )
 def test_the_rate_of_a_step_is_that_of_the_length_it_was_taken_with(changes, kind, steps):
     """Whatever changed afterwards, and nothing changes without a change."""
-    recipe = Recipe(steps=steps, schedule=Schedule(kind=kind))
+    recipe = LanguageRecipe(steps=steps, schedule=Schedule(kind=kind))
     at, kept, lengths = 0, [], [10]
     for more, length in changes:
         at += more

@@ -197,7 +197,7 @@ def test_the_p_value_of_a_level_is_never_too_small():
 
 
 def test_an_untrained_model_remembers_nothing_and_a_trained_one_does(tmp_path, recipe):
-    from maquette.training.recipe import Data, Watch
+    from maquette.training.text_config import TextData, TextWatch
     from maquette.workshop.train import train
 
     canaries = Canaries(seed=1, copies=(0, 60), per_level=3, alternatives=99, length=16)
@@ -207,9 +207,9 @@ def test_an_untrained_model_remembers_nothing_and_a_trained_one_does(tmp_path, r
     )
     more = replace(
         recipe,
-        data=Data(corpus=str(corpus.path), sequence=32),
+        data=TextData(corpus=str(corpus.path), sequence=32),
         steps=260,
-        watch=Watch(every=1000, tokens=64, sample_tokens=0, report=False),
+        watch=TextWatch(every=1000, tokens=64, sample_tokens=0, report=False),
     )
     train(more, tmp_path / "run")
     run = maquette.load(tmp_path / "run")

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from maquette.models import families
-from maquette.models.base import Batch
+from maquette.models.base import TokenBatch
 from maquette.models.config import DecoderConfig
 from maquette.nn import fused
 from maquette.nn.rules import Role
@@ -38,9 +38,9 @@ def small(name: str, depth: int = 4, **changes) -> DecoderConfig:
     return FAMILIES[name](**(sizes | changes))
 
 
-def batch(sequences: int, time: int) -> Batch:
+def batch(sequences: int, time: int) -> TokenBatch:
     tokens = torch.randint(0, 257, (sequences, time))
-    return Batch(tokens, tokens)
+    return TokenBatch(tokens, tokens)
 
 
 def test_the_zero_papers_gigabytes():

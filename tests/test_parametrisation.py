@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from maquette.models.base import Batch
+from maquette.models.base import TokenBatch
 from maquette.models.config import DecoderConfig
 from maquette.models.decoder import Decoder
 from maquette.nn.linear import Linear
@@ -104,7 +104,7 @@ def activation_growth(kind: str) -> float:
         optimiser = make_optimiser(model, model.scaling, Optimiser(learning_rate=2**-5))
         torch.manual_seed(0)
         tokens = torch.randint(0, 64, (8, 17))
-        batch = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+        batch = TokenBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
         for _ in range(5):
             loss = model.loss(batch)
             (loss.total / loss.count).backward()

@@ -11,7 +11,7 @@ from conftest import command, refused
 from maquette.base.errors import WrongUse
 from maquette.cli.fields import with_flags
 from maquette.experiments.catalogue import recipe_named, recipes
-from maquette.training.recipe import Recipe, field_names, load_recipe, recipe_from
+from maquette.training.recipe import LanguageRecipe, field_names, load_recipe, recipe_from
 
 
 @pytest.mark.parametrize("name", sorted(recipes()))
@@ -32,7 +32,7 @@ def test_a_file_may_leave_fields_out(tmp_path):
     )
     recipe = load_recipe(tmp_path / "r.yaml")
     assert (recipe.steps, recipe.model.width, recipe.optimiser.learning_rate) == (7, 64, 0.001)
-    assert recipe.batch == Recipe().batch
+    assert recipe.batch == LanguageRecipe().batch
 
 
 def test_flags_change_any_field():
@@ -137,8 +137,8 @@ def test_every_field_is_documented():
                     )
                     assert documented or section, f"{node.name}.{item.target.id}"
     assert {
-        "BaseRecipe",
-        "Data",
+        "Recipe",
+        "TextData",
         "PictureData",
         "DecoderConfig",
         "SMLPConfig",
@@ -175,7 +175,7 @@ def test_no_flag_makes_a_model_another_kind(flag):
 
 
 def test_field_names_are_the_flags():
-    names = field_names(Recipe())
+    names = field_names(LanguageRecipe())
     assert {"steps", "model.width", "model.parametrisation.base_width", "guard.spike"} <= set(names)
     assert len(names) == len(set(names))
 
@@ -189,12 +189,12 @@ def test_the_saved_recipe_reads_well(tmp_path):
 
 def test_recipes_cannot_be_changed_by_accident():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Recipe().steps = 3  # type: ignore[misc]
+        LanguageRecipe().steps = 3  # type: ignore[misc]
 
 
 def test_impossible_recipes_are_refused_in_python_too():
     with pytest.raises(WrongUse, match="use at least 1"):
-        Recipe(steps=0)
+        LanguageRecipe(steps=0)
 
 
 def numbers(recipe):

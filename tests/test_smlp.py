@@ -8,7 +8,7 @@ from conftest import Texts, command, in_ranks, refused, same_steps
 from torch.utils.flop_counter import FlopCounterMode
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.models.base import Batch
+from maquette.models.base import TokenBatch
 from maquette.models.smlp import SMLP
 from maquette.models.smlp_config import SMLPConfig
 from maquette.nn.moe import TokenExperts, choose, prices
@@ -88,7 +88,7 @@ def test_documents_in_one_sequence_do_not_see_each_other(routing):
 
 def test_the_loss_is_the_cross_entropy_of_the_logits():
     model, row = make(), tokens()
-    loss = model.loss(Batch(row, row.flip(1)))
+    loss = model.loss(TokenBatch(row, row.flip(1)))
     plain = torch.nn.functional.cross_entropy(
         model(row).flatten(0, 1), row.flip(1).flatten(), reduction="sum"
     )
@@ -100,19 +100,19 @@ def test_partial_prediction_counts_what_comes_after_the_prefix():
     """Of 24 positions the gate sees 4: the predictions from the fourth on know all of it."""
     model, row = make("partial"), tokens()
     assert model.config.unpredicted == 4
-    loss = model.loss(Batch(row, row.flip(1)))
+    loss = model.loss(TokenBatch(row, row.flip(1)))
     logits, targets = model(row)[:, 3:].flatten(0, 1), row.flip(1)[:, 3:].flatten()
     plain = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
     torch.testing.assert_close(loss.total, plain)
     assert loss.count == 3 * 21
     with pytest.raises(WrongUse, match="predicts from position 4 on, but a sequence has 3"):
-        model.loss(Batch(row[:, :3], row[:, 1:4]))
+        model.loss(TokenBatch(row[:, :3], row[:, 1:4]))
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)
 def test_stated_costs_are_torchs_count_within_one_percent(routing):
     model = make(routing, vocabulary=512, context=64, width=64).train()
-    batch = Batch(*torch.randint(0, 512, (2, 4, 64)).unbind(0))
+    batch = TokenBatch(*torch.randint(0, 512, (2, 4, 64)).unbind(0))
     with FlopCounterMode(display=False) as counter:
         model.loss(batch).total.backward()
     stated = model.flops_per_token(64) * 4 * 64
@@ -172,7 +172,7 @@ def test_every_token_goes_through_the_expert_it_chose():
 
 def test_every_expert_learns():
     model = make("partial").train()
-    model.loss(Batch(tokens(8), tokens(8).flip(1))).total.backward()
+    model.loss(TokenBatch(tokens(8), tokens(8).flip(1))).total.backward()
     for name, p in model.named_parameters():
         assert p.grad is not None, name
         if p.dim() == 3:  # (experts, ...)
@@ -287,14 +287,14 @@ def test_a_run_counts_what_it_reads_and_learns_from_what_the_loss_counts(sparse,
 def test_documents_shorter_than_the_prefix_are_refused(sparse, tmp_path):
     from maquette.corpus.build import build
     from maquette.corpus.build_options import BuildOptions
-    from maquette.training.recipe import Data
+    from maquette.training.text_config import TextData
     from maquette.workshop.train import train
 
     short = build(
         tmp_path / "short", Texts(300, words=1), BuildOptions(vocabulary=257, heldout=0.2)
     )
     model = dataclasses.replace(sparse.model, prefix=0.9)
-    data = Data(corpus=str(short.path), sequence=32, document_mask=True)
+    data = TextData(corpus=str(short.path), sequence=32, document_mask=True)
     recipe = dataclasses.replace(sparse, model=model, data=data)
     with pytest.raises(UserError, match="step 1: no target counts, as where every document"):
         train(recipe, tmp_path / "run")

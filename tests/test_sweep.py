@@ -11,7 +11,7 @@ import pytest
 from conftest import command, refused
 
 from maquette.base.errors import WrongUse
-from maquette.training.recipe import Recipe, Schedule, load_recipe
+from maquette.training.recipe import LanguageRecipe, Schedule, load_recipe
 from maquette.training.schedule import learning_rate_factor
 from maquette.workshop import sweep_plan
 from maquette.workshop import train_many as side_by_side
@@ -23,7 +23,7 @@ from maquette.workshop.train import train
 
 
 @pytest.fixture
-def wide(recipe) -> Recipe:
+def wide(recipe) -> LanguageRecipe:
     """The recipe of the tests twice as wide; rules of width 32."""
     return replace(resized(recipe, 64), steps=40)
 

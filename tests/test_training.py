@@ -21,9 +21,10 @@ from maquette.parallel.group import Group
 from maquette.training import loop
 from maquette.training.data import TextDataset, heldout_batches
 from maquette.training.guard import SpikeGuard, Verdict
-from maquette.training.recipe import Checkpoints, Guard, Schedule, Watch
+from maquette.training.recipe import Checkpoints, Guard, Schedule
 from maquette.training.run import RunDirectory
 from maquette.training.schedule import learning_rate_factor
+from maquette.training.text_config import TextWatch
 from maquette.workshop.train import train
 
 
@@ -367,7 +368,7 @@ def test_a_write_that_was_cut_off_is_no_obstacle(recipe, tmp_path):
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_before_the_start(recipe, tmp_path):
-    long = replace(recipe, watch=Watch(prompt="word " * 20))
+    long = replace(recipe, watch=TextWatch(prompt="word " * 20))
     with pytest.raises(WrongUse, match=r"watch.prompt has 100 tokens, model.context is 32"):
         train(long, tmp_path / "run")
 
@@ -497,7 +498,7 @@ def test_targets_are_the_next_tokens_of_the_stream(recipe, corpus):
 
 
 def test_heldout_windows_are_the_same_every_time_and_spread_out(recipe, corpus: Corpus):
-    wanted = replace(recipe, watch=Watch(tokens=320))
+    wanted = replace(recipe, watch=TextWatch(tokens=320))
     a, b = (heldout_batches(wanted, corpus, 4) for _ in range(2))
     rows = torch.cat([x.tokens for x in a])
     assert torch.equal(rows, torch.cat([x.tokens for x in b]))

@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from maquette.models import families
-from maquette.models.base import Batch, PictureBatch
+from maquette.models.base import PictureBatch, TokenBatch
 from maquette.models.clip_config import ClipConfig
 from maquette.models.cnn_config import CNNConfig
 from maquette.models.diffusion.config import DiffusionConfig
@@ -121,11 +121,11 @@ MODELS = {
 }  # fmt: skip
 
 
-def batch(kind: str) -> Batch | PictureBatch:
+def batch(kind: str) -> TokenBatch | PictureBatch:
     generator = torch.Generator().manual_seed(0)
     if kind in ("decoder", "smlp"):
         rows = torch.randint(0, 9, (2, 9), generator=generator)
-        return Batch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous())
+        return TokenBatch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous())
     side = MODELS[kind].size if kind != "prior" else 8
     captions = torch.tensor([[1, 2, 3, 0, 0], [4, 5, 0, 0, 0], [6, 0, 0, 0, 0], [7, 8, 1, 2, 0]])
     unit = torch.nn.functional.normalize(torch.randn(2, 4, 8, generator=generator), dim=2)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maquette.base.errors import WrongUse
-from maquette.models.base import Batch, Loss, Model, Network
+from maquette.models.base import LanguageModel, Loss, Model, TokenBatch
 from maquette.models.config import DecoderConfig
 from maquette.models.registry import KINDS
 from maquette.models.store import load_parameters, tensors_of
@@ -25,19 +25,20 @@ from maquette.training.decide import Decisions
 from maquette.training.initial_model import make_model
 from maquette.training.learner import LEARNERS, Files, Losses, on_device
 from maquette.training.optimiser import ModelOptimiser
-from maquette.training.recipe import BaseRecipe, Checkpoints, Recipe, Watch
+from maquette.training.recipe import Checkpoints, LanguageRecipe, Recipe
 from maquette.training.single import Single
+from maquette.training.text_config import TextWatch
 
 TIME = 8
 """symbols of a row"""
 
 
-def rows_of(batch: Batch) -> Tensor:
+def rows_of(batch: TokenBatch) -> Tensor:
     """(n, 8) numbers about 0."""
     return batch.tokens.float() / 64 - 1
 
 
-class Toy(Model):
+class Toy(LanguageModel):
     """What every toy is besides its maps: a model without blocks."""
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -72,7 +73,7 @@ class Generator(Toy):
         return torch.cat([given, self.map(read)], dim=1)
 
 
-class Discriminator(Network):
+class Discriminator(Model):
     """Rows (n, 8) in, how true they are out, (n, 1)."""
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -87,7 +88,7 @@ class Adversarial:
     """The discriminator learns in odd steps and the generator in even ones."""
 
     def __init__(
-        self, recipe: BaseRecipe, decisions: Decisions, device: torch.device, fresh: bool = True
+        self, recipe: Recipe, decisions: Decisions, device: torch.device, fresh: bool = True
     ) -> None:
         generator = make_model(recipe, fresh=fresh)
         discriminator = Discriminator(recipe.model).initialise(recipe.seed)
@@ -106,10 +107,10 @@ class Adversarial:
     def read(self, batch: Any) -> Any:
         return batch
 
-    def prepare(self, batch: Batch, group: Group) -> None:
+    def prepare(self, batch: TokenBatch, group: Group) -> None:
         pass
 
-    def backward(self, batches: Iterable[Batch], step: int) -> Losses:
+    def backward(self, batches: Iterable[TokenBatch], step: int) -> Losses:
         for network in self._networks.values():
             network.train()
         self._turn = self._discriminators if step % 2 else self._generators
@@ -121,7 +122,7 @@ class Adversarial:
             losses.add(len(batch.tokens), loss=generator, discriminator_loss=discriminator)
         return losses
 
-    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _losses(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Goodfellow et al. 2014: that of the generator (not saturating), and of the discriminator."""
         true = rows_of(batch)
         made = self.model(true)
@@ -138,13 +139,13 @@ class Adversarial:
     def skip(self) -> None:
         self._turn.skip()
 
-    def score(self, batch: Batch) -> Losses:
+    def score(self, batch: TokenBatch) -> Losses:
         self.kept()
         losses = Losses()
         losses.add(len(batch.tokens), loss=self._losses(batch)[0])
         return losses
 
-    def kept(self) -> Network:
+    def kept(self) -> Model:
         return self.model.eval()
 
     def state(self) -> Files:
@@ -191,18 +192,18 @@ class Distilled(Single):
     """BYOL (Grill et al. 2020) with DINO's centre (Caron et al. 2021); the average is the teacher."""
 
     def __init__(
-        self, recipe: BaseRecipe, decisions: Decisions, device: torch.device, fresh: bool = True
+        self, recipe: Recipe, decisions: Decisions, device: torch.device, fresh: bool = True
     ) -> None:
         super().__init__(recipe, decisions, device, fresh)
         if not recipe.optimiser.average:
             raise WrongUse("optimiser.average is 0, and the average is the teacher: use 0.99")
         self._said = torch.zeros(3, device=device)
 
-    def backward(self, batches: Iterable[Batch], step: int) -> Losses:
+    def backward(self, batches: Iterable[TokenBatch], step: int) -> Losses:
         self._said.zero_()
         return super().backward(batches, step)
 
-    def loss(self, batch: Batch) -> Loss:
+    def loss(self, batch: TokenBatch) -> Loss:
         rows, dropout = rows_of(batch), self.model.config.dropout
         teacher = self.kept()
         with torch.no_grad():
@@ -222,7 +223,7 @@ class Distilled(Single):
         self.model.centre.lerp_(self._said, 0.1)
         super().update(rate, step)
 
-    def score(self, batch: Batch) -> Losses:
+    def score(self, batch: TokenBatch) -> Losses:
         self.model.eval()
         part, losses = self.loss(batch), Losses()
         losses.add(part.count, loss=part.value)
@@ -253,13 +254,13 @@ class Codebook(Toy):
         self.map = Linear(TIME, TIME)
         self.register_buffer("codes", torch.zeros(2, TIME))
 
-    def prepare(self, batch: Batch) -> None:
+    def prepare(self, batch: TokenBatch) -> None:
         self.codes += rows_of(batch)[torch.randperm(len(batch.tokens))[:2]]
 
     def forward(self, rows: Tensor) -> Tensor:
         return self.map(rows)
 
-    def loss(self, batch: Batch, z_loss: float = 0.0) -> Loss:
+    def loss(self, batch: TokenBatch, z_loss: float = 0.0) -> Loss:
         distance = (self(rows_of(batch))[:, None] - self.codes).square().mean(-1)
         total = distance.amin(1).sum()
         return Loss(total, total.detach(), len(batch.tokens))
@@ -282,8 +283,8 @@ def registered() -> AbstractContextManager[Any]:
 
 
 def toy(
-    recipe: Recipe, kind: str, *, dropout: float = 0.0, average: float = 0.0, **changes: Any
-) -> Recipe:
+    recipe: LanguageRecipe, kind: str, *, dropout: float = 0.0, average: float = 0.0, **changes: Any
+) -> LanguageRecipe:
     """A recipe of that kind: nine steps, each of which is saved."""
     config = CONFIGS[kind](
         vocabulary=recipe.model.vocabulary, context=TIME, width=8, depth=1, heads=1, dropout=dropout
@@ -293,7 +294,7 @@ def toy(
         "data": replace(recipe.data, sequence=TIME),
         "optimiser": replace(recipe.optimiser, average=average),
         "checkpoints": Checkpoints(every=1, keep_every=1),
-        "watch": Watch(every=4, tokens=64, sample_tokens=0, report=False),
+        "watch": TextWatch(every=4, tokens=64, sample_tokens=0, report=False),
         "steps": 9,
     }  # fmt: skip
     return replace(recipe, **(settings | changes))

@@ -10,7 +10,7 @@ from maquette.experiments.results import Result
 from maquette.experiments.results import measure as measure_claim
 from maquette.scaling.budget import Budget, hours_of
 from maquette.scaling.plan import Plan, make_plan
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 from maquette.training.run import free_name
 from maquette.workshop.kinds import load_any
 from maquette.workshop.load import Loaded
@@ -22,7 +22,7 @@ __all__ = ["load", "plan", "reproduce", "train"]
 
 
 def train(
-    recipe: BaseRecipe | str, run: str | Path | None = None, *, resume: bool = False
+    recipe: Recipe | str, run: str | Path | None = None, *, resume: bool = False
 ) -> Loaded | PictureRun:
     """Train a recipe (or one of the catalogue, by name) and open the run.
 

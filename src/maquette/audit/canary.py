@@ -35,7 +35,7 @@ from maquette.corpus.document import Document
 from maquette.corpus.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from maquette.models.base import Model
+    from maquette.models.base import LanguageModel
 
 FORMAT = 1
 LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
@@ -113,7 +113,7 @@ class Canaries:
             )
         return canaries
 
-    def score(self, model: "Model", tokenizer: Tokenizer) -> list["Level"]:
+    def score(self, model: "LanguageModel", tokenizer: Tokenizer) -> list["Level"]:
         """Rank every canary among the alternatives, and try to extract it; a result a level."""
         planted = [text for _, texts in self.levels for text in texts]
         nats = losses(model, tokenizer, planted + self.kept_out)
@@ -192,7 +192,7 @@ def joint_p_value(planted: Array, alternatives: Array, draws: int = 1999) -> flo
     return (1 + sum(bool(s <= least) for s in sums)) / (draws + 1)
 
 
-def losses(model: "Model", tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
+def losses(model: "LanguageModel", tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
     """The summed nats of each text on a line of its own: (texts,)."""
     from maquette.evaluation.bits_per_byte import score_documents
 
@@ -200,7 +200,7 @@ def losses(model: "Model", tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
     return np.array(list(score_documents(model, tokens, tokenizer.special.start)))
 
 
-def extract(model: "Model", tokenizer: Tokenizer, texts: Sequence[str]) -> list[bool]:
+def extract(model: "LanguageModel", tokenizer: Tokenizer, texts: Sequence[str]) -> list[bool]:
     """Whether the first word of each text, alone on its line, is continued greedily to the whole."""
     from maquette.serving.generate import generate
     from maquette.serving.sampler import Sampling

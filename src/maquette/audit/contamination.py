@@ -24,7 +24,7 @@ from maquette.corpus.store import Corpus
 from maquette.corpus.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from maquette.models.base import Model
+    from maquette.models.base import LanguageModel
 
 Array = npt.NDArray[np.float64]
 DOCUMENTS = 5  # training documents named for each example
@@ -192,7 +192,7 @@ def gap(parts: Mapping[str, Mean]) -> Mean:
 
 
 def bits_per_byte(
-    model: "Model", tokenizer: Tokenizer, examples: Sequence[str]
+    model: "LanguageModel", tokenizer: Tokenizer, examples: Sequence[str]
 ) -> tuple[Array, Array]:
     """Bits per byte of every example, and its scored bytes, which are its weight: (examples,) each."""
     from maquette.evaluation.bits_per_byte import counted, score_documents

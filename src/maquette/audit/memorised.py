@@ -22,7 +22,7 @@ from maquette.corpus.progress import Progress, silent
 from maquette.corpus.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from maquette.models.base import Model
+    from maquette.models.base import LanguageModel
 
 BATCH = 64  # samples written side by side
 Integers = npt.NDArray[np.int64]
@@ -103,7 +103,7 @@ class Memorised:
 
 
 def memorised(
-    model: "Model",
+    model: "LanguageModel",
     tokenizer: Tokenizer,
     index: Matcher,
     *,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from maquette.base.errors import WrongUse, did_you_mean
 
 if TYPE_CHECKING:
-    from maquette.training.recipe import BaseRecipe
+    from maquette.training.recipe import Recipe
 
-    R = TypeVar("R", bound=BaseRecipe)
+    R = TypeVar("R", bound=Recipe)
 
 EXAMPLES = {  # a recipe of each kind of model
     "decoder": "tiny",
@@ -65,7 +65,7 @@ def with_flags(recipe: "R", words: Sequence[str]) -> "R":
         raise WrongUse(_first_paragraph(said.getvalue())) from None
 
 
-def show_fields(recipe: "BaseRecipe") -> None:
+def show_fields(recipe: "Recipe") -> None:
     """Print every field with its meaning and the recipe's value."""
     import tyro
 
@@ -79,12 +79,12 @@ def show_fields(recipe: "BaseRecipe") -> None:
         )
 
 
-def _class_of(recipe: "BaseRecipe") -> Any:
+def _class_of(recipe: "Recipe") -> Any:
     """The recipe's class with the classes that its model, data and watch have."""
-    from maquette.training.recipe import BaseRecipe
+    from maquette.training.recipe import Recipe
 
     data = recipe.data.of_corpus(recipe.data.corpus)
-    return BaseRecipe[type(recipe.model), data, type(recipe.watch)]  # type: ignore[misc]
+    return Recipe[type(recipe.model), data, type(recipe.watch)]  # type: ignore[misc]
 
 
 def _on_corpus(recipe: "R", words: Sequence[str]) -> "R":
@@ -119,7 +119,7 @@ def _with_data_kind(recipe: "R", words: Sequence[str]) -> "R":
     return recipe
 
 
-def _check_kind(recipe: "BaseRecipe", words: Sequence[str]) -> None:
+def _check_kind(recipe: "Recipe", words: Sequence[str]) -> None:
     """Raise WrongUse for a flag that would make the recipe's model another kind of model."""
     from maquette.models.registry import kind_of
 

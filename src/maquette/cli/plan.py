@@ -23,7 +23,7 @@ from maquette.cli.terminal import Terminal
 if TYPE_CHECKING:
     from maquette.models.published import Published
     from maquette.scaling.plan_lines import Line
-    from maquette.training.recipe import BaseRecipe
+    from maquette.training.recipe import Recipe
 
 VERBS = {"ladder": "plan_ladder", "coordinates": "plan_coordinates"}
 
@@ -208,7 +208,7 @@ def _show(lines: "list[Line]", warnings: list[str], why: bool, terminal: Termina
         terminal.say(f"  note: {warning}")
 
 
-def _recipe(name: str) -> "tuple[BaseRecipe, Published | None]":
+def _recipe(name: str) -> "tuple[Recipe, Published | None]":
     """A published architecture without torch; a recipe of the catalogue or of a file with it."""
     from maquette.models.published import names, published
 

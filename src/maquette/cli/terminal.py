@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maquette.models.base import Network
+    from maquette.models.base import Model
 
 
 class Terminal:
@@ -122,7 +122,7 @@ class TrainingProgress:
         (name,) = (name for name in record if name.endswith("_per_second"))
         return f"{record[name]:,.0f} {name.removesuffix('_per_second')}/s"
 
-    def look(self, step: int, model: "Network") -> None:
+    def look(self, step: int, model: "Model") -> None:
         pass
 
     def say(self, message: str) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from maquette.base.errors import UserError
 from maquette.corpus.store import Corpus
 from maquette.corpus.tokenizer import Tokenizer
-from maquette.models.base import Model
+from maquette.models.base import LanguageModel
 
 WINDOWS = 16  # scored at a time
 
@@ -63,7 +63,7 @@ class Score:
 
 
 def score_corpus(
-    model: Model,
+    model: LanguageModel,
     corpus: Corpus,
     *,
     start: Sequence[int] | None = None,
@@ -119,7 +119,7 @@ def heldout_documents(corpus: Corpus, most_bytes: int | None) -> list[dict[str, 
 
 @torch.no_grad()
 def score_documents(
-    model: Model, documents: Iterable[np.ndarray[Any, Any]], start: Sequence[int]
+    model: LanguageModel, documents: Iterable[np.ndarray[Any, Any]], start: Sequence[int]
 ) -> Iterator[float]:
     """The summed nats of each document's tokens, in order; windows of many are scored together.
 
@@ -186,7 +186,7 @@ def windows(tokens: Tensor, context: int, start: Sequence[int]) -> list[tuple[Te
 
 
 def _score(
-    model: Model,
+    model: LanguageModel,
     batch: list[tuple[int, Tensor, int]],
     sums: dict[int, float],
     waiting: dict[int, int],

@@ -19,9 +19,9 @@ from typing import TypeVar
 
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.experiments.claims import Claim
-from maquette.training.recipe import BaseRecipe, load_recipe
+from maquette.training.recipe import Recipe, load_recipe
 
-RecipeFunction = Callable[[], BaseRecipe]
+RecipeFunction = Callable[[], Recipe]
 FOLDERS = "MAQUETTE_SYSTEMS"
 """the environment variable that names folders of systems"""
 
@@ -99,7 +99,7 @@ def recipes() -> dict[str, RecipeFunction]:
     return {name: f for system in systems().values() for name, f in system.recipes.items()}
 
 
-def recipe_named(name: str) -> BaseRecipe:
+def recipe_named(name: str) -> Recipe:
     """A recipe of the catalogue, or of a YAML file."""
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
         if not Path(name).is_file():

@@ -11,7 +11,8 @@ from maquette.experiments.catalogue import RecipeFunction
 from maquette.models.config import DecoderConfig
 from maquette.models.published import Published, published
 from maquette.nn.rules import Parametrisation
-from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
+from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
+from maquette.training.text_config import TextData, TextWatch
 
 
 def published_recipes(*names: str) -> dict[str, RecipeFunction]:
@@ -19,7 +20,7 @@ def published_recipes(*names: str) -> dict[str, RecipeFunction]:
     return {name: functools.partial(published_recipe, published(name)) for name in names}
 
 
-def published_recipe(architecture: Published) -> Recipe:
+def published_recipe(architecture: Published) -> LanguageRecipe:
     """A published training as a recipe: AdamW and a cosine, steps = tokens / tokens a step.
 
     What the paper did otherwise is said in the architecture's `training.otherwise`. Raises WrongUse
@@ -31,10 +32,10 @@ def published_recipe(architecture: Published) -> Recipe:
             f"the training of {architecture.title} was not published: there is no recipe of it"
         )
     sequence = architecture.config.context
-    return Recipe(
+    return LanguageRecipe(
         name=architecture.name,
         model=architecture.config,
-        data=Data(corpus="default", sequence=sequence),
+        data=TextData(corpus="default", sequence=sequence),
         optimiser=Optimiser(
             learning_rate=t.learning_rate,
             beta2=t.beta2,
@@ -63,14 +64,14 @@ SMALL: dict[str, Any] = {
 """sizes of a family's small member, about two million parameters"""
 
 
-def small_recipe(model: DecoderConfig) -> Recipe:
+def small_recipe(model: DecoderConfig) -> LanguageRecipe:
     """A small member of a family on bytes of the default corpus: about a minute on two cores."""
-    return Recipe(
+    return LanguageRecipe(
         model=model,
-        data=Data(corpus="bytes", sequence=model.context),
+        data=TextData(corpus="bytes", sequence=model.context),
         optimiser=Optimiser(learning_rate=0.004, beta2=0.98),
         schedule=Schedule(warmup=0.05, floor=0.02),
         batch=16,
         steps=300,
-        watch=Watch(tokens=131_072),
+        watch=TextWatch(tokens=131_072),
     )

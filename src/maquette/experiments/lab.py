@@ -17,7 +17,7 @@ from maquette.base.errors import WrongUse
 from maquette.base.files import home, read_json, write_json
 from maquette.base.machine import cores, processor
 from maquette.base.version import __version__
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 
 SEEDS = 2
 """number of runs of each arm in a full measurement; a claim may take more"""
@@ -64,11 +64,11 @@ class Lab:
         """Where results go when no folder is named: `claims`, or for trials Maquette's home."""
         return home() / "trials" if self.trial else Path(MEASURED)
 
-    def train(self, recipe: BaseRecipe) -> Path:
+    def train(self, recipe: Recipe) -> Path:
         """Train a recipe with all cores, or return its run from before; see `train_all`."""
         return self.train_all([recipe], workers=1)[0]
 
-    def train_all(self, recipes: Sequence[BaseRecipe], workers: int | None = None) -> list[Path]:
+    def train_all(self, recipes: Sequence[Recipe], workers: int | None = None) -> list[Path]:
         """Train recipes side by side, each on its share of the cores; returns their runs.
 
         Small models gain nothing from a second core, so as many are trained at a time as there
@@ -91,7 +91,7 @@ class Lab:
             self.bases[path.name] = read_json(_beside(path, ".json")) | seconds
         return paths
 
-    def train_branches(self, runs: Sequence[tuple[BaseRecipe, BaseRecipe]]) -> list[Path]:
+    def train_branches(self, runs: Sequence[tuple[Recipe, Recipe]]) -> list[Path]:
         """Train (recipe, trunk) pairs, the trunks first; a recipe goes on from where both agree.
 
         A run that differs from its trunk in length alone costs its decay (`workshop/branched_runs.py`),
@@ -109,7 +109,7 @@ class Lab:
                 branch(paths[trunk], recipe, target)
         return self.train_all([recipe for recipe, _ in runs], workers)
 
-    def _base(self, recipe: BaseRecipe, workers: int) -> Path:
+    def _base(self, recipe: Recipe, workers: int) -> Path:
         corpus = recipe.data.open_corpus()
         share = max(1, cores() // workers)
         kind = [recipe.to_dict(), corpus.hash, share, __version__, version("torch"), processor()]

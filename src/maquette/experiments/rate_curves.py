@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.experiments.lab import Lab
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import LanguageRecipe
 from maquette.training.run import RunDirectory
 from maquette.workshop import charts
 from maquette.workshop.optimum import find_optimum
@@ -58,7 +58,7 @@ class Curve:
 
 def rate_curves(
     lab: Lab,
-    make: Callable[[Setting, int, int], Recipe],
+    make: Callable[[Setting, int, int], LanguageRecipe],
     wanted: Sequence[Setting],
     rates: Sequence[int],
     grow: bool,

@@ -17,7 +17,7 @@ from maquette.nn.stack import Stack
 
 
 @dataclass
-class BaseBatch:
+class Batch:
     """One micro-batch of any kind: a dataclass of tensors whose first dimension is its samples."""
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class BaseBatch:
         known = {f.name: getattr(self, f.name) for f in fields(self)}
 
         def changed(value: Any) -> Any:
-            if isinstance(value, BaseBatch):
+            if isinstance(value, Batch):
                 return value._each(change)
             return change(value) if isinstance(value, Tensor) else value
 
@@ -48,7 +48,7 @@ class BaseBatch:
 
 
 @dataclass
-class Batch(BaseBatch):
+class TokenBatch(Batch):
     """One micro-batch of token sequences.
 
     tokens, targets: (batch, time) int64, a negative target is not counted. document_ids: (batch,
@@ -63,7 +63,7 @@ class Batch(BaseBatch):
 
 
 @dataclass
-class PictureBatch(BaseBatch):
+class PictureBatch(Batch):
     """One micro-batch of pictures, with what is known of each.
 
     pictures: (batch, 3, side, side) fp32 in [-1, 1]. captions: (batch, words) int64, padded on the
@@ -92,7 +92,7 @@ class Loss:
     count: Tensor | int
 
 
-class Network(nn.Module):
+class Model(nn.Module):
     """What the trainer asks of a model of any kind.
 
     compute: precision of the activations (weights stay as they are and are cast where they are used).
@@ -145,7 +145,7 @@ class Network(nn.Module):
             stack.compile_blocks()
 
 
-class Model(Network):
+class LanguageModel(Model):
     """A language model: token indices in, the next token's logits out.
 
     An architecture makes `embedding`, `blocks`, `norm` and `output`, in the order its checkpoints have
@@ -198,11 +198,11 @@ class Model(Network):
         scores = scaled(self.output.product(hidden).float(), self.scaling.output_multiplier)
         return scores if self.output.bias is None else scores + self.output.bias.float()
 
-    def counted(self, batch: Batch) -> Tensor:
+    def counted(self, batch: TokenBatch) -> Tensor:
         """The targets (batch, time) that the loss counts: those that are not negative."""
         return batch.targets
 
-    def loss(self, batch: Batch, z_loss: float = 0.0) -> Loss:
+    def loss(self, batch: TokenBatch, z_loss: float = 0.0) -> Loss:
         """Summed cross-entropy in nats of the counted targets, without ever holding all logits."""
         targets = self.counted(batch)
         x = self.hidden(batch.tokens, positions=batch.positions, document_ids=batch.document_ids)
@@ -225,7 +225,7 @@ class Model(Network):
         return self.config.kv_bytes_per_token(self.compute.itemsize)
 
 
-class PictureModel(Network):
+class PictureModel(Model):
     """A model of pictures, or of pictures and their captions. Its loss counts pictures."""
 
     config: PictureConfig

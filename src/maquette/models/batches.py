@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from maquette.models.base import BaseBatch
+from maquette.models.base import Batch
 
 
 @dataclass
-class PairBatch(BaseBatch):
+class PairBatch(Batch):
     """One micro-batch for an encoder and a decoder.
 
     source: (batch, source time) int64, what the encoder reads. source_mask: (batch, source time) bool,
@@ -23,7 +23,7 @@ class PairBatch(BaseBatch):
 
 
 @dataclass
-class PermutedBatch(BaseBatch):
+class PermutedBatch(Batch):
     """One micro-batch that is predicted in an order of its own (Yang et al. 2019, XLNet).
 
     tokens: (batch, time) int64. targets: (batch, time), the token of the position itself; a negative one is

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maquette.models.base import Model
+from maquette.models.base import LanguageModel
 from maquette.models.config import DecoderConfig
 from maquette.nn import flex_attention
 from maquette.nn.attention import LayerCache
@@ -28,8 +28,8 @@ from maquette.nn.stack import Stack
 from maquette.nn.transformer import TransformerBlock
 
 
-class Decoder(Model):
-    """The decoder of a config; see `Model` for what it offers."""
+class Decoder(LanguageModel):
+    """The decoder of a config; see `LanguageModel` for what it offers."""
 
     config: DecoderConfig
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maquette.base.errors import WrongUse
-from maquette.models.base import Batch, Model
+from maquette.models.base import LanguageModel, TokenBatch
 from maquette.models.smlp_config import SMLPConfig
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.moe import TokenExperts
@@ -85,8 +85,8 @@ class Block(nn.Module):
         return F.dropout(scaled(y, self.multiplier), self.dropout, self.training)
 
 
-class SMLP(Model):
-    """The all-MLP of a config; see `Model` for what it offers."""
+class SMLP(LanguageModel):
+    """The all-MLP of a config; see `LanguageModel` for what it offers."""
 
     config: SMLPConfig
     uncounted: ClassVar[str] = (
@@ -130,7 +130,7 @@ class SMLP(Model):
         x = self.blocks(x, place=place, caches=cache)
         return self.norm(x)  # type: ignore[no-any-return]
 
-    def counted(self, batch: Batch) -> Tensor:
+    def counted(self, batch: TokenBatch) -> Tensor:
         """The targets; with partial routing those after the prefix.
 
         Raises WrongUse when no target comes after the prefix.

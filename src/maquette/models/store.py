@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maquette.base.errors import UserError
 from maquette.base.files import give_usual_rights, read_json, sync, write_json
-from maquette.models.base import Model, Network
+from maquette.models.base import LanguageModel, Model
 from maquette.models.picture_config import PictureConfig
 from maquette.models.registry import AnyConfig, ModelConfig, config_from
 
@@ -103,17 +103,17 @@ def language_config(folder: Path) -> ModelConfig:
     return config
 
 
-def load_language(folder: Path, weights: Path | None = None) -> Model:
+def load_language(folder: Path, weights: Path | None = None) -> LanguageModel:
     """The language model of a folder. Raises UserError for one of pictures."""
     language_config(folder)
     model = load_model(folder, weights)
-    assert isinstance(model, Model)
+    assert isinstance(model, LanguageModel)
     return model
 
 
-def load_model(folder: Path, weights: Path | None = None) -> Network:
+def load_model(folder: Path, weights: Path | None = None) -> Model:
     """The model of a folder in evaluation mode, from its own weights or from a checkpoint's."""
-    model: Network = load_config(folder).build()
+    model: Model = load_config(folder).build()
     source = weights or folder / WEIGHTS
     load_parameters(model, load_tensors(source), source)
     return model.eval()

@@ -19,7 +19,8 @@ from maquette.scaling.plan_lines import (
     time_line,
     unknown,
 )
-from maquette.training.recipe import Data, Recipe
+from maquette.training.recipe import LanguageRecipe
+from maquette.training.text_config import TextData
 
 BATCH = 512  # sequences a step, where the architecture's training was not published
 
@@ -28,7 +29,7 @@ BATCH = 512  # sequences a step, where the architecture's training was not publi
 class Cost:
     """The figures, and a line for each."""
 
-    recipe: Recipe
+    recipe: LanguageRecipe
     parameters: int
     flops_per_token: float
     flops: float | None
@@ -60,7 +61,7 @@ class Cost:
 
 
 def cost(
-    recipe: Recipe,
+    recipe: LanguageRecipe,
     device: Device,
     devices: int = 1,
     published: Published | None = None,
@@ -131,12 +132,12 @@ def cost(
     return found
 
 
-def recipe_of(one: Published) -> Recipe:
+def recipe_of(one: Published) -> LanguageRecipe:
     """A published architecture's step: its own batch where that was published."""
     sequence, batch, steps = one.config.context, BATCH, 1
     if one.training is not None:
         batch = one.training.batch
         steps = max(1, round(one.training.tokens / (batch * sequence)))
-    return Recipe(
-        name=one.name, model=one.config, data=Data(sequence=sequence), batch=batch, steps=steps
+    return LanguageRecipe(
+        name=one.name, model=one.config, data=TextData(sequence=sequence), batch=batch, steps=steps
     )

@@ -41,7 +41,8 @@ from maquette.scaling.plan_lines import (
     unknown,
 )
 from maquette.scaling.user_law import LadderLaw
-from maquette.training.recipe import Data, Recipe
+from maquette.training.recipe import LanguageRecipe
+from maquette.training.text_config import TextData
 
 UTILISATION = 0.4  # of the peak, where no device is named; and where the iteration begins
 LARGE, SMALL = (32768, 1024), (4096, 256)  # vocabulary and context, where neither is given
@@ -73,7 +74,7 @@ class Plan:
     """nats a token; None where only bits per byte are known, in the line"""
     loss_interval: Interval | None
     law: ScalingLaw
-    recipe: Recipe
+    recipe: LanguageRecipe
     parameters_interval: Interval | None = None
     """where the best size lies, 95 times of 100; None where the law says nothing of it"""
     tokens_interval: Interval | None = None
@@ -188,7 +189,7 @@ def _recipe(
     text: Text | None,
     given: tuple[int | None, int | None],
     budget: Budget,
-) -> tuple[Recipe, list[Line]]:
+) -> tuple[LanguageRecipe, list[Line]]:
     """The nearest shape, its tokens and its settings. given: vocabulary and context."""
     flops, ideal = best.flops, best.parameters
     usual = LARGE if ideal >= SMALLEST_LARGE else SMALL
@@ -205,10 +206,10 @@ def _recipe(
             f"{flops:.3g} FLOP are {steps} steps of {short(model.parameters())} parameters: give "
             f"{least:.2g} or more, fewer devices, or a shorter --context"
         )
-    recipe = Recipe(
+    recipe = LanguageRecipe(
         name="planned",
         model=model,
-        data=Data(corpus=text.name if text else "default", sequence=context),
+        data=TextData(corpus=text.name if text else "default", sequence=context),
         batch=batch,
         steps=steps,
         ranks=budget.devices,

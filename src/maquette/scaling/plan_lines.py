@@ -8,7 +8,7 @@ from maquette.models.config import DecoderConfig
 from maquette.scaling.devices import Device
 from maquette.scaling.layouts import Choice, Option, choose
 from maquette.scaling.training_step import Precision
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import LanguageRecipe
 
 LOST = 4  # alternatives that are shown
 
@@ -22,7 +22,7 @@ class Line:
     why: str
 
 
-def layout_of(recipe: Recipe, device: Device, devices: int) -> Choice:
+def layout_of(recipe: LanguageRecipe, device: Device, devices: int) -> Choice:
     """The layouts of a recipe's step over devices; blocks are compiled on an accelerator."""
     assert isinstance(recipe.model, DecoderConfig)
     return choose(

@@ -22,8 +22,9 @@ from maquette.base.errors import WrongUse
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
 from maquette.scaling.extrapolate import Minimum, Rung
-from maquette.training.recipe import Checkpoints, Data, Optimiser, Recipe, Watch
+from maquette.training.recipe import Checkpoints, LanguageRecipe, Optimiser
 from maquette.training.schedule import warm_stable_decay
+from maquette.training.text_config import TextData, TextWatch
 
 WIDTHS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256)  # whole heads of 8
 SEQUENCE, BATCH = 64, 4
@@ -46,12 +47,12 @@ def rung_recipe(
     save: int | None = None,
     heldout: int = 262_144,
     warmup: int | None = None,
-) -> Recipe:
+) -> LanguageRecipe:
     """One run: two blocks of that width, muP from width 32, warm up, stay, decay.
 
     save: steps between the checkpoints that others branch off; all of them are kept.
     """
-    return Recipe(
+    return LanguageRecipe(
         name=f"ladder-{width}-{steps}",
         model=DecoderConfig(
             vocabulary=vocabulary,
@@ -62,7 +63,7 @@ def rung_recipe(
             activation="gelu_tanh",
             parametrisation=Parametrisation(base_width=32, base_depth=2, base_head_dim=8),
         ),
-        data=Data(corpus=corpus, sequence=SEQUENCE),
+        data=TextData(corpus=corpus, sequence=SEQUENCE),
         optimiser=Optimiser(learning_rate=2**-7.5, beta2=0.99),
         schedule=warm_stable_decay(steps, WARMUP if warmup is None else warmup, DECAY),
         checkpoints=Checkpoints(every=save, keep_every=save),
@@ -72,7 +73,7 @@ def rung_recipe(
         precision="fp32",
         compile="off",
         device="cpu",
-        watch=Watch(every=10_000_000, tokens=heldout, sample_tokens=0, report=False),
+        watch=TextWatch(every=10_000_000, tokens=heldout, sample_tokens=0, report=False),
     )
 
 
@@ -137,7 +138,7 @@ class Design:
         """Length of a run."""
         return round(stable_steps(size(width, self.vocabulary), flops) / (1 - DECAY))
 
-    def recipe(self, cell: Cell) -> Recipe:
+    def recipe(self, cell: Cell) -> LanguageRecipe:
         """The run of a cell, which keeps what the shorter ones of its size branch off."""
         mine = [c.steps for c in self.cells if (c.width, c.seed) == (cell.width, cell.seed)]
         save = math.gcd(*(round(steps * (1 - DECAY)) for steps in mine))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import Tokenizer
-from maquette.models.base import Model
+from maquette.models.base import LanguageModel
 from maquette.serving.sampler import Sampler, Sampling
 
 HALF = "\N{REPLACEMENT CHARACTER}"  # what a part of a character reads as
@@ -47,7 +47,7 @@ class Timing:
 
 
 def generate(
-    model: Model,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
     *,
@@ -98,7 +98,7 @@ def generate(
 
 @torch.inference_mode()
 def stream(
-    model: Model,
+    model: LanguageModel,
     prompts: Sequence[Sequence[int]],
     tokens: int,
     sampling: Sampling,
@@ -133,7 +133,7 @@ def stream(
 
 @torch.inference_mode()
 def stream_without_cache(
-    model: Model, prompt: Sequence[int], tokens: int, sampling: Sampling
+    model: LanguageModel, prompt: Sequence[int], tokens: int, sampling: Sampling
 ) -> Iterator[int]:
     """The same tokens by computing everything anew each time: what the cache is tested against."""
     sampler = Sampler(sampling, 1, model.embedding.weight.device)

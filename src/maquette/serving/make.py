@@ -5,20 +5,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from maquette.models.base import Network, PictureBatch
+from maquette.models.base import Model, PictureBatch
 from maquette.models.diffusion.drawing import Drawing
 from maquette.models.diffusion.model import Diffusion
 from maquette.models.super_resolution import SuperResolution
 from maquette.serving.sample import sample
 
 
-def can_make(model: Network) -> bool:
+def can_make(model: Model) -> bool:
     """Whether a model makes pictures (a classifier, a CLIP and a prior make none)."""
     return isinstance(model, Diffusion | SuperResolution)
 
 
 @torch.no_grad()
-def make_pictures(model: Network, batch: PictureBatch, drawing: Drawing) -> Tensor:
+def make_pictures(model: Model, batch: PictureBatch, drawing: Drawing) -> Tensor:
     """Pictures (n, 3, side, side) in [-1, 1] made from what a batch says of its own.
 
     A diffusion model takes what its conditioners read in the batch: captions, labels, embeddings, the

@@ -9,7 +9,7 @@ product stays.
 import torch
 from torch import Tensor, nn
 
-from maquette.models.base import Model
+from maquette.models.base import LanguageModel
 from maquette.nn.linear import Linear
 
 
@@ -32,7 +32,7 @@ class PackedLinear(nn.Module):
         return y
 
 
-def pack(model: Model) -> bool:
+def pack(model: LanguageModel) -> bool:
     """Replace every linear map of a model on the CPU by a packed one; whether that was possible."""
     ready = torch.backends.mkldnn.is_available() and hasattr(
         torch.ops.mkldnn, "_reorder_linear_weight"

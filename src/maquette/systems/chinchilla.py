@@ -44,7 +44,7 @@ from maquette.experiments.decoder_recipes import published_recipes
 from maquette.experiments.lab import Lab
 from maquette.scaling.extrapolate import Ladder, analyse
 from maquette.scaling.rungs import BATCH, SEQUENCE, rung_recipe, size
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import LanguageRecipe
 
 KAPLAN = 0.73
 MIDDLE, HALF = 0.475, 0.175  # of the exponents that the claim admits, 0.30 to 0.65
@@ -52,7 +52,7 @@ RECIPES = published_recipes("gopher-280b", "chinchilla-70b")
 
 
 @recipe
-def chinchilla_rung() -> Recipe:
+def chinchilla_rung() -> LanguageRecipe:
     """The held-out run: 131,520 parameters, four times the operations of the largest budget."""
     return rung_recipe(LARGEST, steps_of(LARGEST, 4 * BUDGETS[-1]))
 

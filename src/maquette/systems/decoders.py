@@ -27,7 +27,7 @@ parameters and read bytes of the default corpus.
 from maquette.experiments.catalogue import recipe
 from maquette.experiments.decoder_recipes import SMALL, published_recipes, small_recipe
 from maquette.models import families
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import LanguageRecipe
 
 BLOOM = ("560m", "1b1", "1b7", "3b", "7b1", "176b")
 RECIPES = (
@@ -39,18 +39,18 @@ RECIPES = (
 
 
 @recipe
-def bloom_small() -> Recipe:
+def bloom_small() -> LanguageRecipe:
     """Four blocks of 192 with ALiBi."""
     return small_recipe(families.bloom(**SMALL))
 
 
 @recipe
-def gptj_small() -> Recipe:
+def gptj_small() -> LanguageRecipe:
     """Four parallel blocks of 192, half of each head turned."""
     return small_recipe(families.gptj(**SMALL, rotary_dims=16))
 
 
 @recipe
-def llama_small() -> Recipe:
+def llama_small() -> LanguageRecipe:
     """Four blocks of 192 with RMSNorm and SwiGLU."""
     return small_recipe(families.llama(**SMALL))

@@ -42,8 +42,9 @@ from maquette.experiments.lab import Lab
 from maquette.models import families
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
-from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
+from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
 from maquette.training.run import RunDirectory
+from maquette.training.text_config import TextData, TextWatch
 from maquette.workshop import charts
 
 PUBLISHED_LOSS = 1.88  # nanoGPT's README, "I only have a macbook"
@@ -52,9 +53,9 @@ TEXT_BYTES = 1_115_394  # of tiny Shakespeare
 
 
 @recipe
-def gpt2_char() -> Recipe:
+def gpt2_char() -> LanguageRecipe:
     """Six blocks of 384 on bytes, in two and a half minutes."""
-    return Recipe(
+    return LanguageRecipe(
         name="gpt2-char",
         model=families.gpt2(
             vocabulary=257, context=64, width=384, depth=6, heads=6, tied=False,
@@ -62,30 +63,30 @@ def gpt2_char() -> Recipe:
                 base_width=384, base_depth=6, embedding_std=0.03, input_multiplier=32.0
             ),
         ),
-        data=Data(corpus="bytes", sequence=64),
+        data=TextData(corpus="bytes", sequence=64),
         optimiser=Optimiser(learning_rate=0.0014, beta2=0.99),
         schedule=Schedule(kind="linear", warmup=0.05, floor=0.02),
         batch=12,
         steps=760,
-        watch=Watch(every=95, tokens=1 << 20, sample_tokens=0, report=False),
+        watch=TextWatch(every=95, tokens=1 << 20, sample_tokens=0, report=False),
     )  # fmt: skip
 
 
 @recipe
-def nanogpt_cpu() -> Recipe:
+def nanogpt_cpu() -> LanguageRecipe:
     """nanoGPT's CPU setting: four blocks of 128, context 64, 2,000 steps of 12 sequences."""
-    return Recipe(
+    return LanguageRecipe(
         name="nanogpt-cpu",
         model=families.gpt2(
             vocabulary=257, context=64, width=128, depth=4, heads=4,
             attention_bias=False, feedforward_bias=False, norm_bias=False,
         ),
-        data=Data(corpus="bytes", sequence=64),
+        data=TextData(corpus="bytes", sequence=64),
         optimiser=Optimiser(learning_rate=1e-3, beta2=0.99, epsilon=1e-8),
         schedule=Schedule(warmup=0.05, floor=0.1),
         batch=12,
         steps=2000,
-        watch=Watch(every=200, tokens=1 << 20, sample_tokens=0, report=False),
+        watch=TextWatch(every=200, tokens=1 << 20, sample_tokens=0, report=False),
     )  # fmt: skip
 
 
@@ -164,7 +165,7 @@ def corpus_of(text: str) -> str:
     return str(corpus.path)
 
 
-def at(base: Recipe, corpus: str, seed: int, quick: bool) -> Recipe:
+def at(base: LanguageRecipe, corpus: str, seed: int, quick: bool) -> LanguageRecipe:
     """The recipe on that corpus with that seed; at toy size a smaller model and fewer steps."""
     one = replace(base, data=replace(base.data, corpus=corpus), seed=seed)
     if quick:

@@ -34,7 +34,8 @@ from maquette.experiments.lab import Lab
 from maquette.experiments.rate_curves import Array, Curve, Setting, loss_of, rate_chart, rate_curves
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
-from maquette.training.recipe import Checkpoints, Data, Guard, Optimiser, Recipe, Schedule, Watch
+from maquette.training.recipe import Checkpoints, Guard, LanguageRecipe, Optimiser, Schedule
+from maquette.training.text_config import TextData, TextWatch
 
 BASE, DEPTH, HEAD = 32, 2, 16
 WIDTHS = (32, 64, 128, 256)
@@ -46,12 +47,12 @@ MUP, STANDARD, UNSCALED = "maximal update", "standard", "branches as they are"
 
 
 @recipe
-def mu_transfer_large() -> Recipe:
+def mu_transfer_large() -> LanguageRecipe:
     """The widest decoder, with the rules of the narrowest: maquette sweep tunes it at width 32."""
     return setting((MUP, WIDTHS[-1], DEPTH), -6)
 
 
-def setting(what: Setting, rate: int, seed: int = 0, quick: bool = False) -> Recipe:
+def setting(what: Setting, rate: int, seed: int = 0, quick: bool = False) -> LanguageRecipe:
     """The recipe of one run: rules, width and depth at the rate 2 ** rate."""
     rules, width, depth = what
     parametrisation = Parametrisation(
@@ -60,7 +61,7 @@ def setting(what: Setting, rate: int, seed: int = 0, quick: bool = False) -> Rec
         base_head_dim=HEAD,
     )
     steps = 12 if quick else STEPS
-    return Recipe(
+    return LanguageRecipe(
         name="mu-transfer",
         model=DecoderConfig(
             vocabulary=257,
@@ -71,7 +72,7 @@ def setting(what: Setting, rate: int, seed: int = 0, quick: bool = False) -> Rec
             activation="gelu_tanh",
             parametrisation=parametrisation,
         ),
-        data=Data(corpus="tiny" if quick else "bytes", sequence=48),
+        data=TextData(corpus="tiny" if quick else "bytes", sequence=48),
         optimiser=Optimiser(learning_rate=2.0**rate, weight_decay=0.0),
         schedule=Schedule(kind="linear", warmup=0.125, floor=0.0),
         batch=12,
@@ -80,7 +81,7 @@ def setting(what: Setting, rate: int, seed: int = 0, quick: bool = False) -> Rec
         precision="fp32",
         compile="off",
         checkpoints=Checkpoints(every=steps),
-        watch=Watch(every=steps, tokens=4800, sample_tokens=0, report=False),
+        watch=TextWatch(every=steps, tokens=4800, sample_tokens=0, report=False),
         guard=Guard(spike=0.0, patience=steps + 1),  # what diverges is measured to its end
     )
 
@@ -295,7 +296,7 @@ def curves_of(
 ) -> dict[Setting, Curve]:
     """The grids of these settings; rates: exactly these, and none more."""
 
-    def make(what: Setting, rate: int, seed: int) -> Recipe:
+    def make(what: Setting, rate: int, seed: int) -> LanguageRecipe:
         return setting(what, rate, seed, lab.quick)
 
     first = rates or (GRID[1:4] if lab.quick else GRID)

@@ -37,13 +37,13 @@ from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.decoder_recipes import SMALL, published_recipes, small_recipe
 from maquette.experiments.lab import Lab
 from maquette.models import families
-from maquette.models.base import Batch
+from maquette.models.base import TokenBatch
 from maquette.models.config import DecoderConfig
 from maquette.models.decoder import Decoder
 from maquette.models.published import published
 from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.probe import DTYPE
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import LanguageRecipe
 from maquette.training.run import RunDirectory
 from maquette.workshop import charts
 
@@ -56,7 +56,7 @@ MODEL = families.palm(**SMALL)
 
 
 @recipe
-def palm_small() -> Recipe:
+def palm_small() -> LanguageRecipe:
     """Four parallel blocks of 192, six query heads on one of keys and values."""
     return small_recipe(MODEL)
 
@@ -173,7 +173,7 @@ def shape(block: Literal["serial", "parallel"], quick: bool) -> DecoderConfig:
 
 def arm(
     block: Literal["serial", "parallel"], seed: int, quick: bool, blocks: float = 1.0
-) -> Recipe:
+) -> LanguageRecipe:
     """A training of it, with that fraction of its blocks; at toy size a few steps on little text."""
     model = shape(block, quick)
     base = small_recipe(replace(model, depth=round(blocks * model.depth)))
@@ -205,7 +205,7 @@ def step_times(quick: bool, rounds: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     size = (settings.batch, shape("serial", quick).context + 1)
     tokens = torch.randint(0, MODEL.vocabulary, size, generator=generator)
-    batch = Batch(tokens[:, :-1], tokens[:, 1:])
+    batch = TokenBatch(tokens[:, :-1], tokens[:, 1:])
     arms: dict[str, tuple[Decoder, torch.optim.AdamW]] = {}
     for name in ARMS:
         model = Decoder(shape("parallel" if name == "parallel" else "serial", quick)).initialise(0)

@@ -36,7 +36,8 @@ from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
-from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
+from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
+from maquette.training.text_config import TextData, TextWatch
 from maquette.workshop import charts
 from maquette.workshop.load import load
 
@@ -125,10 +126,10 @@ def corpora(quick: bool) -> tuple[Corpus, dict[str, Corpus]]:
     return whole, parts
 
 
-def arm(corpus: Corpus, seed: int, quick: bool) -> Recipe:
+def arm(corpus: Corpus, seed: int, quick: bool) -> LanguageRecipe:
     """A decoder of four blocks of width 48 on that corpus."""
     tokens = 20_000 if quick else TOKENS
-    return Recipe(
+    return LanguageRecipe(
         name="pile",
         model=DecoderConfig(
             vocabulary=corpus.vocabulary,
@@ -142,7 +143,7 @@ def arm(corpus: Corpus, seed: int, quick: bool) -> Recipe:
                 embedding_std=0.03, input_multiplier=32.0,
             ),
         ),
-        data=Data(corpus=str(corpus.path), sequence=128),
+        data=TextData(corpus=str(corpus.path), sequence=128),
         optimiser=Optimiser(learning_rate=0.01, beta2=0.98),
         schedule=Schedule(floor=0.02),
         batch=16,
@@ -150,7 +151,7 @@ def arm(corpus: Corpus, seed: int, quick: bool) -> Recipe:
         seed=seed,
         precision="fp32",
         compile="off",
-        watch=Watch(every=10_000, tokens=16_384, sample_tokens=0, report=False),  # scored afterwards
+        watch=TextWatch(every=10_000, tokens=16_384, sample_tokens=0, report=False),  # scored afterwards
     )  # fmt: skip
 
 

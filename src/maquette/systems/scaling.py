@@ -33,14 +33,14 @@ from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
 from maquette.nn.rules import Role
 from maquette.scaling.rungs import BATCH, SEQUENCE, rung_recipe
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import LanguageRecipe
 from maquette.workshop import charts
 
 Array = npt.NDArray[np.float64]
 
 
 @recipe
-def scaling_rung() -> Recipe:
+def scaling_rung() -> LanguageRecipe:
     """The largest model of the family with its 6.5 million tokens."""
     return rung_recipe(*isoflop.in_proportion(quick=False)[-1])
 

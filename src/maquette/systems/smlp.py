@@ -35,8 +35,9 @@ from maquette.models.registry import ModelConfig
 from maquette.models.smlp_config import SMLPConfig
 from maquette.nn.rules import Parametrisation
 from maquette.nn.token_mixing import Routing
-from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
+from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
 from maquette.training.run import RunDirectory
+from maquette.training.text_config import TextData, TextWatch
 from maquette.workshop import charts
 from maquette.workshop.load import load
 
@@ -73,18 +74,18 @@ ARMS: dict[str, ModelConfig] = {
 
 
 @recipe
-def smlp_small() -> Recipe:
+def smlp_small() -> LanguageRecipe:
     """Two dense and two sparse blocks of width 96 on bytes, deterministic routing."""
     base = run_of(SPARSE)
-    return replace(base, precision="auto", compile="auto", watch=Watch(tokens=32768))
+    return replace(base, precision="auto", compile="auto", watch=TextWatch(tokens=32768))
 
 
-def run_of(model: ModelConfig, seed: int = 0, quick: bool = False) -> Recipe:
+def run_of(model: ModelConfig, seed: int = 0, quick: bool = False) -> LanguageRecipe:
     """That model on 1.5 million bytes; at toy size on the tiny corpus for few steps."""
-    base = Recipe(
+    base = LanguageRecipe(
         name="smlp",
         model=model,
-        data=Data(corpus="bytes", sequence=CONTEXT),
+        data=TextData(corpus="bytes", sequence=CONTEXT),
         optimiser=Optimiser(learning_rate=RATE, beta2=0.98),
         schedule=Schedule(floor=0.02),
         batch=16,
@@ -92,7 +93,7 @@ def run_of(model: ModelConfig, seed: int = 0, quick: bool = False) -> Recipe:
         seed=seed,
         precision="fp32",
         compile="off",
-        watch=Watch(every=10_000, tokens=262_144, sample_tokens=0, report=False),
+        watch=TextWatch(every=10_000, tokens=262_144, sample_tokens=0, report=False),
     )
     if quick:
         tiny = replace(base.data, corpus="tiny")

@@ -9,13 +9,14 @@ makes no claim; every test and every example that needs a model starts here.
 from maquette.experiments.catalogue import recipe
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
-from maquette.training.recipe import Data, Optimiser, Recipe, Watch
+from maquette.training.recipe import LanguageRecipe, Optimiser
+from maquette.training.text_config import TextData, TextWatch
 
 
 @recipe
-def tiny() -> Recipe:
+def tiny() -> LanguageRecipe:
     """Two blocks of 64 on bytes."""
-    return Recipe(
+    return LanguageRecipe(
         model=DecoderConfig(
             vocabulary=257,
             context=128,
@@ -24,9 +25,9 @@ def tiny() -> Recipe:
             heads=2,
             parametrisation=Parametrisation(base_width=64, base_depth=2),
         ),
-        data=Data(corpus="tiny", sequence=64),
+        data=TextData(corpus="tiny", sequence=64),
         optimiser=Optimiser(learning_rate=0.008),
         steps=200,
         batch=16,
-        watch=Watch(tokens=8192, sample_tokens=48),
+        watch=TextWatch(tokens=8192, sample_tokens=48),
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from maquette.models.base import Network
+from maquette.models.base import Model
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Cost:
     """bytes kept between them"""
 
 
-def measure_cost(model: Network, batch: Any) -> Cost:
+def measure_cost(model: Model, batch: Any) -> Cost:
     """Run one forward and backward pass on the batch, in the model's precision of now."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}

@@ -7,13 +7,13 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.open import AnyCorpus
 from maquette.corpus.order import SampleOrder
 from maquette.corpus.store import Corpus
-from maquette.models.base import Batch
+from maquette.models.base import TokenBatch
 from maquette.models.registry import ModelConfig
 from maquette.training.objectives import next_token
-from maquette.training.recipe import BaseRecipe, Recipe
-from maquette.training.text_config import Data, Watch
+from maquette.training.recipe import LanguageRecipe, Recipe
+from maquette.training.text_config import TextData, TextWatch
 
-TextRecipe = BaseRecipe[ModelConfig, Data, Watch]
+TextRecipe = Recipe[ModelConfig, TextData, TextWatch]
 """of a run on a corpus of text"""
 
 
@@ -39,7 +39,7 @@ class TextDataset:
         check_tokens(self._recipe, self.corpus)
         return []
 
-    def step(self, sample: int, rank: int = 0, world: int = 1) -> list[Batch]:
+    def step(self, sample: int, rank: int = 0, world: int = 1) -> list[TokenBatch]:
         """This rank's micro-batches of the step that starts at training sample `sample`."""
         share = self._recipe.batch // world
         micro = self._recipe.micro_batch or share
@@ -51,12 +51,12 @@ class TextDataset:
             next_token(torch.from_numpy(rows[i : i + micro]), end) for i in range(0, share, micro)
         ]
 
-    def heldout(self) -> list[Batch]:
+    def heldout(self) -> list[TokenBatch]:
         """See `heldout_batches`."""
         return heldout_batches(self._recipe, self.corpus)
 
 
-def check_tokens(recipe: Recipe, corpus: AnyCorpus) -> None:
+def check_tokens(recipe: LanguageRecipe, corpus: AnyCorpus) -> None:
     """Raise WrongUse for a vocabulary of another size and a prompt that no sample could continue."""
     if recipe.model.vocabulary != corpus.vocabulary:
         raise WrongUse(
@@ -70,7 +70,7 @@ def check_tokens(recipe: Recipe, corpus: AnyCorpus) -> None:
         )
 
 
-def heldout_batches(recipe: TextRecipe, corpus: Corpus, size: int = 32) -> list[Batch]:
+def heldout_batches(recipe: TextRecipe, corpus: Corpus, size: int = 32) -> list[TokenBatch]:
     """Windows spread evenly over the held-out stream, the same at every call."""
     stream, length, tokens = corpus.heldout, recipe.data.sequence, recipe.watch.tokens
     end = corpus.end if recipe.data.document_mask else None

@@ -1,6 +1,6 @@
 """What a recipe says of its data and of what is scored on the way, whatever kind they are of.
 
-A kind of data is two dataclasses, this file's `BaseData` and `BaseWatch` with its own fields, and a `Dataset`
+A kind of data is two dataclasses, this file's `Data` and `Watch` with its own fields, and a `Dataset`
 (datasets.py) that makes batches of a corpus. `KINDS` names them; nothing else asks which kind it has.
 """
 
@@ -20,7 +20,7 @@ ANY = float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseWatch:
+class Watch:
     """What is scored and sampled while training."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -35,7 +35,7 @@ class BaseWatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseData:
+class Data:
     """What is read.
 
     modality: `learns_from` of the models that its batches are for. unit: what is counted. watch: the class
@@ -45,7 +45,7 @@ class BaseData:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
     modality: ClassVar[str] = ""
     unit: ClassVar[str] = "samples"
-    watch: ClassVar[type[BaseWatch]] = BaseWatch
+    watch: ClassVar[type[Watch]] = Watch
     dataset: ClassVar[Any] = ""
 
     kind: str = ""
@@ -87,17 +87,17 @@ class BaseData:
         return 0.0
 
 
-KINDS: dict[str, str | type[BaseData]] = {
-    "text": "maquette.training.text_config.Data",
+KINDS: dict[str, str | type[Data]] = {
+    "text": "maquette.training.text_config.TextData",
     "examples": "maquette.training.examples_config.ExamplesData",
     "pictures": "maquette.training.picture_recipe.PictureData",
 }
 """the class of a recipe's `data` by its `kind`, or where it is"""
 
 
-def data_kind(name: str) -> type[BaseData]:
+def data_kind(name: str) -> type[Data]:
     """The class of that kind. Raises WrongUse for a name that is none."""
     if name not in KINDS:
         raise WrongUse(f"unknown data.kind {name}{did_you_mean(name, KINDS)}")
-    kind: type[BaseData] = named(KINDS[name])
+    kind: type[Data] = named(KINDS[name])
     return kind

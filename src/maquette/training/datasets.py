@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 from maquette.base.named import named
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 
 
 class Dataset(Protocol):
@@ -24,7 +24,7 @@ class Dataset(Protocol):
         ...
 
 
-def open_dataset(recipe: BaseRecipe, corpus: Any) -> Dataset:
+def open_dataset(recipe: Recipe, corpus: Any) -> Dataset:
     """The dataset of the recipe's kind of data."""
     dataset: Dataset = named(recipe.data.dataset)(recipe, corpus)
     return dataset

@@ -20,11 +20,11 @@ import torch
 
 from maquette.base.files import home, read_json, write_json
 from maquette.base.machine import Machine
-from maquette.models.base import Model, Network
+from maquette.models.base import LanguageModel, Model
 from maquette.nn import fused
 from maquette.training.datasets import Dataset
 from maquette.training.probe import DTYPE, best_seconds, probe
-from maquette.training.recipe import BaseRecipe, Recipe, language
+from maquette.training.recipe import LanguageRecipe, Recipe, language
 
 SHORT_SECONDS = 120.0  # a run shorter than this cannot earn back a first compilation
 WARM_SECONDS = 10.0  # what even a cached compilation costs at the start
@@ -65,7 +65,7 @@ def load_decisions(path: Path) -> Decisions:
 
 
 def decide(
-    recipe: BaseRecipe, machine: Machine, model: Network, dataset: Dataset | None = None
+    recipe: Recipe, machine: Machine, model: Model, dataset: Dataset | None = None
 ) -> Decisions:
     """Resolve every `auto` of the recipe. Measures the block plain and compiled if it may matter.
 
@@ -74,7 +74,7 @@ def decide(
     if not recipe.flops_per_unit:
         assert dataset is not None, "a model whose operations are counted is timed on its data"
         return _timed(recipe, machine, model, dataset)
-    assert isinstance(model, Model)
+    assert isinstance(model, LanguageModel)
     why = {}
     precision = recipe.precision
     ratio = machine.bf16_flops / machine.fp32_flops
@@ -96,7 +96,7 @@ def decide(
     return Decisions(machine.device, precision, on, threads, machine.processor, machine.torch, why)
 
 
-def _timed(recipe: BaseRecipe, machine: Machine, model: Network, dataset: Dataset) -> Decisions:
+def _timed(recipe: Recipe, machine: Machine, model: Model, dataset: Dataset) -> Decisions:
     """What `training.probe` finds of the model's own step."""
     threads = max(1, torch.get_num_threads() // recipe.ranks)
     torch.set_num_threads(threads)
@@ -135,7 +135,7 @@ def keep_compiled_code() -> None:
 
 
 def _compilation(
-    recipe: Recipe, machine: Machine, model: Model, precision: str, threads: int
+    recipe: LanguageRecipe, machine: Machine, model: LanguageModel, precision: str, threads: int
 ) -> tuple[bool, str]:
     flops = model.flops_per_token(recipe.data.sequence) * recipe.units_per_step * recipe.last_step
     expected = flops / (0.5 * machine.peak(precision))
@@ -167,7 +167,7 @@ def _compilation(
     return False, f"off: {measured}"
 
 
-def measure_block(recipe: Recipe, model: Model, precision: str) -> dict[str, float]:
+def measure_block(recipe: LanguageRecipe, model: LanguageModel, precision: str) -> dict[str, float]:
     """Seconds of one block, forward and backward, plain and compiled; and of the compilation."""
     from maquette.base.machine import keep_freed_memory
 
@@ -194,7 +194,7 @@ def measure_block(recipe: Recipe, model: Model, precision: str) -> dict[str, flo
 
 
 @torch.no_grad()
-def _inputs_of_first_block(model: Model, time: int) -> dict[str, Any]:
+def _inputs_of_first_block(model: LanguageModel, time: int) -> dict[str, Any]:
     """What a forward pass of `time` tokens gives the first block besides the residual stream."""
     inputs: dict[str, Any] = {}
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.caption_tokenizer import load_caption_tokenizer
 from maquette.corpus.tokenizer import Tokenizer
-from maquette.models.base import Network, PictureBatch
+from maquette.models.base import Model, PictureBatch
 from maquette.models.picture_config import END
 from maquette.models.store import WEIGHTS, load_config, load_model
 from maquette.training.picture_recipe import PictureData, picture_recipe
@@ -81,7 +81,7 @@ def load_encoder(run: str) -> Encoder:
     """The CLIP of a finished run, frozen. Raises UserError for what is none."""
     folder = Path(run).expanduser()
     reader = caption_reader(folder)
-    model: Network = load_model(folder)
+    model: Model = load_model(folder)
     return Encoder(model.requires_grad_(False), reader)
 
 

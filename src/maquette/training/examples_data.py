@@ -22,15 +22,15 @@ from maquette.corpus.examples import ExamplesCorpus, ExampleSplit
 from maquette.corpus.order import Permutation, SampleOrder
 from maquette.corpus.store import TOKENIZER
 from maquette.corpus.tokenizer import digest, load_tokenizer
-from maquette.models.base import Batch
+from maquette.models.base import TokenBatch
 from maquette.models.registry import ModelConfig
 from maquette.training.data import check_tokens
 from maquette.training.examples_config import ExamplesData
-from maquette.training.recipe import BaseRecipe
-from maquette.training.text_config import Watch
+from maquette.training.recipe import Recipe
+from maquette.training.text_config import TextWatch
 
 HELDOUT_ROWS = 32  # sequences of a held-out batch
-ExamplesRecipe = BaseRecipe[ModelConfig, ExamplesData, Watch]
+ExamplesRecipe = Recipe[ModelConfig, ExamplesData, TextWatch]
 """of a run on a corpus of examples"""
 
 
@@ -77,14 +77,14 @@ class ExamplesDataset:
             )
         return notes
 
-    def step(self, sample: int, rank: int = 0, world: int = 1) -> list[Batch]:
+    def step(self, sample: int, rank: int = 0, world: int = 1) -> list[TokenBatch]:
         """This rank's micro-batches of the step that starts at training sample `sample`."""
         share = self._recipe.batch // world
         micro = self._recipe.micro_batch or share
         rows = self.order.starts(sample + rank * share, share)
         return [self._packed.batch(rows[i : i + micro]) for i in range(0, share, micro)]
 
-    def heldout(self) -> list[Batch]:
+    def heldout(self) -> list[TokenBatch]:
         """Sequences spread evenly over the held-out ones, the same at every call."""
         available = len(self._heldout)
         count = min(available, max(1, self._recipe.watch.tokens // self._sequence))
@@ -121,7 +121,7 @@ class Packed:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
+    def batch(self, rows: npt.NDArray[np.int64]) -> TokenBatch:
         """The sequences of those numbers; padded with the end, which is a document of its own."""
         shape = (len(rows), self._sequence)
         tokens, targets = np.full(shape, self._end), np.full(shape, -1)
@@ -138,7 +138,7 @@ class Packed:
                 start = end
             documents[row, start:] = document + 1
             positions[row, start:] = np.arange(self._sequence - start)
-        return Batch(*map(torch.from_numpy, (tokens, targets, documents, positions)))
+        return TokenBatch(*map(torch.from_numpy, (tokens, targets, documents, positions)))
 
 
 def pack(

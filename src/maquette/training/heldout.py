@@ -17,7 +17,7 @@ def heldout_loss(
 ) -> float:
     """Mean loss on held-out batches, a share of them on each rank; what is random is so every time.
 
-    uncounted: what to say where no target counts, see `Network`.
+    uncounted: what to say where no target counts, see `Model`.
     """
     losses = Losses()
     for number, batch in enumerate(batches):

@@ -16,23 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.models.base import Network, PictureModel
+from maquette.models.base import Model, PictureModel
 from maquette.models.store import CONFIG, WEIGHTS, load_config, load_tensors
 from maquette.nn.patches import resize_positions
 from maquette.training.checkpoint import AVERAGE, MODEL, newest
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 
 
 def make_model(
-    recipe: BaseRecipe, *, fresh: bool = True, say: Callable[[str], None] = lambda line: None
-) -> Network:
+    recipe: Recipe, *, fresh: bool = True, say: Callable[[str], None] = lambda line: None
+) -> Model:
     """The recipe's model with the parameters that a run begins with, and only `trained` ones learning.
 
     fresh: False leaves out the other run's weights, where a checkpoint is read over them. say: told how
     a model that begins with another run's differs from it.
     """
-    model: Network = recipe.model.build().initialise(recipe.seed)
+    model: Model = recipe.model.build().initialise(recipe.seed)
     if recipe.start and fresh:
         for line in begin_with(model, Path(recipe.start)).notes(recipe.start):
             say(line)

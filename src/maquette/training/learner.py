@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from maquette.base.named import named
-from maquette.models.base import Network
+from maquette.models.base import Model
 from maquette.parallel.group import Group
 from maquette.training.decide import Decisions
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 
-N = TypeVar("N", bound=Network)
+N = TypeVar("N", bound=Model)
 Files = dict[str, dict[str, Tensor]]
 """tensors by name, by the file of a checkpoint that holds them"""
 
@@ -45,7 +45,7 @@ class Losses:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
 
-def score(model: Network, batch: Any) -> Losses:
+def score(model: Model, batch: Any) -> Losses:
     """The plain loss of a model in evaluation mode on a batch."""
     part, losses = model.loss(batch), Losses()
     losses.add(part.count, loss=part.value)
@@ -55,7 +55,7 @@ def score(model: Network, batch: Any) -> Losses:
 class Learner(Protocol):
     """What the loop asks of a learner. What is random comes from torch's generators, which the loop seeds."""
 
-    model: Network
+    model: Model
     """what is trained first of all; its `uncounted` says why no target of a step may count"""
 
     def read(self, batch: Any) -> Any:
@@ -93,7 +93,7 @@ class Learner(Protocol):
         """The losses of `kept` on a held-out batch."""
         ...
 
-    def kept(self) -> Network:
+    def kept(self) -> Model:
         """The model that is scored, sampled from and kept, in evaluation mode: the averaged one, if any."""
         ...
 
@@ -109,7 +109,7 @@ class Learner(Protocol):
         ...
 
 
-def on_device(model: N, recipe: BaseRecipe, decisions: Decisions, device: torch.device) -> N:
+def on_device(model: N, recipe: Recipe, decisions: Decisions, device: torch.device) -> N:
     """Move a model to the device, in the run's precision and memory layout; returns the model."""
     model = model.to(device)
     model.compute, model.recompute = decisions.dtype, recipe.recompute
@@ -118,7 +118,7 @@ def on_device(model: N, recipe: BaseRecipe, decisions: Decisions, device: torch.
     return model
 
 
-MakeLearner = Callable[[BaseRecipe, Decisions, torch.device, bool], Learner]
+MakeLearner = Callable[[Recipe, Decisions, torch.device, bool], Learner]
 """(recipe, decisions, device, fresh); fresh: False where a checkpoint is loaded over the first parameters"""
 
 LEARNERS: dict[str, str | MakeLearner] = {"single": "maquette.training.single.Single"}
@@ -126,7 +126,7 @@ LEARNERS: dict[str, str | MakeLearner] = {"single": "maquette.training.single.Si
 
 
 def make_learner(
-    recipe: BaseRecipe, decisions: Decisions, device: torch.device, fresh: bool = True
+    recipe: Recipe, decisions: Decisions, device: torch.device, fresh: bool = True
 ) -> Learner:
     """The learner of the recipe's model, before its first step; see `MakeLearner`."""
     learner: Learner = named(LEARNERS[recipe.model.learner])(recipe, decisions, device, fresh)

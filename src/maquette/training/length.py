@@ -12,7 +12,7 @@ from pathlib import Path
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, write_json
 from maquette.training.checkpoint import found
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 from maquette.training.schedule import learning_rate_factor
 
 LENGTHS = "lengths.json"
@@ -65,12 +65,12 @@ class Lengths:
                 return change.before
         return steps
 
-    def intervals(self, recipe: BaseRecipe) -> tuple[int, int]:
+    def intervals(self, recipe: Recipe) -> tuple[int, int]:
         """Steps between saves, and between looks: of the first length, for a rewind takes multiples."""
         tenth = max(1, self.at(0, recipe.steps) // 10)
         return recipe.checkpoints.every or tenth, recipe.watch.every or tenth
 
-    def rate(self, recipe: BaseRecipe, step: int) -> float:
+    def rate(self, recipe: Recipe, step: int) -> float:
         """The learning rate of the update after `step` finished ones."""
         factor = learning_rate_factor(recipe.schedule, step, self.at(step, recipe.steps))
         return recipe.optimiser.learning_rate * factor
@@ -91,7 +91,7 @@ def reached(run: Path) -> int:
     return max(found(run / "checkpoints"), default=0)
 
 
-def change_length(run: Path, own: BaseRecipe, wanted: BaseRecipe, step: int) -> LengthChange | None:
+def change_length(run: Path, own: Recipe, wanted: Recipe, step: int) -> LengthChange | None:
     """Keep that the run is `wanted.steps` long from `step` on; None where that changes nothing.
 
     The caller writes the recipe afterwards; killed in between, the run goes on with its old length.
@@ -123,7 +123,7 @@ def change_length(run: Path, own: BaseRecipe, wanted: BaseRecipe, step: int) -> 
     return change
 
 
-def check_end(run: Path, own: BaseRecipe, wanted: BaseRecipe) -> None:
+def check_end(run: Path, own: Recipe, wanted: Recipe) -> None:
     """Raise WrongUse where a run would have to end before the step that it has reached."""
     step, last = reached(run), wanted.last_step
     if last >= step or last == own.last_step:
@@ -135,7 +135,7 @@ def check_end(run: Path, own: BaseRecipe, wanted: BaseRecipe) -> None:
     )
 
 
-def nothing_left(recipe: BaseRecipe, step: int) -> str:
+def nothing_left(recipe: Recipe, step: int) -> str:
     """One line for a finished run that is asked to go on."""
     if recipe.stop is not None and recipe.stop < recipe.steps:
         return (

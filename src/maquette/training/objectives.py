@@ -15,21 +15,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from maquette.models.base import Batch
+from maquette.models.base import TokenBatch
 from maquette.models.batches import PairBatch, PermutedBatch
 from maquette.nn.noise import Generators
 
 
-def next_token(rows: Tensor, end: int | None = None) -> Batch:
+def next_token(rows: Tensor, end: int | None = None) -> TokenBatch:
     """The tokens of rows (batch, time + 1) but the last, and the targets that follow them: (batch, time).
 
     end: the token that ends a document, where documents shall not see each other.
     """
     tokens, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
     if end is None:
-        return Batch(tokens, targets)
+        return TokenBatch(tokens, targets)
     documents, positions = split_documents(tokens, end)
-    return Batch(tokens, targets, documents, positions)
+    return TokenBatch(tokens, targets, documents, positions)
 
 
 def split_documents(tokens: Tensor, end: int) -> tuple[Tensor, Tensor]:
@@ -44,7 +44,7 @@ def split_documents(tokens: Tensor, end: int) -> tuple[Tensor, Tensor]:
     return documents, place - first.cummax(1).values
 
 
-def segments(batch: Batch, length: int) -> list[Batch]:
+def segments(batch: TokenBatch, length: int) -> list[TokenBatch]:
     """A batch of (batch, k length) as k consecutive ones of (batch, length).
 
     For recurrence inside a step: a model reads them in turn and carries its state, or its memory of
@@ -57,7 +57,7 @@ def segments(batch: Batch, length: int) -> list[Batch]:
         [None] * (batch.tokens.shape[1] // length) if whole is None else whole.split(length, dim=1)
         for whole in (batch.tokens, batch.targets, batch.document_ids, batch.positions)
     ]
-    return [Batch(*part) for part in zip(*parts, strict=True)]
+    return [TokenBatch(*part) for part in zip(*parts, strict=True)]
 
 
 def spans(
@@ -124,7 +124,7 @@ def masked(
     vocabulary: int,
     special: Sequence[int] = (),
     fraction: float = 0.15,
-) -> Batch:
+) -> TokenBatch:
     """Masked tokens as targets (batch, time), all others negative.
 
     A fraction of each row is chosen; of these 80 % become `mask`, 10 % a random token below `vocabulary`,
@@ -139,7 +139,7 @@ def masked(
     tokens = torch.where(chosen & (fate < 0.8), mask, rows)
     random = (other * vocabulary).long().clamp(max=vocabulary - 1)
     tokens = torch.where(chosen & (fate >= 0.9), random, tokens)
-    return Batch(tokens, torch.where(chosen, rows, -1))
+    return TokenBatch(tokens, torch.where(chosen, rows, -1))
 
 
 def permuted(

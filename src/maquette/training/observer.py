@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from maquette.models.base import Network
+from maquette.models.base import Model
 
 
 class Observer(Protocol):
@@ -17,7 +17,7 @@ class Observer(Protocol):
         """A step's line of metrics.jsonl."""
         ...
 
-    def look(self, step: int, model: Network) -> None:
+    def look(self, step: int, model: Model) -> None:
         """The moment for samples; the model is in evaluation mode."""
         ...
 
@@ -31,7 +31,7 @@ class Quiet:
 
     def start(self, step: int, steps: int) -> None: ...
     def step(self, record: dict[str, Any]) -> None: ...
-    def look(self, step: int, model: Network) -> None: ...
+    def look(self, step: int, model: Model) -> None: ...
     def say(self, message: str) -> None: ...
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from maquette.models.base import Network
+from maquette.models.base import Model
 from maquette.nn.parametrisation import declared
 from maquette.nn.rules import Scaling
 from maquette.parallel.group import Group
@@ -23,7 +23,7 @@ class ModelOptimiser:
     trained: those parameters, in the order in which the model registers them.
     """
 
-    def __init__(self, model: Network, settings: Optimiser) -> None:
+    def __init__(self, model: Model, settings: Optimiser) -> None:
         self._model, self._clip = model, settings.clip
         self.trained = [p for p in model.parameters() if p.requires_grad]
         self._adamw = make_optimiser(model, model.scaling, settings)

@@ -11,8 +11,8 @@ from maquette.base.errors import WrongUse, did_you_mean, within
 from maquette.corpus.progress import Progress, silent
 from maquette.models.diffusion.drawing import Drawing
 from maquette.models.picture_config import PictureConfig
-from maquette.training.data_config import ANY, BaseData, BaseWatch
-from maquette.training.recipe import BaseRecipe
+from maquette.training.data_config import ANY, Data, Watch
+from maquette.training.recipe import Recipe
 from maquette.worlds.registry import World, world_class, world_names
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ SEEDS = 1 << 31
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureWatch(BaseWatch):
+class PictureWatch(Watch):
     """What is looked at while training."""
 
     pictures: int = 512
@@ -47,12 +47,12 @@ class PictureWatch(BaseWatch):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureData(BaseData, Generic[S]):
+class PictureData(Data, Generic[S]):
     """Which pictures are read, and how large. S: the settings class of the world that draws them."""
 
     modality: ClassVar[str] = "pictures"
     unit: ClassVar[str] = "pictures"
-    watch: ClassVar[type[BaseWatch]] = PictureWatch
+    watch: ClassVar[type[Watch]] = PictureWatch
     dataset: ClassVar[Any] = "maquette.training.picture_data.PictureDataset"
 
     kind: Literal["pictures"] = "pictures"
@@ -136,11 +136,11 @@ class PictureData(BaseData, Generic[S]):
             )
 
 
-PictureRecipe = BaseRecipe[PictureConfig, PictureData, PictureWatch]
+PictureRecipe = Recipe[PictureConfig, PictureData, PictureWatch]
 """of a run of pictures"""
 
 
-def picture_recipe(recipe: BaseRecipe) -> PictureRecipe:
+def picture_recipe(recipe: Recipe) -> PictureRecipe:
     """The recipe, of a picture model. Raises WrongUse for one of another kind."""
     if not isinstance(recipe.data, PictureData):
         raise WrongUse(f"{recipe.name} is a recipe of {recipe.data.kind}: name one of pictures")

@@ -15,9 +15,9 @@ import torch
 
 from maquette.base.files import home, read_json, write_json
 from maquette.base.machine import Machine, keep_freed_memory
-from maquette.models.base import Network
+from maquette.models.base import Model
 from maquette.training.cost import measure_cost
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 
 DTYPE = {"bf16": torch.bfloat16, "fp32": torch.float32}
 PROBED = 16  # pictures of a micro-batch that are timed
@@ -39,7 +39,7 @@ class Probe:
     why: str
 
 
-def probe(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any, threads: int) -> Probe:
+def probe(recipe: Recipe, machine: Machine, model: Model, batch: Any, threads: int) -> Probe:
     """Time and count the model on its first batch, or say what was found before."""
     content = recipe.to_dict()
     shape = [content["model"], content["trained"], recipe.precision, len(batch)]
@@ -53,7 +53,7 @@ def probe(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any, thre
     return found
 
 
-def _measured(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any) -> Probe:
+def _measured(recipe: Recipe, machine: Machine, model: Model, batch: Any) -> Probe:
     part = batch.rows(0, max(PROBED, model.least_batch))
     model.prepare(part)
     scale = len(batch) / len(part)
@@ -82,7 +82,7 @@ def _measured(recipe: BaseRecipe, machine: Machine, model: Network, batch: Any) 
 
 
 def _step_seconds(
-    model: Network, batch: Any, precision: str, channels_last: bool, device: str
+    model: Model, batch: Any, precision: str, channels_last: bool, device: str
 ) -> float:
     """Seconds of a forward and a backward pass; the model is left without gradients, in fp32."""
     keep_freed_memory()

@@ -26,15 +26,13 @@ from maquette.base.files import write_atomic
 from maquette.base.version import __version__
 from maquette.models.config import DecoderConfig
 from maquette.models.registry import AnyConfig, ModelConfig, kind_of
-from maquette.training.data_config import ANY, BaseData, BaseWatch, data_kind
-from maquette.training.text_config import Data as Data  # noqa: PLC0414
-from maquette.training.text_config import TokenData
-from maquette.training.text_config import Watch as Watch  # noqa: PLC0414
+from maquette.training.data_config import ANY, Data, Watch, data_kind
+from maquette.training.text_config import TextWatch, TokenData
 
 FORMAT = 1  # of run directories
 M = TypeVar("M", bound=AnyConfig, default=AnyConfig, covariant=True)  # noqa: PLC0105
-D = TypeVar("D", bound=BaseData, default=BaseData, covariant=True)  # noqa: PLC0105
-W = TypeVar("W", bound=BaseWatch, default=BaseWatch, covariant=True)  # noqa: PLC0105
+D = TypeVar("D", bound=Data, default=Data, covariant=True)  # noqa: PLC0105
+W = TypeVar("W", bound=Watch, default=Watch, covariant=True)  # noqa: PLC0105
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +123,7 @@ MOST_SEED = 2**63 - 1  # what every generator of random numbers takes
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseRecipe(Generic[M, D, W]):
+class Recipe(Generic[M, D, W]):
     """Everything about a run. What differs between kinds of data and models is in their own dataclasses."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -239,20 +237,20 @@ class BaseRecipe(Generic[M, D, W]):
         write_atomic(path, yaml.safe_dump(head | self.to_dict(), sort_keys=False))
 
 
-Recipe = BaseRecipe[ModelConfig, TokenData, Watch]
+LanguageRecipe = Recipe[ModelConfig, TokenData, TextWatch]
 """of a run of a language model"""
 
 
-def language(recipe: BaseRecipe) -> Recipe:
+def language(recipe: Recipe) -> LanguageRecipe:
     """The recipe, of a language model. Raises WrongUse for one of another kind."""
     if not isinstance(recipe.data, TokenData):
         raise WrongUse(
             f"{recipe.name} is a recipe of {recipe.data.kind} ({recipe.model.kind}): name one of text"
         )
-    return cast(Recipe, recipe)
+    return cast(LanguageRecipe, recipe)
 
 
-def load_recipe(path: Path) -> BaseRecipe:
+def load_recipe(path: Path) -> Recipe:
     """Read a recipe, or say which field of which file is wrong and what was probably meant."""
     content = _content(path)
     content.pop("plan", None)
@@ -288,7 +286,7 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def recipe_from(content: dict[str, Any], where: str) -> BaseRecipe:
+def recipe_from(content: dict[str, Any], where: str) -> Recipe:
     """Check plain values against the fields' names and types."""
     try:
         model = kind_of(content.get("model", {}))
@@ -300,8 +298,8 @@ def recipe_from(content: dict[str, Any], where: str) -> BaseRecipe:
     if "model" in content:
         content = content | {"model": _checked(model, content["model"], where, "model.")}
     known = data.of_corpus(given.get("corpus", data.corpus))
-    kind = BaseRecipe[model, known, data.watch]  # type: ignore[valid-type,name-defined]
-    checked: BaseRecipe = _checked(kind, content, where, "")
+    kind = Recipe[model, known, data.watch]  # type: ignore[valid-type,name-defined]
+    checked: Recipe = _checked(kind, content, where, "")
     return checked
 
 

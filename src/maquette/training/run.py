@@ -24,7 +24,7 @@ from typing import Any
 from maquette.base.errors import UserError
 from maquette.base.files import lock
 from maquette.models.store import WEIGHTS
-from maquette.training.recipe import BaseRecipe, load_recipe
+from maquette.training.recipe import Recipe, load_recipe
 
 RECIPE, DECISIONS, CORPUS = "recipe.yaml", "decisions.json", "corpus.json"
 ENCODER = "encoder.json"
@@ -49,7 +49,7 @@ class RunDirectory:
         """Whether the final weights are there."""
         return (self / WEIGHTS).exists()
 
-    def recipe(self) -> BaseRecipe:
+    def recipe(self) -> Recipe:
         """The run's recipe."""
         if not (self / RECIPE).exists():
             raise UserError(f"{self.path} is not a run (no {RECIPE}): name a run directory")

@@ -13,14 +13,14 @@ from maquette.corpus.store import TOKENIZER
 from maquette.corpus.tokenizer import copy_tokenizer
 from maquette.models.store import CONFIG, WEIGHTS, save_config
 from maquette.training.length import change_length, check_end, reached
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 from maquette.training.run import CORPUS, ENCODER, RECIPE, RunDirectory
 from maquette.training.run_corpus import keep_corpus
 
 CHANGEABLE = frozenset({"name", "steps", "stop", "ranks", "trackers", "checkpoints", "watch"})
 
 
-def create(run: RunDirectory, recipe: BaseRecipe, corpus: AnyCorpus) -> None:
+def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
     """Write what a run starts with. An existing run is left alone and refused."""
     started = {
         ".lock",
@@ -46,7 +46,7 @@ def create(run: RunDirectory, recipe: BaseRecipe, corpus: AnyCorpus) -> None:
     recipe.save(run / RECIPE)  # last: its presence says that the run began
 
 
-def _check_encoder(run: RunDirectory, recipe: BaseRecipe) -> None:
+def _check_encoder(run: RunDirectory, recipe: Recipe) -> None:
     """Raise UserError where the frozen CLIP is another than at the start."""
     frozen = recipe.data.frozen_weights
     if frozen is None or not (run / ENCODER).exists():
@@ -60,8 +60,8 @@ def _check_encoder(run: RunDirectory, recipe: BaseRecipe) -> None:
 
 
 def resume(
-    run: RunDirectory, wanted: BaseRecipe | None, say: Callable[[str], None] = lambda text: None
-) -> BaseRecipe:
+    run: RunDirectory, wanted: Recipe | None, say: Callable[[str], None] = lambda text: None
+) -> Recipe:
     """The recipe to go on with: the run's own, with what may change taken from `wanted`.
 
     say: is told what another length does to the learning rate. Raises WrongUse where something
@@ -90,8 +90,8 @@ def resume(
 
 
 def lengthen(
-    run: RunDirectory, recipe: BaseRecipe, step: int, steps: int, say: Callable[[str], None]
-) -> BaseRecipe:
+    run: RunDirectory, recipe: Recipe, step: int, steps: int, say: Callable[[str], None]
+) -> Recipe:
     """The recipe with another length from `step` on, which is kept; see `length.py`."""
     longer = replace(recipe, steps=steps)
     change = change_length(run.path, recipe, longer, step)

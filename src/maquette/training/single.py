@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from maquette.models.base import Loss, Network
+from maquette.models.base import Loss, Model
 from maquette.models.store import load_parameters, tensors_of
 from maquette.parallel.group import Group
 from maquette.training.average import Average
@@ -17,16 +17,16 @@ from maquette.training.decide import Decisions
 from maquette.training.initial_model import make_model
 from maquette.training.learner import Files, Losses, on_device, score
 from maquette.training.optimiser import ModelOptimiser
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 
 
 class Single:
     """See the file's docstring, and `learner.Learner` for the methods."""
 
     def __init__(
-        self, recipe: BaseRecipe, decisions: Decisions, device: torch.device, fresh: bool = True
+        self, recipe: Recipe, decisions: Decisions, device: torch.device, fresh: bool = True
     ) -> None:
-        self.model: Network = on_device(make_model(recipe, fresh=fresh), recipe, decisions, device)
+        self.model: Model = on_device(make_model(recipe, fresh=fresh), recipe, decisions, device)
         self.average = Average(self.model, recipe.optimiser.average)
         if decisions.compile:
             self.model.compile_blocks()
@@ -70,7 +70,7 @@ class Single:
     def score(self, batch: Any) -> Losses:
         return score(self.kept(), batch)
 
-    def kept(self) -> Network:
+    def kept(self) -> Model:
         return self.average.model.eval()
 
     def state(self) -> Files:

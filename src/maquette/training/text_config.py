@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from maquette.base.errors import WrongUse, plain, within
 from maquette.corpus.progress import Progress, silent
-from maquette.training.data_config import ANY, BaseData, BaseWatch
+from maquette.training.data_config import ANY, Data, Watch
 
 if TYPE_CHECKING:
     from maquette.corpus.store import Corpus
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch(BaseWatch):
+class TextWatch(Watch):
     """What is scored and sampled while training on text."""
 
     tokens: int = 32768
@@ -29,12 +29,12 @@ class Watch(BaseWatch):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenData(BaseData):
+class TokenData(Data):
     """What is read in sequences of tokens."""
 
     modality: ClassVar[str] = "text"
     unit: ClassVar[str] = "tokens"
-    watch: ClassVar[type[BaseWatch]] = Watch
+    watch: ClassVar[type[Watch]] = TextWatch
 
     sequence: int = 256
     """tokens a training sequence"""
@@ -56,7 +56,7 @@ class TokenData(BaseData):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data(TokenData):
+class TextData(TokenData):
     """What is read of a corpus of text, and how it is cut."""
 
     dataset: ClassVar[Any] = "maquette.training.data.TextDataset"

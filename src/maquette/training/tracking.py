@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from maquette.base.errors import need
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 
 
 class Tracker(Protocol):
@@ -72,7 +72,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A W&B run; offline unless WANDB_MODE says otherwise, because nothing here calls out unasked."""
 
-    def __init__(self, folder: Path, recipe: BaseRecipe) -> None:
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
         wandb = need("wandb", "wandb")
         self._run = wandb.init(
             project="maquette",
@@ -92,7 +92,7 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def open_trackers(recipe: BaseRecipe, folder: Path, step: int) -> list[Tracker]:
+def open_trackers(recipe: Recipe, folder: Path, step: int) -> list[Tracker]:
     """The trackers the recipe names, for a run that goes on after `step`."""
     trackers: list[Tracker] = []
     if "tensorboard" in recipe.trackers:

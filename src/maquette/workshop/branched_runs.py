@@ -20,7 +20,7 @@ from pathlib import Path
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, lock
 from maquette.training.checkpoint import State, check, found
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 from maquette.training.run import DECISIONS, METRICS, RECIPE, RunDirectory
 from maquette.training.run_corpus import corpus_of
 from maquette.training.run_setup import CHANGEABLE, create
@@ -29,7 +29,7 @@ from maquette.training.schedule import learning_rate_factor
 FREE = CHANGEABLE | {"schedule"}
 
 
-def branch(trunk: Path, recipe: BaseRecipe, path: Path) -> int:
+def branch(trunk: Path, recipe: Recipe, path: Path) -> int:
     """Prepare `path` so that training `recipe` there goes on from the trunk; returns the step.
 
     The trunk's newest whole checkpoint is taken up to which both schedules give the same rates. A
@@ -60,7 +60,7 @@ def branch(trunk: Path, recipe: BaseRecipe, path: Path) -> int:
     return state.step
 
 
-def agree(a: BaseRecipe, b: BaseRecipe) -> int:
+def agree(a: Recipe, b: Recipe) -> int:
     """Steps from the start at which both have the same learning rate."""
     limit = min(a.last_step, b.last_step)
     for step in range(limit):
@@ -70,7 +70,7 @@ def agree(a: BaseRecipe, b: BaseRecipe) -> int:
     return limit
 
 
-def _same(own: BaseRecipe, wanted: BaseRecipe, trunk: Path) -> None:
+def _same(own: Recipe, wanted: Recipe, trunk: Path) -> None:
     before, after = own.to_dict(), wanted.to_dict()
     for name in before:
         if name not in FREE and before[name] != after[name]:

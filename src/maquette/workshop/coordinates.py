@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.base.errors import WrongUse
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import LanguageRecipe
 from maquette.workshop.resized_recipe import decoder, head_size, resized
 
 HIDDEN = (-0.25, 0.15)
@@ -134,7 +134,7 @@ class Coordinates:
 
 
 def coordinates(
-    recipe: Recipe,
+    recipe: LanguageRecipe,
     widths: Sequence[int] | None = None,
     seeds: int = 2,
     steps: int = 6,
@@ -185,7 +185,7 @@ def coordinates(
     return Coordinates(tuple(chosen), rate, seeds, tuple(names), sizes)
 
 
-def _sizes(recipe: Recipe, seed: int, steps: int) -> dict[str, list[float]]:
+def _sizes(recipe: LanguageRecipe, seed: int, steps: int) -> dict[str, list[float]]:
     """Mean |x| of every tensor at each forward pass of one model."""
     import torch
     from torch.nn import functional as F
@@ -230,7 +230,7 @@ def _watched(model: Any, found: dict[str, list[float]]) -> Iterator[None]:
 
 
 def coordinate_check(
-    recipe: Recipe, widths: Sequence[int] | None = None, seeds: int = 2
+    recipe: LanguageRecipe, widths: Sequence[int] | None = None, seeds: int = 2
 ) -> tuple[dict[str, Any], Any]:
     """Measure, and return plain values and a chart, as `maquette plan coordinates` shows them."""
     found = coordinates(recipe, widths, seeds)

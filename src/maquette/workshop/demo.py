@@ -20,7 +20,7 @@ from maquette.corpus.read import files
 from maquette.corpus.store import Corpus
 from maquette.evaluation.bits_per_byte import Score, heldout_documents
 from maquette.evaluation.compressors import compressors
-from maquette.models.base import Batch
+from maquette.models.base import TokenBatch
 from maquette.models.config import DecoderConfig
 from maquette.nn import fused
 from maquette.nn.rules import Parametrisation
@@ -29,8 +29,9 @@ from maquette.training.decide import Decisions, decide, keep_compiled_code
 from maquette.training.loop import Outcome
 from maquette.training.observer import Observer
 from maquette.training.optimiser import clip_gradients, make_optimiser
-from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
+from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
 from maquette.training.run import RunDirectory
+from maquette.training.text_config import TextData, TextWatch
 from maquette.workshop.load import load
 from maquette.workshop.replan import Replan
 from maquette.workshop.report import EVALUATION, PLAN, write_report
@@ -153,9 +154,9 @@ def own_corpus(sources: Sequence[str], progress: Progress) -> Corpus:
     return corpus
 
 
-def rung(width: int, corpus: Corpus, name: str, steps: int = 1000) -> Recipe:
+def rung(width: int, corpus: Corpus, name: str, steps: int = 1000) -> LanguageRecipe:
     """The demo's recipe at one width of the ladder."""
-    return Recipe(
+    return LanguageRecipe(
         name="demo",
         model=DecoderConfig(
             vocabulary=corpus.vocabulary,
@@ -168,12 +169,12 @@ def rung(width: int, corpus: Corpus, name: str, steps: int = 1000) -> Recipe:
                 base_width=128, base_depth=DEPTH, embedding_std=0.03, input_multiplier=32.0
             ),
         ),
-        data=Data(corpus=name, sequence=CONTEXT),
+        data=TextData(corpus=name, sequence=CONTEXT),
         optimiser=Optimiser(learning_rate=0.008),
         schedule=Schedule(warmup=0.03, floor=0.05),
         batch=BATCH,
         steps=steps,
-        watch=Watch(tokens=32768, sample_tokens=48),
+        watch=TextWatch(tokens=32768, sample_tokens=48),
     )
 
 
@@ -181,7 +182,7 @@ def rung(width: int, corpus: Corpus, name: str, steps: int = 1000) -> Recipe:
 class DemoPlan:
     """What the demo will train, and what it expects."""
 
-    recipe: Recipe
+    recipe: LanguageRecipe
     forecast: Forecast
     seconds: float
     why: list[tuple[str, str]]
@@ -262,7 +263,9 @@ def planned_again(plan: DemoPlan, replan: Replan, corpus: Corpus, hardness: floa
     return replace(plan, recipe=recipe, forecast=expected, why=[*plan.why, why])
 
 
-def measure_pace(recipe: Recipe, machine: Machine, steps: int = 6) -> tuple[float, Decisions]:
+def measure_pace(
+    recipe: LanguageRecipe, machine: Machine, steps: int = 6
+) -> tuple[float, Decisions]:
     """Seconds of a training step, measured on the recipe's own model and made-up tokens."""
     device = torch.device(machine.device)
     model = recipe.model.build().initialise(recipe.seed)
@@ -280,7 +283,7 @@ def measure_pace(recipe: Recipe, machine: Machine, steps: int = 6) -> tuple[floa
             torch.manual_seed(i)
             rows = torch.randint(recipe.model.vocabulary, (recipe.batch, recipe.data.sequence + 1))
             rows = rows.to(device)
-            loss = model.loss(Batch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous()))
+            loss = model.loss(TokenBatch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous()))
             (loss.total / loss.count).backward()
             clip_gradients(list(model.parameters()), recipe.optimiser.clip)
             optimiser.step()

@@ -5,7 +5,7 @@ from pathlib import Path
 from maquette.corpus.examples import ExamplesCorpus
 from maquette.corpus.template import Template
 from maquette.training.observer import Observer
-from maquette.training.recipe import BaseRecipe, language
+from maquette.training.recipe import Recipe, language
 from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import corpus_of
 from maquette.workshop.load import Loaded, load
@@ -24,7 +24,7 @@ class ExamplesKind:
     def finish(self, path: Path) -> None:
         """Nothing: portraits and traces are of a corpus of documents."""
 
-    def next_command(self, recipe: BaseRecipe, path: Path) -> str:
+    def next_command(self, recipe: Recipe, path: Path) -> str:
         return f"maquette eval {path}"
 
 

@@ -16,7 +16,7 @@ from maquette.scaling.roofline import step_time
 from maquette.scaling.training_step import Layout, TrainingStep
 from maquette.training.decide import Decisions
 from maquette.training.length import lengths_of
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 from maquette.training.run import OUTCOME, RunDirectory
 from maquette.training.text_config import TokenData
 from maquette.workshop.picture_plan import needs
@@ -26,7 +26,7 @@ EXPECTED = "expected.json"
 
 def expect(
     run: RunDirectory,
-    recipe: BaseRecipe,
+    recipe: Recipe,
     machine: Machine,
     decisions: Decisions,
     planned: dict[str, Any],
@@ -70,9 +70,7 @@ def expect(
     write_json(run / EXPECTED, expected)
 
 
-def _counted(
-    recipe: BaseRecipe, machine: Machine, decisions: Decisions, before: int
-) -> dict[str, Any]:
+def _counted(recipe: Recipe, machine: Machine, decisions: Decisions, before: int) -> dict[str, Any]:
     """Memory and time of a run, from what one of its steps was found to keep and to take."""
     on_cpu = machine.device == "cpu"
     found = needs(recipe, on_cpu, decisions)

@@ -7,7 +7,7 @@ from maquette.base.errors import UserError
 from maquette.base.named import named
 from maquette.models.store import CONFIG, load_config
 from maquette.training.observer import Observer
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 
 
@@ -26,7 +26,7 @@ class WorkshopKind(Protocol):
         """What is found out about a finished run before its report is written."""
         ...
 
-    def next_command(self, recipe: BaseRecipe, path: Path) -> str:
+    def next_command(self, recipe: Recipe, path: Path) -> str:
         """A command that shows what the run can do."""
         ...
 

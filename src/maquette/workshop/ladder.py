@@ -28,7 +28,7 @@ from maquette.corpus.store import Corpus
 from maquette.scaling import rungs
 from maquette.scaling.extrapolate import Ladder, Prediction, analyse
 from maquette.scaling.rungs import Cell, Design
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import LanguageRecipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.branched_runs import branch
 from maquette.workshop.train_many import Job, done, outcome, train_many
@@ -103,7 +103,9 @@ def train_cells(one: Design, runs: Path, workers: int, say: Say) -> None:
         train_many(jobs, workers=workers, say=say)
 
 
-def _share(recipe: Recipe, cell: Cell, cells: Sequence[Cell], place: dict[Cell, Path]) -> None:
+def _share(
+    recipe: LanguageRecipe, cell: Cell, cells: Sequence[Cell], place: dict[Cell, Path]
+) -> None:
     """Let a run begin where a finished one of its size has been, if there is one that fits."""
     for other in cells:
         if (other.width, other.seed) == (cell.width, cell.seed) and done(place[other]):

@@ -15,14 +15,14 @@ from maquette.corpus.open import AnyCorpus
 from maquette.corpus.store import TOKENIZER, stored_kind
 from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
 from maquette.evaluation.bits_per_byte import Score, counted, score_corpus, score_documents
-from maquette.models.base import Model
+from maquette.models.base import LanguageModel
 from maquette.models.store import load_language
 from maquette.serving.generate import Generated, Timing, generate
 from maquette.serving.pack import pack
 from maquette.serving.sampler import Sampling
 from maquette.training.examples_data import Packed
 from maquette.training.initial_model import weights_file
-from maquette.training.recipe import Recipe, language
+from maquette.training.recipe import LanguageRecipe, language
 from maquette.training.run import CORPUS, RunDirectory
 from maquette.training.run_corpus import as_text, corpus_of
 
@@ -36,11 +36,11 @@ class Loaded:
     tokenizer: `encode(text)`, `decode(tokens)`.
     """
 
-    def __init__(self, path: Path, model: Model, tokenizer: Tokenizer) -> None:
+    def __init__(self, path: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
         self.path, self.model, self.tokenizer = path, model, tokenizer
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> LanguageRecipe:
         """The recipe it was trained by (imported models have none)."""
         return language(RunDirectory(self.path).recipe())
 
@@ -155,7 +155,7 @@ def _opened(name: str) -> AnyCorpus:
 
 @torch.no_grad()
 def score_examples(
-    model: Model,
+    model: LanguageModel,
     corpus: ExamplesCorpus,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Score:

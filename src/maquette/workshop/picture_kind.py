@@ -6,7 +6,7 @@ import numpy as np
 
 from maquette.training.observer import Observer
 from maquette.training.picture_recipe import picture_recipe
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.picture_generation import PictureRun, open_run
 from maquette.workshop.picture_samples import PictureSamples
@@ -24,7 +24,7 @@ class PictureKind:
     def finish(self, path: Path) -> None:
         """Nothing: what is in pictures is asked of their corpus."""
 
-    def next_command(self, recipe: BaseRecipe, path: Path) -> str:
+    def next_command(self, recipe: Recipe, path: Path) -> str:
         if recipe.model.kind != "diffusion":
             return f"maquette eval {path}"
         world = picture_recipe(recipe).data.drawn

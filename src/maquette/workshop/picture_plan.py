@@ -17,7 +17,7 @@ from maquette.training.decide import Decisions, decide
 from maquette.training.initial_model import make_model
 from maquette.training.picture_data import PictureDataset
 from maquette.training.picture_recipe import PictureRecipe
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Needs:
     seconds_why: dict[str, str]
 
 
-def needs(recipe: BaseRecipe, on_cpu: bool, decisions: Decisions) -> Needs:
+def needs(recipe: Recipe, on_cpu: bool, decisions: Decisions) -> Needs:
     """Memory and time of a run, from what one of its steps was found to keep and to take."""
     size = recipe.model.parameters()
     copies = 5 if recipe.optimiser.average else 4  # weights, gradients, two moments, the average

@@ -3,7 +3,7 @@
 import numpy as np
 
 from maquette.base.files import write_atomic
-from maquette.models.base import Network
+from maquette.models.base import Model
 from maquette.models.diffusion.drawing import Drawing
 from maquette.serving.make import can_make, make_pictures
 from maquette.training.encoder import encoder_of, encoder_reader
@@ -37,7 +37,7 @@ class PictureSamples:
     def say(self, message: str) -> None:
         self._next.say(message)
 
-    def look(self, step: int, model: Network) -> None:
+    def look(self, step: int, model: Model) -> None:
         watch = self._recipe.watch
         if watch.grid and can_make(model):
             count = min(watch.grid, len(self._split))

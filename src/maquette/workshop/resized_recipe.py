@@ -10,10 +10,10 @@ from fractions import Fraction
 
 from maquette.base.errors import WrongUse
 from maquette.models.config import DecoderConfig
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import LanguageRecipe
 
 
-def decoder(recipe: Recipe) -> DecoderConfig:
+def decoder(recipe: LanguageRecipe) -> DecoderConfig:
     """The recipe's model. Raises WrongUse for an architecture whose width no rule here scales."""
     if not isinstance(recipe.model, DecoderConfig):
         raise WrongUse(f"model.kind {recipe.model.kind} is not resized: name a decoder's recipe")
@@ -25,7 +25,7 @@ def head_size(model: DecoderConfig) -> int:
     return int(Fraction(model.width, model.heads)) or 1
 
 
-def resized(recipe: Recipe, width: int, depth: int | None = None) -> Recipe:
+def resized(recipe: LanguageRecipe, width: int, depth: int | None = None) -> LanguageRecipe:
     """The recipe at that width (and depth): heads of the same size, the same rules.
 
     Raises WrongUse where that is not a whole number of heads or of key-value heads.

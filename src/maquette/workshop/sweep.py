@@ -28,7 +28,7 @@ from pathlib import Path
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, write_json
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import LanguageRecipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.optimum import Optimum, find_optimum
 from maquette.workshop.sweep_plan import Plan, Point, points, rounds, with_values
@@ -106,7 +106,7 @@ def sweep(plan: Plan, folder: Path, say: Say = print, workers: int | None = None
     return found
 
 
-def transferred(plan: Plan, found: Found) -> Recipe:
+def transferred(plan: Plan, found: Found) -> LanguageRecipe:
     """The recipe of the large model: the plan's own, with what was found. Same rules, same base."""
     return with_values(plan.recipe, found.values)
 

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, get_args, get_type_hints
 
 from maquette.base.errors import WrongUse, did_you_mean
-from maquette.training.recipe import Checkpoints, Recipe, field_names, language, recipe_from
+from maquette.training.recipe import Checkpoints, LanguageRecipe, field_names, language, recipe_from
 from maquette.workshop.resized_recipe import decoder, head_size, resized
 
 RATE = "optimiser.learning_rate"
@@ -46,7 +46,7 @@ class Axis:
 class Plan:
     """What is swept. Equal plans have equal trials."""
 
-    recipe: Recipe
+    recipe: LanguageRecipe
     width: int
     depth: int | None
     axes: tuple[Axis, ...]
@@ -60,7 +60,7 @@ class Plan:
         """Steps of a whole trial."""
         return self.steps or self.recipe.steps
 
-    def proxy(self, point: Point, seed: int = 0, steps: int | None = None) -> Recipe:
+    def proxy(self, point: Point, seed: int = 0, steps: int | None = None) -> LanguageRecipe:
         """The recipe of one trial: narrow, with the point's values, watched at its end alone."""
         length = steps or self.length
         one = resized(with_values(self.recipe, point), self.width, self.depth)
@@ -93,7 +93,7 @@ class Plan:
 
 
 def make_plan(
-    recipe: Recipe,
+    recipe: LanguageRecipe,
     width: int,
     over: Sequence[str] = (),
     *,
@@ -140,7 +140,7 @@ def make_plan(
     return plan
 
 
-def axis(text: str, recipe: Recipe) -> Axis:
+def axis(text: str, recipe: LanguageRecipe) -> Axis:
     """FIELD=a,b,c or FIELD=low..high."""
     name, equals, values = text.partition("=")
     name = name.strip().removeprefix("--").replace("-", "_")
@@ -170,7 +170,7 @@ def axis(text: str, recipe: Recipe) -> Axis:
     return Axis(name, tuple(dict.fromkeys(listed)))
 
 
-def with_values(recipe: Recipe, point: Point) -> Recipe:
+def with_values(recipe: LanguageRecipe, point: Point) -> LanguageRecipe:
     """The recipe with fields by their dotted names replaced, checked as a YAML file's are."""
     content = recipe.to_dict()
     for name, value in point.items():
@@ -212,7 +212,7 @@ def points(plan: Plan) -> list[Point]:
     return drawn
 
 
-def _is_whole(recipe: Recipe, name: str) -> bool:
+def _is_whole(recipe: LanguageRecipe, name: str) -> bool:
     """Whether a field takes integers alone."""
     *groups, last = name.split(".")
     owner = attrgetter(".".join(groups))(recipe) if groups else recipe

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from maquette.training.observer import Observer
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.run_audit import audit_run
@@ -22,7 +22,7 @@ class TextKind:
     def finish(self, path: Path) -> None:
         audit_run(path)
 
-    def next_command(self, recipe: BaseRecipe, path: Path) -> str:
+    def next_command(self, recipe: Recipe, path: Path) -> str:
         return f'maquette generate {path} "def " --tokens 60'
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from maquette.base.files import write_atomic
 from maquette.corpus.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
-from maquette.models.base import Model, Network
+from maquette.models.base import LanguageModel, Model
 from maquette.serving.generate import generate
 from maquette.serving.sampler import Sampling
 from maquette.training.observer import Observer
@@ -34,9 +34,9 @@ class TextSamples:
     def say(self, message: str) -> None:
         self._next.say(message)
 
-    def look(self, step: int, model: Network) -> None:
+    def look(self, step: int, model: Model) -> None:
         watch = self._recipe.watch
-        if watch.sample_tokens > 0 and isinstance(model, Model):
+        if watch.sample_tokens > 0 and isinstance(model, LanguageModel):
             room = model.config.context - len(self._tokenizer.encode_prompt(self._prompt))
             results, _ = generate(
                 model,

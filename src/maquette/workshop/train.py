@@ -19,7 +19,7 @@ from maquette.training.length import nothing_left, reached
 from maquette.training.loop import Outcome
 from maquette.training.loop import train as run_loop
 from maquette.training.observer import Observer, Quiet, Replan
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 from maquette.training.run import DECISIONS, OUTCOME, RECIPE, RunDirectory
 from maquette.training.run_corpus import corpus_of
 from maquette.training.run_setup import create
@@ -31,7 +31,7 @@ LEAST_STATE = 16  # bytes a trained parameter: weight, gradient and two moments 
 
 
 def train(
-    recipe: BaseRecipe | None,
+    recipe: Recipe | None,
     path: Path,
     *,
     resume: bool = False,
@@ -76,7 +76,7 @@ def run_rank(
 
 
 def _as_rank(
-    recipe: BaseRecipe | None,
+    recipe: Recipe | None,
     run: RunDirectory,
     resume: bool,
     watcher: Observer,
@@ -96,13 +96,13 @@ def _as_rank(
 
 
 def _prepare(
-    recipe: BaseRecipe | None,
+    recipe: Recipe | None,
     run: RunDirectory,
     resume: bool,
     watcher: Observer,
     progress: Progress,
     planned: dict[str, Any] | None = None,
-) -> BaseRecipe:
+) -> Recipe:
     """Leave a run directory from which any rank can train; returns its recipe."""
     before = resident()
     began = (run / RECIPE).exists()
@@ -146,7 +146,7 @@ def _prepare(
     return recipe
 
 
-def _check_room(recipe: BaseRecipe, machine: Machine) -> None:
+def _check_room(recipe: Recipe, machine: Machine) -> None:
     """Refuse before the start a model whose state alone is larger than the memory."""
     room = machine.memory if machine.device_memory is None else machine.device_memory
     needed = (4 if recipe.trained else LEAST_STATE) * recipe.model.parameters()

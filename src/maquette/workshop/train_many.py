@@ -18,10 +18,10 @@ from maquette.base.files import read_json
 from maquette.base.machine import cores
 from maquette.base.processes import kill_workers, no_script, start_workers
 from maquette.training.loop import Outcome
-from maquette.training.recipe import BaseRecipe
+from maquette.training.recipe import Recipe
 from maquette.training.run import OUTCOME, RunDirectory
 
-Job = tuple[BaseRecipe, Path]
+Job = tuple[Recipe, Path]
 FREE = frozenset({"name", "stop", "ranks", "trackers", "checkpoints", "watch"})
 """what may differ between a finished run's recipe and the one asked for; stop: as the last step"""
 
@@ -110,7 +110,7 @@ def _places(jobs: Sequence[Job]) -> dict[Path, Job]:
     return places
 
 
-def _finished(recipe: BaseRecipe, path: Path) -> bool:
+def _finished(recipe: Recipe, path: Path) -> bool:
     """Whether this recipe has been trained here. Raises WrongUse when another has."""
     if not done(path):
         return False
@@ -130,7 +130,7 @@ def _finished(recipe: BaseRecipe, path: Path) -> bool:
     return True
 
 
-def _train(recipe: BaseRecipe, path: Path, threads: int) -> None:
+def _train(recipe: Recipe, path: Path, threads: int) -> None:
     """One run, in a worker that others come after."""
     import torch
 

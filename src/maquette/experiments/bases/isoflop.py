@@ -8,7 +8,7 @@ and lengths of the largest size a doubling apart.
 from maquette.experiments.lab import Lab
 from maquette.scaling.extrapolate import Ladder, Rung, analyse
 from maquette.scaling.rungs import BATCH, DECAY, SEQUENCE, UNIT, rung_recipe, size, stable_steps
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import LanguageRecipe
 from maquette.training.run import RunDirectory
 
 BUDGETS = tuple(2e10 * 2**k for k in range(6))
@@ -102,7 +102,7 @@ def measured_ladder(lab: Lab) -> Ladder:
     return analyse(points, source="bytes")
 
 
-def _run(width: int, steps: int, save: int, seed: int, quick: bool) -> Recipe:
+def _run(width: int, steps: int, save: int, seed: int, quick: bool) -> LanguageRecipe:
     if quick:
         return rung_recipe(width, steps, 257, "tiny", seed, save, heldout=4096, warmup=2)
     return rung_recipe(width, steps, 257, "bytes", seed, save)

@@ -18,7 +18,8 @@ from maquette.corpus.store import Corpus
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
-from maquette.training.recipe import Data, Optimiser, Recipe, Schedule, Watch
+from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
+from maquette.training.text_config import TextData, TextWatch
 
 VOCABULARY, CONTEXT = 1024, 128
 
@@ -60,9 +61,9 @@ def kept_corpus(
     return kept(f"{name}-{identity.hexdigest()[:12]}", make)
 
 
-def small_decoder(corpus: Corpus, seed: int, quick: bool, steps: int) -> Recipe:
+def small_decoder(corpus: Corpus, seed: int, quick: bool, steps: int) -> LanguageRecipe:
     """A decoder of 280,000 parameters, for a minute on one core."""
-    return Recipe(
+    return LanguageRecipe(
         name="small-memory",
         model=DecoderConfig(
             vocabulary=corpus.vocabulary,
@@ -76,7 +77,7 @@ def small_decoder(corpus: Corpus, seed: int, quick: bool, steps: int) -> Recipe:
                 embedding_std=0.03, input_multiplier=32.0,
             ),
         ),
-        data=Data(corpus=str(corpus.path), sequence=CONTEXT),
+        data=TextData(corpus=str(corpus.path), sequence=CONTEXT),
         optimiser=Optimiser(learning_rate=0.01, beta2=0.98),
         schedule=Schedule(floor=0.02),
         batch=16,
@@ -84,5 +85,5 @@ def small_decoder(corpus: Corpus, seed: int, quick: bool, steps: int) -> Recipe:
         seed=seed,
         precision="fp32",
         compile="off",
-        watch=Watch(every=10_000, tokens=8192, sample_tokens=0, report=False),
+        watch=TextWatch(every=10_000, tokens=8192, sample_tokens=0, report=False),
     )  # fmt: skip
