@@ -17,8 +17,9 @@ import numpy as np
 
 from maquette.base.machine import processor
 from maquette.worlds.captions import captions
+from maquette.worlds.draw import scenes
 from maquette.worlds.render import masks, render
-from maquette.worlds.shapes import Shapes, scenes
+from maquette.worlds.shapes import Shapes
 
 WORLDS = {
     "default": Shapes(),

@@ -21,7 +21,8 @@ from maquette.systems.dalle2 import decoder_recipe, prior_recipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.train import train
-from maquette.worlds.shapes import Shapes, scenes
+from maquette.worlds.draw import scenes
+from maquette.worlds.shapes import Shapes
 
 
 @pytest.fixture(scope="module")

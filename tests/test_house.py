@@ -11,6 +11,17 @@ import pytest
 from conftest import ROOT, command
 
 
+def test_no_two_files_import_each_other():
+    """Not in a circle of any length, nor inside functions."""
+    import grimp
+
+    graph = grimp.build_graph("maquette")
+    left = {m: set(graph.find_modules_directly_imported_by(m)) for m in graph.modules}
+    while free := {m for m, imported in left.items() if not imported & left.keys()}:
+        left = {m: imported for m, imported in left.items() if m not in free}
+    assert not left, f"a circle among {sorted(left)}"
+
+
 def test_imports_go_downwards():
     out = subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],

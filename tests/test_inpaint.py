@@ -205,8 +205,9 @@ def test_background_is_read_beside_colours_and_drift_is_its_change():
 
 def test_the_hidden_box_holds_the_second_object_and_not_the_first():
     from maquette.systems.inpainting import without_object
+    from maquette.worlds.draw import scenes
     from maquette.worlds.render import masks
-    from maquette.worlds.shapes import Shapes, scenes
+    from maquette.worlds.shapes import Shapes
 
     drawn = scenes(Shapes(), 0, range(200), "heldout")
     hidden = without_object(drawn, 32, 1)[:, 0].numpy() == 0

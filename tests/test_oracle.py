@@ -12,8 +12,9 @@ from maquette.evaluation.oracle import Oracle, OracleScore, as_tensor
 from maquette.evaluation.residual import acceptable, diversity, fit
 from maquette.models.cnn_config import CNNConfig
 from maquette.workshop.oracle import oracle_for, oracle_recipe, place_of
+from maquette.worlds.draw import scenes
 from maquette.worlds.render import render
-from maquette.worlds.shapes import Shapes, label_sizes, scenes
+from maquette.worlds.shapes import Shapes, label_sizes
 
 SMALL = Shapes(objects=1, colours=2, shapes=2)
 

@@ -11,17 +11,10 @@ import pytest
 
 from maquette.base.errors import WrongUse
 from maquette.worlds.captions import WORDS, caption_of, captions, parse
+from maquette.worlds.draw import scenes
 from maquette.worlds.motion import moved, video
 from maquette.worlds.render import PAINTS, boxes, masks, render
-from maquette.worlds.shapes import (
-    MARGIN,
-    Shapes,
-    held_pairs,
-    label_names,
-    label_sizes,
-    scenes,
-    shown_pairs,
-)
+from maquette.worlds.shapes import MARGIN, Shapes, held_pairs, label_names, label_sizes, shown_pairs
 
 WORLDS = {
     "default": Shapes(),
@@ -54,7 +47,8 @@ def test_a_scene_depends_on_its_number_alone(world):
 def test_a_scene_is_the_same_in_another_process():
     code = (
         "import hashlib; import numpy as np\n"
-        "from maquette.worlds.shapes import Shapes, scenes\n"
+        "from maquette.worlds.draw import scenes\n"
+        "from maquette.worlds.shapes import Shapes\n"
         "from maquette.worlds.render import render\n"
         "print(hashlib.sha256(render(scenes(Shapes(), 3, [5, 2**40])).tobytes()).hexdigest())"
     )

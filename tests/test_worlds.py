@@ -17,6 +17,7 @@ from maquette.training.picture_recipe import PictureData
 from maquette.training.recipe import load_recipe, recipe_from
 from maquette.training.run import RunDirectory
 from maquette.workshop.load_pictures import load_pictures
+from maquette.worlds.draw import scenes
 from maquette.worlds.moon import Moon, MoonWorld
 from maquette.worlds.motion import moved
 from maquette.worlds.registry import (
@@ -30,7 +31,7 @@ from maquette.worlds.registry import (
     world_names,
 )
 from maquette.worlds.render import PAINTS, boxes, masks, render
-from maquette.worlds.shapes import Scenes, Shapes, scenes
+from maquette.worlds.shapes import Scenes, Shapes
 from maquette.worlds.shapes_world import ShapesWorld
 
 NUMBERS = np.array([0, 5, 2**40])

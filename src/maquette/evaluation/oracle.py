@@ -19,8 +19,9 @@ from torch import Tensor
 from maquette.base.errors import WrongUse
 from maquette.base.statistics import wilson
 from maquette.models.classifier import Classifier
+from maquette.worlds.draw import scenes
 from maquette.worlds.render import Pictures, render
-from maquette.worlds.shapes import Integers, Shapes, label_names, label_sizes, scenes
+from maquette.worlds.shapes import Integers, Shapes, label_names, label_sizes
 
 SEED = 0x0AC1E  # of the pictures that an oracle is checked on: none that a recipe trains on
 CHECKED = 2000

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from maquette.base.errors import WrongUse
 from maquette.base.jit import jit
+from maquette.worlds.draw import scenes
 from maquette.worlds.render import DARK, PAINTS, Pictures, distance, render, shade, span
-from maquette.worlds.shapes import RADII, RELATIONS, Floats, Integers, Scenes, Shapes, scenes
+from maquette.worlds.shapes import RADII, RELATIONS, Floats, Integers, Scenes, Shapes
 
 GRID = 21  # places along each axis that a shape is first looked for at
 FIRST, LAST = 0.024, 0.0007  # steps of the search, in sides of the picture

@@ -28,8 +28,9 @@ from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.oracle import oracle_for
 from maquette.worlds.captions import captions as captions_of
+from maquette.worlds.draw import scenes
 from maquette.worlds.render import render
-from maquette.worlds.shapes import Scenes, scenes
+from maquette.worlds.shapes import Scenes
 
 PICTURES = 256  # pictures drawn for each seed
 CAPTIONS, EACH = 12, 24  # captions of the diversity, and pictures drawn of each

@@ -1,13 +1,10 @@
 """The shape of CLIP: two towers, one space, without torch and without a model."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from maquette.base.errors import WrongUse, within
 from maquette.models.picture_config import PictureConfig
-
-if TYPE_CHECKING:
-    from maquette.models.clip import Clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +15,7 @@ class ClipConfig(PictureConfig):
     tower is meant to grow in proportion.
     """
 
+    model_class: ClassVar[str] = "maquette.models.clip.Clip"
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["clip"] = "clip"
@@ -88,9 +86,3 @@ class ClipConfig(PictureConfig):
     def patches(self) -> int:
         """Patches of a picture."""
         return (self.size // self.patch) ** 2
-
-    def build(self) -> "Clip":
-        """The model, its parameters not yet filled."""
-        from maquette.models.clip import Clip
-
-        return Clip(self)

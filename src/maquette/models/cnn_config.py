@@ -1,20 +1,18 @@
 """The shape of a residual CNN that reads labels from pictures: its settings, without torch."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from maquette.base.errors import WrongUse, within
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.nn.rules import Parametrisation
-
-if TYPE_CHECKING:
-    from maquette.models.cnn import CNN
 
 
 @dataclass(frozen=True, kw_only=True)
 class CNNConfig(ClassifierConfig):
     """The shape of a residual CNN classifier."""
 
+    model_class: ClassVar[str] = "maquette.models.cnn.CNN"
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["cnn"] = "cnn"
@@ -42,9 +40,3 @@ class CNNConfig(ClassifierConfig):
                 f"width {self.width} is not a multiple of 8: use {-(-self.width // 8) * 8}"
             )
         within(self, 0, float("inf"), "noise", "blur")
-
-    def build(self) -> "CNN":
-        """The model, its parameters not yet filled."""
-        from maquette.models.cnn import CNN
-
-        return CNN(self)

@@ -4,24 +4,19 @@ The counts are sums over the matrices that `decoder.py` makes; a test holds them
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from maquette.base.errors import WrongUse, within
+from maquette.models.architecture import Architecture
 from maquette.nn.rules import Activation, Parametrisation, Role
-
-if TYPE_CHECKING:
-    from maquette.models.decoder import Decoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderConfig:
+class DecoderConfig(Architecture):
     """The shape of a decoder."""
 
+    model_class: ClassVar[str] = "maquette.models.decoder.Decoder"
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
-    learner: ClassVar[str] = "single"
-    """how it is trained: a key of `training.learner.LEARNERS`"""
-    learns_from: ClassVar[str] = "text"
-    """what a recipe's `data.kind` is where it says nothing"""
 
     kind: Literal["decoder"] = "decoder"
     """which architecture"""
@@ -133,12 +128,6 @@ class DecoderConfig:
 
     def check_sequence(self, length: int) -> None:
         """Raise WrongUse where the model cannot learn from sequences of `length` tokens: any will do."""
-
-    def build(self) -> "Decoder":
-        """The model, its parameters not yet filled."""
-        from maquette.models.decoder import Decoder
-
-        return Decoder(self)
 
     def parameters_by_role(self) -> dict[str, int]:
         """How many parameters play each role; they sum to the model's size."""

@@ -2,27 +2,22 @@
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from maquette.base.errors import within
+from maquette.models.architecture import Architecture
 from maquette.nn.rules import Parametrisation
 
 END = 0
 """the symbol that ends and fills a caption, as models see it (`training/picture_data.py`)"""
 
-if TYPE_CHECKING:
-    from maquette.models.base import PictureModel
-
 
 @dataclass(frozen=True, kw_only=True)
-class PictureConfig:
+class PictureConfig(Architecture):
     """The shape of a picture model; each kind adds its own fields."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
-    learner: ClassVar[str] = "single"
-    """how it is trained: a key of `training.learner.LEARNERS`"""
     learns_from: ClassVar[str] = "pictures"
-    """what a recipe's `data.kind` is where it says nothing"""
 
     kind: str = ""
     """which architecture"""
@@ -37,10 +32,6 @@ class PictureConfig:
 
     def __post_init__(self) -> None:
         within(self, 1, float("inf"), "size", "width", "depth")
-
-    def build(self) -> "PictureModel":
-        """The model, its parameters not yet filled."""
-        raise NotImplementedError
 
     def parameters(self) -> int:
         """How many the model has."""

@@ -1,14 +1,17 @@
 """The shape of a prior over picture embeddings: its settings, without torch and without a model."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from maquette.base.errors import WrongUse, within
+from maquette.base.named import named
 from maquette.models.picture_config import PictureConfig
 from maquette.nn.rules import Parametrisation
 
-if TYPE_CHECKING:
-    from maquette.models.prior import Prior
+VARIANTS = {
+    "diffusion": "maquette.models.prior_diffusion.DiffusionPrior",
+    "autoregressive": "maquette.models.prior_autoregressive.AutoregressivePrior",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +65,6 @@ class PriorConfig(PictureConfig):
         """Principal components that are predicted."""
         return self.components or -(-3 * self.embedding // 4)
 
-    def build(self) -> "Prior":
-        """The model, its parameters not yet filled."""
-        if self.variant == "diffusion":
-            from maquette.models.prior_diffusion import DiffusionPrior
-
-            return DiffusionPrior(self)
-        from maquette.models.prior_autoregressive import AutoregressivePrior
-
-        return AutoregressivePrior(self)
+    def build(self) -> Any:
+        """The prior of that variant, its parameters not yet filled."""
+        return named(VARIANTS[self.variant])(self)

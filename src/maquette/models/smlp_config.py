@@ -1,24 +1,19 @@
 """The shape of a sparse all-MLP: its settings, and what they cost, without torch and without a model."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from maquette.base.errors import WrongUse, within
+from maquette.models.architecture import Architecture
 from maquette.nn.rules import Parametrisation, Role
-
-if TYPE_CHECKING:
-    from maquette.models.smlp import SMLP
 
 
 @dataclass(frozen=True, kw_only=True)
-class SMLPConfig:
+class SMLPConfig(Architecture):
     """The shape of a sparse all-MLP (Yu et al. 2022)."""
 
+    model_class: ClassVar[str] = "maquette.models.smlp.SMLP"
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
-    learner: ClassVar[str] = "single"
-    """how it is trained: a key of `training.learner.LEARNERS`"""
-    learns_from: ClassVar[str] = "text"
-    """what a recipe's `data.kind` is where it says nothing"""
 
     kind: Literal["smlp"] = "smlp"
     """which architecture"""
@@ -100,12 +95,6 @@ class SMLPConfig:
                 f"partial routing predicts from position {self.unpredicted} on, but a sequence has "
                 f"{length}: use a longer data.sequence, a lower model.prefix, or deterministic routing"
             )
-
-    def build(self) -> "SMLP":
-        """The model, its parameters not yet filled."""
-        from maquette.models.smlp import SMLP
-
-        return SMLP(self)
 
     def parameters_by_role(self) -> dict[str, int]:
         """How many parameters play each role; they sum to the model's size."""

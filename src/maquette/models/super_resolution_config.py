@@ -1,20 +1,18 @@
 """The shape of a super-resolution network: its settings, without torch."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from maquette.base.errors import WrongUse, within
 from maquette.models.picture_config import PictureConfig
 from maquette.nn.rules import Parametrisation
-
-if TYPE_CHECKING:
-    from maquette.models.super_resolution import SuperResolution
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuperResolutionConfig(PictureConfig):
     """The shape of a residual network from small pictures to large ones."""
 
+    model_class: ClassVar[str] = "maquette.models.super_resolution.SuperResolution"
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["super_resolution"] = "super_resolution"
@@ -51,9 +49,3 @@ class SuperResolutionConfig(PictureConfig):
     def small(self) -> int:
         """Pixels of a side of the small picture."""
         return self.size // self.scale
-
-    def build(self) -> "SuperResolution":
-        """The model, its parameters not yet filled."""
-        from maquette.models.super_resolution import SuperResolution
-
-        return SuperResolution(self)

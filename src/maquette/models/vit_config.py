@@ -1,20 +1,18 @@
 """The shape of a Vision Transformer, and of what adapts it, without torch and without a model."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from maquette.base.errors import WrongUse, within
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.nn.rules import Parametrisation
-
-if TYPE_CHECKING:
-    from maquette.models.vit import ViT
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig(ClassifierConfig):
     """The shape of a Vision Transformer (Dosovitskiy et al. 2021)."""
 
+    model_class: ClassVar[str] = "maquette.models.vit.ViT"
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["vit"] = "vit"
@@ -78,9 +76,3 @@ class ViTConfig(ClassifierConfig):
     def patches(self) -> int:
         """Patches of a picture."""
         return (self.size // self.patch) ** 2
-
-    def build(self) -> "ViT":
-        """The model, its parameters not yet filled."""
-        from maquette.models.vit import ViT
-
-        return ViT(self)

@@ -45,8 +45,9 @@ from maquette.workshop import charts
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
 from maquette.worlds.captions import caption_of
 from maquette.worlds.captions import captions as captions_of
+from maquette.worlds.draw import scenes
 from maquette.worlds.render import render
-from maquette.worlds.shapes import Integers, Shapes, scenes, shown_pairs
+from maquette.worlds.shapes import Integers, Shapes, shown_pairs
 
 HELD = Shapes(held_out=6)
 SMALL_BATCH, SMALL_STEPS = 32, 2400

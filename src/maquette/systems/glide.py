@@ -57,8 +57,9 @@ from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.oracle import oracle_for
 from maquette.worlds.captions import captions as captions_of
+from maquette.worlds.draw import scenes
 from maquette.worlds.render import render
-from maquette.worlds.shapes import Scenes, scenes
+from maquette.worlds.shapes import Scenes
 
 PICTURES, STEPS, SOLVER = 300, 20, "ddim"  # pictures of each seed
 W = 3.0

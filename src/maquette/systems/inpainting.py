@@ -53,8 +53,9 @@ from maquette.workshop import charts
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
 from maquette.workshop.oracle import oracle_for
 from maquette.worlds.captions import captions as captions_of
+from maquette.worlds.draw import scenes
 from maquette.worlds.render import boxes, render
-from maquette.worlds.shapes import Scenes, scenes
+from maquette.worlds.shapes import Scenes
 
 TESTS, STEPS, GUIDANCE, SOLVER = 256, 20, 2.0, "ddpm"  # scenes of each seed
 MARGIN = 1  # pixels around the hidden object's box

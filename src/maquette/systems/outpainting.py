@@ -40,8 +40,8 @@ from maquette.serving.outpaint import Sides, extend
 from maquette.training.picture_data import to_pixels, to_tensor
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
+from maquette.worlds.draw import scenes
 from maquette.worlds.render import render
-from maquette.worlds.shapes import scenes
 
 TESTS, STEPS = 32, 20  # panoramas of each seed
 WINDOWS = 6  # beyond the picture, half over each other

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, cast
 from typing_extensions import TypeVar
 
 from maquette.base.errors import WrongUse, did_you_mean, within
+from maquette.base.named import named
 from maquette.corpus.progress import Progress, silent
 from maquette.models.diffusion.drawing import Drawing
 from maquette.models.picture_config import PictureConfig
@@ -121,9 +122,7 @@ class PictureData(Data, Generic[S]):
 
     def frozen_encoder(self, device: "torch.device") -> Any:
         """The encoder's embeddings are added to every batch."""
-        from maquette.training.encoder import encoder_of
-
-        encoder = encoder_of(self)
+        encoder = named("maquette.training.encoder.encoder_of")(self)  # which reads this file
         return None if encoder is None else encoder.to(device)
 
     def check(self, recipe: Any) -> None:

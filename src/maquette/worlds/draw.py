@@ -8,17 +8,20 @@ shapes keep `GAP` apart, and relations hold by `MARGIN`.
 import numpy as np
 import numpy.typing as npt
 
+from maquette.base.errors import WrongUse, did_you_mean
 from maquette.base.jit import jit
 from maquette.worlds.shapes import (
     BACKGROUNDS,
     MARGIN,
     RADII,
     RELATIONS,
+    SPLITS,
     WORLD_VERSION,
     Floats,
     Integers,
     Scenes,
     Shapes,
+    checked_labels,
     held_pairs,
     label_sizes,
     shown_pairs,
@@ -202,10 +205,37 @@ def _draw(
                 velocity[n, i, axis] = SPEED * (2 * uniform(state, 2) - 1)
 
 
-def draw(
+def scenes(
+    world: Shapes,
+    seed: int,
+    indices: npt.ArrayLike,
+    split: str = "train",
+    labels: npt.ArrayLike | None = None,
+) -> Scenes:
+    """Scenes number `indices` of a seed.
+
+    indices: (n,) whole numbers from 0 on, without a last one.
+    split: train or heldout. They share no scene.
+    labels: (n, factors), what the scenes shall show, pairs of colour and shape that are held out
+        too; drawn where it is None. All else is drawn as ever.
+
+    Raises WrongUse for an unknown split or labels that this world lacks.
+    """
+    if split not in SPLITS:
+        raise WrongUse(f"unknown split {split}{did_you_mean(split, SPLITS)}")
+    places = np.ascontiguousarray(indices, np.int64).reshape(-1)
+    if len(places) and places.min() < 0:
+        raise WrongUse(f"a scene has no number {places.min()}: use 0 and more")
+    fixed = None if labels is None else checked_labels(world, labels)
+    if fixed is not None and len(fixed) != len(places):
+        raise WrongUse(f"{len(fixed)} rows of labels for {len(places)} scenes: give as many")
+    return _scenes(world, seed, places, SPLITS.index(split), fixed)
+
+
+def _scenes(
     world: Shapes, seed: int, indices: Integers, split: int, labels: Integers | None
 ) -> Scenes:
-    """The scenes of checked arguments; see `shapes.scenes`."""
+    """The scenes of checked arguments; see `scenes`."""
     n, objects = len(indices), world.objects
     key = _key(seed, split)
     what = np.zeros((n, objects, 4), np.int64)

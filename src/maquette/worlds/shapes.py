@@ -176,35 +176,6 @@ class Scenes:
         return dataclasses.replace(self, **rest)
 
 
-def scenes(
-    world: Shapes,
-    seed: int,
-    indices: npt.ArrayLike,
-    split: str = "train",
-    labels: npt.ArrayLike | None = None,
-) -> Scenes:
-    """Scenes number `indices` of a seed.
-
-    indices: (n,) whole numbers from 0 on, without a last one.
-    split: train or heldout. They share no scene.
-    labels: (n, factors), what the scenes shall show, pairs of colour and shape that are held out
-        too; drawn where it is None. All else is drawn as ever.
-
-    Raises WrongUse for an unknown split or labels that this world lacks.
-    """
-    from maquette.worlds.draw import draw
-
-    if split not in SPLITS:
-        raise WrongUse(f"unknown split {split}{did_you_mean(split, SPLITS)}")
-    places = np.ascontiguousarray(indices, np.int64).reshape(-1)
-    if len(places) and places.min() < 0:
-        raise WrongUse(f"a scene has no number {places.min()}: use 0 and more")
-    fixed = None if labels is None else checked_labels(world, labels)
-    if fixed is not None and len(fixed) != len(places):
-        raise WrongUse(f"{len(fixed)} rows of labels for {len(places)} scenes: give as many")
-    return draw(world, seed, places, SPLITS.index(split), fixed)
-
-
 def checked_labels(world: Shapes, labels: npt.ArrayLike) -> Integers:
     """Labels as an array (n, factors); WrongUse where one is outside its range."""
     given = np.asarray(labels)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from maquette.worlds import captions, motion, render, shapes
+from maquette.worlds.draw import scenes
 from maquette.worlds.registry import Boxes, Numbers, Pixels, World, register
 
 
@@ -15,7 +16,7 @@ class ShapesWorld(World[shapes.Shapes]):
     settings_class = shapes.Shapes
 
     def _scenes(self, seed: int, indices: Numbers, split: str) -> shapes.Scenes:
-        return shapes.scenes(self.settings, seed, indices, split)
+        return scenes(self.settings, seed, indices, split)
 
     def pictures(self, seed: int, indices: Numbers, split: str, size: int) -> Pixels:
         return render.render(self._scenes(seed, indices, split), size)

@@ -1,13 +1,10 @@
 """The shape of a diffusion model: its backbone, its conditions and its path, without torch."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from maquette.base.errors import WrongUse, within
 from maquette.models.picture_config import PictureConfig
-
-if TYPE_CHECKING:
-    from maquette.models.diffusion.model import Diffusion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +15,7 @@ class DiffusionConfig(PictureConfig):
     blocks of each of the U-Net's levels, or DiT's blocks.
     """
 
+    model_class: ClassVar[str] = "maquette.models.diffusion.model.Diffusion"
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["diffusion"] = "diffusion"
@@ -140,9 +138,3 @@ class DiffusionConfig(PictureConfig):
     def vector(self) -> int:
         """Size of the vector that tells the network its time and its condition."""
         return 4 * self.width if self.backbone == "unet" else self.width
-
-    def build(self) -> "Diffusion":
-        """The model, its parameters not yet filled."""
-        from maquette.models.diffusion.model import Diffusion
-
-        return Diffusion(self)
