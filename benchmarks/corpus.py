@@ -47,12 +47,12 @@ from corpus_peers import (
 from maquette.base.files import home, write_atomic
 from maquette.base.machine import processor, read_speed, resident
 from maquette.corpus.document import Document
-from maquette.corpus.local import Local
-from maquette.corpus.near_duplicates import WIDTH, near_duplicates, signatures
-from maquette.corpus.ngram_hashes import BASE, as_bytes, roll
-from maquette.corpus.planted_duplicates import Planted, Rate, plant, similarity
-from maquette.corpus.scratch import without
-from maquette.corpus.substring import repeated_ranges
+from maquette.corpus.text.local import Local
+from maquette.corpus.text.near_duplicates import WIDTH, near_duplicates, signatures
+from maquette.corpus.text.ngram_hashes import BASE, as_bytes, roll
+from maquette.corpus.text.planted_duplicates import Planted, Rate, plant, similarity
+from maquette.corpus.text.scratch import without
+from maquette.corpus.text.substring import repeated_ranges
 
 RECALL = 0.924
 

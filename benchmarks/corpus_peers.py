@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.base.jit import jit
-from maquette.corpus.substring import whole_characters
+from maquette.corpus.text.substring import whole_characters
 
 THRESHOLD, LENGTH = 0.8, 100
 WORDS, PERMUTATIONS, ROWS = 5, 126, 7  # of rensa, datasketch: 18 bands of 7 rows, 0.985 at 0.8

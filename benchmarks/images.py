@@ -38,8 +38,8 @@ from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.diffusion.model import Diffusion
 from maquette.serving.solvers import evaluations
 from maquette.systems.diffusion import DIT, Way, all_right, draw
+from maquette.training.datasets.pictures import PictureDataset
 from maquette.training.optimiser import clip_gradients, make_optimiser
-from maquette.training.picture_data import PictureDataset
 from maquette.training.recipe import Optimiser
 from maquette.workshop.oracle import oracle_for
 from maquette.workshop.train import train

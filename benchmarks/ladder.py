@@ -21,8 +21,8 @@ import torch
 from maquette.base.files import write_json
 from maquette.base.machine import measure, processor
 from maquette.base.version import __version__
-from maquette.corpus.named import open_corpus
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.named import open_corpus
+from maquette.corpus.text.store import Corpus
 from maquette.scaling import frontier
 from maquette.training.observer import Quiet
 from maquette.workshop.demo import SCORED_BYTES, compress_heldout, rung

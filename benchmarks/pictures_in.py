@@ -24,10 +24,10 @@ from PIL import Image, ImageOps
 
 from maquette.base.files import home, write_atomic
 from maquette.base.machine import cores, processor
-from maquette.corpus.picture_build import build_pictures
-from maquette.corpus.picture_build_options import PictureBuildOptions
-from maquette.corpus.picture_decode import decode
-from maquette.corpus.picture_window import peak
+from maquette.corpus.pictures.build import build_pictures
+from maquette.corpus.pictures.build_options import PictureBuildOptions
+from maquette.corpus.pictures.decode import decode
+from maquette.corpus.pictures.window import peak
 
 SHAPES = "640x480:1200,4000x3000:60"
 

@@ -36,8 +36,8 @@ from maquette.scaling.devices import device, from_machine
 from maquette.scaling.memory import Memory, memory
 from maquette.scaling.roofline import StepTime, step_time
 from maquette.scaling.training_step import Layout, TrainingStep
+from maquette.training.datasets.text_config import TextData, TextWatch
 from maquette.training.recipe import Checkpoints, LanguageRecipe
-from maquette.training.text_config import TextData, TextWatch
 
 STEPS = 8
 SHAPES = {  # MPT: blocks, width, heads
@@ -133,7 +133,7 @@ def estimates(one: LanguageRecipe, machine: Machine) -> tuple[Memory, StepTime]:
 
 def child(name: str, folder: Path) -> None:
     """Train in this process; print what it took as one JSON line."""
-    from maquette.corpus.named import open_corpus
+    from maquette.corpus.text.named import open_corpus
     from maquette.training.run import RunDirectory
     from maquette.workshop.train import train
 

@@ -33,10 +33,10 @@ import numpy.typing as npt
 from maquette.audit.member import chains
 from maquette.base.errors import need
 from maquette.base.machine import processor
-from maquette.corpus.named import open_corpus
-from maquette.corpus.ngram_hashes import Hashes, as_bytes, gram_hashes, strided_hashes
-from maquette.corpus.portrait import STRIDE, WIDTH, PortraitBuilder, training_texts
 from maquette.corpus.progress import silent
+from maquette.corpus.text.named import open_corpus
+from maquette.corpus.text.ngram_hashes import Hashes, as_bytes, gram_hashes, strided_hashes
+from maquette.corpus.text.portrait import STRIDE, WIDTH, PortraitBuilder, training_texts
 
 PIECE = 500  # bytes of the texts in which accidental chains are counted
 LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz     ,.", np.uint8)

@@ -39,11 +39,11 @@ from maquette.audit.suffix_array import sort_suffixes
 from maquette.audit.trace import trace
 from maquette.base.jit import jit
 from maquette.base.machine import processor
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
-from maquette.corpus.local import Local
-from maquette.corpus.named import open_corpus
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.local import Local
+from maquette.corpus.text.named import open_corpus
+from maquette.corpus.text.store import Corpus
 
 TOKENS, TEXTS, ROUNDS = 450, 60, 3
 GRAMS = 400

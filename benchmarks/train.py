@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maquette.base.machine import keep_freed_memory, measure, processor, product_speed, read_speed
-from maquette.corpus.named import open_corpus
 from maquette.corpus.order import SampleOrder
+from maquette.corpus.text.named import open_corpus
 from maquette.models import families
 from maquette.models.base import TokenBatch
 from maquette.models.config import DecoderConfig

@@ -74,8 +74,8 @@ class Texts:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """About 30 kB of made-up text as bytes, a fifth of it held out."""
-    from maquette.corpus.build import build
-    from maquette.corpus.build_options import BuildOptions
+    from maquette.corpus.text.build import build
+    from maquette.corpus.text.build_options import BuildOptions
 
     folder = tmp_path_factory.mktemp("corpora") / "made"
     return build(folder, Texts(), BuildOptions(vocabulary=257, heldout=0.2))
@@ -86,8 +86,8 @@ def recipe(corpus: Any) -> Any:
     """A recipe that takes a step in about 5 ms."""
     from maquette.models.config import DecoderConfig
     from maquette.nn.rules import Parametrisation
+    from maquette.training.datasets.text_config import TextData, TextWatch
     from maquette.training.recipe import Checkpoints, LanguageRecipe, Optimiser
-    from maquette.training.text_config import TextData, TextWatch
 
     return LanguageRecipe(
         name="test",

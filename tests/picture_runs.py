@@ -5,7 +5,7 @@ from typing import Any
 
 from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.store import WEIGHTS, save_tensors
-from maquette.training.picture_recipe import PictureRecipe
+from maquette.training.datasets.picture_config import PictureRecipe
 from maquette.training.run import RunDirectory
 from maquette.training.run_setup import create
 

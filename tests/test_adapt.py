@@ -19,7 +19,7 @@ from maquette.models.cnn_config import CNNConfig
 from maquette.models.store import WEIGHTS, load_tensors
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser
 from maquette.workshop import adapt as workshop
 from maquette.workshop.adapt import adapt

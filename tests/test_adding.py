@@ -13,7 +13,8 @@ import maquette.systems
 from maquette.corpus import open as corpora
 from maquette.experiments import catalogue
 from maquette.models import registry
-from maquette.training import data_config, learner
+from maquette.training import learner
+from maquette.training.datasets import config as data_config
 from maquette.workshop import kinds
 
 PAGE = Path(__file__).parent.parent / "docs" / "adding.md"

@@ -8,10 +8,10 @@ import pytest
 from conftest import Texts, command, refused, some_text
 
 from maquette.cli.main import main
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.read import files
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.store import Corpus
 
 LONG = 99  # characters: from here on nothing is missed
 

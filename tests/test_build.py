@@ -13,12 +13,12 @@ import pytest
 from conftest import command, refused, some_text
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
-from maquette.corpus.document_selection import _joined, _original
 from maquette.corpus.read import files
-from maquette.corpus.scratch import without
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.document_selection import _joined, _original
+from maquette.corpus.text.scratch import without
+from maquette.corpus.text.store import Corpus
 from maquette.corpus.worker_pool import Pool
 
 STAGES = BuildOptions(vocabulary=300, near=0.8, substrings=60, portrait=True, locator=True)
@@ -41,7 +41,7 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr("maquette.corpus.build.PART_BYTES", 4000)
+    monkeypatch.setattr("maquette.corpus.text.build.PART_BYTES", 4000)
     monkeypatch.setattr("maquette.corpus.worker_pool.WORTH", 0)
 
 
@@ -59,7 +59,7 @@ def stopped(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("maquette.corpus.build.encode_part", stop)
+        patch.setattr("maquette.corpus.text.build.encode_part", stop)
         with pytest.raises(KeyboardInterrupt):
             build(out, files([folder]), options)
 
@@ -79,7 +79,7 @@ def test_one_process_and_several_write_the_same_bytes(folder, tmp_path, small_pa
 
 def test_the_parts_change_nothing(folder, tmp_path, monkeypatch):
     one = build(tmp_path / "one", files([folder]), STAGES)
-    monkeypatch.setattr("maquette.corpus.build.PART_BYTES", 4000)
+    monkeypatch.setattr("maquette.corpus.text.build.PART_BYTES", 4000)
     parts = build(tmp_path / "parts", files([folder]), STAGES, workers=1)
     assert one.hash == parts.hash
     assert one.documents.equals(parts.documents)
@@ -133,7 +133,7 @@ def test_a_repeated_passage_is_cut_and_its_first_place_kept(folder, tmp_path):
 
 def test_signatures_are_kept_by_the_row_of_their_document(folder, tmp_path):
     from maquette.base.arrays import open_arrays
-    from maquette.corpus.near_duplicates import signature
+    from maquette.corpus.text.near_duplicates import signature
 
     corpus = build(
         tmp_path / "c", files([folder]), BuildOptions(vocabulary=300, near=0.8, heldout=0.3)
@@ -179,7 +179,7 @@ def test_an_evaluation_set_is_cut_out_and_counted(folder, tmp_path):
 KILLER = """
 import os, signal, sys
 from pathlib import Path
-from maquette.corpus import build as module
+from maquette.corpus.text import build as module
 from maquette.corpus.read import files
 
 module.PART_BYTES = 4000
@@ -237,7 +237,7 @@ def test_a_workspace_that_was_half_wiped_is_not_gone_on_from(folder, tmp_path, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("maquette.corpus.build.shutil.rmtree", half)
+        patch.setattr("maquette.corpus.text.build.shutil.rmtree", half)
         with pytest.raises(KeyboardInterrupt):
             build(tmp_path / "c", files([folder]), BuildOptions(vocabulary=300))
     assert (tmp_path / ".c.building" / "read" / "00000" / "part.json").exists()
@@ -291,7 +291,7 @@ def test_a_thousand_parts_need_no_thousand_open_files(folder, tmp_path):
         "import resource, sys\nfrom pathlib import Path\nfrom maquette.corpus import build, scratch\n"
         "from maquette.corpus.read import files\n"
         "build.PART_BYTES, scratch.OPEN = 500, 4\n"
-        "import maquette.corpus.near_duplicates, maquette.corpus.substring\n"
+        "import maquette.corpus.text.near_duplicates, maquette.corpus.text.substring\n"
         "import tiktoken, rustbpe, pyarrow.parquet\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (28, 28))\n"
         "options = build.BuildOptions(vocabulary=257, near=0.8)\n"

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maquette.base.errors import WrongUse
-from maquette.corpus import clean
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
-from maquette.corpus.clean import (
+from maquette.corpus.document import Document
+from maquette.corpus.text import clean
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.clean import (
     GROUPS,
     RULES,
     Applied,
@@ -23,11 +24,10 @@ from maquette.corpus.clean import (
     rules_named,
     why,
 )
-from maquette.corpus.document import Document
-from maquette.corpus.language import View
-from maquette.corpus.personal import licences, permissive
-from maquette.corpus.scripts import parts_of_words
-from maquette.corpus.words import STOP_WORDS
+from maquette.corpus.text.language import View
+from maquette.corpus.text.personal import licences, permissive
+from maquette.corpus.text.scripts import parts_of_words
+from maquette.corpus.text.words import STOP_WORDS
 
 PARTS = parts_of_words(0x32400)
 EVERYTHING = (*GROUPS, "language", "licence", "licence:permissive")

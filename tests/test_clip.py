@@ -192,7 +192,7 @@ def test_an_export_has_the_multipliers_folded_in_and_the_tokenizers_numbers(tmp_
     CLIPModel = pytest.importorskip("transformers").CLIPModel
     from maquette.corpus.tokenizer import byte_tokenizer, save_tokenizer
     from maquette.serving.hugging_face_clip import export_clip
-    from maquette.training.picture_data import caption_symbols
+    from maquette.training.datasets.pictures import caption_symbols
 
     rules = Parametrisation(base_width=16, base_depth=1, base_head_dim=4, input_multiplier=7.0)
     model = make(vocabulary=257, words=12, parametrisation=rules).eval()

@@ -21,7 +21,7 @@ from maquette.models.clip_config import ClipConfig
 from maquette.models.store import WEIGHTS, load_config, save_config, save_tensors
 from maquette.serving.clip_files import PICTURES, PROJECTION, TEXT, VISION, tower
 from maquette.serving.hugging_face import import_model
-from maquette.training.picture_data import to_tensor
+from maquette.training.datasets.pictures import to_tensor
 from maquette.workshop.load_pictures import load_pictures
 
 transformers = pytest.importorskip("transformers")
@@ -359,8 +359,8 @@ def test_one_trained_here_is_used_by_transformers_as_its_users_use_it(tmp_path, 
 
 
 def test_an_export_cuts_captions_where_the_run_does(tmp_path):
-    from maquette.training.encoder import caption_length
-    from maquette.training.picture_recipe import PictureData, PictureRecipe
+    from maquette.training.datasets.encoder import caption_length
+    from maquette.training.datasets.picture_config import PictureData, PictureRecipe
 
     config = ClipConfig(
         size=16, width=32, depth=1, heads=2, vocabulary=257, words=12, text_width=32, text_depth=1,
@@ -381,7 +381,7 @@ def test_an_export_cuts_captions_where_the_run_does(tmp_path):
 
 
 def test_a_caption_that_names_a_special_token_is_text_where_it_was_trained(tmp_path):
-    from maquette.training.encoder import caption_symbols
+    from maquette.training.datasets.encoder import caption_symbols
 
     with pytest.raises(UserError, match="is missing"):
         load_pictures_without_tokenizer(tmp_path)

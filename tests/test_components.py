@@ -8,10 +8,10 @@ import pytest
 from conftest import command, refused, some_text
 
 from maquette.base.errors import UserError
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
-from maquette.corpus.components import Components
-from maquette.corpus.mixture import load_mixture
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.components import Components
+from maquette.corpus.text.mixture import load_mixture
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_component_that_would_be_repeated_for_ever_is_refused(table, tmp_path)
 
 def test_a_mixture_is_the_same_for_any_number_of_workers(table, tmp_path, monkeypatch):
     one = built(table, tmp_path / "one", workers=1)
-    monkeypatch.setattr("maquette.corpus.build.PART_BYTES", 20_000)
+    monkeypatch.setattr("maquette.corpus.text.build.PART_BYTES", 20_000)
     monkeypatch.setattr("maquette.corpus.worker_pool.WORTH", 0)
     two = built(table, tmp_path / "two", workers=2)
     assert one.hash == two.hash

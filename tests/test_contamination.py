@@ -21,13 +21,13 @@ from maquette.audit.contamination import (
 )
 from maquette.base.errors import UserError
 from maquette.base.statistics import weighted_mean
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
-from maquette.corpus.ngram_hashes import BASE
-from maquette.corpus.overlap import Hit, Overlap, gram_length, word_count
-from maquette.corpus.scripts import parts_of_words
 from maquette.corpus.tasks import read_tasks
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.ngram_hashes import BASE
+from maquette.corpus.text.overlap import Hit, Overlap, gram_length, word_count
+from maquette.corpus.text.scripts import parts_of_words
 
 
 def part_of_word(c: str) -> int:

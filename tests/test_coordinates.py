@@ -10,8 +10,8 @@ import pytest
 from maquette.base.errors import WrongUse
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Multipliers, Parametrisation, Role, Scaling
+from maquette.training.datasets.text_config import TextData
 from maquette.training.recipe import LanguageRecipe, Optimiser
-from maquette.training.text_config import TextData
 from maquette.workshop.charts import png
 from maquette.workshop.coordinates import (
     HIDDEN,

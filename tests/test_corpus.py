@@ -16,17 +16,17 @@ from conftest import Texts, command, refused, some_text
 from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document, Skipped
-from maquette.corpus.local import Local
-from maquette.corpus.pictures import PictureCorpus
+from maquette.corpus.pictures.store import PictureCorpus
 from maquette.corpus.read import files
-from maquette.corpus.store import SPLITS, Corpus
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.local import Local
+from maquette.corpus.text.store import SPLITS, Corpus
 from maquette.evaluation.bits_per_byte import score_corpus
-from maquette.training.data import heldout_batches
-from maquette.training.picture_data import heldout_pictures, to_pixels
-from maquette.training.picture_recipe import PictureData
+from maquette.training.datasets.picture_config import PictureData
+from maquette.training.datasets.pictures import heldout_pictures, to_pixels
+from maquette.training.datasets.text import heldout_batches
 from maquette.workshop.train import train
 
 
@@ -112,7 +112,7 @@ def test_few_documents_hold_out_their_tails(tmp_path):
 
 
 def test_shards_make_one_stream(tmp_path, monkeypatch, corpus):
-    monkeypatch.setattr("maquette.corpus.streams.SHARD_TOKENS", 1000)
+    monkeypatch.setattr("maquette.corpus.text.streams.SHARD_TOKENS", 1000)
     cut = build(tmp_path / "cut", Texts(), BuildOptions(vocabulary=257, heldout=0.2))
     assert len(cut.manifest["shards"]["train"]) > 10
     assert len(cut.train) == len(corpus.train)
@@ -224,7 +224,7 @@ def test_interrupted_in_the_second_pass_too(tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("maquette.corpus.build.encode_part", stop)
+    monkeypatch.setattr("maquette.corpus.text.build.encode_part", stop)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path / "c", Texts(), BuildOptions(vocabulary=257))
     assert list(tmp_path.iterdir()) == []
@@ -407,7 +407,7 @@ def test_a_name_that_is_not_utf8_does_no_harm(tmp_path):
 
 
 def test_every_reason_for_skipping_has_an_example(tmp_path, monkeypatch):
-    monkeypatch.setattr("maquette.corpus.build.SKIPS_NAMED", 3)
+    monkeypatch.setattr("maquette.corpus.text.build.SKIPS_NAMED", 3)
     folder = tmp_path / "text"
     folder.mkdir()
     (folder / "good.txt").write_text("some text of a kind. " * 50, encoding="utf-8")
@@ -433,7 +433,7 @@ def test_a_cut_document_teaches_the_tokenizer_its_first_part_only(tmp_path):
 def test_two_that_need_a_corpus_make_it_once(tmp_path, monkeypatch):
     from concurrent.futures import ThreadPoolExecutor
 
-    from maquette.corpus.named import kept
+    from maquette.corpus.text.named import kept
 
     monkeypatch.setenv("MAQUETTE_HOME", str(tmp_path))
     made = []

@@ -73,7 +73,7 @@ def test_a_decoder_begins_with_the_text_model(encoder, tmp_path):
           tmp_path / "decoder")  # fmt: skip
     text, decoder = (load_pictures(tmp_path / name).model for name in ("text", "decoder"))
     assert torch.equal(text.backbone.input.weight, decoder.backbone.input.weight)
-    assert decoder.text is None and decoder.embedded is not None
+    assert list(text.conditioners) == ["text"] and list(decoder.conditioners) == ["embedding"]
 
 
 def test_the_recipes_say_what_they_need():

@@ -15,8 +15,8 @@ from maquette.training.run import RunDirectory
 @pytest.fixture
 def small_default(monkeypatch):
     """The default corpus cut to 200 kB a component, so that the test takes seconds."""
-    from maquette.corpus import named as corpora
-    from maquette.corpus.local import Local
+    from maquette.corpus.text import named as corpora
+    from maquette.corpus.text.local import Local
 
     monkeypatch.setitem(corpora.BUILT, "default", (Local(limit=200_000), 600))
 

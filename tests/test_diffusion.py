@@ -18,8 +18,8 @@ from maquette.models.diffusion.model import Diffusion
 from maquette.models.registry import config_from
 from maquette.nn.rules import Parametrisation
 from maquette.serving.solvers import solve, times
+from maquette.training.datasets.picture_config import PictureRecipe
 from maquette.training.initial_model import make_model
-from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import Checkpoints
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.train import train

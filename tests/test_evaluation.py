@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import maquette
 from maquette.base.errors import UserError
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
 from maquette.evaluation.bits_per_byte import (
     heldout_documents,
     score_corpus,
@@ -140,8 +140,8 @@ def test_compressors_give_bits_per_byte():
 
 
 def test_a_corpus_with_another_tokenizer_of_the_same_size_is_refused(corpus, tmp_path):
-    from maquette.corpus.build import build
-    from maquette.corpus.build_options import BuildOptions
+    from maquette.corpus.text.build import build
+    from maquette.corpus.text.build_options import BuildOptions
     from maquette.workshop.load import Loaded
 
     a, b = (

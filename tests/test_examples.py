@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.example import Example, example_of, read_examples
-from maquette.corpus.examples_build import build_examples
+from maquette.corpus.examples.build import build_examples
+from maquette.corpus.examples.example import Example, example_of, read_examples
+from maquette.corpus.examples.template import Template, encode
 from maquette.corpus.open import open_folder
-from maquette.corpus.store import Corpus
-from maquette.corpus.template import Template, encode
+from maquette.corpus.text.store import Corpus
 from maquette.corpus.tokenizer import byte_tokenizer, train_tokenizer
 from tests.conftest import command, refused
 

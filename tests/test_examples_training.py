@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.examples import ExampleSplit
-from maquette.corpus.examples_build import build_examples
+from maquette.corpus.examples.build import build_examples
+from maquette.corpus.examples.store import ExampleSplit
 from maquette.corpus.tokenizer import byte_tokenizer, save_tokenizer, train_tokenizer
 from maquette.models.vit_config import ViTConfig
-from maquette.training.examples_config import ExamplesData
-from maquette.training.examples_data import ExamplesDataset, Packed, pack
+from maquette.training.datasets.examples import ExamplesDataset, Packed, pack
+from maquette.training.datasets.examples_config import ExamplesData
 from maquette.training.recipe import Recipe, load_recipe
 from maquette.workshop.load import load
 from maquette.workshop.train import train

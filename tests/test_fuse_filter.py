@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maquette.corpus import fuse_filter
-from maquette.corpus.fuse_filter import Fuse, make, own_bits
+from maquette.corpus.text import fuse_filter
+from maquette.corpus.text.fuse_filter import Fuse, make, own_bits
 
 
 def some_keys(count, seed=0):

@@ -55,8 +55,8 @@ def test_the_readme_has_commands():
 
 def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch):
     """As printed, in one folder, at toy size: minutes and tokens are cut, nothing else."""
-    from maquette.corpus import named as corpora
-    from maquette.corpus.local import Local
+    from maquette.corpus.text import named as corpora
+    from maquette.corpus.text.local import Local
     from maquette.workshop import evaluate_pictures
     from maquette.workshop.oracle import oracle_for
 

@@ -16,7 +16,7 @@ from maquette.audit import index as module
 from maquette.audit import suffix_array
 from maquette.audit.index import FOLDER, Index, maximal_matches, open_index
 from maquette.base.errors import UserError
-from maquette.corpus.store import TokenStream
+from maquette.corpus.text.store import TokenStream
 
 LETTERS = 3  # symbols inside documents; the next one is the end
 MOTIF = st.lists(st.integers(0, LETTERS - 1), min_size=1, max_size=5)

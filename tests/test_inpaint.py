@@ -11,7 +11,7 @@ from maquette.models.diffusion.drawing import Drawing
 from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
 from maquette.serving.inpaint import Resampling, composite, fill, inpaint, renoise
 from maquette.serving.solvers import times
-from maquette.training.picture_data import to_pixels, to_tensor
+from maquette.training.datasets.pictures import to_pixels, to_tensor
 
 SCHEDULE = NoiseSchedule("cosine")
 DDIM = times(10, SCHEDULE)

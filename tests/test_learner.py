@@ -18,14 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toy_learners import Codebook, Generator, registered, rows_of, toy
 
 from maquette.base.errors import WrongUse
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.store import Corpus
 from maquette.models.base import Loss
 from maquette.models.config import DecoderConfig
 from maquette.models.store import WEIGHTS, load_tensors, save_tensors
 from maquette.parallel.group import Group
 from maquette.training import loop
 from maquette.training.checkpoint import AVERAGE, MODEL, OPTIMISER, STATE
-from maquette.training.data import TextDataset
+from maquette.training.datasets.text import TextDataset
 from maquette.training.decide import load_decisions
 from maquette.training.initial_model import make_model, weights_file
 from maquette.training.learner import LEARNERS, make_learner

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maquette.base.errors import UserError
-from maquette.corpus import locator, portrait
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
-from maquette.corpus.locator import LocatorBuilder, build_locator, open_locator
-from maquette.corpus.ngram_hashes import as_bytes
-from maquette.corpus.portrait import training_rows
+from maquette.corpus.text import locator, portrait
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.locator import LocatorBuilder, build_locator, open_locator
+from maquette.corpus.text.ngram_hashes import as_bytes
+from maquette.corpus.text.portrait import training_rows
 
 SIGNS = "abcdefgh \n" + "éж漢😀"
 STRANGE = "0123456789ABCDEFGHIJ"

@@ -13,9 +13,9 @@ import maquette
 from maquette.audit.canary import Canaries, joint_p_value, losses, p_values, plant
 from maquette.audit.memorised import Memorised, memorised, verbatim
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
 from maquette.corpus.tokenizer import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
@@ -197,7 +197,7 @@ def test_the_p_value_of_a_level_is_never_too_small():
 
 
 def test_an_untrained_model_remembers_nothing_and_a_trained_one_does(tmp_path, recipe):
-    from maquette.training.text_config import TextData, TextWatch
+    from maquette.training.datasets.text_config import TextData, TextWatch
     from maquette.workshop.train import train
 
     canaries = Canaries(seed=1, copies=(0, 60), per_level=3, alternatives=99, length=16)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.mixture import (
+from maquette.corpus.text.mixture import (
     MOST,
     Component,
     ComponentSize,

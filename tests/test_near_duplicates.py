@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maquette.base.errors import WrongUse
-from maquette.corpus import near_duplicates as module
-from maquette.corpus.near_duplicates import (
+from maquette.corpus.text import near_duplicates as module
+from maquette.corpus.text.near_duplicates import (
     BINS,
     Near,
     jaccard,
@@ -19,8 +19,15 @@ from maquette.corpus.near_duplicates import (
     signature,
     signatures,
 )
-from maquette.corpus.ngram_hashes import BASE, as_bytes, gram_hashes
-from maquette.corpus.planted_duplicates import Rate, check, edited, plant, score_near, similarity
+from maquette.corpus.text.ngram_hashes import BASE, as_bytes, gram_hashes
+from maquette.corpus.text.planted_duplicates import (
+    Rate,
+    check,
+    edited,
+    plant,
+    score_near,
+    similarity,
+)
 
 
 def brute_force(texts, threshold):

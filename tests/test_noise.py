@@ -25,7 +25,7 @@ from maquette.serving.make import make_pictures
 from maquette.serving.outpaint import Sides, extend, lay_out, outpaint
 from maquette.serving.solvers import SOLVERS, solve, times
 from maquette.serving.unclip import UnClip, embeddings
-from maquette.training.picture_recipe import PictureData, PictureRecipe
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe
 from maquette.workshop import picture_generation
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
 from maquette.workshop.picture_request import Options

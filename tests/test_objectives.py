@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maquette.nn.noise import generators
-from maquette.training.data import TextDataset
+from maquette.training.datasets.text import TextDataset
 from maquette.training.objectives import (
     masked,
     next_token,

@@ -17,13 +17,14 @@ from conftest import command, refused
 from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus import picture_build, picture_window
 from maquette.corpus.document import Skipped
-from maquette.corpus.picture_build import DUPLICATE, build_pictures
-from maquette.corpus.picture_build_options import PictureBuildOptions
-from maquette.corpus.picture_item import Picture, Place
-from maquette.corpus.picture_window import Window
-from maquette.corpus.pictures import PictureCorpus, open_pictures
+from maquette.corpus.pictures import build as picture_build
+from maquette.corpus.pictures import window as picture_window
+from maquette.corpus.pictures.build import DUPLICATE, build_pictures
+from maquette.corpus.pictures.build_options import PictureBuildOptions
+from maquette.corpus.pictures.item import Picture, Place
+from maquette.corpus.pictures.store import PictureCorpus, open_pictures
+from maquette.corpus.pictures.window import Window
 
 
 def rough(seed: int, width=40, height=30) -> Image.Image:
@@ -379,7 +380,7 @@ def test_a_build_that_breaks_leaves_nothing_and_spares_what_was(
 
 SLOW = """
 import time
-from maquette.corpus import picture_build
+from maquette.corpus.pictures import build as picture_build
 before = picture_build._Writer.add
 def slow(self, *a):
     time.sleep(1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from maquette.corpus.picture_colour import (
+from maquette.corpus.pictures.colour import (
     BROKEN,
     EIGHT,
     FOREIGN,
@@ -20,7 +20,7 @@ from maquette.corpus.picture_colour import (
     TWELVE,
     WHITE_IS_ZERO,
 )
-from maquette.corpus.picture_decode import NoPicture, decode, decode_whole
+from maquette.corpus.pictures.decode import NoPicture, decode, decode_whole
 
 SRGB_CURVE = struct.pack(
     ">4s4xH2x5i", b"para", 3, *(round(65536 * v) for v in (2.4, 0.94787, 0.05213, 0.0774, 0.04045))
@@ -341,6 +341,6 @@ def test_formats_that_are_not_read_are_named_with_the_way_out(data, reason):
 def test_without_a_decoder_of_avif_the_way_out_is_named(monkeypatch):
     Image.init()
     monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
-    monkeypatch.setattr("maquette.corpus.picture_decode._formats", lambda: ["PNG"])
+    monkeypatch.setattr("maquette.corpus.pictures.decode._formats", lambda: ["PNG"])
     with pytest.raises(NoPicture, match="AVIF: this Pillow does not read it"):
         decode(heif(b"avif", b"mif1"), 16)

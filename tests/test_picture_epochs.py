@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from maquette.corpus.pictures import ENDLESS
+from maquette.corpus.pictures.store import ENDLESS
 from maquette.corpus.tokenizer import byte_tokenizer
 from maquette.models.diffusion.config import DiffusionConfig
-from maquette.training.picture_data import PictureDataset, heldout_pictures
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.pictures import PictureDataset, heldout_pictures
 
 RECIPE = PictureRecipe(
     model=DiffusionConfig(size=8, width=8, multipliers=(1,), condition="none"),

@@ -16,13 +16,15 @@ import pytest
 from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus import picture_captions, picture_decode, picture_shards
 from maquette.corpus.document import Skipped
-from maquette.corpus.picture_captions import CUT, NOT_UTF8, caption, decoded
-from maquette.corpus.picture_decode import NoPicture, decode, decode_whole, shape_of
-from maquette.corpus.picture_files import pictures
-from maquette.corpus.picture_item import Picture
-from maquette.corpus.picture_tables import read_table
+from maquette.corpus.pictures import captions as picture_captions
+from maquette.corpus.pictures import decode as picture_decode
+from maquette.corpus.pictures import shards as picture_shards
+from maquette.corpus.pictures.captions import CUT, NOT_UTF8, caption, decoded
+from maquette.corpus.pictures.decode import NoPicture, decode, decode_whole, shape_of
+from maquette.corpus.pictures.files import pictures
+from maquette.corpus.pictures.item import Picture
+from maquette.corpus.pictures.tables import read_table
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:PIL")
 RED, BLUE, WHITE = (200, 30, 40), (20, 40, 210), (255, 255, 255)

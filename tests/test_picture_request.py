@@ -18,7 +18,7 @@ from maquette.models.diffusion.drawing import AROUND, INVERSION, SOLVERS, UPSAMP
 from maquette.models.prior_config import PriorConfig
 from maquette.serving import solvers
 from maquette.serving.outpaint import Sides
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.picture_generation import make
 from maquette.workshop.picture_output import sheet

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from maquette.corpus import picture_shards
 from maquette.corpus.document import Skipped
-from maquette.corpus.picture_captions import EMPTY
-from maquette.corpus.picture_files import pictures
-from maquette.corpus.picture_foreign import HEIC
-from maquette.corpus.picture_item import NO_CAPTION, Picture
-from maquette.corpus.picture_shards import NO_PICTURE, REPEATED, TOO_LATE
-from maquette.corpus.picture_sidecars import NO_RECORD
-from maquette.corpus.picture_tables import SECOND
+from maquette.corpus.pictures import shards as picture_shards
+from maquette.corpus.pictures.captions import EMPTY
+from maquette.corpus.pictures.files import pictures
+from maquette.corpus.pictures.foreign import HEIC
+from maquette.corpus.pictures.item import NO_CAPTION, Picture
+from maquette.corpus.pictures.shards import NO_PICTURE, REPEATED, TOO_LATE
+from maquette.corpus.pictures.sidecars import NO_RECORD
+from maquette.corpus.pictures.tables import SECOND
 
 
 def png(number: int) -> bytes:

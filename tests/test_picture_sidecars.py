@@ -12,14 +12,14 @@ from picture_runs import small
 from PIL import Image
 from test_picture_tables import put, read
 
-from maquette.corpus import picture_window
-from maquette.corpus.picture_captions import EMPTY, REPEATS
-from maquette.corpus.picture_files import pictures
-from maquette.corpus.picture_foreign import HEIC, JPEG_XL
-from maquette.corpus.picture_item import NO_CAPTION, Picture
-from maquette.corpus.picture_sidecars import NO_FIELD, NO_RECORD
-from maquette.corpus.pictures import open_pictures
-from maquette.training.picture_recipe import PictureData, PictureRecipe
+from maquette.corpus.pictures import window as picture_window
+from maquette.corpus.pictures.captions import EMPTY, REPEATS
+from maquette.corpus.pictures.files import pictures
+from maquette.corpus.pictures.foreign import HEIC, JPEG_XL
+from maquette.corpus.pictures.item import NO_CAPTION, Picture
+from maquette.corpus.pictures.sidecars import NO_FIELD, NO_RECORD
+from maquette.corpus.pictures.store import open_pictures
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe
 
 
 @pytest.mark.parametrize("folder", ["", "10_sks dog", "00000"])

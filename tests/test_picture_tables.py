@@ -11,11 +11,11 @@ from conftest import command, refused
 from PIL import Image
 
 from maquette.corpus.document import Skipped
-from maquette.corpus.picture_captions import EMPTY, FIRST
-from maquette.corpus.picture_files import pictures
-from maquette.corpus.picture_item import NO_CAPTION
-from maquette.corpus.picture_rows import JOINED, LONG, SHORT, UNMATCHED
-from maquette.corpus.picture_tables import NOT_THERE, SECOND, SHARED, TWICE
+from maquette.corpus.pictures.captions import EMPTY, FIRST
+from maquette.corpus.pictures.files import pictures
+from maquette.corpus.pictures.item import NO_CAPTION
+from maquette.corpus.pictures.rows import JOINED, LONG, SHORT, UNMATCHED
+from maquette.corpus.pictures.tables import NOT_THERE, SECOND, SHARED, TWICE
 
 
 def put(folder: Path, *names: str) -> Path:

@@ -15,7 +15,7 @@ from conftest import command, refused
 from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.pictures import TOKENIZER, PictureCorpus
+from maquette.corpus.pictures.store import TOKENIZER, PictureCorpus
 from maquette.corpus.tokenizer import byte_tokenizer, save_tokenizer
 from maquette.models.clip_config import ClipConfig
 from maquette.models.diffusion.config import DiffusionConfig
@@ -25,10 +25,9 @@ from maquette.models.store import WEIGHTS, load_tensors, save_config, save_tenso
 from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.training.average import Average
 from maquette.training.cost import measure_cost
-from maquette.training.encoder import caption_symbols, encoder_of
-from maquette.training.heldout import derived_seed, seed
-from maquette.training.initial_model import begin_with, make_model, only_train
-from maquette.training.picture_data import (
+from maquette.training.datasets.encoder import caption_symbols, encoder_of
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.pictures import (
     PictureDataset,
     Reader,
     check_pictures,
@@ -36,7 +35,8 @@ from maquette.training.picture_data import (
     to_pixels,
     to_tensor,
 )
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.heldout import derived_seed, seed
+from maquette.training.initial_model import begin_with, make_model, only_train
 from maquette.training.recipe import Checkpoints, Optimiser, load_recipe
 from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import pictures_of

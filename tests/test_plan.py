@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import maquette
 from maquette.base.errors import WrongUse
 from maquette.base.files import write_json
-from maquette.corpus.named import open_corpus
+from maquette.corpus.text.named import open_corpus
 from maquette.scaling import frontier
 from maquette.scaling.budget import Budget
 from maquette.scaling.budget_split import Text

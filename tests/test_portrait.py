@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from maquette.audit import member as member_module
 from maquette.audit.member import chains, chance, hits_needed, member
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus import fuse_filter, portrait
-from maquette.corpus.ngram_hashes import as_bytes
-from maquette.corpus.portrait import PortraitBuilder, build_portrait, open_portrait
+from maquette.corpus.text import fuse_filter, portrait
+from maquette.corpus.text.ngram_hashes import as_bytes
+from maquette.corpus.text.portrait import PortraitBuilder, build_portrait, open_portrait
 
 SIGNS = "abcdefghijklmnopqrstuvwxyz ,.\n" + "éßñжя" + "漢字かな" + "😀🚀"
 STRANGE = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "ÄÖÜ" + "中文" + "🌍"

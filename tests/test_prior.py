@@ -15,8 +15,8 @@ from maquette.models.prior_autoregressive import Components
 from maquette.models.prior_config import PriorConfig
 from maquette.models.store import load_parameters, tensors_of
 from maquette.serving.unclip import embeddings
+from maquette.training.datasets.picture_config import PictureRecipe
 from maquette.training.decide import Decisions
-from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.single import Single
 
 D, WORDS, KINDS = 16, 4, 3

@@ -111,7 +111,10 @@ def test_every_field_is_documented():
 
     from maquette.models import config, smlp_config
     from maquette.nn import rules
-    from maquette.training import data_config, picture_recipe, recipe, text_config
+    from maquette.training import recipe
+    from maquette.training.datasets import config as data_config
+    from maquette.training.datasets import picture_config as picture_recipe
+    from maquette.training.datasets import text_config
 
     seen = []
     for module in (recipe, data_config, text_config, picture_recipe, config, smlp_config, rules):

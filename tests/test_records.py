@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from test_readers import found, jsonl, pdf, write_table
 
 from maquette.corpus import decompress, json_records
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.decompress import Contents
 from maquette.corpus.document import Document, Skipped
 from maquette.corpus.read import files
 from maquette.corpus.records import UNDATED, Fields, Records
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
 
 TWO = [{"text": "the first", "id": "a"}, {"text": "zweitens: größer", "id": "b"}]
 

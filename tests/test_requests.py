@@ -19,8 +19,8 @@ from maquette.models.store import WEIGHTS, save_config, save_tensors
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.patches import resize_positions
 from maquette.serving.sampler import Sampling
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe
 from maquette.training.initial_model import begin_with, make_model
-from maquette.training.picture_recipe import PictureData, PictureRecipe
 from maquette.training.recipe import load_recipe
 from maquette.workshop import picture_generation
 from maquette.workshop.picture_request import Draw, Options

@@ -262,8 +262,8 @@ def test_a_run_resumes_bit_for_bit(sparse, tmp_path):
 
 def test_a_run_counts_what_it_reads_and_learns_from_what_the_loss_counts(sparse, tmp_path):
     """With partial routing 27 of a sequence's 32 tokens are predicted; all 32 are read."""
-    from maquette.corpus.named import open_corpus
-    from maquette.training.data import TextDataset
+    from maquette.corpus.text.named import open_corpus
+    from maquette.training.datasets.text import TextDataset
     from maquette.training.run import RunDirectory
     from maquette.workshop.train import train
 
@@ -285,9 +285,9 @@ def test_a_run_counts_what_it_reads_and_learns_from_what_the_loss_counts(sparse,
 
 
 def test_documents_shorter_than_the_prefix_are_refused(sparse, tmp_path):
-    from maquette.corpus.build import build
-    from maquette.corpus.build_options import BuildOptions
-    from maquette.training.text_config import TextData
+    from maquette.corpus.text.build import build
+    from maquette.corpus.text.build_options import BuildOptions
+    from maquette.training.datasets.text_config import TextData
     from maquette.workshop.train import train
 
     short = build(

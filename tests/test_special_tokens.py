@@ -109,8 +109,8 @@ def nats_of(folder, start: list[int], ids: list[int]) -> float:
 
 
 def test_heldout_documents_are_scored_after_the_models_own_beginning(tmp_path):
-    from maquette.corpus.build import build
-    from maquette.corpus.build_options import BuildOptions
+    from maquette.corpus.text.build import build
+    from maquette.corpus.text.build_options import BuildOptions
 
     write_model(tmp_path / "theirs", KINDS["bos and a list of ends"])
     import_model(tmp_path / "theirs", tmp_path / "run")
@@ -265,7 +265,7 @@ def test_a_corpus_with_a_tokenizer_of_no_known_end_is_refused_or_told(tmp_path):
     refused(command(*build[:-1], "--end-token", "<|fin|>"), "name it with --tokenizer")
     said = command(*build, tmp_path / "odd", "--end-token", "<|fin|>", "--json")
     assert said.code == 0, said.err
-    from maquette.corpus.store import Corpus
+    from maquette.corpus.text.store import Corpus
 
     corpus, end = Corpus(tmp_path / "c"), made.token_to_id("<|fin|>")
     assert corpus.end == end
@@ -306,8 +306,8 @@ def test_what_is_not_scored_is_not_counted(tmp_path):
 
 def test_a_run_on_a_corpus_of_another_tokenizer_begins_as_its_documents(recipe, tmp_path):
     """They have no BOS: neither has what is generated, scored and exported."""
-    from maquette.corpus.build import build
-    from maquette.corpus.build_options import BuildOptions
+    from maquette.corpus.text.build import build
+    from maquette.corpus.text.build_options import BuildOptions
     from maquette.workshop.train import train
 
     made = byte_level("<|begin|>", "<|end|>", begin="<|begin|>")

@@ -16,16 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.order import SampleOrder
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
 from maquette.models.decoder import Decoder
 from maquette.models.store import load_tensors
 from maquette.nn.parametrisation import declared
 from maquette.nn.rules import Parametrisation, Role
 from maquette.training.average import Average
 from maquette.training.checkpoint import AVERAGE, MODEL, OPTIMISER
-from maquette.training.data import TextDataset
+from maquette.training.datasets.text import TextDataset
 from maquette.training.initial_model import make_model
 from maquette.training.optimiser import clip_gradients
 from maquette.training.recipe import Checkpoints, Schedule

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydivsufsort import divsufsort, kasai
 
 from maquette.base.errors import WrongUse
-from maquette.corpus.planted_duplicates import plant, score_substrings
-from maquette.corpus.scratch import without
-from maquette.corpus.substring import repeated_ranges
+from maquette.corpus.text.planted_duplicates import plant, score_substrings
+from maquette.corpus.text.scratch import without
+from maquette.corpus.text.substring import repeated_ranges
 
 
 def naive(texts, length):

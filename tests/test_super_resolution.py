@@ -15,7 +15,7 @@ from maquette.models.super_resolution import SuperResolution, degrade
 from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.nn.parametrisation import declared
 from maquette.serving.make import make_pictures
-from maquette.training.picture_data import to_tensor
+from maquette.training.datasets.pictures import to_tensor
 from maquette.worlds import moon
 
 SMALL = SuperResolutionConfig(size=16, scale=4, width=8, depth=1)

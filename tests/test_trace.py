@@ -21,7 +21,7 @@ from maquette.audit.trace import Trace, fewest_tokens, seen_at, trace
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.order import SampleOrder
 from maquette.corpus.special_tokens import SpecialTokens
-from maquette.corpus.store import TokenStream
+from maquette.corpus.text.store import TokenStream
 from maquette.corpus.tokenizer import BytePair, Foreign, byte_tokenizer, train_tokenizer
 
 LETTERS = "ab\u00e9\u00e8\u0439\u20ac\U0001f4a7 "  # of one to four bytes; some share bytes

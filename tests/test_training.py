@@ -16,15 +16,15 @@ import yaml
 from conftest import Poison, amid_imports, command, in_ranks, process, refused, same_steps
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.store import Corpus
 from maquette.parallel.group import Group
 from maquette.training import loop
-from maquette.training.data import TextDataset, heldout_batches
+from maquette.training.datasets.text import TextDataset, heldout_batches
+from maquette.training.datasets.text_config import TextWatch
 from maquette.training.guard import SpikeGuard, Verdict
 from maquette.training.recipe import Checkpoints, Guard, Schedule
 from maquette.training.run import RunDirectory
 from maquette.training.schedule import learning_rate_factor
-from maquette.training.text_config import TextWatch
 from maquette.workshop.train import train
 
 
@@ -448,8 +448,8 @@ def test_a_resumed_run_keeps_its_recipe(trained, recipe):
 def test_a_corpus_that_changed_is_refused(recipe, tmp_path):
     from conftest import Texts
 
-    from maquette.corpus.build import build
-    from maquette.corpus.build_options import BuildOptions
+    from maquette.corpus.text.build import build
+    from maquette.corpus.text.build_options import BuildOptions
 
     folder = tmp_path / "c"
     build(folder, Texts(), BuildOptions(vocabulary=257))

@@ -11,7 +11,7 @@ from conftest import command, refused
 from picture_runs import small, untrained
 from PIL import Image
 
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
 from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import pictures_of
 from maquette.workshop.load_pictures import load_pictures

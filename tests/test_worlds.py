@@ -11,9 +11,9 @@ from conftest import command, refused
 from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.picture_build import build_pictures
+from maquette.corpus.pictures.build import build_pictures
 from maquette.experiments.catalogue import recipe_named
-from maquette.training.picture_recipe import PictureData
+from maquette.training.datasets.picture_config import PictureData
 from maquette.training.recipe import load_recipe, recipe_from
 from maquette.training.run import RunDirectory
 from maquette.workshop.load_pictures import load_pictures

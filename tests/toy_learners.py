@@ -21,13 +21,13 @@ from maquette.models.store import load_parameters, tensors_of
 from maquette.nn.linear import Linear
 from maquette.parallel.group import Group
 from maquette.training.checkpoint import MODEL, OPTIMISER
+from maquette.training.datasets.text_config import TextWatch
 from maquette.training.decide import Decisions
 from maquette.training.initial_model import make_model
 from maquette.training.learner import LEARNERS, Files, Losses, on_device
 from maquette.training.optimiser import ModelOptimiser
 from maquette.training.recipe import Checkpoints, LanguageRecipe, Recipe
 from maquette.training.single import Single
-from maquette.training.text_config import TextWatch
 
 TIME = 8
 """symbols of a row"""

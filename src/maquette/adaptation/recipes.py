@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maquette.adaptation.methods import PATTERNS, Method, adapted, checked
 from maquette.models.classifier_config import ClassifierConfig
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
 
 RATES: dict[Method, float] = {

@@ -1,7 +1,7 @@
 """Contamination: which examples of a benchmark the training text holds, and what that is worth.
 
 Every example of every task is looked for in all training documents by GPT-3's rule of n words in
-common (Brown et al. 2020, appendix C; `corpus/overlap.py`), in one pass over the corpus. What is
+common (Brown et al. 2020, appendix C; `corpus/text/overlap.py`), in one pass over the corpus. What is
 found is evidence, not proof: a famous quotation is in both honestly. So a score is to be read three
 times, over the clean, the dirty and all examples, beside how many are dirty. An example of fewer than n
 words is neither clean nor dirty: it is too short to tell.
@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.base.statistics import Mean, weighted_mean, wilson
-from maquette.corpus.overlap import Hit, N, Overlap, gram_length
-from maquette.corpus.portrait import training_rows
 from maquette.corpus.progress import Progress, silent
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.overlap import Hit, N, Overlap, gram_length
+from maquette.corpus.text.portrait import training_rows
+from maquette.corpus.text.store import Corpus
 from maquette.corpus.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

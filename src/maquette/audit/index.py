@@ -39,7 +39,7 @@ from maquette.base.arrays import check_corpus, open_arrays, write_arrays
 from maquette.base.errors import UserError
 from maquette.base.files import lock
 from maquette.corpus.progress import Progress, silent
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.store import Corpus
 
 MAGIC, FORMAT, FOLDER = b"MQSUFFIX", 1, "index"
 SHARD_TOKENS = 1 << 27

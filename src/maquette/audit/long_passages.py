@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from maquette.corpus.locator import Locator
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.locator import Locator
+from maquette.corpus.text.store import Corpus
 
 
 @dataclass(frozen=True)

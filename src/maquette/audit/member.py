@@ -42,9 +42,9 @@ import numpy.typing as npt
 
 from maquette.base.errors import WrongUse
 from maquette.base.jit import jit
-from maquette.corpus.ngram_hashes import Bytes, strided_hashes
-from maquette.corpus.portrait import Portrait
-from maquette.corpus.unicode_normalisation import Places, nfc_places
+from maquette.corpus.text.ngram_hashes import Bytes, strided_hashes
+from maquette.corpus.text.portrait import Portrait
+from maquette.corpus.text.unicode_normalisation import Places, nfc_places
 
 CHUNK = 1 << 24  # offsets looked up at a time
 ERROR = 0.01

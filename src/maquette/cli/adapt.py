@@ -64,7 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.adaptation.recipes import AdaptOptions
-    from maquette.training.picture_recipe import PictureData
+    from maquette.training.datasets.picture_config import PictureData
     from maquette.training.run import free_name
     from maquette.workshop.adapt import adapt
 

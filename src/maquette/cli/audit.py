@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from maquette.audit.member import Membership
-    from maquette.corpus.store import Corpus
+    from maquette.corpus.text.store import Corpus
 
 SHOWN = 20  # spans
 AGAIN = "maquette audit portrait"
@@ -100,8 +100,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def portrait(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    from maquette.corpus.named import open_corpus
-    from maquette.corpus.portrait import PORTRAIT, build_portrait
+    from maquette.corpus.text.named import open_corpus
+    from maquette.corpus.text.portrait import PORTRAIT, build_portrait
 
     start = time.perf_counter()
     with terminal.stages() as progress:
@@ -135,8 +135,8 @@ def member(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from maquette.audit.member import member as look_up
     from maquette.audit.page import PageSpan, write_page
     from maquette.base.arrays import check_corpus
-    from maquette.corpus.named import open_corpus
-    from maquette.corpus.portrait import PORTRAIT, open_portrait
+    from maquette.corpus.text.named import open_corpus
+    from maquette.corpus.text.portrait import PORTRAIT, open_portrait
 
     text = given_text(arguments)
     path = Path(arguments.portrait).expanduser()
@@ -256,7 +256,7 @@ def locate(arguments: argparse.Namespace, text: str, terminal: Terminal) -> dict
     """The trace of long passages, without an index."""
     from maquette.audit.long_passages import located
     from maquette.audit.page import PageDocument, PageSpan, write_page
-    from maquette.corpus.locator import LOCATOR, build_locator, open_locator
+    from maquette.corpus.text.locator import LOCATOR, build_locator, open_locator
 
     with terminal.stages() as progress:
         corpus = corpus_of(arguments.source, progress)

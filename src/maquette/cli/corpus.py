@@ -96,18 +96,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    from maquette.corpus.build import build as build_corpus
-    from maquette.corpus.build_options import BuildOptions
-    from maquette.corpus.local import Local
     from maquette.corpus.progress import Stages
     from maquette.corpus.read import files
+    from maquette.corpus.text.build import build as build_corpus
+    from maquette.corpus.text.build_options import BuildOptions
+    from maquette.corpus.text.local import Local
     from maquette.corpus.tokenizer import DIGITS, named_tokenizer
 
     source = None
     text_field = arguments.text_field or "text"
     if arguments.mixture:
-        from maquette.corpus.components import Components
-        from maquette.corpus.mixture import load_mixture
+        from maquette.corpus.text.components import Components
+        from maquette.corpus.text.mixture import load_mixture
 
         if arguments.sources:
             raise WrongUse("the mixture names the sources: leave them out beside --mixture")
@@ -165,14 +165,14 @@ def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
 
 def show(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    from maquette.corpus.store import stored_kind
+    from maquette.corpus.text.store import stored_kind
 
     kind = stored_kind(arguments.corpus)
     if kind != "text" and arguments.planted:
         raise WrongUse(f"--planted is for text: leave it out beside a corpus of {kind}")
     if kind == "examples":
         from maquette.cli import corpus_examples
-        from maquette.corpus.examples import ExamplesCorpus
+        from maquette.corpus.examples.store import ExamplesCorpus
 
         if arguments.picture:
             raise WrongUse("--picture is for text and pictures: leave it out beside examples")
@@ -181,11 +181,11 @@ def show(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         return corpus_examples.show(examples, terminal) | checked
     if kind != "text":
         from maquette.cli import corpus_pictures
-        from maquette.corpus.pictures import open_pictures
+        from maquette.corpus.pictures.store import open_pictures
 
         checked = check(open_pictures(arguments.corpus), terminal) if arguments.check else {}
         return corpus_pictures.show(arguments.corpus, arguments.picture, terminal) | checked
-    from maquette.corpus.named import open_corpus
+    from maquette.corpus.text.named import open_corpus
 
     with terminal.stages() as progress:
         corpus = open_corpus(arguments.corpus, progress)
@@ -218,7 +218,7 @@ def check(corpus: Any, terminal: Terminal) -> dict[str, Any]:
 
 def planted(corpus: Any, terminal: Terminal) -> dict[str, Any]:
     """Precision and recall of deduplication on copies put into some of the corpus' documents."""
-    from maquette.corpus.planted_duplicates import check
+    from maquette.corpus.text.planted_duplicates import check
 
     texts: list[bytes] = []
     rows = corpus.documents["bytes"].to_pylist()
@@ -244,9 +244,9 @@ def planted(corpus: Any, terminal: Terminal) -> dict[str, Any]:
 
 
 def why(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    from maquette.corpus.history import history
-    from maquette.corpus.named import open_corpus
-    from maquette.corpus.store import stored_kind
+    from maquette.corpus.text.history import history
+    from maquette.corpus.text.named import open_corpus
+    from maquette.corpus.text.store import stored_kind
 
     if stored_kind(arguments.corpus) != "text":
         raise WrongUse("--why is for text: maquette corpus show names what was skipped of pictures")
@@ -288,7 +288,7 @@ def describe(corpus: Any, terminal: Terminal) -> None:
     head = ["component", "documents", "bytes", "share", "tokens", "bytes/token", "held out"]
     terminal.table(head, rows)
     if m.get("mixture"):
-        from maquette.corpus.mixture import table
+        from maquette.corpus.text.mixture import table
 
         terminal.say()
         terminal.table(*table(m["mixture"]))

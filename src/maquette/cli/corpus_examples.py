@@ -21,7 +21,7 @@ from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from maquette.corpus.examples import ExamplesCorpus
+    from maquette.corpus.examples.store import ExamplesCorpus
 
 SHOWN, CHARACTERS = 3, 300  # examples that are shown, and of each
 
@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from maquette.corpus.examples_build import build_examples
+    from maquette.corpus.examples.build import build_examples
     from maquette.corpus.progress import Stages
     from maquette.corpus.tokenizer import named_tokenizer
 

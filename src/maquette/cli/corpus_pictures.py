@@ -20,7 +20,7 @@ from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal, amount
 
 if TYPE_CHECKING:
-    from maquette.corpus.pictures import PictureCorpus
+    from maquette.corpus.pictures.store import PictureCorpus
 
 SHOWN, EXAMPLES, NAMES = 64, 6, 2
 CLASSES_SHOWN = 12
@@ -42,8 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from maquette.corpus.picture_build import build_pictures
-    from maquette.corpus.picture_build_options import PictureBuildOptions
+    from maquette.corpus.pictures.build import build_pictures
+    from maquette.corpus.pictures.build_options import PictureBuildOptions
     from maquette.corpus.progress import Stages
 
     terminal = Terminal(arguments.json)
@@ -88,7 +88,7 @@ def show(name: str, picture: str | None, terminal: Terminal) -> dict[str, Any]:
     import numpy as np
 
     from maquette.base.files import write_atomic
-    from maquette.corpus.pictures import open_pictures
+    from maquette.corpus.pictures.store import open_pictures
 
     corpus = open_pictures(name)
     if corpus.manifest["kind"] == "pictures":

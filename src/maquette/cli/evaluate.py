@@ -124,8 +124,8 @@ def score_tasks(
 ) -> dict[str, Any]:
     """Every task's bits per byte, with its contamination beside it."""
     from maquette.audit.contamination import bits_per_byte, contamination, split_scores
-    from maquette.corpus.named import open_corpus
     from maquette.corpus.tasks import read_tasks
+    from maquette.corpus.text.named import open_corpus
     from maquette.training.run import RunDirectory
     from maquette.training.run_corpus import text_of
 

@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.models.clip_config import ClipConfig
     from maquette.models.store import load_config
     from maquette.serving.hugging_face import export_model
-    from maquette.training.encoder import caption_length
+    from maquette.training.datasets.encoder import caption_length
     from maquette.training.initial_model import weights_file
 
     path = Path(arguments.run).expanduser()

@@ -101,7 +101,7 @@ def _with_data_kind(recipe: "R", words: Sequence[str]) -> "R":
 
     Its corpus is of another kind, so the new kind's own default takes its place.
     """
-    from maquette.training.data_config import data_kind
+    from maquette.training.datasets.config import data_kind
 
     for word, following in pairwise([*words, ""]):
         flag, sign, value = word.partition("=")

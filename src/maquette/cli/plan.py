@@ -183,7 +183,7 @@ def _taken(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     recipe, published = _recipe(arguments.recipe)
     device = device_named(arguments.device)
     if not recipe.flops_per_unit:  # a step is timed and counted
-        from maquette.training.picture_recipe import picture_recipe
+        from maquette.training.datasets.picture_config import picture_recipe
         from maquette.workshop.picture_plan import plan_pictures
 
         if arguments.devices != 1 or arguments.price is not None:

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.base.errors import WrongUse
-    from maquette.corpus.named import open_corpus
+    from maquette.corpus.text.named import open_corpus
     from maquette.scaling.user_law import keep
     from maquette.workshop.ladder import run_ladder
 

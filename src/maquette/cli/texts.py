@@ -9,14 +9,14 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from maquette.corpus.store import Corpus
+    from maquette.corpus.text.store import Corpus
 
 MOST_TEXT = 4 << 20  # bytes of a text to look up
 
 
 def corpus_of(name: str, progress: Any) -> "Corpus":
     """The corpus a run was trained on, or the one of that name."""
-    from maquette.corpus.named import open_corpus
+    from maquette.corpus.text.named import open_corpus
     from maquette.training.run import CORPUS, RunDirectory
     from maquette.training.run_corpus import text_of
 

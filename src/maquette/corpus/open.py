@@ -5,17 +5,17 @@ from typing import Any, Protocol
 
 from maquette.base.errors import UserError
 from maquette.base.named import named
-from maquette.corpus.pictures import open_pictures
+from maquette.corpus.pictures.store import open_pictures
 from maquette.corpus.progress import Progress, silent
-from maquette.corpus.store import MANIFEST, stored_kind
+from maquette.corpus.text.store import MANIFEST, stored_kind
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.worlds.registry import world_from
 
 KINDS: dict[str, Any] = {
-    "text": "maquette.corpus.store.Corpus",
-    "examples": "maquette.corpus.examples.ExamplesCorpus",
-    "pictures": "maquette.corpus.pictures.PictureCorpus",
-    "world": "maquette.corpus.pictures.PictureCorpus",
+    "text": "maquette.corpus.text.store.Corpus",
+    "examples": "maquette.corpus.examples.store.ExamplesCorpus",
+    "pictures": "maquette.corpus.pictures.store.PictureCorpus",
+    "world": "maquette.corpus.pictures.store.PictureCorpus",
 }
 """by the `kind` of a manifest (none: text), the class of the corpus, or where it is"""
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from maquette.base.errors import UserError
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.store import Corpus
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import LanguageModel
 

@@ -13,7 +13,7 @@ import torch
 
 from maquette.base.errors import UserError
 from maquette.base.statistics import Share
-from maquette.corpus.pictures import PictureSplit
+from maquette.corpus.pictures.store import PictureSplit
 from maquette.models.classifier import Classifier
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.statistics import Share
-from maquette.corpus.pictures import Numbers, PictureSplit
+from maquette.corpus.pictures.store import Numbers, PictureSplit
 from maquette.models.clip import Clip
 from maquette.worlds.captions import caption_of
 from maquette.worlds.shapes import Shapes, label_names, label_sizes

@@ -11,8 +11,8 @@ from maquette.experiments.catalogue import RecipeFunction
 from maquette.models.config import DecoderConfig
 from maquette.models.published import Published, published
 from maquette.nn.rules import Parametrisation
+from maquette.training.datasets.text_config import TextData, TextWatch
 from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
-from maquette.training.text_config import TextData, TextWatch
 
 
 def published_recipes(*names: str) -> dict[str, RecipeFunction]:

@@ -22,8 +22,8 @@ from maquette.models.diffusion.model import Diffusion
 from maquette.models.prior import Prior
 from maquette.serving.solvers import solve, times
 from maquette.serving.unclip import UnClip
-from maquette.training.encoder import load_encoder
-from maquette.training.picture_data import to_pixels, to_tensor
+from maquette.training.datasets.encoder import load_encoder
+from maquette.training.datasets.pictures import to_pixels, to_tensor
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.oracle import oracle_for

@@ -19,8 +19,8 @@ from maquette.scaling.plan_lines import (
     time_line,
     unknown,
 )
+from maquette.training.datasets.text_config import TextData
 from maquette.training.recipe import LanguageRecipe
-from maquette.training.text_config import TextData
 
 BATCH = 512  # sequences a step, where the architecture's training was not published
 

@@ -41,8 +41,8 @@ from maquette.scaling.plan_lines import (
     unknown,
 )
 from maquette.scaling.user_law import LadderLaw
+from maquette.training.datasets.text_config import TextData
 from maquette.training.recipe import LanguageRecipe
-from maquette.training.text_config import TextData
 
 UTILISATION = 0.4  # of the peak, where no device is named; and where the iteration begins
 LARGE, SMALL = (32768, 1024), (4096, 256)  # vocabulary and context, where neither is given

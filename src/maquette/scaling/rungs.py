@@ -22,9 +22,9 @@ from maquette.base.errors import WrongUse
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
 from maquette.scaling.extrapolate import Minimum, Rung
+from maquette.training.datasets.text_config import TextData, TextWatch
 from maquette.training.recipe import Checkpoints, LanguageRecipe, Optimiser
 from maquette.training.schedule import warm_stable_decay
-from maquette.training.text_config import TextData, TextWatch
 
 WIDTHS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256)  # whole heads of 8
 SEQUENCE, BATCH = 64, 4

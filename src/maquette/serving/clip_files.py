@@ -19,13 +19,13 @@ from torch import Tensor
 
 from maquette.base.errors import UserError
 from maquette.base.files import read_json
-from maquette.corpus.caption_tokenizer import (
+from maquette.corpus.pictures.caption_tokenizer import (
     TOKENIZER_CONFIG,
     CaptionTokenizer,
     open_caption_tokenizer,
 )
 from maquette.corpus.special_tokens import token_name
-from maquette.corpus.store import TOKENIZER
+from maquette.corpus.text.store import TOKENIZER
 from maquette.models.clip_config import ClipConfig
 from maquette.models.store import CONFIG
 from maquette.nn.rules import Parametrisation

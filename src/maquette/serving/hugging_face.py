@@ -10,7 +10,7 @@ from pathlib import Path
 
 from maquette.base.errors import UserError
 from maquette.base.files import directory_aside, read_json, write_json
-from maquette.corpus.store import TOKENIZER
+from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer, save_tokenizer
 from maquette.models.clip import Clip
 from maquette.models.clip_config import ClipConfig

@@ -4,7 +4,7 @@ What differs is folded into the weights. Theirs takes pixels scaled as its prepr
 ours takes [-1, 1]: the factor goes into the patches' projection, the shift into their positions. Ours
 may carry the multipliers of maximal-update parametrisation: they go into the embeddings, the query maps
 and the maps that write into the residual stream. Captions reach ours renumbered, their end first
-(`training/encoder.py`); the rows of the embedding move along. The small files are `clip_files.py`'s.
+(`training/datasets/encoder.py`); the rows of the embedding move along. The small files are `clip_files.py`'s.
 """
 
 import math
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from maquette.base.errors import UserError
 from maquette.base.files import directory_aside, read_json, write_atomic, write_json
-from maquette.corpus.caption_tokenizer import (
+from maquette.corpus.pictures.caption_tokenizer import (
     TOKENIZER_CONFIG,
     load_caption_tokenizer,
     open_caption_tokenizer,
 )
-from maquette.corpus.store import TOKENIZER
+from maquette.corpus.text.store import TOKENIZER
 from maquette.models.clip import LARGEST, Clip
 from maquette.models.clip_config import ClipConfig
 from maquette.models.store import CONFIG, WEIGHTS, load_parameters, save_config, save_tensors

@@ -20,7 +20,7 @@ from maquette.corpus.special_tokens import (
     read_special_tokens,
     token_name,
 )
-from maquette.corpus.store import TOKENIZER
+from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import BYTE_OF, END, Tokenizer, load_tokenizer
 
 CLASS = "PreTrainedTokenizerFast"

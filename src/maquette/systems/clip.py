@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from maquette.base.statistics import Share, pooled
-from maquette.corpus.pictures import Numbers, PictureSplit, Pixels
+from maquette.corpus.pictures.store import Numbers, PictureSplit, Pixels
 from maquette.evaluation import zero_shot as scores
 from maquette.evaluation.zero_shot import Encoded, encode_captions, encode_pictures, every_label
 from maquette.experiments.bases.clip import MODEL, clip_recipe
@@ -40,7 +40,7 @@ from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
 from maquette.models.clip import Clip
-from maquette.training.picture_recipe import PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureRecipe, PictureWatch
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
 from maquette.worlds.captions import caption_of

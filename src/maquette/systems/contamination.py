@@ -28,9 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.audit.canary import plant
-from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
 from maquette.corpus.progress import silent
+from maquette.corpus.text.build_options import BuildOptions
 from maquette.experiments.bases.small_decoder import (
     VOCABULARY,
     clean_text,
@@ -117,7 +117,7 @@ def inflation(lab: Lab) -> Measurement:
 def detector(lab: Lab) -> Measurement:
     """Plant each example once, disguised, at a random place; those held out with it do not count."""
     from maquette.audit.contamination import contamination
-    from maquette.corpus.portrait import training_texts
+    from maquette.corpus.text.portrait import training_texts
 
     host, examples = _benchmark(lab.quick)
     chosen = _chosen(examples)
@@ -146,7 +146,7 @@ def detector(lab: Lab) -> Measurement:
 
 def _benchmark(quick: bool) -> tuple[list[Document], list[str]]:
     """Documents to train on, and passages of a fifth of the documents, which are not trained on."""
-    from maquette.corpus.overlap import word_count
+    from maquette.corpus.text.overlap import word_count
 
     documents = clean_text(1 << 16 if quick else 1 << 20)
     aside = [d.text for i, d in enumerate(documents) if i % 5 == 0]

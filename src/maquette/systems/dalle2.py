@@ -56,7 +56,7 @@ from maquette.experiments.unclip_arms import (
 from maquette.models.clip_config import ClipConfig
 from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.prior_config import PriorConfig
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop import charts
 

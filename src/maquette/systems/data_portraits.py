@@ -4,7 +4,7 @@
 
 The paper records strided 50-grams of the Pile and other corpora in Bloom filters of about 3 % of
 the text, and finds verbatim overlap of at least 99 characters by chains of hits. Scaled down: the
-95 MB of text that are on this machine instead of 825 GB. Ours is the portrait of corpus/portrait.py:
+95 MB of text that are on this machine instead of 825 GB. Ours is the portrait of corpus/text/portrait.py:
 grams of 33 bytes, 67 apart, which promise the same 99 characters, in a binary fuse filter of 7 bits.
 
 The paper's 3 % are at an error of about one in a thousand for a gram (its filter for The Stack has
@@ -30,9 +30,10 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.audit.member import chance, member
-from maquette.corpus.named import open_corpus
-from maquette.corpus.ngram_hashes import Hashes, as_bytes, gram_hashes, strided_hashes
-from maquette.corpus.portrait import (
+from maquette.corpus.progress import silent
+from maquette.corpus.text.named import open_corpus
+from maquette.corpus.text.ngram_hashes import Hashes, as_bytes, gram_hashes, strided_hashes
+from maquette.corpus.text.portrait import (
     STRIDE,
     WIDTH,
     Portrait,
@@ -40,8 +41,7 @@ from maquette.corpus.portrait import (
     training_rows,
     training_texts,
 )
-from maquette.corpus.progress import silent
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.store import Corpus
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
 from maquette.workshop import charts

@@ -33,9 +33,9 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.store import Corpus
 from maquette.corpus.tokenizer import train_tokenizer
 from maquette.experiments.bases.small_decoder import (
     CONTEXT,

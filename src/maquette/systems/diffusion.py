@@ -48,8 +48,8 @@ from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.diffusion.model import Diffusion
 from maquette.nn.rules import Parametrisation
 from maquette.serving.solvers import evaluations, solve, times
-from maquette.training.picture_data import Reader, to_pixels
-from maquette.training.picture_recipe import PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureRecipe, PictureWatch
+from maquette.training.datasets.pictures import Reader, to_pixels
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.oracle import oracle_for

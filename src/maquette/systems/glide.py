@@ -51,8 +51,8 @@ from maquette.models.diffusion.model import Diffusion
 from maquette.nn.noise_schedule import Denoiser
 from maquette.serving.clip_guidance import clip_guided
 from maquette.serving.solvers import solve, times
-from maquette.training.picture_data import to_pixels, to_tensor
-from maquette.training.picture_recipe import PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureRecipe, PictureWatch
+from maquette.training.datasets.pictures import to_pixels, to_tensor
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.oracle import oracle_for

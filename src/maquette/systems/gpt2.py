@@ -31,20 +31,20 @@ from typing import Any
 
 import altair as alt
 
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
-from maquette.corpus.local import Local
-from maquette.corpus.named import kept
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.local import Local
+from maquette.corpus.text.named import kept
 from maquette.experiments.catalogue import recipe
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
 from maquette.models import families
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
+from maquette.training.datasets.text_config import TextData, TextWatch
 from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
 from maquette.training.run import RunDirectory
-from maquette.training.text_config import TextData, TextWatch
 from maquette.workshop import charts
 
 PUBLISHED_LOSS = 1.88  # nanoGPT's README, "I only have a macbook"

@@ -47,8 +47,8 @@ from maquette.nn.noise import draw
 from maquette.serving.inpaint import composite, fill
 from maquette.serving.solvers import solve, times
 from maquette.systems.diffusion import diffusion
-from maquette.training.picture_data import to_pixels, to_tensor
-from maquette.training.picture_recipe import PictureRecipe
+from maquette.training.datasets.picture_config import PictureRecipe
+from maquette.training.datasets.pictures import to_pixels, to_tensor
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
 from maquette.workshop.oracle import oracle_for

@@ -26,7 +26,7 @@ import altair as alt
 import numpy as np
 
 from maquette.audit.canary import Canaries, Level
-from maquette.corpus.build_options import BuildOptions
+from maquette.corpus.text.build_options import BuildOptions
 from maquette.experiments.bases.small_decoder import (
     VOCABULARY,
     clean_text,

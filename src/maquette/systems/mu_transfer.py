@@ -34,8 +34,8 @@ from maquette.experiments.lab import Lab
 from maquette.experiments.rate_curves import Array, Curve, Setting, loss_of, rate_chart, rate_curves
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
+from maquette.training.datasets.text_config import TextData, TextWatch
 from maquette.training.recipe import Checkpoints, Guard, LanguageRecipe, Optimiser, Schedule
-from maquette.training.text_config import TextData, TextWatch
 
 BASE, DEPTH, HEAD = 32, 2, 16
 WIDTHS = (32, 64, 128, 256)

@@ -37,7 +37,7 @@ from maquette.models.diffusion.drawing import Drawing
 from maquette.models.diffusion.model import Diffusion
 from maquette.serving.inpaint import fill
 from maquette.serving.outpaint import Sides, extend
-from maquette.training.picture_data import to_pixels, to_tensor
+from maquette.training.datasets.pictures import to_pixels, to_tensor
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
 from maquette.worlds.draw import scenes

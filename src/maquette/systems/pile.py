@@ -25,19 +25,19 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
-from maquette.corpus.local import Local
-from maquette.corpus.named import kept
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.local import Local
+from maquette.corpus.text.named import kept
+from maquette.corpus.text.store import Corpus
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.experiments.claims import Measurement, claim
 from maquette.experiments.lab import Lab
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
+from maquette.training.datasets.text_config import TextData, TextWatch
 from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
-from maquette.training.text_config import TextData, TextWatch
 from maquette.workshop import charts
 from maquette.workshop.load import load
 

@@ -35,9 +35,9 @@ from maquette.models.registry import ModelConfig
 from maquette.models.smlp_config import SMLPConfig
 from maquette.nn.rules import Parametrisation
 from maquette.nn.token_mixing import Routing
+from maquette.training.datasets.text_config import TextData, TextWatch
 from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
 from maquette.training.run import RunDirectory
-from maquette.training.text_config import TextData, TextWatch
 from maquette.workshop import charts
 from maquette.workshop.load import load
 

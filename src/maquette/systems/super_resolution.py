@@ -47,8 +47,8 @@ from maquette.experiments.lab import Lab
 from maquette.models.cnn import blur
 from maquette.models.super_resolution import SuperResolution, degrade
 from maquette.models.super_resolution_config import SuperResolutionConfig
-from maquette.training.picture_data import to_pixels, to_tensor
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.pictures import to_pixels, to_tensor
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures

@@ -9,8 +9,8 @@ makes no claim; every test and every example that needs a model starts here.
 from maquette.experiments.catalogue import recipe
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
+from maquette.training.datasets.text_config import TextData, TextWatch
 from maquette.training.recipe import LanguageRecipe, Optimiser
-from maquette.training.text_config import TextData, TextWatch
 
 
 @recipe

@@ -41,8 +41,8 @@ from maquette.models.classifier_config import ClassifierConfig
 from maquette.models.cnn_config import CNNConfig
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation
-from maquette.training.picture_data import PictureDataset
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.pictures import PictureDataset
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures

@@ -40,7 +40,7 @@ from maquette.experiments.lab import Lab
 from maquette.models.classifier import Classifier
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop import charts
 from maquette.workshop.adapt import columns

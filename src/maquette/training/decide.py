@@ -22,7 +22,7 @@ from maquette.base.files import home, read_json, write_json
 from maquette.base.machine import Machine
 from maquette.models.base import LanguageModel, Model
 from maquette.nn import fused
-from maquette.training.datasets import Dataset
+from maquette.training.datasets.dataset import Dataset
 from maquette.training.probe import DTYPE, best_seconds, probe
 from maquette.training.recipe import LanguageRecipe, Recipe, language
 

@@ -24,7 +24,7 @@ from maquette.models.store import WEIGHTS, save_tensors, tensors_of
 from maquette.nn import fused
 from maquette.parallel.group import Group
 from maquette.training.checkpoint import Saver, State, newest, read_files
-from maquette.training.datasets import Dataset
+from maquette.training.datasets.dataset import Dataset
 from maquette.training.decide import Decisions, keep_compiled_code
 from maquette.training.guard import SpikeGuard, Verdict
 from maquette.training.heldout import derived_seed, heldout_loss, seed

@@ -3,7 +3,7 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from maquette.training.datasets import Dataset
+from maquette.training.datasets.dataset import Dataset
 
 
 class Ahead:

@@ -26,8 +26,8 @@ from maquette.base.files import write_atomic
 from maquette.base.version import __version__
 from maquette.models.config import DecoderConfig
 from maquette.models.registry import AnyConfig, ModelConfig, kind_of
-from maquette.training.data_config import ANY, Data, Watch, data_kind
-from maquette.training.text_config import TextWatch, TokenData
+from maquette.training.datasets.config import ANY, Data, Watch, data_kind
+from maquette.training.datasets.text_config import TextWatch, TokenData
 
 FORMAT = 1  # of run directories
 M = TypeVar("M", bound=AnyConfig, default=AnyConfig, covariant=True)  # noqa: PLC0105

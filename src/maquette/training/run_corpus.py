@@ -6,8 +6,8 @@ from typing import Any
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, write_json
 from maquette.corpus.open import AnyCorpus, open_kept
-from maquette.corpus.pictures import PictureCorpus
-from maquette.corpus.store import Corpus
+from maquette.corpus.pictures.store import PictureCorpus
+from maquette.corpus.text.store import Corpus
 from maquette.training.run import CORPUS, RunDirectory
 
 

@@ -9,7 +9,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, sha256, write_json
 from maquette.corpus.open import AnyCorpus
 from maquette.corpus.special_tokens import SPECIAL
-from maquette.corpus.store import TOKENIZER
+from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import copy_tokenizer
 from maquette.models.store import CONFIG, WEIGHTS, save_config
 from maquette.training.length import change_length, check_end, reached

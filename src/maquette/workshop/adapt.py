@@ -22,14 +22,14 @@ from maquette.adaptation.methods import Counted, Method, count
 from maquette.adaptation.recipes import AdaptOptions, recipe_of
 from maquette.base.errors import UserError, WrongUse, did_you_mean
 from maquette.base.files import write_json
-from maquette.corpus.pictures import PictureCorpus
+from maquette.corpus.pictures.store import PictureCorpus
 from maquette.evaluation.classify import Accuracy, accuracy
 from maquette.models.classifier import Classifier
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.models.store import load_config
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe
 from maquette.training.initial_model import make_model, weights_file
 from maquette.training.observer import Observer
-from maquette.training.picture_recipe import PictureData, PictureRecipe
 from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import pictures_of
 from maquette.workshop.load_pictures import load_pictures

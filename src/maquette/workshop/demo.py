@@ -12,12 +12,12 @@ import torch
 from maquette.base.errors import UserError
 from maquette.base.files import write_json
 from maquette.base.machine import Machine, measure
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
-from maquette.corpus.named import kept, open_corpus
 from maquette.corpus.progress import Progress
 from maquette.corpus.read import files
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.named import kept, open_corpus
+from maquette.corpus.text.store import Corpus
 from maquette.evaluation.bits_per_byte import Score, heldout_documents
 from maquette.evaluation.compressors import compressors
 from maquette.models.base import TokenBatch
@@ -25,13 +25,13 @@ from maquette.models.config import DecoderConfig
 from maquette.nn import fused
 from maquette.nn.rules import Parametrisation
 from maquette.scaling.frontier import DEPTH, RUNGS, Forecast, best_rung, forecast, ladder_zstd
+from maquette.training.datasets.text_config import TextData, TextWatch
 from maquette.training.decide import Decisions, decide, keep_compiled_code
 from maquette.training.loop import Outcome
 from maquette.training.observer import Observer
 from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
 from maquette.training.run import RunDirectory
-from maquette.training.text_config import TextData, TextWatch
 from maquette.workshop.load import load
 from maquette.workshop.replan import Replan
 from maquette.workshop.report import EVALUATION, PLAN, write_report

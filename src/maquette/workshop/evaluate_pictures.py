@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from maquette.base.errors import WrongUse
-from maquette.corpus.pictures import PictureCorpus, PictureSplit
+from maquette.corpus.pictures.store import PictureCorpus, PictureSplit
 from maquette.evaluation.classify import accuracy
 from maquette.evaluation.psnr import restoration
 from maquette.evaluation.zero_shot import zero_shot
@@ -28,11 +28,11 @@ from maquette.models.diffusion.model import Diffusion
 from maquette.models.super_resolution import SuperResolution
 from maquette.parallel.group import Group
 from maquette.serving.make import make_pictures
-from maquette.training.encoder import caption_length, encoder_of, encoder_reader
+from maquette.training.datasets.encoder import caption_length, encoder_of, encoder_reader
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe
+from maquette.training.datasets.pictures import Reader, heldout_pictures
 from maquette.training.heldout import heldout_loss
 from maquette.training.learner import score
-from maquette.training.picture_data import Reader, heldout_pictures
-from maquette.training.picture_recipe import PictureData, PictureRecipe
 from maquette.training.run import RECIPE
 from maquette.workshop.load_pictures import LoadedPictures
 from maquette.workshop.oracle import oracle_for

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from maquette.corpus.examples import ExamplesCorpus
-from maquette.corpus.template import Template
+from maquette.corpus.examples.store import ExamplesCorpus
+from maquette.corpus.examples.template import Template
 from maquette.training.observer import Observer
 from maquette.training.recipe import Recipe, language
 from maquette.training.run import RunDirectory

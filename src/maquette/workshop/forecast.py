@@ -14,11 +14,11 @@ from maquette.scaling.devices import from_machine
 from maquette.scaling.memory import memory
 from maquette.scaling.roofline import step_time
 from maquette.scaling.training_step import Layout, TrainingStep
+from maquette.training.datasets.text_config import TokenData
 from maquette.training.decide import Decisions
 from maquette.training.length import lengths_of
 from maquette.training.recipe import Recipe
 from maquette.training.run import OUTCOME, RunDirectory
-from maquette.training.text_config import TokenData
 from maquette.workshop.picture_plan import needs
 
 EXPECTED = "expected.json"

@@ -23,8 +23,8 @@ from typing import Any
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, write_atomic, write_json
 from maquette.base.machine import cores
-from maquette.corpus.named import open_corpus
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.named import open_corpus
+from maquette.corpus.text.store import Corpus
 from maquette.scaling import rungs
 from maquette.scaling.extrapolate import Ladder, Prediction, analyse
 from maquette.scaling.rungs import Cell, Design

@@ -9,10 +9,10 @@ import torch
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.machine import measure, pick_device
-from maquette.corpus.examples import ExamplesCorpus
-from maquette.corpus.named import open_corpus
+from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.open import AnyCorpus
-from maquette.corpus.store import TOKENIZER, stored_kind
+from maquette.corpus.text.named import open_corpus
+from maquette.corpus.text.store import TOKENIZER, stored_kind
 from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
 from maquette.evaluation.bits_per_byte import Score, counted, score_corpus, score_documents
 from maquette.models.base import LanguageModel
@@ -20,7 +20,7 @@ from maquette.models.store import load_language
 from maquette.serving.generate import Generated, Timing, generate
 from maquette.serving.pack import pack
 from maquette.serving.sampler import Sampling
-from maquette.training.examples_data import Packed
+from maquette.training.datasets.examples import Packed
 from maquette.training.initial_model import weights_file
 from maquette.training.recipe import LanguageRecipe, language
 from maquette.training.run import CORPUS, RunDirectory

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from maquette.base.errors import UserError
 from maquette.base.machine import pick_device
-from maquette.corpus.caption_tokenizer import load_caption_tokenizer
-from maquette.corpus.pictures import PictureCorpus
+from maquette.corpus.pictures.caption_tokenizer import load_caption_tokenizer
+from maquette.corpus.pictures.store import PictureCorpus
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import PictureModel
 from maquette.models.store import load_model
+from maquette.training.datasets.encoder import caption_length, caption_symbols, cut_notes
+from maquette.training.datasets.picture_config import PictureRecipe, picture_recipe
 from maquette.training.decide import load_decisions
-from maquette.training.encoder import caption_length, caption_symbols, cut_notes
 from maquette.training.initial_model import weights_file
-from maquette.training.picture_recipe import PictureRecipe, picture_recipe
 from maquette.training.probe import DTYPE
 from maquette.training.run import DECISIONS, RunDirectory
 from maquette.training.run_corpus import kept_corpus, pictures_of

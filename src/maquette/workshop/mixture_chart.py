@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from maquette.corpus.mixture import Row
+from maquette.corpus.text.mixture import Row
 from maquette.workshop import charts
 
 

@@ -21,7 +21,7 @@ from maquette.evaluation.oracle import Oracle
 from maquette.models.classifier import Classifier
 from maquette.models.cnn_config import CNNConfig
 from maquette.models.store import load_model
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop.train import train
 from maquette.workshop.train_many import done

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from maquette.base.errors import WrongUse, did_you_mean
-from maquette.corpus.pictures import Pixels
+from maquette.corpus.pictures.store import Pixels
 from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.diffusion.drawing import Drawing
 from maquette.models.diffusion.model import Diffusion
@@ -27,8 +27,8 @@ from maquette.serving.inpaint import fill
 from maquette.serving.outpaint import extend
 from maquette.serving.sample import in_parts, sample
 from maquette.serving.unclip import UnClip
-from maquette.training.encoder import cut_notes, load_encoder
-from maquette.training.picture_data import to_pixels
+from maquette.training.datasets.encoder import cut_notes, load_encoder
+from maquette.training.datasets.pictures import to_pixels
 from maquette.workshop.load_pictures import LoadedPictures, load_pictures
 from maquette.workshop.picture_input import Input
 from maquette.workshop.picture_request import Draw, Enlarge, Extend, Fill, Options, Request, Vary

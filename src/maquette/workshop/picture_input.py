@@ -6,9 +6,9 @@ import numpy as np
 from torch import Tensor
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.picture_decode import NoPicture, decode, decode_whole, shape_of
-from maquette.corpus.pictures import Pixels
-from maquette.training.picture_data import to_tensor
+from maquette.corpus.pictures.decode import NoPicture, decode, decode_whole, shape_of
+from maquette.corpus.pictures.store import Pixels
+from maquette.training.datasets.pictures import to_tensor
 from maquette.workshop.picture_mask import Hidden, read_mask
 
 MOST = 1 << 20  # pixels of a picture that is taken whole

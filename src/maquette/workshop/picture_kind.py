@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from maquette.training.datasets.picture_config import picture_recipe
 from maquette.training.observer import Observer
-from maquette.training.picture_recipe import picture_recipe
 from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.picture_generation import PictureRun, open_run

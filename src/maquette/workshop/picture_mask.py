@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from maquette.corpus.picture_decode import NoPicture, shape_of
+from maquette.corpus.pictures.decode import NoPicture, shape_of
 
 Hidden = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]

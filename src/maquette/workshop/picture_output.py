@@ -10,7 +10,7 @@ from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import check_writable
-from maquette.corpus.pictures import Pixels
+from maquette.corpus.pictures.store import Pixels
 from maquette.workshop.charts import png_grid
 
 PNG: tuple[str, dict[str, Any]] = ("PNG", {})

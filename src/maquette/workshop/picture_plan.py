@@ -13,10 +13,10 @@ from maquette.base.machine import Machine, measure
 from maquette.scaling.devices import Device
 from maquette.scaling.memory import FRAMEWORK
 from maquette.scaling.plan_lines import Line
+from maquette.training.datasets.picture_config import PictureRecipe
+from maquette.training.datasets.pictures import PictureDataset
 from maquette.training.decide import Decisions, decide
 from maquette.training.initial_model import make_model
-from maquette.training.picture_data import PictureDataset
-from maquette.training.picture_recipe import PictureRecipe
 from maquette.training.recipe import Recipe
 
 

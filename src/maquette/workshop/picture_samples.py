@@ -6,11 +6,11 @@ from maquette.base.files import write_atomic
 from maquette.models.base import Model
 from maquette.models.diffusion.drawing import Drawing
 from maquette.serving.make import can_make, make_pictures
-from maquette.training.encoder import encoder_of, encoder_reader
+from maquette.training.datasets.encoder import encoder_of, encoder_reader
+from maquette.training.datasets.picture_config import picture_recipe
+from maquette.training.datasets.pictures import Reader, to_pixels
 from maquette.training.loop import plainly
 from maquette.training.observer import Observer
-from maquette.training.picture_data import Reader, to_pixels
-from maquette.training.picture_recipe import picture_recipe
 from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import pictures_of
 from maquette.workshop.charts import png_grid

@@ -22,7 +22,7 @@ def device_named(name: str | None) -> Device:
 
 def text_of(corpus: str) -> Text:
     """A corpus as a plan sees it."""
-    from maquette.corpus.named import open_corpus
+    from maquette.corpus.text.named import open_corpus
 
     opened = open_corpus(corpus)
     size = opened.manifest["bytes"] / max(1, opened.manifest["tokens"])
@@ -34,7 +34,7 @@ def law_named(name: str | None, corpus: str | None = None) -> ScalingLaw:
     if name is not None and name not in LAWS and Path(name).expanduser().exists():
         return ladder_law(Path(name).expanduser())
     if name is None and corpus is not None:
-        from maquette.corpus.named import open_corpus
+        from maquette.corpus.text.named import open_corpus
 
         own = ladder_of(open_corpus(corpus).hash)
         if own is not None:

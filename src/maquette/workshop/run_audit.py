@@ -16,9 +16,9 @@ from maquette.audit.trace import VERBATIM_BYTES, trace
 from maquette.base.arrays import check_corpus
 from maquette.base.errors import UserError
 from maquette.base.files import write_json
-from maquette.corpus.portrait import PORTRAIT, open_portrait
 from maquette.corpus.progress import Progress, silent
-from maquette.corpus.store import SPLITS, Corpus
+from maquette.corpus.text.portrait import PORTRAIT, open_portrait
+from maquette.corpus.text.store import SPLITS, Corpus
 from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import text_of
 from maquette.workshop.load import Loaded, load

@@ -3,7 +3,7 @@
 from typing import Any
 
 from maquette.base.files import write_atomic
-from maquette.corpus.store import TOKENIZER
+from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 from maquette.models.base import LanguageModel, Model
 from maquette.serving.generate import generate

@@ -12,7 +12,7 @@ from maquette.corpus.progress import Progress, silent
 from maquette.parallel.group import Group, join
 from maquette.parallel.launch import launch, launched
 from maquette.parallel.layout import check_layout
-from maquette.training.datasets import open_dataset
+from maquette.training.datasets.dataset import open_dataset
 from maquette.training.decide import decide, load_decisions
 from maquette.training.initial_model import make_model
 from maquette.training.length import nothing_left, reached

@@ -8,7 +8,7 @@ from typing import Any
 
 from maquette.models.clip_config import ClipConfig
 from maquette.nn.rules import Parametrisation
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.worlds.shapes import Shapes
 

@@ -9,25 +9,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from maquette.corpus.build import build
-from maquette.corpus.build_options import BuildOptions
 from maquette.corpus.document import Document
-from maquette.corpus.local import Local
-from maquette.corpus.named import kept
-from maquette.corpus.store import Corpus
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.local import Local
+from maquette.corpus.text.named import kept
+from maquette.corpus.text.store import Corpus
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.config import DecoderConfig
 from maquette.nn.rules import Parametrisation
+from maquette.training.datasets.text_config import TextData, TextWatch
 from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
-from maquette.training.text_config import TextData, TextWatch
 
 VOCABULARY, CONTEXT = 1024, 128
 
 
 def clean_text(limit: int) -> list[Document]:
     """This machine's own text, `limit` bytes of each of its components, without repeats of 100 bytes."""
-    from maquette.corpus.scratch import without
-    from maquette.corpus.substring import repeated_ranges
+    from maquette.corpus.text.scratch import without
+    from maquette.corpus.text.substring import repeated_ranges
 
     documents = [d for d in Local(limit) if isinstance(d, Document)]
     texts = [d.text.encode() for d in documents]

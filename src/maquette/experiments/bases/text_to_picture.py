@@ -10,7 +10,7 @@ from pathlib import Path
 from maquette.experiments.lab import Lab
 from maquette.models.diffusion.config import DiffusionConfig
 from maquette.nn.rules import Parametrisation
-from maquette.training.picture_recipe import PictureData, PictureRecipe, PictureWatch
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.worlds.shapes import Shapes
 

@@ -1,0 +1,1 @@
+"""Prompts with their answers: records in, tokens with a loss mask out."""

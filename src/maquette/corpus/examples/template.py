@@ -1,0 +1,71 @@
+"""How an example is written as text, and which of its tokens a loss counts.
+
+    Question: {prompt}\\nAnswer: {answer}
+
+What stands before {answer} is context; {answer}, what follows it and the end token are what is learned.
+Every exchange of a conversation is written so, one after the other, each with its end: the model learns
+where an answer ends, and is stopped there. Context and answer are encoded apart, so that the border
+between them is one between tokens; spaces before the answer are encoded with it, for byte-pair tokens
+begin with them (as lm-evaluation-harness does).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.corpus.examples.example import Example
+from maquette.corpus.tokenizer import Tokenizer
+
+PROMPT, ANSWER = "{prompt}", "{answer}"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text with {prompt} and, after it, {answer}, each once. Raises WrongUse for any other."""
+
+    text: str = PROMPT + ANSWER
+
+    def __post_init__(self) -> None:
+        counts = (self.text.count(PROMPT), self.text.count(ANSWER))
+        if counts != (1, 1) or self.text.index(PROMPT) > self.text.index(ANSWER):
+            raise WrongUse(
+                f"the template {self.text!r} does not hold {PROMPT} and then {ANSWER}, each once: "
+                "write such as 'Question: {prompt}\\nAnswer: {answer}'"
+            )
+
+    def context(self, prompt: str) -> str:
+        """What a model is given to answer."""
+        before, _, after = self.text.partition(PROMPT)
+        return (before + prompt + after.partition(ANSWER)[0]).rstrip(" ")
+
+    def answer(self, prompt: str, answer: str) -> str:
+        """What follows the context."""
+        before, _, after = self.text.partition(PROMPT)
+        between, _, behind = after.partition(ANSWER)
+        given = before + prompt + between
+        return given[len(given.rstrip(" ")) :] + answer + behind
+
+
+def encode(
+    example: Example, template: Template, tokenizer: Tokenizer
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
+    """The tokens of an example, (tokens,), and which of them a loss counts: 1 or 0.
+
+    It is begun as the tokenizer begins a prompt, so that what is generated is begun alike. Raises
+    UserError where the tokenizer names no end.
+    """
+    if tokenizer.end is None:
+        raise UserError(
+            "the tokenizer names no token that ends an answer: name it with --end-token"
+        )
+    tokens: list[int] = []
+    counted: list[int] = []
+    for prompt, answer in example.exchanges:
+        context = template.context(prompt)
+        given = tokenizer.encode(context) if tokens else tokenizer.encode_prompt(context)
+        wanted = [*tokenizer.encode(template.answer(prompt, answer)), tokenizer.end]
+        tokens += [*given, *wanted]
+        counted += [0] * len(given) + [1] * len(wanted)
+    return np.array(tokens, np.uint32), np.array(counted, np.uint8)

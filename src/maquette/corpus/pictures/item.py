@@ -1,0 +1,50 @@
+"""A picture that was found and is not read yet: where its bytes are, and what is said of it."""
+
+from typing import NamedTuple
+
+from maquette.corpus.document import Skipped
+from maquette.corpus.pictures.captions import EMPTY, Caption
+
+PICTURES = tuple(
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .avif .mpo".split()
+)
+NO_CAPTION = "no caption"
+
+
+class Place(NamedTuple):
+    """Where the bytes of a picture are: `data`, or `size` bytes at `offset` of the file `path`."""
+
+    size: int
+    data: bytes | None = None
+    path: str = ""
+    offset: int = 0
+
+    def read(self) -> bytes:
+        """The bytes; fewer than `size` where the file has come to an end."""
+        if self.data is not None:
+            return self.data
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+class Picture(NamedTuple):
+    """A picture that is not read yet, and what is said of it.
+
+    source: where it was found, so that a person finds it again. label: the name of its class.
+    converted: what was done to the caption.
+    """
+
+    source: str
+    caption: str
+    label: str | None
+    converted: tuple[str, ...]
+    place: Place
+
+
+def captioned(source: str, known: Caption | None, place: Place) -> Picture | Skipped:
+    """The picture with its caption, or that it has none, or an empty one."""
+    if known is None or not known.text:
+        return Skipped(source, EMPTY if known and EMPTY in known.converted else NO_CAPTION)
+    printable = Skipped(source, "").source
+    return Picture(printable, known.text, known.label, known.converted, place)

@@ -1,0 +1,1 @@
+"""Text: documents in, shards of tokens out, and what is found in them."""

@@ -1,0 +1,160 @@
+"""A frozen CLIP whose embeddings come with every picture, and how captions are read.
+
+An encoder reads captions as it was trained to, by its own tokenizer and in its own number of symbols,
+whatever the corpus' are. Captions reach any model renumbered so that the end is 0, which also fills
+them on the right.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.corpus.pictures.caption_tokenizer import load_caption_tokenizer
+from maquette.corpus.tokenizer import Tokenizer
+from maquette.models.base import Model, PictureBatch
+from maquette.models.picture_config import END
+from maquette.models.store import WEIGHTS, load_config, load_model
+from maquette.training.datasets.picture_config import PictureData, picture_recipe
+from maquette.training.run import RECIPE, RunDirectory
+
+
+@dataclass(frozen=True)
+class CaptionReader:
+    """How a CLIP run reads captions. words: symbols that it reads of one, the end included."""
+
+    tokenizer: Tokenizer
+    words: int
+
+    def symbols(self, captions: list[str]) -> Tensor:
+        """(n, words) int64."""
+        return caption_symbols(self.tokenizer, captions, self.words)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A CLIP run whose model is frozen."""
+
+    model: Any
+    reader: CaptionReader
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.reader.tokenizer
+
+    @property
+    def words(self) -> int:
+        return self.reader.words
+
+    def symbols(self, captions: list[str]) -> Tensor:
+        """(n, words) int64, where the model is."""
+        device = next(self.model.parameters()).device
+        return self.reader.symbols(captions).to(device)
+
+    def to(self, device: torch.device) -> "Encoder":
+        """The model moves; returns self."""
+        self.model.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, batch: PictureBatch) -> PictureBatch:
+        """The batch with the embeddings of its pictures and captions."""
+        assert batch.encoder_captions is not None, "the batch was read without the encoder's reader"
+        return replace(
+            batch,
+            embedding=self.model.embed_pictures(batch.pictures).float(),
+            text_embedding=self.model.embed_captions(batch.encoder_captions).float(),
+        )
+
+
+def caption_reader(folder: Path) -> CaptionReader:
+    """How the CLIP of a run reads captions. Raises UserError for what is none."""
+    _config(folder)
+    return CaptionReader(load_caption_tokenizer(folder), caption_length(folder))
+
+
+def load_encoder(run: str) -> Encoder:
+    """The CLIP of a finished run, frozen. Raises UserError for what is none."""
+    folder = Path(run).expanduser()
+    reader = caption_reader(folder)
+    model: Model = load_model(folder)
+    return Encoder(model.requires_grad_(False), reader)
+
+
+def encoder_reader(data: PictureData) -> CaptionReader | None:
+    """How the encoder that a recipe's data names reads captions, if there is one."""
+    if not data.encoder:
+        return None
+    check_encoder(data)
+    return caption_reader(Path(data.encoder).expanduser())
+
+
+def caption_length(folder: Path) -> int:
+    """Symbols that a picture run reads of a caption, the end included."""
+    room = int(getattr(load_config(folder), "words", 0))
+    if not (folder / RECIPE).exists():  # what was imported has none
+        return room
+    words = picture_recipe(RunDirectory(folder).recipe()).data.words
+    return min(room, words) if room else words
+
+
+def encoder_of(data: PictureData) -> Encoder | None:
+    """The encoder that a recipe's data names, if any; see `check_encoder`."""
+    if not data.encoder:
+        return None
+    check_encoder(data)
+    return load_encoder(data.encoder)
+
+
+def check_encoder(data: PictureData) -> None:
+    """Raise WrongUse where the encoder cannot see pictures of that size, without reading its weights."""
+    if not data.encoder:
+        return
+    folder = Path(data.encoder).expanduser()
+    size = _config(folder).size
+    if size != data.size:
+        raise WrongUse(
+            f"data.encoder {folder} sees pictures of {size} pixels, data.size is {data.size}: "
+            f"use --data.size {size} --model.size {size}, or a CLIP trained at {data.size}"
+        )
+    if not (folder / WEIGHTS).exists():
+        raise UserError(
+            f"data.encoder {folder} is not trained to its end: maquette train --run {folder} --resume"
+        )
+
+
+def _config(folder: Path) -> Any:
+    config = load_config(folder)
+    if config.kind != "clip":
+        raise WrongUse(f"{folder} embeds no pictures: name a CLIP run as data.encoder")
+    return config
+
+
+def cut_notes(tokenizer: Tokenizer, captions: Sequence[str], words: int) -> list[str]:
+    """A line for each caption that is longer than the `words` symbols that are read, its end included."""
+    notes = []
+    for text in dict.fromkeys(captions):
+        symbols = tokenizer.encode(text)
+        if len(symbols) >= words:
+            read = tokenizer.decode(symbols[: words - 1])
+            notes.append(
+                f"a prompt of {len(symbols) + 1} symbols, its end included, is cut to the {words} that are "
+                f"read: ... {read[-40:]!r}"
+            )
+    return notes
+
+
+def caption_symbols(tokenizer: Tokenizer, captions: list[str], words: int) -> Tensor:
+    """(n, words) int64: symbols renumbered so that the end is 0; what is too long is cut."""
+    end = tokenizer.end
+    last = tokenizer.vocabulary if end is None else end
+    out = torch.full((len(captions), words), END, dtype=torch.int64)
+    for row, text in zip(out, captions, strict=True):
+        symbols = torch.tensor(tokenizer.encode(text)[: words - 1], dtype=torch.int64)
+        renumbered = symbols + (symbols < last).long()
+        row[: len(symbols)] = renumbered.masked_fill(symbols == last, END)  # an end in the caption
+    return out

@@ -1,0 +1,169 @@
+"""Batches of examples: whole ones packed into sequences, none of which sees another.
+
+    sequence    | prompt answer end | prompt answer end | prompt ... end | padding |
+    targets        -     answer end      -     answer end      -      end      -
+
+An example of n tokens takes n - 1 positions, for its last token is a target alone. Examples are packed
+once for a seed, best fit by falling length (Ding et al. 2024, "Fewer Truncations Improve Language
+Modeling"); which sequences follow each other is drawn anew every epoch, as samples of text are. So each
+example is read once an epoch, and what a step reads is a function of (seed, number).
+"""
+
+import functools
+from bisect import bisect_left, insort
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.corpus.examples.store import ExamplesCorpus, ExampleSplit
+from maquette.corpus.order import Permutation, SampleOrder
+from maquette.corpus.text.store import TOKENIZER
+from maquette.corpus.tokenizer import digest, load_tokenizer
+from maquette.models.base import TokenBatch
+from maquette.models.registry import ModelConfig
+from maquette.training.datasets.examples_config import ExamplesData
+from maquette.training.datasets.text import check_tokens
+from maquette.training.datasets.text_config import TextWatch
+from maquette.training.recipe import Recipe
+
+HELDOUT_ROWS = 32  # sequences of a held-out batch
+ExamplesRecipe = Recipe[ModelConfig, ExamplesData, TextWatch]
+"""of a run on a corpus of examples"""
+
+
+class ExamplesDataset:
+    """The samples of a recipe on a corpus of examples; see `datasets.Dataset`.
+
+    Rank r of a step takes its contiguous share of the step's samples. Raises UserError where no
+    example has an answer that begins within a sequence.
+    """
+
+    def __init__(self, recipe: ExamplesRecipe, corpus: ExamplesCorpus) -> None:
+        self._recipe, self.corpus = recipe, corpus
+        self._sequence = recipe.data.sequence
+        self._packed = Packed(corpus.train, self._sequence, corpus.end, recipe.seed)
+        self.order = SampleOrder(len(self._packed) + 1, 1, recipe.seed)
+
+    @functools.cached_property
+    def _heldout(self) -> "Packed":
+        """Raises UserError where none fits."""
+        return Packed(self.corpus.heldout, self._sequence, self.corpus.end, seed=0)
+
+    def check(self) -> list[str]:
+        """Raise WrongUse where the model reads other tokens; lines where examples are cut or left out."""
+        check_tokens(self._recipe, self.corpus)
+        begun = Path(self._recipe.start) / TOKENIZER
+        if self._recipe.start and begun.exists():
+            own, other = digest(self.corpus.tokenizer), digest(load_tokenizer(begun))
+            if own != other:
+                raise WrongUse(
+                    f"the corpus {self._recipe.data.corpus} has another tokenizer than the run "
+                    f"{self._recipe.start}: build it with --tokenizer {self._recipe.start}"
+                )
+        packed, notes = self._packed, []
+        assert len(self._heldout)
+        if packed.cut:
+            notes.append(
+                f"{packed.cut:,} of {len(self.corpus.train):,} examples are longer than data.sequence "
+                f"{self._sequence}: cut; the longest has {self.corpus.manifest['longest']:,} tokens"
+            )
+        if packed.left_out:
+            notes.append(
+                f"{packed.left_out:,} of {len(self.corpus.train):,} examples have a prompt that is "
+                f"longer than data.sequence {self._sequence}: left out"
+            )
+        return notes
+
+    def step(self, sample: int, rank: int = 0, world: int = 1) -> list[TokenBatch]:
+        """This rank's micro-batches of the step that starts at training sample `sample`."""
+        share = self._recipe.batch // world
+        micro = self._recipe.micro_batch or share
+        rows = self.order.starts(sample + rank * share, share)
+        return [self._packed.batch(rows[i : i + micro]) for i in range(0, share, micro)]
+
+    def heldout(self) -> list[TokenBatch]:
+        """Sequences spread evenly over the held-out ones, the same at every call."""
+        available = len(self._heldout)
+        count = min(available, max(1, self._recipe.watch.tokens // self._sequence))
+        rows = np.arange(count) * available // count
+        return [
+            self._heldout.batch(rows[i : i + HELDOUT_ROWS]) for i in range(0, count, HELDOUT_ROWS)
+        ]
+
+
+class Packed:
+    """The examples of a split in sequences of `sequence` tokens, by number.
+
+    cut: how many examples are longer, of which the first sequence + 1 tokens are read. left_out: how
+    many have no counted token among these. examples: how many are read.
+    """
+
+    def __init__(self, split: ExampleSplit, sequence: int, end: int, seed: int) -> None:
+        self._split, self._sequence, self._end = split, sequence, end
+        positions = np.minimum(split.lengths, sequence + 1) - 1
+        longer = np.flatnonzero(split.lengths > sequence + 1)
+        learned = np.ones(len(split), np.bool_)
+        for number in longer.tolist():
+            learned[number] = split.read(number, sequence + 1)[1][1:].any()
+        self.left_out = int((~learned).sum())
+        self.cut = len(longer) - self.left_out
+        if not learned.any():
+            raise UserError(
+                f"no example has an answer that begins within data.sequence {sequence}: use a longer one"
+            )
+        order = Permutation(len(split), seed)(np.arange(len(split)))
+        self.examples = int(learned.sum())
+        self._rows = pack(positions, order[learned[order]], sequence)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batch(self, rows: npt.NDArray[np.int64]) -> TokenBatch:
+        """The sequences of those numbers; padded with the end, which is a document of its own."""
+        shape = (len(rows), self._sequence)
+        tokens, targets = np.full(shape, self._end), np.full(shape, -1)
+        documents, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for row, number in enumerate(rows.tolist()):
+            start = document = 0
+            for document, example in enumerate(self._rows[number]):
+                read, counted = self._split.read(example, self._sequence + 1)
+                end = start + len(read) - 1
+                tokens[row, start:end] = read[:-1]
+                targets[row, start:end] = np.where(counted[1:], read[1:], -1)
+                documents[row, start:end] = document
+                positions[row, start:end] = np.arange(end - start)
+                start = end
+            documents[row, start:] = document + 1
+            positions[row, start:] = np.arange(self._sequence - start)
+        return TokenBatch(*map(torch.from_numpy, (tokens, targets, documents, positions)))
+
+
+def pack(
+    lengths: npt.NDArray[np.int64], order: npt.NDArray[np.int64], room: int
+) -> list[list[int]]:
+    """Items of `order` in bins of `room`, best fit by falling length; equal ones stay in their order."""
+    order = order[np.argsort(-lengths[order], kind="stable")]
+    bins: list[list[int]] = []
+    with_space: dict[int, list[int]] = {}  # bins by the space that is left in them
+    spaces: list[int] = []  # its keys, sorted
+    for item in order.tolist():
+        length = int(lengths[item])
+        at = bisect_left(spaces, length)
+        if at == len(spaces):
+            space, chosen = room, len(bins)
+            bins.append([])
+        else:
+            space = spaces[at]
+            chosen = with_space[space].pop()
+            if not with_space[space]:
+                del with_space[space], spaces[at]
+        bins[chosen].append(item)
+        left = space - length
+        if left not in with_space:
+            with_space[left] = []
+            insort(spaces, left)
+        with_space[left].append(chosen)
+    return bins

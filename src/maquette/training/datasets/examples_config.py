@@ -1,0 +1,38 @@
+"""What a recipe says of examples: prompts with their answers, which alone are learned.
+
+data: {kind: examples, corpus: corpus/questions, sequence: 256}
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from maquette.base.errors import WrongUse
+from maquette.corpus.progress import Progress, silent
+from maquette.training.datasets.text_config import TokenData
+
+if TYPE_CHECKING:
+    from maquette.corpus.examples.store import ExamplesCorpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplesData(TokenData):
+    """What is read of a corpus of examples.
+
+    Whole examples are packed into sequences; none sees another, and the loss counts answers alone.
+    """
+
+    dataset: ClassVar[Any] = "maquette.training.datasets.examples.ExamplesDataset"
+
+    kind: Literal["examples"] = "examples"
+    """kind of data"""
+    corpus: str = ""
+    """a corpus folder, built by maquette corpus examples"""
+
+    def open_corpus(self, progress: Progress = silent) -> "ExamplesCorpus":
+        from maquette.corpus.examples.store import ExamplesCorpus
+
+        if not self.corpus:
+            raise WrongUse(
+                "data.corpus is empty: name a folder that maquette corpus examples has built"
+            )
+        return ExamplesCorpus(self.corpus)

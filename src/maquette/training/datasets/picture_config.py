@@ -1,0 +1,148 @@
+"""The recipe of a picture model: what it says besides what every recipe says."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, cast
+
+from typing_extensions import TypeVar
+
+from maquette.base.errors import WrongUse, did_you_mean, within
+from maquette.base.named import named
+from maquette.corpus.progress import Progress, silent
+from maquette.models.diffusion.drawing import Drawing
+from maquette.models.picture_config import PictureConfig
+from maquette.training.datasets.config import ANY, Data, Watch
+from maquette.training.recipe import Recipe
+from maquette.worlds.registry import World, world_class, world_names
+
+if TYPE_CHECKING:
+    import torch
+
+    from maquette.corpus.pictures.store import PictureCorpus
+
+S = TypeVar("S", default=Any, covariant=True)  # noqa: PLC0105
+SEEDS = 1 << 31
+"""of picture runs: a world's pictures are numbered in 63 bits, 32 of them within a seed"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureWatch(Watch):
+    """What is looked at while training."""
+
+    pictures: int = 512
+    """held-out pictures scored, the same every time"""
+    grid: int = 16
+    """pictures made at a look, by models that make pictures; 0: none"""
+    prompts: tuple[str, ...] = ()
+    """captions of the grid, in turn; none: those of held-out pictures"""
+    steps: int = Drawing.steps
+    """solver steps of the grid"""
+    guidance: float = Drawing.guidance
+    """guidance of the grid; 1 is none"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, 1, ANY, "pictures", "steps")
+        within(self, 0, ANY, "grid", "guidance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureData(Data, Generic[S]):
+    """Which pictures are read, and how large. S: the settings class of the world that draws them."""
+
+    modality: ClassVar[str] = "pictures"
+    unit: ClassVar[str] = "pictures"
+    watch: ClassVar[type[Watch]] = PictureWatch
+    dataset: ClassVar[Any] = "maquette.training.datasets.pictures.PictureDataset"
+
+    kind: Literal["pictures"] = "pictures"
+    """kind of data"""
+    corpus: str = "shapes"
+    """name of a world that draws pictures, as "shapes", or a folder built by maquette corpus pictures"""
+    size: int = 32
+    """side of a picture, in pixels"""
+    words: int = 24
+    """symbols of a caption, the end included; what is longer is cut"""
+    world: S = None  # type: ignore[assignment] # the default settings of the world
+    """settings of the world that the corpus names; none where it is a folder"""
+    count: int | None = None
+    """train on the first so many pictures; None: on all there are"""
+    encoder: str = ""
+    """a CLIP run, frozen, whose embeddings of picture and caption come with each; empty: none"""
+
+    def __post_init__(self) -> None:
+        within(self, 1, ANY, "size", "count")
+        within(self, 2, ANY, "words")
+        name, drawn = self.corpus, self.corpus in world_names()
+        for field, kept in (("encoder", self.encoder == ""), ("corpus", drawn)):
+            if not kept:  # a run finds it from any folder
+                whole = os.path.abspath(os.path.expanduser(getattr(self, field)))
+                object.__setattr__(self, field, whole)
+        if not drawn and self.world is not None:
+            near = did_you_mean(Path(name).name, world_names())
+            raise WrongUse(f"data.world is set, and data.corpus {name} is no world{near}")
+        if not drawn:
+            return
+        settings = world_class(name).settings_class
+        if self.world is None:
+            object.__setattr__(self, "world", settings())
+        if not isinstance(self.world, settings):
+            raise WrongUse(
+                f"data.world is {type(self.world).__name__}, the world {name} has {settings.__name__}"
+            )
+
+    @classmethod
+    def of_corpus(cls, corpus: Any) -> Any:
+        if isinstance(corpus, str) and corpus in world_names():
+            return PictureData[world_class(corpus).settings_class]  # type: ignore[misc]
+        return PictureData[Any]
+
+    def with_corpus(self, corpus: str) -> Self:
+        same = corpus == self.corpus
+        return replace(self, corpus=corpus, world=self.world if same else None)  # type: ignore[arg-type]
+
+    @property
+    def drawn(self) -> World | None:
+        """The world that the corpus names; None where it is a folder, though one that has a world's name."""
+        from maquette.corpus.pictures.store import MANIFEST
+
+        if self.world is None or (Path(self.corpus) / MANIFEST).exists():
+            return None
+        return world_class(self.corpus)(self.world)
+
+    def open_corpus(self, progress: Progress = silent) -> "PictureCorpus":
+        from maquette.corpus.pictures.store import open_pictures
+
+        return open_pictures(self.corpus, self.drawn)
+
+    @property
+    def frozen_weights(self) -> Path | None:
+        return Path(self.encoder) / "model.safetensors" if self.encoder else None
+
+    def frozen_encoder(self, device: "torch.device") -> Any:
+        """The encoder's embeddings are added to every batch."""
+        encoder = named("maquette.training.datasets.encoder.encoder_of")(
+            self
+        )  # which reads this file
+        return None if encoder is None else encoder.to(device)
+
+    def check(self, recipe: Any) -> None:
+        """Raise WrongUse for a seed that worlds have no pictures for, and for a model of another size."""
+        if recipe.seed >= SEEDS:
+            raise WrongUse(f"seed is {recipe.seed}: use 0 to {SEEDS - 1}")
+        if self.size != recipe.model.size:
+            raise WrongUse(
+                f"data.size {self.size} is not model.size {recipe.model.size}: set both alike"
+            )
+
+
+PictureRecipe = Recipe[PictureConfig, PictureData, PictureWatch]
+"""of a run of pictures"""
+
+
+def picture_recipe(recipe: Recipe) -> PictureRecipe:
+    """The recipe, of a picture model. Raises WrongUse for one of another kind."""
+    if not isinstance(recipe.data, PictureData):
+        raise WrongUse(f"{recipe.name} is a recipe of {recipe.data.kind}: name one of pictures")
+    return cast(PictureRecipe, recipe)

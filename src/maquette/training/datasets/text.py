@@ -1,0 +1,85 @@
+"""Batches of a run, each computed from its number alone."""
+
+import numpy as np
+import torch
+
+from maquette.base.errors import UserError, WrongUse
+from maquette.corpus.open import AnyCorpus
+from maquette.corpus.order import SampleOrder
+from maquette.corpus.text.store import Corpus
+from maquette.models.base import TokenBatch
+from maquette.models.registry import ModelConfig
+from maquette.training.datasets.text_config import TextData, TextWatch
+from maquette.training.objectives import next_token
+from maquette.training.recipe import LanguageRecipe, Recipe
+
+TextRecipe = Recipe[ModelConfig, TextData, TextWatch]
+"""of a run on a corpus of text"""
+
+
+class TextDataset:
+    """The samples of a recipe on a corpus of text; see `datasets.Dataset`.
+
+    Rank r of a step takes its contiguous share of the step's samples, so the union over ranks is
+    the same batch for any number of them. Raises UserError for less text than a batch.
+    """
+
+    def __init__(self, recipe: TextRecipe, corpus: Corpus) -> None:
+        self._recipe, self.corpus = recipe, corpus
+        length = recipe.data.sequence
+        if len(corpus.train) < length + 1 or len(corpus.train) <= recipe.units_per_step:
+            raise UserError(
+                f"the corpus has {len(corpus.train):,} training tokens, less than one batch of "
+                f"{recipe.batch} x {length}: add text, or lower batch or data.sequence"
+            )
+        self.order = SampleOrder(len(corpus.train), length, recipe.seed)
+
+    def check(self) -> list[str]:
+        """Raise WrongUse for a vocabulary of another size and a prompt that no sample could continue."""
+        check_tokens(self._recipe, self.corpus)
+        return []
+
+    def step(self, sample: int, rank: int = 0, world: int = 1) -> list[TokenBatch]:
+        """This rank's micro-batches of the step that starts at training sample `sample`."""
+        share = self._recipe.batch // world
+        micro = self._recipe.micro_batch or share
+        starts = self.order.starts(sample + rank * share, share)
+        length = self._recipe.data.sequence
+        rows = np.stack([self.corpus.train.read(int(s), length + 1) for s in starts])
+        end = self.corpus.end if self._recipe.data.document_mask else None
+        return [
+            next_token(torch.from_numpy(rows[i : i + micro]), end) for i in range(0, share, micro)
+        ]
+
+    def heldout(self) -> list[TokenBatch]:
+        """See `heldout_batches`."""
+        return heldout_batches(self._recipe, self.corpus)
+
+
+def check_tokens(recipe: LanguageRecipe, corpus: AnyCorpus) -> None:
+    """Raise WrongUse for a vocabulary of another size and a prompt that no sample could continue."""
+    if recipe.model.vocabulary != corpus.vocabulary:
+        raise WrongUse(
+            f"model.vocabulary is {recipe.model.vocabulary}, the corpus {recipe.data.corpus} "
+            f"has {corpus.vocabulary}: use --model.vocabulary {corpus.vocabulary}"
+        )
+    length = len(corpus.tokenizer.encode_prompt(recipe.watch.prompt))
+    if recipe.watch.sample_tokens and length >= recipe.model.context:
+        raise WrongUse(
+            f"watch.prompt has {length} tokens, model.context is {recipe.model.context}: shorten it"
+        )
+
+
+def heldout_batches(recipe: TextRecipe, corpus: Corpus, size: int = 32) -> list[TokenBatch]:
+    """Windows spread evenly over the held-out stream, the same at every call."""
+    stream, length, tokens = corpus.heldout, recipe.data.sequence, recipe.watch.tokens
+    end = corpus.end if recipe.data.document_mask else None
+    available = (len(stream) - 1) // length
+    count = min(available, max(1, tokens // length))
+    if count < 1:
+        if len(stream) < 2:
+            raise UserError("the corpus has no held-out tokens: build it with a larger --heldout")
+        length, count, available = len(stream) - 1, 1, 1
+    starts = [i * available // count * length for i in range(count)]
+    rows = torch.from_numpy(np.stack([stream.read(start, length + 1) for start in starts]))
+    return [next_token(part, end) for part in rows.split(size)]

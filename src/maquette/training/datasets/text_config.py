@@ -1,0 +1,74 @@
+"""What a recipe says of text: how it is cut, and what is scored and sampled on the way."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from maquette.base.errors import WrongUse, plain, within
+from maquette.corpus.progress import Progress, silent
+from maquette.training.datasets.config import ANY, Data, Watch
+
+if TYPE_CHECKING:
+    from maquette.corpus.text.store import Corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextWatch(Watch):
+    """What is scored and sampled while training on text."""
+
+    tokens: int = 32768
+    """held-out tokens scored, the same every time"""
+    prompt: str = ""
+    """what samples continue; empty: the start of a document, or a held-out prompt of examples"""
+    sample_tokens: int = 64
+    """length of a sample; 0: none"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, 1, ANY, "tokens")
+        within(self, 0, ANY, "sample_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenData(Data):
+    """What is read in sequences of tokens."""
+
+    modality: ClassVar[str] = "text"
+    unit: ClassVar[str] = "tokens"
+    watch: ClassVar[type[Watch]] = TextWatch
+
+    sequence: int = 256
+    """tokens a training sequence"""
+
+    def check(self, recipe: Any) -> None:
+        """Raise WrongUse where a sequence does not fit the model."""
+        if self.sequence < 1 or self.sequence > recipe.model.context:
+            raise WrongUse(
+                f"data.sequence {plain(self.sequence)} does not fit model.context "
+                f"{recipe.model.context}: use 1 to {recipe.model.context}, or a larger context"
+            )
+        recipe.model.check_sequence(self.sequence)
+
+    def units(self, samples: int) -> int:
+        return samples * self.sequence
+
+    def flops_per_unit(self, model: Any) -> float:
+        return float(model.flops_per_token(self.sequence))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextData(TokenData):
+    """What is read of a corpus of text, and how it is cut."""
+
+    dataset: ClassVar[Any] = "maquette.training.datasets.text.TextDataset"
+
+    kind: Literal["text"] = "text"
+    """kind of data"""
+    corpus: str = "default"
+    """a corpus folder, or "default" or "tiny" for the text already on this machine"""
+    document_mask: bool = False
+    """attention stops at document boundaries, and positions restart there"""
+
+    def open_corpus(self, progress: Progress = silent) -> "Corpus":
+        from maquette.corpus.text.named import open_corpus
+
+        return open_corpus(self.corpus, progress)
