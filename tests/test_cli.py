@@ -278,3 +278,17 @@ def test_what_a_terminal_cannot_show_is_replaced(encoding, tmp_path):
     assert ran.stderr.startswith(b"maquette: ") and ran.stderr.count(b"\n") == 1
     shown = {"ascii": "??d??.txt", "latin-1": "?ód??.txt", "utf-8": "łódź?.txt"}[encoding]
     assert shown.encode(encoding) in ran.stderr
+
+
+def test_an_error_that_a_library_makes_of_an_interrupt_is_one(monkeypatch):
+    """As code in Rust does where Python raises KeyboardInterrupt beneath it."""
+
+    def run(arguments):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 10)
+        except KeyboardInterrupt:
+            raise TypeError("UntypedStorage") from None
+
+    monkeypatch.setattr("maquette.cli.doctor.run", run)
+    refused(command("doctor"), "interrupted: nothing half-written is left", code=1)

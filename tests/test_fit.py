@@ -340,7 +340,7 @@ def test_a_csv_is_read_as_it_stands(tmp_path):
     assert points.flops == pytest.approx(6 * points.parameters * points.tokens)
     assert (points.run == -1).all() and len(points.ends()) == 8
     flops = [f"{n:.6g},{120 * n**2:.6g},2" for n in np.geomspace(1e7, 1e9, 8)]
-    named = "\n".join(["LanguageModel Size,Training FLOP,final", *flops])
+    named = "\n".join(["Model Size,Training FLOP,final", *flops])
     words = columns_from("parameters=Model Size, flops=Training FLOP ,loss=final")
     points = read_points(write(tmp_path, named), words)
     assert points.tokens == pytest.approx(points.flops / 6 / points.parameters)
@@ -417,7 +417,7 @@ def test_a_name_with_a_unit_is_noted_where_the_numbers_are_counts(tmp_path):
     [
         ("tokens", "tokens (B)", 1e9), ("tokens", "tokensB", 1e9), ("tokens", "billion tokens", 1e9),
         ("parameters", "params_M", 1e6), ("parameters", "N (millions)", 1e6), ("tokens", "D", None),
-        ("tokens", "B", None), ("parameters", "LanguageModel Size", None), ("tokens", "num_tokens", None),
+        ("tokens", "B", None), ("parameters", "Model Size", None), ("tokens", "num_tokens", None),
         ("flops", "PFLOPs", 1e15), ("flops", "pf-days", 8.64e19), ("flops", "flops", None),
         ("flops", "petaflop/s-days", 8.64e19), ("flops", "compute (EFLOP)", 1e18),
         ("flops", "flops (1e18)", 1e18), ("flops", "Training FLOP", None), ("flops", "C", None),
@@ -597,7 +597,7 @@ def test_a_folder_of_runs_is_points_and_curves(tmp_path, recipe):
 
 
 def test_laws_and_fits_need_no_torch():
-    modules = "laws fit points approaches epochs lbfgs frontier".split()
+    modules = "laws fit fit_points approaches epochs lbfgs frontier".split()
     code = "import sys; " + "; ".join(f"import maquette.scaling.{m}" for m in modules)
     subprocess.run([sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"], check=True)
 

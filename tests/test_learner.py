@@ -466,7 +466,7 @@ def test_no_step_of_a_decoder_waits_for_the_device(
         assert len(parts) == 2 and not waits.found
         (loss, count) = losses.sums["loss"].item(), losses.count.tolist()
         assert len(waits.found) == 2
-    assert loss > 0 and count == recipe.tokens_per_step
+    assert loss > 0 and count == recipe.units_per_step
     assert learner.reduce(Group(), count) > 0
 
 

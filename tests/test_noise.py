@@ -16,6 +16,7 @@ from maquette.base.errors import WrongUse
 from maquette.models.base import PictureBatch
 from maquette.models.clip_config import ClipConfig
 from maquette.models.diffusion.drawing import INVERSION, Drawing, PriorDrawing
+from maquette.models.prior_autoregressive import AutoregressivePrior
 from maquette.models.prior_config import PriorConfig
 from maquette.nn.noise import draw, draw_exponential, generators
 from maquette.nn.noise_schedule import NoiseSchedule
@@ -123,6 +124,8 @@ def moved(config, seed: int = 0):
     with torch.no_grad():
         for p in model.parameters():
             p += 0.05 * torch.randn(p.shape, generator=own)
+        if isinstance(model, AutoregressivePrior):
+            model.components.fit(torch.randn(20, D, generator=own))
     return model
 
 

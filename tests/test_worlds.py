@@ -12,6 +12,7 @@ from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.pictures.build import build_pictures
+from maquette.corpus.pictures.build_options import PictureBuildOptions
 from maquette.experiments.catalogue import recipe_named
 from maquette.training.datasets.picture_config import PictureData
 from maquette.training.recipe import load_recipe, recipe_from
@@ -176,7 +177,7 @@ def test_a_world_says_what_is_where():
 
 
 def test_a_split_of_a_drawn_corpus_has_the_truth_of_its_world():
-    split = PictureData(size=16).open().split("heldout", 16, seed=4)
+    split = PictureData(size=16).open_corpus().split("heldout", 16, seed=4)
     world, numbers = ShapesWorld(Shapes()), np.array([3, 1])
     asked = 4, numbers, "heldout"
     np.testing.assert_array_equal(split.masks(numbers), world.masks(*asked, 16))
@@ -191,8 +192,10 @@ def test_pictures_without_that_truth_say_so(tmp_path):
         (tmp_path / "in" / "grey").mkdir(parents=True, exist_ok=True)
         grey = np.full((16, 16, 3), 60 * i, np.uint8)
         Image.fromarray(grey).save(tmp_path / "in" / "grey" / f"{i}.png")
-    stored = build_pictures(tmp_path / "out", [tmp_path / "in"], size=16, workers=1)
-    moons, one = PictureData(corpus="moon", size=16).open(), np.zeros(1, np.int64)
+    stored = build_pictures(
+        tmp_path / "out", [tmp_path / "in"], PictureBuildOptions(size=16), workers=1
+    )
+    moons, one = PictureData(corpus="moon", size=16).open_corpus(), np.zeros(1, np.int64)
     for corpus, whose in ((stored, "these pictures have"), (moons, "the world moon has")):
         split = corpus.split("train", 16)
         assert split.pictures(one).shape == (1, 16, 16, 3)
@@ -224,7 +227,7 @@ def test_unknown_worlds_are_named_with_the_nearest(tmp_path):
     with pytest.raises(WrongUse, match="unknown world gone"):
         world_from({"name": "gone", "settings": {}, "version": 1})
     with pytest.raises(UserError, match="or a world: did you mean 'moon'"):
-        PictureData(corpus=str(tmp_path / "mon")).open()
+        PictureData(corpus=str(tmp_path / "mon")).open_corpus()
 
 
 def test_a_world_comes_back_from_plain_values():

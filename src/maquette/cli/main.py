@@ -113,8 +113,10 @@ def _main(words: list[str]) -> int:
         mend = MENDS.get(error.errno or 0, "free space or mend the permission")
         return _complain(f"{error.strerror or error}{where}: {mend}", 1)
     except Exception as error:
-        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
-            return _complain(INTERRUPTED, 1)  # numpy makes a SystemError of one in its own code
+        if interrupts.raised():
+            return _complain(
+                INTERRUPTED, 1
+            )  # numpy and safetensors make errors of their own of one
         if reason := _full_disk(error) or _no_memory(error):
             return _complain(reason, 1)
         raise

@@ -43,7 +43,7 @@ def hub(name: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _parsed(name: str) -> tuple[str, str, str]:
-    """TextData set, path in it, and split."""
+    """Data set, path in it, and split."""
     rest, _, split = name.removeprefix("hf://").removeprefix("datasets/").partition("@")
     owner, *others = rest.strip("/").split("/")
     if not owner or "/" in split or (not split and name.endswith("@")):
