@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: one KeyboardInterrupt, and never amid an import or a compilation.
 
 Libraries swallow an interrupt that reaches them while they are imported, or turn it into an error of
-their own; LLVM's callbacks drop it. It waits for the end of these instead; a second one does not. Code in C and
-Rust may still make an error of its own of one: `raised` tells that there was one.
+their own; LLVM's callbacks drop it. It waits for the end of these instead; a second one does not. Code in C
+and Rust may still make an error of its own of one: `raised` tells that there was one.
 """
 
 import signal
@@ -14,19 +14,19 @@ WAIT = 0.02  # seconds between two looks whether the import is over
 DEAF = {"importlib", "_frozen_importlib", "_frozen_importlib_external", "llvmlite", "numba"}
 """packages whose code drops an interrupt"""
 
-_raised = False
+_raised: list[int] = []
+"""numbers of the signals"""
 
 
 def raised() -> bool:
     """Whether an interrupt was raised since `heard` was entered."""
-    return _raised
+    return bool(_raised)
 
 
 @contextmanager
 def heard() -> Iterator[None]:
     """Within, SIGINT and SIGTERM raise KeyboardInterrupt in the main thread."""
-    global _raised
-    _raised = False
+    _raised.clear()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
     before = {n: signal.signal(n, _asked) for n in numbers}
     try:
@@ -42,8 +42,7 @@ def _asked(number: int, frame: FrameType | None) -> None:
     if _deaf(frame) and not second:
         signal.setitimer(signal.ITIMER_REAL, WAIT, WAIT)
         return
-    global _raised
-    _raised = True
+    _raised.append(number)
     signal.setitimer(signal.ITIMER_REAL, 0)
     raise KeyboardInterrupt
 
