@@ -44,19 +44,19 @@ class Optimiser:
     learning_rate: float = 0.004
     """peak rate, at the base width of the parametrisation"""
     beta1: float = 0.9
-    """momentum"""
+    """decay of the first moment"""
     beta2: float = 0.95
-    """memory of the squared gradient; 0.99 suits batches of few tokens"""
+    """decay of the second moment; 0.99 suits batches of few tokens"""
     epsilon: float = 1e-10
-    """added to the root; small, because wide models have small gradients"""
+    """number added to the root of the second moment; small, because wide models have small gradients"""
     weight_decay: float = 0.1
-    """times the rate, on matrices"""
+    """decoupled decay of matrices, in learning rates"""
     clip: float = 1.0
-    """longest gradient, as one vector; 0 leaves it alone"""
+    """largest norm of all gradients as one vector; 0: no clipping"""
     z_loss: float = 0.0
     """weight of the squared log-partition (PaLM: 1e-4)"""
     average: float = 0.0
-    """decay of a moving average of the weights, which is what is looked at and kept; 0: none"""
+    """decay of a moving average of the weights, which is scored, sampled from and kept; 0: no average"""
 
     def __post_init__(self) -> None:
         within(self, 0, ANY, "learning_rate", "epsilon", "weight_decay", "clip", "z_loss")
@@ -72,11 +72,11 @@ class Schedule:
     kind: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
     """wsd: warm up, stay, decay over the last part (Hu et al. 2024)"""
     warmup: float = 0.03
-    """fraction of the steps spent rising"""
+    """warm-up, as a fraction of the steps"""
     decay: float = 0.2
-    """wsd: fraction of the steps spent falling"""
+    """decay of a wsd schedule, as a fraction of the steps"""
     floor: float = 0.1
-    """the last rate over the peak"""
+    """last learning rate over the peak"""
 
     def __post_init__(self) -> None:
         within(self, 0, 1, "warmup", "decay", "floor")
@@ -91,9 +91,9 @@ class Checkpoints:
     every: int | None = None
     """steps between saves; None: a tenth of the run"""
     keep_last: int = 2
-    """newest saves that are kept; more, when the guard needs one from before its patience began"""
+    """number of newest saves that are kept; more where the guard needs one from before its patience began"""
     keep_every: int | None = None
-    """saves at multiples of this are kept for good"""
+    """steps between saves that are kept for good; None: none are"""
 
     def __post_init__(self) -> None:
         within(self, 1, ANY, "every", "keep_last", "keep_every")
@@ -106,13 +106,13 @@ class Guard:
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     spike: float = 8.0
-    """a jump is this many standard deviations over the recent mean; 0: only non-finite counts"""
+    """standard deviations over the recent mean from which a loss is a spike; 0: only non-finite ones are"""
     window: int = 64
-    """recent steps that make the mean"""
+    """number of recent steps that make the mean"""
     patience: int = 3
-    """bad batches in a row that are skipped before going back to a checkpoint"""
+    """number of bad batches in a row that are skipped before a rewind to a checkpoint"""
     rewinds: int = 5
-    """times the run goes back before it gives up"""
+    """number of rewinds before the run gives up"""
 
     def __post_init__(self) -> None:
         within(self, 1, ANY, "window")
@@ -129,33 +129,33 @@ class Recipe(Generic[M, D, W]):
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     name: str = "custom"
-    """what the run is called"""
+    """name of the run"""
     steps: int = 1000
-    """optimiser steps, and the length of the schedule"""
+    """number of optimiser steps, and length of the schedule"""
     stop: int | None = None
-    """stop here, though the schedule goes on to `steps`"""
+    """step to stop at, though the schedule goes on to `steps`; None: the last"""
     batch: int = 32
-    """samples a step, over all ranks: sequences, or pictures"""
+    """number of samples a step (sequences, pictures), over all ranks"""
     micro_batch: int | None = None
-    """samples a rank computes at a time; None: all of its share"""
+    """number of samples that a rank computes at a time; None: all of its share"""
     seed: int = 0
-    """of the parameters, the data order and dropout"""
+    """seed of the parameters, the data order and dropout"""
     ranks: int = 1
-    """processes"""
+    """number of processes"""
     layout: str = "ddp"
-    """where tensors live"""
+    """layout of the tensors over the ranks"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: the GPU where there is one"""
+    """device; auto: the GPU where there is one"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """of the activations; auto: the faster on this machine, measured"""
+    """precision of the activations; auto: the faster on this machine, measured"""
     compile: Literal["auto", "on", "off"] = "auto"
-    """compile the blocks; auto: where it pays for this run, measured"""
+    """whether blocks are compiled; auto: where it pays for this run, measured"""
     recompute: bool = False
-    """recompute activations in the backward pass, to save memory"""
+    """whether activations are recomputed in the backward pass, to save memory"""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """where metrics go besides metrics.jsonl"""
+    """trackers that get the metrics besides metrics.jsonl"""
     start: str = ""
-    """a run whose weights this one begins with, tensor by tensor of the same name: new tensors keep their
+    """run whose weights this one begins with, tensor by tensor of the same name: new tensors keep their
     start, new inputs begin at zero, positions of another picture size are interpolated; empty: none"""
     trained: tuple[str, ...] = ()
     """patterns of the parameters that are trained, as in "*.prompts"; none: all of them"""
@@ -168,9 +168,8 @@ class Recipe(Generic[M, D, W]):
     guard: Guard = field(default_factory=Guard)
 
     def __post_init__(self) -> None:
-        for name, kind in (("data", data_kind(self.model.learns_from)), ("watch", None)):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, (kind or self.data.watch)())
+        _default(self, "data", data_kind(self.model.learns_from))
+        _default(self, "watch", self.data.watch)
         within(self, 1, ANY, "steps", "batch", "ranks")
         check_numbers(self, most_seed=MOST_SEED)
         if self.start:  # a run finds it from any folder
@@ -189,19 +188,13 @@ class Recipe(Generic[M, D, W]):
             )
         if self.stop is not None and not 1 <= self.stop <= self.steps:
             raise WrongUse(f"stop {self.stop} is outside the {self.steps} steps")
-        for name, wanted, fits in (
-            ("watch", self.data.watch, isinstance(self.watch, self.data.watch)),
-            (
-                "data",
-                data_kind(self.model.learns_from),
-                self.data.modality == self.model.learns_from,
-            ),
-        ):
-            if not fits:
-                given = type(getattr(self, name)).__name__
-                raise WrongUse(
-                    f"{name} is {given}, a {self.model.kind} on {self.data.kind} needs {wanted.__name__}"
-                )
+        if self.data.modality != self.model.learns_from:
+            raise WrongUse(
+                f"a {self.model.kind} learns from {self.model.learns_from}, data.kind is {self.data.kind}"
+            )
+        if not isinstance(self.watch, self.data.watch):
+            wanted, given = self.data.watch.__name__, type(self.watch).__name__
+            raise WrongUse(f"watch is {given}, data.kind {self.data.kind} needs {wanted}")
         self.data.check(self)
 
     @property
@@ -235,6 +228,12 @@ class Recipe(Generic[M, D, W]):
         if plan is not None:
             head["plan"] = plan
         write_atomic(path, yaml.safe_dump(head | self.to_dict(), sort_keys=False))
+
+
+def _default(recipe: Recipe, name: str, kind: type[Data] | type[Watch]) -> None:
+    """Give a field that was left out its kind's defaults."""
+    if getattr(recipe, name) is None:
+        object.__setattr__(recipe, name, kind())
 
 
 LanguageRecipe = Recipe[ModelConfig, TokenData, TextWatch]
