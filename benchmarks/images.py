@@ -122,7 +122,7 @@ def make_step(model: Diffusion, last: bool) -> Step:
         clip_gradients(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        return float(loss.value) / loss.count
+        return float(loss.value / loss.count)
 
     return step
 

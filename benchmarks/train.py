@@ -1,4 +1,4 @@
-"""Training speed: Maquette, an fp32 eager loop in nanoGPT's manner, and Hugging Face's GPT-2.
+"""Training speed: Maquette, a loop in nanoGPT's manner, and Hugging Face's GPT-2, plain and at their best.
 
     python benchmarks/train.py                    6 x 384 on bytes, context 256, batch 16
     python benchmarks/train.py --shape 12x768     the size of GPT-2 small
@@ -6,8 +6,9 @@
 One run, one model shape, one initialisation, one order of the data; the arms take turns, so that a
 machine that slows down slows all of them. After equal tokens the losses must be equal, which the
 table prints. Speed is a fraction of the matrix-product peak measured between the turns (the best
-of all measurements), in the arm's own precision. Operations are counted as torch counts them, all
-keys of attention included.
+of all measurements), in the arm's own precision. At its best a peer has its forward pass and loss
+compiled as one, bf16 by autocast, and fused AdamW, as nanoGPT has on a GPU. Operations are counted as
+torch counts them, all keys of attention included.
 """
 
 import argparse
@@ -92,18 +93,28 @@ class Nano(nn.Module):
                     p.copy_(ours[f"{our}.{name}"])
 
 
-def plain_step(model: nn.Module, logits: Callable[[Tensor], Tensor]) -> Step:
-    """forward, cross-entropy, backward, clip, AdamW: as nanoGPT's loop has them on a CPU."""
+def plain_step(model: nn.Module, logits: Callable[[Tensor], Tensor], best: bool = False) -> Step:
+    """forward, cross-entropy, backward, clip, AdamW: as nanoGPT's loop has them on a CPU.
+
+    best: in bf16 by autocast, the forward pass with its loss compiled, AdamW fused.
+    """
     decay = [p for p in model.parameters() if p.dim() >= 2]
     rest = [p for p in model.parameters() if p.dim() < 2]
     optimiser = torch.optim.AdamW(
         [{"params": decay, "weight_decay": SETTINGS.weight_decay}, {"params": rest, "weight_decay": 0.0}],
         lr=SETTINGS.learning_rate, betas=(SETTINGS.beta1, SETTINGS.beta2), eps=SETTINGS.epsilon,
+        fused=best,
     )  # fmt: skip
 
-    def step(rows: Tensor) -> float:
+    def forward(rows: Tensor) -> Tensor:
         scores = logits(rows[:, :-1])
-        loss = F.cross_entropy(scores.flatten(0, 1), rows[:, 1:].flatten())
+        return F.cross_entropy(scores.flatten(0, 1), rows[:, 1:].flatten())
+
+    loss_of = torch.compile(forward) if best else forward
+
+    def step(rows: Tensor) -> float:
+        with torch.autocast("cpu", torch.bfloat16, enabled=best):
+            loss = loss_of(rows)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -127,7 +138,7 @@ def our_step(model: Decoder, dtype: torch.dtype) -> Step:
             clip_gradients(parameters, 1.0)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        return float(loss.value) / loss.count
+        return float(loss.value / loss.count)
 
     return step
 
@@ -145,6 +156,10 @@ def make_arms(config: DecoderConfig, hugging_face: bool, fp32: bool) -> dict[str
                      measure().precision),
         "nanoGPT's manner": (plain_step(nano, nano), "fp32"),
     }  # fmt: skip
+    if measure().bf16:
+        best = Nano(config)
+        best.take(fresh())
+        arms["nanoGPT's, at its best"] = (plain_step(best, best, best=True), "bf16")
     if fp32 and measure().bf16:
         arms["Maquette, fp32"] = (our_step(fresh(), torch.float32), "fp32")
     if hugging_face:
@@ -154,11 +169,17 @@ def make_arms(config: DecoderConfig, hugging_face: bool, fp32: bool) -> dict[str
         save_config(folder, config)
         save_tensors(folder / WEIGHTS, dict(fresh().named_parameters()))
         export_model(folder, folder / "out")
-        theirs = transformers.GPT2LMHeadModel.from_pretrained(
-            folder / "out", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
-        ).train()
+
+        def theirs(best: bool) -> Step:
+            model = transformers.GPT2LMHeadModel.from_pretrained(
+                folder / "out", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
+            ).train()
+            return plain_step(model, lambda tokens: model(tokens).logits, best)
+
+        arms["Hugging Face GPT-2"] = (theirs(best=False), "fp32")
+        if measure().bf16:
+            arms["Hugging Face, best"] = (theirs(best=True), "bf16")
         shutil.rmtree(folder)
-        arms["Hugging Face GPT-2"] = (plain_step(theirs, lambda t: theirs(t).logits), "fp32")
     return arms
 
 
@@ -217,7 +238,7 @@ def main() -> None:
           f"{flops / tokens / 1e6:.1f} MFLOP a token")  # fmt: skip
     print(f"{depth} x {width}, context {CONTEXT}, batch {arguments.batch}, "
           f"{number} steps, {number * tokens:,} tokens each\n")  # fmt: skip
-    head = f"{'arm':<20} {'tokens/s':>9} {'(best)':>9} {'of its peak':>12} {'slower by':>10}"
+    head = f"{'arm':<22} {'tokens/s':>9} {'(best)':>9} {'of its peak':>12} {'slower by':>10}"
     head += f" {'loss':>8}  same"
     print(head + "\n" + "-" * len(head))
     ours = sorted(seconds["Maquette"])[len(seconds["Maquette"]) // 2]
@@ -235,7 +256,7 @@ def main() -> None:
             "loss": losses[name],
             "equal": equal,
         }
-        print(f"{name:<20} {tokens / middle:>9,.0f} {tokens / times[0]:>9,.0f} "
+        print(f"{name:<22} {tokens / middle:>9,.0f} {tokens / times[0]:>9,.0f} "
               f"{100 * fraction:>6.1f} % {precision} {middle / ours:>8.2f} x {losses[name]:>8.4f}  "
               f"{'yes' if equal else 'NO'}")  # fmt: skip
     data = time.perf_counter()
