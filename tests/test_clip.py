@@ -21,7 +21,7 @@ SIZES = {
     "heads": 2,
     "patch": 4,
     "vocabulary": 20,
-    "words": 6,
+    "caption_length": 6,
     "text_width": 32,
     "text_depth": 2,
     "text_heads": 2,
@@ -102,7 +102,7 @@ def test_it_overfits_and_does_not_stay_at_the_logarithm_of_the_batch():
 
 
 def test_what_follows_the_end_of_a_caption_changes_nothing():
-    model = make(words=7).eval()
+    model = make(caption_length=7).eval()
     short = captions(4)
     after = short.clone()
     after[:, 5] = 7
@@ -195,7 +195,7 @@ def test_an_export_has_the_multipliers_folded_in_and_the_tokenizers_numbers(tmp_
     from maquette.training.datasets.pictures import caption_symbols
 
     rules = Parametrisation(base_width=16, base_depth=1, base_head_dim=4, input_multiplier=7.0)
-    model = make(vocabulary=257, words=12, parametrisation=rules).eval()
+    model = make(vocabulary=257, caption_length=12, parametrisation=rules).eval()
     run = tmp_path / "run"
     run.mkdir()
     save_tokenizer(byte_tokenizer(), run / "tokenizer.json")

@@ -317,7 +317,7 @@ def test_positions_that_older_files_count_are_no_weights(tmp_path, tokenizer):
 def test_a_tokenizer_that_cuts_captions_before_the_model_does_is_followed(tmp_path, tokenizer):
     folder = write(tmp_path / "theirs", tokenizer)
     edited(folder, "tokenizer_config.json", model_max_length=10)
-    assert import_model(folder, tmp_path / "run").words == 9
+    assert import_model(folder, tmp_path / "run").caption_length == 9
     agree(folder, tmp_path / "run")
 
 
@@ -328,7 +328,7 @@ def test_one_trained_here_is_used_by_transformers_as_its_users_use_it(tmp_path, 
     run.mkdir()
     reader = byte_tokenizer() if kind == "bytes" else train_tokenizer(CAPTIONS * 9, 290)
     config = ClipConfig(
-        size=32, width=32, depth=2, heads=2, patch=8, vocabulary=reader.vocabulary + 2, words=12,
+        size=32, width=32, depth=2, heads=2, patch=8, vocabulary=reader.vocabulary + 2, caption_length=12,
         text_width=32, text_depth=2, text_heads=2, embedding=16,
     )  # fmt: skip
     model = config.build().initialise(0)
@@ -359,19 +359,24 @@ def test_one_trained_here_is_used_by_transformers_as_its_users_use_it(tmp_path, 
 
 
 def test_an_export_cuts_captions_where_the_run_does(tmp_path):
-    from maquette.training.datasets.encoder import caption_length
+    from maquette.training.datasets.encoder import caption_length_of
     from maquette.training.datasets.picture_config import PictureData, PictureRecipe
 
     config = ClipConfig(
-        size=16, width=32, depth=1, heads=2, vocabulary=257, words=12, text_width=32, text_depth=1,
+        size=16, width=32, depth=1, heads=2, vocabulary=257, caption_length=12, text_width=32, text_depth=1,
         text_heads=2,
     )  # fmt: skip
     model = config.build().initialise(0)
     save_config(tmp_path, config)
     save_tensors(tmp_path / WEIGHTS, dict(model.named_parameters()))
     save_tokenizer(byte_tokenizer(), tmp_path / "tokenizer.json")
-    PictureRecipe(model=config, data=PictureData(size=16, words=8)).save(tmp_path / "recipe.yaml")
-    assert caption_length(tmp_path) == 8 and load_pictures(tmp_path).captions(["a"]).shape == (1, 8)
+    PictureRecipe(model=config, data=PictureData(size=16, caption_length=8)).save(
+        tmp_path / "recipe.yaml"
+    )
+    assert caption_length_of(tmp_path) == 8 and load_pictures(tmp_path).captions(["a"]).shape == (
+        1,
+        8,
+    )
     assert command("export", "hf", tmp_path, tmp_path / "out").code == 0
     given = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")(
         "word " * 9, truncation=True

@@ -68,7 +68,7 @@ def one_more(monkeypatch):
 def build(doors: str, **changes):
     rules = Parametrisation(base_width=16, base_depth=1)
     sizes = {"size": 8, "width": 16, "depth": 1, "heads": 2, "multipliers": (1, 2), "text_heads": 2,
-             "text_width": 16, "text_depth": 1, "vocabulary": 20, "words": 4}  # fmt: skip
+             "text_width": 16, "text_depth": 1, "vocabulary": 20, "caption_length": 4}  # fmt: skip
     config = BrightConfig(**(sizes | changes), doors=doors, parametrisation=rules)
     return config.build().initialise(0)
 

@@ -80,7 +80,7 @@ def test_the_recipes_say_what_they_need():
     for name in ("dalle2-prior", "dalle2-prior-autoregressive", "dalle2-decoder"):
         recipe = recipe_named(name)
         assert recipe.data.encoder == "" and recipe.model.embedding == 64
-        assert recipe.data.words == clip_recipe().model.words
+        assert recipe.data.caption_length == clip_recipe().model.caption_length
     with pytest.raises(UserError, match="set data.encoder to a CLIP run"):
         model = recipe_named("dalle2-prior").model.build().initialise(0)
         model.loss(PictureBatch(torch.zeros(2, 3, 32, 32), torch.ones(2, 16, dtype=torch.int64)))

@@ -33,7 +33,7 @@ SIZES = {
     "multipliers": (1, 2),
     "parametrisation": RULES,
 }
-TEXT = {"condition": "text", "vocabulary": 20, "words": 6, "text_width": 16, "text_heads": 2,
+TEXT = {"condition": "text", "vocabulary": 20, "caption_length": 6, "text_width": 16, "text_heads": 2,
         "text_depth": 1}  # fmt: skip
 CLASS = {"condition": "class", "classes": (3, 4)}
 CAPTIONS = torch.tensor([[3, 4, 5, 0, 0, 0], [7, 8, 0, 0, 0, 0], [1, 2, 3, 4, 5, 0]])
@@ -83,13 +83,15 @@ def test_the_config_counts_its_parameters_and_comes_back_from_json():
 @pytest.mark.parametrize("fields", [TEXT, CLASS, TEXT | {"backbone": "dit", "patch": 4}])
 def test_a_condition_changes_the_picture_and_none_is_the_null(fields):
     model = make(**fields)
-    given = {"text": CAPTIONS} if "words" in fields else {"label": LABELS}
+    given = {"text": CAPTIONS} if "caption_length" in fields else {"label": LABELS}
     with torch.no_grad():
         some = model.denoiser(model.condition(3, **given))(noise(), HALF)
         none = model.denoiser(model.condition(3))(noise(), HALF)
         assert float((some - none).abs().max()) > 1e-2
         empty = (
-            {"text": torch.zeros(3, 6).long()} if "words" in fields else {"label": LABELS * 0 - 1}
+            {"text": torch.zeros(3, 6).long()}
+            if "caption_length" in fields
+            else {"label": LABELS * 0 - 1}
         )
         assert_close(model.denoiser(model.condition(3, **empty))(noise(), HALF), none)
         null = model.null(model.condition(3, **given))
@@ -125,7 +127,7 @@ def test_a_caption_does_not_depend_on_its_neighbours():
 def test_guidance_is_a_line_from_the_unconditional(fields):
     """Of the network's clean pictures before they are clipped."""
     model = make(**fields)
-    given = {"text": CAPTIONS} if "words" in fields else {"label": LABELS}
+    given = {"text": CAPTIONS} if "caption_length" in fields else {"label": LABELS}
     if "embedding" in fields:
         given["embedding"] = unit()
     condition, x, t = model.condition(3, **given), noise(), torch.full((3,), 0.5)

@@ -159,7 +159,7 @@ def test_masks_that_cannot_be_meant_are_refused():
 def model(task: str = "generate"):
     config = DiffusionConfig(
         size=16, width=16, depth=1, multipliers=(1, 2), attention=(), condition="text",
-        vocabulary=12, words=5, text_width=16, text_depth=1, heads=2, text_heads=2, task=task,
+        vocabulary=12, caption_length=5, text_width=16, text_depth=1, heads=2, text_heads=2, task=task,
     )  # fmt: skip
     return config.build().initialise(0).eval()
 

@@ -155,7 +155,7 @@ D = 8
 
 @pytest.fixture(scope="module")
 def parts() -> UnClip:
-    sizes = {"width": 16, "depth": 1, "heads": 2, "vocabulary": 27, "words": 6}
+    sizes = {"width": 16, "depth": 1, "heads": 2, "vocabulary": 27, "caption_length": 6}
     clip = moved(
         ClipConfig(size=16, embedding=D, text_width=16, text_depth=1, text_heads=2, **sizes)
     )
@@ -188,8 +188,8 @@ def test_by_way_of_embeddings(parts):
 @pytest.mark.parametrize("variant", ["diffusion", "autoregressive"])
 def test_of_both_priors(variant, monkeypatch):
     config = PriorConfig(
-        variant=variant, embedding=D, width=16, depth=1, heads=2, vocabulary=27, words=6, components=4,
-        buckets=16,
+        variant=variant, embedding=D, width=16, depth=1, heads=2, vocabulary=27, caption_length=6,
+        components=4, buckets=16,
     )  # fmt: skip
     prior, texts = (
         moved(config),
@@ -210,7 +210,7 @@ def test_of_both_priors(variant, monkeypatch):
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory) -> LoadedPictures:
-    recipe = PictureRecipe(model=small(), data=PictureData(size=16, words=12))
+    recipe = PictureRecipe(model=small(), data=PictureData(size=16, caption_length=12))
     return load_pictures(untrained(tmp_path_factory.mktemp("runs") / "r", recipe))
 
 

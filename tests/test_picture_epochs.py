@@ -13,7 +13,7 @@ from maquette.training.datasets.pictures import PictureDataset, heldout_pictures
 
 RECIPE = PictureRecipe(
     model=DiffusionConfig(size=8, width=8, multipliers=(1,), condition="none"),
-    data=PictureData(size=8, words=4),
+    data=PictureData(size=8, caption_length=4),
     watch=PictureWatch(pictures=5),
 )
 

@@ -42,10 +42,12 @@ def runs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
 
     def kept(name: str, model, **data) -> None:
-        recipe = PictureRecipe(model=model, data=PictureData(size=model.size, words=12, **data))
+        recipe = PictureRecipe(
+            model=model, data=PictureData(size=model.size, caption_length=12, **data)
+        )
         untrained(folder / name, recipe)
 
-    sizes = {"width": 16, "depth": 1, "heads": 2, "vocabulary": 2048, "words": 12}
+    sizes = {"width": 16, "depth": 1, "heads": 2, "vocabulary": 2048, "caption_length": 12}
     text = {"text_width": 16, "text_depth": 1, "text_heads": 2}
     larger = {"task": "upsample", "size": 32, "scale": 2, "multipliers": (1, 2, 2)}
     kept("text", small())

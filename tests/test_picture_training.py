@@ -51,7 +51,7 @@ from maquette.workshop.train import train
 
 MODEL = DiffusionConfig(
     size=16, width=8, multipliers=(1, 2), attention=(), heads=2, condition="text",
-    vocabulary=512, words=12, text_width=8, text_depth=1, text_heads=2,
+    vocabulary=512, caption_length=12, text_width=8, text_depth=1, text_heads=2,
 )  # fmt: skip
 TOY = PictureRecipe(
     name="toy",
@@ -59,7 +59,7 @@ TOY = PictureRecipe(
     batch=4,
     precision="fp32",
     model=MODEL,
-    data=PictureData(size=16, words=12),
+    data=PictureData(size=16, caption_length=12),
     optimiser=Optimiser(learning_rate=0.002, average=0.9),
     checkpoints=Checkpoints(every=2),
     watch=PictureWatch(every=3, pictures=8, grid=4, steps=2),
@@ -233,7 +233,7 @@ def test_captions_end_in_zero_and_keep_their_symbols():
 def foreign(tmp_path_factory) -> Path:
     """A CLIP of pictures of 16 that reads captions letter by letter, up to 10 of them."""
     folder = tmp_path_factory.mktemp("clips") / "foreign"
-    config = ClipConfig(size=16, width=16, depth=1, heads=2, vocabulary=257, words=10, text_width=16,
+    config = ClipConfig(size=16, width=16, depth=1, heads=2, vocabulary=257, caption_length=10, text_width=16,
                         text_depth=1, text_heads=2, embedding=8)  # fmt: skip
     save_config(folder, config)
     save_tensors(folder / WEIGHTS, dict(config.build().initialise(1).named_parameters()))
@@ -247,13 +247,17 @@ def test_an_encoder_reads_captions_as_it_was_trained_to(foreign):
     data = replace(TOY.data, encoder=str(foreign))
     clip, numbers = encoder_of(data), np.arange(3)
     batch = clip(
-        Reader(corpus.tokenizer, data.words, clip.reader).batch(corpus.split("train", 16), numbers)
+        Reader(corpus.tokenizer, data.caption_length, clip.reader).batch(
+            corpus.split("train", 16), numbers
+        )
     )
     texts = corpus.split("train", 16).captions(numbers)
     letters = torch.tensor([[byte + 1 for byte in t.encode()[:9]] + [END] for t in texts])
     assert torch.equal(clip.symbols(texts), letters)
     assert torch.equal(batch.text_embedding, clip.model.embed_captions(letters))
-    assert torch.equal(batch.captions, caption_symbols(corpus.tokenizer, texts, data.words))
+    assert torch.equal(
+        batch.captions, caption_symbols(corpus.tokenizer, texts, data.caption_length)
+    )
 
 
 def test_an_encoder_that_sees_another_size_is_refused_before_the_start(foreign, tmp_path):
@@ -315,8 +319,11 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(tmp_path):
     classes = replace(MODEL, condition="class", classes=(3, 4))
     with pytest.raises(WrongUse, match=r"use --model.classes 6 4 6 4 2"):
         train(replace(TOY, model=classes), tmp_path / "classes")
-    long = replace(TOY, data=replace(TOY.data, words=16))
-    with pytest.raises(WrongUse, match=r"data.words is 16, model.words is 12: .*--model.words 16"):
+    long = replace(TOY, data=replace(TOY.data, caption_length=16))
+    with pytest.raises(
+        WrongUse,
+        match=r"data.caption_length is 16, model.caption_length is 12: .*--model.caption-length 16",
+    ):
         train(long, tmp_path / "small")
     unread = replace(long, model=replace(MODEL, condition="none"))
     check_pictures(unread, TOY.data.open_corpus())  # where no caption is read any number will do
@@ -332,11 +339,11 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(tmp_path):
 def test_captions_that_are_cut_are_said_before_the_start():
     corpus = TOY.data.open_corpus()
     assert cut_captions(TOY, corpus) is None
-    short = replace(TOY, data=replace(TOY.data, words=4))
+    short = replace(TOY, data=replace(TOY.data, caption_length=4))
     assert cut_captions(short, corpus).startswith(
-        "100.0 % of the captions have more than data.words 4"
+        "100.0 % of the captions have more than data.caption_length 4"
     )
-    assert "--data.words 9 --model.words 9" in cut_captions(short, corpus)
+    assert "--data.caption-length 9 --model.caption-length 9" in cut_captions(short, corpus)
     corpus.manifest["caption_symbols"] = {"most": 3}  # believed: with their end they have 4
     assert cut_captions(short, corpus) is None
     unread = replace(short, model=replace(MODEL, condition="none"))

@@ -20,7 +20,7 @@ from maquette.training.decide import Decisions
 from maquette.training.single import Single
 
 D, WORDS, KINDS = 16, 4, 3
-SIZES = {"embedding": D, "vocabulary": 8, "words": WORDS, "width": 64, "depth": 2}
+SIZES = {"embedding": D, "vocabulary": 8, "caption_length": WORDS, "width": 64, "depth": 2}
 FIXED = torch.Generator().manual_seed(5)
 CENTRES = F.normalize(torch.randn(KINDS, D, generator=FIXED), dim=1)
 SIDES = torch.randn(KINDS, D, generator=FIXED)
@@ -319,7 +319,7 @@ def test_what_a_prior_cannot_learn_from_is_refused_with_the_mend():
     with pytest.raises(UserError, match="set model.embedding to 8"):
         model.loss(dataclasses.replace(batch, embedding=batch.embedding[:, :8]))
     with pytest.raises(
-        WrongUse, match="captions have 2 symbols, the prior reads 4: use data.words 4"
+        WrongUse, match="captions have 2 symbols, the prior reads 4: use data.caption_length 4"
     ):
         model.loss(dataclasses.replace(batch, captions=batch.captions[:, :2]))
     with pytest.raises(UserError, match="has not learned yet"):

@@ -30,7 +30,7 @@ HUGE = 99999999999999999999
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    recipe = PictureRecipe(model=small(), data=PictureData(size=16, words=12))
+    recipe = PictureRecipe(model=small(), data=PictureData(size=16, caption_length=12))
     return untrained(tmp_path_factory.mktemp("runs") / "r", recipe)
 
 
@@ -101,7 +101,7 @@ def test_numbers_of_scores_are_checked_alike(run, words):
     ],
 )
 def test_a_recipe_that_holds_no_number_is_refused(tmp_path, place, value, name):
-    plain = PictureRecipe(model=small(), data=PictureData(size=16, words=12)).to_dict()
+    plain = PictureRecipe(model=small(), data=PictureData(size=16, caption_length=12)).to_dict()
     inner = plain
     for key in place[:-1]:
         inner = inner[key]

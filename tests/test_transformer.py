@@ -100,7 +100,7 @@ def test_a_mask_for_all_blocks_or_one_for_each():
     assert torch.equal(stack(x, mask=causal), stack(x, mask=[causal, causal]))
 
 
-CAPTIONS = {"vocabulary": 9, "words": 5}
+CAPTIONS = {"vocabulary": 9, "caption_length": 5}
 RULES = {"parametrisation": Parametrisation(base_width=16, base_depth=1, base_head_dim=4)}
 MODELS = {
     "decoder": families.gpt2(vocabulary=9, context=8, width=16, depth=3, heads=2,

@@ -51,10 +51,12 @@ def build(config, seed=0):
 @pytest.fixture(scope="module")
 def models() -> UnClip:
     clip = ClipConfig(
-        size=SIZE, width=16, depth=1, heads=2, vocabulary=27, words=WORDS,
+        size=SIZE, width=16, depth=1, heads=2, vocabulary=27, caption_length=WORDS,
         text_width=16, text_depth=1, text_heads=2, embedding=D,
     )  # fmt: skip
-    prior = PriorConfig(embedding=D, vocabulary=27, words=WORDS, width=16, depth=1, heads=2)
+    prior = PriorConfig(
+        embedding=D, vocabulary=27, caption_length=WORDS, width=16, depth=1, heads=2
+    )
     upsampler = decoder_config(size=2 * SIZE, embedding=0, task="upsample", scale=2)
     clip = build(clip)
     decoder = learned(decoder_config().build().initialise(0), clip)
@@ -182,7 +184,7 @@ def test_a_decoder_is_told_the_embedding_and_guided_by_it(models):
 
 
 def test_captions_reach_a_decoder_that_reads_them(models):
-    reads = build(decoder_config(condition="text", vocabulary=27, words=WORDS))
+    reads = build(decoder_config(condition="text", vocabulary=27, caption_length=WORDS))
     both = UnClip(models.clip, reads, read)
     z = F.normalize(torch.randn(2, D, generator=torch.Generator().manual_seed(0)), dim=1)
     assert not torch.allclose(both.decode(z, ["ab", "cd"]), both.decode(z, ["cd", "ab"]))

@@ -35,7 +35,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 def recipe(**model) -> PictureRecipe:
     return PictureRecipe(
         model=small(**model),
-        data=PictureData(corpus="c", size=16, words=12),
+        data=PictureData(corpus="c", size=16, caption_length=12),
         watch=PictureWatch(pictures=4),
         batch=4,
         start="before",
@@ -85,7 +85,8 @@ def test_every_path_that_a_recipe_keeps_is_absolute(folder):
 
 def test_a_run_of_a_world_makes_pictures_where_the_world_is_not_kept(tmp_path):
     run = untrained(
-        tmp_path / "r", replace(recipe(condition="text"), data=PictureData(size=16, words=12))
+        tmp_path / "r",
+        replace(recipe(condition="text"), data=PictureData(size=16, caption_length=12)),
     )
     shutil.rmtree(pictures_of(RunDirectory(run)).path)
     said = command("generate", run, "a red house", "--steps", 1, "--out", tmp_path / "a.png")
@@ -94,9 +95,10 @@ def test_a_run_of_a_world_makes_pictures_where_the_world_is_not_kept(tmp_path):
 
 def test_a_run_finds_the_encoder_that_was_moved_with_it(folder):
     untrained(
-        "runs/clip", PictureRecipe(model=small(), data=PictureData(corpus="c", size=16, words=12))
+        "runs/clip",
+        PictureRecipe(model=small(), data=PictureData(corpus="c", size=16, caption_length=12)),
     )
-    data = PictureData(corpus="c", size=16, words=12, encoder="runs/clip")
+    data = PictureData(corpus="c", size=16, caption_length=12, encoder="runs/clip")
     untrained("runs/decoder", PictureRecipe(model=small(condition="none", embedding=8), data=data))
     shutil.move(folder / "runs", folder / "elsewhere")
     decoder = load_pictures(folder / "elsewhere" / "decoder")

@@ -52,7 +52,7 @@ class Truthful:
     """
 
     def __init__(self, split, texts, bag_of_words=False):
-        self.config = SimpleNamespace(words=8)
+        self.config = SimpleNamespace(caption_length=8)
         self.training, self.weight = False, torch.zeros(1)
         self.split, self.texts, self.bag = split, texts, bag_of_words
 

@@ -91,10 +91,10 @@ class CaptionTower(nn.Module):
 
     def __init__(self, c: ClipConfig, scaling: Scaling) -> None:
         super().__init__()
-        self.begin, self.words, self.highest = c.begin, c.words, c.highest
+        self.begin, self.caption_length, self.highest = c.begin, c.caption_length, c.highest
         self.multiplier = scaling.input_multiplier
         self.symbols = Embedding(c.vocabulary, c.text_width)
-        self.positions = Embedding(c.words + (c.begin is not None), c.text_width)
+        self.positions = Embedding(c.caption_length + (c.begin is not None), c.text_width)
         self.blocks = Stack(
             TransformerBlock(
                 c.text_width,
@@ -110,8 +110,8 @@ class CaptionTower(nn.Module):
         self.projection = Linear(c.text_width, c.embedding)
 
     def forward(self, captions: Tensor, compute: torch.dtype) -> Tensor:
-        """captions: (batch, words) int64, each with an end, after which nothing is read."""
-        captions = fitted(captions, self.words)
+        """captions: (batch, caption_length) int64, each with an end, after which nothing is read."""
+        captions = fitted(captions, self.caption_length)
         if self.begin is not None:
             captions = F.pad(captions, (1, 0), value=self.begin)
         last = self.last(captions)
@@ -121,7 +121,7 @@ class CaptionTower(nn.Module):
         return self.projection(self.norm(pooled))  # type: ignore[no-any-return]
 
     def last(self, captions: Tensor) -> Tensor:
-        """Where the vectors of captions (batch, words) are taken, (batch,)."""
+        """Where the vectors of captions (batch, caption_length) are taken, (batch,)."""
         if self.highest is None:
             return (captions == END).int().argmax(dim=1)  # the first end
         # theirs below the end count one less than ours, those above it as much as ours
@@ -129,14 +129,14 @@ class CaptionTower(nn.Module):
         return order.argmax(dim=1)
 
 
-def fitted(captions: Tensor, words: int) -> Tensor:
-    """Captions in at most `words` symbols. Raises WrongUse where more than their filling is lost."""
-    if (captions[:, words - 1 :] != END).any():
+def fitted(captions: Tensor, caption_length: int) -> Tensor:
+    """Captions in at most `caption_length` symbols. Raises WrongUse where more than their filling is lost."""
+    if (captions[:, caption_length - 1 :] != END).any():
         raise WrongUse(
-            f"captions have up to {captions.shape[1]} symbols, the model has room for {words}: "
-            f"use data.words {words}, or a larger model.words"
+            f"captions have up to {captions.shape[1]} symbols, the model has room for {caption_length}: "
+            f"use data.caption_length {caption_length}, or a larger model.caption_length"
         )
-    return captions[:, :words]
+    return captions[:, :caption_length]
 
 
 class Clip(PictureModel):
@@ -180,7 +180,7 @@ class Clip(PictureModel):
         return F.normalize(f.float(), dim=1)
 
     def embed_captions(self, captions: Tensor) -> Tensor:
-        """(n, words) -> (n, embedding) of length 1, fp32."""
+        """(n, caption_length) -> (n, embedding) of length 1, fp32."""
         g = self.caption_tower(captions, self.compute)
         return F.normalize(g.float(), dim=1)
 
@@ -215,7 +215,7 @@ class Clip(PictureModel):
 
 
 def same(captions: Tensor) -> Tensor:
-    """(n, words) -> (n, n): whether two captions are equal, and not one and the same."""
+    """(n, caption_length) -> (n, n): whether two captions are equal, and not one and the same."""
     equal = (captions[:, None] == captions[None]).all(dim=2)
     return equal.fill_diagonal_(False)
 

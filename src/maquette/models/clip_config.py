@@ -28,7 +28,7 @@ class ClipConfig(PictureConfig):
     """size of the picture tower's feed-forward layer: None for 4 width"""
     vocabulary: int = 64
     """symbols of captions"""
-    words: int = 24
+    caption_length: int = 24
     """symbols a caption has room for, its end, which is symbol 0, included"""
     begin: int | None = None
     """symbol put before every caption; None: none"""
@@ -59,7 +59,7 @@ class ClipConfig(PictureConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         within(self, 1, float("inf"), "patch", "heads", "text_width", "text_depth", "text_heads")
-        within(self, 1, float("inf"), "hidden", "text_hidden", "embedding", "words")
+        within(self, 1, float("inf"), "hidden", "text_hidden", "embedding", "caption_length")
         within(self, 2, float("inf"), "vocabulary")
         within(self, 0, 1, "norm_epsilon")
         within(self, 1, self.vocabulary - 1, "begin")

@@ -1,7 +1,7 @@
 """What both priors have in common: a causal transformer that reads a caption, then predicts.
 
     caption's symbols | text embedding | what the variant predicts with
-    0 ... words - 1   | words          | words + 1 ...
+    0 ... n - 1        | n              | n + 1 ...           n: the caption length
 
 A prior knows how the embeddings of pictures (a frozen CLIP's) that fit a caption are distributed, and
 draws one; a decoder makes a picture of it. The text embedding alone is not enough: CLIP puts pictures
@@ -43,7 +43,7 @@ class Prior(PictureModel):
         super().__init__(config)
         c = config
         self.length = math.sqrt(c.embedding)
-        self.read = c.words + 1  # positions of the caption and of the text embedding
+        self.read = c.caption_length + 1  # positions of the caption and of the text embedding
         self.tokens = Embedding(c.vocabulary, c.width)
         self.positions = Embedding(self.read + after, c.width)
         self.text = Linear(c.embedding, c.width, bias=True, role=Role.INPUT)
@@ -56,15 +56,15 @@ class Prior(PictureModel):
     def caption(
         self, captions: Tensor, text_embedding: Tensor, absent: Tensor | None = None
     ) -> Tensor:
-        """What the transformer reads of a caption: (n, words + 1, width).
+        """What the transformer reads of a caption: (n, caption_length + 1, width).
 
-        captions: (n, words) int64. text_embedding: (n, d) of length 1. absent: (n,), True where the
-        caption is left out; an empty one always is. Raises WrongUse for another number of words.
+        captions: (n, caption_length) int64. text_embedding: (n, d) of length 1. absent: (n,), True where the
+        caption is left out; an empty one always is. Raises WrongUse for captions of another length.
         """
-        if captions.shape[1] != self.config.words:
+        if captions.shape[1] != self.config.caption_length:
             raise WrongUse(
-                f"captions have {captions.shape[1]} symbols, the prior reads {self.config.words}: "
-                f"use data.words {self.config.words}"
+                f"captions have {captions.shape[1]} symbols, the prior reads {self.config.caption_length}: "
+                f"use data.caption_length {self.config.caption_length}"
             )
         empty = (captions == END).all(1)
         absent = empty if absent is None else absent | empty
@@ -90,7 +90,7 @@ class Prior(PictureModel):
         return self.blocks.make_caches(n, room, self.compute, self.tokens.weight.device)
 
     def with_and_without(self, captions: Tensor, text_embedding: Tensor, guidance: float) -> Tensor:
-        """What is read of captions, and for guidance again of none: (n or 2 n, words + 1, width)."""
+        """What is read of captions, and for guidance again of none: (n or 2 n, caption_length + 1, width)."""
         given = self.caption(captions, text_embedding)
         if guidance == 1.0:
             return given

@@ -127,7 +127,7 @@ class AutoregressivePrior(Prior):
     @torch.no_grad()
     def draw(
         self,
-        captions: Tensor,  # (n, words)
+        captions: Tensor,  # (n, caption_length)
         text_embedding: Tensor,  # (n, d), of length 1
         guidance: float = 1.0,
         generator: Generators = None,

@@ -28,7 +28,7 @@ class PriorConfig(PictureConfig):
     """numbers of an embedding: as many as the encoder's"""
     vocabulary: int = 64
     """symbols of the captions, their end included"""
-    words: int = 24
+    caption_length: int = 24
     """positions of a caption, its end included"""
     width: int = 128
     """size of the residual stream"""
@@ -49,7 +49,7 @@ class PriorConfig(PictureConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within(self, 1, float("inf"), "embedding", "vocabulary", "words", "heads")
+        within(self, 1, float("inf"), "embedding", "vocabulary", "caption_length", "heads")
         within(self, 1, self.embedding, "components")
         within(self, 2, float("inf"), "buckets")
         if self.width % self.heads:

@@ -65,7 +65,7 @@ class DiffusionPrior(Prior):
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """A function of noised embeddings (n, d) and a time that gives the denoised ones, times sqrt(d).
 
-        captions: (n, words); text_embedding: (n, d) of length 1. The caption is read once, here.
+        captions: (n, caption_length); text_embedding: (n, d) of length 1. The caption is read once, here.
         """
         read = self.with_and_without(captions, text_embedding, guidance)
         caches = self.caches(len(read), self.read + 3)

@@ -21,7 +21,7 @@ from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
 def clip_guided(
     denoiser: Denoiser, clip: Clip, captions: Tensor, schedule: NoiseSchedule, scale: float
 ) -> Denoiser:
-    """`denoiser` led towards pictures that the CLIP finds closer to the captions (n, words).
+    """`denoiser` led towards pictures that the CLIP finds closer to the captions (n, caption_length).
 
     clip: noised, on the same schedule as the denoiser's model. Raises WrongUse for another.
     """

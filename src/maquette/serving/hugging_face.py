@@ -71,11 +71,11 @@ def import_model(
 
 
 def export_model(
-    run: Path, out: Path, weights: Path | None = None, words: int | None = None
+    run: Path, out: Path, weights: Path | None = None, caption_length: int | None = None
 ) -> str:
     """Write a run as a folder that transformers opens; returns the class that reads it.
 
-    words: symbols that a CLIP run reads of a caption; see `export_clip`.
+    caption_length: symbols that a CLIP run reads of a caption; see `export_clip`.
     """
     if out.exists():
         raise UserError(f"{out} exists: choose another folder")
@@ -83,7 +83,7 @@ def export_model(
     if isinstance(model, Clip):
         from maquette.serving.hugging_face_clip import export_clip
 
-        return export_clip(model, run, out, words)
+        return export_clip(model, run, out, caption_length)
     if not isinstance(model, Decoder):
         raise UserError(
             f"{run} is a model of kind {load_config(run).kind}, which transformers has no class for: "

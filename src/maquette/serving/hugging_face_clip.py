@@ -100,10 +100,10 @@ def import_clip(source: Path, out: Path, say: Callable[[str], None]) -> ClipConf
     return config
 
 
-def export_clip(model: Clip, run: Path, out: Path, words: int | None = None) -> str:
+def export_clip(model: Clip, run: Path, out: Path, caption_length: int | None = None) -> str:
     """Write a CLIP run as a folder that transformers' CLIPModel and CLIPProcessor open.
 
-    words: symbols of a caption that the run reads, its end included; None: all that the model has room for.
+    caption_length: number of tokens of a caption, its end included; None: all that the model has room for.
     """
     c = model.config
     if c.objective != "softmax" or c.noised:
@@ -122,7 +122,7 @@ def export_clip(model: Clip, run: Path, out: Path, words: int | None = None) -> 
     if not imported:
         foreign = open_caption_tokenizer(run / TOKENIZER, {})
         content = with_ends(content, foreign, begin, tokenizer.end)
-        most = min(c.words, words or c.words) + (begin is not None)
+        most = min(c.caption_length, caption_length or c.caption_length) + (begin is not None)
         settings = write_tokenizer_config(foreign.name_of(tokenizer.end), most)
     kept = read_json(run / PREPROCESSOR) if (run / PREPROCESSOR).exists() else None
     tensors, symbols = to_theirs(model), TOWERS["caption_tower"]["symbols.weight"]
@@ -173,7 +173,7 @@ def from_theirs(model: Clip, theirs: dict[str, Tensor], scale: Scale) -> dict[st
     positions = ours["picture_tower.positions.weight"].clone()
     positions[1:] += shift
     ours["picture_tower.positions.weight"] = positions
-    kept = model.config.words + (
+    kept = model.config.caption_length + (
         model.config.begin is not None
     )  # a tokenizer may cut captions before
     ours[POSITIONS] = ours[POSITIONS][:kept]

@@ -49,7 +49,7 @@ FURTHEST = 0.5  # of the way to a text difference (the paper goes 0.25 to 0.5)
 class UnClip:
     """The models that belong together: a decoder and a prior of one CLIP's embeddings.
 
-    read: captions to symbols (n, words), as the decoder was trained on; clip_reads, prior_reads: as
+    read: captions to symbols (n, caption_length), as the decoder was trained on; clip_reads, prior_reads: as
     the CLIP and the prior were, None for the same. Raises WrongUse where their embeddings do not have
     the same size, or the decoder takes none.
     """
@@ -252,7 +252,7 @@ def embeddings(
     drawing: PriorDrawing = PRIOR,
     generator: Generators = None,
 ) -> Tensor:
-    """An embedding (n, d) of length 1 for each caption (n, words), drawn from the prior.
+    """An embedding (n, d) of length 1 for each caption (n, caption_length), drawn from the prior.
 
     Of the candidates drawn, the one closest to the text embedding (n, d) is kept. generator: one of each
     caption, or of all; None: one of each, from the drawing's seed.

@@ -106,7 +106,7 @@ def prior_recipe(
         variant=variant,
         embedding=seen.model.embedding,
         vocabulary=seen.model.vocabulary,
-        words=seen.data.words,
+        caption_length=seen.data.caption_length,
         width=32 if quick else 128,
         depth=1 if quick else 4,
         components=8 if quick else None,
@@ -114,7 +114,9 @@ def prior_recipe(
     return PictureRecipe(
         name="dalle2-prior" if variant == "diffusion" else "dalle2-prior-autoregressive",
         model=model,
-        data=PictureData(words=seen.data.words, world=seen.data.world, encoder=str(encoder)),
+        data=PictureData(
+            caption_length=seen.data.caption_length, world=seen.data.world, encoder=str(encoder)
+        ),
         optimiser=Optimiser(learning_rate=0.002, beta2=0.98, average=0.99),
         schedule=Schedule(warmup=0.05, floor=0.02),
         batch=16 if quick else 128,
@@ -138,7 +140,12 @@ def decoder_recipe(
     base, seen = text_recipe(seed, quick), clip_recipe(quick=quick, world=WORLD)
     assert isinstance(base.model, DiffusionConfig) and isinstance(seen.model, ClipConfig)
     model = replace(base.model, condition="none", embedding=seen.model.embedding)
-    data = replace(base.data, words=seen.data.words, world=seen.data.world, encoder=str(encoder))
+    data = replace(
+        base.data,
+        caption_length=seen.data.caption_length,
+        world=seen.data.world,
+        encoder=str(encoder),
+    )
     one = replace(base, name="dalle2-decoder", model=model, data=data, start=str(start))
     return replace(one, steps=min(base.steps, TUNED)) if start else one
 

@@ -28,7 +28,7 @@ from maquette.models.diffusion.model import Diffusion
 from maquette.models.super_resolution import SuperResolution
 from maquette.parallel.group import Group
 from maquette.serving.make import make_pictures
-from maquette.training.datasets.encoder import caption_length, encoder_of, encoder_reader
+from maquette.training.datasets.encoder import caption_length_of, encoder_of, encoder_reader
 from maquette.training.datasets.picture_config import PictureData, PictureRecipe
 from maquette.training.datasets.pictures import Reader, heldout_pictures
 from maquette.training.heldout import heldout_loss
@@ -77,7 +77,7 @@ def evaluate_pictures(
         tasks |= _named(zero_shot(loaded, split, world=world, pictures=pictures, progress=scored))
     elif isinstance(model, SuperResolution):
         numbers = np.arange(min(pictures, len(split)), dtype=np.int64)
-        batch = Reader(loaded.tokenizer, recipe.data.words).batch(split, numbers)
+        batch = Reader(loaded.tokenizer, recipe.data.caption_length).batch(split, numbers)
         for name, value in restoration(model, batch.pictures).items():
             tasks[f"psnr, {name}"] = {"metric": "dB", "value": value, "n": len(numbers)}
     elif isinstance(model, Diffusion):
@@ -90,8 +90,10 @@ def recipe_of(loaded: LoadedPictures) -> PictureRecipe:
     config = loaded.model.config
     if (loaded.path / RECIPE).exists():
         return loaded.recipe
-    words = max(2, caption_length(loaded.path))
-    return PictureRecipe(model=config, data=PictureData(size=config.size, words=words))
+    caption_length = max(2, caption_length_of(loaded.path))
+    return PictureRecipe(
+        model=config, data=PictureData(size=config.size, caption_length=caption_length)
+    )
 
 
 def _loss(loaded: LoadedPictures, source: PictureCorpus) -> dict[str, dict[str, Any]]:
@@ -119,7 +121,7 @@ def _made(
         return {}  # nobody knows what such a picture should show
     oracle = oracle_for(settings, loaded.recipe.data.size, say=lambda text: None)
     data = loaded.recipe.data
-    reader = Reader(loaded.tokenizer, data.words, encoder_reader(data))
+    reader = Reader(loaded.tokenizer, data.caption_length, encoder_reader(data))
     numbers = np.arange(min(count, len(split)), dtype=np.int64)
     batches = [reader.batch(split, numbers[i : i + BATCH]) for i in range(0, len(numbers), BATCH)]
     encoder = encoder_of(data)

@@ -47,7 +47,9 @@ def oracle_recipe(world: Shapes, size: int = 32, quick: bool = False) -> Picture
             blur=BLUR,
         ),
         data=PictureData(
-            size=size, words=2, world=replace(world, held_out=0, noise=0.0, blur=0.0, phrasings=1)
+            size=size,
+            caption_length=2,
+            world=replace(world, held_out=0, noise=0.0, blur=0.0, phrasings=1),
         ),
         optimiser=Optimiser(learning_rate=0.006, beta2=0.99, weight_decay=0.05),
         schedule=Schedule(floor=0.02),

@@ -285,7 +285,7 @@ def _unclip_of(loaded: LoadedPictures, said: Sequence[str], prior_run: str, give
             f"{loaded.path} makes no pictures from embeddings: train dalle2-decoder and name that run"
         )
     clip = load_encoder(loaded.recipe.data.encoder).to(loaded.device)
-    given.notes += cut_notes(clip.tokenizer, said, clip.words)
+    given.notes += cut_notes(clip.tokenizer, said, clip.caption_length)
     prior = reads = None
     if prior_run:
         found = load_pictures(prior_run)

@@ -24,7 +24,7 @@ class PictureSamples:
         self._recipe = picture_recipe(run.recipe())
         corpus = pictures_of(run)
         data = self._recipe.data
-        self._reader = Reader(corpus.tokenizer, data.words, encoder_reader(data))
+        self._reader = Reader(corpus.tokenizer, data.caption_length, encoder_reader(data))
         self._encoder = encoder_of(data)
         self._split = corpus.split("heldout", data.size)
 

@@ -18,7 +18,7 @@ MODEL = ClipConfig(
     depth=4,
     heads=4,
     vocabulary=512,
-    words=16,
+    caption_length=16,
     text_width=64,
     text_depth=2,
     text_heads=2,
@@ -39,7 +39,7 @@ def clip_recipe(
     return PictureRecipe(
         name="clip",
         model=config,
-        data=PictureData(words=config.words, world=world or Shapes()),
+        data=PictureData(caption_length=config.caption_length, world=world or Shapes()),
         optimiser=Optimiser(learning_rate=RATE, beta2=0.98),
         schedule=Schedule(warmup=0.05, floor=0.02),
         batch=8 if quick else BATCH,

@@ -21,7 +21,7 @@ TEXT = DiffusionConfig(
     depth=1,
     condition="text",
     vocabulary=512,
-    words=24,
+    caption_length=24,
     parametrisation=RULES,
 )
 WORLD = Shapes(objects=1, colours=8, shapes=8, textures=3, sizes=True)  # 384 captions

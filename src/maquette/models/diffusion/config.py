@@ -36,7 +36,7 @@ class DiffusionConfig(PictureConfig):
     """class: values of each label factor"""
     vocabulary: int = 64
     """text: symbols of captions"""
-    words: int = 24
+    caption_length: int = 24
     """text: symbols a caption has room for, its end included; one of the end alone is no condition"""
     text_width: int = 64
     """text: size of the caption encoder's residual stream"""
@@ -59,7 +59,9 @@ class DiffusionConfig(PictureConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within(self, 1, float("inf"), "patch", "heads", "words", "text_width", "text_depth")
+        within(
+            self, 1, float("inf"), "patch", "heads", "caption_length", "text_width", "text_depth"
+        )
         within(self, 1, float("inf"), "text_heads", "scale")
         within(self, 2, float("inf"), "vocabulary")
         within(self, 0, float("inf"), "embedding")

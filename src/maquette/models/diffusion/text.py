@@ -14,13 +14,13 @@ from maquette.nn.transformer import TransformerBlock
 
 
 class TextEncoder(nn.Module):
-    """Captions (n, words) -> their tokens, which of them count, and the pooled one."""
+    """Captions (n, caption_length) -> their tokens, which of them count, and the pooled one."""
 
     def __init__(self, config: DiffusionConfig, scaling: Scaling) -> None:
         super().__init__()
         c = config
         self.embedding = Embedding(c.vocabulary, c.text_width)
-        self.position = Embedding(c.words, c.text_width)
+        self.position = Embedding(c.caption_length, c.text_width)
         self.blocks = Stack(
             TransformerBlock(c.text_width, c.text_heads, scaling) for _ in range(c.text_depth)
         )

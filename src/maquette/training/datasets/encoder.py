@@ -25,14 +25,14 @@ from maquette.training.run import RECIPE, RunDirectory
 
 @dataclass(frozen=True)
 class CaptionReader:
-    """How a CLIP run reads captions. words: symbols that it reads of one, the end included."""
+    """How a CLIP run reads captions. caption_length: number of tokens of one, the end included."""
 
     tokenizer: Tokenizer
-    words: int
+    caption_length: int
 
     def symbols(self, captions: list[str]) -> Tensor:
-        """(n, words) int64."""
-        return caption_symbols(self.tokenizer, captions, self.words)
+        """(n, caption_length) int64."""
+        return caption_symbols(self.tokenizer, captions, self.caption_length)
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Encoder:
         return self.reader.tokenizer
 
     @property
-    def words(self) -> int:
-        return self.reader.words
+    def caption_length(self) -> int:
+        return self.reader.caption_length
 
     def symbols(self, captions: list[str]) -> Tensor:
-        """(n, words) int64, where the model is."""
+        """(n, caption_length) int64, where the model is."""
         device = next(self.model.parameters()).device
         return self.reader.symbols(captions).to(device)
 
@@ -74,7 +74,7 @@ class Encoder:
 def caption_reader(folder: Path) -> CaptionReader:
     """How the CLIP of a run reads captions. Raises UserError for what is none."""
     _config(folder)
-    return CaptionReader(load_caption_tokenizer(folder), caption_length(folder))
+    return CaptionReader(load_caption_tokenizer(folder), caption_length_of(folder))
 
 
 def load_encoder(run: str) -> Encoder:
@@ -93,13 +93,13 @@ def encoder_reader(data: PictureData) -> CaptionReader | None:
     return caption_reader(Path(data.encoder).expanduser())
 
 
-def caption_length(folder: Path) -> int:
+def caption_length_of(folder: Path) -> int:
     """Symbols that a picture run reads of a caption, the end included."""
-    room = int(getattr(load_config(folder), "words", 0))
+    room = int(getattr(load_config(folder), "caption_length", 0))
     if not (folder / RECIPE).exists():  # what was imported has none
         return room
-    words = picture_recipe(RunDirectory(folder).recipe()).data.words
-    return min(room, words) if room else words
+    caption_length = picture_recipe(RunDirectory(folder).recipe()).data.caption_length
+    return min(room, caption_length) if room else caption_length
 
 
 def encoder_of(data: PictureData) -> Encoder | None:
@@ -134,27 +134,27 @@ def _config(folder: Path) -> Any:
     return config
 
 
-def cut_notes(tokenizer: Tokenizer, captions: Sequence[str], words: int) -> list[str]:
-    """A line for each caption that is longer than the `words` symbols that are read, its end included."""
+def cut_notes(tokenizer: Tokenizer, captions: Sequence[str], caption_length: int) -> list[str]:
+    """A line for each caption of more than `caption_length` tokens, its end included; more are cut."""
     notes = []
     for text in dict.fromkeys(captions):
         symbols = tokenizer.encode(text)
-        if len(symbols) >= words:
-            read = tokenizer.decode(symbols[: words - 1])
+        if len(symbols) >= caption_length:
+            read = tokenizer.decode(symbols[: caption_length - 1])
             notes.append(
-                f"a prompt of {len(symbols) + 1} symbols, its end included, is cut to the {words} that are "
-                f"read: ... {read[-40:]!r}"
+                f"a prompt of {len(symbols) + 1} symbols, its end included, is cut to the {caption_length} "
+                f"that are read: ... {read[-40:]!r}"
             )
     return notes
 
 
-def caption_symbols(tokenizer: Tokenizer, captions: list[str], words: int) -> Tensor:
-    """(n, words) int64: symbols renumbered so that the end is 0; what is too long is cut."""
+def caption_symbols(tokenizer: Tokenizer, captions: list[str], caption_length: int) -> Tensor:
+    """(n, caption_length) int64: symbols renumbered so that the end is 0; what is too long is cut."""
     end = tokenizer.end
     last = tokenizer.vocabulary if end is None else end
-    out = torch.full((len(captions), words), END, dtype=torch.int64)
+    out = torch.full((len(captions), caption_length), END, dtype=torch.int64)
     for row, text in zip(out, captions, strict=True):
-        symbols = torch.tensor(tokenizer.encode(text)[: words - 1], dtype=torch.int64)
+        symbols = torch.tensor(tokenizer.encode(text)[: caption_length - 1], dtype=torch.int64)
         renumbered = symbols + (symbols < last).long()
         row[: len(symbols)] = renumbered.masked_fill(symbols == last, END)  # an end in the caption
     return out

@@ -62,7 +62,7 @@ class PictureData(Data, Generic[S]):
     """name of a world that draws pictures, as "shapes", or a folder built by maquette corpus pictures"""
     size: int = 32
     """side of a picture, in pixels"""
-    words: int = 24
+    caption_length: int = 24
     """symbols of a caption, the end included; what is longer is cut"""
     world: S = None  # type: ignore[assignment] # the default settings of the world
     """settings of the world that the corpus names; none where it is a folder"""
@@ -73,7 +73,7 @@ class PictureData(Data, Generic[S]):
 
     def __post_init__(self) -> None:
         within(self, 1, ANY, "size", "count")
-        within(self, 2, ANY, "words")
+        within(self, 2, ANY, "caption_length")
         name, drawn = self.corpus, self.corpus in world_names()
         for field, kept in (("encoder", self.encoder == ""), ("corpus", drawn)):
             if not kept:  # a run finds it from any folder

@@ -47,7 +47,7 @@ class PictureDataset:
     @functools.cached_property
     def _reader(self) -> "Reader":
         data = self._recipe.data
-        return Reader(self.corpus.tokenizer, data.words, encoder_reader(data))
+        return Reader(self.corpus.tokenizer, data.caption_length, encoder_reader(data))
 
     def check(self) -> list[str]:
         """Raise WrongUse where the model cannot learn from the corpus; a line where captions are cut."""
@@ -79,17 +79,17 @@ class PictureDataset:
 class Reader:
     """Pictures of a split as batches; see the file's docstring.
 
-    tokenizer, words: of the model that learns; an encoder reads captions by its own.
+    tokenizer, caption_length: of the model that learns; an encoder reads captions by its own.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, words: int, encoder: CaptionReader | None = None
+        self, tokenizer: Tokenizer, caption_length: int, encoder: CaptionReader | None = None
     ) -> None:
-        self._tokenizer, self._words, self._encoder = tokenizer, words, encoder
+        self._tokenizer, self._caption_length, self._encoder = tokenizer, caption_length, encoder
 
     def symbols(self, captions: list[str]) -> Tensor:
-        """(n, words) int64; see `caption_symbols`."""
-        return caption_symbols(self._tokenizer, captions, self._words)
+        """(n, caption_length) int64; see `caption_symbols`."""
+        return caption_symbols(self._tokenizer, captions, self._caption_length)
 
     def batch(self, split: PictureSplit, indices: Numbers) -> PictureBatch:
         """The pictures of those numbers."""
@@ -125,7 +125,9 @@ def heldout_pictures(
     count = min(len(split), recipe.watch.pictures)
     if count < 1:
         raise UserError(f"{corpus.path} has no held-out picture: build it again with a second one")
-    reader = Reader(tokenizer or corpus.tokenizer, recipe.data.words, encoder_reader(recipe.data))
+    reader = Reader(
+        tokenizer or corpus.tokenizer, recipe.data.caption_length, encoder_reader(recipe.data)
+    )
     numbers = np.arange(count, dtype=np.int64)
     return [reader.batch(split, numbers[i : i + size]) for i in range(0, count, size)]
 
@@ -161,12 +163,12 @@ def check_pictures(recipe: PictureRecipe, corpus: PictureCorpus) -> None:
 
 
 def _check_words(recipe: PictureRecipe) -> None:
-    room, words = _room(recipe), recipe.data.words
+    room, caption_length = _room(recipe), recipe.data.caption_length
     exact = recipe.model.kind == "prior"
-    if room is not None and (words > room or (exact and words != room)):
+    if room is not None and (caption_length > room or (exact and caption_length != room)):
         raise WrongUse(
-            f"data.words is {words}, model.words is {room}: set both alike, as in "
-            f"--data.words {words} --model.words {words}"
+            f"data.caption_length is {caption_length}, model.caption_length is {room}: set both alike, as in "
+            f"--data.caption-length {caption_length} --model.caption-length {caption_length}"
         )
 
 
@@ -184,28 +186,29 @@ def _check_batch(recipe: PictureRecipe) -> None:
 def _room(recipe: PictureRecipe) -> int | None:
     """Symbols that the model has room for in a caption; None where it reads none."""
     reads = getattr(recipe.model, "condition", "text") == "text"
-    return getattr(recipe.model, "words", None) if reads else None
+    return getattr(recipe.model, "caption_length", None) if reads else None
 
 
 def cut_captions(recipe: PictureRecipe, corpus: PictureCorpus) -> str | None:
-    """What to say of training captions that are longer than data.words, by some of them; None: none.
+    """What to say of training captions that are longer than data.caption_length, by some of them; None: none.
 
     What a corpus says of its longest caption is believed.
     """
-    words = recipe.data.words
-    most = corpus.manifest.get("caption_symbols", {}).get("most", words)
-    if _room(recipe) is None or most < words:
+    caption_length = recipe.data.caption_length
+    most = corpus.manifest.get("caption_symbols", {}).get("most", caption_length)
+    if _room(recipe) is None or most < caption_length:
         return None
     split = corpus.split("train", recipe.data.size)
     available = min(len(split), recipe.data.count or len(split), 1 << 30)
     step = -(-available // LOOKED_AT)
     texts = split.captions(np.arange(0, available, step, dtype=np.int64))
     lengths = np.array([len(symbols) + 1 for symbols in corpus.tokenizer.encode_batch(texts, 1)])
-    share = float((lengths > words).mean()) if len(lengths) else 0.0
+    share = float((lengths > caption_length).mean()) if len(lengths) else 0.0
     if not share:
         return None
     longest = int(lengths.max())
     return (
-        f"{100 * share:.1f} % of the captions have more than data.words {words} symbols, their end "
-        f"included, and are cut: --data.words {longest} --model.words {longest} has room for all"
+        f"{100 * share:.1f} % of the captions have more than data.caption_length {caption_length} "
+        f"symbols, their end included, and are cut: --data.caption-length {longest} "
+        f"--model.caption-length {longest} has room for all"
     )
