@@ -37,7 +37,7 @@ def make(seed=0, **changes):
 
 
 def captions(n, seed=0):
-    """(n, 6): four symbols and the end."""
+    """(n, 6): four tokens and the end."""
     drawn = torch.randint(1, 20, (n, 6), generator=torch.Generator().manual_seed(seed))
     drawn[:, 4:] = 0
     return drawn
@@ -177,14 +177,14 @@ def test_batches_that_cannot_be_are_refused():
     with pytest.raises(WrongUse, match="captions"):
         model.loss(PictureBatch(batch(2).pictures))
     long = torch.ones(1, 9, dtype=torch.int64)
-    with pytest.raises(WrongUse, match="9 symbols, the model has room for 6"):
+    with pytest.raises(WrongUse, match="9 tokens, the model has room for 6"):
         model.embed_captions(long)
     long[:, 4:] = 0  # filling is cut
     torch.testing.assert_close(model.embed_captions(long), model.embed_captions(long[:, :6]))
 
 
-def logits(model, pictures, symbols):
-    return model.logits(model.embed_pictures(pictures), model.embed_captions(symbols))
+def logits(model, pictures, tokens):
+    return model.logits(model.embed_pictures(pictures), model.embed_captions(tokens))
 
 
 @torch.no_grad()
@@ -192,7 +192,7 @@ def test_an_export_has_the_multipliers_folded_in_and_the_tokenizers_numbers(tmp_
     CLIPModel = pytest.importorskip("transformers").CLIPModel
     from maquette.corpus.tokenizer import byte_tokenizer, save_tokenizer
     from maquette.serving.hugging_face_clip import export_clip
-    from maquette.training.datasets.pictures import caption_symbols
+    from maquette.training.datasets.pictures import caption_tokens
 
     rules = Parametrisation(base_width=16, base_depth=1, base_head_dim=4, input_multiplier=7.0)
     model = make(vocabulary=257, caption_length=12, parametrisation=rules).eval()
@@ -206,7 +206,7 @@ def test_an_export_has_the_multipliers_folded_in_and_the_tokenizers_numbers(tmp_
     for row, text in zip(ids, texts, strict=True):
         row[: len(text)] = torch.tensor(list(text.encode()), dtype=torch.int64)
     x = batch(4).pictures
-    got = logits(model, x, caption_symbols(byte_tokenizer(), texts, 12))
+    got = logits(model, x, caption_tokens(byte_tokenizer(), texts, 12))
     expected = reference(input_ids=ids, pixel_values=x).logits_per_image
     assert (got - expected).abs().max() < 1e-4
 

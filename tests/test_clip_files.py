@@ -167,7 +167,7 @@ def test_an_imported_one_reads_captions_and_pictures_as_theirs(tmp_path, tokeniz
     torch.testing.assert_close(before[1], after[1], atol=2e-5, rtol=0)
 
 
-def test_with_symbols_added_behind_the_end_the_highest_stands_for_a_caption(tmp_path):
+def test_with_tokens_added_behind_the_end_the_highest_stands_for_a_caption(tmp_path):
     """transformers takes the highest token where config.json says 2, the first end where it says more."""
     grown = bpe()
     grown.add_tokens(["<cat>", "<dog>"])
@@ -386,12 +386,12 @@ def test_an_export_cuts_captions_where_the_run_does(tmp_path):
 
 
 def test_a_caption_that_names_a_special_token_is_text_where_it_was_trained(tmp_path):
-    from maquette.training.datasets.encoder import caption_symbols
+    from maquette.training.datasets.encoder import caption_tokens
 
     with pytest.raises(UserError, match="is missing"):
         load_pictures_without_tokenizer(tmp_path)
-    symbols = caption_symbols(byte_tokenizer(), ["<|endoftext|>"], 20)[0]
-    assert int((symbols == 0).nonzero()[0]) == 13
+    tokens = caption_tokens(byte_tokenizer(), ["<|endoftext|>"], 20)[0]
+    assert int((tokens == 0).nonzero()[0]) == 13
 
 
 def load_pictures_without_tokenizer(folder: Path):

@@ -109,7 +109,7 @@ def test_it_stands_beside_captions_and_known_pixels(doors):
     assert list(model.conditioners) == ["text", "known_pixels", "brightness"] and model.guided
     given = batch(3)
     signal = model.shown(given).joined()
-    assert signal.tokens.shape[1] == 3 + (doors == "tokens")  # two symbols and the end
+    assert signal.tokens.shape[1] == 3 + (doors == "tokens")  # two tokens and the end
     assert signal.mask.shape == signal.tokens.shape[:2] and signal.mask.dtype == torch.bool
     assert signal.channels.shape[1] == 4 + (doors == "channels")
     null = model.null(model.shown(given)).joined()

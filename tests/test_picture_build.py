@@ -83,7 +83,7 @@ def test_a_folder_becomes_a_corpus_that_is_read_back(photos, tmp_path):
         middle = rough(i).resize((16, 16), Image.Resampling.LANCZOS, box=(5, 0, 35, 30))
         assert (read[f"picture number {i} of many"] == np.asarray(middle)).all()
     tokens = corpus.tokenizer.encode("picture number 3 of many")
-    assert len(tokens) <= corpus.manifest["caption_symbols"]["most"] <= 8
+    assert len(tokens) <= corpus.manifest["caption_tokens"]["most"] <= 8
     assert corpus.vocabulary == corpus.manifest["vocabulary"] < 2048
 
 

@@ -25,7 +25,7 @@ from maquette.models.store import WEIGHTS, load_tensors, save_config, save_tenso
 from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.training.average import Average
 from maquette.training.cost import measure_cost
-from maquette.training.datasets.encoder import caption_symbols, encoder_of
+from maquette.training.datasets.encoder import caption_tokens, encoder_of
 from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
 from maquette.training.datasets.pictures import (
     PictureDataset,
@@ -216,16 +216,16 @@ def test_operations_are_torchs_count():
     assert cost.activations == 4 * 5 * (8 + 16)  # what both products read
 
 
-def test_captions_end_in_zero_and_keep_their_symbols():
+def test_captions_end_in_zero_and_keep_their_tokens():
     tokenizer = TOY.data.open_corpus().tokenizer
     text = "a red circle left of a blue square"
-    symbols = caption_symbols(tokenizer, [text, "", text * 9], 12)
+    tokens = caption_tokens(tokenizer, [text, "", text * 9], 12)
     n = len(tokenizer.encode(text))
-    assert n == len(text.split())  # a word is a symbol
-    assert (symbols[0, :n] > 0).all() and (symbols[0, n:] == END).all()
-    assert (symbols[1] == END).all()
-    assert symbols[2, -1] == END and (symbols[2, :-1] > 0).all()
-    back = [s - (s <= tokenizer.end) for s in symbols[0, :n].tolist()]
+    assert n == len(text.split())  # a word is a token
+    assert (tokens[0, :n] > 0).all() and (tokens[0, n:] == END).all()
+    assert (tokens[1] == END).all()
+    assert tokens[2, -1] == END and (tokens[2, :-1] > 0).all()
+    back = [s - (s <= tokenizer.end) for s in tokens[0, :n].tolist()]
     assert tokenizer.decode(back) == text
 
 
@@ -242,7 +242,7 @@ def foreign(tmp_path_factory) -> Path:
 
 
 def test_an_encoder_reads_captions_as_it_was_trained_to(foreign):
-    """By its own tokenizer, in its own number of symbols, and not by the corpus'."""
+    """By its own tokenizer, in its own number of tokens, and not by the corpus'."""
     corpus = TOY.data.open_corpus()
     data = replace(TOY.data, encoder=str(foreign))
     clip, numbers = encoder_of(data), np.arange(3)
@@ -253,11 +253,9 @@ def test_an_encoder_reads_captions_as_it_was_trained_to(foreign):
     )
     texts = corpus.split("train", 16).captions(numbers)
     letters = torch.tensor([[byte + 1 for byte in t.encode()[:9]] + [END] for t in texts])
-    assert torch.equal(clip.symbols(texts), letters)
+    assert torch.equal(clip.token_ids(texts), letters)
     assert torch.equal(batch.text_embedding, clip.model.embed_captions(letters))
-    assert torch.equal(
-        batch.captions, caption_symbols(corpus.tokenizer, texts, data.caption_length)
-    )
+    assert torch.equal(batch.captions, caption_tokens(corpus.tokenizer, texts, data.caption_length))
 
 
 def test_an_encoder_that_sees_another_size_is_refused_before_the_start(foreign, tmp_path):
@@ -298,7 +296,7 @@ def test_held_out_captions_of_another_corpus_are_read_as_the_run_reads(toy, monk
         loaded.recipe, loaded.corpus, tokenizer=loaded.tokenizer
     )
     texts = loaded.corpus.split("heldout", 16).captions(np.arange(8))
-    assert torch.equal(batch.captions, caption_symbols(loaded.tokenizer, texts, 12))
+    assert torch.equal(batch.captions, caption_tokens(loaded.tokenizer, texts, 12))
     seen = []
     monkeypatch.setattr(
         evaluate_pictures_module, "heldout_loss", lambda m, b, g: seen.extend(b) or 0.0
@@ -344,7 +342,7 @@ def test_captions_that_are_cut_are_said_before_the_start():
         "100.0 % of the captions have more than data.caption_length 4"
     )
     assert "--data.caption-length 9 --model.caption-length 9" in cut_captions(short, corpus)
-    corpus.manifest["caption_symbols"] = {"most": 3}  # believed: with their end they have 4
+    corpus.manifest["caption_tokens"] = {"most": 3}  # believed: with their end they have 4
     assert cut_captions(short, corpus) is None
     unread = replace(short, model=replace(MODEL, condition="none"))
     assert cut_captions(unread, TOY.data.open_corpus()) is None

@@ -319,7 +319,7 @@ def test_what_a_prior_cannot_learn_from_is_refused_with_the_mend():
     with pytest.raises(UserError, match="set model.embedding to 8"):
         model.loss(dataclasses.replace(batch, embedding=batch.embedding[:, :8]))
     with pytest.raises(
-        WrongUse, match="captions have 2 symbols, the prior reads 4: use data.caption_length 4"
+        WrongUse, match="captions have 2 tokens, the prior reads 4: use data.caption_length 4"
     ):
         model.loss(dataclasses.replace(batch, captions=batch.captions[:, :2]))
     with pytest.raises(UserError, match="has not learned yet"):

@@ -23,7 +23,7 @@ SHORT = replace(INVERSION, steps=20)
 
 
 def read(texts: list[str]) -> torch.Tensor:
-    """A symbol for every letter a to z."""
+    """A token for every letter a to z."""
     rows = [[ord(letter) - 96 for letter in text[: WORDS - 1]] for text in texts]
     return torch.tensor([row + [0] * (WORDS - len(row)) for row in rows])
 

@@ -78,11 +78,11 @@ class Truthful:
         numbers = ((pictures[:, 0, 0, 0] + 1) * 127.5).round().long()
         return torch.stack([self.vector(self.split.truth[i]) for i in numbers])
 
-    def embed_captions(self, symbols):
-        return torch.stack([self.vector(parse(self.texts[int(row[0])])) for row in symbols])
+    def embed_captions(self, tokens):
+        return torch.stack([self.vector(parse(self.texts[int(row[0])])) for row in tokens])
 
     def captions(self, texts):
-        """As `LoadedPictures.captions`: here a caption's symbol is its place in a list."""
+        """As `LoadedPictures.captions`: here a caption's token is its place in a list."""
         start = len(self.texts)
         self.texts += texts
         return torch.arange(start, len(self.texts))[:, None]

@@ -1,6 +1,6 @@
 """Learners of a few dozen parameters: two networks by turn, a student of its own average, a codebook.
 
-Their models read rows of eight symbols as numbers; `registered` makes their kinds known.
+Their models read rows of eight tokens as numbers; `registered` makes their kinds known.
 """
 
 from collections.abc import Iterable, MutableMapping
@@ -30,7 +30,7 @@ from maquette.training.recipe import Checkpoints, LanguageRecipe, Recipe
 from maquette.training.single import Single
 
 TIME = 8
-"""symbols of a row"""
+"""tokens of a row"""
 
 
 def rows_of(batch: TokenBatch) -> Tensor:
@@ -46,7 +46,7 @@ class Toy(LanguageModel):
         self.blocks = nn.ModuleList()
 
 
-# Adversarial: a generator goes on from two symbols, a discriminator tells its rows from true ones.
+# Adversarial: a generator goes on from two tokens, a discriminator tells its rows from true ones.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--text-field", metavar="NAME",
                        help="the field of records that holds the text (text); a.b for b in a")  # fmt: skip
     build.add_argument("--vocabulary", type=int, help="8192; 257 for plain bytes")
-    build.add_argument("--digits", type=int, help="of a number in one symbol (2; 1 splits)")
+    build.add_argument("--digits", type=int, help="of a number in one token (2; 1 splits)")
     build.add_argument("--tokenizer", metavar="NAME",
                        help="take one: a corpus, a run, a tokenizer.json, tiktoken:NAME, bytes")  # fmt: skip
     build.add_argument("--end-token", metavar="NAME",

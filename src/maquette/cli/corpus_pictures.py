@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="the middle square, or the whole picture on white")  # fmt: skip
     parser.add_argument("--heldout", type=float, default=0.05, help="fraction kept for evaluation")
     parser.add_argument("--vocabulary", type=int, default=2048,
-                        help="symbols of the captions' tokenizer at most (2048)")  # fmt: skip
+                        help="tokens of the captions' tokenizer at most (2048)")  # fmt: skip
     parser.add_argument("--columns", metavar="PART=NAME,...", default="",
                         help="of tables and records: image=..., caption=..., label=...")  # fmt: skip
     parser.add_argument("--workers", type=int, help="processes (default: all cores)")
@@ -126,7 +126,7 @@ def summarise(corpus: "PictureCorpus") -> dict[str, Any]:
 def describe(corpus: "PictureCorpus", terminal: Terminal) -> None:
     """Counts, captions and classes, and a line for every reason to leave out or to change."""
     m = corpus.manifest
-    s = m["caption_symbols"]
+    s = m["caption_tokens"]
     total, heldout = sum(m["splits"].values()), m["splits"]["heldout"]
     terminal.say(
         f"  {total:,} picture{'s' * (total != 1)} of {m['size']} x {m['size']}: "
@@ -134,7 +134,7 @@ def describe(corpus: "PictureCorpus", terminal: Terminal) -> None:
         + (" (a run needs one to be evaluated on: add a second picture)" if not heldout else "")
     )
     terminal.say(
-        f"  captions of {s['median']} symbols (99 % have at most {s['99 %']}); "
+        f"  captions of {s['median']} tokens (99 % have at most {s['99 %']}); "
         f"vocabulary {m['vocabulary']:,}; hash {m['hash'][:12]}"
     )
     if m["classes"]:

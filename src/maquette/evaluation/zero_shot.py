@@ -186,7 +186,7 @@ def zero_shot(
 ) -> dict[str, Any]:
     """Score the first `pictures` of a split, as `maquette eval RUN` prints it.
 
-    loaded: has `model`, a Clip, and `captions(list of texts)`, their symbols. world: of the pictures,
+    loaded: has `model`, a Clip, and `captions(list of texts)`, their tokens. world: of the pictures,
     where they are drawn. Retrieval is among the different captions of the scored pictures, or in a world
     of two objects among all its captions; naming and binding are of such worlds alone. Raises UserError
     where there is nothing to score.

@@ -56,7 +56,7 @@ def assembled(decoder: Path, prior: Path, clip: Path) -> UnClip:
         model,
         loaded.captions,
         over.model,
-        clip_reads=seen.symbols,
+        clip_reads=seen.token_ids,
         prior_reads=over.captions,
     )
 
@@ -160,7 +160,7 @@ def varied(decoder: Path, prior: Path, clip: Path, text: Path, seed: int, quick:
     asked = scenes(world, SEED + 100 + seed, np.arange(count), "heldout")[of]
     texts = captions_of(asked)
     z = parts.from_texts(texts, PriorDrawing(steps=2 if quick else PRIOR_STEPS, seed=seed))
-    symbols = loaded.captions(texts)
+    tokens = loaded.captions(texts)
     oracle = oracle_for(world, size, quick, say=lambda text: None)
     fitted: dict[tuple[str, float], Scenes] = {}
     good: dict[tuple[str, float], Right] = {}
@@ -169,7 +169,7 @@ def varied(decoder: Path, prior: Path, clip: Path, text: Path, seed: int, quick:
         drawing = Drawing(guidance=w, steps=steps, solver=SOLVER, seed=seed)
         made = {
             "unCLIP": parts.decode(z, drawing=drawing),
-            "GLIDE": from_captions(loaded.model, symbols, w, steps, seed),
+            "GLIDE": from_captions(loaded.model, tokens, w, steps, seed),
         }
         for name, pictures in made.items():
             right = (oracle.read(pictures) == asked.labels).all(1)
@@ -207,13 +207,13 @@ def spreads(
 
 
 @torch.no_grad()
-def from_captions(model: Diffusion, symbols: Tensor, w: float, steps: int, seed: int) -> Tensor:
+def from_captions(model: Diffusion, tokens: Tensor, w: float, steps: int, seed: int) -> Tensor:
     """Pictures (n, 3, size, size) of a text model."""
-    generator = torch.Generator(symbols.device).manual_seed(seed)
-    shape = (len(symbols), 3, model.config.size, model.config.size)
-    noise = torch.randn(shape, generator=generator, device=symbols.device)
+    generator = torch.Generator(tokens.device).manual_seed(seed)
+    shape = (len(tokens), 3, model.config.size, model.config.size)
+    noise = torch.randn(shape, generator=generator, device=tokens.device)
     made = []
-    for words, start in zip(symbols.split(BATCH), noise.split(BATCH), strict=True):
+    for words, start in zip(tokens.split(BATCH), noise.split(BATCH), strict=True):
         clean = model.denoiser(model.condition(len(words), text=words), w)
         made.append(
             solve(

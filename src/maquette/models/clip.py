@@ -2,10 +2,10 @@
 
     picture -> patches, class token, positions -> norm -> blocks -> norm of class token -> projection -+
                                                                                           unit vectors  dot
-    caption -> symbols, positions ------------> causal blocks -> norm at the first end --> projection -+
+    caption -> tokens, positions ------------> causal blocks -> norm at the first end --> projection -+
 
-The caption towers of OpenAI's files take the highest symbol as they number it in the place of the first
-end (`highest`), which is another only where symbols were added behind the end.
+The caption towers of OpenAI's files take the highest token as they number it in the place of the first
+end (`highest`), which is another only where tokens were added behind the end.
 
 A batch is its own set of wrong answers. softmax (Radford et al. 2021, figure 3): the picture's caption
 among the batch's captions, and the caption's picture among the pictures; the loss is the mean of both
@@ -130,10 +130,10 @@ class CaptionTower(nn.Module):
 
 
 def fitted(captions: Tensor, caption_length: int) -> Tensor:
-    """Captions in at most `caption_length` symbols. Raises WrongUse where more than their filling is lost."""
+    """Captions in at most `caption_length` tokens. Raises WrongUse where more than their filling is lost."""
     if (captions[:, caption_length - 1 :] != END).any():
         raise WrongUse(
-            f"captions have up to {captions.shape[1]} symbols, the model has room for {caption_length}: "
+            f"captions have up to {captions.shape[1]} tokens, the model has room for {caption_length}: "
             f"use data.caption_length {caption_length}, or a larger model.caption_length"
         )
     return captions[:, :caption_length]

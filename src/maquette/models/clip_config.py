@@ -27,13 +27,13 @@ class ClipConfig(PictureConfig):
     hidden: int | None = None
     """size of the picture tower's feed-forward layer: None for 4 width"""
     vocabulary: int = 64
-    """symbols of captions"""
+    """tokens of captions"""
     caption_length: int = 24
-    """symbols a caption has room for, its end, which is symbol 0, included"""
+    """tokens a caption has room for, its end, which is token 0, included"""
     begin: int | None = None
-    """symbol put before every caption; None: none"""
+    """token put before every caption; None: none"""
     highest: int | None = None
-    """the end's number among symbols as OpenAI's files number them, where a caption's vector stands at the
+    """the end's number among tokens as OpenAI's files number them, where a caption's vector stands at the
     highest of these numbers; None: it stands at the first end"""
     text_width: int = 128
     """size of the caption tower's residual stream"""

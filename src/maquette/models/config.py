@@ -21,7 +21,7 @@ class DecoderConfig(Architecture):
     kind: Literal["decoder"] = "decoder"
     """which architecture"""
     vocabulary: int = 4096
-    """symbols, the end of a document included"""
+    """tokens, the end of a document included"""
     context: int = 256
     """positions: the longest sequence"""
     width: int = 256

@@ -9,7 +9,7 @@ from maquette.models.architecture import Architecture
 from maquette.nn.rules import Parametrisation
 
 END = 0
-"""the symbol that ends and fills a caption, as models see it (`training/datasets/pictures.py`)"""
+"""the token that ends and fills a caption, as models see it (`training/datasets/pictures.py`)"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What both priors have in common: a causal transformer that reads a caption, then predicts.
 
-    caption's symbols | text embedding | what the variant predicts with
+    caption's tokens | text embedding | what the variant predicts with
     0 ... n - 1        | n              | n + 1 ...           n: the caption length
 
 A prior knows how the embeddings of pictures (a frozen CLIP's) that fit a caption are distributed, and
@@ -8,7 +8,7 @@ draws one; a decoder makes a picture of it. The text embedding alone is not enou
 and captions into different parts of its space. Embeddings have length 1 outside and are multiplied by
 sqrt(d) inside, so that a number of them has a mean square of 1, as noise has.
 
-Source: Ramesh et al. 2022, section 2.2. The symbols have an embedding of their own here, where the
+Source: Ramesh et al. 2022, section 2.2. The tokens have an embedding of their own here, where the
 paper takes the outputs of CLIP's text tower.
 """
 
@@ -63,7 +63,7 @@ class Prior(PictureModel):
         """
         if captions.shape[1] != self.config.caption_length:
             raise WrongUse(
-                f"captions have {captions.shape[1]} symbols, the prior reads {self.config.caption_length}: "
+                f"captions have {captions.shape[1]} tokens, the prior reads {self.config.caption_length}: "
                 f"use data.caption_length {self.config.caption_length}"
             )
         empty = (captions == END).all(1)

@@ -27,7 +27,7 @@ class PriorConfig(PictureConfig):
     embedding: int = 64
     """numbers of an embedding: as many as the encoder's"""
     vocabulary: int = 64
-    """symbols of the captions, their end included"""
+    """tokens of the captions, their end included"""
     caption_length: int = 24
     """positions of a caption, its end included"""
     width: int = 128

@@ -384,7 +384,7 @@ def _bloom() -> list[Published]:
             config=shape(families.bloom, (250_880, 2048, depth, width, heads)),
             parameters=count,
             source="Scao et al. 2022, table 3, and the model's card",
-            note="250,680 symbols padded to 250,880",
+            note="250,680 tokens padded to 250,880",
             training=Training(
                 tokens=(366 if size == "176b" else 341) * BILLION,
                 batch=batch,

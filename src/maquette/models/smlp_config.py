@@ -18,7 +18,7 @@ class SMLPConfig(Architecture):
     kind: Literal["smlp"] = "smlp"
     """which architecture"""
     vocabulary: int = 4096
-    """symbols, the end of a document included"""
+    """tokens, the end of a document included"""
     context: int = 256
     """positions: the longest sequence, and the size of the mixing matrices"""
     width: int = 256

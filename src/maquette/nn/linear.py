@@ -45,7 +45,7 @@ class Linear(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A row per symbol (or position)."""
+    """A row per token (or position)."""
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Cross-entropy straight from hidden states, in chunks, so that the logits never exist whole.
 
-At 50,000 symbols the logits of one step weigh more than every activation together. Here a chunk
+At 50,000 tokens the logits of one step weigh more than every activation together. Here a chunk
 of rows is projected, turned into its loss *and* its gradient in one compiled pass, multiplied
 back, and dropped: the backward pass only scales what forward has computed.
 

@@ -75,7 +75,7 @@ def export_model(
 ) -> str:
     """Write a run as a folder that transformers opens; returns the class that reads it.
 
-    caption_length: symbols that a CLIP run reads of a caption; see `export_clip`.
+    caption_length: tokens that a CLIP run reads of a caption; see `export_clip`.
     """
     if out.exists():
         raise UserError(f"{out} exists: choose another folder")

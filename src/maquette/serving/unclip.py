@@ -49,7 +49,7 @@ FURTHEST = 0.5  # of the way to a text difference (the paper goes 0.25 to 0.5)
 class UnClip:
     """The models that belong together: a decoder and a prior of one CLIP's embeddings.
 
-    read: captions to symbols (n, caption_length), as the decoder was trained on; clip_reads, prior_reads: as
+    read: captions to tokens (n, caption_length), as the decoder was trained on; clip_reads, prior_reads: as
     the CLIP and the prior were, None for the same. Raises WrongUse where their embeddings do not have
     the same size, or the decoder takes none.
     """
@@ -90,8 +90,8 @@ class UnClip:
     @torch.no_grad()
     def of_texts(self, texts: Sequence[str]) -> Tensor:
         """CLIP's embeddings (n, d), of length 1, of captions."""
-        symbols = (self.clip_reads or self.read)(list(texts))
-        parts = [self.clip.embed_captions(part) for part in symbols.split(BATCH)]
+        tokens = (self.clip_reads or self.read)(list(texts))
+        parts = [self.clip.embed_captions(part) for part in tokens.split(BATCH)]
         return torch.cat(parts).float()
 
     def from_texts(self, texts: Sequence[str], drawing: PriorDrawing = PRIOR) -> Tensor:

@@ -127,7 +127,7 @@ def draw(run: Path, seed: int, way: Way, count: int) -> Drawn:
     numbers = np.arange(count, dtype=np.int64) + seed * count
     labels = split.labels(numbers)
     assert labels is not None
-    captions = Reader(loaded.tokenizer, data.caption_length).symbols(split.captions(numbers))
+    captions = Reader(loaded.tokenizer, data.caption_length).token_ids(split.captions(numbers))
     generator = torch.Generator().manual_seed(seed)
     made = []
     for part in captions.split(100):

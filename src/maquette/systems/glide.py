@@ -5,7 +5,7 @@
     maquette train glide-upsampler --start runs/diffusion --run runs/upsampler
     maquette reproduce glide          2 seeds of base and upsampler, one noised CLIP for both
 
-The caption enters the network twice: its last symbol joins the time, and all symbols are attended to
+The caption enters the network twice: its last token joins the time, and all tokens are attended to
 (`models/diffusion`). The paper compares two ways of following it more closely: classifier-free
 guidance, u + w (c - u) with a network that now and then saw no caption, and the gradient of a CLIP that was
 trained on noisy pictures (`serving/clip_guidance.py`). People preferred the first. A second network makes
@@ -171,12 +171,12 @@ def upsampler(lab: Lab) -> Measurement:
         drawn = scenes(world, SEED + seed, np.arange(n), "heldout")
         true = to_tensor(render(drawn, model.config.size))
         small = F.avg_pool2d(true, SCALE)
-        symbols = loaded.captions(captions_of(drawn))
+        tokens = loaded.captions(captions_of(drawn))
         arms = {
             "true": true,
             "bicubic": F.interpolate(small, scale_factor=SCALE, mode="bicubic").clamp(-1, 1),
-            "upsampler": enlarge(model, symbols, small, lab.quick),
-            "of other scenes": enlarge(model, symbols, small.roll(1, 0), lab.quick),
+            "upsampler": enlarge(model, tokens, small, lab.quick),
+            "of other scenes": enlarge(model, tokens, small.roll(1, 0), lab.quick),
         }
         for name, x in arms.items():
             fits.setdefault(name, []).append(fit(x, drawn.labels, world).psnr)
@@ -319,7 +319,7 @@ class Ways:
     clip: Clip
     drawn: Scenes
     captions: list[str]
-    symbols: Tensor
+    tokens: Tensor
     oracle: Oracle
 
     @classmethod
@@ -335,11 +335,11 @@ class Ways:
 
     def __post_init__(self) -> None:
         with torch.no_grad():
-            self.condition = self.model.condition(len(self.symbols), text=self.symbols)
+            self.condition = self.model.condition(len(self.tokens), text=self.tokens)
 
     def draw(self, denoiser: Any, steps: int) -> Tensor:
         """A picture of each caption; the noise is the same for every denoiser."""
-        return drawn_by(self.model, denoiser, len(self.symbols), steps)
+        return drawn_by(self.model, denoiser, len(self.tokens), steps)
 
     def right(self, pictures: Tensor) -> Right:
         """(n,) whether every attribute of a caption is in its picture."""
@@ -355,7 +355,7 @@ class Ways:
 
         def of(a: int, b: int) -> Denoiser:
             plain = self.model.denoiser(self.condition.rows(a, b))
-            towards = self.symbols.roll(shift, 0)[a:b]
+            towards = self.tokens.roll(shift, 0)[a:b]
             return clip_guided(plain, self.clip, towards, self.model.process.schedule, scale)
 
         return of

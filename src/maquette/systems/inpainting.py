@@ -171,7 +171,7 @@ def repaint(lab: Lab) -> Measurement:
 
 @dataclass(frozen=True)
 class Hidden:
-    """Pictures (n, 3, s, s), masks (n, 1, s, s) and the captions' symbols (n, caption_length)."""
+    """Pictures (n, 3, s, s), masks (n, 1, s, s) and the captions' tokens (n, caption_length)."""
 
     pictures: Tensor
     known: Tensor

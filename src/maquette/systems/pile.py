@@ -6,7 +6,7 @@ The paper puts 22 sources together, 825 GiB, and trains models of 1.3 billion pa
 Common Crawl as CC-100 filtered it and on raw Common Crawl. In bits per byte the one that read the
 mixture is better on every component (section 4). Scaled down: the four components of this machine's
 own text (standard library, its tests, prose, manual pages), 4 MB each; decoders of 209,000 parameters,
-a million tokens each; one byte-pair tokenizer of 1,024 symbols, learned on the mixture, for all of
+a million tokens each; one byte-pair tokenizer of 1,024 tokens, learned on the mixture, for all of
 them. In place of Common Crawl stands each single component, which is at home on itself: so what is
 claimed is the plain average over components, of documents that no arm has read. No arm reads a text
 twice, so what is compared is what was read, not how often.

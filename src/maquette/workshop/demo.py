@@ -44,7 +44,7 @@ FASTER, TRIES, PAUSE = 0.8, 4, 1.0  # of the pace; measurements at most; seconds
 SCORED_BYTES = 600_000  # of held-out text, by the model and by the compressors
 NEEDED_BYTES = 100_000
 NEAR = 0.8  # Jaccard similarity above which a document of one's own is a duplicate
-VOCABULARIES = ((400_000, 512), (2_000_000, 1024), (8_000_000, 2048))  # less text, fewer symbols
+VOCABULARIES = ((400_000, 512), (2_000_000, 1024), (8_000_000, 2048))  # less text, fewer tokens
 Say = Callable[[str], None]
 
 

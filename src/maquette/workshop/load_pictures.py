@@ -15,7 +15,7 @@ from maquette.corpus.pictures.store import PictureCorpus
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import PictureModel
 from maquette.models.store import load_model
-from maquette.training.datasets.encoder import caption_length_of, caption_symbols, cut_notes
+from maquette.training.datasets.encoder import caption_length_of, caption_tokens, cut_notes
 from maquette.training.datasets.picture_config import PictureRecipe, picture_recipe
 from maquette.training.decide import load_decisions
 from maquette.training.initial_model import weights_file
@@ -72,8 +72,8 @@ class LoadedPictures:
         return next(self.model.parameters()).device
 
     def captions(self, texts: list[str]) -> Tensor:
-        """(n, caption_length) int64 symbols, as the model was trained with; what is too long is cut."""
-        return caption_symbols(self.tokenizer, texts, caption_length_of(self.path)).to(self.device)
+        """(n, caption_length) int64 tokens, as the model was trained with; what is too long is cut."""
+        return caption_tokens(self.tokenizer, texts, caption_length_of(self.path)).to(self.device)
 
     def cut_notes(self, texts: Sequence[str]) -> list[str]:
         """A line for each text that `captions` cuts."""

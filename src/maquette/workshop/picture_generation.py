@@ -294,7 +294,7 @@ def _unclip_of(loaded: LoadedPictures, said: Sequence[str], prior_run: str, give
             raise WrongUse(f"{prior_run} is a {found.model.config.kind}: name a run of a prior")
         prior, reads = found.model, found.captions
     return UnClip(
-        clip.model, decoder, loaded.captions, prior, clip_reads=clip.symbols, prior_reads=reads
+        clip.model, decoder, loaded.captions, prior, clip_reads=clip.token_ids, prior_reads=reads
     )
 
 

@@ -44,7 +44,7 @@ class PictureSamples:
             batch = self._reader.batch(self._split, np.arange(count, dtype=np.int64))
             if watch.prompts:
                 prompts = [watch.prompts[i % len(watch.prompts)] for i in range(count)]
-                batch.captions = self._reader.symbols(prompts)
+                batch.captions = self._reader.token_ids(prompts)
             if self._encoder is not None:
                 batch = self._encoder(batch)
             with plainly():

@@ -343,7 +343,7 @@ def _tokenize(folder: Path, vocabulary: int, workers: int, progress: Progress) -
     return {
         "vocabulary": tokenizer.vocabulary,
         "end": tokenizer.end,
-        "caption_symbols": {
+        "caption_tokens": {
             "median": int(np.median(lengths)),
             "99 %": int(np.quantile(lengths, 0.99)),
             "most": int(lengths.max()),

@@ -103,7 +103,7 @@ class PictureCorpus:
 
     @property
     def vocabulary(self) -> int:
-        """Symbols of the captions."""
+        """Tokens of the captions."""
         return self.tokenizer.vocabulary
 
     @property
@@ -231,7 +231,7 @@ def open_pictures(name: str, world: World | None = None) -> PictureCorpus:
 
 
 def _describe(path: Path, known: dict[str, Any], digest: str, world: World) -> None:
-    """Write what a world's pictures are known by; every word is a symbol, alone and after a space."""
+    """Write what a world's pictures are known by; every word is a token, alone and after a space."""
     words = world.words()
     room = BYTES + 1 + 2 * sum(map(len, words))
     tokenizer = train_tokenizer([*words, *(f" {word}" for word in words)] * 4, room, or_fewer=True)

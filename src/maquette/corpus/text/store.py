@@ -111,7 +111,7 @@ class Corpus:
 
     @property
     def end(self) -> int | None:
-        """The symbol that ends a document."""
+        """The token that ends a document."""
         end = self.manifest["end"]
         return None if end is None else int(end)
 

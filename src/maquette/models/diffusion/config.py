@@ -35,9 +35,9 @@ class DiffusionConfig(PictureConfig):
     classes: tuple[int, ...] = ()
     """class: values of each label factor"""
     vocabulary: int = 64
-    """text: symbols of captions"""
+    """text: tokens of captions"""
     caption_length: int = 24
-    """text: symbols a caption has room for, its end included; one of the end alone is no condition"""
+    """text: tokens a caption has room for, its end included; one of the end alone is no condition"""
     text_width: int = 64
     """text: size of the caption encoder's residual stream"""
     text_depth: int = 2

@@ -1,6 +1,6 @@
 """A frozen CLIP whose embeddings come with every picture, and how captions are read.
 
-An encoder reads captions as it was trained to, by its own tokenizer and in its own number of symbols,
+An encoder reads captions as it was trained to, by its own tokenizer and in its own number of tokens,
 whatever the corpus' are. Captions reach any model renumbered so that the end is 0, which also fills
 them on the right.
 """
@@ -30,9 +30,9 @@ class CaptionReader:
     tokenizer: Tokenizer
     caption_length: int
 
-    def symbols(self, captions: list[str]) -> Tensor:
+    def token_ids(self, captions: list[str]) -> Tensor:
         """(n, caption_length) int64."""
-        return caption_symbols(self.tokenizer, captions, self.caption_length)
+        return caption_tokens(self.tokenizer, captions, self.caption_length)
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Encoder:
     def caption_length(self) -> int:
         return self.reader.caption_length
 
-    def symbols(self, captions: list[str]) -> Tensor:
+    def token_ids(self, captions: list[str]) -> Tensor:
         """(n, caption_length) int64, where the model is."""
         device = next(self.model.parameters()).device
-        return self.reader.symbols(captions).to(device)
+        return self.reader.token_ids(captions).to(device)
 
     def to(self, device: torch.device) -> "Encoder":
         """The model moves; returns self."""
@@ -94,7 +94,7 @@ def encoder_reader(data: PictureData) -> CaptionReader | None:
 
 
 def caption_length_of(folder: Path) -> int:
-    """Symbols that a picture run reads of a caption, the end included."""
+    """Tokens that a picture run reads of a caption, the end included."""
     room = int(getattr(load_config(folder), "caption_length", 0))
     if not (folder / RECIPE).exists():  # what was imported has none
         return room
@@ -138,23 +138,23 @@ def cut_notes(tokenizer: Tokenizer, captions: Sequence[str], caption_length: int
     """A line for each caption of more than `caption_length` tokens, its end included; more are cut."""
     notes = []
     for text in dict.fromkeys(captions):
-        symbols = tokenizer.encode(text)
-        if len(symbols) >= caption_length:
-            read = tokenizer.decode(symbols[: caption_length - 1])
+        tokens = tokenizer.encode(text)
+        if len(tokens) >= caption_length:
+            read = tokenizer.decode(tokens[: caption_length - 1])
             notes.append(
-                f"a prompt of {len(symbols) + 1} symbols, its end included, is cut to the {caption_length} "
+                f"a prompt of {len(tokens) + 1} tokens, its end included, is cut to the {caption_length} "
                 f"that are read: ... {read[-40:]!r}"
             )
     return notes
 
 
-def caption_symbols(tokenizer: Tokenizer, captions: list[str], caption_length: int) -> Tensor:
-    """(n, caption_length) int64: symbols renumbered so that the end is 0; what is too long is cut."""
+def caption_tokens(tokenizer: Tokenizer, captions: list[str], caption_length: int) -> Tensor:
+    """(n, caption_length) int64: tokens renumbered so that the end is 0; what is too long is cut."""
     end = tokenizer.end
     last = tokenizer.vocabulary if end is None else end
     out = torch.full((len(captions), caption_length), END, dtype=torch.int64)
     for row, text in zip(out, captions, strict=True):
-        symbols = torch.tensor(tokenizer.encode(text)[: caption_length - 1], dtype=torch.int64)
-        renumbered = symbols + (symbols < last).long()
-        row[: len(symbols)] = renumbered.masked_fill(symbols == last, END)  # an end in the caption
+        tokens = torch.tensor(tokenizer.encode(text)[: caption_length - 1], dtype=torch.int64)
+        renumbered = tokens + (tokens < last).long()
+        row[: len(tokens)] = renumbered.masked_fill(tokens == last, END)  # an end in the caption
     return out

@@ -63,7 +63,7 @@ class PictureData(Data, Generic[S]):
     size: int = 32
     """side of a picture, in pixels"""
     caption_length: int = 24
-    """symbols of a caption, the end included; what is longer is cut"""
+    """tokens of a caption, the end included; what is longer is cut"""
     world: S = None  # type: ignore[assignment] # the default settings of the world
     """settings of the world that the corpus names; none where it is a folder"""
     count: int | None = None

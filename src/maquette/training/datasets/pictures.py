@@ -1,7 +1,7 @@
 """Batches of a picture run, each computed from its number alone.
 
 Pictures are drawn or read, turned into (batch, 3, side, side) in [-1, 1] and given their captions'
-symbols, for a frozen encoder too where the recipe names one, and their labels.
+tokens, for a frozen encoder too where the recipe names one, and their labels.
 """
 
 import functools
@@ -17,7 +17,7 @@ from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import PictureBatch
 from maquette.training.datasets.encoder import (
     CaptionReader,
-    caption_symbols,
+    caption_tokens,
     check_encoder,
     encoder_reader,
 )
@@ -87,18 +87,18 @@ class Reader:
     ) -> None:
         self._tokenizer, self._caption_length, self._encoder = tokenizer, caption_length, encoder
 
-    def symbols(self, captions: list[str]) -> Tensor:
-        """(n, caption_length) int64; see `caption_symbols`."""
-        return caption_symbols(self._tokenizer, captions, self._caption_length)
+    def token_ids(self, captions: list[str]) -> Tensor:
+        """(n, caption_length) int64; see `caption_tokens`."""
+        return caption_tokens(self._tokenizer, captions, self._caption_length)
 
     def batch(self, split: PictureSplit, indices: Numbers) -> PictureBatch:
         """The pictures of those numbers."""
         labels, captions = split.labels(indices), split.captions(indices)
         return PictureBatch(
             to_tensor(split.pictures(indices)),
-            self.symbols(captions),
+            self.token_ids(captions),
             None if labels is None else torch.from_numpy(labels),
-            encoder_captions=None if self._encoder is None else self._encoder.symbols(captions),
+            encoder_captions=None if self._encoder is None else self._encoder.token_ids(captions),
         )
 
 
@@ -146,7 +146,7 @@ def check_pictures(recipe: PictureRecipe, corpus: PictureCorpus) -> None:
     if room is not None and room < corpus.vocabulary:
         raise WrongUse(
             f"model.vocabulary is {room}, the captions of {corpus.path} have {corpus.vocabulary} "
-            f"symbols: use --model.vocabulary {corpus.vocabulary} or more"
+            f"tokens: use --model.vocabulary {corpus.vocabulary} or more"
         )
     classes = list(getattr(model, "classes", ()))
     wanted = getattr(model, "condition", "class") == "class"
@@ -184,7 +184,7 @@ def _check_batch(recipe: PictureRecipe) -> None:
 
 
 def _room(recipe: PictureRecipe) -> int | None:
-    """Symbols that the model has room for in a caption; None where it reads none."""
+    """Tokens that the model has room for in a caption; None where it reads none."""
     reads = getattr(recipe.model, "condition", "text") == "text"
     return getattr(recipe.model, "caption_length", None) if reads else None
 
@@ -195,20 +195,20 @@ def cut_captions(recipe: PictureRecipe, corpus: PictureCorpus) -> str | None:
     What a corpus says of its longest caption is believed.
     """
     caption_length = recipe.data.caption_length
-    most = corpus.manifest.get("caption_symbols", {}).get("most", caption_length)
+    most = corpus.manifest.get("caption_tokens", {}).get("most", caption_length)
     if _room(recipe) is None or most < caption_length:
         return None
     split = corpus.split("train", recipe.data.size)
     available = min(len(split), recipe.data.count or len(split), 1 << 30)
     step = -(-available // LOOKED_AT)
     texts = split.captions(np.arange(0, available, step, dtype=np.int64))
-    lengths = np.array([len(symbols) + 1 for symbols in corpus.tokenizer.encode_batch(texts, 1)])
+    lengths = np.array([len(tokens) + 1 for tokens in corpus.tokenizer.encode_batch(texts, 1)])
     share = float((lengths > caption_length).mean()) if len(lengths) else 0.0
     if not share:
         return None
     longest = int(lengths.max())
     return (
         f"{100 * share:.1f} % of the captions have more than data.caption_length {caption_length} "
-        f"symbols, their end included, and are cut: --data.caption-length {longest} "
+        f"tokens, their end included, and are cut: --data.caption-length {longest} "
         f"--model.caption-length {longest} has room for all"
     )
