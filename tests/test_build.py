@@ -288,7 +288,7 @@ def test_texts_that_become_the_same_by_cuts_are_one(tmp_path):
 
 def test_a_thousand_parts_need_no_thousand_open_files(folder, tmp_path):
     script = (
-        "import resource, sys\nfrom pathlib import Path\nfrom maquette.corpus import build, scratch\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom maquette.corpus.text import build, scratch\n"
         "from maquette.corpus.read import files\n"
         "build.PART_BYTES, scratch.OPEN = 500, 4\n"
         "import maquette.corpus.text.near_duplicates, maquette.corpus.text.substring\n"
@@ -352,7 +352,8 @@ def test_little_work_starts_no_process():
 def test_a_script_without_a_guard_may_build(folder, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from pathlib import Path\nfrom maquette.corpus import build, worker_pool\n"
+        "from pathlib import Path\nfrom maquette.corpus import worker_pool\n"
+        "from maquette.corpus.text import build\n"
         "from maquette.corpus.read import files\n"
         "worker_pool.WORTH, build.PART_BYTES = 0, 4000\n"
         f"print(build.build(Path({str(tmp_path / 'c')!r}), files([{str(folder)!r}]), "
