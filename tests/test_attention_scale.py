@@ -14,7 +14,7 @@ from maquette.models.prior_config import PriorConfig
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation
 
-CAPTIONS = {"vocabulary": 9, "words": 5}
+CAPTIONS = {"vocabulary": 9, "caption_length": 5}
 TEXT = {"condition": "text", "text_width": 24, "text_depth": 1, "text_heads": 2, **CAPTIONS}
 MODELS = {
     "decoder": (DecoderConfig, {"vocabulary": 9, "context": 8, "width": 32, "depth": 2, "heads": 4,

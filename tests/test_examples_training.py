@@ -175,7 +175,7 @@ def test_another_tokenizer_or_modality_is_refused(tuned, examples, tmp_path):
     begun = replace(tuned, start=str(tmp_path / "run"))
     with pytest.raises(WrongUse, match="another tokenizer than the run"):
         ExamplesDataset(begun, examples).check()
-    with pytest.raises(WrongUse, match="data is ExamplesData, a vit on examples needs PictureData"):
+    with pytest.raises(WrongUse, match="a vit learns from pictures, data.kind is examples"):
         Recipe(model=ViTConfig(), data=ExamplesData(corpus="x"))
 
 

@@ -156,7 +156,9 @@ def test_one_picture_is_trained_on_and_it_is_said_that_none_is_held_out(heldout,
     assert split.captions(np.arange(1)) == ["only one"]
     assert split.pictures(np.arange(1)).shape == (1, 16, 16, 3)
     assert len(open_pictures(str(out)).split("heldout", 16)) == 0
-    recipe = PictureRecipe(model=small(), data=PictureData(corpus=str(out), size=16, words=12))
+    recipe = PictureRecipe(
+        model=small(), data=PictureData(corpus=str(out), size=16, caption_length=12)
+    )
     recipe.save(tmp_path / "r.yaml")
     said = command("train", tmp_path / "r.yaml", "--run", tmp_path / "run")
     refused(said, "no held-out picture: add a second picture", code=1)
