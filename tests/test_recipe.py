@@ -298,3 +298,16 @@ def test_memory_that_is_not_there_is_one_line(monkeypatch):
 
     monkeypatch.setattr(doctor, "run", starved)
     refused(command("doctor"), "there is not enough memory", code=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("[1]", "data.kind is [1]: write the name of one kind: text"),
+        ("null", "data.kind is None: write the name of one kind"),
+        ("texts", "unknown data.kind texts: did you mean 'text'?"),
+    ],
+)
+def test_a_kind_of_data_that_is_none_is_one_line(kind, message, tmp_path):
+    (tmp_path / "r.yaml").write_text(f"data: {{kind: {kind}}}\n", encoding="utf-8")
+    refused(command("train", tmp_path / "r.yaml"), message, code=2)

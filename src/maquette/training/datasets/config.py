@@ -95,8 +95,10 @@ KINDS: dict[str, str | type[Data]] = {
 """the class of a recipe's `data` by its `kind`, or where it is"""
 
 
-def data_kind(name: str) -> type[Data]:
-    """The class of that kind. Raises WrongUse for a name that is none."""
+def data_kind(name: Any) -> type[Data]:
+    """The class of that kind. Raises WrongUse for what is no kind's name."""
+    if not isinstance(name, str):
+        raise WrongUse(f"data.kind is {name!r}: write the name of one kind: {', '.join(KINDS)}")
     if name not in KINDS:
         raise WrongUse(f"unknown data.kind {name}{did_you_mean(name, KINDS)}")
     kind: type[Data] = named(KINDS[name])
