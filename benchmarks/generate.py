@@ -1,6 +1,6 @@
 """Decoding speed of one sequence: Maquette beside Hugging Face's `generate`, same weights.
 
-    python benchmarks/generate.py                 12 x 768 with 50,257 symbols (GPT-2 small)
+    python benchmarks/generate.py                 12 x 768 with a vocabulary of 50,257 (GPT-2 small)
     python benchmarks/generate.py --shape 6x384 --vocabulary 257
 
 A decoding step reads every weight once, so the limit is the memory bandwidth: the table gives

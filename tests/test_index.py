@@ -18,7 +18,7 @@ from maquette.audit.index import FOLDER, Index, maximal_matches, open_index
 from maquette.base.errors import UserError
 from maquette.corpus.text.store import TokenStream
 
-LETTERS = 3  # symbols inside documents; the next one is the end
+LETTERS = 3  # tokens inside documents; the next token id is the end
 MOTIF = st.lists(st.integers(0, LETTERS - 1), min_size=1, max_size=5)
 RUNS = st.lists(st.tuples(MOTIF, st.integers(1, 30)), min_size=1, max_size=3)
 DOCUMENTS = st.lists(RUNS.map(lambda r: [t for motif, n in r for t in motif * n]), max_size=5)
@@ -122,19 +122,23 @@ def test_it_finds_what_a_naive_search_finds(
         ]
 
 
-@pytest.mark.parametrize(("symbols", "length"), [(2, 300), (300, 2000), (70_000, 70_000)])
-def test_suffixes_are_sorted(symbols: int, length: int) -> None:
-    """In one, two and three bytes a symbol."""
-    draw = np.random.default_rng(symbols)
-    tokens = draw.permutation(symbols) if symbols == length else draw.integers(0, symbols, length)
+@pytest.mark.parametrize(("vocabulary", "length"), [(2, 300), (300, 2000), (70_000, 70_000)])
+def test_suffixes_are_sorted(vocabulary: int, length: int) -> None:
+    """In one, two and three bytes a token."""
+    draw = np.random.default_rng(vocabulary)
+    tokens = (
+        draw.permutation(vocabulary)
+        if vocabulary == length
+        else draw.integers(0, vocabulary, length)
+    )
     tokens = tokens.astype(np.uint32)
-    order, counts = suffix_array.sort_suffixes(tokens, symbols)
-    naive = np.argsort(tokens) if symbols == length else None
+    order, counts = suffix_array.sort_suffixes(tokens, vocabulary)
+    naive = np.argsort(tokens) if vocabulary == length else None
     if naive is None:
         listed = tokens.tolist()
         naive = np.array(sorted(range(length), key=lambda i: listed[i:]))
     assert order.tolist() == naive.tolist()
-    assert counts.tolist() == np.bincount(tokens, minlength=symbols).tolist()
+    assert counts.tolist() == np.bincount(tokens, minlength=vocabulary).tolist()
 
 
 def some(folder: Path, **changed: Any) -> Made:

@@ -120,18 +120,18 @@ OWN = Law("own", "a fit of one's own", 1.7, 300.0, 900.0, 0.33, 0.31, smallest=1
     log_flops=st.floats(15, 25),
     name=st.sampled_from([*LAWS, "own"]),
     where=st.sampled_from([None, ("A100", 1), ("H100", 8), ("T4", 4)]),
-    symbols=st.sampled_from([None, 257, 4096, 50257, 256_000]),
+    vocabulary=st.sampled_from([None, 257, 4096, 50257, 256_000]),
     context=st.sampled_from([None, 128, 2048, 16_384]),
     tokens=st.sampled_from([None, 10**7, 10**10, 10**13]),
 )
-def test_the_point_lies_in_its_own_interval(log_flops, name, where, symbols, context, tokens):
+def test_the_point_lies_in_its_own_interval(log_flops, name, where, vocabulary, context, tokens):
     """Of parameters, of tokens and of the loss; and the operations are those of the budget."""
     chosen = OWN if name == "own" else law(name)
-    text = None if tokens is None else Text("mine", tokens, symbols or 4096, 4.0)
+    text = None if tokens is None else Text("mine", tokens, vocabulary or 4096, 4.0)
     kind, count = where or (None, 1)
     budget = Budget(flops=10**log_flops, device=kind and device(kind), devices=count)
     try:
-        plan = make_plan(budget, chosen, text=text, vocabulary=symbols, context=context)
+        plan = make_plan(budget, chosen, text=text, vocabulary=vocabulary, context=context)
     except WrongUse:
         return  # too few operations for ten steps, or more than shapes reach
     for point, ends in (

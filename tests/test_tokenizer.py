@@ -50,12 +50,12 @@ def test_a_saved_tokenizer_is_the_same(trained_tokenizer, tmp_path):
     save_tokenizer(trained_tokenizer, tmp_path / "tokenizer.json")
     again = load_tokenizer(tmp_path / "tokenizer.json")
     assert type(again) is type(trained_tokenizer)
-    assert again.symbols == trained_tokenizer.symbols
+    assert again.token_bytes == trained_tokenizer.token_bytes
     assert again.to_json() == trained_tokenizer.to_json()
 
 
 def test_training_is_deterministic():
-    assert train_tokenizer(TEXTS, 290).symbols == train_tokenizer(TEXTS, 290).symbols
+    assert train_tokenizer(TEXTS, 290).token_bytes == train_tokenizer(TEXTS, 290).token_bytes
 
 
 def test_compression_pays(trained_tokenizer):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maquette.audit.index import Index, open_index
-from maquette.audit.token_bytes import symbols_of
+from maquette.audit.token_bytes import token_bytes_of
 from maquette.audit.trace import Trace, fewest_tokens, seen_at, trace
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.order import SampleOrder
@@ -148,7 +148,7 @@ def queries(index: Index) -> Iterator[str]:
 def edges(index: Index, text: str) -> dict[int, int]:
     """Where tokens begin and end in characters of the text, where they do so between characters."""
     read = np.array(index.corpus.tokenizer.encode(text))
-    joined = [index.symbols.decode(read[:i]) for i in range(len(read) + 1)]
+    joined = [index.token_bytes.decode(read[:i]) for i in range(len(read) + 1)]
     known = [(i, data.decode("utf-8", "ignore"), data) for i, data in enumerate(joined)]
     return {i: len(part) for i, part, data in known if part.encode() == data}
 
@@ -256,7 +256,7 @@ def test_self_contained_spans(mixed: Index) -> None:
 
 
 def test_it_grows_through_what_is_tokenised_otherwise(tmp_path: Path) -> None:
-    """Two digits are a symbol, so that one digit more in front moves all of them."""
+    """Two digits are a token, so that one digit more in front moves all of them."""
     digits = "".join(f"{n:02d}" for n in range(60))
     document = f"The number {digits} and the words that follow it, to the end."
     tokenizer = train_tokenizer([document] * 9, 600, or_fewer=True)
@@ -330,12 +330,12 @@ def test_seen_at_is_when_training_read_it() -> None:
     assert seen_at(order, 1001, batch, steps) == []
 
 
-def test_symbols_of_other_tokenizers() -> None:
+def test_token_bytes_of_other_tokenizers() -> None:
     own = train_tokenizer(Mixed().texts(), 400, or_fewer=True)
     foreign = Foreign(own.to_json(), SpecialTokens())
-    assert symbols_of(foreign).names == symbols_of(own).names
-    assert symbols_of(own).sizes.tolist() == [len(name) for name in symbols_of(own).names]
-    assert symbols_of(own).characters[:256].sum() == 256 - 64
+    assert token_bytes_of(foreign).values == token_bytes_of(own).values
+    assert token_bytes_of(own).sizes.tolist() == [len(name) for name in token_bytes_of(own).values]
+    assert token_bytes_of(own).characters[:256].sum() == 256 - 64
     pieces = own.to_json().replace("\u0120", "\u2581")  # spaces as SentencePiece writes them
     with pytest.raises(UserError, match="not byte-level"):
-        symbols_of(Foreign(pieces, SpecialTokens()))
+        token_bytes_of(Foreign(pieces, SpecialTokens()))

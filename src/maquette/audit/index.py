@@ -2,23 +2,23 @@
 
 A suffix array (Manber and Myers 1993) lists the starts of all suffixes of the stream in the order of
 what follows them, so that all places of a run of tokens stand side by side and are found by binary
-search. It is made by divsufsort (Mori 2006, by way of pydivsufsort), which sorts bytes: each symbol
+search. It is made by divsufsort (Mori 2006, by way of pydivsufsort), which sorts bytes: each token
 in use becomes its rank in one, two or three bytes, most significant first, and of the sorted places
-those that begin a symbol are kept.
+those that begin a token are kept.
 
-Each document ends with the corpus' end symbol, which a query never matches, so that no match
+Each document ends with the corpus' EOS token, which a query never matches, so that no match
 crosses from one document into the next. The stream is cut at ends of documents into shards of at
 most `shard_tokens` (a longer document is a shard by itself), each a file of the corpus' folder:
 
     index/suffixes-00000.bin    header: start and stop in the training stream, separated
         suffixes    uint32 (tokens,)           in order; counted from the shard's start
-        buckets     int64 (vocabulary + 1,)    where the suffixes that begin with a symbol begin
+        buckets     int64 (vocabulary + 1,)    where the suffixes that begin with a token begin
         tokens      where the corpus' files do not hold the shard as one run with an end after each
-                    document: uint32, those tokens; a corpus without an end symbol gets the
+                    document: uint32, those tokens; a corpus without an EOS token gets the
                     number `vocabulary` after each document here (separated)
 
 Building takes 5, 10 or 15 bytes of memory for each token of a shard (at most 256, 65,536 or more
-symbols in use), beside the memory-mapped tokens. A shard is written in one step, and a build that
+tokens in use), beside the memory-mapped tokens. A shard is written in one step, and a build that
 was cut off goes on from those that are there.
 """
 
@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.audit import suffix_array as sa
-from maquette.audit.token_bytes import Symbols, symbols_of
+from maquette.audit.token_bytes import TokenBytes, token_bytes_of
 from maquette.base.arrays import check_corpus, open_arrays, write_arrays
 from maquette.base.errors import UserError
 from maquette.base.files import lock
@@ -84,16 +84,16 @@ class Index:
 
     @functools.cached_property
     def unigrams(self) -> Integers:
-        """How often each symbol occurs: (vocabulary,)."""
+        """How often each token occurs: (vocabulary,)."""
         total = np.zeros(self.corpus.vocabulary, np.int64)
         for shard in self.shards:
             total += np.diff(shard.buckets)
         return total
 
     @functools.cached_property
-    def symbols(self) -> Symbols:
-        """The bytes of each symbol."""
-        return symbols_of(self.corpus.tokenizer)
+    def token_bytes(self) -> TokenBytes:
+        """The bytes of each token."""
+        return token_bytes_of(self.corpus.tokenizer)
 
     def count(self, tokens: Sequence[int] | Array) -> int:
         """How often the tokens occur one after the other inside a training document."""

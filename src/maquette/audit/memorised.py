@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from maquette.audit.token_bytes import symbols_of
+from maquette.audit.token_bytes import token_bytes_of
 from maquette.audit.trace import VERBATIM_BYTES
 from maquette.base.errors import WrongUse
 from maquette.base.statistics import weighted_mean, wilson
@@ -150,10 +150,10 @@ def verbatim(
 ) -> Memorised:
     """Look token sequences up: those of `memorised`, or any others."""
     found = Memorised([len(sample) for sample in samples], [], least, written=samples)
-    symbols = symbols_of(tokenizer)
+    token_bytes = token_bytes_of(tokenizer)
     for number, sample in enumerate(samples):
         written = np.array(sample, np.int64)
-        edges = np.cumsum(np.append(0, symbols.sizes[written]))  # (tokens + 1,) in bytes
+        edges = np.cumsum(np.append(0, token_bytes.sizes[written]))  # (tokens + 1,) in bytes
         covered = np.zeros(len(sample), bool)
         if len(written):
             lengths, counts = index.matches(written)
@@ -162,7 +162,7 @@ def verbatim(
                 long = int(edges[end] - edges[start])
                 if long >= least:
                     covered[start:end] = True
-                    text = symbols.decode(written[start:end]).decode("utf-8", "replace")
+                    text = token_bytes.decode(written[start:end]).decode("utf-8", "replace")
                     found.spans.append(Span(number, start, end, long, int(counts[start]), text))
         found.verbatim.append(int(covered.sum()))
     found.spans.sort(key=lambda span: (-span.bytes, span.sample, span.start))

@@ -1,8 +1,8 @@
 """Suffix arrays of tokens: sorting, and the loops that search.
 
 `tokens` are documents with an end after each, `suffixes` the places in order of what follows them,
-`buckets` (vocabulary + 1,) where the suffixes begin that begin with a symbol. A query holds only
-symbols that occur inside documents, so that what it matches lies inside one.
+`buckets` (vocabulary + 1,) where the suffixes begin that begin with a token id. A query holds only
+tokens that occur inside documents, so that what it matches lies inside one.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 def sort_suffixes(tokens: Array, vocabulary: int) -> tuple[npt.NDArray[np.uint32], Integers]:
-    """The suffix array of the tokens, and how often each symbol occurs."""
+    """The suffix array of the tokens, and how often each token id occurs."""
     import pydivsufsort
 
     counts = np.zeros(vocabulary, np.int64)
@@ -38,17 +38,17 @@ def sort_suffixes(tokens: Array, vocabulary: int) -> tuple[npt.NDArray[np.uint32
 
 
 def _code(rank: Integers, some: Array) -> npt.NDArray[np.uint8]:
-    """Each symbol's rank as digits of one base: (vocabulary, width).
+    """Each token id's rank as digits of one base: (vocabulary, width).
 
     All bases give the same order. divsufsort sorts only the suffixes that begin just before a local
     maximum, and derives the others; the base is that which makes them fewest in `some` tokens (of
-    28 million tokens of 4,096 symbols, base 32 took 3.6 s and base 256 took 4.3).
+    28 million tokens of a vocabulary of 4,096, base 32 took 3.6 s and base 256 took 4.3).
     """
-    symbols = int(rank[-1]) + 1
-    width = 1 if symbols <= 1 << 8 else 2 if symbols <= 1 << 16 else 3
+    distinct = int(rank[-1]) + 1
+    width = 1 if distinct <= 1 << 8 else 2 if distinct <= 1 << 16 else 3
     best: tuple[int, npt.NDArray[np.uint8]] | None = None
     for base in (256, 128, 64, 32, 16):
-        if symbols > 256 * base ** (width - 1):
+        if distinct > 256 * base ** (width - 1):
             break
         digits = [rank // base ** (width - 1), *(rank // base**n % base for n in range(width - 1))]
         code = np.stack(digits[:1] + digits[:0:-1], 1).astype(np.uint8)
@@ -62,7 +62,7 @@ def _code(rank: Integers, some: Array) -> npt.NDArray[np.uint8]:
 
 @jit
 def _compact(suffixes: Array, width: int) -> int:
-    """Move the places of whole symbols to the front, as numbers of symbols; returns how many."""
+    """Move the positions of whole tokens to the front, counted in tokens; returns how many."""
     kept = 0
     for place in suffixes:
         if place % width == 0:
@@ -77,7 +77,7 @@ def _longest(
 ) -> tuple[int, int]:
     """The longest prefix of query[start:stop] that occurs, and a suffix that begins with it.
 
-    Binary search among the suffixes that begin with the first symbol. What both ends of the range
+    Binary search among the suffixes that begin with the first token. What both ends of the range
     share with the query is not compared again (Manber and Myers 1993, section 2).
     """
     if start >= stop:
@@ -161,8 +161,8 @@ def counts(
 @jit
 def find(tokens: Array, suffixes: Array, buckets: Array, query: Array, end: int) -> tuple[int, int]:
     """The range of the suffixes that begin with the query; empty where it holds the end."""
-    for symbol in query:
-        if symbol < 0 or symbol >= len(buckets) - 1 or symbol == end:
+    for token in query:
+        if token < 0 or token >= len(buckets) - 1 or token == end:
             return 0, 0
     length, place = _longest(tokens, suffixes, buckets, query, 0, len(query))
     if length < len(query):

@@ -1,4 +1,4 @@
-"""The bytes of each symbol of a tokenizer: how tokens and characters of a text fit."""
+"""The bytes of each token of a tokenizer: how tokens and characters of a text fit."""
 
 import json
 from dataclasses import dataclass
@@ -14,36 +14,40 @@ Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Symbols:
-    """A byte-level tokenizer's symbols as bytes; their sizes, and how many characters begin in each."""
+class TokenBytes:
+    """The bytes of each token of a byte-level tokenizer, with their counts of bytes and characters."""
 
-    names: list[bytes]
+    values: list[bytes]
     sizes: Integers
+    """bytes of each token, (vocabulary,)"""
     characters: Integers
+    """characters that begin in each token, (vocabulary,)"""
 
     def decode(self, tokens: npt.NDArray[Any]) -> bytes:
-        return b"".join([self.names[t] for t in tokens.tolist()])
+        return b"".join([self.values[t] for t in tokens.tolist()])
 
 
-def symbols_of(tokenizer: Tokenizer) -> Symbols:
-    """The bytes of each symbol; UserError where the tokenizer's symbols are not made of bytes."""
+def token_bytes_of(tokenizer: Tokenizer) -> TokenBytes:
+    """The bytes of each token. Raises UserError where the tokenizer is not byte-level BPE."""
     if isinstance(tokenizer, BytePair):
-        names = [*tokenizer.symbols, END.encode()]
+        values = [*tokenizer.token_bytes, END.encode()]
     else:
         content = json.loads(tokenizer.to_json())
-        names = [b""] * tokenizer.vocabulary
+        values = [b""] * tokenizer.vocabulary
         try:
             for name, number in content["model"]["vocab"].items():
-                names[number] = bytes(BYTE_OF[c] for c in name)
+                values[number] = bytes(BYTE_OF[c] for c in name)
         except (KeyError, AttributeError, IndexError) as error:
             raise UserError(
                 "this corpus' tokenizer is not byte-level BPE, so its tokens have no exact place "
                 "in a text: build the corpus with its own tokenizer to trace"
             ) from error
         for added in content["added_tokens"]:
-            names[added["id"]] = added["content"].encode()
-    sizes = np.array([len(name) for name in names])
-    return Symbols(names, sizes, np.array([len(name) - _continuations(name) for name in names]))
+            values[added["id"]] = added["content"].encode()
+    sizes = np.array([len(value) for value in values])
+    return TokenBytes(
+        values, sizes, np.array([len(value) - _continuations(value) for value in values])
+    )
 
 
 def _continuations(data: bytes) -> int:

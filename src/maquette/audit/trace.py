@@ -16,7 +16,7 @@ What is guaranteed:
   stream, copies that a mixture repeats included.
 
 What is not: tokens decide what is looked up. A document's tokens differ from the text's at the ends
-of what they share, where a symbol reaches over the end; there a span is made longer by characters,
+of what they share, where a token reaches over the end; there a span is made longer by characters,
 but only in the documents found. So another document may hold a few characters more than a span,
 and what is shared in fewer than `least` whole tokens is not found.
 
@@ -203,7 +203,7 @@ def fewest_tokens(index: Index) -> int:
     counts = index.unigrams.copy()
     if index.corpus.end is not None:
         counts[index.corpus.end] = 0
-    read = max(1, int(counts @ index.symbols.sizes))
+    read = max(1, int(counts @ index.token_bytes.sizes))
     return max(1, math.ceil(LEAST_BYTES * int(counts.sum()) / read))
 
 
@@ -228,7 +228,7 @@ class _Text:
 
     def __init__(self, index: Index, text: str) -> None:
         self.tokens = np.array(index.corpus.tokenizer.encode(text), np.int64)
-        self.data = index.symbols.decode(self.tokens)
+        self.data = index.token_bytes.decode(self.tokens)
         self.reversed = self.data[::-1]
         self.text = self.data.decode("utf-8", "replace")
         if self.text != text and _signs(self.text, text) != SURROGATE.sub("?", text):
@@ -236,7 +236,7 @@ class _Text:
                 "this corpus' tokenizer does not give a text back as it was, so spans have no exact "
                 "place in it: build the corpus with its own tokenizer to trace"
             )
-        self.edges = np.cumsum(np.append(0, index.symbols.sizes[self.tokens]))
+        self.edges = np.cumsum(np.append(0, index.token_bytes.sizes[self.tokens]))
         self.begins = (np.frombuffer(self.data, np.uint8) & 0xC0) != 0x80
         self.characters = np.cumsum(np.append(0, self.begins))
         counts = np.maximum(index.unigrams[self.tokens], 1)  # an unseen token is in no span
@@ -309,7 +309,7 @@ class _Documents:
 
     def place(self, start: int, stop: int, row: int, position: int) -> dict[str, Any]:
         """The part of an `Origin` that is this match: tokens start .. stop of the text."""
-        read, symbols = self.read, self.index.symbols
+        read, token_bytes = self.read, self.index.token_bytes
         begin, tokens = self.index.document(position)
         before, after = tokens[: position - begin], tokens[position - begin + stop - start :]
         first, last = int(read.edges[start]), int(read.edges[stop])
@@ -323,7 +323,7 @@ class _Documents:
         return {
             "row": row,
             "position": position,
-            "offset": int(symbols.characters[before].sum()) + more,
+            "offset": int(token_bytes.characters[before].sum()) + more,
             "start": int(read.characters[grown]),
             "end": int(read.characters[until]),
             "before": around[: shift + grown].decode("utf-8", "ignore")[-self.context :],
@@ -335,10 +335,10 @@ class _Documents:
 
         ours: what the text has there, away from the match.
         """
-        reach = self.context // 2 + 8  # most symbols have more than two characters
+        reach = self.context // 2 + 8  # most tokens have more than two characters
         while True:
             near = tokens[-reach:] if backwards else tokens[:reach]
-            found = self.index.symbols.decode(near)
+            found = self.index.token_bytes.decode(near)
             theirs = found[::-1] if backwards else found
             shared, most = 0, min(len(ours), len(theirs)) if self.longer else 0
             while shared < most and ours[shared] == theirs[shared]:

@@ -45,7 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--inference-tokens", type=float, metavar="T",
                         help="tokens to be served: a smaller model, trained longer")  # fmt: skip
     parser.add_argument(
-        "--vocabulary", type=int, help="symbols (default: 32768; 4096 below 30 M parameters)"
+        "--vocabulary",
+        type=int,
+        help="number of tokens in the vocabulary (default: 32768; 4096 below 30 M parameters)",
     )
     parser.add_argument("--context", type=int, help="positions (default: 1024, or 256)")
     parser.add_argument("--why", action="store_true", help="the derivation of every number")
@@ -124,9 +126,9 @@ def _planned(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any
         plan.recipe.save(Path(arguments.out), plan.forecast())
         terminal.say(f"recipe: {arguments.out}; next: maquette train {arguments.out}")
         if arguments.corpus is None and plan.model.vocabulary != 4096:
-            symbols = plan.model.vocabulary
-            terminal.say(f"  with a corpus of {symbols:,} symbols: maquette corpus build corpus/mine "
-                         f"SOURCE --vocabulary {symbols}, and --data.corpus corpus/mine")  # fmt: skip
+            vocabulary = plan.model.vocabulary
+            terminal.say(f"  with a corpus of vocabulary {vocabulary:,}: maquette corpus build corpus/mine "
+                         f"SOURCE --vocabulary {vocabulary}, and --data.corpus corpus/mine")  # fmt: skip
     if arguments.picture:
         from maquette.base.files import write_atomic
         from maquette.workshop.charts import png

@@ -1,4 +1,4 @@
-"""The bytes of many symbols, one after the other: about three times as fast as joining them."""
+"""The bytes of many tokens, one after the other: about three times as fast as `bytes.join`."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from maquette.base.jit import jit
 def gather(
     joined: npt.NDArray[np.uint8], edges: npt.NDArray[np.int64], tokens: npt.NDArray[Any]
 ) -> npt.NDArray[np.uint8]:
-    """Symbol t is joined[edges[t]:edges[t + 1]]; returns those of `tokens`, (bytes,)."""
+    """The bytes of `tokens`, (bytes,); token t is joined[edges[t]:edges[t + 1]]."""
     total = 0
     for token in tokens:
         total += edges[token + 1] - edges[token]

@@ -1,6 +1,6 @@
 r"""Byte-pair tokenizers: trained by rustbpe, run by tiktoken, kept as Hugging Face `tokenizer.json`.
 
-Measured on 31 MB of source code, 2 cores, 4,096 symbols: training 2.1 s (Hugging Face tokenizers
+Measured on 31 MB of source code, 2 cores, a vocabulary of 4,096: training 2.1 s (Hugging Face tokenizers
 5.6 s) and encoding 12 MB/s (3.5 MB/s), with the same tokens to the last one; so the fast pair does
 the work and the common file format carries the result. `tokenizer.json` files from elsewhere run
 through the Hugging Face library.
@@ -31,7 +31,7 @@ Tokens = npt.NDArray[np.uint32]
 
 
 def pattern(digits: int = DIGITS) -> str:
-    """Where text may not be joined into one symbol; numbers are cut to so many digits."""
+    """Where text may not be joined into one token; numbers are cut to `digits` digits."""
     return (
         rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,{digits}}}"
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -43,7 +43,7 @@ class Tokenizer(Protocol):
 
     @property
     def vocabulary(self) -> int:
-        """Symbols, special ones included."""
+        """Number of tokens, special ones included."""
         ...
 
     @property
@@ -53,11 +53,11 @@ class Tokenizer(Protocol):
 
     @property
     def end(self) -> int | None:
-        """The symbol that ends a document."""
+        """The token id that ends a document."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """The text's symbols, without any special one added."""
+        """The text's token ids, without special tokens added."""
         ...
 
     def encode_batch(self, texts: Sequence[str], workers: int) -> list[Tokens]:
@@ -69,19 +69,19 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, tokens: Iterable[int], skip_special_tokens: bool = False) -> str:
-        """The text of the symbols; broken characters become U+FFFD."""
+        """The text of the token ids; broken characters become U+FFFD."""
         ...
 
     def unsettled(self, tokens: Sequence[int]) -> int:
-        """How many of the last symbols may still read otherwise, depending on what follows them."""
+        """Number of tokens at the end whose text may still change with the tokens that follow."""
         ...
 
     def missing(self, vocabulary: int) -> list[int]:
-        """The numbers below a model's vocabulary that are no symbol: a padded vocabulary's, holes."""
+        """Token ids below a model's `vocabulary` that the tokenizer lacks: of padding, holes."""
         ...
 
     def decode_bytes(self, tokens: npt.NDArray[Any]) -> bytes:
-        """The bytes of the symbols, of whole documents UTF-8; without any end among them."""
+        """The bytes of the token ids, UTF-8 for whole documents; no end of a document may be among them."""
         ...
 
     def to_json(self) -> str:
@@ -90,42 +90,42 @@ class Tokenizer(Protocol):
 
 
 class BytePair:
-    """Byte-level BPE: symbols 0-255 are the bytes, each later one joins two before it."""
+    """Byte-level BPE: token ids 0-255 are the bytes, each later token joins two before it."""
 
-    def __init__(self, symbols: Sequence[bytes], regex: str | None = None) -> None:
+    def __init__(self, token_bytes: Sequence[bytes], regex: str | None = None) -> None:
         import tiktoken
 
         self.regex = regex or pattern()
         self._joined: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | None = None
-        self.symbols = list(symbols)  # without the end
-        self.vocabulary = len(self.symbols) + 1
-        self.end: int | None = len(self.symbols)
-        self.special = SpecialTokens(ends=(len(self.symbols),), bos=len(self.symbols))
+        self.token_bytes = list(token_bytes)  # of each token id, without the end
+        self.vocabulary = len(self.token_bytes) + 1
+        self.end: int | None = len(self.token_bytes)
+        self.special = SpecialTokens(ends=(len(self.token_bytes),), bos=len(self.token_bytes))
         self._encoding = tiktoken.Encoding(
             "maquette",
             pat_str=self.regex,
-            mergeable_ranks={symbol: i for i, symbol in enumerate(self.symbols)},
-            special_tokens={END: len(self.symbols)},
+            mergeable_ranks={token: i for i, token in enumerate(self.token_bytes)},
+            special_tokens={END: len(self.token_bytes)},
         )
 
     def encode(self, text: str) -> list[int]:
-        if len(self.symbols) == BYTES:
+        if len(self.token_bytes) == BYTES:
             return list(text.encode("utf-8", "replace"))
         return self._encoding.encode_ordinary(text)
 
     def encode_batch(self, texts: Sequence[str], workers: int) -> list[Tokens]:
-        if len(self.symbols) == BYTES:
+        if len(self.token_bytes) == BYTES:
             encoded = (text.encode("utf-8", "replace") for text in texts)
             return [np.frombuffer(e, dtype=np.uint8).astype(np.uint32) for e in encoded]
         batch = self._encoding.encode_ordinary_batch(list(texts), num_threads=workers)
         return [np.array(tokens, dtype=np.uint32) for tokens in batch]
 
     def encode_prompt(self, text: str) -> list[int]:
-        return self.encode(text) or [len(self.symbols)]
+        return self.encode(text) or [len(self.token_bytes)]
 
     def decode(self, tokens: Iterable[int], skip_special_tokens: bool = False) -> str:
         end = b"" if skip_special_tokens else END.encode()
-        joined = b"".join(self.symbols[t] if t != self.end else end for t in tokens)
+        joined = b"".join(self.token_bytes[t] if t != self.end else end for t in tokens)
         return joined.decode("utf-8", "replace")
 
     def unsettled(self, tokens: Sequence[int]) -> int:
@@ -135,17 +135,17 @@ class BytePair:
         return list(range(self.vocabulary, vocabulary))
 
     def decode_bytes(self, tokens: npt.NDArray[Any]) -> bytes:
-        if len(self.symbols) == BYTES:
+        if len(self.token_bytes) == BYTES:
             return tokens.astype(np.uint8).tobytes()
         from maquette.corpus.detokenize import gather
 
         if self._joined is None:
-            edges = np.cumsum([0, *map(len, self.symbols)])
-            self._joined = np.frombuffer(b"".join(self.symbols), np.uint8), edges
+            edges = np.cumsum([0, *map(len, self.token_bytes)])
+            self._joined = np.frombuffer(b"".join(self.token_bytes), np.uint8), edges
         return gather(*self._joined, tokens).tobytes()
 
     def to_json(self) -> str:
-        names = [_printable(symbol) for symbol in self.symbols]
+        names = [_printable(token) for token in self.token_bytes]
         split = {"type": "Split", "pattern": {"Regex": self.regex}, "behavior": "Isolated"}
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
         special = {"id": self.end, "content": END, "special": True, "normalized": False}
@@ -176,7 +176,7 @@ class BytePair:
                     "byte_fallback": False,
                     "ignore_merges": False,
                     "vocab": {name: i for i, name in enumerate(names)} | {END: self.end},
-                    "merges": [list(map(_printable, pair)) for pair in _merges(self.symbols)],
+                    "merges": [list(map(_printable, pair)) for pair in _merges(self.token_bytes)],
                 },
             },
             ensure_ascii=False,
@@ -184,16 +184,16 @@ class BytePair:
 
 
 def byte_tokenizer() -> BytePair:
-    """One symbol a byte, and the end."""
+    """A tokenizer of one token a byte, and the end of a document."""
     return BytePair([bytes([b]) for b in range(BYTES)])
 
 
 def train_tokenizer(
     texts: Iterable[str], vocabulary: int, or_fewer: bool = False, digits: int = DIGITS
 ) -> BytePair:
-    """Learn `vocabulary` symbols (the 256 bytes and the end among them) from the texts.
+    """Learn `vocabulary` tokens (the 256 bytes and the end among them) from the texts.
 
-    digits: of a number at most so many are one symbol.
+    digits: most digits of a number in one token.
     or_fewer: take as many as the texts support; without it, too few are a UserError.
     """
     if vocabulary == BYTES + 1:
@@ -206,13 +206,13 @@ def train_tokenizer(
 
     trainer = rustbpe.Tokenizer()
     trainer.train_from_iterator(iter(texts), vocabulary - 1, pattern=pattern(digits))
-    ranks = sorted((rank, bytes(symbol)) for symbol, rank in trainer.get_mergeable_ranks())
+    ranks = sorted((rank, bytes(token)) for token, rank in trainer.get_mergeable_ranks())
     if len(ranks) < vocabulary - 1 and not or_fewer:
         raise UserError(
             f"the text supports a vocabulary of {len(ranks) + 1}, not {vocabulary}: "
             f"pass --vocabulary {len(ranks) + 1} or fewer, or add text"
         )
-    return BytePair([symbol for _, symbol in ranks], pattern(digits))
+    return BytePair([token for _, token in ranks], pattern(digits))
 
 
 def named_tokenizer(name: str, end_token: str | None = None) -> Tokenizer:
@@ -260,8 +260,8 @@ def _from_tiktoken(name: str) -> BytePair:
         raise UserError(
             f"tiktoken cannot read {name} ({type(error).__name__}): it is downloaded at first use"
         ) from error
-    ranks = sorted((rank, symbol) for symbol, rank in found._mergeable_ranks.items())
-    return BytePair([symbol for _, symbol in ranks], found._pat_str)
+    ranks = sorted((rank, token) for token, rank in found._mergeable_ranks.items())
+    return BytePair([token for _, token in ranks], found._pat_str)
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
@@ -311,7 +311,7 @@ def digest(tokenizer: Tokenizer) -> str:
 
 
 def _own(content: Any) -> tuple[list[bytes], str] | None:
-    """The symbols and the pattern of a file that `BytePair.to_json` wrote, None for any other."""
+    """The bytes of the tokens and the pattern of a file that `BytePair.to_json` wrote, None for any other."""
     try:
         regex = content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
         names = sorted(content["model"]["vocab"].items(), key=lambda item: int(item[1]))
@@ -331,12 +331,12 @@ def _own(content: Any) -> tuple[list[bytes], str] | None:
     return [bytes(BYTE_OF[c] for c in name) for name, _ in names[:-1]], str(regex)
 
 
-def _merges(symbols: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
-    """The pair that made each symbol: encode it with the symbols before it, two parts remain."""
-    ranks = {symbol: i for i, symbol in enumerate(symbols)}
+def _merges(tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    """The merge that made each token: its bytes, encoded with the tokens before it, are two tokens."""
+    ranks = {token: i for i, token in enumerate(tokens)}
     merges = []
-    for rank in range(BYTES, len(symbols)):
-        parts = [bytes([b]) for b in symbols[rank]]
+    for rank in range(BYTES, len(tokens)):
+        parts = [bytes([b]) for b in tokens[rank]]
         while len(parts) > 2:
             best = min(
                 range(len(parts) - 1),
@@ -360,5 +360,5 @@ _NAME_OF = _byte_names()
 BYTE_OF = {name: b for b, name in enumerate(_NAME_OF)}
 
 
-def _printable(symbol: bytes) -> str:
-    return "".join(_NAME_OF[b] for b in symbol)
+def _printable(token: bytes) -> str:
+    return "".join(_NAME_OF[b] for b in token)

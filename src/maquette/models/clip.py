@@ -93,7 +93,7 @@ class CaptionTower(nn.Module):
         super().__init__()
         self.begin, self.caption_length, self.highest = c.begin, c.caption_length, c.highest
         self.multiplier = scaling.input_multiplier
-        self.symbols = Embedding(c.vocabulary, c.text_width)
+        self.token_embedding = Embedding(c.vocabulary, c.text_width)
         self.positions = Embedding(c.caption_length + (c.begin is not None), c.text_width)
         self.blocks = Stack(
             TransformerBlock(
@@ -115,7 +115,7 @@ class CaptionTower(nn.Module):
         if self.begin is not None:
             captions = F.pad(captions, (1, 0), value=self.begin)
         last = self.last(captions)
-        x = self.symbols(captions) + self.positions.weight[: captions.shape[1]]
+        x = self.token_embedding(captions) + self.positions.weight[: captions.shape[1]]
         x = self.blocks(scaled(x, self.multiplier).to(compute), mask=Mask(causal=True))
         pooled = x[torch.arange(len(x), device=x.device), last]
         return self.projection(self.norm(pooled))  # type: ignore[no-any-return]

@@ -91,7 +91,7 @@ def cost(
     found.lines = [
         Line("parameters", f"{size:,}", f"by role: {roles}"),
         Line("shape", f"width {model.width}, {model.depth} blocks, {model.heads} heads of {model.head}, "
-             f"{model.vocabulary:,} symbols, {time:,} positions", "the recipe's model"),
+             f"vocabulary {model.vocabulary:,}, {time:,} positions", "the recipe's model"),
     ]  # fmt: skip
     if published is not None:
         found.lines.insert(1, Line("published", published.explanation, published.source))

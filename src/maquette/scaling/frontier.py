@@ -26,7 +26,7 @@ RUNGS = (64, 128, 192, 256, 384)
 """widths of the ladder, four blocks each"""
 DEPTH = 4
 BYTES_PER_TOKEN = 3.44
-"""of the held-out text of the default corpus in 4,096 symbols (`maquette corpus show default`)"""
+"""of the held-out text of the default corpus in a vocabulary of 4,096 (`maquette corpus show default`)"""
 
 
 @dataclass(frozen=True)

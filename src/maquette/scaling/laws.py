@@ -5,8 +5,8 @@ operations the best N is G (C / 6)^(beta / (alpha + beta)), D the rest (their eq
 
 Besiroglu et al. 2024 read the points off the paper's figure and fitted them again: the original
 optimiser had stopped early, and the printed exponents are rounded. Their constants are the default.
-All were measured on models of millions of parameters and more, on web text of 32,000 to 50,000
-symbols: far below that, the *split* still serves, the loss does not (see `frontier.py`).
+All were measured on models of millions of parameters and more, on web text in vocabularies of
+32,000 to 50,000 tokens: far below that, the *split* still serves, the loss does not (see `frontier.py`).
 """
 
 import math

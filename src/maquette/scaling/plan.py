@@ -146,12 +146,12 @@ def make_plan(
     afterwards; the model is then smaller and trained longer, within the same training budget. Raises
     UserError where a law has no answer.
     """
-    symbols = text.vocabulary if text else vocabulary
+    vocabulary = text.vocabulary if text else vocabulary
     device, reached = budget.device, budget.utilisation or UTILISATION
     for _ in range(6):
         flops, how = operations(budget, reached)
         best = split(law, flops, text, inference_tokens)
-        recipe, lines = _recipe(law, best, text, (symbols, context), budget)
+        recipe, lines = _recipe(law, best, text, (vocabulary, context), budget)
         if device is None:
             choice = None
             break
@@ -231,7 +231,7 @@ def _recipe(
         Line("parameters", f"{short(size)}{_span(spans[0])}",
              f"{size:,}, the shape nearest to {ideal:,.0f}{counted}: {best.why}{wide}"),
         Line("shape", f"width {model.width}, {model.depth} blocks, {model.heads} heads of {model.head}",
-             f"{shape_rule(model.width)}; {model.vocabulary:,} symbols, "
+             f"{shape_rule(model.width)}; vocabulary {model.vocabulary:,}, "
              f"{context:,} positions"),
         Line("tokens",
              f"{short(tokens)}{_span(spans[1])}, {tokens / size:.3g} a parameter",

@@ -42,7 +42,7 @@ from maquette.serving.clip_files import (
 )
 from maquette.serving.hugging_face_tensors import read_tensors
 
-SYMBOLS = "caption_tower.symbols.weight"
+TOKEN_EMBEDDING = "caption_tower.token_embedding.weight"
 POSITIONS = "caption_tower.positions.weight"
 TOWERS: dict[str, dict[str, str]] = {
     "picture_tower": {
@@ -55,7 +55,7 @@ TOWERS: dict[str, dict[str, str]] = {
         "projection.weight": "visual_projection.weight",
     },
     "caption_tower": {
-        "symbols.weight": "text_model.embeddings.token_embedding.weight",
+        "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
         "positions.weight": "text_model.embeddings.position_embedding.weight",
         "blocks": "text_model.encoder.layers",
         "norm": "text_model.final_layer_norm",
@@ -87,7 +87,7 @@ def import_clip(source: Path, out: Path, say: Callable[[str], None]) -> ClipConf
     notes = differences(processor, config.size)
     model = Clip(config)
     tensors = from_theirs(model, read_tensors(source), scale_of(processor))
-    tensors[SYMBOLS] = tensors[SYMBOLS][order(config.vocabulary, captions.end)]
+    tensors[TOKEN_EMBEDDING] = tensors[TOKEN_EMBEDDING][order(config.vocabulary, captions.end)]
     load_parameters(model, tensors, source)
     with directory_aside(out) as folder:
         save_config(folder, config)
@@ -113,7 +113,7 @@ def export_clip(model: Clip, run: Path, out: Path, caption_length: int | None = 
     tokenizer = load_caption_tokenizer(run)
     if tokenizer.end is None or (tokenizer.end == HIGHEST and c.highest is None):
         raise UserError(
-            f"captions of {run} end with symbol {tokenizer.end}, which {CLASS} does not read"
+            f"captions of {run} end with token {tokenizer.end}, which {CLASS} does not read"
         )
     numbers = order(c.vocabulary, tokenizer.end)
     begin = None if c.begin is None else int(numbers[c.begin])
@@ -125,8 +125,8 @@ def export_clip(model: Clip, run: Path, out: Path, caption_length: int | None = 
         most = min(c.caption_length, caption_length or c.caption_length) + (begin is not None)
         settings = write_tokenizer_config(foreign.name_of(tokenizer.end), most)
     kept = read_json(run / PREPROCESSOR) if (run / PREPROCESSOR).exists() else None
-    tensors, symbols = to_theirs(model), TOWERS["caption_tower"]["symbols.weight"]
-    tensors[symbols] = tensors[symbols][numbers.argsort()]
+    tensors, name = to_theirs(model), TOWERS["caption_tower"]["token_embedding.weight"]
+    tensors[name] = tensors[name][numbers.argsort()]
     with directory_aside(out) as folder:
         save_tensors(folder / WEIGHTS, tensors)
         write_atomic(folder / TOKENIZER, content)
@@ -137,7 +137,7 @@ def export_clip(model: Clip, run: Path, out: Path, caption_length: int | None = 
 
 
 def order(vocabulary: int, end: int) -> Tensor:
-    """Their number of each of our symbols, (vocabulary,): the end, those before it, those after."""
+    """Their token id of each of ours, (vocabulary,): the end first, then all others in their order."""
     numbers = torch.arange(vocabulary)
     return torch.cat([numbers[end : end + 1], numbers[:end], numbers[end + 1 :]])
 
@@ -192,7 +192,7 @@ def to_theirs(model: Clip) -> dict[str, Tensor]:
             tensor[:width] *= scaling.attention_scale(width // heads) * math.sqrt(width // heads)
         elif ".attention.out." in name or ".feedforward.down." in name:
             tensor *= scaling.residual_multiplier
-        elif name in (SYMBOLS, POSITIONS):
+        elif name in (TOKEN_EMBEDDING, POSITIONS):
             tensor *= scaling.input_multiplier
         elif name.endswith("patches.projection.weight"):
             tensor = tensor.unflatten(1, (3, c.patch, c.patch))

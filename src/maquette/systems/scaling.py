@@ -5,7 +5,7 @@
 The paper trained models of 768 to 1.5 billion non-embedding parameters on WebText2 and found
 L(N) = (N_c / N)^0.076, L(D) = (D_c / D)^0.095 and L(C) = (C_c / C)^0.050 over many orders of magnitude
 (figure 1, equations 1.1 to 1.3). Scaled down: plain bytes of the default corpus instead of 50,257
-symbols, and the runs of the chinchilla claims, so that both take no longer than one; the
+tokens of BPE, and the runs of the chinchilla claims, so that both take no longer than one; the
 exponents are other ones. What is claimed again are the straight lines, and that they predict.
 
 N: five decoders of 6,100 to 98,000 non-embedding parameters, each with 49 tokens a parameter, twice

@@ -9,7 +9,7 @@ nothing.
 
 Source: Yang et al. 2022, "Tensor Programs V", appendix D.1. At the start the logits shrink as
 1/sqrt(width), as they should; a few steps mend that. The rule is one of wide models: a batch must
-need few directions of the narrowest, so it is 32 tokens of 16 symbols, learnt by heart, and the
+need few directions of the narrowest, so it is 32 tokens from a vocabulary of 16, learnt by heart, and the
 rate is a quarter of the recipe's, as in its warm-up. Left out: text, and clipping, which changes
 all rates alike.
 """
@@ -34,7 +34,7 @@ LOGITS = (-0.3, 0.15)
 """slopes of the logits that count as flat: they are still coming up from the start"""
 KINDS: tuple[Literal["mup", "standard"], ...] = ("mup", "standard")
 LABELS: dict[str, str] = {"mup": "maximal update", "standard": "standard"}
-SYMBOLS, ROWS, TIME, DEPTH = 16, 2, 16, 4
+VOCABULARY, ROWS, TIME, DEPTH = 16, 2, 16, 4
 RATE = 0.25
 """of the recipe's peak rate"""
 Array = npt.NDArray[np.float64]
@@ -144,8 +144,8 @@ def coordinates(
 
     widths: at least two multiples of the recipe's head size, which is kept; None: four, each twice
     the last, from 32 or the head size on. learning_rate: at the base width, held; None: a quarter
-    of the recipe's. At most 4 of the recipe's blocks and 16 of its symbols are made. Raises WrongUse
-    for widths that cannot be.
+    of the recipe's. The models have at most 4 blocks and a vocabulary of 16. Raises WrongUse for widths
+    that cannot be.
     """
     whole = decoder(recipe)
     first = max(32, head_size(whole))
@@ -159,7 +159,7 @@ def coordinates(
     rate = RATE * recipe.optimiser.learning_rate if learning_rate is None else learning_rate
     model = replace(
         whole,
-        vocabulary=min(SYMBOLS, whole.vocabulary),
+        vocabulary=min(VOCABULARY, whole.vocabulary),
         context=min(TIME, whole.context),
         depth=min(DEPTH, whole.depth),
         dropout=0.0,
