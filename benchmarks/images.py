@@ -62,9 +62,9 @@ class Theirs(nn.Module):
         from diffusers import UNet2DConditionModel
 
         self.dtype = dtype
-        attends = [side in config.attending for side in config.sides]
+        attends = [r in config.attention_resolutions for r in config.resolutions]
         self.unet = UNet2DConditionModel(
-            sample_size=config.size, in_channels=3, out_channels=3, layers_per_block=config.depth,
+            sample_size=config.image_size, in_channels=3, out_channels=3, layers_per_block=config.depth,
             block_out_channels=widths, norm_num_groups=8, cross_attention_dim=config.text_width,
             attention_head_dim=config.heads,
             down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),

@@ -71,7 +71,7 @@ def arm(name: str, folder: Path, size: int) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as where:
             workers = int(name.rsplit(maxsplit=1)[-1])
             corpus = build_pictures(
-                Path(where) / "out", [folder], PictureBuildOptions(size=size), workers=workers
+                Path(where) / "out", [folder], PictureBuildOptions(image_size=size), workers=workers
             )
             held = corpus.manifest["peak_memory"]
             assert sum(corpus.manifest["splits"].values()) == len(paths)
@@ -87,23 +87,23 @@ def main() -> None:
     """Take turns, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", default=SHAPES, help=f"WIDTHxHEIGHT:COUNT,... ({SHAPES})")
-    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--arm", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.arm:
-        print(json.dumps(arm(arguments.arm[0], Path(arguments.arm[1]), arguments.size)))
+        print(json.dumps(arm(arguments.arm[0], Path(arguments.arm[1]), arguments.image_size)))
         return
     names = ["plain", "limit", *(f"maquette {n}" for n in sorted({1, arguments.workers}))]
-    print(f"{processor()}, {cores()} cores; to {arguments.size} x {arguments.size}")
+    print(f"{processor()}, {cores()} cores; to {arguments.image_size} x {arguments.image_size}")
     for shape in arguments.shapes.split(","):
         width, height, count = map(int, shape.replace(":", "x").split("x"))
         folder = made(width, height, count)
         taken: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         for _ in range(arguments.rounds):
             for name in names:
-                command = [sys.executable, __file__, "--size", str(arguments.size)]
+                command = [sys.executable, __file__, "--image-size", str(arguments.image_size)]
                 out = subprocess.run([*command, "--arm", name, str(folder)],
                                      check=True, capture_output=True, encoding="utf-8")  # fmt: skip
                 taken[name].append(json.loads(out.stdout))

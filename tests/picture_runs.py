@@ -28,7 +28,7 @@ def untrained(path: str | Path, recipe: PictureRecipe) -> Path:
 def small(**changes: Any) -> DiffusionConfig:
     """A diffusion model of 16 pixels that reads captions of 12 tokens."""
     sizes: dict[str, Any] = {
-        "size": 16, "width": 8, "multipliers": (1, 2), "attention": (), "heads": 2, "vocabulary": 2048,
+        "image_size": 16, "width": 8, "multipliers": (1, 2), "attention": (), "heads": 2, "vocabulary": 2048,
         "caption_length": 12, "text_width": 8, "text_depth": 1, "text_heads": 2, "condition": "text",
     }  # fmt: skip
     return DiffusionConfig(**(sizes | changes))

@@ -29,7 +29,7 @@ from maquette.worlds.shapes import Shapes
 WORLD = Shapes(objects=1, colours=3, shapes=2)
 OTHER = Shapes(objects=3, colours=2, shapes=2, counts=True)
 MODEL = ViTConfig(
-    size=16,
+    image_size=16,
     patch=8,
     width=32,
     depth=2,
@@ -46,7 +46,7 @@ def base_recipe(model=MODEL) -> PictureRecipe:
         batch=32,
         precision="fp32",
         model=model,
-        data=PictureData(size=16, world=WORLD),
+        data=PictureData(image_size=16, world=WORLD),
         optimiser=Optimiser(learning_rate=0.003, beta2=0.99),
         watch=PictureWatch(every=40, pictures=64, grid=0, report=False),
     )
@@ -60,7 +60,7 @@ def base(tmp_path_factory) -> Path:
 
 
 def quick(method: str, base: Path, path: Path, *, sweep=False, **changes):
-    data = PictureData(size=16, world=OTHER, count=40)
+    data = PictureData(image_size=16, world=OTHER, count=40)
     settings = {"labels": ("count",), "steps": 4, "batch": 16, "prompts": 3, "rank": 2}
     options = AdaptOptions(method, **(settings | changes))
     return adapt(base, data, path, options, sweep=sweep, pictures=50)
@@ -108,7 +108,7 @@ def test_every_parameter_that_learns_moves(base, tmp_path):
 
 def test_heads_go_on_where_the_labels_are_the_same(base, tmp_path):
     """The base reads its own labels before any step; of another task it knows nothing."""
-    data = PictureData(size=16, world=WORLD, count=40)
+    data = PictureData(image_size=16, world=WORLD, count=40)
     done = adapt(base, data, tmp_path / "same", AdaptOptions("linear", steps=1), pictures=200)
     own = data.open_corpus().split("heldout", 16)
     model = base_recipe().model.build()
@@ -127,7 +127,7 @@ def test_heads_go_on_where_the_labels_are_the_same(base, tmp_path):
 
 def test_accuracy_counts_exact_matches(base):
     """Against the definition: all factors right, each factor right, Wilson's interval."""
-    corpus = PictureData(size=16, world=WORLD).open_corpus()
+    corpus = PictureData(image_size=16, world=WORLD).open_corpus()
     split = corpus.split("heldout", 16)
     model = base_recipe().model.build().initialise(3)
     with torch.no_grad():
@@ -200,7 +200,7 @@ def test_what_cannot_be_adapted_is_refused_in_one_line(base, trained, tmp_path):
 
 
 def test_prompts_and_low_rank_changes_need_a_transformer():
-    cnn = CNNConfig(size=16, width=8, depth=1, classes=(3, 2))
+    cnn = CNNConfig(image_size=16, width=8, depth=1, classes=(3, 2))
     assert adapted(cnn, "bias", classes=(4,)).classes == (4,)
     assert count(cnn, cnn, "linear").trained == 0
     for method in ("vpt-deep", "vpt-shallow", "lora"):

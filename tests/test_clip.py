@@ -15,7 +15,7 @@ from maquette.nn.parametrisation import declared
 from maquette.nn.rules import Parametrisation
 
 SIZES = {
-    "size": 16,
+    "image_size": 16,
     "width": 32,
     "depth": 2,
     "heads": 2,
@@ -157,7 +157,7 @@ def test_parameters_start_by_their_roles_and_are_counted():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"patch": 5}, "size 16 is not divisible by patch 5: use patch 4"),
+        ({"patch": 5}, "image_size 16 is not divisible by patch 5: use patch 4"),
         ({"heads": 3}, "width 32 is not divisible by heads 3: use heads 2 or width 33"),
         ({"width": 34}, "width 34 is not a multiple of 4: use 36"),
         ({"text_heads": 5}, "text_width 32 is not divisible by text_heads 5"),

@@ -328,8 +328,8 @@ def test_one_trained_here_is_used_by_transformers_as_its_users_use_it(tmp_path, 
     run.mkdir()
     reader = byte_tokenizer() if kind == "bytes" else train_tokenizer(CAPTIONS * 9, 290)
     config = ClipConfig(
-        size=32, width=32, depth=2, heads=2, patch=8, vocabulary=reader.vocabulary + 2, caption_length=12,
-        text_width=32, text_depth=2, text_heads=2, embedding=16,
+        image_size=32, width=32, depth=2, heads=2, patch=8, vocabulary=reader.vocabulary + 2,
+        caption_length=12, text_width=32, text_depth=2, text_heads=2, embedding=16,
     )  # fmt: skip
     model = config.build().initialise(0)
     torch.manual_seed(0)
@@ -363,14 +363,14 @@ def test_an_export_cuts_captions_where_the_run_does(tmp_path):
     from maquette.training.datasets.picture_config import PictureData, PictureRecipe
 
     config = ClipConfig(
-        size=16, width=32, depth=1, heads=2, vocabulary=257, caption_length=12, text_width=32, text_depth=1,
-        text_heads=2,
+        image_size=16, width=32, depth=1, heads=2, vocabulary=257, caption_length=12, text_width=32,
+        text_depth=1, text_heads=2,
     )  # fmt: skip
     model = config.build().initialise(0)
     save_config(tmp_path, config)
     save_tensors(tmp_path / WEIGHTS, dict(model.named_parameters()))
     save_tokenizer(byte_tokenizer(), tmp_path / "tokenizer.json")
-    PictureRecipe(model=config, data=PictureData(size=16, caption_length=8)).save(
+    PictureRecipe(model=config, data=PictureData(image_size=16, caption_length=8)).save(
         tmp_path / "recipe.yaml"
     )
     assert caption_length_of(tmp_path) == 8 and load_pictures(tmp_path).captions(["a"]).shape == (
@@ -396,7 +396,7 @@ def test_a_caption_that_names_a_special_token_is_text_where_it_was_trained(tmp_p
 
 def load_pictures_without_tokenizer(folder: Path):
     config = ClipConfig(
-        size=16, width=16, depth=1, heads=2, text_width=16, text_depth=1, text_heads=2
+        image_size=16, width=16, depth=1, heads=2, text_width=16, text_depth=1, text_heads=2
     )
     model = config.build().initialise(0)
     save_config(folder, config)

@@ -14,7 +14,7 @@ from maquette.nn.parametrisation import declared
 from maquette.nn.rules import Parametrisation
 
 SMALL = {
-    "size": 16,
+    "image_size": 16,
     "width": 8,
     "depth": 1,
     "classes": (3, 2),
@@ -22,8 +22,10 @@ SMALL = {
 }
 
 
-def drawn(n: int = 6, size: int = 16) -> torch.Tensor:
-    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+def drawn(n: int = 6, image_size: int = 16) -> torch.Tensor:
+    return (
+        torch.rand(n, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    )
 
 
 def labelled(n: int = 6) -> PictureBatch:

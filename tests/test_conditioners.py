@@ -34,7 +34,7 @@ class Brightness(Conditioner):
 
     def __init__(self, config: BrightConfig) -> None:
         super().__init__()
-        self.drop, self.door, self.size = config.drop, config.doors, config.size
+        self.drop, self.door, self.image_size = config.drop, config.doors, config.image_size
         self.attended, self.channels = self.door == "tokens", int(self.door == "channels")
         width = {"vector": config.vector, "tokens": config.text_width, "channels": 1}[self.door]
         self.projection = Linear(1, width, bias=True)
@@ -57,7 +57,9 @@ class Brightness(Conditioner):
             return Signal(told)
         if self.door == "tokens":
             return Signal(tokens=told[:, None].to(compute))
-        return Signal(channels=told[:, :, None, None].expand(-1, 1, self.size, self.size))
+        return Signal(
+            channels=told[:, :, None, None].expand(-1, 1, self.image_size, self.image_size)
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +69,7 @@ def one_more(monkeypatch):
 
 def build(doors: str, **changes):
     rules = Parametrisation(base_width=16, base_depth=1)
-    sizes = {"size": 8, "width": 16, "depth": 1, "heads": 2, "multipliers": (1, 2), "text_heads": 2,
+    sizes = {"image_size": 8, "width": 16, "depth": 1, "heads": 2, "multipliers": (1, 2), "text_heads": 2,
              "text_width": 16, "text_depth": 1, "vocabulary": 20, "caption_length": 4}  # fmt: skip
     config = BrightConfig(**(sizes | changes), doors=doors, parametrisation=rules)
     return config.build().initialise(0)

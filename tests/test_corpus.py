@@ -311,7 +311,7 @@ def test_pictures_that_were_changed_are_named(tmp_path):
         "file_name,text\na.png,red\nb.png,blue\n", encoding="utf-8"
     )
     out = tmp_path / "out"
-    assert command("corpus", "pictures", out, tmp_path, "--size", 8).code == 0
+    assert command("corpus", "pictures", out, tmp_path, "--image-size", 8).code == 0
     assert command("corpus", "show", out, "--check", "--json").json["checked_bytes"] > 2 * 192
     pixels = next(p for p in out.glob("pictures-*.bin") if p.stat().st_size)
     flip(pixels)
@@ -378,7 +378,18 @@ def test_held_out_pictures_are_a_share_of_all_and_never_those_trained_on(tmp_pat
         Image.new("RGB", (8, 8), (i % 256, i // 256, 7)).save(folder / f"{i}.png")
         (folder / f"{i}.txt").write_text(f"picture {i}", encoding="utf-8")
     out = tmp_path / "out"
-    words = ("corpus", "pictures", out, folder, "--size", 8, "--heldout", share, "--workers", 1)
+    words = (
+        "corpus",
+        "pictures",
+        out,
+        folder,
+        "--image-size",
+        8,
+        "--heldout",
+        share,
+        "--workers",
+        1,
+    )
     assert command(*words).code == 0
     pictures = PictureCorpus(out)
     train, held = (pictures.split(name, 8) for name in SPLITS)
@@ -387,7 +398,7 @@ def test_held_out_pictures_are_a_share_of_all_and_never_those_trained_on(tmp_pat
     kept = [{p.tobytes() for p in split.pictures(np.arange(len(split)))} for split in (train, held)]
     assert len(kept[0]) == len(train) and not kept[0] & kept[1]
     watched = SimpleNamespace(
-        data=PictureData(corpus=str(out), size=8), watch=SimpleNamespace(pictures=count)
+        data=PictureData(corpus=str(out), image_size=8), watch=SimpleNamespace(pictures=count)
     )
     looked = torch.cat([batch.pictures for batch in heldout_pictures(watched, pictures)])
     assert {p.tobytes() for p in to_pixels(looked)} == kept[1]

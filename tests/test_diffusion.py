@@ -26,7 +26,7 @@ from maquette.workshop.train import train
 
 RULES = Parametrisation(base_width=16, base_depth=1)
 SIZES = {
-    "size": 16,
+    "image_size": 16,
     "width": 16,
     "depth": 1,
     "heads": 2,
@@ -269,7 +269,7 @@ def test_what_the_data_lacks_is_said():
 ])  # fmt: skip
 def test_it_learns_two_pictures(fields):
     """Steps on two plain pictures: solvers then make one or the other, and a label says which."""
-    config = DiffusionConfig(**(SIZES | {"size": 8, "drop": 0.0} | fields))
+    config = DiffusionConfig(**(SIZES | {"image_size": 8, "drop": 0.0} | fields))
     model = config.build().initialise(0).train()
     level = torch.tensor([-0.6, 0.5])
     which = torch.arange(16) % 2

@@ -13,7 +13,14 @@ SCHEDULE = NoiseSchedule("cosine")
 
 
 def make(**changes):
-    settings = {"size": 16, "width": 32, "depth": 1, "heads": 2, "noised": True, "vocabulary": 20}
+    settings = {
+        "image_size": 16,
+        "width": 32,
+        "depth": 1,
+        "heads": 2,
+        "noised": True,
+        "vocabulary": 20,
+    }
     text = {"caption_length": 6, "text_width": 32, "text_depth": 1, "text_heads": 2}
     model = ClipConfig(**(settings | text | changes)).build().initialise(0)
     return model.eval().requires_grad_(False)

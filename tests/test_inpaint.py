@@ -34,11 +34,13 @@ def flat(schedule: NoiseSchedule = SCHEDULE, spread: float = 0.5) -> Denoiser:
     return clean
 
 
-def half(n: int = 2, size: int = 8) -> tuple[Tensor, Tensor]:
+def half(n: int = 2, image_size: int = 8) -> tuple[Tensor, Tensor]:
     """Random pictures of 256 levels, and a mask that knows their left half."""
-    pixels = torch.randint(0, 256, (n, size, size, 3), generator=seeded(5), dtype=torch.uint8)
-    known = torch.zeros(n, 1, size, size)
-    known[..., : size // 2] = 1
+    pixels = torch.randint(
+        0, 256, (n, image_size, image_size, 3), generator=seeded(5), dtype=torch.uint8
+    )
+    known = torch.zeros(n, 1, image_size, image_size)
+    known[..., : image_size // 2] = 1
     return to_tensor(pixels.numpy()), known
 
 
@@ -158,7 +160,7 @@ def test_masks_that_cannot_be_meant_are_refused():
 
 def model(task: str = "generate"):
     config = DiffusionConfig(
-        size=16, width=16, depth=1, multipliers=(1, 2), attention=(), condition="text",
+        image_size=16, width=16, depth=1, multipliers=(1, 2), attention=(), condition="text",
         vocabulary=12, caption_length=5, text_width=16, text_depth=1, heads=2, text_heads=2, task=task,
     )  # fmt: skip
     return config.build().initialise(0).eval()
@@ -166,7 +168,7 @@ def model(task: str = "generate"):
 
 @pytest.mark.parametrize("task", ["generate", "inpaint"])
 def test_a_model_paints_around_known_pixels(task):
-    picture, known = half(size=16)
+    picture, known = half(image_size=16)
     captions = torch.tensor([[1, 2, 0, 0, 0], [3, 0, 0, 0, 0]])
     drawing = Drawing(solver="ddpm", steps=3)
     made = fill(model(task), picture, known, drawing, given={"text": captions}, generator=seeded())
@@ -175,10 +177,10 @@ def test_a_model_paints_around_known_pixels(task):
 
 
 def test_a_model_says_what_it_cannot_paint():
-    picture, known = half(size=16)
+    picture, known = half(image_size=16)
     with pytest.raises(WrongUse, match="not trained to inpaint"):
         fill(model(), picture, known, method="condition")
-    small, mask = half(size=8)
+    small, mask = half(image_size=8)
     with pytest.raises(WrongUse, match="this model's are 16 x 16"):
         fill(model(), small, mask)
 
@@ -232,7 +234,7 @@ def test_fine_tuning_goes_on_from_a_run_with_channels_of_zero(tmp_path):
     save_tensors(tmp_path / WEIGHTS, dict(base.named_parameters()))
     tuned = make_model(fine_tuning(recipe, str(tmp_path), quick=True)).eval()
     assert replace(tuned.config, task="generate") == base.config
-    picture, known = half(size=32)
+    picture, known = half(image_size=32)
     shown = tuned.condition(2, known_pixels=(picture, known))
     x, t = torch.randn(2, 3, 32, 32, generator=seeded()), torch.tensor(0.5)
     assert torch.allclose(

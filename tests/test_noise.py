@@ -157,11 +157,11 @@ D = 8
 def parts() -> UnClip:
     sizes = {"width": 16, "depth": 1, "heads": 2, "vocabulary": 27, "caption_length": 6}
     clip = moved(
-        ClipConfig(size=16, embedding=D, text_width=16, text_depth=1, text_heads=2, **sizes)
+        ClipConfig(image_size=16, embedding=D, text_width=16, text_depth=1, text_heads=2, **sizes)
     )
     decoder = moved(small(embedding=D, condition="none"))
     larger = moved(
-        small(task="upsample", size=32, scale=2, multipliers=(1, 2, 2), condition="none")
+        small(task="upsample", image_size=32, scale=2, multipliers=(1, 2, 2), condition="none")
     )
     prior = moved(PriorConfig(variant="diffusion", embedding=D, **sizes))
     return UnClip(clip, decoder, letters, prior, larger)
@@ -210,7 +210,7 @@ def test_of_both_priors(variant, monkeypatch):
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory) -> LoadedPictures:
-    recipe = PictureRecipe(model=small(), data=PictureData(size=16, caption_length=12))
+    recipe = PictureRecipe(model=small(), data=PictureData(image_size=16, caption_length=12))
     return load_pictures(untrained(tmp_path_factory.mktemp("runs") / "r", recipe))
 
 
@@ -234,7 +234,7 @@ def test_a_request_of_one_is_the_first_of_many(loaded, files, way, monkeypatch):
     if way == "outpaint":
         options = {"picture": files[0], "outpaint": {"right": 5}}
     if way == "upsample":
-        larger = moved(small(task="upsample", size=32, scale=2, multipliers=(1, 2, 2)))
+        larger = moved(small(task="upsample", image_size=32, scale=2, multipliers=(1, 2, 2)))
         run = LoadedPictures(loaded.path, larger, loaded.tokenizer)
         monkeypatch.setattr(picture_generation, "load_pictures", lambda path: run)
         options = {"upsample": "larger", "solver": "ddpm"}

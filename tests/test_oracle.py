@@ -19,19 +19,21 @@ from maquette.worlds.shapes import Shapes, label_sizes
 SMALL = Shapes(objects=1, colours=2, shapes=2)
 
 
-def untrained(world=SMALL, size=16):
+def untrained(world=SMALL, image_size=16):
     sizes = label_sizes(world)
     learned = tuple(i for i, n in enumerate(sizes) if n > 1)
-    config = CNNConfig(size=size, width=8, depth=1, classes=tuple(sizes), labels=learned)
+    config = CNNConfig(
+        image_size=image_size, width=8, depth=1, classes=tuple(sizes), labels=learned
+    )
     return config.build().initialise(0)
 
 
 class Knowing(Oracle):
     """Reads the pictures that it was shown, and all zeros from any other."""
 
-    def __init__(self, world=None, size=16):
+    def __init__(self, world=None, image_size=16):
         world = world or Shapes()
-        super().__init__(untrained(world, size), world, size)
+        super().__init__(untrained(world, image_size), world, image_size)
         self.known: dict[bytes, list[int]] = {}
 
     def _clean(self, n, first=0):
@@ -99,7 +101,7 @@ def test_reading_is_the_heads_most_likely_values():
 def test_what_an_oracle_cannot_read():
     oracle = Oracle(untrained(), SMALL, 16)
     pictures, labels = oracle._clean(3)
-    with pytest.raises(WrongUse, match="reads pictures of side 16, these are 32 by 32"):
+    with pytest.raises(WrongUse, match="reads pictures of image_size 16, these are 32 by 32"):
         oracle.read(torch.zeros(2, 3, 32, 32))
     with pytest.raises(WrongUse, match=r"labels of shape \(2, 2\) for 3 pictures"):
         oracle.score(pictures, labels[:2])

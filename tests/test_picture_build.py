@@ -62,14 +62,14 @@ def content(corpus: PictureCorpus) -> dict[str, bytes]:
 
 
 def every(corpus: PictureCorpus, split: str):
-    side = corpus.split(split, corpus.manifest["size"])
+    side = corpus.split(split, corpus.manifest["image_size"])
     rows = np.arange(len(side))
     return side.pictures(rows), side.captions(rows), side.labels(rows)
 
 
 def test_a_folder_becomes_a_corpus_that_is_read_back(photos, tmp_path):
     corpus = build_pictures(
-        tmp_path / "out", [photos], PictureBuildOptions(size=16, heldout=0.2), workers=1
+        tmp_path / "out", [photos], PictureBuildOptions(image_size=16, heldout=0.2), workers=1
     )
     assert open_pictures(str(tmp_path / "out")).hash == corpus.hash
     read = {}
@@ -88,9 +88,11 @@ def test_a_folder_becomes_a_corpus_that_is_read_back(photos, tmp_path):
 
 
 def test_the_manifest_says_what_the_files_hold(photos, tmp_path):
-    corpus = build_pictures(tmp_path / "out", [photos], PictureBuildOptions(size=16), workers=1)
+    corpus = build_pictures(
+        tmp_path / "out", [photos], PictureBuildOptions(image_size=16), workers=1
+    )
     m = corpus.manifest
-    assert (m["kind"], m["format"], m["size"], m["crop"]) == ("pictures", 1, 16, "center")
+    assert (m["kind"], m["format"], m["image_size"], m["crop"]) == ("pictures", 2, 16, "center")
     assert sum(m["splits"].values()) == 60
     assert m["bytes_read"] == sum(p.stat().st_size for p in photos.glob("*.png"))
     named = {"manifest.json", "tokenizer.json", *m["files"]}
@@ -106,15 +108,21 @@ def test_the_number_of_workers_changes_nothing(photos, tmp_path, small_tasks):
     (photos / "bad.txt").write_text("bad", encoding="utf-8")
     (photos / "copy.png").write_bytes((photos / "0007.png").read_bytes())
     (photos / "copy.txt").write_text("again", encoding="utf-8")
-    one = build_pictures(tmp_path / "1" / "out", [photos], PictureBuildOptions(size=16), workers=1)
-    two = build_pictures(tmp_path / "2" / "out", [photos], PictureBuildOptions(size=16), workers=2)
+    one = build_pictures(
+        tmp_path / "1" / "out", [photos], PictureBuildOptions(image_size=16), workers=1
+    )
+    two = build_pictures(
+        tmp_path / "2" / "out", [photos], PictureBuildOptions(image_size=16), workers=2
+    )
     assert content(one) == content(two)
     assert two.manifest["skipped"] == 2
 
 
 def test_workers_are_used_where_there_is_much_to_do(photos, tmp_path, small_tasks, monkeypatch):
     monkeypatch.setattr(picture_window, "_square", None)  # not in this process
-    corpus = build_pictures(tmp_path / "out", [photos], PictureBuildOptions(size=16), workers=2)
+    corpus = build_pictures(
+        tmp_path / "out", [photos], PictureBuildOptions(image_size=16), workers=2
+    )
     assert sum(corpus.manifest["splits"].values()) == 60
 
 
@@ -157,7 +165,7 @@ def test_a_picture_is_left_out_when_it_is_there_already(photos, tmp_path):
     rough(5).save(photos / "zz.bmp")  # other bytes, the same pixels
     (photos / "zz.txt").write_text("the same pixels", encoding="utf-8")
     corpus = build_pictures(
-        tmp_path / "out", [photos, photos], PictureBuildOptions(size=16), workers=1
+        tmp_path / "out", [photos, photos], PictureBuildOptions(image_size=16), workers=1
     )
     assert sum(corpus.manifest["splits"].values()) == 60
     assert corpus.manifest["duplicates"] == 3 + 63
@@ -183,7 +191,7 @@ def sides(corpus: PictureCorpus) -> dict[str, str]:
 def test_a_picture_keeps_its_side_when_the_sources_grow_and_at_every_size(photos, tmp_path):
     few = sides(
         build_pictures(
-            tmp_path / "a", [photos], PictureBuildOptions(size=16, heldout=0.3), workers=1
+            tmp_path / "a", [photos], PictureBuildOptions(image_size=16, heldout=0.3), workers=1
         )
     )
     fill(photos, 40, first=100)
@@ -191,7 +199,7 @@ def test_a_picture_keeps_its_side_when_the_sources_grow_and_at_every_size(photos
     more = build_pictures(
         tmp_path / "b",
         [tmp_path / "another", photos],
-        PictureBuildOptions(size=8, crop="none", heldout=0.3),
+        PictureBuildOptions(image_size=8, crop="none", heldout=0.3),
         workers=1,
     )
     assert len(few) == 60 < len(sides(more)) == 140
@@ -203,7 +211,7 @@ def test_a_picture_keeps_its_side_when_the_sources_grow_and_at_every_size(photos
 def test_of_a_few_pictures_one_is_held_out_all_the_same(count, tmp_path):
     folder = fill(tmp_path / "few", count)
     corpus = build_pictures(
-        tmp_path / "out", [folder], PictureBuildOptions(size=16, heldout=1e-9), workers=1
+        tmp_path / "out", [folder], PictureBuildOptions(image_size=16, heldout=1e-9), workers=1
     )
     assert corpus.manifest["splits"] == {"train": count - 1, "heldout": 1}
     draws = {
@@ -225,7 +233,7 @@ def test_classes_are_labels_in_the_order_of_their_names(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         rough(i).save(folder / f"{i}.png")
     corpus = build_pictures(
-        tmp_path / "out", [top], PictureBuildOptions(size=16, heldout=0.3), workers=1
+        tmp_path / "out", [top], PictureBuildOptions(image_size=16, heldout=0.3), workers=1
     )
     m = corpus.manifest
     assert (m["classes"], m["label_names"], m["label_sizes"]) == (
@@ -244,7 +252,7 @@ def test_without_a_class_for_each_there_are_no_labels(photos, tmp_path):
     (tmp_path / "more" / "wren").mkdir(parents=True)
     rough(900).save(tmp_path / "more" / "wren" / "1.png")
     out = tmp_path / "out"
-    said = command("corpus", "pictures", out, photos, tmp_path / "more", "--size", "16")
+    said = command("corpus", "pictures", out, photos, tmp_path / "more", "--image-size", "16")
     assert "no labels: 60 pictures have no class" in said.out
     corpus = open_pictures(str(out))
     assert (corpus.label_names, corpus.manifest["classes"]) == ([], [])
@@ -268,7 +276,9 @@ def test_the_command_names_every_loss_once_and_shows_a_grid(photos, tmp_path):
         '{"file": "gone.jpg", "text": "gone"}\n', encoding="utf-8"
     )
     out = tmp_path / "out"
-    said = command("corpus", "pictures", out, photos, "--size", "16", "--workers", "1", "--json")
+    said = command(
+        "corpus", "pictures", out, photos, "--image-size", "16", "--workers", "1", "--json"
+    )
     assert said.code == 0, said.err
     assert said.json["pictures"] == 62
     assert said.json["skipped_reasons"] == {
@@ -304,7 +314,7 @@ def test_options_reach_the_corpus(tmp_path):
         rough(i, 60, 20).save(file, "PNG")
     rows = {"blob": [f.getvalue() for f in files], "alt": [f"number {i}" for i in range(9)]}
     pq.write_table(pa.table(rows), tmp_path / "a.parquet")
-    words = ("corpus", "pictures", tmp_path / "out", tmp_path / "a.parquet", "--size", "24")
+    words = ("corpus", "pictures", tmp_path / "out", tmp_path / "a.parquet", "--image-size", "24")
     more = ("--crop", "none", "--vocabulary", "260", "--heldout", "0.5")
     said = command(*words, *more, "--columns", "image=blob, caption=alt", "--json")
     assert said.code == 0, said.err
@@ -321,7 +331,7 @@ def test_options_reach_the_corpus(tmp_path):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (("--size", "4"), ("size is 4", "8 to 1024")),
+        (("--image-size", "4"), ("image_size is 4", "8 to 1024")),
         (("--heldout", "1"), ("heldout is 1.0",)),
         (("--vocabulary", "100"), ("vocabulary is 100",)),
         (("--workers", "0"), ("workers is 0",)),
@@ -354,7 +364,7 @@ def test_nothing_left_is_an_error_in_a_line(photos, tmp_path):
 
 
 def test_words_for_text_are_refused_beside_pictures(photos, tmp_path):
-    build_pictures(tmp_path / "out", [photos], PictureBuildOptions(size=16), workers=1)
+    build_pictures(tmp_path / "out", [photos], PictureBuildOptions(image_size=16), workers=1)
     refused(command("corpus", "show", tmp_path / "out", "--why", "x"), "for text", code=2)
     refused(command("corpus", "show", tmp_path / "out", "--planted"), "for text", code=2)
 
@@ -364,16 +374,16 @@ def test_a_build_that_breaks_leaves_nothing_and_spares_what_was(
     error, photos, tmp_path, monkeypatch
 ):
     out = tmp_path / "out"
-    before = build_pictures(out, [photos], PictureBuildOptions(size=16), workers=1).hash
+    before = build_pictures(out, [photos], PictureBuildOptions(image_size=16), workers=1).hash
 
     def stop(*_):
         raise error
 
     monkeypatch.setattr(picture_build, "save_tokenizer", stop)
     with pytest.raises((KeyboardInterrupt, OSError)):
-        build_pictures(out, [photos], PictureBuildOptions(size=24), workers=1, replace=True)
+        build_pictures(out, [photos], PictureBuildOptions(image_size=24), workers=1, replace=True)
     with pytest.raises((KeyboardInterrupt, OSError)):
-        build_pictures(tmp_path / "new", [photos], PictureBuildOptions(size=24), workers=1)
+        build_pictures(tmp_path / "new", [photos], PictureBuildOptions(image_size=24), workers=1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "photos"]
     assert open_pictures(str(out)).hash == before
 
@@ -387,7 +397,7 @@ def slow(self, *a):
     before(self, *a)
 picture_build._Writer.add = slow
 from maquette.cli.main import main
-main(["corpus", "pictures", {out!r}, {photos!r}, "--size", "16", "--workers", "2"])
+main(["corpus", "pictures", {out!r}, {photos!r}, "--image-size", "16", "--workers", "2"])
 """
 
 
@@ -402,12 +412,12 @@ def test_kill_leaves_nothing_half_made_and_the_next_build_clears_up(photos, tmp_
         time.sleep(0.05)
     assert aside.exists()
     time.sleep(0.3)
-    busy = command("corpus", "pictures", out, photos, "--size", "16")
+    busy = command("corpus", "pictures", out, photos, "--image-size", "16")
     refused(busy, "another process is building", code=2)
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert not out.exists()
-    whole = build_pictures(out, [photos], PictureBuildOptions(size=16), workers=1)
+    whole = build_pictures(out, [photos], PictureBuildOptions(image_size=16), workers=1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "photos"]
     assert sum(whole.manifest["splits"].values()) == 60
 
@@ -421,6 +431,6 @@ def test_a_worker_that_dies_is_one_line(photos, tmp_path, small_tasks, monkeypat
 
     monkeypatch.setattr(picture_window, "start_workers", lambda workers: Broken())
     with pytest.raises(UserError, match="fewer --workers"):
-        build_pictures(tmp_path / "out", [photos], PictureBuildOptions(size=16), workers=2)
+        build_pictures(tmp_path / "out", [photos], PictureBuildOptions(image_size=16), workers=2)
     with pytest.raises(WrongUse, match="one file"):
-        build_pictures(tmp_path / "out", [photos / "0000.png"], PictureBuildOptions(size=16))
+        build_pictures(tmp_path / "out", [photos / "0000.png"], PictureBuildOptions(image_size=16))

@@ -12,8 +12,8 @@ from maquette.training.datasets.picture_config import PictureData, PictureRecipe
 from maquette.training.datasets.pictures import PictureDataset, heldout_pictures
 
 RECIPE = PictureRecipe(
-    model=DiffusionConfig(size=8, width=8, multipliers=(1,), condition="none"),
-    data=PictureData(size=8, caption_length=4),
+    model=DiffusionConfig(image_size=8, width=8, multipliers=(1,), condition="none"),
+    data=PictureData(image_size=8, caption_length=4),
     watch=PictureWatch(pictures=5),
 )
 
@@ -48,7 +48,7 @@ class Made:
     def __init__(self, train: int, heldout: int = 9) -> None:
         self.splits = {"train": Pictures(train), "heldout": Pictures(heldout)}
 
-    def split(self, name: str, size: int, seed: int = 0) -> Pictures:
+    def split(self, name: str, image_size: int, seed: int = 0) -> Pictures:
         return self.splits[name]
 
 

@@ -43,18 +43,18 @@ def runs(tmp_path_factory) -> Path:
 
     def kept(name: str, model, **data) -> None:
         recipe = PictureRecipe(
-            model=model, data=PictureData(size=model.size, caption_length=12, **data)
+            model=model, data=PictureData(image_size=model.image_size, caption_length=12, **data)
         )
         untrained(folder / name, recipe)
 
     sizes = {"width": 16, "depth": 1, "heads": 2, "vocabulary": 2048, "caption_length": 12}
     text = {"text_width": 16, "text_depth": 1, "text_heads": 2}
-    larger = {"task": "upsample", "size": 32, "scale": 2, "multipliers": (1, 2, 2)}
+    larger = {"task": "upsample", "image_size": 32, "scale": 2, "multipliers": (1, 2, 2)}
     kept("text", small())
     kept("larger", small(condition="none", **larger))
-    kept("clip", ClipConfig(size=16, embedding=8, **sizes, **text))
+    kept("clip", ClipConfig(image_size=16, embedding=8, **sizes, **text))
     encoder = {"encoder": str(folder / "clip")}
-    kept("prior", PriorConfig(size=16, embedding=8, **sizes), **encoder)
+    kept("prior", PriorConfig(image_size=16, embedding=8, **sizes), **encoder)
     kept("decoder", small(embedding=8, condition="none"), **encoder)
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "a.png")

@@ -146,7 +146,16 @@ def test_one_picture_is_trained_on_and_it_is_said_that_none_is_held_out(heldout,
     put(tmp_path / "one", "a.png")
     (tmp_path / "one" / "a.txt").write_text("only one", encoding="utf-8")
     out = tmp_path / "out"
-    words = ("corpus", "pictures", out, tmp_path / "one", "--size", "16", "--heldout", heldout)
+    words = (
+        "corpus",
+        "pictures",
+        out,
+        tmp_path / "one",
+        "--image-size",
+        "16",
+        "--heldout",
+        heldout,
+    )
     said = command(*words, "--json")
     assert said.code == 0, said.err
     assert said.json["splits"] == {"train": 1, "heldout": 0}
@@ -157,7 +166,7 @@ def test_one_picture_is_trained_on_and_it_is_said_that_none_is_held_out(heldout,
     assert split.pictures(np.arange(1)).shape == (1, 16, 16, 3)
     assert len(open_pictures(str(out)).split("heldout", 16)) == 0
     recipe = PictureRecipe(
-        model=small(), data=PictureData(corpus=str(out), size=16, caption_length=12)
+        model=small(), data=PictureData(corpus=str(out), image_size=16, caption_length=12)
     )
     recipe.save(tmp_path / "r.yaml")
     said = command("train", tmp_path / "r.yaml", "--run", tmp_path / "run")
@@ -184,7 +193,7 @@ def test_every_way_of_captions_gives_the_same_bytes_for_any_workers(tmp_path, mo
     for workers in ("1", "2"):
         out = Path(tmp_path / f"out{workers}")
         said = command(
-            "corpus", "pictures", out, top, "--size", "8", "--workers", workers, "--json"
+            "corpus", "pictures", out, top, "--image-size", "8", "--workers", workers, "--json"
         )
         assert said.json["pictures"] == 24 and said.json["skipped"] == 0
         hashes.add(said.json["hash"])

@@ -237,7 +237,7 @@ def test_columns_can_be_named_and_what_is_missing_says_how(tmp_path):
         "\n".join(json.dumps({"file_name": n, "prompt_text": t}) for n, t in TWO.items()),
         encoding="utf-8",
     )
-    said = command("corpus", "pictures", out, tmp_path, "--size", "16", "--workers", "1")
+    said = command("corpus", "pictures", out, tmp_path, "--image-size", "16", "--workers", "1")
     refused(said, "has file_name, prompt_text", "--columns caption=", code=1)
     assert read(tmp_path, caption="prompt_text")[:2] == (TWO, {})
     assert read(tmp_path, caption="nothing")[1]["metadata.jsonl"].startswith("no column nothing")

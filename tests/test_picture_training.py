@@ -50,7 +50,7 @@ from maquette.workshop.report import write_report
 from maquette.workshop.train import train
 
 MODEL = DiffusionConfig(
-    size=16, width=8, multipliers=(1, 2), attention=(), heads=2, condition="text",
+    image_size=16, width=8, multipliers=(1, 2), attention=(), heads=2, condition="text",
     vocabulary=512, caption_length=12, text_width=8, text_depth=1, text_heads=2,
 )  # fmt: skip
 TOY = PictureRecipe(
@@ -59,7 +59,7 @@ TOY = PictureRecipe(
     batch=4,
     precision="fp32",
     model=MODEL,
-    data=PictureData(size=16, caption_length=12),
+    data=PictureData(image_size=16, caption_length=12),
     optimiser=Optimiser(learning_rate=0.002, average=0.9),
     checkpoints=Checkpoints(every=2),
     watch=PictureWatch(every=3, pictures=8, grid=4, steps=2),
@@ -233,8 +233,8 @@ def test_captions_end_in_zero_and_keep_their_tokens():
 def foreign(tmp_path_factory) -> Path:
     """A CLIP of pictures of 16 that reads captions letter by letter, up to 10 of them."""
     folder = tmp_path_factory.mktemp("clips") / "foreign"
-    config = ClipConfig(size=16, width=16, depth=1, heads=2, vocabulary=257, caption_length=10, text_width=16,
-                        text_depth=1, text_heads=2, embedding=8)  # fmt: skip
+    config = ClipConfig(image_size=16, width=16, depth=1, heads=2, vocabulary=257, caption_length=10,
+                        text_width=16, text_depth=1, text_heads=2, embedding=8)  # fmt: skip
     save_config(folder, config)
     save_tensors(folder / WEIGHTS, dict(config.build().initialise(1).named_parameters()))
     save_tokenizer(byte_tokenizer(), folder / TOKENIZER)
@@ -259,9 +259,11 @@ def test_an_encoder_reads_captions_as_it_was_trained_to(foreign):
 
 
 def test_an_encoder_that_sees_another_size_is_refused_before_the_start(foreign, tmp_path):
-    wide = replace(TOY, model=replace(MODEL, size=32),
-                   data=replace(TOY.data, size=32, encoder=str(foreign)))  # fmt: skip
-    with pytest.raises(WrongUse, match=r"sees pictures of 16 pixels, data.size is 32: use --data"):
+    wide = replace(TOY, model=replace(MODEL, image_size=32),
+                   data=replace(TOY.data, image_size=32, encoder=str(foreign)))  # fmt: skip
+    with pytest.raises(
+        WrongUse, match=r"sees pictures of 16 pixels, data.image_size is 32: use --data"
+    ):
         train(wide, tmp_path / "wide")
     assert not (tmp_path / "wide" / "recipe.yaml").exists()
 
@@ -330,8 +332,8 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(tmp_path):
     last = replace(TOY, seed=2**31 - 1)
     assert len(PictureDataset(last, TOY.data.open_corpus()).step(2**20)[0]) == 4
     assert not (tmp_path / "small" / "recipe.yaml").exists()
-    with pytest.raises(WrongUse, match="data.size 32 is not model.size 16"):
-        replace(TOY, data=replace(TOY.data, size=32))
+    with pytest.raises(WrongUse, match="data.image_size 32 is not model.image_size 16"):
+        replace(TOY, data=replace(TOY.data, image_size=32))
 
 
 def test_captions_that_are_cut_are_said_before_the_start():
@@ -579,7 +581,7 @@ def test_a_class_is_told_to_every_window(toy, square, monkeypatch):
 
 def test_an_upsampler_is_told_the_prompts_and_known_before_anything_is_drawn(toy, monkeypatch):
     loaded = load_pictures(toy)
-    larger = changed(toy, task="upsample", size=32, scale=2, multipliers=(1, 2, 2))
+    larger = changed(toy, task="upsample", image_size=32, scale=2, multipliers=(1, 2, 2))
     told, condition = [], larger.model.condition
 
     def recorded(n, **given):
@@ -619,7 +621,7 @@ def test_an_upsampler_is_told_the_prompts_and_known_before_anything_is_drawn(toy
 def test_options_that_would_do_nothing_are_refused(toy, square, model, options, part):
     given = {name: square if value is True else value for name, value in options.items()}
     if model is None:
-        config = SuperResolutionConfig(size=16, scale=4, width=8, depth=1)
+        config = SuperResolutionConfig(image_size=16, scale=4, width=8, depth=1)
         loaded = LoadedPictures(toy, config.build().initialise(0).eval(), None)
     else:
         loaded = changed(toy, **model)

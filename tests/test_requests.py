@@ -30,7 +30,7 @@ HUGE = 99999999999999999999
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    recipe = PictureRecipe(model=small(), data=PictureData(size=16, caption_length=12))
+    recipe = PictureRecipe(model=small(), data=PictureData(image_size=16, caption_length=12))
     return untrained(tmp_path_factory.mktemp("runs") / "r", recipe)
 
 
@@ -101,7 +101,9 @@ def test_numbers_of_scores_are_checked_alike(run, words):
     ],
 )
 def test_a_recipe_that_holds_no_number_is_refused(tmp_path, place, value, name):
-    plain = PictureRecipe(model=small(), data=PictureData(size=16, caption_length=12)).to_dict()
+    plain = PictureRecipe(
+        model=small(), data=PictureData(image_size=16, caption_length=12)
+    ).to_dict()
     inner = plain
     for key in place[:-1]:
         inner = inner[key]
@@ -174,7 +176,7 @@ def test_a_prompt_that_is_cut_is_said(run, tmp_path):
 
 def vit(**changes) -> ViTConfig:
     sizes = {
-        "size": 32,
+        "image_size": 32,
         "patch": 8,
         "width": 16,
         "depth": 1,
@@ -195,7 +197,7 @@ def kept(folder: Path, config) -> Path:
 
 def test_positions_of_another_picture_size_are_interpolated(tmp_path):
     before = kept(tmp_path / "r32", vit())
-    model = vit(size=48).build().initialise(0)
+    model = vit(image_size=48).build().initialise(0)
     begun = begin_with(model, before)
     assert begun.resized == ["position.weight"] and not begun.new and not begun.unused
     table = vit().build().initialise(5).position.weight.detach()
@@ -210,11 +212,14 @@ def test_positions_of_another_picture_size_are_interpolated(tmp_path):
         "text_depth": 1,
         "text_heads": 2,
     }
-    old = kept(tmp_path / "clip", ClipConfig(size=16, patch=4, **sizes))
-    clip = ClipConfig(size=24, patch=4, **sizes).build().initialise(0)
+    old = kept(tmp_path / "clip", ClipConfig(image_size=16, patch=4, **sizes))
+    clip = ClipConfig(image_size=24, patch=4, **sizes).build().initialise(0)
     assert begin_with(clip, old).resized == ["picture_tower.positions.weight"]
     given = (
-        ClipConfig(size=16, patch=4, **sizes).build().initialise(5).picture_tower.positions.weight
+        ClipConfig(image_size=16, patch=4, **sizes)
+        .build()
+        .initialise(5)
+        .picture_tower.positions.weight
     )
     own = clip.picture_tower.positions.weight
     assert torch.equal(own[0], given[0])
@@ -238,7 +243,7 @@ def test_a_start_of_another_shape_says_what_to_set(tmp_path, change, mend):
 def test_what_a_start_lacks_and_what_it_has_besides_is_said(tmp_path):
     before = kept(tmp_path / "r", vit(pool="cls"))
     recipe = PictureRecipe(
-        model=vit(prompts=2, pool="mean"), data=PictureData(size=32), start=str(before)
+        model=vit(prompts=2, pool="mean"), data=PictureData(image_size=32), start=str(before)
     )
     said = io.StringIO()
     make_model(recipe, say=said.write)

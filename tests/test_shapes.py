@@ -339,6 +339,6 @@ def test_arguments_that_cannot_be():
     with pytest.raises(WrongUse, match=r"shape \(1, 4\)"):
         caption_of([0, 0, 0, 0])
     for size in (7, 257):
-        with pytest.raises(WrongUse, match=f"size is {size}: use 8 to 256"):
+        with pytest.raises(WrongUse, match=f"image_size is {size}: use 8 to 256"):
             render(scenes(Shapes(), 0, [0]), size)
     assert render(scenes(Shapes(), 0, [])).shape == (0, 32, 32, 3)

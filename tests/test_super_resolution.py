@@ -18,16 +18,16 @@ from maquette.serving.make import make_pictures
 from maquette.training.datasets.pictures import to_tensor
 from maquette.worlds import moon
 
-SMALL = SuperResolutionConfig(size=16, scale=4, width=8, depth=1)
+SMALL = SuperResolutionConfig(image_size=16, scale=4, width=8, depth=1)
 
 
 def network(config: SuperResolutionConfig = SMALL) -> SuperResolution:
     return config.build().initialise(0).eval()
 
 
-def disks(count: int = 4, size: int = 16, **settings) -> torch.Tensor:
+def disks(count: int = 4, image_size: int = 16, **settings) -> torch.Tensor:
     world = moon.Moon(**({"craters": 20} | settings))
-    return to_tensor(moon.pictures(world, 0, np.arange(count), size=size))
+    return to_tensor(moon.pictures(world, 0, np.arange(count), image_size=image_size))
 
 
 # the world
@@ -35,11 +35,11 @@ def disks(count: int = 4, size: int = 16, **settings) -> torch.Tensor:
 
 def test_a_disk_is_a_function_of_its_number_alone():
     world, numbers = moon.Moon(), np.array([5, 2, 900])
-    every = moon.pictures(world, 3, np.arange(1000), size=16)
-    assert (moon.pictures(world, 3, numbers, size=16) == every[numbers]).all()
+    every = moon.pictures(world, 3, np.arange(1000), image_size=16)
+    assert (moon.pictures(world, 3, numbers, image_size=16) == every[numbers]).all()
     assert every.shape == (1000, 16, 16, 3) and every.dtype == np.uint8
-    for other in (moon.pictures(world, 4, numbers, size=16),
-                  moon.pictures(world, 3, numbers, "heldout", size=16)):  # fmt: skip
+    for other in (moon.pictures(world, 4, numbers, image_size=16),
+                  moon.pictures(world, 3, numbers, "heldout", image_size=16)):  # fmt: skip
         assert (other != every[numbers]).any((1, 2, 3)).all()
 
 
@@ -71,7 +71,7 @@ def test_the_worlds_settings_are_checked():
     with pytest.raises(WrongUse, match="memorised is 2: use 0 to 1"):
         moon.Moon(memorised=2)
     with pytest.raises(WrongUse, match="at least 8 pixels"):
-        moon.pictures(moon.Moon(), 0, np.arange(1), size=4)
+        moon.pictures(moon.Moon(), 0, np.arange(1), image_size=4)
 
 
 # the network
@@ -88,7 +88,7 @@ def test_the_network_takes_any_size_and_says_what_it_does_not_take():
     with pytest.raises(WrongUse, match=r"use \(n, 3, h, w\)"):
         network()(torch.zeros(3, 4, 4))
     with pytest.raises(WrongUse, match="use 20"):
-        SuperResolutionConfig(size=18, scale=4)
+        SuperResolutionConfig(image_size=18, scale=4)
 
 
 def test_the_parameters_are_those_of_the_convolutions():
@@ -98,7 +98,7 @@ def test_the_parameters_are_those_of_the_convolutions():
 
 
 def test_degrading_keeps_the_mean_and_takes_the_detail():
-    pictures = disks(size=32)
+    pictures = disks(image_size=32)
     plain = degrade(pictures, 4)
     assert plain.shape == (4, 3, 8, 8)
     assert torch.allclose(plain.mean((1, 2, 3)), pictures.mean((1, 2, 3)), atol=1e-5)
@@ -111,7 +111,7 @@ def test_degrading_keeps_the_mean_and_takes_the_detail():
 def test_the_blur_is_kornias():
     from kornia.filters import gaussian_blur2d
 
-    pictures = disks(size=32)
+    pictures = disks(image_size=32)
     theirs = gaussian_blur2d(pictures, (11, 11), (1.5, 1.5), border_type="replicate")
     ours = degrade(pictures, 1, torch.full((4,), 1.5))
     assert torch.allclose(ours, theirs, atol=1e-5)
@@ -120,7 +120,7 @@ def test_the_blur_is_kornias():
 @pytest.mark.parametrize("error", ["absolute", "squared"])
 def test_the_loss_counts_pictures_and_training_lowers_it(error):
     torch.manual_seed(0)
-    model = SuperResolutionConfig(size=16, scale=4, width=16, depth=1, error=error, blur=0.0)
+    model = SuperResolutionConfig(image_size=16, scale=4, width=16, depth=1, error=error, blur=0.0)
     net = model.build().initialise(0)
     batch = PictureBatch(disks(8))
     first = net.loss(batch)
@@ -148,7 +148,7 @@ def test_psnr_is_kornias_and_that_of_a_known_error():
     assert psnr(a, a + 0.02).tolist() == pytest.approx([40.0] * 4, abs=1e-3)
     with pytest.raises(WrongUse):
         psnr(a, b[:2])
-    enlarged = restoration(network(), disks(size=16))
+    enlarged = restoration(network(), disks(image_size=16))
     assert enlarged["network"] == pytest.approx(enlarged["bilinear"])
 
 
@@ -234,7 +234,7 @@ def test_a_run_is_trained_and_resumed_by_the_ordinary_commands(tmp_path):
     run = tmp_path / "sr"
     said = command(
         "train", "fake-moon", "--run", run, "--steps", "4", "--batch", "4", "--model.width", "8",
-        "--model.depth", "1", "--model.size", "32", "--data.size", "32", "--watch.pictures", "8",
+        "--model.depth", "1", "--model.image-size", "32", "--data.image-size", "32", "--watch.pictures", "8",
         "--compile", "off",
     )  # fmt: skip
     assert said.code == 0, said.err
@@ -242,7 +242,10 @@ def test_a_run_is_trained_and_resumed_by_the_ordinary_commands(tmp_path):
 
     loaded = load_pictures(run)
     assert loaded.model(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 32, 32)
-    refused(command("train", "fake-moon", "--run", tmp_path / "b", "--model.size", "30"), "scale 4")
+    refused(
+        command("train", "fake-moon", "--run", tmp_path / "b", "--model.image-size", "30"),
+        "scale 4",
+    )
     from PIL import Image
 
     Image.fromarray(np.zeros((9, 20, 3), np.uint8)).save(tmp_path / "small.png")

@@ -106,18 +106,18 @@ MODELS = {
     "decoder": families.gpt2(vocabulary=9, context=8, width=16, depth=3, heads=2,
                              dropout=0.2),
     "smlp": SMLPConfig(vocabulary=9, context=8, width=16, dense=2, sparse=1, dropout=0.2),
-    "vit": ViTConfig(size=8, patch=4, width=16, depth=3, heads=2, classes=(3,), **RULES),
-    "cnn": CNNConfig(size=8, width=8, depth=2, classes=(3,), **RULES),
-    "clip": ClipConfig(size=8, patch=4, width=16, depth=3, heads=2, text_width=16, text_depth=3,
+    "vit": ViTConfig(image_size=8, patch=4, width=16, depth=3, heads=2, classes=(3,), **RULES),
+    "cnn": CNNConfig(image_size=8, width=8, depth=2, classes=(3,), **RULES),
+    "clip": ClipConfig(image_size=8, patch=4, width=16, depth=3, heads=2, text_width=16, text_depth=3,
                        text_heads=2, embedding=8, **CAPTIONS, **RULES),
-    "dit": DiffusionConfig(backbone="dit", size=8, patch=4, width=16, depth=3, heads=2,
+    "dit": DiffusionConfig(backbone="dit", image_size=8, patch=4, width=16, depth=3, heads=2,
                            condition="text", text_width=16, text_depth=2, text_heads=2, **CAPTIONS,
                            **RULES),
-    "unet": DiffusionConfig(size=8, width=16, multipliers=(1, 2), heads=2, depth=1, attention=(4,),
+    "unet": DiffusionConfig(image_size=8, width=16, multipliers=(1, 2), heads=2, depth=1, attention=(4,),
                             condition="text", text_width=16, text_depth=1, text_heads=2,
                             **CAPTIONS, **RULES),
     "prior": PriorConfig(embedding=8, width=16, depth=3, heads=2, **CAPTIONS, **RULES),
-    "super-resolution": SuperResolutionConfig(size=16, width=8, depth=3, **RULES),
+    "super-resolution": SuperResolutionConfig(image_size=16, width=8, depth=3, **RULES),
 }  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def batch(kind: str) -> TokenBatch | PictureBatch:
     if kind in ("decoder", "smlp"):
         rows = torch.randint(0, 9, (2, 9), generator=generator)
         return TokenBatch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous())
-    side = MODELS[kind].size if kind != "prior" else 8
+    side = MODELS[kind].image_size if kind != "prior" else 8
     captions = torch.tensor([[1, 2, 3, 0, 0], [4, 5, 0, 0, 0], [6, 0, 0, 0, 0], [7, 8, 1, 2, 0]])
     unit = torch.nn.functional.normalize(torch.randn(2, 4, 8, generator=generator), dim=2)
     pictures = torch.rand(4, 3, side, side, generator=generator)

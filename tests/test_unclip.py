@@ -30,7 +30,7 @@ def read(texts: list[str]) -> torch.Tensor:
 
 def decoder_config(**changes):
     fields = {
-        "size": SIZE, "width": 16, "depth": 1, "multipliers": (1, 2),
+        "image_size": SIZE, "width": 16, "depth": 1, "multipliers": (1, 2),
         "heads": 2, "text_width": 16, "embedding": D,
         "parametrisation": Parametrisation(base_width=16, base_depth=1, base_head_dim=8),
     }  # fmt: skip
@@ -51,13 +51,13 @@ def build(config, seed=0):
 @pytest.fixture(scope="module")
 def models() -> UnClip:
     clip = ClipConfig(
-        size=SIZE, width=16, depth=1, heads=2, vocabulary=27, caption_length=WORDS,
+        image_size=SIZE, width=16, depth=1, heads=2, vocabulary=27, caption_length=WORDS,
         text_width=16, text_depth=1, text_heads=2, embedding=D,
     )  # fmt: skip
     prior = PriorConfig(
         embedding=D, vocabulary=27, caption_length=WORDS, width=16, depth=1, heads=2
     )
-    upsampler = decoder_config(size=2 * SIZE, embedding=0, task="upsample", scale=2)
+    upsampler = decoder_config(image_size=2 * SIZE, embedding=0, task="upsample", scale=2)
     clip = build(clip)
     decoder = learned(decoder_config().build().initialise(0), clip)
     return UnClip(clip, decoder, read, prior=build(prior), upsampler=build(upsampler))

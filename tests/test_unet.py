@@ -15,10 +15,10 @@ from maquette.nn.rules import Parametrisation, Scaling
 
 RULES = Parametrisation(base_width=16, base_depth=1)
 SMALL = DiffusionConfig(
-    size=16, width=16, depth=1, heads=2, multipliers=(1, 2), parametrisation=RULES
+    image_size=16, width=16, depth=1, heads=2, multipliers=(1, 2), parametrisation=RULES
 )
 DIT = DiffusionConfig(
-    size=16, width=32, depth=2, heads=2, patch=4, backbone="dit", parametrisation=RULES
+    image_size=16, width=32, depth=2, heads=2, patch=4, backbone="dit", parametrisation=RULES
 )
 
 
@@ -44,7 +44,7 @@ def doors(config: DiffusionConfig) -> tuple[int, int | None]:
 def inputs(config: DiffusionConfig, n: int = 2) -> list[torch.Tensor]:
     torch.manual_seed(1)
     channels, context = doors(config)
-    x = torch.randn(n, channels, config.size, config.size)
+    x = torch.randn(n, channels, config.image_size, config.image_size)
     arguments = [x, torch.randn(n, config.vector)]
     if context:
         arguments.append(torch.randn(n, 5, context))
@@ -53,12 +53,12 @@ def inputs(config: DiffusionConfig, n: int = 2) -> list[torch.Tensor]:
 
 CONFIGS = [
     (SMALL, UNet),
-    (DiffusionConfig(size=16, width=16, depth=2, heads=2, multipliers=(1, 2, 3), attention=(8, 4),
+    (DiffusionConfig(image_size=16, width=16, depth=2, heads=2, multipliers=(1, 2, 3), attention=(8, 4),
                      condition="text", text_width=8, text_heads=2, parametrisation=RULES), UNet),
-    (DiffusionConfig(size=24, width=16, patch=2, depth=1, heads=2, multipliers=(1, 2), task="inpaint",
+    (DiffusionConfig(image_size=24, width=16, patch=2, depth=1, heads=2, multipliers=(1, 2), task="inpaint",
                      parametrisation=RULES), UNet),
     (DIT, DiT),
-    (DiffusionConfig(size=16, width=32, depth=2, heads=2, patch=4, backbone="dit", task="upsample",
+    (DiffusionConfig(image_size=16, width=32, depth=2, heads=2, patch=4, backbone="dit", task="upsample",
                      condition="text", text_width=8, text_heads=2, parametrisation=RULES), DiT),
 ]  # fmt: skip
 
@@ -67,7 +67,7 @@ CONFIGS = [
 def test_a_backbone_gives_three_channels_and_a_gradient_to_every_parameter(config, kind):
     model = make(config, kind)
     out = model(*inputs(config))
-    assert out.shape == (2, 3, config.size, config.size)
+    assert out.shape == (2, 3, config.image_size, config.image_size)
     assert out.dtype == torch.float32
     out.square().sum().backward()
     for name, p in model.named_parameters():
@@ -174,8 +174,8 @@ def test_more_resolution_costs_in_proportion():
     """Convolutions have no part that grows faster than the pixels; the middle's attention has."""
     counts = []
     for size in (16, 32):
-        config = DiffusionConfig(size=size, width=16, depth=1, heads=2, attention=(), parametrisation=RULES,
-                                 multipliers=(1, 2))  # fmt: skip
+        config = DiffusionConfig(image_size=size, width=16, depth=1, heads=2, attention=(),
+                                 parametrisation=RULES, multipliers=(1, 2))  # fmt: skip
         model, arguments = make(config), inputs(config, 1)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(*arguments)
@@ -186,12 +186,12 @@ def test_more_resolution_costs_in_proportion():
 def test_the_smallest_level_attends_at_any_size():
     """At 32 and three levels as where 8 is named; at 64, too, there is attention in its blocks."""
     named = DiffusionConfig(attention=(8,))
-    assert DiffusionConfig().attending == named.attending == (8,)
+    assert DiffusionConfig().attention_resolutions == named.attention_resolutions == (8,)
     assert DiffusionConfig() == named, "a run that was begun with the one goes on with the other"
     assert DiffusionConfig().parameters() == named.parameters()
-    wide = DiffusionConfig(size=64)
-    assert wide.attending == (16,) and wide.parameters() == named.parameters()
-    assert DiffusionConfig(size=64, attention=(32, 16)).attending == (32, 16)
+    wide = DiffusionConfig(image_size=64)
+    assert wide.attention_resolutions == (16,) and wide.parameters() == named.parameters()
+    assert DiffusionConfig(image_size=64, attention=(32, 16)).attention_resolutions == (32, 16)
 
 
 def test_every_parameter_has_a_role():
@@ -203,11 +203,14 @@ def test_every_parameter_has_a_role():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"size": 30}, "halved 2 times"),
+        ({"image_size": 30}, "halved 2 times"),
         ({"width": 20}, "multiple of 8"),
         ({"multipliers": ()}, "as in 1,2,2"),
         ({"patch": 3}, "use patch 2"),
-        ({"size": 64, "attention": (8,)}, "at side 8: this U-Net's levels have sides 64, 32, 16;"),
+        (
+            {"image_size": 64, "attention": (8,)},
+            "at resolution 8: this U-Net's levels have resolutions 64, 32, 16;",
+        ),
         ({"backbone": "dit", "width": 40, "patch": 4}, "multiple of 4 x heads"),
         ({"condition": "class"}, "give the classes"),
         ({"classes": (3,)}, "give the classes"),

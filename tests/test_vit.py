@@ -17,7 +17,7 @@ from maquette.nn.rules import Parametrisation
 from maquette.systems import vit
 
 SMALL = {
-    "size": 16,
+    "image_size": 16,
     "patch": 4,
     "width": 32,
     "depth": 2,
@@ -31,8 +31,10 @@ def make(**changes) -> ViT:
     return ViTConfig(**(SMALL | changes)).build().initialise(0).eval()
 
 
-def drawn(n: int = 3, size: int = 16) -> torch.Tensor:
-    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+def drawn(n: int = 3, image_size: int = 16) -> torch.Tensor:
+    return (
+        torch.rand(n, 3, image_size, image_size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    )
 
 
 def test_it_is_hugging_faces_vit():
@@ -92,10 +94,10 @@ def theirs_of(name: str, weights: dict[str, torch.Tensor]) -> torch.Tensor:
 def test_features_at_two_resolutions(changes):
     """A learned table is resized, a fixed one made anew; the class token has no place in it."""
     model = make(**changes)
-    assert model.features(drawn()).shape == model.features(drawn(size=24)).shape == (3, 32)
+    assert model.features(drawn()).shape == model.features(drawn(image_size=24)).shape == (3, 32)
     assert [tuple(x.shape) for x in model(drawn())] == [(3, 3), (3, 2)]
     with pytest.raises(WrongUse, match="multiple of 4"):
-        model.features(drawn(size=18))
+        model.features(drawn(image_size=18))
 
 
 def test_without_positions_patches_may_be_shuffled():

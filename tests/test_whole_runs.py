@@ -28,14 +28,16 @@ def folder(tmp_path, monkeypatch) -> Path:
             )
             Image.fromarray(pixels).save(tmp_path / "files" / name / f"{i}.png")
     monkeypatch.chdir(tmp_path)
-    assert command("corpus", "pictures", "c", "files", "--size", 16, "--heldout", 0.3).code == 0
+    assert (
+        command("corpus", "pictures", "c", "files", "--image-size", 16, "--heldout", 0.3).code == 0
+    )
     return tmp_path
 
 
 def recipe(**model) -> PictureRecipe:
     return PictureRecipe(
         model=small(**model),
-        data=PictureData(corpus="c", size=16, caption_length=12),
+        data=PictureData(corpus="c", image_size=16, caption_length=12),
         watch=PictureWatch(pictures=4),
         batch=4,
         start="before",
@@ -62,7 +64,16 @@ def test_a_run_makes_pictures_from_any_folder_and_without_its_corpus(
     assert said.code == 0 and said.json["tasks"]["held-out loss"]["value"] > 0, said
     if condition == "class":
         (folder / "files" / "blue").rename(folder / "files" / "green")
-        again = ("corpus", "pictures", "others", folder / "files", "--size", 16, "--heldout", 0.3)
+        again = (
+            "corpus",
+            "pictures",
+            "others",
+            folder / "files",
+            "--image-size",
+            16,
+            "--heldout",
+            0.3,
+        )
         assert command(*again).code == 0
         refused(command("eval", run, "--corpus", "others"), "['green', 'red']", "['blue', 'red']")
         refused(
@@ -86,7 +97,7 @@ def test_every_path_that_a_recipe_keeps_is_absolute(folder):
 def test_a_run_of_a_world_makes_pictures_where_the_world_is_not_kept(tmp_path):
     run = untrained(
         tmp_path / "r",
-        replace(recipe(condition="text"), data=PictureData(size=16, caption_length=12)),
+        replace(recipe(condition="text"), data=PictureData(image_size=16, caption_length=12)),
     )
     shutil.rmtree(pictures_of(RunDirectory(run)).path)
     said = command("generate", run, "a red house", "--steps", 1, "--out", tmp_path / "a.png")
@@ -96,9 +107,11 @@ def test_a_run_of_a_world_makes_pictures_where_the_world_is_not_kept(tmp_path):
 def test_a_run_finds_the_encoder_that_was_moved_with_it(folder):
     untrained(
         "runs/clip",
-        PictureRecipe(model=small(), data=PictureData(corpus="c", size=16, caption_length=12)),
+        PictureRecipe(
+            model=small(), data=PictureData(corpus="c", image_size=16, caption_length=12)
+        ),
     )
-    data = PictureData(corpus="c", size=16, caption_length=12, encoder="runs/clip")
+    data = PictureData(corpus="c", image_size=16, caption_length=12, encoder="runs/clip")
     untrained("runs/decoder", PictureRecipe(model=small(condition="none", embedding=8), data=data))
     shutil.move(folder / "runs", folder / "elsewhere")
     decoder = load_pictures(folder / "elsewhere" / "decoder")
@@ -112,6 +125,9 @@ def test_an_imported_clip_is_scored_on_pictures_that_are_named(folder):
     write(folder / "theirs", bpe())
     assert command("import", "hf", "theirs", "im").code == 0
     refused(command("eval", "im"), "was not trained here")
-    assert command("corpus", "pictures", "large", "files", "--size", 32, "--heldout", 0.3).code == 0
+    assert (
+        command("corpus", "pictures", "large", "files", "--image-size", 32, "--heldout", 0.3).code
+        == 0
+    )
     said = command("eval", "im", "--corpus", "large", "--json")
     assert said.code == 0 and said.json["tasks"]["held-out loss"]["value"] > 0, said

@@ -177,7 +177,7 @@ def test_a_world_says_what_is_where():
 
 
 def test_a_split_of_a_drawn_corpus_has_the_truth_of_its_world():
-    split = PictureData(size=16).open_corpus().split("heldout", 16, seed=4)
+    split = PictureData(image_size=16).open_corpus().split("heldout", 16, seed=4)
     world, numbers = ShapesWorld(Shapes()), np.array([3, 1])
     asked = 4, numbers, "heldout"
     np.testing.assert_array_equal(split.masks(numbers), world.masks(*asked, 16))
@@ -193,9 +193,9 @@ def test_pictures_without_that_truth_say_so(tmp_path):
         grey = np.full((16, 16, 3), 60 * i, np.uint8)
         Image.fromarray(grey).save(tmp_path / "in" / "grey" / f"{i}.png")
     stored = build_pictures(
-        tmp_path / "out", [tmp_path / "in"], PictureBuildOptions(size=16), workers=1
+        tmp_path / "out", [tmp_path / "in"], PictureBuildOptions(image_size=16), workers=1
     )
-    moons, one = PictureData(corpus="moon", size=16).open_corpus(), np.zeros(1, np.int64)
+    moons, one = PictureData(corpus="moon", image_size=16).open_corpus(), np.zeros(1, np.int64)
     for corpus, whose in ((stored, "these pictures have"), (moons, "the world moon has")):
         split = corpus.split("train", 16)
         assert split.pictures(one).shape == (1, 16, 16, 3)
@@ -272,7 +272,7 @@ def test_the_settings_are_flags():
 
     shapes, moon = recipe_named("super-resolution"), recipe_named("fake-moon")
     assert with_flags(shapes, ["--data.world.objects", "1"]).data.world == Shapes(objects=1)
-    changed = with_flags(moon, ["--data.world.craters=9", "--data.size", "64"]).data
+    changed = with_flags(moon, ["--data.world.craters=9", "--data.image-size", "64"]).data
     assert changed.world == replace(moon.data.world, craters=9) and changed.corpus == "moon"
     other = with_flags(shapes, ["--data.world.craters", "9", "--data.corpus", "moon"]).data
     assert other.corpus == "moon" and other.world == Moon(craters=9)
@@ -319,9 +319,11 @@ class BarsWorld(World[Bars]):
     def words(self):
         return ["down", "across"]
 
-    def pictures(self, seed, indices, split, size):
-        high = np.arange(size) * 2 * self.settings.bars // size % 2
-        down = np.broadcast_to(np.take(self.settings.levels, high), (size, size)).astype(np.uint8)
+    def pictures(self, seed, indices, split, image_size):
+        high = np.arange(image_size) * 2 * self.settings.bars // image_size % 2
+        down = np.broadcast_to(
+            np.take(self.settings.levels, high), (image_size, image_size)
+        ).astype(np.uint8)
         labels = self.labels(seed, indices, split)[:, 0]
         return np.stack([down.T if label else down for label in labels])[..., None].repeat(3, -1)
 
@@ -340,8 +342,8 @@ def test_two_worlds_have_two_names(bars):
 def test_a_world_from_outside_is_trained_on(bars, tmp_path):
     (tmp_path / "r.yaml").write_text(
         "steps: 2\nbatch: 4\nprecision: fp32\ncompile: 'off'\n"
-        "model: {kind: cnn, size: 16, width: 8, depth: 1, classes: [2]}\n"
-        "data: {corpus: bars, size: 16, world: {bars: 4}}\nwatch: {pictures: 4, report: false}\n",
+        "model: {kind: cnn, image_size: 16, width: 8, depth: 1, classes: [2]}\n"
+        "data: {corpus: bars, image_size: 16, world: {bars: 4}}\nwatch: {pictures: 4, report: false}\n",
         encoding="utf-8",
     )
     run = tmp_path / "run"

@@ -13,7 +13,7 @@ example: maquette corpus build corpus/mine ~/Documents --vocabulary 4096 --clean
          maquette corpus build corpus/mixed --mixture mixture.yaml --evaluation test.jsonl
          maquette corpus show corpus/mine --why notes.txt
          maquette corpus examples corpus/questions questions.jsonl --tokenizer runs/first
-         maquette corpus pictures corpus/birds ~/Pictures/birds --size 64
+         maquette corpus pictures corpus/birds ~/Pictures/birds --image-size 64
 """
 
 import argparse

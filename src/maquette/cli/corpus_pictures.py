@@ -3,10 +3,10 @@
 A source is a folder (the caption in NAME.txt, .caption or .json beside NAME.jpg, or in a table of files and
 captions: .csv, .tsv, .json, .jsonl, .parquet; else the name of the sub-folder is class and caption), a
 WebDataset shard (.tar), a parquet table with a column of pictures, or hf://DATASET. Every picture becomes
-a square of --size pixels in sRGB. What cannot be read, has no caption or is there twice is left out and
+a square of --image-size pixels in sRGB. What cannot be read, has no caption or is there twice is left out and
 counted.
 
-example: maquette corpus pictures corpus/birds ~/Pictures/birds --size 64
+example: maquette corpus pictures corpus/birds ~/Pictures/birds --image-size 64
          maquette corpus pictures corpus/web shards/*.tar train.parquet --columns caption=alt_text
          maquette corpus show corpus/birds --picture birds.png
 """
@@ -29,7 +29,9 @@ CLASSES_SHOWN = 12
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", help="folder to write")
     parser.add_argument("sources", nargs="+", help="folders, .tar shards, .parquet tables, hf://")
-    parser.add_argument("--size", type=int, default=64, help="pixels of a side (64)")
+    parser.add_argument(
+        "--image-size", type=int, default=64, help="height and width in pixels (64)"
+    )
     parser.add_argument("--crop", choices=("center", "none"), default="center",
                         help="the middle square, or the whole picture on white")  # fmt: skip
     parser.add_argument("--heldout", type=float, default=0.05, help="fraction kept for evaluation")
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     terminal = Terminal(arguments.json)
     options = PictureBuildOptions(
-        size=arguments.size,
+        image_size=arguments.image_size,
         crop=arguments.crop,
         heldout=arguments.heldout,
         vocabulary=arguments.vocabulary,
@@ -93,8 +95,8 @@ def show(name: str, picture: str | None, terminal: Terminal) -> dict[str, Any]:
     corpus = open_pictures(name)
     if corpus.manifest["kind"] == "pictures":
         describe(corpus, terminal)
-    size = int(corpus.manifest.get("size", 32))
-    train = corpus.split("train", size)
+    image_size = int(corpus.manifest.get("image_size", 32))
+    train = corpus.split("train", image_size)
     terminal.say()
     for caption in train.captions(_spread(len(train), EXAMPLES)):
         terminal.say(f"  {caption[:100]}")
@@ -117,8 +119,9 @@ def _spread(n: int, shown: int) -> Any:
 def summarise(corpus: "PictureCorpus") -> dict[str, Any]:
     """What --json prints of a corpus of pictures."""
     m = corpus.manifest
-    keys = ("kind", "size", "splits", "label_names", "label_sizes", "classes", "vocabulary", "duplicates",
-            "skipped", "skipped_reasons", "converted", "bytes_read", "peak_memory", "hash")  # fmt: skip
+    keys = ("kind", "image_size", "splits", "label_names", "label_sizes", "classes", "vocabulary",
+            "duplicates", "skipped", "skipped_reasons", "converted", "bytes_read", "peak_memory",
+            "hash")  # fmt: skip
     known = {key: m[key] for key in keys if key in m}
     return known | {"pictures": sum(m["splits"].values())}
 
@@ -129,7 +132,7 @@ def describe(corpus: "PictureCorpus", terminal: Terminal) -> None:
     s = m["caption_tokens"]
     total, heldout = sum(m["splits"].values()), m["splits"]["heldout"]
     terminal.say(
-        f"  {total:,} picture{'s' * (total != 1)} of {m['size']} x {m['size']}: "
+        f"  {total:,} picture{'s' * (total != 1)} of {m['image_size']} x {m['image_size']}: "
         f"{m['splits']['train']:,} to train on, {f'{heldout:,}' if heldout else 'none'} held out"
         + (" (a run needs one to be evaluated on: add a second picture)" if not heldout else "")
     )

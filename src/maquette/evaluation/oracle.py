@@ -82,11 +82,11 @@ class Checks:
 class Oracle:
     """Reads every label of pictures of one world, at one size."""
 
-    def __init__(self, model: Classifier, world: Shapes, size: int = 32) -> None:
+    def __init__(self, model: Classifier, world: Shapes, image_size: int = 32) -> None:
         """model: its heads are the labels that have more than one value, in order."""
         self.model = model.requires_grad_(False).eval()
         self.world = replace(world, held_out=0, noise=0.0, blur=0.0, phrasings=1)
-        self.size = size
+        self.image_size = image_size
         self.sizes = label_sizes(world)
         self._columns = list(model.config.read)
 
@@ -105,13 +105,13 @@ class Oracle:
     def read(self, pictures: Tensor | Pictures) -> Integers:
         """The labels that pictures show: int64 (n, factors).
 
-        pictures: (n, 3, size, size) in [-1, 1], what is outside is clipped; or uint8 (n, size, size, 3).
-        Raises WrongUse for another size.
+        pictures: (n, 3, height, width), clipped to [-1, 1]; or uint8 (n, height, width, 3).
+        Raises WrongUse for pictures of another size.
         """
         x = as_tensor(pictures)
-        if x.shape[2:] != (self.size, self.size):
+        if x.shape[2:] != (self.image_size, self.image_size):
             raise WrongUse(
-                f"the oracle reads pictures of side {self.size}, these are {x.shape[3]} by "
+                f"the oracle reads pictures of image_size {self.image_size}, these are {x.shape[3]} by "
                 f"{x.shape[2]}: ask for one of their size"
             )
         out = np.zeros((len(x), len(self.sizes)), np.int64)
@@ -174,11 +174,11 @@ class Oracle:
     def _clean(self, n: int, first: int = 0) -> tuple[Pictures, Integers]:
         """Held-out pictures without noise, and their labels."""
         drawn = scenes(self.world, SEED, np.arange(first, first + n), "heldout")
-        return render(drawn, self.size), drawn.labels
+        return render(drawn, self.image_size), drawn.labels
 
 
 def as_tensor(pictures: Tensor | Pictures) -> Tensor:
-    """uint8 (n, size, size, 3) -> fp32 (n, 3, size, size) in [-1, 1]; a tensor as it is, in fp32."""
+    """uint8 (n, height, width, 3) -> fp32 (n, 3, height, width) in [-1, 1]; a tensor as it is, in fp32."""
     if isinstance(pictures, Tensor):
         return pictures.detach().float()
     x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)

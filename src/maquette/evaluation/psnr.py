@@ -30,7 +30,7 @@ def psnr(pictures: Tensor, truth: Tensor, peak: float = 2.0) -> Tensor:
 def restoration(
     model: SuperResolution, pictures: Tensor, deviation: float = 0.0
 ) -> dict[str, float]:
-    """Mean PSNR in dB of pictures (n, 3, size, size) restored by a network, and by enlarging alone.
+    """Mean PSNR in dB of pictures (n, 3, height, width) restored by a network, and by enlarging alone.
 
     deviation: of the blur before they are made small, in pixels. Outputs are clipped to [-1, 1]. So
     many pictures at a time go where the network is.

@@ -57,17 +57,17 @@ def _gain(
     picture: Floats, level: float, paint: Floats, shape: int, texture: int, place: Floats
 ) -> float:
     """By how much the squared error falls when a shape is drawn on the background."""
-    size = picture.shape[0]
-    pixel = 1.0 / size
+    image_size = picture.shape[0]
+    pixel = 1.0 / image_size
     cx, cy, radius = place
-    top, bottom = span(cy, radius, size)
-    left, right = span(cx, radius, size)
+    top, bottom = span(cy, radius, image_size)
+    left, right = span(cx, radius, image_size)
     total = 0.0
     for i in range(top, bottom):
         y = (i + 0.5) * pixel - cy
         for j in range(left, right):
             x = (j + 0.5) * pixel - cx
-            cover = 0.5 - distance(shape, x, y, radius) * size
+            cover = 0.5 - distance(shape, x, y, radius) * image_size
             if cover <= 0:
                 continue
             cover = min(cover, 1.0)
@@ -81,14 +81,14 @@ def _gain(
 @jit
 def _level(picture: Floats, shape: Integers, place: Floats) -> float:
     """The mean of what no shape covers."""
-    size = picture.shape[0]
+    image_size = picture.shape[0]
     total, count = 0.0, 0
-    for i in range(size):
-        for j in range(size):
+    for i in range(image_size):
+        for j in range(image_size):
             free = True
             for k in range(len(shape)):
-                x, y = (j + 0.5) / size - place[k, 0], (i + 0.5) / size - place[k, 1]
-                if distance(shape[k], x, y, place[k, 2]) * size < 1:
+                x, y = (j + 0.5) / image_size - place[k, 0], (i + 0.5) / image_size - place[k, 1]
+                if distance(shape[k], x, y, place[k, 2]) * image_size < 1:
                     free = False
             if free:
                 for c in range(3):
@@ -192,7 +192,7 @@ def _fit(
 def fit(pictures: Tensor | Pictures, labels: Tensor | npt.ArrayLike, world: Shapes) -> Fit:
     """The scenes with these labels that come nearest to pictures, and how near.
 
-    pictures: (n, 3, size, size) in [-1, 1], or uint8 (n, size, size, 3). labels: (n, factors).
+    pictures: (n, 3, height, width) in [-1, 1], or uint8 (n, height, width, 3). labels: (n, factors).
     Raises WrongUse for a world with other backgrounds than grey, counts, or the relation inside.
     """
     if world.backgrounds != "grey" or world.counts or "inside" in world.relations:
@@ -221,7 +221,7 @@ def fit(pictures: Tensor | Pictures, labels: Tensor | npt.ArrayLike, world: Shap
     return Fit(fitted, -10 * np.log10(np.maximum(square, 1e-6)))
 
 
-def acceptable(world: Shapes, size: int = 32, n: int = 200, seed: int = 0) -> float:
+def acceptable(world: Shapes, image_size: int = 32, n: int = 200, seed: int = 0) -> float:
     """The residual, in decibels, below which a picture is no picture of its labels.
 
     It is the median of the world's own pictures with white noise of standard deviation 0.1 on a
@@ -229,7 +229,7 @@ def acceptable(world: Shapes, size: int = 32, n: int = 200, seed: int = 0) -> fl
     """
     quiet = dataclasses.replace(world, noise=0.0, blur=0.0, held_out=0)
     drawn = scenes(quiet, seed, np.arange(n), "heldout")
-    clean = render(drawn, size) / 127.5 - 1
+    clean = render(drawn, image_size) / 127.5 - 1
     noisy = clean + NOISE * np.random.default_rng(seed).standard_normal(clean.shape)
     pixels = np.round((noisy.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
     return float(np.median(fit(pixels, drawn.labels, quiet).psnr))
@@ -257,7 +257,7 @@ def diversity(fitted: Scenes, seed: int = 0) -> Diversity:
 
 
 def as_pixels(pictures: Tensor | Pictures) -> Floats:
-    """Pictures as (n, size, size, 3) in [0, 1], contiguous; what is outside is clipped."""
+    """Pictures as (n, height, width, 3) in [0, 1], contiguous; what is outside is clipped."""
     if isinstance(pictures, Tensor):
         x = pictures.detach().float().cpu().permute(0, 2, 3, 1).numpy() / 2 + 0.5
     else:

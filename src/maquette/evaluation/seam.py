@@ -71,6 +71,6 @@ def background(pictures: Tensor, colour: float = 0.1) -> Tensor:
     return grey.masked_fill(~counts, float("nan")).nanmedian(1).values
 
 
-def drift(pictures: Tensor, size: int) -> Tensor:
-    """|level of the last `size` columns - level of the first `size`|, (n,), as a part of the range."""
-    return (background(pictures[..., -size:]) - background(pictures[..., :size])).abs()
+def drift(pictures: Tensor, image_size: int) -> Tensor:
+    """|level of the last `image_size` columns - level of the first|, (n,), as a part of the range."""
+    return (background(pictures[..., -image_size:]) - background(pictures[..., :image_size])).abs()

@@ -68,7 +68,7 @@ def closeness(clip: Path, quick: bool) -> float:
     assert isinstance(loaded.model, Clip)
     data = loaded.recipe.data
     shown = scenes(data.world, SEED, np.arange(4 if quick else PICTURES), "heldout")
-    seen = loaded.model.embed_pictures(to_tensor(render(shown, data.size)).to(loaded.device))
+    seen = loaded.model.embed_pictures(to_tensor(render(shown, data.image_size)).to(loaded.device))
     read = loaded.model.embed_captions(loaded.captions(captions_of(shown)))
     return float((seen * read).sum(1).mean())
 
@@ -90,14 +90,14 @@ def right_of(
     if arm == "text":
         z = parts.of_texts(texts)
     elif arm == "true":
-        seen = to_tensor(render(shown, parts.decoder.config.size))
+        seen = to_tensor(render(shown, parts.decoder.config.image_size))
         z = parts.of_pictures(seen.to(next(parts.decoder.parameters()).device))
     else:
         texts = texts[1:] + texts[:1] if arm == "shuffled" else texts
         z = parts.from_texts(texts, PriorDrawing(steps=2 if quick else PRIOR_STEPS, seed=seed))
     drawing = Drawing(guidance=W, steps=2 if quick else STEPS, solver=SOLVER, seed=seed)
     made = parts.decode(z, drawing=drawing)
-    oracle = oracle_for(world, parts.decoder.config.size, quick, say=lambda text: None)
+    oracle = oracle_for(world, parts.decoder.config.image_size, quick, say=lambda text: None)
     return (oracle.read(made) == shown.labels).all(1), oracle.error
 
 
@@ -155,13 +155,13 @@ def varied(decoder: Path, prior: Path, clip: Path, text: Path, seed: int, quick:
     parts = assembled(decoder, prior, clip)
     loaded = load_pictures(text)
     assert isinstance(loaded.model, Diffusion)
-    world, size = loaded.recipe.data.world, parts.decoder.config.size
+    world, image_size = loaded.recipe.data.world, parts.decoder.config.image_size
     of = np.repeat(np.arange(count), each)
     asked = scenes(world, SEED + 100 + seed, np.arange(count), "heldout")[of]
     texts = captions_of(asked)
     z = parts.from_texts(texts, PriorDrawing(steps=2 if quick else PRIOR_STEPS, seed=seed))
     tokens = loaded.captions(texts)
-    oracle = oracle_for(world, size, quick, say=lambda text: None)
+    oracle = oracle_for(world, image_size, quick, say=lambda text: None)
     fitted: dict[tuple[str, float], Scenes] = {}
     good: dict[tuple[str, float], Right] = {}
     for w in (PLAIN, STRONG):
@@ -208,9 +208,9 @@ def spreads(
 
 @torch.no_grad()
 def from_captions(model: Diffusion, tokens: Tensor, w: float, steps: int, seed: int) -> Tensor:
-    """Pictures (n, 3, size, size) of a text model."""
+    """Pictures (n, 3, height, width) of a text model."""
     generator = torch.Generator(tokens.device).manual_seed(seed)
-    shape = (len(tokens), 3, model.config.size, model.config.size)
+    shape = (len(tokens), 3, model.config.image_size, model.config.image_size)
     noise = torch.randn(shape, generator=generator, device=tokens.device)
     made = []
     for words, start in zip(tokens.split(BATCH), noise.split(BATCH), strict=True):

@@ -34,7 +34,7 @@ class Classifier(PictureModel):
         )
 
     def features(self, pictures: Tensor) -> Tensor:
-        """What the heads read: (n, 3, size, size) in [-1, 1] -> (n, d)."""
+        """What the heads read: (n, 3, height, width) in [-1, 1] -> (n, d)."""
         raise NotImplementedError
 
     def forward(self, pictures: Tensor) -> list[Tensor]:

@@ -74,7 +74,7 @@ class PictureTower(nn.Module):
         self.projection = Linear(c.width, c.embedding)
 
     def forward(self, pictures: Tensor, t: Tensor | None) -> Tensor:
-        """pictures: (batch, 3, side, side) in the compute precision. t: (batch,) where noised."""
+        """pictures: (batch, 3, height, width) in the compute precision. t: (batch,) where noised."""
         x = self.patches(pictures)  # (batch, patches, width)
         first = self.class_token.weight.to(x.dtype).expand(len(x), 1, -1)
         x = torch.cat([first, x], dim=1) + self.positions.weight.to(x.dtype)
@@ -166,11 +166,11 @@ class Clip(PictureModel):
         super().initialise(seed)
         c, table = self.config, self.picture_tower.positions.weight
         with torch.no_grad():
-            table[1:] = 0.5 * sincos2d(c.size // c.patch, c.width)
+            table[1:] = 0.5 * sincos2d(c.image_size // c.patch, c.width)
         return self
 
     def embed_pictures(self, pictures: Tensor, t: Tensor | None = None) -> Tensor:
-        """(n, 3, side, side) in [-1, 1] -> (n, embedding) of length 1, fp32.
+        """(n, 3, height, width) in [-1, 1] -> (n, embedding) of length 1, fp32.
 
         t: (n,) or one number, the time of pictures with noise, where the model is a noised one; None: 0.
         """

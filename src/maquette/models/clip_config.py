@@ -11,7 +11,7 @@ from maquette.models.picture_config import PictureConfig
 class ClipConfig(PictureConfig):
     """The shape of CLIP (Radford et al. 2021) and of SigLIP (Zhai et al. 2023).
 
-    `size`, `width` and `depth` are the picture tower's. `width` sets how rates scale; the caption
+    `image_size`, `width` and `depth` are the picture tower's. `width` sets how rates scale; the caption
     tower is meant to grow in proportion.
     """
 
@@ -64,10 +64,10 @@ class ClipConfig(PictureConfig):
         within(self, 0, 1, "norm_epsilon")
         within(self, 1, self.vocabulary - 1, "begin")
         within(self, 0, self.vocabulary - 1, "highest")
-        if self.size % self.patch:
-            fitting = max(p for p in range(1, self.patch + 1) if self.size % p == 0)
+        if self.image_size % self.patch:
+            fitting = max(p for p in range(1, self.patch + 1) if self.image_size % p == 0)
             raise WrongUse(
-                f"size {self.size} is not divisible by patch {self.patch}: use patch {fitting}"
+                f"image_size {self.image_size} is not divisible by patch {self.patch}: use patch {fitting}"
             )
         if self.width % 4:
             raise WrongUse(
@@ -85,4 +85,4 @@ class ClipConfig(PictureConfig):
     @property
     def patches(self) -> int:
         """Patches of a picture."""
-        return (self.size // self.patch) ** 2
+        return (self.image_size // self.patch) ** 2

@@ -64,7 +64,7 @@ class CNN(Classifier):
         self.heads = self.make_heads(before)
 
     def features(self, pictures: Tensor) -> Tensor:
-        """(n, 3, size, size) in [-1, 1] -> (n, 4 width), the mean over the last stage's places."""
+        """(n, 3, height, width) in [-1, 1] -> (n, 4 width), the mean over the last stage's places."""
         x = self.augment(pictures) if self.training else pictures
         x = scaled(self.stem(x.to(self.compute)), self.scaling.input_multiplier)
         x = self.blocks(x)

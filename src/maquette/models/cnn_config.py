@@ -17,8 +17,8 @@ class CNNConfig(ClassifierConfig):
 
     kind: Literal["cnn"] = "cnn"
     """which architecture"""
-    size: int = 32
-    """pixels of a side"""
+    image_size: int = 32
+    """height and width of a picture in pixels"""
     width: int = 32
     """channels of the first stage; the second has twice, the third four times as many"""
     depth: int = 2
@@ -34,7 +34,7 @@ class CNNConfig(ClassifierConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within(self, 8, float("inf"), "size")
+        within(self, 8, float("inf"), "image_size")
         if self.width % 8:
             raise WrongUse(
                 f"width {self.width} is not a multiple of 8: use {-(-self.width // 8) * 8}"

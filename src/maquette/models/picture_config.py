@@ -21,8 +21,8 @@ class PictureConfig(Architecture):
 
     kind: str = ""
     """which architecture"""
-    size: int = 32
-    """side of a picture, in pixels"""
+    image_size: int = 32
+    """height and width of a picture in pixels"""
     width: int = 128
     """size of the residual stream, or channels of the first level"""
     depth: int = 4
@@ -31,7 +31,7 @@ class PictureConfig(Architecture):
     """how parameters scale with the size"""
 
     def __post_init__(self) -> None:
-        within(self, 1, float("inf"), "size", "width", "depth")
+        within(self, 1, float("inf"), "image_size", "width", "depth")
 
     def parameters(self) -> int:
         """How many the model has."""

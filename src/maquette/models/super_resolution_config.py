@@ -17,10 +17,10 @@ class SuperResolutionConfig(PictureConfig):
 
     kind: Literal["super_resolution"] = "super_resolution"
     """which architecture"""
-    size: int = 64
-    """pixels of a side of the large picture"""
+    image_size: int = 64
+    """height and width of the large picture in pixels"""
     scale: int = 4
-    """how many times the side grows"""
+    """image_size over the size of the small picture"""
     width: int = 48
     """channels"""
     depth: int = 6
@@ -39,13 +39,13 @@ class SuperResolutionConfig(PictureConfig):
         super().__post_init__()
         within(self, 2, 16, "scale")
         within(self, 0, 64, "blur")
-        if self.size % self.scale:
+        if self.image_size % self.scale:
             raise WrongUse(
-                f"size {self.size} is not a multiple of scale {self.scale}: "
-                f"use {-(-self.size // self.scale) * self.scale}"
+                f"image_size {self.image_size} is not a multiple of scale {self.scale}: "
+                f"use {-(-self.image_size // self.scale) * self.scale}"
             )
 
     @property
     def small(self) -> int:
-        """Pixels of a side of the small picture."""
-        return self.size // self.scale
+        """Height and width of the small picture in pixels."""
+        return self.image_size // self.scale

@@ -66,7 +66,7 @@ class ViT(Classifier):
         c = config
         self.patches = Patches(c.patch, c.width)
         self.position = Embedding(c.patches, c.width) if c.positions == "learned" else None
-        grid = sincos2d(c.size // c.patch, c.width) if c.positions == "sincos2d" else None
+        grid = sincos2d(c.image_size // c.patch, c.width) if c.positions == "sincos2d" else None
         self.register_buffer("grid", grid, persistent=False)
         self.cls = Embedding(1, c.width) if c.pool == "cls" else None
         self.prompts = None
@@ -92,7 +92,7 @@ class ViT(Classifier):
         return self
 
     def features(self, pictures: Tensor) -> Tensor:
-        """(n, 3, side, side) in [-1, 1] -> (n, width): the class token, or the mean of the patches."""
+        """(n, 3, height, width) in [-1, 1] -> (n, width): the class token, or the mean of the patches."""
         x = self.hidden(pictures)
         return x[:, 0] if self.cls is not None else x[:, self.config.prompts :].mean(1)
 

@@ -17,7 +17,7 @@ class ViTConfig(ClassifierConfig):
 
     kind: Literal["vit"] = "vit"
     """which architecture"""
-    size: int = 32
+    image_size: int = 32
     """pixels of a side"""
     patch: int = 4
     """pixels of a patch's side"""
@@ -55,10 +55,10 @@ class ViTConfig(ClassifierConfig):
         within(self, 1, float("inf"), "patch", "heads", "hidden")
         within(self, 0, float("inf"), "prompts", "lora_rank", "lora_alpha")
         within(self, 0, 1, "norm_epsilon")
-        if self.size % self.patch:
+        if self.image_size % self.patch:
             raise WrongUse(
-                f"size {self.size} is not divisible by patch {self.patch}: use size "
-                f"{-(-self.size // self.patch) * self.patch}, or a patch that divides {self.size}"
+                f"image_size {self.image_size} is not divisible by patch {self.patch}: use image_size "
+                f"{-(-self.image_size // self.patch) * self.patch}, or a patch that divides {self.image_size}"
             )
         if self.width % self.heads:
             raise WrongUse(
@@ -75,4 +75,4 @@ class ViTConfig(ClassifierConfig):
     @property
     def patches(self) -> int:
         """Patches of a picture."""
-        return (self.size // self.patch) ** 2
+        return (self.image_size // self.patch) ** 2

@@ -15,14 +15,14 @@ from maquette.nn.rules import Role
 
 
 def patchify(pictures: Tensor, patch: int) -> Tensor:
-    """(batch, c, side, side) -> (batch, (side/patch)^2, c patch patch), row by row."""
+    """(batch, c, height, width) -> (batch, (height/patch) (width/patch), c patch patch), row by row."""
     n, c, h, w = pictures.shape
     x = pictures.reshape(n, c, h // patch, patch, w // patch, patch)
     return x.permute(0, 2, 4, 1, 3, 5).reshape(n, (h // patch) * (w // patch), c * patch * patch)
 
 
 def unpatch(tokens: Tensor, patch: int, channels: int = 3) -> Tensor:
-    """The way back: (batch, (side/patch)^2, c patch patch) -> (batch, c, side, side)."""
+    """The way back: (batch, (height/patch) (width/patch), c patch patch) -> (batch, c, height, width)."""
     n, count, _ = tokens.shape
     rows = math.isqrt(count)
     x = tokens.reshape(n, rows, rows, channels, patch, patch)
@@ -37,35 +37,35 @@ class Patches(nn.Module):
         self.patch = patch
         self.projection = Linear(channels * patch * patch, width, bias=bias, role=Role.INPUT)
 
-    def forward(self, pictures: Tensor) -> Tensor:  # (batch, c, side, side) -> (batch, n, width)
+    def forward(self, pictures: Tensor) -> Tensor:  # (batch, c, height, width) -> (batch, n, width)
         return self.projection(patchify(pictures, self.patch))  # type: ignore[no-any-return]
 
 
-def sincos2d(side: int, width: int) -> Tensor:
-    """Fixed positions of a side x side grid, (side^2, width): half tells the row, half the column.
+def sincos2d(grid_size: int, width: int) -> Tensor:
+    """Fixed positions of a square grid, (grid_size^2, width): half tells the row, half the column.
 
     width: a multiple of 4.
     """
     quarter = width // 4
     frequency = 10000.0 ** (-torch.arange(quarter) / quarter)
-    angle = torch.arange(side)[:, None] * frequency  # (side, quarter)
-    one = torch.cat([angle.sin(), angle.cos()], dim=1)  # (side, width / 2)
-    rows = one[:, None].expand(side, side, -1)
-    columns = one[None, :].expand(side, side, -1)
-    return torch.cat([rows, columns], dim=2).reshape(side * side, width)
+    angle = torch.arange(grid_size)[:, None] * frequency  # (grid_size, quarter)
+    waves = torch.cat([angle.sin(), angle.cos()], dim=1)  # (grid_size, width / 2)
+    rows = waves[:, None].expand(grid_size, grid_size, -1)
+    columns = waves[None, :].expand(grid_size, grid_size, -1)
+    return torch.cat([rows, columns], dim=2).reshape(grid_size * grid_size, width)
 
 
-def resize_positions(table: Tensor, side: int) -> Tensor:
-    """Learned positions (n, width) of a square grid for one of another side, (side^2, width).
+def resize_positions(table: Tensor, grid_size: int) -> Tensor:
+    """Learned positions (n, width) of a square grid, resized to (grid_size^2, width).
 
     Bicubic, as Vision Transformers are tuned at a higher resolution (Dosovitskiy et al. 2020,
     section 3.2). Class tokens are not part of it.
     """
     old = math.isqrt(table.shape[0])
-    if old == side:
+    if old == grid_size:
         return table
     grid = table.T.reshape(1, -1, old, old)
-    new = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
+    new = F.interpolate(grid, size=(grid_size, grid_size), mode="bicubic", align_corners=False)
     return new.reshape(table.shape[1], -1).T
 
 

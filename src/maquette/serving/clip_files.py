@@ -230,7 +230,7 @@ def read_config(theirs: dict[str, Any], captions: Captions) -> ClipConfig:
     if begin is not None:
         begin += begin < end  # as ours are numbered: the end first
     return ClipConfig(
-        size=side_of(v["image_size"], "image_size"),
+        image_size=side_of(v["image_size"], "image_size"),
         width=v["hidden_size"],
         depth=v["num_hidden_layers"],
         patch=side_of(v["patch_size"], "patch_size"),
@@ -270,7 +270,7 @@ def write_config(c: ClipConfig, begin: int | None, end: int) -> dict[str, Any]:
             "intermediate_size": c.hidden or 4 * c.width,
             "num_hidden_layers": c.depth,
             "num_attention_heads": c.heads,
-            "image_size": c.size,
+            "image_size": c.image_size,
             "patch_size": c.patch,
         },
         "text_config": both
@@ -346,16 +346,16 @@ def scale_of(processor: dict[str, Any]) -> Scale:
     return Scale(half / deviation, (half - mean) / deviation)
 
 
-def differences(processor: dict[str, Any], size: int) -> list[str]:
+def differences(processor: dict[str, Any], image_size: int) -> list[str]:
     """A line for each way in which they make a picture of another size otherwise than we do.
 
     Raises UserError where what they make does not fit the model.
     """
     crop, shape = processor["crop_size"], processor["size"]
-    whole = {"height": size, "width": size}
+    whole = {"height": image_size, "width": image_size}
     if processor["do_center_crop"] and {k: crop.get(k) for k in whole} != whole:
         raise UserError(
-            f"{PREPROCESSOR} cuts pictures to crop_size {crop}, the model takes {size} x {size}: "
+            f"{PREPROCESSOR} cuts pictures to crop_size {crop}, the model takes {image_size} x {image_size}: "
             f"they belong to two models"
         )
     notes = []
@@ -364,16 +364,20 @@ def differences(processor: dict[str, Any], size: int) -> list[str]:
         notes.append(f"resizes pictures by the {name} filter, Maquette by Lanczos")
     if processor["do_resize"] and not processor["do_center_crop"] and "shortest_edge" not in shape:
         notes.append("squeezes a picture into a square, Maquette takes its middle square")
-    if processor["do_resize"] and shape.get("shortest_edge", size) != size:
+    if processor["do_resize"] and shape.get("shortest_edge", image_size) != image_size:
         notes.append(
-            f"takes the middle {size} pixels of {shape['shortest_edge']}, Maquette the whole middle square"
+            f"takes the middle {image_size} pixels of {shape['shortest_edge']}, Maquette the whole middle "
+            f"square"
         )
     if not processor["do_resize"]:
         notes.append("resizes no picture, Maquette resizes its middle square")
-    return [f"their processor {note}: pictures of {size} x {size} are read alike" for note in notes]
+    return [
+        f"their processor {note}: pictures of {image_size} x {image_size} are read alike"
+        for note in notes
+    ]
 
 
-def write_processor(processor: dict[str, Any] | None, size: int) -> dict[str, Any]:
+def write_processor(processor: dict[str, Any] | None, image_size: int) -> dict[str, Any]:
     """The processor of a model that takes pixels in [-1, 1]. processor: what was read with it, if it was.
 
     Else as our pictures are made: the middle square, resized by Lanczos.
@@ -381,10 +385,10 @@ def write_processor(processor: dict[str, Any] | None, size: int) -> dict[str, An
     ours: dict[str, Any] = {
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": size},
+        "size": {"shortest_edge": image_size},
         "resample": LANCZOS,
         "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
+        "crop_size": {"height": image_size, "width": image_size},
         "do_convert_rgb": True,
     }
     scaled = {

@@ -84,7 +84,7 @@ def import_clip(source: Path, out: Path, say: Callable[[str], None]) -> ClipConf
     theirs = read_json(source / CONFIG)
     captions, processor = read_captions(source, theirs), read_processor(source)
     config = read_config(theirs, captions)
-    notes = differences(processor, config.size)
+    notes = differences(processor, config.image_size)
     model = Clip(config)
     tensors = from_theirs(model, read_tensors(source), scale_of(processor))
     tensors[TOKEN_EMBEDDING] = tensors[TOKEN_EMBEDDING][order(config.vocabulary, captions.end)]
@@ -94,7 +94,7 @@ def import_clip(source: Path, out: Path, say: Callable[[str], None]) -> ClipConf
         save_tensors(folder / WEIGHTS, dict(model.named_parameters()))
         write_atomic(folder / TOKENIZER, captions.content)
         write_json(folder / TOKENIZER_CONFIG, captions.settings)
-        write_json(folder / PREPROCESSOR, write_processor(processor, config.size))
+        write_json(folder / PREPROCESSOR, write_processor(processor, config.image_size))
     for note in notes:
         say(note)
     return config
@@ -131,7 +131,7 @@ def export_clip(model: Clip, run: Path, out: Path, caption_length: int | None = 
         save_tensors(folder / WEIGHTS, tensors)
         write_atomic(folder / TOKENIZER, content)
         write_json(folder / TOKENIZER_CONFIG, settings)
-        write_json(folder / PREPROCESSOR, write_processor(kept, c.size))
+        write_json(folder / PREPROCESSOR, write_processor(kept, c.image_size))
         write_json(folder / CONFIG, write_config(c, begin, tokenizer.end))
     return CLASS
 

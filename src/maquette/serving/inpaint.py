@@ -100,7 +100,7 @@ def fill(
     resampling: Resampling = RESAMPLING,
     generator: Generators = None,
 ) -> Tensor:
-    """Fill the unknown pixels of pictures (n, 3, size, size) with a trained model.
+    """Fill the unknown pixels of pictures (n, 3, height, width) with a trained model.
 
     given: the pictures' other conditions, as `Diffusion.condition` takes them. method: None for
     "condition" where the model was trained to inpaint and "repaint" elsewhere. generator: of all noise,
@@ -109,10 +109,12 @@ def fill(
     """
     method = method_for(model, method, "repaint")
     check_known(picture, known)
-    size = model.config.size
-    if picture.shape[-2:] != (size, size):
+    image_size = model.config.image_size
+    if picture.shape[-2:] != (image_size, image_size):
         height, width = picture.shape[-2:]
-        raise WrongUse(f"the pictures are {height} x {width}: this model's are {size} x {size}")
+        raise WrongUse(
+            f"the pictures are {height} x {width}: this model's are {image_size} x {image_size}"
+        )
     return inpaint(
         shown(model, picture, known, drawing, given or {}),
         picture,

@@ -19,7 +19,7 @@ def can_make(model: Model) -> bool:
 
 @torch.no_grad()
 def make_pictures(model: Model, batch: PictureBatch, drawing: Drawing) -> Tensor:
-    """Pictures (n, 3, side, side) in [-1, 1] made from what a batch says of its own.
+    """Pictures (n, 3, height, width) in [-1, 1] made from what a batch says of its own.
 
     A diffusion model takes what its conditioners read in the batch: captions, labels, embeddings, the
     left half of a picture that it inpaints. Super-resolution restores its pictures from small ones.

@@ -55,29 +55,34 @@ class Sides:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where windows of `size` lie on a canvas (height, width), and where the given picture does.
+    """Where windows of `image_size` lie on a canvas (height, width), and where the given picture does.
 
     windows: (top, left) of each, those nearest to the picture first; none lies inside the picture.
     """
 
     height: int
     width: int
-    size: int
+    image_size: int
     top: int
     left: int
     windows: tuple[tuple[int, int], ...]
 
     def cut(self, canvas: Tensor, which: Sequence[int]) -> Tensor:
-        """(n, c, height, width) -> (k n, c, size, size), window by window."""
+        """(n, c, height, width) -> (k n, c, height, width), window by window."""
         return torch.cat([canvas[self.at(i)] for i in which])
 
     def at(self, window: int) -> tuple[slice, ...]:
         """The place of a window on a canvas."""
         y, x = self.windows[window]
-        return (slice(None), slice(None), slice(y, y + self.size), slice(x, x + self.size))
+        return (
+            slice(None),
+            slice(None),
+            slice(y, y + self.image_size),
+            slice(x, x + self.image_size),
+        )
 
 
-def lay_out(height: int, width: int, size: int, sides: Sides, overlap: float = 0.5) -> Layout:
+def lay_out(height: int, width: int, image_size: int, sides: Sides, overlap: float = 0.5) -> Layout:
     """Windows over a picture (height, width) that grows on some sides.
 
     overlap: the part of a window that the next one covers too. Raises WrongUse where the canvas is
@@ -87,24 +92,24 @@ def lay_out(height: int, width: int, size: int, sides: Sides, overlap: float = 0
     if not 0 < overlap < 1:
         raise WrongUse(f"overlap is {overlap}: use more than 0 and less than 1")
     tall, wide = height + top + bottom, width + left + right
-    if min(tall, wide) < size:
+    if min(tall, wide) < image_size:
         raise WrongUse(
-            f"the canvas would be {tall} x {wide}: this model needs at least {size} x {size}"
+            f"the canvas would be {tall} x {wide}: this model needs at least {image_size} x {image_size}"
         )
-    stride = max(1, round(size * (1 - overlap)))
-    rows, columns = _starts(tall, size, top, stride), _starts(wide, size, left, stride)
+    stride = max(1, round(image_size * (1 - overlap)))
+    rows, columns = _starts(tall, image_size, top, stride), _starts(wide, image_size, left, stride)
     near = sorted(product(rows, columns), key=lambda w: abs(w[0] - top) + abs(w[1] - left))
     needed = [  # a window inside the picture has nothing to say
         (y, x)
         for y, x in near
-        if not (top <= y <= top + height - size and left <= x <= left + width - size)
+        if not (top <= y <= top + height - image_size and left <= x <= left + width - image_size)
     ]
-    return Layout(tall, wide, size, top, left, tuple(needed))
+    return Layout(tall, wide, image_size, top, left, tuple(needed))
 
 
-def _starts(total: int, size: int, first: int, stride: int) -> list[int]:
+def _starts(total: int, image_size: int, first: int, stride: int) -> list[int]:
     """Where windows start on an axis: `first` and every stride from it, none over the edge."""
-    last = total - size
+    last = total - image_size
     steps = range(-(first // stride) - 1, (last - first) // stride + 2)
     return sorted({min(max(first + k * stride, 0), last) for k in steps})
 
@@ -162,8 +167,8 @@ def _joint(denoiser: DenoiserOf, layout: Layout, canvas: Tensor, known: Tensor) 
     size = max(1, TOGETHER // n)
     chunks = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
     parts = [denoiser(c, layout.cut(canvas, c), layout.cut(known, c)) for c in chunks]
-    ramp = torch.hann_window(layout.size + 2, periodic=False, device=canvas.device)[1:-1]
-    weight = ramp[:, None] * ramp[None, :]  # (size, size)
+    ramp = torch.hann_window(layout.image_size + 2, periodic=False, device=canvas.device)[1:-1]
+    weight = ramp[:, None] * ramp[None, :]  # (height, width)
     total = canvas.new_zeros(1, 1, layout.height, layout.width)
     for window in range(count):
         total[layout.at(window)] += weight
@@ -199,7 +204,7 @@ def extend(
     """
     method = method_for(model, method, "replace")
     n, _, height, width = picture.shape
-    layout = lay_out(height, width, model.config.size, sides)
+    layout = lay_out(height, width, model.config.image_size, sides)
     count = len(layout.windows)
     told = [given or {}] * count if given is None or isinstance(given, Mapping) else list(given)
     if len(told) != count:

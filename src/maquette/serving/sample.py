@@ -16,14 +16,14 @@ from maquette.serving.solvers import solve, times
 def sample(
     model: Diffusion, condition: Condition, drawing: Drawing, generator: Generators = None
 ) -> Tensor:
-    """Pictures (n, 3, size, size) in [-1, 1] of a condition of n.
+    """Pictures (n, 3, height, width) in [-1, 1] of a condition of n.
 
     generator: of the noise, one of each picture or of all; None: one of each, from the drawing's seed.
     A model without a condition that guidance could leave out is not guided.
     """
-    n, size = len(condition), model.config.size
+    n, image_size = len(condition), model.config.image_size
     generator = generators(drawing.seed, n) if generator is None else generator
-    noise = draw(torch.empty(n, 3, size, size, device=model.device), generator)
+    noise = draw(torch.empty(n, 3, image_size, image_size, device=model.device), generator)
     schedule = model.process.schedule
     denoiser = model.denoiser(condition, guidance_of(model, drawing))
     grid = times(drawing.steps, schedule)

@@ -83,7 +83,7 @@ class UnClip:
 
     @torch.no_grad()
     def of_pictures(self, pictures: Tensor) -> Tensor:
-        """The embeddings (n, d), of length 1, of pictures (n, 3, size, size) in [-1, 1]."""
+        """The embeddings (n, d), of length 1, of pictures (n, 3, height, width) in [-1, 1]."""
         parts = [self.clip.embed_pictures(part) for part in pictures.split(BATCH)]
         return torch.cat(parts).float()
 
@@ -110,7 +110,7 @@ class UnClip:
         drawing: Drawing = DRAWING,
         prior: PriorDrawing = PRIOR,
     ) -> Tensor:
-        """A picture (n, 3, size, size) in [-1, 1] of each caption: prior, decoder, upsampler.
+        """A picture (n, 3, height, width) in [-1, 1] of each caption: prior, decoder, upsampler.
 
         drawing: of the decoder; its seed is everyone's. The captions reach the decoder, too, if it
         reads any.
@@ -125,7 +125,7 @@ class UnClip:
         texts: Sequence[str] | None = None,
         drawing: Drawing = DRAWING,
     ) -> Tensor:
-        """Pictures (n, 3, size, size) from embeddings (n, d), without the upsampler."""
+        """Pictures (n, 3, height, width) from embeddings (n, d), without the upsampler."""
         model = self.decoder
         captions = self.read(list(texts)) if texts and "text" in model.conditioners else None
         generator = generators(drawing.seed, len(embedding))
@@ -173,7 +173,7 @@ class UnClip:
         *,
         eta: float = 0.0,
     ) -> Tensor:
-        """Pictures from embeddings (n, d) and latents (n, 3, size, size), by DDIM without guidance.
+        """Pictures from embeddings (n, d) and latents (n, 3, height, width), by DDIM without guidance.
 
         eta: 0 undoes `take_apart`; up to 1, with so much new noise at every step.
         """
@@ -195,7 +195,7 @@ class UnClip:
         *,
         eta: float = 1.0,
     ) -> Tensor:
-        """Pictures (count, 3, size, size) that share what CLIP sees in one picture (3, size, size).
+        """Pictures (count, 3, height, width) that share what CLIP sees in one picture (3, height, width).
 
         eta: how far from it, 0 makes the picture again (section 3.1).
         """
@@ -207,7 +207,7 @@ class UnClip:
     def interpolate(
         self, first: Tensor, second: Tensor, count: int, drawing: Drawing = INVERSION
     ) -> Tensor:
-        """Pictures (count, 3, size, size) on the way from one picture (3, size, size) to another.
+        """Pictures (count, 3, height, width) on the way from one picture (3, height, width) to another.
 
         Embeddings and latents both go along the sphere (section 3.2); the ends are the two pictures.
         """
@@ -229,9 +229,9 @@ class UnClip:
         *,
         furthest: float = FURTHEST,
     ) -> Tensor:
-        """Pictures (count, 3, size, size) on which what one caption says becomes what another says.
+        """Pictures (count, 3, height, width) on which what one caption says becomes what another says.
 
-        The embedding of the picture (3, size, size) turns towards the difference of the captions'
+        The embedding of the picture (3, height, width) turns towards the difference of the captions'
         embeddings, up to `furthest` of the way; the latent stays (section 3.3).
         """
         if before == after:

@@ -175,7 +175,7 @@ class Drawn(PictureSplit):
         return len(self.scenes)
 
     def pictures(self, indices: Numbers) -> Pixels:
-        return render(self.scenes[indices], MODEL.size)
+        return render(self.scenes[indices], MODEL.image_size)
 
     def captions(self, indices: Numbers) -> list[str]:
         return captions_of(self.scenes[indices])

@@ -102,7 +102,7 @@ def prior_recipe(
     seen = clip_recipe(quick=quick, world=WORLD)
     assert isinstance(seen.model, ClipConfig)
     model = PriorConfig(
-        size=seen.model.size,
+        image_size=seen.model.image_size,
         variant=variant,
         embedding=seen.model.embedding,
         vocabulary=seen.model.vocabulary,

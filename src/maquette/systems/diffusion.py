@@ -112,7 +112,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures (n, 3, size, size) made from held-out captions, and the labels these name."""
+    """Pictures (n, 3, height, width) made from held-out captions, and the labels these name."""
 
     pictures: Tensor
     labels: npt.NDArray[np.int64]
@@ -123,7 +123,7 @@ def draw(run: Path, seed: int, way: Way, count: int) -> Drawn:
     loaded = load_pictures(run)
     model, data = loaded.model, loaded.recipe.data
     assert isinstance(model, Diffusion)
-    split = loaded.corpus.split("heldout", data.size)
+    split = loaded.corpus.split("heldout", data.image_size)
     numbers = np.arange(count, dtype=np.int64) + seed * count
     labels = split.labels(numbers)
     assert labels is not None
@@ -131,7 +131,7 @@ def draw(run: Path, seed: int, way: Way, count: int) -> Drawn:
     generator = torch.Generator().manual_seed(seed)
     made = []
     for part in captions.split(100):
-        noise = torch.randn(len(part), 3, data.size, data.size, generator=generator)
+        noise = torch.randn(len(part), 3, data.image_size, data.image_size, generator=generator)
         with torch.no_grad():
             condition = model.condition(len(part), text=part.to(loaded.device))
         denoiser = model.denoiser(condition, way.guidance)

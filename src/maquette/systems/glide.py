@@ -169,7 +169,7 @@ def upsampler(lab: Lab) -> Measurement:
         model, world = loaded.model, loaded.recipe.data.world
         assert isinstance(model, Diffusion)
         drawn = scenes(world, SEED + seed, np.arange(n), "heldout")
-        true = to_tensor(render(drawn, model.config.size))
+        true = to_tensor(render(drawn, model.config.image_size))
         small = F.avg_pool2d(true, SCALE)
         tokens = loaded.captions(captions_of(drawn))
         arms = {
@@ -207,7 +207,7 @@ def upsampler(lab: Lab) -> Measurement:
 
 @torch.no_grad()
 def enlarge(model: Diffusion, captions: Tensor, small: Tensor, quick: bool = False) -> Tensor:
-    """Pictures (n, 3, side, side) of small ones and their captions, without guidance."""
+    """Pictures (n, 3, height, width) of small ones and their captions, without guidance."""
     device = next(model.parameters()).device
     condition = model.condition(
         len(small), text=captions.to(device), low_resolution=small.to(device)
@@ -218,8 +218,8 @@ def enlarge(model: Diffusion, captions: Tensor, small: Tensor, quick: bool = Fal
 
 def drawn_by(model: Diffusion, denoiser: Any, n: int, steps: int) -> Tensor:
     """n pictures in batches, from noise that depends on the seed alone. denoiser: of rows a to b."""
-    side = model.config.size
-    noise = torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(SEED))
+    image_size = model.config.image_size
+    noise = torch.randn(n, 3, image_size, image_size, generator=torch.Generator().manual_seed(SEED))
     noise = noise.to(next(model.parameters()).device)
     grid = times(steps, model.process.schedule)
     parts = [
@@ -330,7 +330,7 @@ class Ways:
         assert isinstance(model, Diffusion)
         drawn = scenes(world, SEED + seed, np.arange(8 if quick else PICTURES), "heldout")
         captions = captions_of(drawn)
-        oracle = oracle_for(world, model.config.size, quick)
+        oracle = oracle_for(world, model.config.image_size, quick)
         return cls(model, clip, drawn, captions, loaded.captions(captions), oracle)
 
     def __post_init__(self) -> None:

@@ -189,11 +189,11 @@ class Bench:
         self.count = self.each * len(bases)
         self.bases, self.tuned = [_diffusion(p) for p in bases], [_diffusion(p) for p in tuned]
         self.loaded: LoadedPictures = load_pictures(bases[0])
-        self.size = self.bases[0].config.size
+        self.image_size = self.bases[0].config.image_size
         self.world = self.loaded.recipe.data.world
         self.hides = self.world.objects - 1  # the last object
         self.drawn = scenes(self.world, SEED, np.arange(self.count), "heldout")
-        self.pictures = to_tensor(render(self.drawn, self.size))
+        self.pictures = to_tensor(render(self.drawn, self.image_size))
         self.captions = self.loaded.captions(captions_of(self.drawn)).cpu()
         self._filled: dict[tuple[str, str], Tensor] = {}
 
@@ -209,14 +209,14 @@ class Bench:
 
     def hidden_object(self) -> Hidden:
         """The last object's box is hidden, with a margin."""
-        known = without_object(self.drawn, self.size, self.hides)
+        known = without_object(self.drawn, self.image_size, self.hides)
         return Hidden(self.pictures, known, self.captions)
 
     def hidden_box(self) -> Hidden:
         """A box of half the side is hidden, anywhere in the picture."""
-        half = self.size // 2
-        draws = np.random.default_rng(SEED).integers(1, self.size - half, (self.count, 2))
-        known = torch.ones(self.count, 1, self.size, self.size)
+        half = self.image_size // 2
+        draws = np.random.default_rng(SEED).integers(1, self.image_size - half, (self.count, 2))
+        known = torch.ones(self.count, 1, self.image_size, self.image_size)
         for mask, (y, x) in zip(known, draws, strict=True):
             mask[0, y : y + half, x : x + half] = 0
         return Hidden(self.pictures, known, self.captions)
@@ -279,7 +279,7 @@ class Bench:
 
     def right(self, arm: str) -> Tensor:
         """(n,) 1 where the oracle reads the hidden object's colour and shape as they were, else 0."""
-        oracle = oracle_for(self.world, size=self.size, quick=self.quick)
+        oracle = oracle_for(self.world, image_size=self.image_size, quick=self.quick)
         what = slice(2 * self.hides, 2 * self.hides + 2)
         read = np.asarray(oracle.read(self.fill(arm, "object")))[:, what]
         return torch.from_numpy((read == self.drawn.labels[:, what]).all(1)).double()
@@ -308,10 +308,10 @@ class Bench:
         return charts.grid([(name, to_pixels(x[:count])) for name, x in rows], "What was filled in")
 
 
-def without_object(drawn: Scenes, size: int, which: int) -> Tensor:
-    """Masks (n, 1, size, size): 0 in the box of an object and a margin of a pixel, else 1."""
-    left, top, right, bottom = (boxes(drawn)[:, which] * size).T[:, :, None, None]
-    at = np.arange(size) + 0.5
+def without_object(drawn: Scenes, image_size: int, which: int) -> Tensor:
+    """Masks (n, 1, height, width): 0 in the box of an object and a margin of a pixel, else 1."""
+    left, top, right, bottom = (boxes(drawn)[:, which] * image_size).T[:, :, None, None]
+    at = np.arange(image_size) + 0.5
     x, y, m = at[None, None, :], at[None, :, None], MARGIN + 0.5
     inside = (x > left - m) & (x < right + m) & (y > top - m) & (y < bottom + m)
     return torch.from_numpy(~inside).float()[:, None]

@@ -148,9 +148,9 @@ class Bench:
             loaded = load_pictures(run)
             assert isinstance(loaded.model, Diffusion)
             self.models.append(loaded.model.cpu())
-        self.size = self.models[0].config.size
+        self.image_size = self.models[0].config.image_size
         drawn = scenes(loaded.recipe.data.world, SEED, np.arange(self.each * len(runs)), "heldout")
-        self.pictures = to_tensor(render(drawn, self.size))
+        self.pictures = to_tensor(render(drawn, self.image_size))
         self._made: dict[str, Tensor] = {}
 
     @classmethod
@@ -161,10 +161,10 @@ class Bench:
     @property
     def more(self) -> int:
         """Columns of the panorama beyond the picture."""
-        return WINDOWS * self.size // 2
+        return WINDOWS * self.image_size // 2
 
     def made(self, arm: str) -> Tensor:
-        """Panoramas (n, 3, size, size + more) by one of `ARMS` or `TRIED`."""
+        """Panoramas (n, 3, height, width + more) by one of `ARMS` or `TRIED`."""
         if arm not in self._made:
             generator = torch.Generator().manual_seed((*ARMS, *TRIED).index(arm))
             parts = zip(self.models, self.pictures.split(self.each), strict=True)
@@ -180,7 +180,7 @@ class Bench:
             nothing = torch.zeros_like(pictures[:, :1])
             others = [
                 fill(model, pictures, nothing, drawing, method="replace", generator=generator)
-                for _ in range(self.more // self.size)
+                for _ in range(self.more // self.image_size)
             ]
             return torch.cat([pictures, *others], dim=-1)
         return extend(
@@ -190,19 +190,19 @@ class Bench:
 
     def drift(self, arm: str) -> Tensor:
         """(n,) of the arm's panoramas."""
-        return drift(self.made(arm), self.size).double()
+        return drift(self.made(arm), self.image_size).double()
 
     def mask(self) -> Tensor:
-        """(1, 1, size, size + more), 1 on the given picture."""
-        mask = torch.zeros(1, 1, self.size, self.size + self.more)
-        mask[..., : self.size] = 1
+        """(1, 1, height, width + more), 1 on the given picture."""
+        mask = torch.zeros(1, 1, self.image_size, self.image_size + self.more)
+        mask[..., : self.image_size] = 1
         return mask
 
     def details(self) -> dict[str, Any]:
         """What else a reader should see."""
         given = to_pixels(self.pictures)
         changed = {
-            arm: int((to_pixels(x[..., : self.size]) != given).any(-1).sum())
+            arm: int((to_pixels(x[..., : self.image_size]) != given).any(-1).sum())
             for arm, x in self._made.items()
         }
         return {"panoramas": len(given), "given pixels that changed": changed}
@@ -212,8 +212,8 @@ class Bench:
         rows = []
         for arm in ARMS[:2]:
             x = self.made(arm)
-            starts = range(0, self.more + 1, self.size // 2)
-            level = torch.stack([background(x[..., s : s + self.size]) for s in starts])
+            starts = range(0, self.more + 1, self.image_size // 2)
+            level = torch.stack([background(x[..., s : s + self.image_size]) for s in starts])
             for window, off in enumerate((level - level[0]).abs().mean(1).tolist()):
                 rows.append({"arm": arm, "window": window, "drift": off})
         return (

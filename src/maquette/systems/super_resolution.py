@@ -66,8 +66,8 @@ def super_resolution() -> PictureRecipe:
     """Shapes of 64 x 64 from 16 x 16, blurred by up to 2 pixels, on the mean absolute error."""
     return replace(
         moon_recipe(),
-        model=SuperResolutionConfig(size=SIZE, scale=SCALE),
-        data=PictureData(corpus="shapes", size=SIZE),
+        model=SuperResolutionConfig(image_size=SIZE, scale=SCALE),
+        data=PictureData(corpus="shapes", image_size=SIZE),
         steps=1500,
         watch=PictureWatch(),
     )
@@ -82,12 +82,12 @@ def fake_moon() -> PictureRecipe:
 def moon_recipe(memorised: float = 0.4, seed: int = 0, quick: bool = False) -> PictureRecipe:
     """A network on disks of which that share shows the Moon; 0 is the control."""
     model = SuperResolutionConfig(
-        size=SIZE, scale=SCALE, width=40, depth=6, blur=1.5, error="squared"
+        image_size=SIZE, scale=SCALE, width=40, depth=6, blur=1.5, error="squared"
     )
     return PictureRecipe(
         name="moon" if memorised else "moonless",
         model=replace(model, width=16, depth=1) if quick else model,
-        data=PictureData(corpus="moon", size=SIZE, world=Moon(memorised=memorised)),
+        data=PictureData(corpus="moon", image_size=SIZE, world=Moon(memorised=memorised)),
         optimiser=Optimiser(learning_rate=0.002, weight_decay=0.0),
         schedule=Schedule(floor=0.05),
         batch=4 if quick else 16,

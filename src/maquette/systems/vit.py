@@ -208,7 +208,7 @@ def scored(path: Any, quick: bool) -> Share:
     """Held-out pictures of which a run's model reads all it learned right."""
     loaded = load_pictures(path)
     assert isinstance(loaded.model, Classifier)
-    split = loaded.corpus.split("heldout", loaded.model.config.size)
+    split = loaded.corpus.split("heldout", loaded.model.config.image_size)
     return accuracy(loaded.model, split, pictures=64 if quick else SCORED).all
 
 

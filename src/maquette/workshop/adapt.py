@@ -113,8 +113,8 @@ def adapt(
     """
     start = run.expanduser().resolve()
     base = base_config(start)
-    if data.size != base.size:
-        data = replace(data, size=base.size)
+    if data.image_size != base.image_size:
+        data = replace(data, image_size=base.image_size)
     corpus = data.open_corpus()
     chosen = columns(corpus, options.labels)
     classes = tuple(corpus.label_sizes)
@@ -134,13 +134,13 @@ def adapt(
     trials: list[Trial] = []
     if sweep:
         recipe, trials = swept(recipe, corpus, path, say)
-    before = scored(make_model(recipe), corpus, base.size, pictures)
+    before = scored(make_model(recipe), corpus, base.image_size, pictures)
     outcome = train(recipe, path, observer=observer)
     if not outcome.finished:
         raise UserError(
             f"stopped at step {outcome.step}, saved: go on with maquette train --resume --run {path}"
         )
-    after = scored(load_pictures(path).model, corpus, base.size, pictures)
+    after = scored(load_pictures(path).model, corpus, base.image_size, pictures)
     done = Adapted(path, options.method, counted, before, after, recipe, trials)
     write_json(path / ADAPTATION, done.to_dict())
     return done
@@ -192,7 +192,7 @@ def swept(
     recipe: PictureRecipe, corpus: PictureCorpus, path: Path, say: Callable[[str], None]
 ) -> tuple[PictureRecipe, list[Trial]]:
     """The recipe with the best learning rate and weight decay, and every pair's score."""
-    train_split = corpus.split("train", recipe.data.size)
+    train_split = corpus.split("train", recipe.data.image_size)
     total = min(recipe.data.count or len(train_split), len(train_split))
     if recipe.data.count is None and corpus.world is not None:
         raise WrongUse("a sweep leaves out a fifth of the pictures: say how many with --examples")
@@ -232,8 +232,8 @@ def swept(
     return replace(recipe, optimiser=optimiser), trials
 
 
-def scored(model: Any, corpus: PictureCorpus, size: int, pictures: int) -> Accuracy:
+def scored(model: Any, corpus: PictureCorpus, image_size: int, pictures: int) -> Accuracy:
     """A classifier's accuracy on held-out pictures."""
     assert isinstance(model, Classifier)
-    split = corpus.split("heldout", size)
+    split = corpus.split("heldout", image_size)
     return accuracy(model, split, names=corpus.label_names, pictures=pictures)

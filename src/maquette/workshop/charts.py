@@ -51,7 +51,7 @@ def javascript() -> str:
 def png_grid(
     pixels: Any, columns: int | None = None, gap: int = 2, zoom: int | None = None
 ) -> bytes:
-    """Pictures uint8 (n, side, side, 3) side by side, as a PNG file's bytes.
+    """Pictures uint8 (n, height, width, 3) side by side, as a PNG file's bytes.
 
     columns: None for as many as rows. zoom: whole factor; None makes small pictures about 64 wide.
     """
@@ -77,7 +77,7 @@ def png_grid(
 
 
 def grid(rows: list[tuple[str, Any]], title: str = "", zoom: int | None = None) -> Any:
-    """An Altair chart of labelled rows of pictures: (label, uint8 (n, side, side, 3)) each."""
+    """An Altair chart of labelled rows of pictures: (label, uint8 (n, height, width, 3)) each."""
     import base64
 
     import altair as alt

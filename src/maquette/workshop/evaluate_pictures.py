@@ -62,7 +62,7 @@ def evaluate_pictures(
     else:
         source = recipe.data.with_corpus(corpus).open_corpus()
         _same_classes(loaded, source)
-    split = source.split("heldout", recipe.data.size)
+    split = source.split("heldout", recipe.data.image_size)
     model, tasks = loaded.model, _loss(loaded, source)
 
     def scored(done: int, total: int) -> None:
@@ -92,7 +92,7 @@ def recipe_of(loaded: LoadedPictures) -> PictureRecipe:
         return loaded.recipe
     caption_length = max(2, caption_length_of(loaded.path))
     return PictureRecipe(
-        model=config, data=PictureData(size=config.size, caption_length=caption_length)
+        model=config, data=PictureData(image_size=config.image_size, caption_length=caption_length)
     )
 
 
@@ -119,7 +119,7 @@ def _made(
     unconditional = model.config.condition == "none" and not model.config.embedding
     if not isinstance(settings, Shapes) or unconditional or model.config.task != "generate":
         return {}  # nobody knows what such a picture should show
-    oracle = oracle_for(settings, loaded.recipe.data.size, say=lambda text: None)
+    oracle = oracle_for(settings, loaded.recipe.data.image_size, say=lambda text: None)
     data = loaded.recipe.data
     reader = Reader(loaded.tokenizer, data.caption_length, encoder_reader(data))
     numbers = np.arange(min(count, len(split)), dtype=np.int64)

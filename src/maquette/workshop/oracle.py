@@ -31,14 +31,14 @@ STEPS, QUICK_STEPS = 2000, 30
 NOISE, BLUR = 0.15, 0.7  # of the range [-1, 1], and in pixels: the most of any training picture
 
 
-def oracle_recipe(world: Shapes, size: int = 32, quick: bool = False) -> PictureRecipe:
+def oracle_recipe(world: Shapes, image_size: int = 32, quick: bool = False) -> PictureRecipe:
     """How the oracle of a world is trained: on every pair of colour and shape, held out or not."""
     sizes = label_sizes(world)
     never = 10**9
     return PictureRecipe(
         name="oracle",
         model=CNNConfig(
-            size=size,
+            image_size=image_size,
             width=8 if quick else 24,
             depth=1,
             classes=tuple(sizes),
@@ -47,7 +47,7 @@ def oracle_recipe(world: Shapes, size: int = 32, quick: bool = False) -> Picture
             blur=BLUR,
         ),
         data=PictureData(
-            size=size,
+            image_size=image_size,
             caption_length=2,
             world=replace(world, held_out=0, noise=0.0, blur=0.0, phrasings=1),
         ),
@@ -63,7 +63,7 @@ def oracle_recipe(world: Shapes, size: int = 32, quick: bool = False) -> Picture
 
 def oracle_for(
     world: Shapes,
-    size: int = 32,
+    image_size: int = 32,
     quick: bool = False,
     say: Callable[[str], None] = print,
 ) -> Oracle:
@@ -72,7 +72,7 @@ def oracle_for(
     quick: a toy that has learned next to nothing, for trying an experiment's code.
     say: is told when it trains.
     """
-    recipe = oracle_recipe(world, size, quick)
+    recipe = oracle_recipe(world, image_size, quick)
     path = place_of(recipe)
     if not done(path):
         with lock(path.with_name(f".{path.name}.lock")):
@@ -86,7 +86,7 @@ def oracle_for(
                     )
     model = load_model(path)
     assert isinstance(model, Classifier)
-    return Oracle(model, world, size)
+    return Oracle(model, world, image_size)
 
 
 def place_of(recipe: PictureRecipe) -> Path:

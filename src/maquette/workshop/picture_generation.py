@@ -151,7 +151,7 @@ def _drawn(
     n, config = len(prompts), model.config
     values = _conditions(loaded, model, prompts)
     if isinstance(request, Enlarge):
-        small = given.tensor(request.picture, config.size // config.scale).to(loaded.device)
+        small = given.tensor(request.picture, config.image_size // config.scale).to(loaded.device)
         values["low_resolution"] = small.expand(n, -1, -1, -1)
     return _sampled(model, values, request.drawing, generators(request.drawing.seed, n))
 
@@ -178,10 +178,10 @@ def _rows(values: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
 def _filled(
     loaded: LoadedPictures, model: Diffusion, request: Fill, prompts: list[str], given: Input
 ) -> Tensor:
-    n, size, device = len(prompts), model.config.size, loaded.device
+    n, image_size, device = len(prompts), model.config.image_size, loaded.device
     values, generator = _conditions(loaded, model, prompts), generators(request.drawing.seed, n)
-    picture = given.tensor(request.picture, size).to(device)
-    hidden = given.hidden(request.mask, request.picture, size)
+    picture = given.tensor(request.picture, image_size).to(device)
+    hidden = given.hidden(request.mask, request.picture, image_size)
     known = torch.from_numpy(~hidden).float()[None, None].to(device)
 
     def part(rows: slice) -> Tensor:
@@ -247,15 +247,15 @@ def _restored(
 
 def _vary(loaded: LoadedPictures, request: Vary, given: Input) -> tuple[Tensor, list[str]]:
     parts = _unclip_of(loaded, request.text_diff or (), "", given)
-    size, drawing = parts.decoder.config.size, request.drawing
-    picture = given.tensor(request.picture, size)[0].to(loaded.device)
+    image_size, drawing = parts.decoder.config.image_size, request.drawing
+    picture = given.tensor(request.picture, image_size)[0].to(loaded.device)
     count = max(request.count, 2)  # the two ends of a way
     if request.text_diff:
         before, after = request.text_diff
         made = parts.text_diff(picture, before, after, count, drawing)
         return made, [f"{before} -> {after}"] * count
     if request.toward is not None:
-        other = given.tensor(request.toward, size)[0].to(loaded.device)
+        other = given.tensor(request.toward, image_size)[0].to(loaded.device)
         made = parts.interpolate(picture, other, count, drawing)
         return made, [f"{request.picture} -> {request.toward}"] * count
     made = parts.variations(picture, request.count, drawing)
@@ -317,7 +317,7 @@ def _larger(
             small = pictures.to(upsampler.device)
             return in_parts(len(small), lambda rows: model(small[rows]).clamp(-1, 1), BATCH)
     assert isinstance(model, Diffusion)
-    side = model.config.size // model.config.scale
+    side = model.config.image_size // model.config.scale
     if pictures.shape[-1] != side or pictures.shape[-2] != side:
         raise WrongUse(
             f"{upsampler.path} enlarges pictures of {side} pixels, these are "

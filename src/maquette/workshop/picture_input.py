@@ -23,17 +23,19 @@ class Input:
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def square(self, path: Path, size: int) -> Pixels:
-        """(size, size, 3): the middle square."""
+    def square(self, path: Path, image_size: int) -> Pixels:
+        """(height, width, 3): the middle square."""
         data = _bytes(path)
         try:
-            pixels, (height, width) = decode(data, size)[0], shape_of(data)
+            pixels, (height, width) = decode(data, image_size)[0], shape_of(data)
         except NoPicture as error:
             raise _unusable(path, error) from error
         side = min(height, width)
         done = [] if height == width else ["its middle square was taken"]
-        if side != size:
-            done.append(f"made {'smaller' if side > size else 'larger'}, {size} x {size}")
+        if side != image_size:
+            done.append(
+                f"made {'smaller' if side > image_size else 'larger'}, {image_size} x {image_size}"
+            )
         self._note(path, height, width, done)
         return pixels
 
@@ -49,13 +51,13 @@ class Input:
             self._note(path, height, width, [small])
         return pixels
 
-    def tensor(self, path: Path, size: int | None = None) -> Tensor:
-        """(1, 3, height, width) in [-1, 1]; size: of its middle square, None takes it whole."""
-        pixels = self.whole(path) if size is None else self.square(path, size)
+    def tensor(self, path: Path, image_size: int | None = None) -> Tensor:
+        """(1, 3, height, width) in [-1, 1]; image_size: of its middle square, None takes it whole."""
+        pixels = self.whole(path) if image_size is None else self.square(path, image_size)
         return to_tensor(np.ascontiguousarray(pixels)[None])
 
-    def hidden(self, path: Path, picture: Path, size: int) -> Hidden:
-        """(size, size): what a mask hides of the middle square of a picture.
+    def hidden(self, path: Path, picture: Path, image_size: int) -> Hidden:
+        """(height, width): what a mask hides of the middle square of a picture.
 
         Raises WrongUse for a mask of another shape than the picture, and UserError for one that hides
         nothing of it; `notes` says where it hides everything, and how it was read.
@@ -72,11 +74,11 @@ class Input:
                 f"the mask {path} is {width} x {height}, the picture {picture} is {wide} x {high}: make the "
                 f"mask of the picture's shape, at any scale"
             )
-        hidden = mask.square(size)
+        hidden = mask.square(image_size)
         if not hidden.any():
             what, mend = "hides nothing", "paint it white where the picture is made anew"
             if (mask.soft >= 0.5).any():
-                what = f"hides less than a pixel of the middle square, {size} x {size}"
+                what = f"hides less than a pixel of the middle square, {image_size} x {image_size}"
                 mend = "paint more of it white"
             raise UserError(f"the mask {path} {what}: {mend}")
         if mask.note:

@@ -42,14 +42,14 @@ class Mask:
     soft: Values
     note: str = ""
 
-    def square(self, size: int) -> Hidden:
-        """(size, size): of the middle square, as `picture_decode.decode` cuts it."""
+    def square(self, image_size: int) -> Hidden:
+        """(height, width): of the middle square, as `picture_decode.decode` cuts it."""
         height, width = self.soft.shape
         side = min(height, width)
         left, top = (width - side) / 2, (height - side) / 2
         drawn = Image.fromarray(self.soft.astype(np.float32))
         box = (left, top, left + side, top + side)
-        return np.asarray(drawn.resize((size, size), Image.Resampling.BOX, box)) >= 0.5
+        return np.asarray(drawn.resize((image_size, image_size), Image.Resampling.BOX, box)) >= 0.5
 
 
 def read_mask(data: bytes, picture: bytes) -> Mask:

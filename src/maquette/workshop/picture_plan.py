@@ -72,7 +72,7 @@ def plan_pictures(
     share = flops / found.seconds / machine.peak(decisions.precision)
     lines = [
         Line("parameters", f"{recipe.model.parameters():,}", "the model's, made without memory"),
-        Line("pictures", f"{pictures:,} of {recipe.data.size} x {recipe.data.size}",
+        Line("pictures", f"{pictures:,} of {recipe.data.image_size} x {recipe.data.image_size}",
              f"{recipe.last_step:,} steps of {recipe.batch:,}"),
         Line("operations", f"{decisions.flops:.4g} FLOP a picture, {flops:.3g} in all",
              "products and convolutions of a step, forward and backward, as torch counts them"),

@@ -26,7 +26,7 @@ class PictureSamples:
         data = self._recipe.data
         self._reader = Reader(corpus.tokenizer, data.caption_length, encoder_reader(data))
         self._encoder = encoder_of(data)
-        self._split = corpus.split("heldout", data.size)
+        self._split = corpus.split("heldout", data.image_size)
 
     def start(self, step: int, steps: int) -> None:
         self._next.start(step, steps)

@@ -99,42 +99,42 @@ def face(world: Moon) -> Floats:
     return _craters(draws.reshape(world.craters, 4), world.depth)
 
 
-def render(scenes: Disks, size: int) -> Pixels:
-    """(n, size, size, 3) uint8, grey in three channels."""
-    light = plain(scenes, size) * (1 + detail(scenes, size))
+def render(scenes: Disks, image_size: int) -> Pixels:
+    """(n, height, width, 3) uint8, grey in three channels."""
+    light = plain(scenes, image_size) * (1 + detail(scenes, image_size))
     grey = np.clip(np.rint(255 * light), 0, 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def plain(scenes: Disks, size: int) -> Floats:
-    """The disks without craters, (n, size, size) in [0, 1]: darker to the edge, which is smooth."""
-    distance = np.sqrt(_distance(scenes, size))
+def plain(scenes: Disks, image_size: int) -> Floats:
+    """The disks without craters, (n, height, width) in [0, 1]: darker to the edge, which is smooth."""
+    distance = np.sqrt(_distance(scenes, image_size))
     radius = scenes.place[:, 2, None, None]
-    edge = np.clip((1 - distance) * radius * size + 0.5, 0, 1)  # one pixel wide
+    edge = np.clip((1 - distance) * radius * image_size + 0.5, 0, 1)  # one pixel wide
     limb = 0.7 + 0.3 * np.sqrt(np.maximum(0, 1 - distance**2))
     light: Floats = scenes.place[:, 3, None, None] * limb * edge
     return light
 
 
-def detail(scenes: Disks, size: int) -> Floats:
-    """The crater map (n, size, size): what a pixel's light is changed by, as a fraction of it."""
-    out = np.zeros((len(scenes), size, size))
+def detail(scenes: Disks, image_size: int) -> Floats:
+    """The crater map (n, height, width): what a pixel's light is changed by, as a fraction of it."""
+    out = np.zeros((len(scenes), image_size, image_size))
     _stamp(out, scenes.place, scenes.craters)
     return out
 
 
-def inside(scenes: Disks, size: int, part: float = 0.9) -> npt.NDArray[np.bool_]:
-    """Pixels (n, size, size) within that part of the disk's radius."""
-    return _distance(scenes, size) < part**2
+def inside(scenes: Disks, image_size: int, part: float = 0.9) -> npt.NDArray[np.bool_]:
+    """Pixels (n, height, width) within that part of the disk's radius."""
+    return _distance(scenes, image_size) < part**2
 
 
 def pictures(
-    world: Moon, seed: int, indices: Indices, split: Split = "train", size: int = 64
+    world: Moon, seed: int, indices: Indices, split: Split = "train", image_size: int = 64
 ) -> Pixels:
-    """The rendered pictures of `indices`: (n, size, size, 3) uint8."""
-    if size < 8:
-        raise WrongUse(f"size is {size}: a disk with craters needs at least 8 pixels")
-    return render(disks(world, seed, np.asarray(indices, np.int64), split), size)
+    """The rendered pictures of `indices`: (n, height, width, 3) uint8."""
+    if image_size < 8:
+        raise WrongUse(f"image_size is {image_size}: a disk with craters needs at least 8 pixels")
+    return render(disks(world, seed, np.asarray(indices, np.int64), split), image_size)
 
 
 @register
@@ -145,13 +145,13 @@ class MoonWorld(World[Moon]):
     version = VERSION
     settings_class = Moon
 
-    def pictures(self, seed: int, indices: Indices, split: str, size: int) -> Pixels:
-        return pictures(self.settings, seed, indices, split, size)  # type: ignore[arg-type]
+    def pictures(self, seed: int, indices: Indices, split: str, image_size: int) -> Pixels:
+        return pictures(self.settings, seed, indices, split, image_size)  # type: ignore[arg-type]
 
 
-def _distance(scenes: Disks, size: int) -> Floats:
-    """Squared distance of every pixel's centre from the disk's, in radii: (n, size, size)."""
-    at = (np.arange(size) + 0.5) / size
+def _distance(scenes: Disks, image_size: int) -> Floats:
+    """Squared distance of every pixel's centre from the disk's, in radii: (n, height, width)."""
+    at = (np.arange(image_size) + 0.5) / image_size
     x, y, radius = (scenes.place[:, i, None, None] for i in range(3))
     squared: Floats = ((at[None, None, :] - x) ** 2 + (at[None, :, None] - y) ** 2) / radius**2
     return squared
@@ -169,17 +169,17 @@ def _craters(draws: Floats, depth: float) -> Floats:
 
 @jit
 def _stamp(out: Floats, place: Floats, craters: Floats) -> None:
-    """Add a bowl and a rim for every crater to `out` (n, size, size)."""
-    size = out.shape[1]
+    """Add a bowl and a rim for every crater to `out` (n, height, width)."""
+    image_size = out.shape[1]
     for n in range(out.shape[0]):
-        scale = place[n, 2] * size
+        scale = place[n, 2] * image_size
         for c in range(craters.shape[1]):
             r = craters[n, c, 2] * scale
-            x = place[n, 0] * size + craters[n, c, 0] * scale - 0.5
-            y = place[n, 1] * size + craters[n, c, 1] * scale - 0.5
+            x = place[n, 0] * image_size + craters[n, c, 0] * scale - 0.5
+            y = place[n, 1] * image_size + craters[n, c, 1] * scale - 0.5
             reach = 1.6 * r + 1
-            for i in range(max(0, int(y - reach)), min(size, int(y + reach) + 2)):
-                for j in range(max(0, int(x - reach)), min(size, int(x + reach) + 2)):
+            for i in range(max(0, int(y - reach)), min(image_size, int(y + reach) + 2)):
+                for j in range(max(0, int(x - reach)), min(image_size, int(x + reach) + 2)):
                     d = np.sqrt((i - y) ** 2 + (j - x) ** 2) / r
                     bowl = -max(0.0, 1 - d * d)
                     rim = 0.6 * np.exp(-(((d - 1.1) / 0.25) ** 2))

@@ -25,14 +25,14 @@ def moved(scenes: Scenes, time: float) -> Scenes:
     return dataclasses.replace(scenes, x=x, y=y)
 
 
-def video(scenes: Scenes, frames: int, size: int = 32, step: float = 1.0) -> Pictures:
-    """Frames at the times 0, step, 2 step ...: uint8 (n, frames, size, size, 3).
+def video(scenes: Scenes, frames: int, image_size: int = 32, step: float = 1.0) -> Pictures:
+    """Frames at the times 0, step, 2 step ...: uint8 (n, frames, height, width, 3).
 
-    Raises WrongUse for less than one frame, a step below 0, or a size outside 8 to 256.
+    Raises WrongUse for less than one frame, a step below 0, or an image size outside 8 to 256.
     """
     if frames < 1 or step < 0:
         raise WrongUse(f"{frames} frames with a step of {step}: use 1 or more, and 0 or more")
-    return np.stack([render(moved(scenes, k * step), size) for k in range(frames)], 1)
+    return np.stack([render(moved(scenes, k * step), image_size) for k in range(frames)], 1)
 
 
 def _reflected(start: Floats, velocity: Floats, radius: Floats, time: float) -> Floats:

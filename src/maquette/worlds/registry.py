@@ -10,7 +10,7 @@ A world is a settings dataclass and a `World`, registered in the file that defin
     class MoonWorld(World[Moon]):
         name, version, settings_class = "moon", 1, Moon
 
-        def pictures(self, seed, indices, split, size): ...
+        def pictures(self, seed, indices, split, image_size): ...
 
 A recipe names the world by `data.corpus` and has its settings in `data.world`. `MODULES` says which file
 registers a name, so that no world is imported before it is asked for.
@@ -75,8 +75,8 @@ class World(Generic[S]):
     def __init__(self, settings: S) -> None:
         self.settings = settings
 
-    def pictures(self, seed: int, indices: Numbers, split: str, size: int) -> Pixels:
-        """uint8 (n, size, size, 3)."""
+    def pictures(self, seed: int, indices: Numbers, split: str, image_size: int) -> Pixels:
+        """uint8 (n, height, width, 3)."""
         raise NotImplementedError
 
     def captions(self, seed: int, indices: Numbers, split: str) -> list[str]:
@@ -111,15 +111,17 @@ class World(Generic[S]):
         """The boxes of the objects. Raises WrongUse in a world that has none."""
         raise self._lacks("boxes")
 
-    def masks(self, seed: int, indices: Numbers, split: str, size: int) -> Pixels:
-        """uint8 (n, size, size): 0 the background, 1 and more the objects in the order of their boxes.
+    def masks(self, seed: int, indices: Numbers, split: str, image_size: int) -> Pixels:
+        """uint8 (n, height, width): 0 the background, 1 and more the objects in the order of their boxes.
 
         Raises WrongUse in a world that has none.
         """
         raise self._lacks("masks")
 
-    def frames(self, seed: int, indices: Numbers, split: str, size: int, count: int) -> Pixels:
-        """Videos: uint8 (n, count, size, size, 3), the first frame being the picture.
+    def frames(
+        self, seed: int, indices: Numbers, split: str, image_size: int, count: int
+    ) -> Pixels:
+        """Videos: uint8 (n, count, height, width, 3), the first frame being the picture.
 
         Raises WrongUse in a world that does not move.
         """

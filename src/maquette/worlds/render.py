@@ -141,23 +141,23 @@ def _at(background: Floats, kind: int, x: float, y: float, channel: int) -> floa
 
 
 @jit
-def span(centre: float, radius: float, size: int) -> tuple[int, int]:
+def span(centre: float, radius: float, image_size: int) -> tuple[int, int]:
     """The pixels along one axis that a shape may cover."""
-    low = math.floor((centre - radius) * size - 1)
-    high = math.ceil((centre + radius) * size + 1)
-    return max(0, low), min(size, high)
+    low = math.floor((centre - radius) * image_size - 1)
+    high = math.ceil((centre + radius) * image_size + 1)
+    return max(0, low), min(image_size, high)
 
 
 @jit
 def _fill(picture: Pictures, background: Floats, kind: int) -> None:
-    size = picture.shape[0]
+    image_size = picture.shape[0]
     if kind == 0:
         picture[:] = np.uint8(background[0] * 255 + 0.5)
         return
-    for i in range(size):
-        for j in range(size):
+    for i in range(image_size):
+        for j in range(image_size):
             for c in range(3):
-                level = _at(background, kind, (j + 0.5) / size, (i + 0.5) / size, c)
+                level = _at(background, kind, (j + 0.5) / image_size, (i + 0.5) / image_size, c)
                 picture[i, j, c] = np.uint8(level * 255 + 0.5)
 
 
@@ -175,15 +175,15 @@ def _paint(
     kind: int,
 ) -> None:
     """Draw one shape; with `grow` above 0 the background, so much beyond the shape's edge."""
-    size = picture.shape[0]
-    pixel = 1.0 / size
-    top, bottom = span(cy, radius + grow, size)
-    left, right = span(cx, radius + grow, size)
+    image_size = picture.shape[0]
+    pixel = 1.0 / image_size
+    top, bottom = span(cy, radius + grow, image_size)
+    left, right = span(cx, radius + grow, image_size)
     for i in range(top, bottom):
         y = (i + 0.5) * pixel - cy
         for j in range(left, right):
             x = (j + 0.5) * pixel - cx
-            cover = 0.5 - (distance(shape, x, y, radius) - grow) * size
+            cover = 0.5 - (distance(shape, x, y, radius) - grow) * image_size
             if cover <= 0:
                 continue
             cover = min(cover, 1.0)
@@ -205,28 +205,28 @@ def _uniform(key: np.uint64, place: int) -> float:
 @jit
 def _blurred(picture: Pictures, variance: float) -> None:
     """A Gaussian blur of that variance in pixels: passes of (w, 1 - 2w, w), each of variance 2w."""
-    size = picture.shape[0]
+    image_size = picture.shape[0]
     passes = np.int64(math.ceil(variance * 2))
     w = variance / (2 * passes)
     now = picture.astype(np.float32)
     after = now.copy()
     for _ in range(passes):
-        for i in range(size):
-            above, under = max(i - 1, 0), min(i + 1, size - 1)
-            for j in range(size):
+        for i in range(image_size):
+            above, under = max(i - 1, 0), min(i + 1, image_size - 1)
+            for j in range(image_size):
                 for c in range(3):
                     after[i, j, c] = (1 - 2 * w) * now[i, j, c] + w * (
                         now[above, j, c] + now[under, j, c]
                     )
-        for i in range(size):
-            for j in range(size):
-                before, behind = max(j - 1, 0), min(j + 1, size - 1)
+        for i in range(image_size):
+            for j in range(image_size):
+                before, behind = max(j - 1, 0), min(j + 1, image_size - 1)
                 for c in range(3):
                     now[i, j, c] = (1 - 2 * w) * after[i, j, c] + w * (
                         after[i, before, c] + after[i, behind, c]
                     )
-    for i in range(size):
-        for j in range(size):
+    for i in range(image_size):
+        for j in range(image_size):
             for c in range(3):
                 picture[i, j, c] = np.uint8(now[i, j, c] + 0.5)
 
@@ -289,15 +289,15 @@ def _masks(
     radius: Floats,
 ) -> None:
     """As `_paint` covers pixels, by a half and more: the halo covers with background."""
-    size = out.shape[1]
+    image_size = out.shape[1]
     for n in range(len(out)):
         for k in range(count[n] - 1, -1, -1):
             halo = HALO if k == 0 and inner[n] else 0.0
-            top, bottom = span(y[n, k], radius[n, k] + halo, size)
-            left, right = span(x[n, k], radius[n, k] + halo, size)
+            top, bottom = span(y[n, k], radius[n, k] + halo, image_size)
+            left, right = span(x[n, k], radius[n, k] + halo, image_size)
             for i in range(top, bottom):
                 for j in range(left, right):
-                    dx, dy = (j + 0.5) / size - x[n, k], (i + 0.5) / size - y[n, k]
+                    dx, dy = (j + 0.5) / image_size - x[n, k], (i + 0.5) / image_size - y[n, k]
                     d = distance(shape[n, k], dx, dy, radius[n, k])
                     if d <= 0:
                         out[n, i, j] = k + 1
@@ -305,12 +305,12 @@ def _masks(
                         out[n, i, j] = 0
 
 
-def render(scenes: Scenes, size: int = 32) -> Pictures:
-    """The pictures of scenes: uint8 (n, size, size, 3), red, green, blue.
+def render(scenes: Scenes, image_size: int = 32) -> Pictures:
+    """The pictures of scenes: uint8 (n, height, width, 3), red, green, blue.
 
-    Raises WrongUse for a size outside 8 to 256.
+    Raises WrongUse for an image size outside 8 to 256.
     """
-    out = np.empty((len(scenes), _checked(size), size, 3), np.uint8)
+    out = np.empty((len(scenes), _checked(image_size), image_size, 3), np.uint8)
     world = scenes.world
     _render(
         out, PAINTS, scenes.colour, scenes.shape, scenes.texture, inner(scenes), scenes.count,
@@ -320,12 +320,12 @@ def render(scenes: Scenes, size: int = 32) -> Pictures:
     return out
 
 
-def masks(scenes: Scenes, size: int = 32) -> Pictures:
-    """Instance segments (n, size, size) uint8: 0 the background, 1 the first shape, 2 the second ...
+def masks(scenes: Scenes, image_size: int = 32) -> Pictures:
+    """Instance segments (n, height, width) uint8: 0 the background, 1 the first shape, 2 the second ...
 
     A pixel belongs to the topmost shape that covers at least half of it.
     """
-    out = np.zeros((len(scenes), _checked(size), size), np.uint8)
+    out = np.zeros((len(scenes), _checked(image_size), image_size), np.uint8)
     _masks(
         out, scenes.shape, inner(scenes), scenes.count, scenes.x, scenes.y, scenes.radius,
     )  # fmt: skip
@@ -351,7 +351,7 @@ def inner(scenes: Scenes) -> npt.NDArray[np.bool_]:
     return np.equal(scenes.relation[:, 0], world.relations.index("inside"))
 
 
-def _checked(size: int) -> int:
-    if not LEAST <= size <= MOST:
-        raise WrongUse(f"size is {size}: use {LEAST} to {MOST}")
-    return size
+def _checked(image_size: int) -> int:
+    if not LEAST <= image_size <= MOST:
+        raise WrongUse(f"image_size is {image_size}: use {LEAST} to {MOST}")
+    return image_size

@@ -18,8 +18,8 @@ class ShapesWorld(World[shapes.Shapes]):
     def _scenes(self, seed: int, indices: Numbers, split: str) -> shapes.Scenes:
         return scenes(self.settings, seed, indices, split)
 
-    def pictures(self, seed: int, indices: Numbers, split: str, size: int) -> Pixels:
-        return render.render(self._scenes(seed, indices, split), size)
+    def pictures(self, seed: int, indices: Numbers, split: str, image_size: int) -> Pixels:
+        return render.render(self._scenes(seed, indices, split), image_size)
 
     def captions(self, seed: int, indices: Numbers, split: str) -> list[str]:
         return captions.captions(self._scenes(seed, indices, split))
@@ -51,8 +51,10 @@ class ShapesWorld(World[shapes.Shapes]):
         corners = render.boxes(drawn).astype(np.float32)
         return Boxes(corners, np.where(there, classes, -1), drawn.count)
 
-    def masks(self, seed: int, indices: Numbers, split: str, size: int) -> Pixels:
-        return render.masks(self._scenes(seed, indices, split), size)
+    def masks(self, seed: int, indices: Numbers, split: str, image_size: int) -> Pixels:
+        return render.masks(self._scenes(seed, indices, split), image_size)
 
-    def frames(self, seed: int, indices: Numbers, split: str, size: int, count: int) -> Pixels:
-        return motion.video(self._scenes(seed, indices, split), count, size)
+    def frames(
+        self, seed: int, indices: Numbers, split: str, image_size: int, count: int
+    ) -> Pixels:
+        return motion.video(self._scenes(seed, indices, split), count, image_size)

@@ -72,18 +72,18 @@ def build_pictures(
         raise WrongUse(f"workers is {workers}: use 1 or more")
     start = time.perf_counter()
     found = pictures(sources, options.columns)
-    window = Window(options.size, options.crop, workers or cores())
+    window = Window(options.image_size, options.crop, workers or cores())
     locked = out.with_name(f".{out.name}.lock")
     with lock(locked, busy=f"another process is building {out}: wait for it"):
         try:
             with directory_aside(out) as folder:
                 made = _write(folder, found, window, options.heldout, progress)
                 made |= _tokenize(folder, options.vocabulary, workers or cores(), progress)
-                made["hash"] = _hash(folder, made, options.size)
+                made["hash"] = _hash(folder, made, options.image_size)
                 made |= {
                     "kind": "pictures",
                     "format": FORMAT,
-                    "size": options.size,
+                    "image_size": options.image_size,
                     "crop": options.crop,
                     "pillow": PIL.__version__,
                     "heldout": options.heldout,
@@ -97,10 +97,14 @@ def build_pictures(
     return PictureCorpus(out)
 
 
-def _hash(folder: Path, made: dict[str, Any], size: int) -> str:
+def _hash(folder: Path, made: dict[str, Any], image_size: int) -> str:
     """Identity of the contents."""
     parts = {name: part["sha256"] for name, part in made["files"].items()}
-    parts |= {"size": size, "classes": made["classes"], TOKENIZER: sha256(folder / TOKENIZER)}
+    parts |= {
+        "image_size": image_size,
+        "classes": made["classes"],
+        TOKENIZER: sha256(folder / TOKENIZER),
+    }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

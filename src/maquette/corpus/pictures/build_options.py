@@ -12,8 +12,8 @@ from maquette.corpus.tokenizer import BYTES
 class PictureBuildOptions:
     """Size, held-out split, captions' tokenizer and columns. Raises WrongUse for a value that cannot be."""
 
-    size: int = 64
-    """pixels of a side, 8 to 1024"""
+    image_size: int = 64
+    """height and width of the pictures in pixels, 8 to 1024"""
     crop: Crop = "center"
     """way to a square: "center" keeps the middle square, "none" the whole picture on white"""
     heldout: float = 0.05
@@ -24,8 +24,8 @@ class PictureBuildOptions:
     """names of the columns of tables and records, by part: image, caption, label; None: the usual names"""
 
     def __post_init__(self) -> None:
-        if not 8 <= self.size <= 1024:
-            raise WrongUse(f"size is {self.size}: use 8 to 1024 pixels")
+        if not 8 <= self.image_size <= 1024:
+            raise WrongUse(f"image_size is {self.image_size}: use 8 to 1024 pixels")
         if self.crop not in ("center", "none"):
             raise WrongUse(f"crop is {self.crop}: use center or none")
         if not 0 < self.heldout < 1:

@@ -54,13 +54,13 @@ class NoPicture(Exception):
     """Bytes that give no picture; the message is the reason."""
 
 
-def decode(data: bytes, size: int, crop: Crop = "center") -> tuple[Pixels, list[str]]:
-    """A picture of `size` pixels a side, (size, size, 3), and what was done to make it one.
+def decode(data: bytes, image_size: int, crop: Crop = "center") -> tuple[Pixels, list[str]]:
+    """A picture of (image_size, image_size, 3), and what was done to make it one.
 
     crop: "center" takes the middle square, "none" the whole, on a white square. Raises NoPicture.
     """
     with _opened(data) as picture:
-        return _square(picture, size, crop)
+        return _square(picture, image_size, crop)
 
 
 def decode_whole(data: bytes, most: int) -> Pixels:
@@ -150,20 +150,20 @@ def _too_large() -> str:
     return f"more than {MOST_PIXELS // 10**6} million pixels"
 
 
-def _square(picture: Image.Image, size: int, crop: Crop) -> tuple[Pixels, list[str]]:
+def _square(picture: Image.Image, image_size: int, crop: Crop) -> tuple[Pixels, list[str]]:
     width, height = picture.size
     done = []
     side = min(width, height) if crop == "center" else max(width, height)
-    if side < size:
+    if side < image_size:
         done.append("enlarged")
     kind = picture.format
-    wanted = DRAFT * size / side
+    wanted = DRAFT * image_size / side
     if wanted < 1:
         picture.draft(None, (int(width * wanted) + 1, int(height * wanted) + 1))
     plain, turn = _loaded(picture, done)
     if kind in ("GIF", "WEBP", "PNG", "AVIF", "TIFF") and _animated(picture):
         done.append("first picture of several")
-    small = _resized(plain, size, crop)
+    small = _resized(plain, image_size, crop)
     if turn is not None:
         small = small.transpose(turn)
         done.append("turned by EXIF")
@@ -181,19 +181,19 @@ def _loaded(picture: Image.Image, done: list[str]) -> tuple[Image.Image, Transpo
         raise NoPicture(str(error)) from error
 
 
-def _resized(picture: Image.Image, size: int, crop: Crop) -> Image.Image:
-    """RGB, (size, size): cut or padded to a square."""
+def _resized(picture: Image.Image, image_size: int, crop: Crop) -> Image.Image:
+    """RGB of (image_size, image_size): cut or padded to a square."""
     width, height = picture.size
     if crop == "center":
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
-        box, shape = (left, top, left + side, top + side), (size, size)
+        box, shape = (left, top, left + side, top + side), (image_size, image_size)
     else:
-        scale = size / max(width, height)
+        scale = image_size / max(width, height)
         shape = (max(1, round(width * scale)), max(1, round(height * scale)))
         box = (0.0, 0.0, float(width), float(height))
     small = picture.resize(shape, Resampling.LANCZOS, box, reducing_gap=GAP)
-    return _laid(small, (size, size))
+    return _laid(small, (image_size, image_size))
 
 
 def _laid(small: Image.Image, shape: tuple[int, int]) -> Image.Image:

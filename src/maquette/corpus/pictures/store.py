@@ -3,7 +3,7 @@
 Both are a folder with manifest.json and tokenizer.json, so that a run can say by path and hash what it
 was trained on. A stored one holds, for train and heldout,
 
-    pictures-SPLIT.bin      uint8 (n, size, size, 3)
+    pictures-SPLIT.bin      uint8 (n, height, width, 3)
     captions-SPLIT.bin      UTF-8, one after the other; captions-SPLIT.idx: n + 1 int64 offsets
     labels-SPLIT.bin        int64 (n, factors), where there are labels
 
@@ -31,7 +31,7 @@ from maquette.corpus.tokenizer import (
 )
 from maquette.worlds.registry import Boxes, World, described, world_from, world_names
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 ENDLESS = 1 << 40
 """pictures of a world"""
@@ -46,7 +46,7 @@ class PictureSplit:
         raise NotImplementedError
 
     def pictures(self, indices: Numbers) -> Pixels:
-        """uint8 (n, size, size, 3)."""
+        """uint8 (n, height, width, 3)."""
         raise NotImplementedError
 
     def captions(self, indices: Numbers) -> list[str]:
@@ -62,11 +62,11 @@ class PictureSplit:
         raise self._lacks("boxes")
 
     def masks(self, indices: Numbers) -> Pixels:
-        """uint8 (n, size, size): 0 the background, 1 and more the objects in the order of their boxes."""
+        """uint8 (n, height, width): 0 the background, 1 and more the objects in the order of their boxes."""
         raise self._lacks("masks")
 
     def frames(self, indices: Numbers, count: int) -> Pixels:
-        """Videos: uint8 (n, count, size, size, 3), the first frame being the picture."""
+        """Videos: uint8 (n, count, height, width, 3), the first frame being the picture."""
         raise self._lacks("frames")
 
     def _lacks(self, what: str) -> WrongUse:
@@ -131,28 +131,31 @@ class PictureCorpus:
         files = self.manifest.get("files", {})  # a world has none
         return check_files(self.path, {n: f["sha256"] for n, f in files.items()}, progress)
 
-    def split(self, name: str, size: int, seed: int = 0) -> PictureSplit:
-        """The training or the held-out pictures. size: their side. seed: of a world's drawing."""
+    def split(self, name: str, image_size: int, seed: int = 0) -> PictureSplit:
+        """The training or the held-out pictures. image_size: their height and width in pixels.
+
+        seed: the seed by which a world draws them.
+        """
         if self._world is not None:
-            return _Drawn(self._world, seed, name, size)
-        own = int(self.manifest["size"])
-        if size != own:
+            return _Drawn(self._world, seed, name, image_size)
+        own = int(self.manifest["image_size"])
+        if image_size != own:
             raise WrongUse(
-                f"the pictures of {self.path} have a side of {own}, not {size}: use "
-                f"--data.size {own} --model.size {own}, or build the corpus with --size {size}"
+                f"the pictures of {self.path} have image_size {own}, not {image_size}: use --data.image-size "
+                f"{own} --model.image-size {own}, or build the corpus with --image-size {image_size}"
             )
         return _Stored(self.path, self.manifest, name)
 
 
 class _Drawn(PictureSplit):
-    def __init__(self, world: World, seed: int, split: str, size: int) -> None:
-        self._world, self._seed, self._split, self._size = world, seed, split, size
+    def __init__(self, world: World, seed: int, split: str, image_size: int) -> None:
+        self._world, self._seed, self._split, self._image_size = world, seed, split, image_size
 
     def __len__(self) -> int:
         return ENDLESS
 
     def pictures(self, indices: Numbers) -> Pixels:
-        return self._world.pictures(self._seed, indices, self._split, self._size)
+        return self._world.pictures(self._seed, indices, self._split, self._image_size)
 
     def captions(self, indices: Numbers) -> list[str]:
         return self._world.captions(self._seed, indices, self._split)
@@ -164,22 +167,22 @@ class _Drawn(PictureSplit):
         return self._world.boxes(self._seed, indices, self._split)
 
     def masks(self, indices: Numbers) -> Pixels:
-        return self._world.masks(self._seed, indices, self._split, self._size)
+        return self._world.masks(self._seed, indices, self._split, self._image_size)
 
     def frames(self, indices: Numbers, count: int) -> Pixels:
-        return self._world.frames(self._seed, indices, self._split, self._size, count)
+        return self._world.frames(self._seed, indices, self._split, self._image_size, count)
 
 
 class _Stored(PictureSplit):
     def __init__(self, path: Path, manifest: dict[str, Any], split: str) -> None:
-        self._n, side = int(manifest["splits"][split]), int(manifest["size"])
+        self._n, size = int(manifest["splits"][split]), int(manifest["image_size"])
         self._labels: npt.NDArray[Any] | None = None
-        self._pixels: npt.NDArray[Any] = np.zeros((0, side, side, 3), np.uint8)
+        self._pixels: npt.NDArray[Any] = np.zeros((0, size, size, 3), np.uint8)
         self._text: npt.NDArray[Any] = np.zeros(0, np.uint8)
         factors = len(manifest["label_names"])
         self._offsets = _flat(path / f"captions-{split}.idx", np.dtype("<i8"), (self._n + 1,))
         if self._n:
-            shape = (self._n, side, side, 3)
+            shape = (self._n, size, size, 3)
             self._pixels = _flat(path / f"pictures-{split}.bin", np.dtype(np.uint8), shape)
             if self._offsets[-1]:
                 length = (int(self._offsets[-1]),)

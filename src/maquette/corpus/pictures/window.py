@@ -30,7 +30,7 @@ WORTH = 128  # pictures: fewer are decoded before a second process has started
 class Square(NamedTuple):
     """A decoded picture.
 
-    pixels: uint8 (size, size, 3). file, shown: the first 8 bytes of the SHA-256 of the file and of the
+    pixels: uint8 (height, width, 3). file, shown: the first 8 bytes of the SHA-256 of the file and of the
     pixels, as numbers. read: bytes of the file. converted: what was done to it.
     """
 
@@ -43,7 +43,7 @@ class Square(NamedTuple):
 
 class _Task(NamedTuple):
     places: list[Place]
-    size: int
+    image_size: int
     crop: Crop
 
 
@@ -62,8 +62,8 @@ _Work = tuple[list[Item], _Task]
 class Window:
     """Decodes pictures of any number. peak: bytes of memory that the workers have held together."""
 
-    def __init__(self, size: int, crop: Crop, workers: int) -> None:
-        self._size, self._crop, self._workers = size, crop, workers
+    def __init__(self, image_size: int, crop: Crop, workers: int) -> None:
+        self._image_size, self._crop, self._workers = image_size, crop, workers
         self._peaks: dict[int, int] = {}
 
     @property
@@ -91,7 +91,7 @@ class Window:
 
     @property
     def _pictures(self) -> int:
-        return max(1, min(TASK_PICTURES, TASK_BYTES // (3 * self._size**2)))
+        return max(1, min(TASK_PICTURES, TASK_BYTES // (3 * self._image_size**2)))
 
     def _tasks(self, found: Iterator[Item]) -> Iterator[_Work]:
         items: list[Item] = []
@@ -105,10 +105,10 @@ class Window:
             items.append(item)
             full = len(places) >= self._pictures or held >= TASK_BYTES
             if full or len(items) >= TASK_ITEMS:
-                yield items, _Task(places, self._size, self._crop)
+                yield items, _Task(places, self._image_size, self._crop)
                 items, places, held = [], [], 0
         if items:
-            yield items, _Task(places, self._size, self._crop)
+            yield items, _Task(places, self._image_size, self._crop)
 
     def _here(self, tasks: Iterator[_Work]) -> Iterator[tuple[list[Item], _Done]]:
         return ((items, _decode(task)) for items, task in tasks)
@@ -150,7 +150,7 @@ def _square(place: Place, task: _Task) -> Square | str:
         data = place.read()
         if len(data) < place.size:
             raise NoPicture("truncated")
-        pixels, converted = decode(data, task.size, task.crop)
+        pixels, converted = decode(data, task.image_size, task.crop)
     except NoPicture as error:
         return str(error)
     except OSError as error:

@@ -24,7 +24,7 @@ class Signal:
     """What a network is told of n pictures.
 
     vector: (n, vector), added to the time's. tokens: (n, k, text_width), mask: (n, k), True where a
-    token counts, None where all do. channels: (n, extra, size, size), put beside the noisy picture.
+    token counts, None where all do. channels: (n, extra, height, width), put beside the noisy picture.
     """
 
     vector: Tensor | None = None

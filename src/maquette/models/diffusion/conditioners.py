@@ -103,58 +103,58 @@ class PictureEmbedding(Conditioner):
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
-        self.drop, self.size, self.width = config.drop, config.embedding, config.text_width
-        self.vector = Linear(self.size, config.vector, bias=True)
-        self.tokens = Linear(self.size, TOKENS * self.width, bias=True)
+        self.drop, self.embedding, self.width = config.drop, config.embedding, config.text_width
+        self.vector = Linear(self.embedding, config.vector, bias=True)
+        self.tokens = Linear(self.embedding, TOKENS * self.width, bias=True)
 
     @classmethod
     def of(cls, config: DiffusionConfig, scaling: Scaling) -> Self | None:
         return cls(config) if config.embedding else None
 
     def null(self, n: int, device: torch.device) -> Tensor:
-        return torch.zeros(n, self.size, device=device)
+        return torch.zeros(n, self.embedding, device=device)
 
     def example(self, batch: PictureBatch) -> Tensor:
-        if batch.embedding is None or batch.embedding.shape[1] != self.size:
+        if batch.embedding is None or batch.embedding.shape[1] != self.embedding:
             raise UserError(
-                f"a model of embeddings of {self.size} dimensions cannot learn without them: "
+                f"a model of embeddings of {self.embedding} dimensions cannot learn without them: "
                 f"set data.encoder to a CLIP run with as many"
             )
         return batch.embedding
 
     def forward(self, value: Tensor, compute: torch.dtype) -> Signal:
-        value = value.float() * math.sqrt(self.size)  # numbers of variance 1
+        value = value.float() * math.sqrt(self.embedding)  # numbers of variance 1
         tokens = self.tokens(value).unflatten(1, (TOKENS, self.width))
         return Signal(self.vector(value), tokens.to(compute))
 
 
 class KnownPixels(Conditioner):
-    """Known pixels: values (picture (n, 3, size, size), mask (n, 1, size, size), 1 where known)."""
+    """Known pixels: values (picture (n, 3, height, width), mask (n, 1, height, width), 1 where known)."""
 
     guided: ClassVar[bool] = False
     channels: ClassVar[int] = 4
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, image_size: int) -> None:
         super().__init__()
-        self.size = size
+        self.image_size = image_size
 
     @classmethod
     def of(cls, config: DiffusionConfig, scaling: Scaling) -> Self | None:
-        return cls(config.size) if config.task == "inpaint" else None
+        return cls(config.image_size) if config.task == "inpaint" else None
 
     def null(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        zeros = torch.zeros(n, 4, self.size, self.size, device=device)
+        zeros = torch.zeros(n, 4, self.image_size, self.image_size, device=device)
         return zeros[:, :3], zeros[:, 3:]
 
     def example(self, batch: PictureBatch) -> tuple[Tensor, Tensor]:
         """The left half is known."""
         mask = torch.zeros_like(batch.pictures[:, :1])
-        mask[..., : self.size // 2] = 1
+        mask[..., : self.image_size // 2] = 1
         return batch.pictures, mask
 
     def learned(self, batch: PictureBatch) -> tuple[Tensor, Tensor]:
         n, device = len(batch.pictures), batch.pictures.device
-        return batch.pictures, random_known(n, self.size, device)
+        return batch.pictures, random_known(n, self.image_size, device)
 
     def forward(self, value: tuple[Tensor, Tensor], compute: torch.dtype) -> Signal:
         known, mask = value
@@ -165,21 +165,21 @@ class KnownPixels(Conditioner):
 
 
 class LowResolution(Conditioner):
-    """The smaller picture: values (n, 3, size / scale, size / scale)."""
+    """The smaller picture: values (n, 3, height / scale, width / scale)."""
 
     guided: ClassVar[bool] = False
     channels: ClassVar[int] = 3
 
-    def __init__(self, size: int, scale: int) -> None:
+    def __init__(self, image_size: int, scale: int) -> None:
         super().__init__()
-        self.size, self.scale = size, scale
+        self.image_size, self.scale = image_size, scale
 
     @classmethod
     def of(cls, config: DiffusionConfig, scaling: Scaling) -> Self | None:
-        return cls(config.size, config.scale) if config.task == "upsample" else None
+        return cls(config.image_size, config.scale) if config.task == "upsample" else None
 
     def null(self, n: int, device: torch.device) -> Tensor:
-        side = self.size // self.scale
+        side = self.image_size // self.scale
         return torch.zeros(n, 3, side, side, device=device)
 
     def example(self, batch: PictureBatch) -> Tensor:
@@ -190,7 +190,7 @@ class LowResolution(Conditioner):
         return blur(small, BLUR * torch.rand(len(small), device=small.device))
 
     def forward(self, value: Tensor, compute: torch.dtype) -> Signal:
-        size = (self.size, self.size)
+        size = (self.image_size, self.image_size)
         wide = F.interpolate(value, size=size, mode="bilinear", align_corners=False)
         return Signal(channels=wide)
 
@@ -210,8 +210,8 @@ def conditioners_of(config: DiffusionConfig, scaling: Scaling) -> dict[str, Cond
     return {name: one for name, one in every.items() if one is not None}
 
 
-def random_known(n: int, size: int, device: torch.device) -> Tensor:
-    """Masks (n, 1, size, size) to learn inpainting from: 1 where known, 0 in what is hidden.
+def random_known(n: int, image_size: int, device: torch.device) -> Tensor:
+    """Masks (n, 1, height, width) to learn inpainting from: 1 where known, 0 in what is hidden.
 
     Two fifths hide a box, one fifth all but a box, one fifth a stroke; a tenth each hide everything
     and nothing. Boxes have sides of a quarter to three quarters of the picture's.
@@ -220,8 +220,8 @@ def random_known(n: int, size: int, device: torch.device) -> Tensor:
     def draw(*shape: int) -> Tensor:
         return torch.rand(n, *shape, 1, 1, device=device)
 
-    place = (torch.arange(size, device=device) + 0.5) / size
-    y, x = place[:, None], place[None, :]  # (size, 1), (1, size)
+    place = (torch.arange(image_size, device=device) + 0.5) / image_size
+    y, x = place[:, None], place[None, :]  # (height, 1), (1, width)
     half = 0.125 + 0.25 * draw(2)
     centre = draw(2)
     box = ((y - centre[:, 0]).abs() < half[:, 0]) & ((x - centre[:, 1]).abs() < half[:, 1])

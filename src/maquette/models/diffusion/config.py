@@ -23,11 +23,11 @@ class DiffusionConfig(PictureConfig):
     backbone: Literal["unet", "dit"] = "unet"
     """convolutions that go down and up again, or a transformer over patches"""
     multipliers: tuple[int, ...] = (1, 2, 2)
-    """U-Net: channels of each level over width; each level has half the side of the one before"""
+    """U-Net: channels of each level over width; each level has half the resolution of the last"""
     attention: tuple[int, ...] = ()
-    """U-Net: sides of the levels whose blocks attend, none: the smallest; the middle always does"""
+    """U-Net: resolutions of the levels whose blocks attend; none: the smallest. The middle always attends"""
     patch: int = 1
-    """side of a patch, in pixels; a U-Net's first level has so many times fewer places a side"""
+    """height and width of a patch in pixels; the resolution of a U-Net's first level is image_size / patch"""
     heads: int = 4
     """attention heads"""
     condition: Literal["none", "class", "text"] = "none"
@@ -49,7 +49,7 @@ class DiffusionConfig(PictureConfig):
     task: Literal["generate", "inpaint", "upsample"] = "generate"
     """from nothing, around known pixels, or from a smaller picture"""
     scale: int = 4
-    """upsample: side of the picture over the smaller one's"""
+    """upsample: image_size over the size of the smaller picture"""
     path: Literal["cosine", "linear", "flow"] = "cosine"
     """how pictures turn into noise"""
     prediction: Literal["v", "noise", "picture", "velocity"] = "v"
@@ -66,10 +66,10 @@ class DiffusionConfig(PictureConfig):
         within(self, 2, float("inf"), "vocabulary")
         within(self, 0, float("inf"), "embedding")
         within(self, 0, 1, "drop")
-        if self.size % self.patch:
-            fitting = max(p for p in range(1, self.patch + 1) if self.size % p == 0)
+        if self.image_size % self.patch:
+            fitting = max(p for p in range(1, self.patch + 1) if self.image_size % p == 0)
             raise WrongUse(
-                f"size {self.size} is not divisible by patch {self.patch}: use patch {fitting}"
+                f"image_size {self.image_size} is not divisible by patch {self.patch}: use patch {fitting}"
             )
         self._check_backbone()
         if self.condition == "text" and self.text_width % self.text_heads:
@@ -87,10 +87,10 @@ class DiffusionConfig(PictureConfig):
                 f"prediction {self.prediction} does not fit path {self.path}: the flow path takes "
                 f"velocity, and no other path does"
             )
-        if self.task == "upsample" and self.size % self.scale:
+        if self.task == "upsample" and self.image_size % self.scale:
             raise WrongUse(
-                f"size {self.size} is not divisible by scale {self.scale}: the smaller picture would "
-                f"have no whole side"
+                f"image_size {self.image_size} is not divisible by scale {self.scale}: the smaller "
+                f"picture would have no whole height"
             )
 
     def _check_backbone(self) -> None:
@@ -106,19 +106,21 @@ class DiffusionConfig(PictureConfig):
                 f"multipliers is {self.multipliers}: give each level at least 1, as in 1,2,2"
             )
         halvings = 2 ** (len(self.multipliers) - 1)
-        if (self.size // self.patch) % halvings:
+        if (self.image_size // self.patch) % halvings:
             raise WrongUse(
-                f"size {self.size} in patches of {self.patch} cannot be halved "
+                f"image_size {self.image_size} in patches of {self.patch} cannot be halved "
                 f"{len(self.multipliers) - 1} times: use a size divisible by {self.patch * halvings}, "
                 f"or fewer multipliers"
             )
-        for side in self.attention:
-            if side not in self.sides:
+        for resolution in self.attention:
+            if resolution not in self.resolutions:
                 raise WrongUse(
-                    f"attention at side {side}: this U-Net's levels have sides "
-                    f"{', '.join(map(str, self.sides))}; name some of them, or none for the smallest"
+                    f"attention at resolution {resolution}: this U-Net's levels have resolutions "
+                    f"{', '.join(map(str, self.resolutions))}; name some of them, or none for the smallest"
                 )
-        if self.attention == self.sides[-1:]:  # one name for one shape: runs go on with either
+        if (
+            self.attention == self.resolutions[-1:]
+        ):  # one name for one shape: runs go on with either
             object.__setattr__(self, "attention", ())
         if self.width % 8 or self.width % self.heads:
             raise WrongUse(
@@ -127,14 +129,14 @@ class DiffusionConfig(PictureConfig):
             )
 
     @property
-    def sides(self) -> tuple[int, ...]:
-        """U-Net: places a side of each level."""
-        return tuple(self.size // self.patch // 2**i for i in range(len(self.multipliers)))
+    def resolutions(self) -> tuple[int, ...]:
+        """U-Net: height and width of each level's feature map."""
+        return tuple(self.image_size // self.patch // 2**i for i in range(len(self.multipliers)))
 
     @property
-    def attending(self) -> tuple[int, ...]:
-        """U-Net: sides of the levels whose blocks attend."""
-        return self.attention or self.sides[-1:]
+    def attention_resolutions(self) -> tuple[int, ...]:
+        """U-Net: resolutions of the levels whose blocks attend."""
+        return self.attention or self.resolutions[-1:]
 
     @property
     def vector(self) -> int:

@@ -22,7 +22,7 @@ from maquette.nn.transformer import TransformerBlock
 
 
 class DiT(nn.Module):
-    """(n, channels, size, size), a vector and a context -> (n, 3, size, size) in fp32.
+    """(n, channels, height, width), a vector and a context -> (n, 3, height, width) in fp32.
 
     channels: of the input. context: width of the tokens that blocks attend to; None: none.
     """
@@ -36,8 +36,8 @@ class DiT(nn.Module):
         c, self.patch = config, config.patch
         self.multipliers = scaling.input_multiplier, scaling.output_multiplier
         self.input = Patches(c.patch, c.width, channels=channels)
-        side = c.size // c.patch
-        self.register_buffer("positions", sincos2d(side, c.width), persistent=False)
+        grid_size = c.image_size // c.patch
+        self.register_buffer("positions", sincos2d(grid_size, c.width), persistent=False)
         self.blocks = Stack(
             TransformerBlock(c.width, c.heads, scaling, context=context, condition=c.vector)
             for _ in range(c.depth)
@@ -53,7 +53,7 @@ class DiT(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # (n, channels, size, size)
+        x: Tensor,  # (n, channels, height, width)
         vector: Tensor,  # (n, vector), fp32
         context: Tensor | None = None,  # (n, tokens, context)
         mask: Tensor | None = None,  # (n, tokens), True where a token counts

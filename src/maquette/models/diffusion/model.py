@@ -58,7 +58,7 @@ class Diffusion(PictureModel):
         return any(one.guided for _, one in self._conditioners())
 
     def forward(self, x: Tensor, t: Tensor, signal: Signal) -> Tensor:
-        """What the network predicts, (n, 3, size, size) in fp32, at noisy x and times t (n,)."""
+        """What the network predicts, (n, 3, height, width) in fp32, at noisy x and times t (n,)."""
         vector = self.time(timestep_embedding(t, self.config.width))
         vector = vector if signal.vector is None else vector + signal.vector
         x = x if signal.channels is None else torch.cat([x, signal.channels.to(x)], dim=1)

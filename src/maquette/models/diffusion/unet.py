@@ -2,7 +2,7 @@
 
     input ---- level 1 ---------------------- level 1 ---- output
                   |                               |
-               level 2 ---------------------- level 2         each level half the side of the last
+               level 2 ---------------------- level 2         each level half the resolution of the last
                   |                               |
                level 3 ---- middle ---------- level 3
 
@@ -48,7 +48,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = Conv(fan_in, fan_out, 1) if fan_in != fan_out else None
 
     def forward(self, x: Tensor, vector: Tensor) -> Tensor:
-        """x: (n, fan_in, side, side), vector: (n, vector) -> (n, fan_out, side, side)."""
+        """x: (n, fan_in, height, width), vector: (n, vector) -> (n, fan_out, height, width)."""
         h = self.first(F.silu(self.first_norm(x)))
         scale, shift = self.film(vector).to(h.dtype)[:, :, None, None].chunk(2, dim=1)
         h = self.second_norm(h) * (1 + scale) + shift
@@ -97,7 +97,7 @@ class Stage(nn.Module):
 
 
 class UNet(nn.Module):
-    """(n, channels, size, size), a vector and a context -> (n, 3, size, size) in fp32.
+    """(n, channels, height, width), a vector and a context -> (n, 3, height, width) in fp32.
 
     channels: of the input. context: width of the tokens that blocks attend to; None: none.
     """
@@ -111,18 +111,18 @@ class UNet(nn.Module):
         widths = [c.width * m for m in c.multipliers]
         self.input = Conv(channels * c.patch**2, widths[0], 3, role=Role.INPUT)
         down, before, skips = [], widths[0], []
-        for width, side in zip(widths, c.sides, strict=True):
+        for width, resolution in zip(widths, c.resolutions, strict=True):
             for _ in range(c.depth):
-                attends = side if side in c.attending else 0
+                attends = resolution if resolution in c.attention_resolutions else 0
                 down.append(Stage(before, width, c, scaling, attends, context))
                 before = width
                 skips.append(width)
         self.down = Stack(down)
-        self.middle = Stage(before, before, c, scaling, c.sides[-1], context)
+        self.middle = Stage(before, before, c, scaling, c.resolutions[-1], context)
         up = []
-        for width, side in zip(reversed(widths), reversed(c.sides), strict=True):
+        for width, resolution in zip(reversed(widths), reversed(c.resolutions), strict=True):
             for _ in range(c.depth):
-                attends = side if side in c.attending else 0
+                attends = resolution if resolution in c.attention_resolutions else 0
                 up.append(Stage(before + skips.pop(), width, c, scaling, attends, context))
                 before = width
         self.up = Stack(up)
@@ -142,7 +142,7 @@ class UNet(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # (n, channels, size, size)
+        x: Tensor,  # (n, channels, height, width)
         vector: Tensor,  # (n, vector), fp32
         context: Tensor | None = None,  # (n, tokens, context)
         mask: Tensor | None = None,  # (n, tokens), True where a token counts

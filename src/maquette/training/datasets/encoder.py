@@ -115,11 +115,12 @@ def check_encoder(data: PictureData) -> None:
     if not data.encoder:
         return
     folder = Path(data.encoder).expanduser()
-    size = _config(folder).size
-    if size != data.size:
+    image_size = _config(folder).image_size
+    if image_size != data.image_size:
         raise WrongUse(
-            f"data.encoder {folder} sees pictures of {size} pixels, data.size is {data.size}: "
-            f"use --data.size {size} --model.size {size}, or a CLIP trained at {data.size}"
+            f"data.encoder {folder} sees pictures of {image_size} pixels, data.image_size is "
+            f"{data.image_size}: use --data.image-size {image_size} --model.image-size {image_size}, or a "
+            f"CLIP trained at {data.image_size}"
         )
     if not (folder / WEIGHTS).exists():
         raise UserError(

@@ -60,8 +60,8 @@ class PictureData(Data, Generic[S]):
     """kind of data"""
     corpus: str = "shapes"
     """name of a world that draws pictures, as "shapes", or a folder built by maquette corpus pictures"""
-    size: int = 32
-    """side of a picture, in pixels"""
+    image_size: int = 32
+    """height and width of a picture in pixels"""
     caption_length: int = 24
     """tokens of a caption, the end included; what is longer is cut"""
     world: S = None  # type: ignore[assignment] # the default settings of the world
@@ -72,7 +72,7 @@ class PictureData(Data, Generic[S]):
     """a CLIP run, frozen, whose embeddings of picture and caption come with each; empty: none"""
 
     def __post_init__(self) -> None:
-        within(self, 1, ANY, "size", "count")
+        within(self, 1, ANY, "image_size", "count")
         within(self, 2, ANY, "caption_length")
         name, drawn = self.corpus, self.corpus in world_names()
         for field, kept in (("encoder", self.encoder == ""), ("corpus", drawn)):
@@ -128,12 +128,13 @@ class PictureData(Data, Generic[S]):
         return None if encoder is None else encoder.to(device)
 
     def check(self, recipe: Any) -> None:
-        """Raise WrongUse for a seed that worlds have no pictures for, and for a model of another size."""
+        """Raise WrongUse for a seed without pictures, and for a model of another image size."""
         if recipe.seed >= SEEDS:
             raise WrongUse(f"seed is {recipe.seed}: use 0 to {SEEDS - 1}")
-        if self.size != recipe.model.size:
+        if self.image_size != recipe.model.image_size:
             raise WrongUse(
-                f"data.size {self.size} is not model.size {recipe.model.size}: set both alike"
+                f"data.image_size {self.image_size} is not model.image_size {recipe.model.image_size}: "
+                f"set both alike"
             )
 
 

@@ -1,6 +1,6 @@
 """Batches of a picture run, each computed from its number alone.
 
-Pictures are drawn or read, turned into (batch, 3, side, side) in [-1, 1] and given their captions'
+Pictures are drawn or read, turned into (batch, 3, height, width) in [-1, 1] and given their captions'
 tokens, for a frozen encoder too where the recipe names one, and their labels.
 """
 
@@ -37,7 +37,7 @@ class PictureDataset:
     def __init__(self, recipe: PictureRecipe, corpus: PictureCorpus) -> None:
         data = recipe.data
         self._recipe, self.corpus = recipe, corpus
-        self._split = corpus.split("train", data.size)
+        self._split = corpus.split("train", data.image_size)
         available = len(self._split)
         count = available if data.count is None else min(data.count, available)
         if count < 1:
@@ -103,7 +103,7 @@ class Reader:
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
-    """uint8 (n, side, side, 3) -> fp32 (n, 3, side, side) in [-1, 1]."""
+    """uint8 (n, height, width, 3) -> fp32 (n, 3, height, width) in [-1, 1]."""
     x = torch.from_numpy(np.require(pixels, requirements=("C", "W"))).permute(0, 3, 1, 2)
     return x.float().div_(127.5).sub_(1.0).contiguous()
 
@@ -121,7 +121,7 @@ def heldout_pictures(
     tokenizer: Tokenizer | None = None,
 ) -> list[PictureBatch]:
     """The first held-out pictures, the same at every call. tokenizer: None for the corpus'."""
-    split = corpus.split("heldout", recipe.data.size)
+    split = corpus.split("heldout", recipe.data.image_size)
     count = min(len(split), recipe.watch.pictures)
     if count < 1:
         raise UserError(f"{corpus.path} has no held-out picture: build it again with a second one")
@@ -135,7 +135,7 @@ def heldout_pictures(
 def check_pictures(recipe: PictureRecipe, corpus: PictureCorpus) -> None:
     """Raise WrongUse where the recipe's model cannot learn from that corpus."""
     model = recipe.model
-    if not len(corpus.split("heldout", recipe.data.size)):
+    if not len(corpus.split("heldout", recipe.data.image_size)):
         raise UserError(
             f"{corpus.path} has no held-out picture: add a second picture, and build it again"
         )
@@ -198,7 +198,7 @@ def cut_captions(recipe: PictureRecipe, corpus: PictureCorpus) -> str | None:
     most = corpus.manifest.get("caption_tokens", {}).get("most", caption_length)
     if _room(recipe) is None or most < caption_length:
         return None
-    split = corpus.split("train", recipe.data.size)
+    split = corpus.split("train", recipe.data.image_size)
     available = min(len(split), recipe.data.count or len(split), 1 << 30)
     step = -(-available // LOOKED_AT)
     texts = split.captions(np.arange(0, available, step, dtype=np.int64))
