@@ -147,7 +147,7 @@ def _build_theirs(index: Index, folder: Path) -> dict[str, dict[str, float]]:
     """infini-gram's indexing of the same tokens, with one process and with two."""
     import infini_gram.indexing  # noqa: F401
 
-    corpus, ends = index.corpus, int(index.corpus.end is not None)
+    corpus, ends = index.corpus, int(index.corpus.eos_token_id is not None)
     offsets, at = [], 0
     with (folder / "tokenized.0").open("wb") as file:
         for start, stop in itertools.pairwise(index.starts.tolist()):
@@ -173,7 +173,7 @@ def _build_theirs(index: Index, folder: Path) -> dict[str, dict[str, float]]:
 def _engine(corpus: Corpus, folder: Path) -> Any:
     from infini_gram.engine import InfiniGramEngine
 
-    end = corpus.end if corpus.end is not None else corpus.vocabulary
+    end = corpus.eos_token_id if corpus.eos_token_id is not None else corpus.vocabulary
     return InfiniGramEngine(
         index_dir=str(folder), eos_token_id=end, precompute_unigram_logprobs=True
     )
@@ -191,7 +191,7 @@ def _compare_answers(index: Index, engine: Any) -> dict[str, bool]:
     for stream in (index.corpus.train, index.corpus.heldout) * (GRAMS // 2):
         length = int(draw.integers(1, 20))
         gram = stream.read(int(draw.integers(len(stream) - length)), length).tolist()
-        if index.corpus.end not in gram:
+        if index.corpus.eos_token_id not in gram:
             grams.append(gram)
     same = sum(index.count(gram) == engine.count(input_ids=gram)["count"] for gram in grams)
     texts = _texts(index)
@@ -274,7 +274,7 @@ def _time(index: Index, engine: Any, read: float) -> dict[str, dict[str, float]]
 def _texts(index: Index) -> list[list[int]]:
     """Held-out text, and text like a small model's, without ends of documents."""
     draw = np.random.default_rng(0)
-    heldout, end = index.corpus.heldout, index.corpus.end
+    heldout, end = index.corpus.heldout, index.corpus.eos_token_id
     texts = []
     while len(texts) < TEXTS // 2:
         text = heldout.read(int(draw.integers(len(heldout) - 2 * TOKENS)), 2 * TOKENS)

@@ -111,7 +111,9 @@ def test_a_run_says_at_which_step_it_read_a_span(recipe, tmp_path):
     train(replace(recipe, steps=12), tmp_path / "run")
     corpus = Corpus(recipe.data.corpus)
     start = int(SampleOrder(len(corpus.train), 32, recipe.seed).starts(5 * recipe.batch, 1)[0])
-    text = bytes(t for t in corpus.train.read(start, 32).tolist() if t != corpus.end).decode()
+    text = bytes(
+        t for t in corpus.train.read(start, 32).tolist() if t != corpus.eos_token_id
+    ).decode()
     said = command("audit", "trace", tmp_path / "run", text, "--all", "--least", "1", "--json")
     assert said.code == 0, said.err
     steps = [s for span in said.json["spans"] for d in span["documents"] for s in d["steps"]]

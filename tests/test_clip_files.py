@@ -157,7 +157,7 @@ def test_an_imported_one_reads_captions_and_pictures_as_theirs(tmp_path, tokeniz
     text = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1} if legacy else {}
     folder = write(tmp_path / "theirs", tokenizer, more=more, **text)
     config = import_model(folder, tmp_path / "run")
-    assert config.highest is None and config.begin == len(tokenizer) - 1
+    assert config.highest is None and config.bos_token_id == len(tokenizer) - 1
     agree(folder, tmp_path / "run")
     said = command("export", "hf", tmp_path / "run", tmp_path / "back")
     assert said.code == 0, said.err
@@ -342,11 +342,11 @@ def test_one_trained_here_is_used_by_transformers_as_its_users_use_it(tmp_path, 
     assert command("export", "hf", run, tmp_path / "out").code == 0
     agree(tmp_path / "out", run)
     ids, text, *_ = as_users_do(tmp_path / "out", CAPTIONS, squares())
-    assert ids == [[*reader.encode(one)[:11], reader.end] for one in CAPTIONS]
+    assert ids == [[*reader.encode(one)[:11], reader.eos_token_id] for one in CAPTIONS]
     assert (text @ text.T)[0, 1:].max() < 0.9999
     auto = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert (
-        auto(CAPTIONS[0])["input_ids"] == [*reader.encode(CAPTIONS[0]), reader.end]
+        auto(CAPTIONS[0])["input_ids"] == [*reader.encode(CAPTIONS[0]), reader.eos_token_id]
         or kind == "bytes"
     )
 

@@ -39,7 +39,7 @@ class Chain(torch.nn.Module):
 def say(tokenizer, prompt: str, text: str, **options):
     """What is written, and what is streamed, where the model goes on from `prompt` to `text`."""
     script = tokenizer.encode(text)[len(tokenizer.encode(prompt)) :]
-    model = Chain([*script, tokenizer.end], tokenizer.vocabulary)
+    model = Chain([*script, tokenizer.eos_token_id], tokenizer.vocabulary)
     streamed: list[str] = []
     results, _ = generate(
         model, tokenizer, [prompt], tokens=100, sampling=GREEDY, on_text=streamed.append, **options

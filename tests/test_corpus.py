@@ -38,7 +38,7 @@ def test_every_document_can_be_read_back_from_its_row(corpus):
         stream = corpus.heldout if row["split"] == "heldout" else corpus.train
         tokens = stream.read(row["offset"], row["tokens"] + 1).tolist()
         original = originals[row["source"]]
-        assert tokens.pop() == corpus.end
+        assert tokens.pop() == corpus.eos_token_id
         assert corpus.tokenizer.decode(tokens) == original.text
         assert row["sha256"] == original.digest()
         assert row["component"] == original.component
@@ -275,7 +275,7 @@ def test_a_damaged_corpus_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"tokens-train-00000.bin is missing or damaged"):
         len(Corpus(corpus.path).train)
     (corpus.path / "manifest.json").write_text('{"format": 99}', encoding="utf-8")
-    with pytest.raises(UserError, match="format 99, this Maquette reads format 2"):
+    with pytest.raises(UserError, match="format 99, this Maquette reads format 3"):
         Corpus(corpus.path)
     (corpus.path / "manifest.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="is not valid JSON"):

@@ -64,10 +64,10 @@ def test_the_batched_score_is_the_plain_one(corpus):
     model = model_and(corpus)
     rows = heldout_documents(corpus, None)
     texts = [corpus.heldout.read(r["offset"], r["tokens"])[:50] for r in rows][:7]
-    found = list(score_documents(model, texts, [corpus.end]))
+    found = list(score_documents(model, texts, [corpus.eos_token_id]))
     for text, nats in zip(texts, found, strict=True):
         expected = 0.0
-        for window, skip in windows(torch.from_numpy(text), 16, [corpus.end]):
+        for window, skip in windows(torch.from_numpy(text), 16, [corpus.eos_token_id]):
             with torch.no_grad():
                 log_p = model(window[None, :-1]).log_softmax(-1)[0]
             chosen = log_p.gather(1, window[1:, None]).squeeze(1)

@@ -113,7 +113,7 @@ def test_context_and_answer_are_the_tokens_of_each_alone():
     tokenizer = train_tokenizer(["the cat sat on the mat. "] * 200, 270, or_fewer=True)
     tokens, counted = encode(Example("the c", "at sat"), Template(), tokenizer)
     assert tokens[counted == 0].tolist() == tokenizer.encode("the c")
-    assert tokens[counted == 1].tolist() == [*tokenizer.encode("at sat"), tokenizer.end]
+    assert tokens[counted == 1].tolist() == [*tokenizer.encode("at sat"), tokenizer.eos_token_id]
     assert tokenizer.encode("the cat sat") != tokenizer.encode("the c") + tokenizer.encode("at sat")
 
 

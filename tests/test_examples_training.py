@@ -22,7 +22,7 @@ from maquette.workshop.load import load
 from maquette.workshop.train import train
 from tests.conftest import command, refused, same_steps
 
-END = 256
+EOS = 256
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_an_epoch_reads_every_example_once(tuned, examples):
             for document in batch.document_ids[0].unique():
                 inside = batch.document_ids[0] == document
                 if (targets := batch.targets[0][inside]).max() < 0:
-                    assert (batch.tokens[0][inside] == END).all()  # padding
+                    assert (batch.tokens[0][inside] == EOS).all()  # padding
                     continue
                 assert batch.positions[0][inside].tolist() == list(range(int(inside.sum())))
                 read.append((*batch.tokens[0][inside].tolist(), int(targets[-1])))
@@ -83,7 +83,7 @@ def test_an_epoch_reads_every_example_once(tuned, examples):
 
 
 def test_a_target_is_the_token_that_follows_where_the_mask_says_so(examples):
-    packed = Packed(examples.train, 30, END, seed=1)
+    packed = Packed(examples.train, 30, EOS, seed=1)
     batch = packed.batch(np.arange(len(packed)))
     counted = batch.targets >= 0
     assert int(counted.sum()) == examples.manifest["splits"]["train"]["counted"]
@@ -91,7 +91,7 @@ def test_a_target_is_the_token_that_follows_where_the_mask_says_so(examples):
     inside = counted & (torch.roll(batch.document_ids, -1, 1) == batch.document_ids)
     inside[:, -1] = False
     assert (batch.targets[inside] == followed[inside]).all()
-    assert (batch.targets[counted & ~inside] == END).all()  # an example's last target
+    assert (batch.targets[counted & ~inside] == EOS).all()  # an example's last target
     assert not (counted & (torch.roll(batch.tokens, -1, 1) == ord("="))).any()  # of the prompt
 
 
@@ -112,12 +112,12 @@ def test_longer_examples_are_cut_and_those_without_an_answer_left_out():
     split = split_of(
         [([1, 2, 3], [0, 1, 1]), ([1] * 9, [0, 0] + [1] * 7), ([1] * 9, [0] * 8 + [1])]
     )
-    packed = Packed(split, 4, END, seed=0)
+    packed = Packed(split, 4, EOS, seed=0)
     assert (packed.cut, packed.left_out, len(packed)) == (1, 1, 2)
     rows = packed.batch(np.arange(2))
     assert sorted((rows.targets >= 0).sum(1).tolist()) == [2, 3]
     with pytest.raises(UserError, match="no example has an answer that begins"):
-        Packed(split_of([([1] * 9, [0] * 8 + [1])]), 4, END, seed=0)
+        Packed(split_of([([1] * 9, [0] * 8 + [1])]), 4, EOS, seed=0)
 
 
 def test_the_gradient_is_that_of_each_answer_alone(tuned, examples):

@@ -129,9 +129,9 @@ def test_the_tokenizer_goes_along(trained, tmp_path):
     own = maquette.load(trained).tokenizer
     for text in ("the cat", "a<|endoftext|>b", "é 🙂"):
         assert tokenizer.encode(text) == own.encode(text) == own.encode_prompt(text)
-    assert tokenizer.eos_token_id == own.end == tokenizer.bos_token_id
+    assert tokenizer.eos_token_id == own.eos_token_id == tokenizer.bos_token_id
     rows = tokenizer(["the cat", "a"], padding=True)
-    assert rows["input_ids"][1] == [own.end] * 6 + [ord("a")]
+    assert rows["input_ids"][1] == [own.eos_token_id] * 6 + [ord("a")]
     assert rows["attention_mask"][1] == [0] * 6 + [1]
     said = command("import", "hf", tmp_path / "out", tmp_path / "again", "--json")
     assert said.code == 0
@@ -354,7 +354,7 @@ def test_the_two_files_of_gpt2s_tokenizer_are_read(tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     for text in ("Hello world", " the  cat\n", "日本 🙂", "a<|endoftext|>b"):
         assert tokenizer.encode_prompt(text) == theirs(text)["input_ids"]
-    assert tokenizer.special.ends == (theirs.eos_token_id,)
+    assert tokenizer.special.eos_token_ids == (theirs.eos_token_id,)
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True}), encoding="utf-8"
     )

@@ -30,7 +30,7 @@ class Made:
 
     path: Path
     texts: list[list[int]]
-    end: int | None = LETTERS
+    eos_token_id: int | None = LETTERS
     cuts: tuple[int, ...] = ()
     hash: str = "made"
     vocabulary: int = LETTERS + 1
@@ -38,7 +38,7 @@ class Made:
     starts: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        ending = [] if self.end is None else [self.end]
+        ending = [] if self.eos_token_id is None else [self.eos_token_id]
         self.stream: list[int] = []
         for text in self.texts:
             self.starts.append(len(self.stream))
@@ -91,12 +91,12 @@ def assert_found(index: Index, corpus: Made, query: list[int]) -> None:
 def test_it_finds_what_a_naive_search_finds(
     texts: list[list[int]],
     data: st.DataObject,
-    end: int | None,
+    eos_token_id: int | None,
     shard_tokens: int,
     cuts: tuple[int, ...],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        corpus = Made(Path(folder), texts, end, cuts)
+        corpus = Made(Path(folder), texts, eos_token_id, cuts)
         index = open_index(corpus, shard_tokens=shard_tokens)
         stray = st.lists(st.integers(-1, LETTERS + 2), min_size=1, max_size=4)
         pieces = [stray]

@@ -236,7 +236,7 @@ def test_the_loss_of_a_canary_is_the_sum_over_its_line(trained):
     import torch
 
     for text, nats in zip(texts, found, strict=True):
-        tokens = torch.tensor([[run.tokenizer.end, *run.tokenizer.encode("\n" + text)]])
+        tokens = torch.tensor([[run.tokenizer.eos_token_id, *run.tokenizer.encode("\n" + text)]])
         with torch.no_grad():
             logs = run.model(tokens[:, :-1]).log_softmax(-1)
         expected = -logs.gather(-1, tokens[:, 1:, None]).sum()

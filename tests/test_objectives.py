@@ -22,7 +22,7 @@ from maquette.training.objectives import (
     split_documents,
 )
 
-SENTINEL, END, MASK = 1099, 1000, 1001  # tokens of text are below 1000
+SENTINEL, EOS, MASK = 1099, 1000, 1001  # tokens of text are below 1000
 
 
 def text(batch: int, time: int) -> torch.Tensor:
@@ -31,7 +31,7 @@ def text(batch: int, time: int) -> torch.Tensor:
 
 def test_documents_and_positions_restart_after_every_end():
     tokens = torch.tensor([[5, 6, 0, 7, 0, 0, 8, 9], [0, 1, 2, 3, 4, 5, 6, 0]])
-    documents, positions = split_documents(tokens, end=0)
+    documents, positions = split_documents(tokens, eos_token_id=0)
     assert documents.tolist() == [[0, 0, 0, 1, 1, 2, 3, 3], [0, 1, 1, 1, 1, 1, 1, 1]]
     assert positions.tolist() == [[0, 1, 2, 0, 1, 0, 0, 1], [0, 0, 1, 2, 3, 4, 5, 6]]
 
@@ -55,7 +55,9 @@ def test_every_row_has_exactly_as_many_corrupted_tokens_and_spans(time, seed, de
 def test_the_counts_are_those_of_t5():
     assert span_counts(512) == (77, 26)
     assert span_counts(568) == (85, 28)  # what T5 reads for 512 tokens of source
-    batch = spans(text(2, 568), torch.Generator().manual_seed(0), sentinel=SENTINEL, end=END)
+    batch = spans(
+        text(2, 568), torch.Generator().manual_seed(0), sentinel=SENTINEL, eos_token_id=EOS
+    )
     assert (batch.source.shape, batch.targets.shape) == ((2, 512), (2, 114))
 
 
@@ -76,13 +78,13 @@ def restored(source: list[int], targets: list[int], first: int, count: int) -> l
 @given(time=st.integers(2, 90), seed=st.integers(0, 99))
 def test_source_and_targets_together_are_the_row(time, seed):
     rows = text(3, time)
-    batch = spans(rows, torch.Generator().manual_seed(seed), sentinel=SENTINEL, end=END)
+    batch = spans(rows, torch.Generator().manual_seed(seed), sentinel=SENTINEL, eos_token_id=EOS)
     _, count = span_counts(time)
     for row, source, targets in zip(rows, batch.source, batch.targets, strict=True):
         assert restored(source.tolist(), targets.tolist(), SENTINEL, count) == row.tolist()
-        assert source[-1] == targets[-1] == END
+        assert source[-1] == targets[-1] == EOS
     assert torch.equal(batch.tokens[:, 1:], batch.targets[:, :-1])
-    assert (batch.tokens[:, 0] == END).all()
+    assert (batch.tokens[:, 0] == EOS).all()
     assert batch.source_mask.all()
 
 
@@ -104,10 +106,10 @@ def test_of_fifteen_percent_eight_tenths_are_masked_and_a_tenth_is_random():
 
 def test_special_tokens_are_never_masked():
     rows = text(8, 40)
-    rows[:, ::2] = END
-    rows[0] = END
-    batch = masked(rows, torch.Generator().manual_seed(0), mask=MASK, vocabulary=9, special=[END])
-    assert (batch.targets[rows == END] < 0).all()
+    rows[:, ::2] = EOS
+    rows[0] = EOS
+    batch = masked(rows, torch.Generator().manual_seed(0), mask=MASK, vocabulary=9, special=[EOS])
+    assert (batch.targets[rows == EOS] < 0).all()
     assert (batch.targets >= 0).sum(1).tolist() == [0] + [3] * 7
 
 
@@ -132,7 +134,7 @@ def test_each_query_sees_exactly_its_predecessors_in_the_order():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda rows, g: spans(rows, g, sentinel=SENTINEL, end=END),
+        lambda rows, g: spans(rows, g, sentinel=SENTINEL, eos_token_id=EOS),
         lambda rows, g: masked(rows, g, mask=MASK, vocabulary=1000),
         permuted,
     ],
@@ -170,8 +172,8 @@ def test_segments_of_a_sample_follow_each_other_and_an_epoch_reads_each_once(rec
 
 def test_segments_keep_documents_and_refuse_a_part_of_one():
     rows = text(2, 13)
-    rows[:, 5] = END
-    batch = next_token(rows, END)
+    rows[:, 5] = EOS
+    batch = next_token(rows, EOS)
     parts = segments(batch, 4)
     assert torch.equal(torch.cat([part.document_ids for part in parts], 1), batch.document_ids)
     assert torch.equal(torch.cat([part.positions for part in parts], 1), batch.positions)

@@ -20,7 +20,7 @@ from maquette.corpus.tokenizer import byte_tokenizer, save_tokenizer
 from maquette.models.clip_config import ClipConfig
 from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.diffusion.drawing import Drawing
-from maquette.models.picture_config import END
+from maquette.models.picture_config import EOS_TOKEN_ID
 from maquette.models.store import WEIGHTS, load_tensors, save_config, save_tensors
 from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.training.average import Average
@@ -222,10 +222,10 @@ def test_captions_end_in_zero_and_keep_their_tokens():
     tokens = caption_tokens(tokenizer, [text, "", text * 9], 12)
     n = len(tokenizer.encode(text))
     assert n == len(text.split())  # a word is a token
-    assert (tokens[0, :n] > 0).all() and (tokens[0, n:] == END).all()
-    assert (tokens[1] == END).all()
-    assert tokens[2, -1] == END and (tokens[2, :-1] > 0).all()
-    back = [s - (s <= tokenizer.end) for s in tokens[0, :n].tolist()]
+    assert (tokens[0, :n] > 0).all() and (tokens[0, n:] == EOS_TOKEN_ID).all()
+    assert (tokens[1] == EOS_TOKEN_ID).all()
+    assert tokens[2, -1] == EOS_TOKEN_ID and (tokens[2, :-1] > 0).all()
+    back = [s - (s <= tokenizer.eos_token_id) for s in tokens[0, :n].tolist()]
     assert tokenizer.decode(back) == text
 
 
@@ -252,7 +252,7 @@ def test_an_encoder_reads_captions_as_it_was_trained_to(foreign):
         )
     )
     texts = corpus.split("train", 16).captions(numbers)
-    letters = torch.tensor([[byte + 1 for byte in t.encode()[:9]] + [END] for t in texts])
+    letters = torch.tensor([[byte + 1 for byte in t.encode()[:9]] + [EOS_TOKEN_ID] for t in texts])
     assert torch.equal(clip.token_ids(texts), letters)
     assert torch.equal(batch.text_embedding, clip.model.embed_captions(letters))
     assert torch.equal(batch.captions, caption_tokens(corpus.tokenizer, texts, data.caption_length))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from maquette.base.errors import UserError, WrongUse
 from maquette.models.base import PictureBatch
 from maquette.models.diffusion.drawing import PriorDrawing
-from maquette.models.picture_config import END
+from maquette.models.picture_config import EOS_TOKEN_ID
 from maquette.models.prior_autoregressive import Components
 from maquette.models.prior_config import PriorConfig
 from maquette.models.store import load_parameters, tensors_of
@@ -37,7 +37,7 @@ def mixture(n: int, seed: int, kind: int | None = None) -> PictureBatch:
     signs = torch.where(torch.rand(n, 1, generator=draw) < 0.5, 1.0, -1.0)
     noise = 0.08 * torch.randn(n, D, generator=draw)
     embedding = F.normalize(CENTRES[kinds] + 0.6 * signs * SIDES[kinds] + noise, dim=1)
-    captions = torch.full((n, WORDS), END)
+    captions = torch.full((n, WORDS), EOS_TOKEN_ID)
     captions[:, 0] = kinds + 1
     return PictureBatch(torch.zeros(n, 3, 1, 1), captions, None, embedding, TEXTS[kinds])
 
@@ -144,8 +144,12 @@ def test_an_empty_caption_is_no_caption(learned):
     batch = mixture(6, seed=5)
     x, t = torch.randn(6, D), torch.tensor(0.7)
     with torch.no_grad():
-        empty = model.denoiser(torch.full_like(batch.captions, END), batch.text_embedding)(x, t)
-        other = model.denoiser(torch.full_like(batch.captions, END), -batch.text_embedding)(x, t)
+        empty = model.denoiser(torch.full_like(batch.captions, EOS_TOKEN_ID), batch.text_embedding)(
+            x, t
+        )
+        other = model.denoiser(
+            torch.full_like(batch.captions, EOS_TOKEN_ID), -batch.text_embedding
+        )(x, t)
         null = model.denoiser(batch.captions, batch.text_embedding, guidance=0.0)(x, t)
         given = model.denoiser(batch.captions, batch.text_embedding)(x, t)
     torch.testing.assert_close(empty, other)

@@ -48,7 +48,7 @@ def test_greedy_text_is_that_of_transformers(folders, prompt):
     text, tokens = continued(folders / "theirs", prompt, 24, start)
     pieces: list[str] = []
     results, _ = run.generate_batch([prompt], tokens=24, sampling=GREEDY, on_text=pieces.append)
-    ends = run.tokenizer.special.ends
+    ends = run.tokenizer.special.eos_token_ids
     assert results[0].tokens == [token for token in tokens if token not in ends]
     assert results[0].text == text == "".join(pieces)
     assert results[0].finish == ("end" if tokens[-1] in ends else "length")
@@ -153,7 +153,7 @@ def test_holes_in_the_numbers_are_counted_and_never_chosen(tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
     assert tokenizer.vocabulary == first + 8
-    assert tokenizer.end == first + 7
+    assert tokenizer.eos_token_id == first + 7
     assert tokenizer.missing(first + 10) == [*range(first, first + 7), first + 8, first + 9]
 
 
@@ -195,7 +195,7 @@ def test_what_begins_and_ends_a_text_is_in_the_files(files, ends, start, tmp_pat
             content = {key: numbered(value) for key, value in content.items()}
         (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
     special = load_tokenizer(tmp_path / "tokenizer.json").special
-    assert special.ends == tuple(number(end) for end in ends)
+    assert special.eos_token_ids == tuple(number(end) for end in ends)
     assert special.start == (number(start),)
     assert special.prefix == ()
 
@@ -246,7 +246,7 @@ def test_runs_without_the_file_read_the_tokenizer_alone(tmp_path):
     before = load_tokenizer(tmp_path / "run" / "tokenizer.json").special
     (tmp_path / "run" / SPECIAL).unlink()
     after = load_tokenizer(tmp_path / "run" / "tokenizer.json").special
-    assert (after.ends, after.prefix) == (before.ends, before.prefix)
+    assert (after.eos_token_ids, after.prefix) == (before.eos_token_ids, before.prefix)
     (tmp_path / "run" / SPECIAL).write_text("{}", encoding="utf-8")
     refused(command("generate", tmp_path / "run", "a"), f"{SPECIAL} is damaged")
 
@@ -260,21 +260,21 @@ def test_a_corpus_with_a_tokenizer_of_no_known_end_is_refused_or_told(tmp_path):
             f"the cat sat {i} times, hello world\n" * 9, encoding="utf-8"
         )
     build = ("corpus", "build", tmp_path / "c", tmp_path / "texts", "--tokenizer")
-    refused(command(*build, tmp_path / "odd"), "--end-token", "special tokens: <|start|>, <|fin|>")
-    refused(command(*build, tmp_path / "odd", "--end-token", "<|fni|>"), "did you mean '<|fin|>'")
-    refused(command(*build[:-1], "--end-token", "<|fin|>"), "name it with --tokenizer")
-    said = command(*build, tmp_path / "odd", "--end-token", "<|fin|>", "--json")
+    refused(command(*build, tmp_path / "odd"), "--eos-token", "special tokens: <|start|>, <|fin|>")
+    refused(command(*build, tmp_path / "odd", "--eos-token", "<|fni|>"), "did you mean '<|fin|>'")
+    refused(command(*build[:-1], "--eos-token", "<|fin|>"), "name it with --tokenizer")
+    said = command(*build, tmp_path / "odd", "--eos-token", "<|fin|>", "--json")
     assert said.code == 0, said.err
     from maquette.corpus.text.store import Corpus
 
     corpus, end = Corpus(tmp_path / "c"), made.token_to_id("<|fin|>")
-    assert corpus.end == end
+    assert corpus.eos_token_id == end
     assert int((corpus.train.read(0, len(corpus.train)) == end).sum()) >= 20
     assert corpus.tokenizer.special.start == (end,)  # its documents begin after an end, with no BOS
     write_files(tmp_path / "told", made, {"eos_token": "<|fin|>"})
     again = ("corpus", "build", tmp_path / "d", tmp_path / "texts", "--tokenizer")
     assert command(*again, tmp_path / "told").code == 0
-    assert Corpus(tmp_path / "d").end == end
+    assert Corpus(tmp_path / "d").eos_token_id == end
 
 
 def test_what_is_not_scored_is_not_counted(tmp_path):
@@ -321,7 +321,7 @@ def test_a_run_on_a_corpus_of_another_tokenizer_begins_as_its_documents(recipe, 
     train(replace(recipe, model=model, data=data, steps=2), tmp_path / "run")
     run = maquette.load(tmp_path / "run")
     assert run.tokenizer.encode_prompt("the cat") == tokenizer.encode("the cat")
-    assert run.tokenizer.encode_prompt("") == [tokenizer.end]
+    assert run.tokenizer.encode_prompt("") == [tokenizer.eos_token_id]
     assert run.score_heldout()["all"].tokens == sum(
         row["tokens"] for row in corpus.documents.to_pylist() if row["split"] == "heldout"
     )
@@ -329,7 +329,7 @@ def test_a_run_on_a_corpus_of_another_tokenizer_begins_as_its_documents(recipe, 
     back = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
     assert back("the cat")["input_ids"] == tokenizer.encode("the cat")
     again = load_tokenizer(tmp_path / "back" / "tokenizer.json").special
-    assert (again.start, again.prefix) == ((tokenizer.end,), ())
+    assert (again.start, again.prefix) == ((tokenizer.eos_token_id,), ())
 
 
 def test_what_the_table_of_added_tokens_says_is_followed_and_not_made_up(tmp_path):

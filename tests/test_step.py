@@ -89,7 +89,7 @@ def loss_by_hand(recipe, corpus, model, rows) -> tuple[torch.Tensor, float, int]
     for row in (torch.from_numpy(row).long() for row in rows):
         cuts = [0, length]
         if recipe.data.document_mask:
-            cuts += [i + 1 for i in range(length - 1) if row[i] == corpus.end]
+            cuts += [i + 1 for i in range(length - 1) if row[i] == corpus.eos_token_id]
         cuts.sort()
         for a, b in itertools.pairwise(cuts):
             logits = model.hidden(row[None, a:b])[0] @ model.output.weight.T * ratio

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.tokenizer import (
-    END,
+    EOS_TOKEN,
     byte_tokenizer,
     load_tokenizer,
     named_tokenizer,
@@ -31,7 +31,7 @@ def test_any_text_comes_back(trained_tokenizer, text):
         tokens = tokenizer.encode(text)
         assert tokenizer.decode(tokens) == text
         assert all(0 <= t < tokenizer.vocabulary for t in tokens)
-        assert tokenizer.end not in tokens
+        assert tokenizer.eos_token_id not in tokens
         assert tokenizer.encode_batch([text], 1)[0].tolist() == tokens
 
 
@@ -43,7 +43,7 @@ def test_the_hugging_face_library_reads_the_file_and_agrees(trained_tokenizer, t
     for tokenizer in (trained_tokenizer, byte_tokenizer()):
         theirs = Tokenizer.from_str(tokenizer.to_json())
         assert theirs.encode(text).ids == tokenizer.encode(text)
-        assert theirs.token_to_id(END) == tokenizer.end
+        assert theirs.token_to_id(EOS_TOKEN) == tokenizer.eos_token_id
 
 
 def test_a_saved_tokenizer_is_the_same(trained_tokenizer, tmp_path):
@@ -71,7 +71,7 @@ def test_a_foreign_tokenizer_runs_through_its_own_library(tmp_path):
     ours = load_tokenizer(tmp_path / "tokenizer.json")
     assert ours.encode("cat sat dog") == [1, 2, 0]
     assert ours.vocabulary == 4
-    assert ours.end == 3
+    assert ours.eos_token_id == 3
 
 
 def test_a_vocabulary_larger_than_the_text_supports_is_refused_with_the_largest():

@@ -37,10 +37,12 @@ class Made:
     hash: str = "made"
 
     def __post_init__(self) -> None:
-        self.vocabulary, self.end = self.tokenizer.vocabulary, self.tokenizer.end
+        self.vocabulary, self.eos_token_id = self.tokenizer.vocabulary, self.tokenizer.eos_token_id
         self.tokens = [self.tokenizer.encode(text) for text in self.texts]
         lengths = [len(t) + 1 for t in self.tokens]
-        stream = np.array([t for text in self.tokens for t in [*text, self.end]], np.uint16)
+        stream = np.array(
+            [t for text in self.tokens for t in [*text, self.eos_token_id]], np.uint16
+        )
         stream.flags.writeable = False
         self.train = TokenStream([stream] if len(stream) else [])
         self.documents = pa.table(

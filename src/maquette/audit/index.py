@@ -13,7 +13,7 @@ most `shard_tokens` (a longer document is a shard by itself), each a file of the
     index/suffixes-00000.bin    header: start and stop in the training stream, separated
         suffixes    uint32 (tokens,)           in order; counted from the shard's start
         buckets     int64 (vocabulary + 1,)    where the suffixes that begin with a token begin
-        tokens      where the corpus' files do not hold the shard as one run with an end after each
+        tokens      where the corpus' files do not hold the shard as one run with an EOS token after each
                     document: uint32, those tokens; a corpus without an EOS token gets the
                     number `vocabulary` after each document here (separated)
 
@@ -143,7 +143,7 @@ class Index:
         shard = self.shards[bisect.bisect(self.shards, number, key=lambda s: s.first) - 1]
         length = int(self.starts[number + 1] - self.starts[number])
         local = int(shard.documents[number - shard.first])
-        tokens = shard.tokens[local : local + length - (self.corpus.end is not None)]
+        tokens = shard.tokens[local : local + length - (self.corpus.eos_token_id is not None)]
         return int(self.starts[number]), tokens
 
     def _ranges(self, tokens: Sequence[int] | Array) -> list[tuple[Shard, int, int]]:
@@ -151,13 +151,15 @@ class Index:
         query = np.array(tokens, dtype=np.int64)
         if not len(query):
             raise ValueError("no tokens to look for")
-        end = -1 if self.corpus.end is None else self.corpus.end
-        return [(shard, *sa.find(*shard.arrays, query, end)) for shard in self.shards]
+        eos_token_id = -1 if self.corpus.eos_token_id is None else self.corpus.eos_token_id
+        return [(shard, *sa.find(*shard.arrays, query, eos_token_id)) for shard in self.shards]
 
     def _query(self, tokens: Sequence[int] | Array) -> tuple[Integers, Integers]:
         """The tokens, and for each where the next stands that matches nothing: (tokens,)."""
         query = np.array(tokens, dtype=np.int64)
-        nothing = (query < 0) | (query >= self.corpus.vocabulary) | (query == self.corpus.end)
+        nothing = (
+            (query < 0) | (query >= self.corpus.vocabulary) | (query == self.corpus.eos_token_id)
+        )
         stops = np.where(nothing, np.arange(len(query)), len(query))
         return query, np.minimum.accumulate(stops[::-1])[::-1].copy()
 
@@ -208,7 +210,7 @@ def _documents(corpus: Corpus) -> tuple[Integers, Integers]:
     starts = table["offset"].to_numpy()[rows]
     order = np.argsort(starts, kind="stable")
     rows, starts = rows[order], np.append(starts[order], len(corpus.train))
-    lengths = table["tokens"].to_numpy()[rows] + (corpus.end is not None)
+    lengths = table["tokens"].to_numpy()[rows] + (corpus.eos_token_id is not None)
     if not np.array_equal(starts[:-1] + lengths, starts[1:]):
         raise UserError(f"{corpus.path}: documents and tokens do not fit: build the corpus again")
     some = lengths > 0
@@ -269,7 +271,7 @@ def _build(
             header, _ = _read(path)
             if (header["start"], header["stop"]) == (start, stop):
                 continue
-        separated = corpus.end is None
+        separated = corpus.eos_token_id is None
         mapped = None if separated else corpus.train.view(start, stop - start)
         own = {}
         if mapped is None:

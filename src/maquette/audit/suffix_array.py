@@ -1,6 +1,6 @@
 """Suffix arrays of tokens: sorting, and the loops that search.
 
-`tokens` are documents with an end after each, `suffixes` the places in order of what follows them,
+`tokens` are documents with an EOS token after each, `suffixes` the places in order of what follows them,
 `buckets` (vocabulary + 1,) where the suffixes begin that begin with a token id. A query holds only
 tokens that occur inside documents, so that what it matches lies inside one.
 """
@@ -159,10 +159,12 @@ def counts(
 
 
 @jit
-def find(tokens: Array, suffixes: Array, buckets: Array, query: Array, end: int) -> tuple[int, int]:
-    """The range of the suffixes that begin with the query; empty where it holds the end."""
+def find(
+    tokens: Array, suffixes: Array, buckets: Array, query: Array, eos_token_id: int
+) -> tuple[int, int]:
+    """The range of the suffixes that begin with the query; empty where it holds an EOS token."""
     for token in query:
-        if token < 0 or token >= len(buckets) - 1 or token == end:
+        if token < 0 or token >= len(buckets) - 1 or token == eos_token_id:
             return 0, 0
     length, place = _longest(tokens, suffixes, buckets, query, 0, len(query))
     if length < len(query):

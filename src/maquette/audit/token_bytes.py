@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maquette.base.errors import UserError
-from maquette.corpus.tokenizer import BYTE_OF, END, BytePair, Tokenizer
+from maquette.corpus.tokenizer import BYTE_OF, EOS_TOKEN, BytePair, Tokenizer
 
 Integers = npt.NDArray[np.int64]
 
@@ -30,7 +30,7 @@ class TokenBytes:
 def token_bytes_of(tokenizer: Tokenizer) -> TokenBytes:
     """The bytes of each token. Raises UserError where the tokenizer is not byte-level BPE."""
     if isinstance(tokenizer, BytePair):
-        values = [*tokenizer.token_bytes, END.encode()]
+        values = [*tokenizer.token_bytes, EOS_TOKEN.encode()]
     else:
         content = json.loads(tokenizer.to_json())
         values = [b""] * tokenizer.vocabulary

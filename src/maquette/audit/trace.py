@@ -201,8 +201,8 @@ def _on_page(text: str, origin: Origin) -> PageDocument:
 def fewest_tokens(index: Index) -> int:
     """How many tokens of the stream's mean size hold 24 bytes."""
     counts = index.unigrams.copy()
-    if index.corpus.end is not None:
-        counts[index.corpus.end] = 0
+    if index.corpus.eos_token_id is not None:
+        counts[index.corpus.eos_token_id] = 0
     read = max(1, int(counts @ index.token_bytes.sizes))
     return max(1, math.ceil(LEAST_BYTES * int(counts.sum()) / read))
 

@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--digits", type=int, help="of a number in one token (2; 1 splits)")
     build.add_argument("--tokenizer", metavar="NAME",
                        help="take one: a corpus, a run, a tokenizer.json, tiktoken:NAME, bytes")  # fmt: skip
-    build.add_argument("--end-token", metavar="NAME",
+    build.add_argument("--eos-token", metavar="NAME",
                        help="what ends a document, where the tokenizer's files do not say")  # fmt: skip
     build.add_argument("--heldout", type=float, default=0.02, help="fraction kept for evaluation")
     build.add_argument("--split", choices=("hash", "tail"), default="hash",
@@ -118,11 +118,11 @@ def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         raise WrongUse("--text-field is for records: name the sources that hold them")
     if arguments.tokenizer and (arguments.vocabulary, arguments.digits) != (None, None):
         raise WrongUse("--tokenizer brings its own vocabulary: leave --vocabulary and --digits out")
-    if arguments.end_token and not arguments.tokenizer:
-        raise WrongUse("--end-token is of a tokenizer that is there: name it with --tokenizer")
+    if arguments.eos_token and not arguments.tokenizer:
+        raise WrongUse("--eos-token is of a tokenizer that is there: name it with --tokenizer")
     tokenizer = None
     if arguments.tokenizer:
-        tokenizer = named_tokenizer(arguments.tokenizer, arguments.end_token)
+        tokenizer = named_tokenizer(arguments.tokenizer, arguments.eos_token)
     options = BuildOptions(
         vocabulary=VOCABULARY if arguments.vocabulary is None else arguments.vocabulary,
         digits=DIGITS if arguments.digits is None else arguments.digits,

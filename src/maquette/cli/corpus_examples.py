@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", help="files of records, folders of them")
     parser.add_argument("--tokenizer", required=True, metavar="NAME",
                         help="the learner's: a run, a corpus, a tokenizer.json, bytes")  # fmt: skip
-    parser.add_argument("--end-token", metavar="NAME",
+    parser.add_argument("--eos-token", metavar="NAME",
                         help="what ends an answer, where the tokenizer's files do not say")  # fmt: skip
     parser.add_argument("--template", default="{prompt}{answer}", metavar="TEXT",
                         help="how an example is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.corpus.tokenizer import named_tokenizer
 
     terminal = Terminal(arguments.json)
-    tokenizer = named_tokenizer(arguments.tokenizer, arguments.end_token)
+    tokenizer = named_tokenizer(arguments.tokenizer, arguments.eos_token)
     start = time.perf_counter()
     with terminal.stages() as progress:
         corpus = build_examples(

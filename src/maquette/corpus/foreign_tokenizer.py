@@ -43,19 +43,19 @@ class Foreign:
             self._bytes = {i for i, name in self._names.items() if BYTE.fullmatch(name)}
 
     @property
-    def end(self) -> int | None:
-        return self.special.end
+    def eos_token_id(self) -> int | None:
+        return self.special.eos_token_id
 
-    def ending(self, name: str) -> "Foreign":
+    def with_eos_token(self, name: str) -> "Foreign":
         """The same tokenizer, whose documents end with the token of that name."""
-        end = self._tokenizer.token_to_id(name)
-        if end is None:
+        eos_token_id = self._tokenizer.token_to_id(name)
+        if eos_token_id is None:
             known = [self._names[i] for i in self.special_ids]
             raise WrongUse(
                 f"the tokenizer has no token {name}{did_you_mean(name, known)}{self.choices()}"
             )
-        others = [other for other in self.special.ends if other != end]
-        return Foreign(self._content, replace(self.special, ends=(end, *others)))
+        others = [other for other in self.special.eos_token_ids if other != eos_token_id]
+        return Foreign(self._content, replace(self.special, eos_token_ids=(eos_token_id, *others)))
 
     def choices(self) -> str:
         """The special tokens, as a message ends with them."""
@@ -65,7 +65,7 @@ class Foreign:
 
     def without_prefix(self) -> "Foreign":
         """The same tokenizer, for a model whose texts are begun by nothing but an end before them."""
-        return Foreign(self._content, replace(self.special, prefix=(), bos=None))
+        return Foreign(self._content, replace(self.special, prefix=(), bos_token_id=None))
 
     def has(self, name: str) -> bool:
         """Whether there is a token of that name."""

@@ -1,4 +1,4 @@
-"""Special tokens: what begins a text, what ends one, what pads; read from the model's own files.
+"""Special tokens (BOS, EOS, padding), read from the model's own files.
 
 In their order of trust: the post-processor of `tokenizer.json` (what is put around a text),
 `tokenizer_config.json` and the older `special_tokens_map.json` (names, `add_bos_token`),
@@ -16,7 +16,7 @@ from maquette.base.errors import UserError
 from maquette.base.files import read_json, write_json
 
 SPECIAL = "special_tokens.json"
-FORMAT = 1
+FORMAT = 2
 USUAL_ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[SEP]")
 """looked for in a tokenizer that comes without any other file"""
 PROBES = ("a", "0", " ", ".")
@@ -24,30 +24,30 @@ PROBES = ("a", "0", " ", ".")
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The special tokens of a tokenizer, as numbers.
+    """The token ids of a tokenizer's special tokens.
 
-    ends: every token that ends a text, the one between documents first. prefix: put before every
-    prompt and scored text. bos, pad: None where there is none. settings: the `tokenizer_config.json`
-    that came with the tokenizer, for export.
+    eos_token_ids: every token that ends a text, first the token between documents. prefix: tokens before
+    every prompt and scored text. bos_token_id, pad_token_id: None where the tokenizer has none.
+    settings: the `tokenizer_config.json` that came with the tokenizer, for export.
     """
 
-    ends: tuple[int, ...] = ()
+    eos_token_ids: tuple[int, ...] = ()
     prefix: tuple[int, ...] = ()
-    bos: int | None = None
-    pad: int | None = None
+    bos_token_id: int | None = None
+    pad_token_id: int | None = None
     settings: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
-    def end(self) -> int | None:
+    def eos_token_id(self) -> int | None:
         """The token between documents."""
-        return self.ends[0] if self.ends else None
+        return self.eos_token_ids[0] if self.eos_token_ids else None
 
     @property
     def start(self) -> tuple[int, ...]:
-        """What a text's first token is predicted from: the prefix, else BOS, else the end."""
+        """The tokens before a text's first token: the prefix, else BOS, else EOS."""
         if self.prefix:
             return self.prefix
-        token = self.end if self.bos is None else self.bos
+        token = self.eos_token_id if self.bos_token_id is None else self.bos_token_id
         return () if token is None else (token,)
 
     def save(self, folder: Path) -> None:
@@ -56,10 +56,10 @@ class SpecialTokens:
             folder / SPECIAL,
             {
                 "format": FORMAT,
-                "ends": list(self.ends),
+                "eos_token_ids": list(self.eos_token_ids),
                 "prefix": list(self.prefix),
-                "bos": self.bos,
-                "pad": self.pad,
+                "bos_token_id": self.bos_token_id,
+                "pad_token_id": self.pad_token_id,
                 "settings": self.settings,
             },
         )
@@ -75,10 +75,10 @@ def load_special_tokens(folder: Path) -> SpecialTokens | None:
         if content["format"] != FORMAT:
             raise UserError(f"{path} has format {content['format']}, this Maquette reads {FORMAT}")
         return SpecialTokens(
-            ends=tuple(content["ends"]),
+            eos_token_ids=tuple(content["eos_token_ids"]),
             prefix=tuple(content["prefix"]),
-            bos=content["bos"],
-            pad=content["pad"],
+            bos_token_id=content["bos_token_id"],
+            pad_token_id=content["pad_token_id"],
             settings=dict(content["settings"]),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -24,7 +24,7 @@ from maquette.base.files import read_json, write_atomic
 from maquette.corpus.foreign_tokenizer import Foreign, load_foreign
 from maquette.corpus.special_tokens import SPECIAL, SpecialTokens
 
-END = "<|endoftext|>"
+EOS_TOKEN = "<|endoftext|>"
 DIGITS = 2
 BYTES = 256
 Tokens = npt.NDArray[np.uint32]
@@ -48,11 +48,11 @@ class Tokenizer(Protocol):
 
     @property
     def special(self) -> SpecialTokens:
-        """What begins a text and what ends one."""
+        """The special tokens: BOS, EOS and padding."""
         ...
 
     @property
-    def end(self) -> int | None:
+    def eos_token_id(self) -> int | None:
         """The token id that ends a document."""
         ...
 
@@ -97,15 +97,17 @@ class BytePair:
 
         self.regex = regex or pattern()
         self._joined: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | None = None
-        self.token_bytes = list(token_bytes)  # of each token id, without the end
+        self.token_bytes = list(token_bytes)  # of each token id, without the EOS token
         self.vocabulary = len(self.token_bytes) + 1
-        self.end: int | None = len(self.token_bytes)
-        self.special = SpecialTokens(ends=(len(self.token_bytes),), bos=len(self.token_bytes))
+        self.eos_token_id: int | None = len(self.token_bytes)
+        self.special = SpecialTokens(
+            eos_token_ids=(len(self.token_bytes),), bos_token_id=len(self.token_bytes)
+        )
         self._encoding = tiktoken.Encoding(
             "maquette",
             pat_str=self.regex,
             mergeable_ranks={token: i for i, token in enumerate(self.token_bytes)},
-            special_tokens={END: len(self.token_bytes)},
+            special_tokens={EOS_TOKEN: len(self.token_bytes)},
         )
 
     def encode(self, text: str) -> list[int]:
@@ -124,8 +126,10 @@ class BytePair:
         return self.encode(text) or [len(self.token_bytes)]
 
     def decode(self, tokens: Iterable[int], skip_special_tokens: bool = False) -> str:
-        end = b"" if skip_special_tokens else END.encode()
-        joined = b"".join(self.token_bytes[t] if t != self.end else end for t in tokens)
+        eos_token = b"" if skip_special_tokens else EOS_TOKEN.encode()
+        joined = b"".join(
+            self.token_bytes[t] if t != self.eos_token_id else eos_token for t in tokens
+        )
         return joined.decode("utf-8", "replace")
 
     def unsettled(self, tokens: Sequence[int]) -> int:
@@ -148,7 +152,12 @@ class BytePair:
         names = [_printable(token) for token in self.token_bytes]
         split = {"type": "Split", "pattern": {"Regex": self.regex}, "behavior": "Isolated"}
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
-        special = {"id": self.end, "content": END, "special": True, "normalized": False}
+        special = {
+            "id": self.eos_token_id,
+            "content": EOS_TOKEN,
+            "special": True,
+            "normalized": False,
+        }
         flags = {"single_word": False, "lstrip": False, "rstrip": False}
         return json.dumps(
             {
@@ -175,7 +184,8 @@ class BytePair:
                     "fuse_unk": False,
                     "byte_fallback": False,
                     "ignore_merges": False,
-                    "vocab": {name: i for i, name in enumerate(names)} | {END: self.end},
+                    "vocab": {name: i for i, name in enumerate(names)}
+                    | {EOS_TOKEN: self.eos_token_id},
                     "merges": [list(map(_printable, pair)) for pair in _merges(self.token_bytes)],
                 },
             },
@@ -215,20 +225,20 @@ def train_tokenizer(
     return BytePair([token for _, token in ranks], pattern(digits))
 
 
-def named_tokenizer(name: str, end_token: str | None = None) -> Tokenizer:
+def named_tokenizer(name: str, eos_token: str | None = None) -> Tokenizer:
     """A tokenizer that is there: "bytes", a corpus or run, a tokenizer.json, or a tiktoken encoding.
 
     tiktoken encodings are named "tiktoken:NAME"; the library downloads one it has not seen.
-    end_token: the name of the token that ends a document, where the tokenizer's files name none or
+    eos_token: the name of the token that ends a document, where the tokenizer's files name none or
     another. Raises WrongUse where the tokenizer has no such token.
     """
     tokenizer = _named(name)
-    if end_token is None:
+    if eos_token is None:
         return tokenizer
     if isinstance(tokenizer, Foreign):
-        return tokenizer.ending(end_token)
-    if end_token != END:
-        raise WrongUse(f"documents of {name} end with {END}: leave --end-token out")
+        return tokenizer.with_eos_token(eos_token)
+    if eos_token != EOS_TOKEN:
+        raise WrongUse(f"documents of {name} end with {EOS_TOKEN}: leave --eos-token out")
     return tokenizer
 
 
@@ -276,9 +286,9 @@ def for_documents(tokenizer: Tokenizer) -> Tokenizer:
 
     Raises UserError where the tokenizer knows no end: documents would run into each other.
     """
-    if tokenizer.end is None:
+    if tokenizer.eos_token_id is None:
         raise UserError(
-            "the tokenizer's files name no token that ends a document: name it with --end-token"
+            "the tokenizer's files name no token that ends a document: name it with --eos-token"
             + (tokenizer.choices() if isinstance(tokenizer, Foreign) else "")
         )
     return tokenizer.without_prefix() if isinstance(tokenizer, Foreign) else tokenizer
@@ -318,12 +328,12 @@ def _own(content: Any) -> tuple[list[bytes], str] | None:
         merges = content["model"]["merges"]
     except (KeyError, IndexError, TypeError, ValueError):
         return None
-    if not names or names[-1][0] != END or len(names) != BYTES + len(merges) + 1:
+    if not names or names[-1][0] != EOS_TOKEN or len(names) != BYTES + len(merges) + 1:
         return None
     if content["model"].get("type") != "BPE" or content.get("normalizer") is not None:
         return None
     added = [token.get("content") for token in content.get("added_tokens") or []]
-    if added not in ([], [END]) or content.get("post_processor") is not None:
+    if added not in ([], [EOS_TOKEN]) or content.get("post_processor") is not None:
         return None
     made = ["".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in merges]
     if [name for name, _ in names[:-1]] != [*_NAME_OF, *made]:

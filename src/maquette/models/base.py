@@ -67,7 +67,7 @@ class PictureBatch(Batch):
     """One micro-batch of pictures, with what is known of each.
 
     pictures: (batch, 3, height, width) fp32 in [-1, 1]. captions: (batch, caption_length) int64, padded on
-    the right with the tokenizer's end, of which there is at least one. labels: (batch, factors) int64.
+    the right with EOS tokens, at least one. labels: (batch, factors) int64.
     embedding, text_embedding: (batch, d) of length 1, what a frozen CLIP says of picture and caption.
     encoder_captions: (batch, its caption_length) int64, the captions as that CLIP reads them.
     """

@@ -2,10 +2,10 @@
 
     picture -> patches, class token, positions -> norm -> blocks -> norm of class token -> projection -+
                                                                                           unit vectors  dot
-    caption -> tokens, positions ------------> causal blocks -> norm at the first end --> projection -+
+    caption -> tokens, positions ------------> causal blocks -> norm at the first EOS --> projection -+
 
 The caption towers of OpenAI's files take the highest token as they number it in the place of the first
-end (`highest`), which is another only where tokens were added behind the end.
+EOS token (`highest`), which is another only where tokens were added behind the EOS token.
 
 A batch is its own set of wrong answers. softmax (Radford et al. 2021, figure 3): the picture's caption
 among the batch's captions, and the caption's picture among the pictures; the loss is the mean of both
@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from maquette.base.errors import WrongUse
 from maquette.models.base import Loss, PictureBatch, PictureModel
 from maquette.models.clip_config import ClipConfig
-from maquette.models.picture_config import END
+from maquette.models.picture_config import EOS_TOKEN_ID
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.mask import Mask
 from maquette.nn.noise_schedule import NoiseSchedule
@@ -91,10 +91,11 @@ class CaptionTower(nn.Module):
 
     def __init__(self, c: ClipConfig, scaling: Scaling) -> None:
         super().__init__()
-        self.begin, self.caption_length, self.highest = c.begin, c.caption_length, c.highest
+        self.caption_length = c.caption_length
+        self.bos_token_id, self.highest = c.bos_token_id, c.highest
         self.multiplier = scaling.input_multiplier
         self.token_embedding = Embedding(c.vocabulary, c.text_width)
-        self.positions = Embedding(c.caption_length + (c.begin is not None), c.text_width)
+        self.positions = Embedding(c.caption_length + (c.bos_token_id is not None), c.text_width)
         self.blocks = Stack(
             TransformerBlock(
                 c.text_width,
@@ -110,10 +111,10 @@ class CaptionTower(nn.Module):
         self.projection = Linear(c.text_width, c.embedding)
 
     def forward(self, captions: Tensor, compute: torch.dtype) -> Tensor:
-        """captions: (batch, caption_length) int64, each with an end, after which nothing is read."""
+        """captions: (batch, caption_length) int64, each with an EOS token, after which nothing is read."""
         captions = fitted(captions, self.caption_length)
-        if self.begin is not None:
-            captions = F.pad(captions, (1, 0), value=self.begin)
+        if self.bos_token_id is not None:
+            captions = F.pad(captions, (1, 0), value=self.bos_token_id)
         last = self.last(captions)
         x = self.token_embedding(captions) + self.positions.weight[: captions.shape[1]]
         x = self.blocks(scaled(x, self.multiplier).to(compute), mask=Mask(causal=True))
@@ -123,15 +124,15 @@ class CaptionTower(nn.Module):
     def last(self, captions: Tensor) -> Tensor:
         """Where the vectors of captions (batch, caption_length) are taken, (batch,)."""
         if self.highest is None:
-            return (captions == END).int().argmax(dim=1)  # the first end
-        # theirs below the end count one less than ours, those above it as much as ours
-        order = torch.where(captions == END, 2 * self.highest + 1, 2 * captions)
+            return (captions == EOS_TOKEN_ID).int().argmax(dim=1)  # the first EOS token
+        # theirs below EOS count one less than ours, those above it as much as ours
+        order = torch.where(captions == EOS_TOKEN_ID, 2 * self.highest + 1, 2 * captions)
         return order.argmax(dim=1)
 
 
 def fitted(captions: Tensor, caption_length: int) -> Tensor:
     """Captions in at most `caption_length` tokens. Raises WrongUse where more than their filling is lost."""
-    if (captions[:, caption_length - 1 :] != END).any():
+    if (captions[:, caption_length - 1 :] != EOS_TOKEN_ID).any():
         raise WrongUse(
             f"captions have up to {captions.shape[1]} tokens, the model has room for {caption_length}: "
             f"use data.caption_length {caption_length}, or a larger model.caption_length"

@@ -29,12 +29,12 @@ class ClipConfig(PictureConfig):
     vocabulary: int = 64
     """tokens of captions"""
     caption_length: int = 24
-    """tokens a caption has room for, its end, which is token 0, included"""
-    begin: int | None = None
-    """token put before every caption; None: none"""
+    """most tokens of a caption, its EOS token (token id 0) included"""
+    bos_token_id: int | None = None
+    """token put before every caption; None: no token"""
     highest: int | None = None
-    """the end's number among tokens as OpenAI's files number them, where a caption's vector stands at the
-    highest of these numbers; None: it stands at the first end"""
+    """EOS token id in OpenAI's numbering, where a caption's vector stands at the highest token id of that
+    numbering; None: the vector stands at the first EOS token"""
     text_width: int = 128
     """size of the caption tower's residual stream"""
     text_depth: int = 4
@@ -62,7 +62,7 @@ class ClipConfig(PictureConfig):
         within(self, 1, float("inf"), "hidden", "text_hidden", "embedding", "caption_length")
         within(self, 2, float("inf"), "vocabulary")
         within(self, 0, 1, "norm_epsilon")
-        within(self, 1, self.vocabulary - 1, "begin")
+        within(self, 1, self.vocabulary - 1, "bos_token_id")
         within(self, 0, self.vocabulary - 1, "highest")
         if self.image_size % self.patch:
             fitting = max(p for p in range(1, self.patch + 1) if self.image_size % p == 0)

@@ -8,8 +8,8 @@ from maquette.base.errors import within
 from maquette.models.architecture import Architecture
 from maquette.nn.rules import Parametrisation
 
-END = 0
-"""the token that ends and fills a caption, as models see it (`training/datasets/pictures.py`)"""
+EOS_TOKEN_ID = 0
+"""the token id that ends and pads a caption, as models see it (`training/datasets/pictures.py`)"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.models.base import PictureBatch, PictureModel
-from maquette.models.picture_config import END
+from maquette.models.picture_config import EOS_TOKEN_ID
 from maquette.models.prior_config import PriorConfig
 from maquette.nn.attention import LayerCache
 from maquette.nn.linear import Embedding, Linear
@@ -66,7 +66,7 @@ class Prior(PictureModel):
                 f"captions have {captions.shape[1]} tokens, the prior reads {self.config.caption_length}: "
                 f"use data.caption_length {self.config.caption_length}"
             )
-        empty = (captions == END).all(1)
+        empty = (captions == EOS_TOKEN_ID).all(1)
         absent = empty if absent is None else absent | empty
         text = self.text(text_embedding.float() * self.length).unsqueeze(1)
         x = torch.cat([self.tokens(captions), text], dim=1)

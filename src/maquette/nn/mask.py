@@ -82,7 +82,7 @@ class Mask:
         return allowed[(None,) * (4 - allowed.ndim)]
 
 
-def caption_mask(tokens: Tensor, end: int) -> Tensor:
-    """Attention mask of captions (batch, length): True up to the first `end`, that one included."""
-    ends = tokens == end
+def caption_mask(tokens: Tensor, eos_token_id: int) -> Tensor:
+    """Attention mask of captions (batch, length): True up to the first EOS token and at it."""
+    ends = tokens == eos_token_id
     return torch.cumsum(ends, dim=1) - ends.long() == 0

@@ -93,15 +93,16 @@ FILTERS = {
 class Captions:
     """How a folder's captions are read.
 
-    content, settings: of its tokenizer.json and tokenizer_config.json. begin, end: the tokens before and
-    behind a caption, as their model numbers them. highest: whether a caption's vector stands at its
-    highest token, where that may be another than its end. most: tokens of a caption, both included.
+    content, settings: of its tokenizer.json and tokenizer_config.json. bos_token_id,
+    eos_token_id: the tokens before and behind a caption, as their model numbers them. highest: whether a
+    caption's vector stands at its highest token id, where that may be another than EOS. most: tokens of a
+    caption, both included.
     """
 
     content: str
     settings: dict[str, Any]
-    begin: int | None
-    end: int
+    bos_token_id: int | None
+    eos_token_id: int
     highest: bool
     most: int
 
@@ -148,7 +149,7 @@ def read_captions(source: Path, theirs: dict[str, Any]) -> Captions:
         raise UserError(f"{path} is no JSON object: restore it, or remove it")
     tokenizer = open_caption_tokenizer(file, settings)
     if not tokenizer.added.behind:
-        content = _with_ends(file, tokenizer, settings, text)
+        content = _with_special_tokens(file, tokenizer, settings, text)
         tokenizer = CaptionTokenizer(content, tokenizer.split)
     before, behind = tokenizer.added.before, tokenizer.added.behind
     if len(before) > 1 or len(behind) != 1:
@@ -156,7 +157,7 @@ def read_captions(source: Path, theirs: dict[str, Any]) -> Captions:
             f"{file} puts {len(before)} tokens before a caption and {len(behind)} behind it, where a CLIP "
             f"has one beginning at most and one end: set its post_processor so"
         )
-    begin, end = (before[0] if before else None), behind[0]
+    bos_token_id, eos_token_id = (before[0] if before else None), behind[0]
     if tokenizer.vocabulary - 1 >= text["vocab_size"]:
         raise UserError(
             f"{file} has tokens up to {tokenizer.vocabulary - 1}, {CONFIG} room for {text['vocab_size']} "
@@ -164,19 +165,19 @@ def read_captions(source: Path, theirs: dict[str, Any]) -> Captions:
         )
     said = text["eos_token_id"]
     said = said[0] if isinstance(said, list) and len(said) == 1 else said
-    if said not in (HIGHEST, end):
+    if said not in (HIGHEST, eos_token_id):
         raise UserError(
-            f"{file} ends a caption by token {end}, {CONFIG} by {said} (text_config.eos_token_id): "
+            f"{file} ends a caption by token {eos_token_id}, {CONFIG} by {said} (text_config.eos_token_id): "
             f"they belong to two models"
         )
-    highest = said == HIGHEST and end < tokenizer.vocabulary - 1
+    highest = said == HIGHEST and eos_token_id < tokenizer.vocabulary - 1
     most, longest = text["max_position_embeddings"], settings.get("model_max_length")
     if isinstance(longest, int | float) and 0 < longest < most:
         most = int(longest)
-    return Captions(tokenizer.to_json(), settings, begin, end, highest, most)
+    return Captions(tokenizer.to_json(), settings, bos_token_id, eos_token_id, highest, most)
 
 
-def _with_ends(
+def _with_special_tokens(
     file: Path, tokenizer: CaptionTokenizer, settings: dict[str, Any], text: dict[str, Any]
 ) -> str:
     """A tokenizer.json that adds no end, with the beginning and the end that other files name."""
@@ -190,29 +191,33 @@ def _with_ends(
         number = text[f"{key}_token_id"]
         return None if number is None or text["eos_token_id"] == HIGHEST else int(number)
 
-    end = named("eos")
-    if end is None:
+    eos_token_id = named("eos")
+    if eos_token_id is None:
         raise UserError(
             f"{file} adds no end to a caption, and no other file names one: say eos_token in "
             f"{TOKENIZER_CONFIG}"
         )
-    return with_ends(tokenizer.to_json(), tokenizer, named("bos"), end)
+    return with_special_tokens(tokenizer.to_json(), tokenizer, named("bos"), eos_token_id)
 
 
-def with_ends(content: str, tokenizer: CaptionTokenizer, begin: int | None, end: int) -> str:
+def with_special_tokens(
+    content: str, tokenizer: CaptionTokenizer, bos_token_id: int | None, eos_token_id: int
+) -> str:
     """A tokenizer.json whose post-processor puts these tokens before a text and behind it."""
     sequence = [{"Sequence": {"id": "A", "type_id": 0}}]
-    names = {i: tokenizer.name_of(i) for i in (begin, end) if i is not None}
+    names = {i: tokenizer.name_of(i) for i in (bos_token_id, eos_token_id) if i is not None}
 
     def token(i: int) -> dict[str, Any]:
         return {"SpecialToken": {"id": names[i], "type_id": 0}}
 
-    single = ([] if begin is None else [token(begin)]) + sequence + [token(end)]
+    single = (
+        ([] if bos_token_id is None else [token(bos_token_id)]) + sequence + [token(eos_token_id)]
+    )
     special = {n: {"id": n, "ids": [i], "tokens": [n]} for i, n in names.items()}
     template = {
         "type": "TemplateProcessing",
         "single": single,
-        "pair": [*single, {"Sequence": {"id": "B", "type_id": 0}}, token(end)],
+        "pair": [*single, {"Sequence": {"id": "B", "type_id": 0}}, token(eos_token_id)],
         "special_tokens": special,
     }
     return json.dumps(json.loads(content) | {"post_processor": template}, ensure_ascii=False)
@@ -226,9 +231,9 @@ def read_config(theirs: dict[str, Any], captions: Captions) -> ClipConfig:
         expect(one, "hidden_act", ("gelu", "quick_gelu"))
     for name in ("hidden_act", "layer_norm_eps"):
         expect(t, name, (v[name],))
-    begin, end = captions.begin, captions.end
-    if begin is not None:
-        begin += begin < end  # as ours are numbered: the end first
+    bos_token_id, eos_token_id = captions.bos_token_id, captions.eos_token_id
+    if bos_token_id is not None:
+        bos_token_id += bos_token_id < eos_token_id  # as ours are numbered: EOS first
     return ClipConfig(
         image_size=side_of(v["image_size"], "image_size"),
         width=v["hidden_size"],
@@ -237,9 +242,9 @@ def read_config(theirs: dict[str, Any], captions: Captions) -> ClipConfig:
         heads=v["num_attention_heads"],
         hidden=v["intermediate_size"],
         vocabulary=t["vocab_size"],
-        caption_length=captions.most - (begin is not None),
-        begin=begin,
-        highest=end if captions.highest else None,
+        caption_length=captions.most - (bos_token_id is not None),
+        bos_token_id=bos_token_id,
+        highest=eos_token_id if captions.highest else None,
         text_width=t["hidden_size"],
         text_depth=t["num_hidden_layers"],
         text_heads=t["num_attention_heads"],
@@ -251,8 +256,8 @@ def read_config(theirs: dict[str, Any], captions: Captions) -> ClipConfig:
     )
 
 
-def write_config(c: ClipConfig, begin: int | None, end: int) -> dict[str, Any]:
-    """Our config as their config.json. begin, end: the tokens around a caption there."""
+def write_config(c: ClipConfig, bos_token_id: int | None, eos_token_id: int) -> dict[str, Any]:
+    """Our config as their config.json, with their token ids of BOS and EOS."""
     both = {
         "hidden_act": c.activation,
         "layer_norm_eps": c.norm_epsilon,
@@ -281,16 +286,16 @@ def write_config(c: ClipConfig, begin: int | None, end: int) -> dict[str, Any]:
             "intermediate_size": c.text_hidden or 4 * c.text_width,
             "num_hidden_layers": c.text_depth,
             "num_attention_heads": c.text_heads,
-            "max_position_embeddings": c.caption_length + (c.begin is not None),
-            "bos_token_id": begin,
-            "eos_token_id": end if c.highest is None else HIGHEST,
-            "pad_token_id": end,
+            "max_position_embeddings": c.caption_length + (c.bos_token_id is not None),
+            "bos_token_id": bos_token_id,
+            "eos_token_id": eos_token_id if c.highest is None else HIGHEST,
+            "pad_token_id": eos_token_id,
         },
     }
 
 
 def write_tokenizer_config(name: str, most: int) -> dict[str, Any]:
-    """tokenizer_config.json of a CLIP that was trained here. name: the end's. most: tokens of a caption."""
+    """tokenizer_config.json of a CLIP trained here. name: of the EOS token. most: tokens of a caption."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": name,

@@ -159,7 +159,7 @@ class _Text:
         self.finish: str | None = None
 
     def add(self, token: int) -> None:
-        if token in self._tokenizer.special.ends:
+        if token in self._tokenizer.special.eos_token_ids:
             self.finish = "end"
             return
         self.tokens.append(token)

@@ -3,7 +3,7 @@
 What differs is folded into the weights. Theirs takes pixels scaled as its preprocessor_config.json says,
 ours takes [-1, 1]: the factor goes into the patches' projection, the shift into their positions. Ours
 may carry the multipliers of maximal-update parametrisation: they go into the embeddings, the query maps
-and the maps that write into the residual stream. Captions reach ours renumbered, their end first
+and the maps that write into the residual stream. Captions reach ours renumbered, EOS first
 (`training/datasets/encoder.py`); the rows of the embedding move along. The small files are `clip_files.py`'s.
 """
 
@@ -35,7 +35,7 @@ from maquette.serving.clip_files import (
     read_config,
     read_processor,
     scale_of,
-    with_ends,
+    with_special_tokens,
     write_config,
     write_processor,
     write_tokenizer_config,
@@ -87,7 +87,8 @@ def import_clip(source: Path, out: Path, say: Callable[[str], None]) -> ClipConf
     notes = differences(processor, config.image_size)
     model = Clip(config)
     tensors = from_theirs(model, read_tensors(source), scale_of(processor))
-    tensors[TOKEN_EMBEDDING] = tensors[TOKEN_EMBEDDING][order(config.vocabulary, captions.end)]
+    token_ids = order(config.vocabulary, captions.eos_token_id)
+    tensors[TOKEN_EMBEDDING] = tensors[TOKEN_EMBEDDING][token_ids]
     load_parameters(model, tensors, source)
     with directory_aside(out) as folder:
         save_config(folder, config)
@@ -103,7 +104,7 @@ def import_clip(source: Path, out: Path, say: Callable[[str], None]) -> ClipConf
 def export_clip(model: Clip, run: Path, out: Path, caption_length: int | None = None) -> str:
     """Write a CLIP run as a folder that transformers' CLIPModel and CLIPProcessor open.
 
-    caption_length: number of tokens of a caption, its end included; None: all that the model has room for.
+    caption_length: most tokens of a caption, its EOS token included; None: the model's.
     """
     c = model.config
     if c.objective != "softmax" or c.noised:
@@ -111,35 +112,37 @@ def export_clip(model: Clip, run: Path, out: Path, caption_length: int | None = 
         raise UserError(f"{run} {what}: transformers' {CLASS} has no place for that")
     imported = (run / TOKENIZER_CONFIG).exists()
     tokenizer = load_caption_tokenizer(run)
-    if tokenizer.end is None or (tokenizer.end == HIGHEST and c.highest is None):
+    if tokenizer.eos_token_id is None or (tokenizer.eos_token_id == HIGHEST and c.highest is None):
         raise UserError(
-            f"captions of {run} end with token {tokenizer.end}, which {CLASS} does not read"
+            f"captions of {run} end with token {tokenizer.eos_token_id}, which {CLASS} does not read"
         )
-    numbers = order(c.vocabulary, tokenizer.end)
-    begin = None if c.begin is None else int(numbers[c.begin])
+    token_ids = order(c.vocabulary, tokenizer.eos_token_id)
+    bos_token_id = None if c.bos_token_id is None else int(token_ids[c.bos_token_id])
     content = tokenizer.to_json()
     settings = read_json(run / TOKENIZER_CONFIG) if imported else {}
     if not imported:
         foreign = open_caption_tokenizer(run / TOKENIZER, {})
-        content = with_ends(content, foreign, begin, tokenizer.end)
-        most = min(c.caption_length, caption_length or c.caption_length) + (begin is not None)
-        settings = write_tokenizer_config(foreign.name_of(tokenizer.end), most)
+        content = with_special_tokens(content, foreign, bos_token_id, tokenizer.eos_token_id)
+        most = min(c.caption_length, caption_length or c.caption_length) + (
+            bos_token_id is not None
+        )
+        settings = write_tokenizer_config(foreign.name_of(tokenizer.eos_token_id), most)
     kept = read_json(run / PREPROCESSOR) if (run / PREPROCESSOR).exists() else None
     tensors, name = to_theirs(model), TOWERS["caption_tower"]["token_embedding.weight"]
-    tensors[name] = tensors[name][numbers.argsort()]
+    tensors[name] = tensors[name][token_ids.argsort()]
     with directory_aside(out) as folder:
         save_tensors(folder / WEIGHTS, tensors)
         write_atomic(folder / TOKENIZER, content)
         write_json(folder / TOKENIZER_CONFIG, settings)
         write_json(folder / PREPROCESSOR, write_processor(kept, c.image_size))
-        write_json(folder / CONFIG, write_config(c, begin, tokenizer.end))
+        write_json(folder / CONFIG, write_config(c, bos_token_id, tokenizer.eos_token_id))
     return CLASS
 
 
-def order(vocabulary: int, end: int) -> Tensor:
-    """Their token id of each of ours, (vocabulary,): the end first, then all others in their order."""
-    numbers = torch.arange(vocabulary)
-    return torch.cat([numbers[end : end + 1], numbers[:end], numbers[end + 1 :]])
+def order(vocabulary: int, eos_token_id: int) -> Tensor:
+    """Their token id of each of ours, (vocabulary,): EOS first, then all others in their order."""
+    token_ids = torch.arange(vocabulary)
+    return torch.cat([token_ids[token_ids == eos_token_id], token_ids[token_ids != eos_token_id]])
 
 
 def from_theirs(model: Clip, theirs: dict[str, Tensor], scale: Scale) -> dict[str, Tensor]:
@@ -174,7 +177,7 @@ def from_theirs(model: Clip, theirs: dict[str, Tensor], scale: Scale) -> dict[st
     positions[1:] += shift
     ours["picture_tower.positions.weight"] = positions
     kept = model.config.caption_length + (
-        model.config.begin is not None
+        model.config.bos_token_id is not None
     )  # a tokenizer may cut captions before
     ours[POSITIONS] = ours[POSITIONS][:kept]
     return ours

@@ -283,8 +283,13 @@ def token_ids(special: SpecialTokens | None, padding: bool = False) -> dict[str,
     """The keys of config.json and generation_config.json that say what begins, ends and pads a text."""
     if special is None:
         return {"bos_token_id": None, "eos_token_id": None}
-    ends: Any = list(special.ends)
-    ids = {"bos_token_id": special.bos, "eos_token_id": ends if len(ends) > 1 else special.end}
+    ends: Any = list(special.eos_token_ids)
+    ids = {
+        "bos_token_id": special.bos_token_id,
+        "eos_token_id": ends if len(ends) > 1 else special.eos_token_id,
+    }
     if padding:
-        ids["pad_token_id"] = special.end if special.pad is None else special.pad
+        ids["pad_token_id"] = (
+            special.eos_token_id if special.pad_token_id is None else special.pad_token_id
+        )
     return ids

@@ -21,7 +21,7 @@ from maquette.corpus.special_tokens import (
     token_name,
 )
 from maquette.corpus.text.store import TOKENIZER
-from maquette.corpus.tokenizer import BYTE_OF, END, Tokenizer, load_tokenizer
+from maquette.corpus.tokenizer import BYTE_OF, EOS_TOKEN, Tokenizer, load_tokenizer
 
 CLASS = "PreTrainedTokenizerFast"
 VOCAB, MERGES, SENTENCEPIECE = "vocab.json", "merges.txt", "tokenizer.model"
@@ -42,7 +42,7 @@ def read_tokenizer(
     else:
         raise UserError(f"{source} holds no {TOKENIZER}: {_mend(source)}")
     _check(tokenizer, source, vocabulary, say)
-    if tokenizer.end is None:
+    if tokenizer.eos_token_id is None:
         say(
             f"{source} names no token that ends a text: generation stops at --tokens or a --stop string"
         )
@@ -105,7 +105,7 @@ def _gpt2(source: Path) -> Foreign:
                 f"{made.token_to_id(name)}: restore both"
             )
     for key in ("bos_token", "eos_token", "unk_token"):
-        settings.setdefault(key, END)  # as GPT2Tokenizer does
+        settings.setdefault(key, EOS_TOKEN)  # as GPT2Tokenizer does
     known = {token_name(value) for key, value in settings.items() if key.endswith("_token")}
     made.add_special_tokens([n for n in known if n and made.token_to_id(n) is not None])
     special = read_special_tokens(source, made, settings)
@@ -122,9 +122,9 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
         settings = _settings(tokenizer)
     else:
         settings = {
-            "bos_token": END,
-            "eos_token": END,
-            "pad_token": END,
+            "bos_token": EOS_TOKEN,
+            "eos_token": EOS_TOKEN,
+            "pad_token": EOS_TOKEN,
             "padding_side": "left",
             "model_max_length": context,
             "split_special_tokens": True,  # text that looks like the end is text, as it is here
@@ -149,7 +149,7 @@ def _settings(tokenizer: Foreign) -> dict[str, Any]:
         if isinstance(more := settings.pop(key, None), list):
             names = [token_name(value) or "" for value in more]
             settings[key] = [name for name in names if tokenizer.has(name)]
-    if special.bos is None:  # its texts begin after an end
+    if special.bos_token_id is None:  # its texts begin after an EOS token
         settings.pop("bos_token", None)
     if "add_bos_token" in settings:
         settings["add_bos_token"] = bool(special.prefix)
@@ -159,11 +159,11 @@ def _settings(tokenizer: Foreign) -> dict[str, Any]:
             for number, token in added.items()
             if tokenizer.has(token_name(token) or "")
         }
-    for key, token in (("bos_token", special.bos), ("eos_token", special.end)):
+    for key, token in (("bos_token", special.bos_token_id), ("eos_token", special.eos_token_id)):
         if token is not None and special.settings.get(key, "") is not None:
             settings.setdefault(key, tokenizer.name(token))
     if "pad_token" not in settings:
-        pad = special.end if special.pad is None else special.pad
+        pad = special.eos_token_id if special.pad_token_id is None else special.pad_token_id
         if pad is not None:
             settings["pad_token"] = tokenizer.name(pad)
         settings.setdefault("padding_side", "left")

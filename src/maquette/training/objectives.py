@@ -20,24 +20,24 @@ from maquette.models.batches import PairBatch, PermutedBatch
 from maquette.nn.noise import Generators
 
 
-def next_token(rows: Tensor, end: int | None = None) -> TokenBatch:
+def next_token(rows: Tensor, eos_token_id: int | None = None) -> TokenBatch:
     """The tokens of rows (batch, time + 1) but the last, and the targets that follow them: (batch, time).
 
-    end: the token that ends a document, where documents shall not see each other.
+    eos_token_id: the token that ends a document, where documents shall not attend to each other.
     """
     tokens, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
-    if end is None:
+    if eos_token_id is None:
         return TokenBatch(tokens, targets)
-    documents, positions = split_documents(tokens, end)
+    documents, positions = split_documents(tokens, eos_token_id)
     return TokenBatch(tokens, targets, documents, positions)
 
 
-def split_documents(tokens: Tensor, end: int) -> tuple[Tensor, Tensor]:
+def split_documents(tokens: Tensor, eos_token_id: int) -> tuple[Tensor, Tensor]:
     """Number the documents in each row, and the tokens in each document.
 
-    tokens: (batch, time); the end belongs to the document before it. Returns two (batch, time).
+    tokens: (batch, time); an EOS token belongs to the document before it. Returns two (batch, time).
     """
-    ends = tokens == end
+    ends = tokens == eos_token_id
     documents = ends.cumsum(1) - ends.long()
     place = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
     first = torch.where(documents.diff(dim=1, prepend=documents[:, :1]) > 0, place, 0)
@@ -65,7 +65,7 @@ def spans(
     generator: Generators = None,
     *,
     sentinel: int,
-    end: int,
+    eos_token_id: int,
     density: float = 0.15,
     mean_length: float = 3.0,
 ) -> PairBatch:
@@ -76,12 +76,13 @@ def spans(
     targets     <X> for inviting <Y> last week end
 
     sentinel: the first sentinel; the following ones are numbered downwards from there, as in T5's
-    vocabulary. end: closes source and targets, and is what the decoder reads first. All rows have as many
-    corrupted tokens and spans: (batch, time - noise + spans + 1) and (batch, noise + spans + 1).
+    vocabulary. eos_token_id: closes source and targets, and is what the decoder reads first. All rows
+    have as many corrupted tokens and spans: (batch, time - noise + spans + 1) and
+    (batch, noise + spans + 1).
     """
     batch, time = rows.shape
     noise = noise_mask(batch, time, generator, density, mean_length).to(rows.device)
-    ends = rows.new_full((batch, 1), end)
+    ends = rows.new_full((batch, 1), eos_token_id)
     source = torch.cat((_with_sentinels(rows, noise, sentinel), ends), 1)
     targets = torch.cat((_with_sentinels(rows, ~noise, sentinel), ends), 1)
     tokens = torch.cat((ends, targets[:, :-1]), 1)

@@ -165,13 +165,13 @@ def score_examples(
     the context are cut, those whose prompt is longer are left out.
     """
     model.eval()
-    packed = Packed(corpus.heldout, model.config.context, corpus.end, seed=0)
+    packed = Packed(corpus.heldout, model.config.context, corpus.eos_token_id, seed=0)
     device, score = model.embedding.weight.device, Score()
     for first in range(0, len(packed), SCORED):
         batch = packed.batch(np.arange(first, min(first + SCORED, len(packed))))
         loss = model.loss(batch.to(device))
         wanted = batch.targets[batch.targets >= 0].numpy()
-        text = corpus.tokenizer.decode_bytes(wanted[wanted != corpus.end])
+        text = corpus.tokenizer.decode_bytes(wanted[wanted != corpus.eos_token_id])
         score.add(float(loss.value), int(loss.count), len(text))
         progress(first + len(batch), len(packed))
     score.documents = packed.examples

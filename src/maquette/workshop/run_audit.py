@@ -102,7 +102,9 @@ def _traced(loaded: Loaded, corpus: Corpus, progress: Progress) -> dict[str, Any
         model, loaded.tokenizer, index, samples=SAMPLES, tokens=tokens, progress=progress
     )
     most = max(range(len(drawn.verbatim)), key=lambda i: drawn.verbatim[i])
-    text = loaded.tokenizer.decode(t for t in drawn.written[most] if t != loaded.tokenizer.end)
+    text = loaded.tokenizer.decode(
+        t for t in drawn.written[most] if t != loaded.tokenizer.eos_token_id
+    )
     found = trace(index, text, documents=DOCUMENTS)
     low, high = drawn.interval
     return {

@@ -74,7 +74,7 @@ def build_examples(
                     "kind": KIND,
                     "format": FORMAT,
                     "vocabulary": tokenizer.vocabulary,
-                    "end": tokenizer.end,
+                    "eos_token_id": tokenizer.eos_token_id,
                     "template": template,
                     "fields": dict(fields or {}),
                     "heldout": heldout,

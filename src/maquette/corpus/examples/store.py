@@ -24,7 +24,7 @@ from maquette.corpus.progress import Progress, silent
 from maquette.corpus.text.store import MANIFEST, SPLITS, TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 
-KIND, FORMAT = "examples", 1
+KIND, FORMAT = "examples", 2
 EXAMPLES_TABLE = "examples.parquet"
 
 
@@ -88,9 +88,9 @@ class ExamplesCorpus:
         return int(self.manifest["vocabulary"])
 
     @property
-    def end(self) -> int:
+    def eos_token_id(self) -> int:
         """The token that ends an answer."""
-        return int(self.manifest["end"])
+        return int(self.manifest["eos_token_id"])
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:

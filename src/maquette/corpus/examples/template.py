@@ -56,16 +56,16 @@ def encode(
     It is begun as the tokenizer begins a prompt, so that what is generated is begun alike. Raises
     UserError where the tokenizer names no end.
     """
-    if tokenizer.end is None:
+    if tokenizer.eos_token_id is None:
         raise UserError(
-            "the tokenizer names no token that ends an answer: name it with --end-token"
+            "the tokenizer names no token that ends an answer: name it with --eos-token"
         )
     tokens: list[int] = []
     counted: list[int] = []
     for prompt, answer in example.exchanges:
         context = template.context(prompt)
         given = tokenizer.encode(context) if tokens else tokenizer.encode_prompt(context)
-        wanted = [*tokenizer.encode(template.answer(prompt, answer)), tokenizer.end]
+        wanted = [*tokenizer.encode(template.answer(prompt, answer)), tokenizer.eos_token_id]
         tokens += [*given, *wanted]
         counted += [0] * len(given) + [1] * len(wanted)
     return np.array(tokens, np.uint32), np.array(counted, np.uint8)

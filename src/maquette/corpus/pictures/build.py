@@ -346,7 +346,7 @@ def _tokenize(folder: Path, vocabulary: int, workers: int, progress: Progress) -
     progress("tokenizer", sum(map(len, texts)), None)
     return {
         "vocabulary": tokenizer.vocabulary,
-        "end": tokenizer.end,
+        "eos_token_id": tokenizer.eos_token_id,
         "caption_tokens": {
             "median": int(np.median(lengths)),
             "99 %": int(np.quantile(lengths, 0.99)),

@@ -38,7 +38,7 @@ class CaptionTokenizer(Foreign):
         super().__init__(content, SpecialTokens())
         self._tokenizer.encode_special_tokens = self.split = split
         self.added = Added(*self.put_around())
-        self.special = SpecialTokens(ends=self.added.behind[:1])
+        self.special = SpecialTokens(eos_token_ids=self.added.behind[:1])
 
     def name_of(self, token: int) -> str:
         """How the file writes a token."""

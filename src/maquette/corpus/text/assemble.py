@@ -81,7 +81,7 @@ def assemble(
         "format": FORMAT,
         "hash": identity.hexdigest(),
         "vocabulary": tokenizer.vocabulary,
-        "end": tokenizer.end,
+        "eos_token_id": tokenizer.eos_token_id,
         "dtype": dtype,
         "split": "tail" if (where == TO_BOTH).any() else "hash",
         "heldout": options.heldout,

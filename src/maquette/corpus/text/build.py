@@ -153,7 +153,7 @@ def _workspace(
         "source": fingerprint() if fingerprint else None,
         "options": dataclasses.asdict(options),
         "mixture": mixture.to_dict() if mixture else None,
-        "tokenizer": [digest(tokenizer), tokenizer.end] if tokenizer else None,
+        "tokenizer": [digest(tokenizer), tokenizer.eos_token_id] if tokenizer else None,
         "evaluation": hashlib.sha256(repr(examples).encode("utf-8", "replace")).hexdigest(),
     }
     identity = json.dumps(known, indent=1)

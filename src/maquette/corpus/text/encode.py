@@ -94,7 +94,9 @@ def _encode(
     table: pq.ParquetWriter,
 ) -> None:
     encoded = tokenizer.encode_batch([t.decode() for _, _, t in batch], task.threads)
-    ending = np.array([] if tokenizer.end is None else [tokenizer.end], task.dtype)
+    ending = np.array(
+        [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id], task.dtype
+    )
     rows = []
     for (document, split, text), tokens in zip(batch, encoded, strict=True):
         streams[split].write(np.concatenate([tokens.astype(task.dtype), ending]).tobytes())

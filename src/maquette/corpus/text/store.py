@@ -25,7 +25,7 @@ from maquette.corpus.checksums import check_files
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 SPLITS = ("train", "heldout")
 DOCUMENTS_TABLE, DROPPED_TABLE = "documents.parquet", "dropped.parquet"
@@ -110,10 +110,10 @@ class Corpus:
         return int(self.manifest["vocabulary"])
 
     @property
-    def end(self) -> int | None:
+    def eos_token_id(self) -> int | None:
         """The token that ends a document."""
-        end = self.manifest["end"]
-        return None if end is None else int(end)
+        token = self.manifest["eos_token_id"]
+        return None if token is None else int(token)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:

@@ -40,7 +40,7 @@ class Streams:
     """The token shards and the table of documents of a corpus, written in one order."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, dtype: str) -> None:
-        self._ends = 0 if tokenizer.end is None else 1
+        self._eos_tokens = 0 if tokenizer.eos_token_id is None else 1
         self._dtype = np.dtype(dtype)
         self._shards = {split: _Shards(folder, split, self._dtype) for split in SPLITS}
         self._table = pq.ParquetWriter(folder / DOCUMENTS_TABLE, TABLE)
@@ -63,7 +63,7 @@ class Streams:
         offset = np.zeros(len(rows), np.int64)
         for name in SPLITS:
             here = split == name
-            lengths = np.where(here, tokens + self._ends, 0)
+            lengths = np.where(here, tokens + self._eos_tokens, 0)
             stream = _mapped(encoded / f"{name}.bin", self._dtype)
             starts = np.cumsum(lengths) - lengths
             taken = np.where(here & chosen, lengths, 0)

@@ -23,7 +23,7 @@ from maquette.models.cnn import blur
 from maquette.models.diffusion.conditioner import Conditioner, Signal
 from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.diffusion.text import TextEncoder
-from maquette.models.picture_config import END
+from maquette.models.picture_config import EOS_TOKEN_ID
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.rules import Scaling
 
@@ -48,7 +48,7 @@ class Text(Conditioner):
         return cls(config, scaling) if config.condition == "text" else None
 
     def null(self, n: int, device: torch.device) -> Tensor:
-        return torch.full((n, 1), END, device=device)
+        return torch.full((n, 1), EOS_TOKEN_ID, device=device)
 
     def example(self, batch: PictureBatch) -> Tensor:
         if batch.captions is None:

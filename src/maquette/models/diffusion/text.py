@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from maquette.models.diffusion.config import DiffusionConfig
-from maquette.models.picture_config import END
+from maquette.models.picture_config import EOS_TOKEN_ID
 from maquette.nn.linear import Embedding
 from maquette.nn.mask import Mask, caption_mask
 from maquette.nn.norm import LayerNorm
@@ -27,7 +27,7 @@ class TextEncoder(nn.Module):
         self.norm = LayerNorm(c.text_width, bias=True)
 
     def forward(self, captions: Tensor, compute: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        mask = caption_mask(captions, END)
+        mask = caption_mask(captions, EOS_TOKEN_ID)
         used = int(mask.sum(1).max())  # beyond the longest caption there is nothing to read
         captions, mask = captions[:, :used], mask[:, :used]
         x = self.embedding(captions) + self.position.weight[:used]

@@ -1,7 +1,7 @@
 """A frozen CLIP whose embeddings come with every picture, and how captions are read.
 
 An encoder reads captions as it was trained to, by its own tokenizer and in its own number of tokens,
-whatever the corpus' are. Captions reach any model renumbered so that the end is 0, which also fills
+whatever the corpus' are. Captions reach any model renumbered so that EOS is 0, which also pads
 them on the right.
 """
 
@@ -17,7 +17,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.pictures.caption_tokenizer import load_caption_tokenizer
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import Model, PictureBatch
-from maquette.models.picture_config import END
+from maquette.models.picture_config import EOS_TOKEN_ID
 from maquette.models.store import WEIGHTS, load_config, load_model
 from maquette.training.datasets.picture_config import PictureData, picture_recipe
 from maquette.training.run import RECIPE, RunDirectory
@@ -150,12 +150,13 @@ def cut_notes(tokenizer: Tokenizer, captions: Sequence[str], caption_length: int
 
 
 def caption_tokens(tokenizer: Tokenizer, captions: list[str], caption_length: int) -> Tensor:
-    """(n, caption_length) int64: tokens renumbered so that the end is 0; what is too long is cut."""
-    end = tokenizer.end
-    last = tokenizer.vocabulary if end is None else end
-    out = torch.full((len(captions), caption_length), END, dtype=torch.int64)
+    """(n, caption_length) int64: tokens renumbered so that EOS is 0; what is too long is cut."""
+    eos_token_id = tokenizer.eos_token_id
+    last = tokenizer.vocabulary if eos_token_id is None else eos_token_id
+    out = torch.full((len(captions), caption_length), EOS_TOKEN_ID, dtype=torch.int64)
     for row, text in zip(out, captions, strict=True):
         tokens = torch.tensor(tokenizer.encode(text)[: caption_length - 1], dtype=torch.int64)
         renumbered = tokens + (tokens < last).long()
-        row[: len(tokens)] = renumbered.masked_fill(tokens == last, END)  # an end in the caption
+        renumbered[tokens == last] = EOS_TOKEN_ID  # an EOS token in the caption
+        row[: len(tokens)] = renumbered
     return out

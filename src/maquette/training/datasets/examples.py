@@ -44,13 +44,13 @@ class ExamplesDataset:
     def __init__(self, recipe: ExamplesRecipe, corpus: ExamplesCorpus) -> None:
         self._recipe, self.corpus = recipe, corpus
         self._sequence = recipe.data.sequence
-        self._packed = Packed(corpus.train, self._sequence, corpus.end, recipe.seed)
+        self._packed = Packed(corpus.train, self._sequence, corpus.eos_token_id, recipe.seed)
         self.order = SampleOrder(len(self._packed) + 1, 1, recipe.seed)
 
     @functools.cached_property
     def _heldout(self) -> "Packed":
         """Raises UserError where none fits."""
-        return Packed(self.corpus.heldout, self._sequence, self.corpus.end, seed=0)
+        return Packed(self.corpus.heldout, self._sequence, self.corpus.eos_token_id, seed=0)
 
     def check(self) -> list[str]:
         """Raise WrongUse where the model reads other tokens; lines where examples are cut or left out."""
@@ -101,8 +101,8 @@ class Packed:
     many have no counted token among these. examples: how many are read.
     """
 
-    def __init__(self, split: ExampleSplit, sequence: int, end: int, seed: int) -> None:
-        self._split, self._sequence, self._end = split, sequence, end
+    def __init__(self, split: ExampleSplit, sequence: int, eos_token_id: int, seed: int) -> None:
+        self._split, self._sequence, self._eos_token_id = split, sequence, eos_token_id
         positions = np.minimum(split.lengths, sequence + 1) - 1
         longer = np.flatnonzero(split.lengths > sequence + 1)
         learned = np.ones(len(split), np.bool_)
@@ -122,9 +122,9 @@ class Packed:
         return len(self._rows)
 
     def batch(self, rows: npt.NDArray[np.int64]) -> TokenBatch:
-        """The sequences of those numbers; padded with the end, which is a document of its own."""
+        """The sequences of those numbers; padded with the EOS token, which is a document of its own."""
         shape = (len(rows), self._sequence)
-        tokens, targets = np.full(shape, self._end), np.full(shape, -1)
+        tokens, targets = np.full(shape, self._eos_token_id), np.full(shape, -1)
         documents, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for row, number in enumerate(rows.tolist()):
             start = document = 0

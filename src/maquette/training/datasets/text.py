@@ -46,9 +46,10 @@ class TextDataset:
         starts = self.order.starts(sample + rank * share, share)
         length = self._recipe.data.sequence
         rows = np.stack([self.corpus.train.read(int(s), length + 1) for s in starts])
-        end = self.corpus.end if self._recipe.data.document_mask else None
+        eos_token_id = self.corpus.eos_token_id if self._recipe.data.document_mask else None
         return [
-            next_token(torch.from_numpy(rows[i : i + micro]), end) for i in range(0, share, micro)
+            next_token(torch.from_numpy(rows[i : i + micro]), eos_token_id)
+            for i in range(0, share, micro)
         ]
 
     def heldout(self) -> list[TokenBatch]:
@@ -73,7 +74,7 @@ def check_tokens(recipe: LanguageRecipe, corpus: AnyCorpus) -> None:
 def heldout_batches(recipe: TextRecipe, corpus: Corpus, size: int = 32) -> list[TokenBatch]:
     """Windows spread evenly over the held-out stream, the same at every call."""
     stream, length, tokens = corpus.heldout, recipe.data.sequence, recipe.watch.tokens
-    end = corpus.end if recipe.data.document_mask else None
+    eos_token_id = corpus.eos_token_id if recipe.data.document_mask else None
     available = (len(stream) - 1) // length
     count = min(available, max(1, tokens // length))
     if count < 1:
@@ -82,4 +83,4 @@ def heldout_batches(recipe: TextRecipe, corpus: Corpus, size: int = 32) -> list[
         length, count, available = len(stream) - 1, 1, 1
     starts = [i * available // count * length for i in range(count)]
     rows = torch.from_numpy(np.stack([stream.read(start, length + 1) for start in starts]))
-    return [next_token(part, end) for part in rows.split(size)]
+    return [next_token(part, eos_token_id) for part in rows.split(size)]
