@@ -6,6 +6,7 @@ from pathlib import Path
 from maquette.adaptation.methods import PATTERNS, Method, adapted, checked
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
+from maquette.training.parameter_groups import only
 from maquette.training.recipe import Optimiser, Schedule
 
 RATES: dict[Method, float] = {
@@ -74,6 +75,7 @@ def recipe_of(
         prompts=options.prompts,
         rank=options.rank,
     )
+    groups = () if method == "full" else only(*PATTERNS[method])
     rate = RATES[method] if options.learning_rate is None else options.learning_rate
     return PictureRecipe(
         name=method,
@@ -83,10 +85,11 @@ def recipe_of(
         precision="fp32",
         compile="off",
         start=str(start),
-        trained=() if method == "full" else PATTERNS[method],
         model=config,
         data=data,
-        optimiser=Optimiser(learning_rate=rate, beta2=0.99, weight_decay=options.weight_decay),
+        optimiser=Optimiser(
+            learning_rate=rate, beta2=0.99, weight_decay=options.weight_decay, groups=groups
+        ),
         schedule=Schedule(warmup=0.1, floor=0.0),
         watch=PictureWatch(every=max(1, options.steps), grid=0, report=False),
     )

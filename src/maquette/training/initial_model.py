@@ -9,17 +9,17 @@ are interpolated (Dosovitskiy et al. 2020, section 3.2).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from maquette.base.errors import UserError, WrongUse
+from maquette.base.errors import UserError
 from maquette.models.base import Model, PictureModel
 from maquette.models.store import CONFIG, WEIGHTS, load_config, load_tensors
 from maquette.nn.patches import resize_positions
 from maquette.training.checkpoint import AVERAGE, MODEL, newest
+from maquette.training.parameter_groups import freeze
 from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 
@@ -27,7 +27,7 @@ from maquette.training.run import RunDirectory
 def make_model(
     recipe: Recipe, *, fresh: bool = True, say: Callable[[str], None] = lambda line: None
 ) -> Model:
-    """The recipe's model with the parameters that a run begins with, and only `trained` ones learning.
+    """The recipe's model with the parameters that a run begins with, frozen but what step 1 trains.
 
     fresh: False leaves out the other run's weights, where a checkpoint is read over them. say: told how
     a model that begins with another run's differs from it.
@@ -36,8 +36,7 @@ def make_model(
     if recipe.start and fresh:
         for line in begin_with(model, Path(recipe.start)).notes(recipe.start):
             say(line)
-    if recipe.trained:
-        only_train(model, recipe.trained)
+    freeze(model, recipe.optimiser.groups)
     return model
 
 
@@ -128,22 +127,6 @@ def _mend(model: nn.Module, folder: Path) -> str:
 def _shortened(names: list[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
-def only_train(model: nn.Module, patterns: tuple[str, ...]) -> int:
-    """Freeze all parameters but those whose names a pattern matches; returns how many learn."""
-    names = [name for name, _ in model.named_parameters()]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise WrongUse(
-                f"trained: no parameter is called {pattern}: they are {', '.join(names)}"
-            )
-    count = 0
-    for name, p in model.named_parameters():
-        learns = any(fnmatchcase(name, pattern) for pattern in patterns)
-        p.requires_grad_(learns)
-        count += p.numel() * learns
-    return count
 
 
 def weights_file(folder: Path) -> Path:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Generic, Literal, cast, get_args, get_origin
 import yaml
 from typing_extensions import TypeVar
 
-from maquette.base.errors import WrongUse, check_numbers, did_you_mean, within
+from maquette.base.errors import WrongUse, check_numbers, did_you_mean, plain, within
 from maquette.base.files import write_atomic
 from maquette.base.version import __version__
 from maquette.models.config import DecoderConfig
@@ -33,6 +33,10 @@ FORMAT = 1  # of run directories
 M = TypeVar("M", bound=AnyConfig, default=AnyConfig, covariant=True)  # noqa: PLC0105
 D = TypeVar("D", bound=Data, default=Data, covariant=True)  # noqa: PLC0105
 W = TypeVar("W", bound=Watch, default=Watch, covariant=True)  # noqa: PLC0105
+
+
+ParameterGroup = tuple[str, float, int]
+"""pattern of parameter names, factor of the learning rate (0: frozen), number of first steps frozen"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +61,19 @@ class Optimiser:
     """weight of the squared log-partition (PaLM: 1e-4)"""
     average: float = 0.0
     """decay of a moving average of the weights, which is scored, sampled from and kept; 0: no average"""
+    groups: tuple[ParameterGroup, ...] = ()
+    """pattern of parameter names, factor of their rate (0: frozen) and number of first steps that they are
+    frozen for, as in "heads.*" 1 0 "*" 0 0; the first pattern that matches counts; the rest is trained"""
 
     def __post_init__(self) -> None:
         within(self, 0, ANY, "learning_rate", "epsilon", "weight_decay", "clip", "z_loss")
         within(self, 0, 0.99999, "beta1", "beta2", "average")
+        for pattern, rate, frozen in self.groups:
+            if not 0 <= rate < ANY or frozen < 0:
+                raise WrongUse(
+                    f"optimiser.groups: {pattern} has rate factor {plain(rate)} and {plain(frozen)} frozen "
+                    f"steps: use numbers from 0 on"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +170,6 @@ class Recipe(Generic[M, D, W]):
     start: str = ""
     """run whose weights this one begins with, tensor by tensor of the same name: new tensors keep their
     start, new inputs begin at zero, positions of another picture size are interpolated; empty: none"""
-    trained: tuple[str, ...] = ()
-    """patterns of the parameters that are trained, as in "*.prompts"; none: all of them"""
     model: M = field(default_factory=DecoderConfig)  # type: ignore[assignment] # the default of M
     data: D = None  # type: ignore[assignment] # of the kind that the model learns from
     optimiser: Optimiser = field(default_factory=Optimiser)

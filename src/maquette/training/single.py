@@ -49,6 +49,7 @@ class Single:
     def backward(self, batches: Iterable[Any], step: int) -> Losses:
         """The mean over the counted targets of the whole batch, if all of them count; see `reduce`."""
         self.model.train()
+        self.optimiser.begin(step)
         losses = Losses()
         for batch in batches:
             part = self.loss(batch)

@@ -149,7 +149,8 @@ def _prepare(
 def _check_room(recipe: Recipe, machine: Machine) -> None:
     """Refuse before the start a model whose state alone is larger than the memory."""
     room = machine.memory if machine.device_memory is None else machine.device_memory
-    needed = (4 if recipe.trained else LEAST_STATE) * recipe.model.parameters()
+    frozen = any(not rate for _, rate, _ in recipe.optimiser.groups)
+    needed = (4 if frozen else LEAST_STATE) * recipe.model.parameters()
     if needed > room:
         raise UserError(
             f"a model of {recipe.model.parameters():.3g} parameters takes {needed / 2**30:.3g} GiB as "
