@@ -103,3 +103,4 @@ def test_groups_that_cannot_be_are_refused_in_one_line(recipe, tmp_path):
         Optimiser(groups=(("*", -1.0, 0),))
     with pytest.raises(WrongUse, match="no parameter is trained at step 1"):
         freeze(make_model(recipe), (("*", 0.0, 0),))
+    assert not (tmp_path / "x" / "recipe.yaml").exists()

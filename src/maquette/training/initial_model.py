@@ -40,6 +40,13 @@ def make_model(
     return model
 
 
+def check_groups(recipe: Recipe) -> None:
+    """Raise WrongUse for groups that do not fit the model, before anything is written; see `freeze`."""
+    if recipe.optimiser.groups:
+        with torch.device("meta"):
+            freeze(recipe.model.build(), recipe.optimiser.groups)
+
+
 @dataclass(frozen=True)
 class Begun:
     """How a model begins with another run's weights: names of parameters, sorted.

@@ -14,7 +14,7 @@ from maquette.parallel.launch import launch, launched
 from maquette.parallel.layout import check_layout
 from maquette.training.datasets.dataset import open_dataset
 from maquette.training.decide import decide, load_decisions
-from maquette.training.initial_model import make_model
+from maquette.training.initial_model import check_groups, make_model
 from maquette.training.length import nothing_left, reached
 from maquette.training.loop import Outcome
 from maquette.training.loop import train as run_loop
@@ -120,6 +120,7 @@ def _prepare(
         _check_room(recipe, measure(recipe.device))
         dataset = open_dataset(recipe, recipe.data.open_corpus(progress))
         notes = dataset.check()
+        check_groups(recipe)
         create(run, recipe, dataset.corpus)
         for line in notes:
             watcher.say(line)
