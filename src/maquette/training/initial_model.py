@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from maquette.adaptation.adapters.adapter import Adapter, attach
+from maquette.adaptation.adapters.store import ADAPTER, ADAPTER_WEIGHTS
 from maquette.base.errors import UserError
 from maquette.models.base import Model, PictureModel
 from maquette.models.store import CONFIG, WEIGHTS, load_config, load_tensors
@@ -33,18 +35,27 @@ def make_model(
     a model that begins with another run's differs from it.
     """
     model: Model = recipe.model.build().initialise(recipe.seed)
-    if recipe.start and fresh:
+    if recipe.start and (fresh or recipe.adapter is not None):  # no checkpoint holds a base
         for line in begin_with(model, Path(recipe.start)).notes(recipe.start):
             say(line)
+    if recipe.adapter is not None:
+        adapter: Adapter = recipe.adapter.build(model)
+        adapter.initialise(model, recipe.seed)
+        attach(model, recipe.adapter.kind, adapter)
     freeze(model, recipe.optimiser.groups)
     return model
 
 
-def check_groups(recipe: Recipe) -> None:
-    """Raise WrongUse for groups that do not fit the model, before anything is written; see `freeze`."""
-    if recipe.optimiser.groups:
-        with torch.device("meta"):
-            freeze(recipe.model.build(), recipe.optimiser.groups)
+def check_trained(recipe: Recipe) -> int:
+    """How many parameters a recipe trains, its adapter's and its task's.
+
+    Raises WrongUse, before anything is written, for groups or an adapter that do not fit the model.
+    """
+    with torch.device("meta"):
+        model: Model = recipe.model.build()
+        if recipe.adapter is not None:
+            attach(model, recipe.adapter.kind, recipe.adapter.build(model))
+        return freeze(model, recipe.optimiser.groups)
 
 
 @dataclass(frozen=True)
@@ -137,11 +148,28 @@ def _shortened(names: list[str]) -> str:
 
 
 def weights_file(folder: Path) -> Path:
-    """A run's final weights, or those of its newest whole checkpoint, averaged where it averages."""
+    """A run's final weights, or those of its newest whole checkpoint, averaged where it averages.
+
+    Raises UserError for an adapted run, which keeps its change alone.
+    """
+    if (folder / ADAPTER).exists():
+        raise UserError(
+            f"{folder} is an adapted run and keeps no whole model: name its base, or merge it with "
+            f"maquette adapt merge"
+        )
+    return _newest(folder, WEIGHTS)
+
+
+def kept_file(folder: Path) -> Path:
+    """What an adapted run keeps beside its base: its final tensors, or its newest whole checkpoint's."""
+    return _newest(folder, ADAPTER_WEIGHTS)
+
+
+def _newest(folder: Path, final: str) -> Path:
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder} holds no model (no {CONFIG}): name a run directory")
-    if (folder / WEIGHTS).exists():
-        return folder / WEIGHTS
+    if (folder / final).exists():
+        return folder / final
     found = newest(RunDirectory(folder).checkpoints)
     if found is None:
         raise UserError(f"{folder} has no weights yet: go on with maquette train --resume")

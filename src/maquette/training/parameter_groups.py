@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from maquette.adaptation.adapters.adapter import trainable
 from maquette.base.errors import WrongUse
 from maquette.training.recipe import ParameterGroup
 
@@ -32,8 +33,11 @@ def group_of(name: str, groups: tuple[ParameterGroup, ...]) -> ParameterGroup:
 def learning(
     model: nn.Module, groups: tuple[ParameterGroup, ...]
 ) -> Iterator[tuple[nn.Parameter, int]]:
-    """Parameters that are trained at some step, each with how many first steps it is frozen for."""
-    for name, p in model.named_parameters():
+    """Parameters that are trained at some step, each with how many first steps it is frozen for.
+
+    Of a model with adapters: among those that are not its base's.
+    """
+    for name, p in trainable(model):
         _, rate, frozen = group_of(name, groups)
         if rate:
             yield p, frozen

@@ -130,7 +130,7 @@ def adapt(
         task=task_of(start, base, corpus, chosen),
     )
     assert isinstance(recipe.model, ClassifierConfig)
-    counted = count(base, recipe.model, options.method)
+    counted = count(recipe.model, recipe.adapter)
     trials: list[Trial] = []
     if sweep:
         recipe, trials = swept(recipe, corpus, path, say)

@@ -16,15 +16,15 @@ from maquette.corpus.text.store import TOKENIZER, stored_kind
 from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
 from maquette.evaluation.bits_per_byte import Score, counted, score_corpus, score_documents
 from maquette.models.base import LanguageModel
-from maquette.models.store import load_language
+from maquette.models.store import language_config
 from maquette.serving.generate import Generated, Timing, generate
 from maquette.serving.pack import pack
 from maquette.serving.sampler import Sampling
 from maquette.training.datasets.examples import Packed
-from maquette.training.initial_model import weights_file
 from maquette.training.recipe import LanguageRecipe, language
 from maquette.training.run import CORPUS, RunDirectory
 from maquette.training.run_corpus import as_text, corpus_of
+from maquette.training.trained_model import open_model
 
 SCORED = 16  # sequences of examples that are scored at a time
 
@@ -178,14 +178,17 @@ def score_examples(
     return score
 
 
-def load(path: str | Path) -> Loaded:
+def load(path: str | Path, base: str | Path | None = None) -> Loaded:
     """Open a run: its final weights, or those of its newest whole checkpoint.
 
-    Raises UserError when there is no model, or when it is damaged or not Maquette's.
+    base: where the base of an adapted run is now. Raises UserError when there is no model, when it is
+    damaged or not Maquette's, or when the base is missing or another.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: name a run directory")
-    weights = weights_file(folder)
-    model = load_language(folder, weights).to(pick_device())
+    language_config(folder)  # refuses a model of pictures
+    model = open_model(folder, None if base is None else Path(base).expanduser())
+    assert isinstance(model, LanguageModel)
+    model = model.to(pick_device())
     return Loaded(folder, model, load_tokenizer(folder / TOKENIZER))
