@@ -2,7 +2,9 @@
 
 METHOD is linear (new heads alone), bias, vpt-shallow, vpt-deep (visual prompts), lora or full. DATA is
 a corpus of pictures with labels, or shapes: the built-in world with the settings that --world.FIELD
-gives. Heads are new where the labels are not the ones that RUN learned. Printed are the parameters that
+gives. METHOD merge writes an adapted run as an ordinary one, with its LoRA in the weights (no DATA).
+
+Heads are new where the labels are not the ones that RUN learned. Printed are the parameters that
 were trained and the share of held-out pictures with every label right, before and after.
 
 example: maquette adapt vpt-deep runs/vit shapes --label count --world.objects 4 --world.counts true
@@ -39,7 +41,7 @@ WORLD = (
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("method", metavar="METHOD", help="linear, bias, vpt-shallow, ...")
     parser.add_argument("base", metavar="RUN", help="the run that is adapted")
-    parser.add_argument("data", metavar="DATA", help="a corpus of pictures, or shapes")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="a corpus of pictures, or shapes")
     parser.add_argument("--run", help="the adapted run's directory (default: runs/METHOD)")
     parser.add_argument(
         "--label", action="append", default=[], help="learn this label factor (may be repeated)"
@@ -69,6 +71,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.workshop.adapt import adapt
 
     terminal = Terminal(arguments.json)
+    if arguments.method == "merge":
+        return merge(arguments, terminal)
+    if arguments.data is None:
+        raise WrongUse("DATA is missing: name a corpus of pictures, or shapes")
     world = world_of(arguments)
     if world is not None and arguments.data != "shapes":
         raise WrongUse(f"--world settings are those of shapes, the pictures are {arguments.data}")
@@ -110,6 +116,19 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     terminal.say(f"adapted: {path}")
     return done.to_dict()
+
+
+def merge(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Write the model of an adapted run, whole."""
+    from maquette.training.run import free_name
+    from maquette.workshop.merge import merge
+
+    if arguments.data is not None:
+        raise WrongUse(f"adapt merge takes a run alone: leave {arguments.data} out")
+    path = Path(arguments.run or free_name(Path("runs"), "merged")).expanduser()
+    merge(Path(arguments.base).expanduser(), path)
+    terminal.say(f"merged: {path}")
+    return {"run": str(path)}
 
 
 def world_of(arguments: argparse.Namespace) -> "Shapes | None":

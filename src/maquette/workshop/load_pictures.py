@@ -79,15 +79,16 @@ class LoadedPictures:
         return cut_notes(self.tokenizer, texts, caption_length_of(self.path))
 
 
-def load_pictures(path: str | Path) -> LoadedPictures:
+def load_pictures(path: str | Path, base: str | Path | None = None) -> LoadedPictures:
     """Open a picture run: its final weights, or those of its newest whole checkpoint.
 
-    Raises UserError when there is no model, when it is damaged, or one of text.
+    base: where the base of an adapted run is now. Raises UserError when there is no model, when it is
+    damaged, or one of text.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: name a run directory")
-    model = open_model(folder)
+    model = open_model(folder, None if base is None else Path(base).expanduser())
     if not isinstance(model, PictureModel):
         raise UserError(f"{folder} is a run of text: name a run of pictures")
     model = model.to(pick_device()).requires_grad_(False)

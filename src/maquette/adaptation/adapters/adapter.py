@@ -67,7 +67,10 @@ class Adapter(nn.Module):
         """Take part in the model's computation, by `add` and `keep`."""
 
     def add(self, module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
-        """Add the weighted change of a module's input to its output."""
+        """Add the weighted change of a module's input to its output.
+
+        change: a module or method of the adapter, so that a copy of the model (an average) has its own.
+        """
         self.keep(module.register_forward_hook(Addition(self, change)))
 
     def keep(self, handle: RemovableHandle) -> None:

@@ -1,7 +1,8 @@
 """Adapter layers after every branch of every block (Houlsby et al. 2019, figure 2; `nn/bottleneck.py`).
 
 y -> y + up(gelu(down(y))) for the output y of attention and of the feed-forward layer, before it is added
-to the residual stream. Left out: new layer norms beside them, which the paper trains too.
+to the residual stream. A second adapter reads what the first has made. Left out: new layer norms beside
+them, which the paper trains too.
 """
 
 from torch import Tensor, nn

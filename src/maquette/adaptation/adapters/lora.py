@@ -9,7 +9,14 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from maquette.adaptation.adapters.adapter import Adapter, adapters_of, blocks_of, no_place, put
+from maquette.adaptation.adapters.adapter import (
+    Adapter,
+    adapters_of,
+    blocks_of,
+    detach,
+    no_place,
+    put,
+)
 from maquette.adaptation.adapters.config import LoRAConfig
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.models.base import Model
@@ -93,3 +100,18 @@ class Merged:
         for adapter in self._adapters:
             adapter.merged = False
         self._base.clear()
+
+
+def merge_and_detach(model: Model) -> None:
+    """Merge all adapters of a model into its weights, for good.
+
+    Raises WrongUse for one that is no change of weights.
+    """
+    for name, adapter in adapters_of(model).items():
+        if not isinstance(adapter, LoRA) and any(True for _ in adapter.parameters()):
+            raise WrongUse(
+                f"{name} is a {adapter.config.kind}, which cannot be merged into weights: only lora can"
+            )
+    Merged(model)
+    for name in adapters_of(model):
+        detach(model, name)
