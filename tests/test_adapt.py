@@ -190,7 +190,7 @@ def test_the_command_says_what_it_did(base, tmp_path):
 def test_what_cannot_be_adapted_is_refused_in_one_line(base, trained, tmp_path):
     """A run of text, an unknown method or label, no labels, a run that is there, a setting that is not."""
     shapes = ("shapes", "--run", tmp_path / "run", "--steps", "1")
-    refused(command("adapt", "linear", trained, *shapes), "decoder", "classifiers", code=2)
+    refused(command("adapt", "linear", trained, *shapes), "not for a run of text", code=2)
     refused(command("adapt", "vpt-dep", base, *shapes), "vpt-deep", code=2)
     refused(command("adapt", "linear", base, *shapes, "--label", "colr 1"), "colour 1", code=2)
     refused(command("adapt", "linear", base, "moon", *shapes[1:]), "no labels", code=2)
