@@ -22,10 +22,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import load_file
+from torch import Tensor
 
+from maquette.adaptation.adapters.store import ADAPTER
 from maquette.cli.main import main as maquette
+from maquette.models.store import WEIGHTS, tensors_of
 from maquette.nn import parametrisation
 from maquette.training import probe
+from maquette.training.trained_model import open_model
 
 TIMINGS = {"tokens_per_second", "pictures_per_second", "flops_utilisation", "memory", "seconds"}
 TEXT = "--precision fp32 --compile off"
@@ -100,6 +104,13 @@ def run(arguments: list[str]) -> None:
         raise SystemExit(f"{' '.join(arguments)}\n{said.getvalue()}")
 
 
+def tensors(folder: Path) -> dict[str, Tensor]:
+    """All weights of a run; of an adapted one its base's, its heads and its adapter's."""
+    if (folder / ADAPTER).exists():
+        return tensors_of(open_model(folder))
+    return load_file(folder / WEIGHTS)
+
+
 def summary(folder: Path) -> list[str]:
     """A line a step without its timings, and one of all weights."""
     lines = []
@@ -107,7 +118,7 @@ def summary(folder: Path) -> list[str]:
         lines.append(json.dumps({k: v for k, v in json.loads(line).items() if k not in TIMINGS}))
     content = sorted(
         (str(tuple(t.shape)), hashlib.sha256(t.contiguous().numpy().tobytes()).hexdigest())
-        for t in load_file(folder / "model.safetensors").values()
+        for t in tensors(folder).values()
     )
     return [*lines, "weights " + hashlib.sha256(json.dumps(content).encode()).hexdigest()]
 

@@ -1,8 +1,6 @@
 """Adapting a classifier: what changes, what does not, how it is counted, and what is refused."""
 
-import dataclasses
 import json
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +8,22 @@ import pytest
 import torch
 from conftest import command, refused
 
-from maquette.adaptation.methods import HEADS, METHODS, PATTERNS, adapted, count
+from maquette.adaptation.adapters.store import ADAPTER, ADAPTER_WEIGHTS
+from maquette.adaptation.methods import METHODS, TEXT, adapter_of, count
 from maquette.adaptation.recipes import AdaptOptions
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.statistics import wilson
 from maquette.evaluation.classify import accuracy
 from maquette.models.cnn_config import CNNConfig
-from maquette.models.store import WEIGHTS, load_tensors
+from maquette.models.store import WEIGHTS, load_tensors, tensors_of
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation
 from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
+from maquette.training.initial_model import make_model
 from maquette.training.recipe import Optimiser
 from maquette.workshop import adapt as workshop
 from maquette.workshop.adapt import adapt
+from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.train import train
 from maquette.worlds.shapes import Shapes
 
@@ -66,22 +67,26 @@ def quick(method: str, base: Path, path: Path, *, sweep=False, **changes):
     return adapt(base, data, path, options, sweep=sweep, pictures=50)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in TEXT])
 def test_what_is_frozen_stays_and_what_is_counted_changes(base, tmp_path, method):
-    """Bit for bit; and the adapted run begins with the base's weights."""
-    before = load_tensors(base / WEIGHTS)
+    """Bit for bit; an adapted run begins with the base's weights, and keeps none of them."""
+    before, files = load_tensors(base / WEIGHTS), {p.name for p in base.iterdir()}
     done = quick(method, base, tmp_path / "run")
-    after = load_tensors(tmp_path / "run" / WEIGHTS)
+    assert {p.name for p in base.iterdir()} == files
+    kept = load_tensors(tmp_path / "run" / (WEIGHTS if method == "full" else ADAPTER_WEIGHTS))
+    after = tensors_of(load_pictures(tmp_path / "run").model)
     changed = heads = 0
-    for name, tensor in after.items():
-        if fnmatchcase(name, HEADS):
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, after[name]), name
+        if name.startswith("heads."):
             heads += tensor.numel()
             assert name.startswith("heads.count-")
-            continue
-        learns = any(fnmatchcase(name, pattern) for pattern in PATTERNS[method])
-        if name in before:
-            assert torch.equal(tensor, before[name]) is not learns, name
-        changed += tensor.numel() * learns
+        else:
+            assert method == "full" or name.startswith("adapters."), name
+            changed += tensor.numel()
+    for name, tensor in before.items():
+        if not name.startswith("heads."):
+            assert torch.equal(tensor, after[name]) is (method != "full"), name
     assert done.counted.trained == changed
     assert done.counted.heads == heads == 32 * 3 + 3
     assert done.counted.base == sum(t.numel() for n, t in before.items() if "heads" not in n)
@@ -93,17 +98,16 @@ def test_what_is_frozen_stays_and_what_is_counted_changes(base, tmp_path, method
 
 def test_every_parameter_that_learns_moves(base, tmp_path):
     """Deep prompts of every block and both halves of every low-rank change leave their start."""
-    for method in ("vpt-deep", "lora"):
+    for method, name in (("vpt-deep", "prompt"), ("lora", "lora"), ("adapter", "bottleneck")):
         path = tmp_path / method
         done = quick(method, base, path)
-        first = dict(done.recipe.model.build().initialise(0).named_parameters())
-        after = load_tensors(path / WEIGHTS)
-        wanted = {n for n in after if any(fnmatchcase(n, p) for p in PATTERNS[method])}
-        assert all(not torch.equal(first[n], after[n]) for n in wanted)
+        first = dict(make_model(done.recipe).named_parameters())
+        after = load_tensors(path / ADAPTER_WEIGHTS)
+        wanted = {n for n in after if n.startswith(f"adapters.{name}.")}
+        assert wanted and all(not torch.equal(first[n], after[n]) for n in wanted)
         if method == "vpt-deep":
-            assert bool(
-                (first["prompts.weight"] != after["prompts.weight"]).flatten(1).any(1).all()
-            )
+            (only,) = wanted
+            assert bool((first[only] != after[only]).flatten(1).any(1).all())
 
 
 def test_heads_go_on_where_the_labels_are_the_same(base, tmp_path):
@@ -180,13 +184,13 @@ def test_the_command_says_what_it_did(base, tmp_path):
     assert result["trained_parameters"] == 2 * 2 * 32
     assert result["run"] == str(tmp_path / "run")
     assert "128 trained parameters" in said.err and "heads left out" in said.err
-    assert (tmp_path / "run" / WEIGHTS).exists()
+    assert (tmp_path / "run" / ADAPTER).exists()
 
 
 def test_what_cannot_be_adapted_is_refused_in_one_line(base, trained, tmp_path):
     """A run of text, an unknown method or label, no labels, a run that is there, a setting that is not."""
     shapes = ("shapes", "--run", tmp_path / "run", "--steps", "1")
-    refused(command("adapt", "linear", trained, *shapes), "decoder", "classifiers", code=2)
+    refused(command("adapt", "linear", trained, *shapes), "not for a run of text", code=2)
     refused(command("adapt", "vpt-dep", base, *shapes), "vpt-deep", code=2)
     refused(command("adapt", "linear", base, *shapes, "--label", "colr 1"), "colour 1", code=2)
     refused(command("adapt", "linear", base, "moon", *shapes[1:]), "no labels", code=2)
@@ -199,16 +203,24 @@ def test_what_cannot_be_adapted_is_refused_in_one_line(base, trained, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_prompts_and_low_rank_changes_need_a_transformer():
+def test_prompts_and_low_rank_changes_need_a_transformer(base, tmp_path):
     cnn = CNNConfig(image_size=16, width=8, depth=1, classes=(3, 2))
-    assert adapted(cnn, "bias", classes=(4,)).classes == (4,)
-    assert count(cnn, cnn, "linear").trained == 0
-    for method in ("vpt-deep", "vpt-shallow", "lora"):
-        with pytest.raises(WrongUse, match="linear, bias or full"):
-            adapted(cnn, method, classes=(4,))
-    prompted = dataclasses.replace(MODEL, prompts=2)
-    with pytest.raises(WrongUse, match="has prompts already"):
-        adapted(prompted, "vpt-deep", classes=(4,))
+
+    def of(method):
+        return adapter_of(method, "pictures", length=2, size=2)
+
+    assert count(cnn, of("linear")).trained == 0
+    biases = [p.numel() for n, p in cnn.build().named_parameters() if n.endswith("bias")]
+    heads = [p.numel() for n, p in cnn.build().heads.named_parameters() if n.endswith("bias")]
+    assert count(cnn, of("bias")).trained == sum(biases) - sum(heads)
+    for method in ("vpt-deep", "vpt-shallow", "lora", "adapter"):
+        with pytest.raises(WrongUse, match="this run is a cnn: use .*bias or full"):
+            count(cnn, of(method))
+    with pytest.raises(WrongUse, match="prefix is not for a run of pictures"):
+        of("prefix")
+    quick("linear", base, tmp_path / "first")
+    with pytest.raises(UserError, match="is an adapted run and keeps no whole model"):
+        quick("vpt-deep", tmp_path / "first", tmp_path / "second")
     with pytest.raises(UserError):
         adapt(Path("nowhere"), PictureData(), Path("nothing"), AdaptOptions("linear"))
 

@@ -36,7 +36,8 @@ from maquette.training.datasets.pictures import (
     to_tensor,
 )
 from maquette.training.heldout import derived_seed, seed
-from maquette.training.initial_model import begin_with, make_model, only_train
+from maquette.training.initial_model import begin_with, make_model
+from maquette.training.parameter_groups import freeze, only
 from maquette.training.recipe import Checkpoints, Optimiser, load_recipe
 from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import pictures_of
@@ -184,7 +185,9 @@ def test_a_start_that_does_not_fit_is_refused(toy):
 
 def test_only_what_is_named_learns(toy, tmp_path):
     recipe = replace(
-        TOY, start=str(toy), trained=("*.bias",), optimiser=replace(TOY.optimiser, average=0.0)
+        TOY,
+        start=str(toy),
+        optimiser=replace(TOY.optimiser, average=0.0, groups=only("*.bias")),
     )
     train(recipe, tmp_path / "part")
     before, after = weights(toy), weights(tmp_path / "part")
@@ -192,9 +195,9 @@ def test_only_what_is_named_learns(toy, tmp_path):
     assert changed and all(n.endswith(".bias") for n in changed)
     model = make_model(recipe)
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert learning == only_train(model, ("*.bias",))
+    assert learning == freeze(model, only("*.bias"))
     with pytest.raises(WrongUse, match="no parameter is called prompts"):
-        only_train(model, ("prompts",))
+        freeze(model, only("prompts"))
 
 
 def test_operations_are_torchs_count():

@@ -1,7 +1,6 @@
-"""The Vision Transformer: parity with Hugging Face's, positions, prompts, low-rank changes."""
+"""The Vision Transformer: parity with Hugging Face's, positions."""
 
 import dataclasses
-import math
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from maquette.experiments.lab import Lab
 from maquette.experiments.results import measure
 from maquette.models.vit import ViT
 from maquette.models.vit_config import ViTConfig
-from maquette.nn.low_rank import LowRank
 from maquette.nn.parametrisation import declared
 from maquette.nn.rules import Parametrisation
 from maquette.systems import vit
@@ -111,91 +109,16 @@ def test_without_positions_patches_may_be_shuffled():
 
 
 def test_every_parameter_has_a_role_and_is_counted():
-    for changes in ({}, {"prompts": 3, "deep": True}, {"lora_rank": 2}, {"pool": "mean"}):
+    for changes in ({}, {"pool": "mean"}):
         config = ViTConfig(**(SMALL | changes))
         model = config.build().initialise(0)
         assert sum(p.tensor.numel() for p in declared(model)) == config.parameters()
         assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
-def test_prompts_start_uniform_and_from_the_seed():
-    """U(-v, v) with v = sqrt(6 / (3 P^2 + D)), Jia et al. 2022."""
-    model = make(prompts=50, deep=True)
-    p = model.prompts.weight.detach()
-    v = math.sqrt(6 / (3 * 16 + 32))
-    assert p.shape == (2, 50, 32)
-    assert 0.98 * v < float(p.abs().max()) <= v
-    assert float(p.var()) == pytest.approx(v * v / 3, rel=0.05)
-    assert torch.equal(p, make(prompts=50, deep=True).prompts.weight)
-    other = ViTConfig(**SMALL, prompts=50, deep=True).build().initialise(1)
-    assert not torch.equal(p, other.prompts.weight)
-
-
-def test_deep_prompts_replace_what_came_out_of_the_earlier_ones():
-    """The prompts before block 1 see to it that those of block 0 reach the rest through block 0 alone."""
-    deep, shallow = make(prompts=2, deep=True), make(prompts=2)
-    seen = {}
-
-    def keep(name):
-        def hook(module, inputs):
-            seen[name] = inputs[0].detach()
-
-        return hook
-
-    for name, model in (("deep", deep), ("shallow", shallow)):
-        model.blocks[1].register_forward_pre_hook(keep(name))
-        model.hidden(drawn())
-    own = deep.prompts.weight[1].expand(3, -1, -1)
-    assert seen["deep"].shape == seen["shallow"].shape == (3, 19, 32)
-    assert torch.equal(seen["deep"][:, 1:3], own)
-    assert not torch.allclose(seen["shallow"][:, 1:3], shallow.prompts.weight[0].expand(3, -1, -1))
-    assert torch.equal(seen["deep"][:, 3:], seen["shallow"][:, 3:])  # the first block sees the same
-
-
-def test_the_mean_is_of_the_patches_alone():
-    model = make(prompts=2, pool="mean")
-    x = model.hidden(drawn())
-    assert x.shape == (3, 18, 32)
-    assert torch.allclose(model.features(drawn()), x[:, 2:].mean(1))
-
-
-def test_prompt_dropout_is_of_training_alone():
-    model = make(prompts=4, prompt_dropout=0.5)
-    assert torch.equal(model.features(drawn()), model.features(drawn()))
-    model.train()
-    assert not torch.equal(model.features(drawn()), model.features(drawn()))
-
-
-def test_low_rank_changes_start_at_nothing_and_add_their_product():
-    plain, changed = make(), make(lora_rank=2, lora_alpha=6.0)
-    weights = dict(plain.named_parameters())
-    extra = {n for n, _ in changed.named_parameters()} - weights.keys()
-    assert len(extra) == 2 * 4 * 2  # A and B of four maps in two blocks
-    assert torch.equal(plain.features(drawn()), changed.features(drawn()))
-    linear = changed.blocks[0].attention.qkv
-    assert isinstance(linear, LowRank)
-    with torch.no_grad():
-        linear.lora_b.normal_()
-        whole = linear.weight + 3.0 * linear.lora_b @ linear.lora_a
-        x = torch.randn(5, 32)
-        assert torch.allclose(linear(x), x @ whole.T + linear.bias, atol=1e-4)
-        assert torch.allclose(linear.product(x), x @ whole.T, atol=1e-4)
-
-
-def test_recomputation_changes_no_gradient():
-    gradients = []
-    for recompute in (False, True):
-        model = make(prompts=2, deep=True)
-        model.recompute = recompute
-        model.features(drawn()).square().sum().backward()
-        gradients.append(model.prompts.weight.grad)
-    assert torch.equal(*gradients)
-
-
 @pytest.mark.parametrize(
     "wrong",
-    [{"patch": 5}, {"heads": 5}, {"deep": True}, {"prompt_dropout": 1.0}, {"prompts": -1},
-     {"width": 30, "heads": 2, "positions": "sincos2d"}],
+    [{"patch": 5}, {"heads": 5}, {"width": 30, "heads": 2, "positions": "sincos2d"}],
 )  # fmt: skip
 def test_shapes_that_cannot_be_are_refused(wrong):
     with pytest.raises(WrongUse):

@@ -36,9 +36,12 @@ def train(
     return load(path)
 
 
-def load(path: str | Path) -> Loaded | PictureRun:
-    """Open a run, of text or of pictures. Raises UserError for what is none, or is damaged."""
-    loaded: Loaded | PictureRun = load_any(path)
+def load(path: str | Path, base: str | Path | None = None) -> Loaded | PictureRun:
+    """Open a run, of text or of pictures. Raises UserError for what is none, or is damaged.
+
+    base: of an adapted run, where its base is now.
+    """
+    loaded: Loaded | PictureRun = load_any(path, base)
     return loaded
 
 

@@ -1,42 +1,50 @@
-"""The ways to adapt a picture classifier to another task: what each adds, and what it trains.
+"""The ways to adapt a trained model to another task: which adapter each attaches, and what it trains.
 
-    method        adds                                     trains, besides the new heads
-    linear        nothing                                  nothing
-    bias          nothing                                  biases (Ben Zaken et al. 2021, BitFit)
-    vpt-shallow   prompts before the first block           prompts (Jia et al. 2022, section 3.2)
-    vpt-deep      prompts before every block               prompts
-    lora          low-rank changes of every block's maps   those (Hu et al. 2021)
-    full          nothing                                  everything
+    method        adds                                          of
+    linear        nothing: new heads are trained alone          classifiers
+    bias          changes of the biases (BitFit)                every model
+    lora          low-rank changes of the blocks' linear maps   models with linear maps in their blocks
+    adapter       small layers after the blocks' branches       transformers, all-MLPs
+    vpt-shallow   prompts before the first block                Vision Transformers
+    vpt-deep      prompts before every block                    Vision Transformers
+    prompt        vectors before the first token                decoders
+    prefix        keys and values before those of the tokens    decoders
+    full          nothing: everything is trained                every model
 
-An adapted model is another config whose weights begin from the base's, of which only the parameters
-that match the method's patterns train, so that it is trained, saved and loaded as any other. Patterns
-are fnmatch's. "Trained parameters" are those that training changes, counted without the heads, and as
-a percentage of the base without its heads: papers count otherwise, which is why it is printed.
+An adapted run is the adapter and the task's heads beside its base (`adapters/`); `full` is an ordinary run
+that begins with the base's weights. "Trained parameters" are those that training changes, counted without
+the heads, and as a percentage of the base without its heads: papers count otherwise, which is why it is
+printed.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import torch
 
+from maquette.adaptation.adapters.adapter import attach
+from maquette.adaptation.adapters.config import (
+    AdapterConfig,
+    BiasConfig,
+    BottleneckConfig,
+    LinearConfig,
+    LoRAConfig,
+    PrefixConfig,
+    PromptConfig,
+)
 from maquette.base.errors import WrongUse, did_you_mean
-from maquette.models.classifier_config import ClassifierConfig
-from maquette.models.vit_config import ViTConfig
+from maquette.models.base import Model
+from maquette.models.registry import AnyConfig
 
-Method = Literal["linear", "bias", "vpt-shallow", "vpt-deep", "lora", "full"]
+Method = Literal[
+    "linear", "bias", "lora", "adapter", "vpt-shallow", "vpt-deep", "prompt", "prefix", "full"
+]
 METHODS: tuple[str, ...] = get_args(Method)
-HEADS = "heads.*"
-PATTERNS: dict[str, tuple[str, ...]] = {
-    "linear": (HEADS,),
-    "bias": ("*.bias", HEADS),
-    "vpt-shallow": ("prompts.*", HEADS),
-    "vpt-deep": ("prompts.*", HEADS),
-    "lora": ("*.lora_a", "*.lora_b", HEADS),
-    "full": ("*",),
-}
-"""patterns of the names of the parameters that each method trains"""
-C = TypeVar("C", bound=ClassifierConfig)
+PICTURES = ("vpt-shallow", "vpt-deep", "linear")
+"""methods of pictures alone"""
+TEXT = ("prompt", "prefix")
+"""methods of text alone"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Counted:
     trained: int
     """number of trained parameters, without the heads"""
     heads: int
-    """number of parameters of the new heads, which every method trains"""
+    """number of parameters of the task's heads, which every method trains"""
     base: int
     """number of parameters of the model that is adapted, without its heads"""
 
@@ -56,9 +64,10 @@ class Counted:
         return self.trained / self.base
 
     def __str__(self) -> str:
+        heads = f"heads left out of both: {self.heads:,}, trained by every method"
         return (
             f"{self.trained:,} trained parameters, {100 * self.share:.2f} % of the base's "
-            f"{self.base:,} (heads left out of both: {self.heads:,}, trained by every method)"
+            f"{self.base:,}" + (f" ({heads})" if self.heads else "")
         )
 
 
@@ -69,57 +78,49 @@ def checked(method: str) -> Method:
     return method  # type: ignore[return-value]
 
 
-def adapted(
-    base: C,
-    method: Method,
-    *,
-    classes: tuple[int, ...],
-    labels: tuple[int, ...] = (),
-    task: str = "",
-    prompts: int = 10,
-    rank: int = 8,
-) -> C:
-    """The config of the adapted model: the base's with new heads, and with what the method adds.
+def adapter_of(method: Method, learns_from: str, *, length: int, size: int) -> AdapterConfig | None:
+    """The adapter of a method for models of that kind of data; None: everything is trained.
 
-    classes, labels, task: the data's label factors, those that are learned, and what the heads are
-    called. Raises WrongUse where the architecture has no place for prompts or low-rank changes.
+    length: number of prompts, keys or values of a block. size: rank of lora, size of an adapter's layer.
+    Raises WrongUse for a method of another kind of data.
     """
-    new = replace(base, classes=classes, labels=labels, task=task)
-    if method in ("linear", "bias", "full"):
-        return new
-    if not isinstance(new, ViTConfig):
-        raise WrongUse(
-            f"{method} adapts Vision Transformers, this run is a {base.kind}: use linear, bias or full"
-        )
-    if method == "lora":
-        if rank < 1:
-            raise WrongUse(f"rank is {rank}: use at least 1")
-        return replace(new, lora_rank=rank, lora_alpha=2.0 * rank)
-    if prompts < 1:
-        raise WrongUse(f"prompts is {prompts}: use at least 1")
-    if new.prompts:
-        raise WrongUse("this run has prompts already: adapt the run that it began from")
-    return replace(new, prompts=prompts, deep=method == "vpt-deep")
-
-
-def count(base: ClassifierConfig, config: ClassifierConfig, method: Method) -> Counted:
-    """How many parameters the method trains, counted on the model itself."""
-    with torch.device("meta"):
-        before = sum(_sizes(base.build(), ("*",)).values())
-        own = _sizes(config.build(), PATTERNS[method])
-    heads = sum(n for name, n in own.items() if fnmatchcase(name, HEADS))
-    return Counted(sum(own.values()) - heads, heads, before - _heads(base))
-
-
-def _sizes(model: torch.nn.Module, patterns: tuple[str, ...]) -> dict[str, int]:
-    """The parameters whose names match one of the patterns, with their sizes."""
-    return {
-        name: p.numel()
-        for name, p in model.named_parameters()
-        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    others = PICTURES if learns_from == "text" else TEXT
+    if method in others:
+        known = ", ".join(m for m in METHODS if m not in others)
+        raise WrongUse(f"{method} is not for a run of {learns_from}: use {known}")
+    for name, value in {"prompts": length, "rank": size}.items():
+        if value < 1:
+            raise WrongUse(f"{name} is {value}: use at least 1")
+    adapters: dict[str, AdapterConfig | None] = {
+        "linear": LinearConfig(),
+        "bias": BiasConfig(),
+        "lora": LoRAConfig(rank=size, alpha=2.0 * size),
+        "adapter": BottleneckConfig(size=size),
+        "vpt-shallow": PromptConfig(length=length),
+        "vpt-deep": PromptConfig(length=length, deep=True),
+        "prompt": PromptConfig(length=length),
+        "prefix": PrefixConfig(length=length),
+        "full": None,
     }
+    return adapters[method]
 
 
-def _heads(config: ClassifierConfig) -> int:
+def count(config: AnyConfig, adapter: AdapterConfig | None) -> Counted:
+    """How many parameters an adapter of a model trains, counted on the model itself.
+
+    Raises WrongUse where the model has no place for the adapter.
+    """
     with torch.device("meta"):
-        return sum(_sizes(config.build(), (HEADS,)).values())
+        model: Model = config.build()
+        sizes = {name: p.numel() for name, p in model.named_parameters()}
+        heads = sum(
+            n
+            for name, n in sizes.items()
+            if any(fnmatchcase(name, pattern) for pattern in model.task_parameters)
+        )
+        base = sum(sizes.values()) - heads
+        if adapter is None:
+            return Counted(base, heads, base)
+        own = adapter.build(model)
+        attach(model, adapter.kind, own)  # says what cannot be attached
+    return Counted(sum(p.numel() for p in own.parameters()), heads, base)

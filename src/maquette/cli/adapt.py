@@ -1,11 +1,18 @@
-"""Adapt a trained picture classifier (a vit or a cnn) to another task with few labelled pictures.
+"""Adapt a trained model to a task: a language model to examples or text, a classifier to other labels.
 
-METHOD is linear (new heads alone), bias, vpt-shallow, vpt-deep (visual prompts), lora or full. DATA is
-a corpus of pictures with labels, or shapes: the built-in world with the settings that --world.FIELD
-gives. Heads are new where the labels are not the ones that RUN learned. Printed are the parameters that
-were trained and the share of held-out pictures with every label right, before and after.
+METHOD is lora, adapter, bias, prompt or prefix (of text), linear, vpt-shallow or vpt-deep (of pictures), or
+full. What it trains is kept in the adapted run, beside no copy of RUN. DATA of a language model: a corpus of
+examples or text, or files: records with prompt and answer, messages or text (.jsonl, .csv, .parquet ...), or
+texts. DATA of a classifier: a corpus of pictures with labels, or shapes: the built-in world with the settings
+that --world.FIELD gives. METHOD merge writes an adapted run as an ordinary one, with its LoRA in the weights
+(no DATA).
 
-example: maquette adapt vpt-deep runs/vit shapes --label count --world.objects 4 --world.counts true
+Printed are the parameters that were trained and what held-out data cost before and after; of a language
+model also what its own held-out text costs now, minutes and memory.
+
+example: maquette adapt lora runs/first questions.jsonl --run runs/tuned
+         maquette adapt full runs/first notes/ --rate-decay 2.6 --unfreeze 50
+         maquette adapt vpt-deep runs/vit shapes --label count --world.objects 4 --world.counts true
 """
 
 import argparse
@@ -16,6 +23,7 @@ from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal, TrainingProgress
 
 if TYPE_CHECKING:
+    from maquette.adaptation.recipes import AdaptOptions
     from maquette.worlds.shapes import Shapes
 
 PREFIX = "world."
@@ -34,63 +42,147 @@ WORLD = (
     "blur",
 )
 """the fields of `Shapes`, which cannot be imported for --help alone"""
+TEXT: dict[str, Any] = {
+    "sequence": None,
+    "fields": "",
+    "template": "{prompt}{answer}",
+}
+"""options of language models, and what they are when not given"""
+PICTURES: dict[str, Any] = {"label": [], "examples": 1000, "sweep": False}
+"""options of classifiers, and what they are when not given"""
+BATCH = {"text": 16, "pictures": 64}
+"""samples a step where none are asked for"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("method", metavar="METHOD", help="linear, bias, vpt-shallow, ...")
+    parser.add_argument(
+        "method", metavar="METHOD", help="lora, prompt, full, linear, vpt-deep, ..."
+    )
     parser.add_argument("base", metavar="RUN", help="the run that is adapted")
-    parser.add_argument("data", metavar="DATA", help="a corpus of pictures, or shapes")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="a corpus, files, or shapes")
     parser.add_argument("--run", help="the adapted run's directory (default: runs/METHOD)")
-    parser.add_argument(
-        "--label", action="append", default=[], help="learn this label factor (may be repeated)"
-    )
-    parser.add_argument(
-        "--examples", type=int, default=1000, help="training pictures (default: %(default)s)"
-    )
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
     parser.add_argument("--steps", type=int, default=300, help="steps (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=64, help="pictures a step")
+    parser.add_argument("--batch", type=int, help="sequences (16) or pictures (64) a step")
     parser.add_argument("--learning-rate", type=float, help="(default: the method's own)")
     parser.add_argument("--weight-decay", type=float, default=0.0)
-    parser.add_argument("--prompts", type=int, default=10, help="prompts of a block")
-    parser.add_argument("--rank", type=int, default=8, help="rank of lora")
+    parser.add_argument("--prompts", type=int, default=10,
+                        help="number of prompts, of keys and values of a prefix (10)")  # fmt: skip
+    parser.add_argument("--rank", type=int, default=8, help="rank of lora, size of adapter (8)")
+    parser.add_argument("--rate-decay", type=float, default=1.0,
+                        help="of full: the rate of a layer over that of the one below it")  # fmt: skip
+    parser.add_argument("--unfreeze", type=int, default=0, metavar="STEPS",
+                        help="of full: set a layer free so many steps after the one above")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--sweep", action="store_true", help="choose rate and decay on a fifth of the pictures"
-    )
+    text = parser.add_argument_group("language models")
+    text.add_argument("--sequence", type=int, help="tokens a training sequence")
+    text.add_argument("--fields", metavar="PART=NAME,...",
+                      help="of records: prompt=..., answer=..., messages=...")  # fmt: skip
+    text.add_argument("--template", metavar="TEXT",
+                      help="how an example is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
+    pictures = parser.add_argument_group("classifiers")
+    pictures.add_argument("--label", action="append", help="learn this label (may be repeated)")
+    pictures.add_argument("--examples", type=int, help="training pictures (1000)")
+    pictures.add_argument("--sweep", action="store_true", default=None,
+                          help="choose rate and decay on a fifth of the pictures")  # fmt: skip
     for name in WORLD:
         flag = f"--{PREFIX}{name.replace('_', '-')}"
-        parser.add_argument(flag, dest=PREFIX + name, metavar="VALUE")
+        pictures.add_argument(flag, dest=PREFIX + name, metavar="VALUE")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.adaptation.recipes import AdaptOptions
-    from maquette.training.datasets.picture_config import PictureData
     from maquette.training.run import free_name
-    from maquette.workshop.adapt import adapt
+    from maquette.workshop.kinds import kind_of_model
 
     terminal = Terminal(arguments.json)
-    world = world_of(arguments)
-    if world is not None and arguments.data != "shapes":
-        raise WrongUse(f"--world settings are those of shapes, the pictures are {arguments.data}")
-    path = Path(arguments.run or free_name(Path("runs"), arguments.method)).expanduser()
-    data = PictureData(corpus=arguments.data, count=arguments.examples, world=world)
+    if arguments.method == "merge":
+        return merge(arguments, terminal)
+    base = Path(arguments.base).expanduser()
+    kind = "text" if kind_of_model(base) == "text" else "pictures"
+    own, others = (TEXT, PICTURES) if kind == "text" else (PICTURES, TEXT)
+    worlds = [PREFIX + name for name in WORLD] if kind == "text" else []
+    for name in [*others, *worlds]:
+        if getattr(arguments, name) is not None:
+            raise WrongUse(f"--{name.replace('_', '-')} is not for a run of {kind}: leave it out")
+    if arguments.data is None:
+        raise WrongUse("DATA is missing: name a corpus, files of examples, or shapes")
+    for name, value in own.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
     options = AdaptOptions(
         arguments.method,
-        labels=tuple(arguments.label),
+        labels=tuple(arguments.label or ()),
         steps=arguments.steps,
-        batch=arguments.batch,
+        batch=arguments.batch or BATCH[kind],
         learning_rate=arguments.learning_rate,
         weight_decay=arguments.weight_decay,
         prompts=arguments.prompts,
         rank=arguments.rank,
         seed=arguments.seed,
+        sequence=arguments.sequence,
+        rate_decay=arguments.rate_decay,
+        unfreeze=arguments.unfreeze,
     )
+    path = Path(arguments.run or free_name(Path("runs"), arguments.method)).expanduser()
+    way = adapt_language_model if kind == "text" else adapt_classifier
+    return way(arguments, options, path, terminal)
+
+
+def adapt_language_model(
+    arguments: argparse.Namespace, options: "AdaptOptions", path: Path, terminal: Terminal
+) -> dict[str, Any]:
+    """Examples or text; a table of what held-out text costs before and after."""
+    from maquette.cli.corpus_examples import fields_of
+    from maquette.workshop.adapt_text import adapt_text
+
+    with terminal.stages() as progress:
+        done = adapt_text(
+            Path(arguments.base),
+            arguments.data,
+            path,
+            options,
+            fields=fields_of(arguments.fields),
+            template=arguments.template.replace("\\n", "\n"),
+            resume=arguments.resume,
+            observer=TrainingProgress(terminal),
+            progress=progress,
+            say=terminal.say,
+        )
+    terminal.say(f"{done.method}: {done.counted}")
+    rows = [(done.metric, done.before, done.after)]
+    if done.own_before is not None and done.own_after is not None:
+        rows.append(("the same of the base's own text", done.own_before, done.own_after))
+    terminal.table(
+        ["", "before", "after", "loss before", "loss after"],
+        [
+            [name, *(f"{s.bits_per_byte:.4f}" for s in scores), *(f"{s.loss:.4f}" for s in scores)]
+            for name, *scores in rows
+        ],
+    )
+    memory = f"{done.memory / 2**20:,.0f} MiB at the most"
+    terminal.say(f"adapted: {path} in {done.seconds / 60:.1f} minutes of training, {memory}")
+    return done.to_dict()
+
+
+def adapt_classifier(
+    arguments: argparse.Namespace, options: "AdaptOptions", path: Path, terminal: Terminal
+) -> dict[str, Any]:
+    """Other labels of pictures; a table of what is right before and after."""
+    from maquette.training.datasets.picture_config import PictureData
+    from maquette.workshop.adapt import adapt
+
+    world = world_of(arguments)
+    if world is not None and arguments.data != "shapes":
+        raise WrongUse(f"--world settings are those of shapes, the pictures are {arguments.data}")
+    data = PictureData(corpus=arguments.data, count=arguments.examples, world=world)
     done = adapt(
         Path(arguments.base),
         data,
         path,
         options,
         sweep=arguments.sweep,
+        resume=arguments.resume,
         observer=TrainingProgress(terminal),
         say=terminal.say,
     )
@@ -110,6 +202,19 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     terminal.say(f"adapted: {path}")
     return done.to_dict()
+
+
+def merge(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
+    """Write the model of an adapted run, whole."""
+    from maquette.training.run import free_name
+    from maquette.workshop.merge import merge
+
+    if arguments.data is not None:
+        raise WrongUse(f"adapt merge takes a run alone: leave {arguments.data} out")
+    path = Path(arguments.run or free_name(Path("runs"), "merged")).expanduser()
+    merge(Path(arguments.base).expanduser(), path)
+    terminal.say(f"merged: {path}")
+    return {"run": str(path)}
 
 
 def world_of(arguments: argparse.Namespace) -> "Shapes | None":

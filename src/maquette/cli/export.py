@@ -21,11 +21,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.models.store import load_config
     from maquette.serving.hugging_face import export_model
     from maquette.training.datasets.encoder import caption_length_of
-    from maquette.training.initial_model import weights_file
+    from maquette.training.trained_model import open_model
 
     path = Path(arguments.run).expanduser()
-    out, weights = Path(arguments.out).expanduser(), weights_file(path)
+    out, model = Path(arguments.out).expanduser(), open_model(path)
     caption_length = caption_length_of(path) if isinstance(load_config(path), ClipConfig) else None
-    name = export_model(path, out, weights, caption_length)
+    name = export_model(path, out, model, caption_length)
     Terminal(arguments.json).say(f"exported: {arguments.out} (transformers.{name})")
     return {"path": arguments.out, "class": name}

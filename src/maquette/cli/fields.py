@@ -80,11 +80,12 @@ def show_fields(recipe: "Recipe") -> None:
 
 
 def _class_of(recipe: "Recipe") -> Any:
-    """The recipe's class with the classes that its model, data and watch have."""
+    """The recipe's class with the classes that its model, data, watch and adapter have."""
     from maquette.training.recipe import Recipe
 
     data = recipe.data.of_corpus(recipe.data.corpus)
-    return Recipe[type(recipe.model), data, type(recipe.watch)]  # type: ignore[misc]
+    adapter = type(recipe.adapter)
+    return Recipe[type(recipe.model), data, type(recipe.watch), adapter]  # type: ignore[misc]
 
 
 def _on_corpus(recipe: "R", words: Sequence[str]) -> "R":

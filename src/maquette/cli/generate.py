@@ -6,6 +6,7 @@ hides; with --outpaint of what lies beside it; with --variations-of of what a CL
 example: maquette generate runs/first "def " --tokens 60
          maquette generate runs/first "def " "class " --top-p 0.9 --seed 3
          maquette generate runs/first "def " --trace
+         maquette generate runs/first "Once" --adapter runs/medieval=0.7 --adapter runs/terse=-0.3
          maquette generate runs/diffusion "a large red circle" --out a.png
          maquette generate runs/diffusion "a large red circle" --picture a.png --mask hole.png --out b.png
          maquette generate runs/diffusion --picture a.png --outpaint right=64 --out wide.png
@@ -13,6 +14,7 @@ example: maquette generate runs/first "def " --tokens 60
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ TEXT: dict[str, Any] = {
     "stop": [],
     "precision": "auto",
     "trace": False,
+    "adapter": [],
+    "base": None,
 }
 """options of text, and what they are when not given"""
 
@@ -48,6 +52,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--top-p", type=float, help="choose among the likeliest of mass p")
     text.add_argument("--min-p", type=float, help="drop what is less than p times the likeliest")
     text.add_argument("--stop", action="append", help="end before this string")
+    text.add_argument("--adapter", action="append", metavar="NAME=WEIGHT",
+                      help="attach an adapted run of this one, with a weight (default: 1)")  # fmt: skip
+    text.add_argument("--base", help="where the base of an adapted run is now")
     text.add_argument("--precision", choices=("auto", "bf16", "fp32"),
                       help="of the weights (default: the faster here)")  # fmt: skip
     text.add_argument("--trace", action="store_true", default=None,
@@ -92,7 +99,10 @@ def continue_text(arguments: argparse.Namespace) -> dict[str, Any]:
     terminal = Terminal(arguments.json)
     if arguments.trace:
         text_of(RunDirectory(arguments.run))  # refuses a run without one before it writes
-    loaded = load(arguments.run).optimise(arguments.precision)
+    loaded = load(arguments.run, arguments.base)
+    for given in arguments.adapter:
+        loaded.attach(*adapter_named(given, Path(arguments.run)))
+    loaded.optimise(arguments.precision)
     prompts = arguments.prompts or [""]
     alone = len(prompts) == 1
 
@@ -127,6 +137,26 @@ def continue_text(arguments: argparse.Namespace) -> dict[str, Any]:
         "tokens_per_second": round(speed, 1),
         "prompt_seconds": round(timing.prompt_seconds, 4),
     } | ({"traces": traces} if traces else {})
+
+
+def adapter_named(given: str, run: Path) -> tuple[str, Path, float]:
+    """The name, folder and weight of NAME=WEIGHT: an adapted run, by its folder or beside `run`."""
+    name, sign, number = given.rpartition("=")
+    if not sign:
+        name, number = given, "1"
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise WrongUse(
+            f"--adapter {given}: {number} is no weight: write NAME=WEIGHT, as in terse=0.7"
+        )
+    places = [Path(name).expanduser(), run.expanduser().resolve().parent / name]
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        raise WrongUse(f"--adapter {given}: {places[0]} does not exist: name an adapted run")
+    return folder.resolve().name.replace(".", "-"), folder, weight
 
 
 def trace_text(run: str, text: str, terminal: Terminal) -> dict[str, Any]:

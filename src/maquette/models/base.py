@@ -7,8 +7,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from maquette.base.errors import WrongUse
 from maquette.models.picture_config import PictureConfig
 from maquette.models.registry import ModelConfig
+from maquette.nn.attention import Prefix
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.loss import linear_cross_entropy
 from maquette.nn.parametrisation import initialise, scaled
@@ -99,6 +101,8 @@ class Model(nn.Module):
     uncounted: why no target of a whole step may count, and the mend.
     """
 
+    task_parameters: ClassVar[tuple[str, ...]] = ()
+    """patterns of the parameters that belong to a task, as the heads of a classifier"""
     uncounted: ClassVar[str] = "no target counts, for all of them are masked: use other data"
 
     def __init__(self, parametrisation: Parametrisation, width: int, depth: int) -> None:
@@ -176,6 +180,22 @@ class LanguageModel(Model):
         (batch, keys), positions with equal numbers see each other.
         """
         raise NotImplementedError
+
+    def prefixes(self, vectors: Tensor) -> list[Prefix]:
+        """What vectors (length, width) before a sequence leave in every block, for `Stack.forward`.
+
+        Raises WrongUse for an architecture without attention.
+        """
+        raise self._without_attention()
+
+    def prefix_shape(self, length: int) -> tuple[int, int, int, int]:
+        """Shape of the keys of all `prefixes`: (blocks, kv_heads, length, head_dim)."""
+        raise self._without_attention()
+
+    def _without_attention(self) -> WrongUse:
+        return WrongUse(
+            f"a {self.config.kind} has no attention that a prefix could stand before: use lora or bottleneck"
+        )
 
     def cache(self, batch: int, room: int) -> list[Any]:
         """What step-by-step decoding keeps of `room` positions, empty, for every block."""

@@ -5,6 +5,8 @@ its own from the same features. Heads start at 0, as when a ViT is fine-tuned (D
 section 3.2), so that the first loss is log(classes) of every factor.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +22,7 @@ from maquette.nn.rules import Role
 class Classifier(PictureModel):
     """Pictures in, the logits of every label factor out. An architecture says what `features` are."""
 
+    task_parameters: ClassVar[tuple[str, ...]] = ("heads.*",)
     config: ClassifierConfig
     heads: nn.ModuleDict
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from maquette.models.base import LanguageModel
 from maquette.models.config import DecoderConfig
 from maquette.nn import flex_attention
-from maquette.nn.attention import LayerCache
+from maquette.nn.attention import LayerCache, Prefix
 from maquette.nn.linear import Embedding, Linear
 from maquette.nn.mask import Mask
 from maquette.nn.norm import make_norm
@@ -74,6 +74,26 @@ class Decoder(LanguageModel):
         mask = self._masks(tokens, document_ids, cache is not None)
         x = self.blocks(x, mask=mask, rotation=rotation, caches=cache)
         return self.norm(x)  # type: ignore[no-any-return]
+
+    def prefixes(self, vectors: Tensor) -> list[Prefix]:
+        """They stand at positions -length, ..., -1, and a learned table has no row for them."""
+        c, length = self.config, len(vectors)
+        x = vectors[None].to(self.compute)
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        rotation = None
+        if c.positions == "rotary":
+            before = torch.arange(-length, 0, device=x.device)
+            rotation = rotary_table(before, c.turned, c.rotary_base)
+        caches: list[LayerCache] = self.blocks.make_caches(1, length, x.dtype, x.device)
+        for layer, block in enumerate(self.blocks):
+            mask = Mask(causal=True, window=c.window(layer))
+            x = block(x, mask=mask, rotation=rotation, cache=caches[layer])
+        return [Prefix(cache.keys[0], cache.values[0]) for cache in caches]
+
+    def prefix_shape(self, length: int) -> tuple[int, int, int, int]:
+        c = self.config
+        return c.depth, c.group_heads, length, c.head
 
     def _masks(self, tokens: Tensor, document_ids: Tensor | None, cached: bool) -> list[Mask]:
         """The mask of each block."""

@@ -41,6 +41,8 @@ from maquette.nn.token_mixing import MixCache, Place, SpatialGating, TokenMixing
 class Block(nn.Module):
     """Token mixing and, in a sparse block, feed-forward experts, each adding to the residual stream."""
 
+    branches: ClassVar[tuple[str, ...]] = ("mixing", "experts")
+
     def __init__(self, config: SMLPConfig, sparse: bool, scaling: Scaling) -> None:
         super().__init__()
         c = config

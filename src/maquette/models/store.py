@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maquette.base.errors import UserError
 from maquette.base.files import give_usual_rights, read_json, sync, write_json
-from maquette.models.base import LanguageModel, Model
+from maquette.models.base import Model
 from maquette.models.picture_config import PictureConfig
 from maquette.models.registry import AnyConfig, ModelConfig, config_from
 
@@ -78,10 +78,14 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters()} | buffers
 
 
-@torch.no_grad()
 def load_parameters(model: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
     """Copy tensors into the parameters and buffers of the same names, all of them and nothing else."""
-    wanted = tensors_of(model)
+    copy_tensors(tensors_of(model), tensors, source)
+
+
+@torch.no_grad()
+def copy_tensors(wanted: dict[str, Tensor], tensors: dict[str, Tensor], source: Path | str) -> None:
+    """Copy tensors into those of the same names, all of them and nothing else."""
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or extra:
         what = f"it lacks {missing[0]}" if missing else f"it has {extra[0]} besides"
@@ -101,14 +105,6 @@ def language_config(folder: Path) -> ModelConfig:
     if isinstance(config, PictureConfig):
         raise UserError(f"{folder} holds a model of pictures ({config.kind}): name a run of text")
     return config
-
-
-def load_language(folder: Path, weights: Path | None = None) -> LanguageModel:
-    """The language model of a folder. Raises UserError for one of pictures."""
-    language_config(folder)
-    model = load_model(folder, weights)
-    assert isinstance(model, LanguageModel)
-    return model
 
 
 def load_model(folder: Path, weights: Path | None = None) -> Model:

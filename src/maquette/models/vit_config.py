@@ -1,4 +1,4 @@
-"""The shape of a Vision Transformer, and of what adapts it, without torch and without a model."""
+"""The shape of a Vision Transformer, without torch and without a model."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -35,16 +35,6 @@ class ViTConfig(ClassifierConfig):
     """how a patch knows where it stands"""
     norm_epsilon: float = 1e-6
     """added to the variance"""
-    prompts: int = 0
-    """tokens that adapt a frozen model (Jia et al. 2022); 0: none"""
-    deep: bool = False
-    """prompts of their own before every block; off: before the first alone"""
-    prompt_dropout: float = 0.0
-    """of the prompts, while they train"""
-    lora_rank: int = 0
-    """rank of the change of the blocks' matrices (Hu et al. 2021); 0: none"""
-    lora_alpha: float = 16.0
-    """that change is multiplied by this over its rank"""
     parametrisation: Parametrisation = field(
         default_factory=lambda: Parametrisation(base_width=128, base_depth=6, base_head_dim=32)
     )
@@ -53,7 +43,6 @@ class ViTConfig(ClassifierConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         within(self, 1, float("inf"), "patch", "heads", "hidden")
-        within(self, 0, float("inf"), "prompts", "lora_rank", "lora_alpha")
         within(self, 0, 1, "norm_epsilon")
         if self.image_size % self.patch:
             raise WrongUse(
@@ -67,10 +56,6 @@ class ViTConfig(ClassifierConfig):
             )
         if self.positions == "sincos2d" and self.width % 4:
             raise WrongUse(f"width {self.width} is not a multiple of 4, which sincos2d wants")
-        if not 0 <= self.prompt_dropout < 1:
-            raise WrongUse(f"prompt_dropout is {self.prompt_dropout}: use 0 to below 1")
-        if self.deep and not self.prompts:
-            raise WrongUse("deep is set without prompts: set prompts to 1 or more")
 
     @property
     def patches(self) -> int:

@@ -32,25 +32,69 @@ SHORT, CAPTION = 256 * 256, 32 * 32  # scores of a head, up to which plain produ
 
 
 @dataclass
+class Prefix:
+    """Keys and values before those of a sequence, which every query attends to (Li and Liang 2021).
+
+    keys, values: (kv_heads, length, head_dim). bias: added to the scores, (1 or batch, length); None: 0.
+    """
+
+    keys: Tensor
+    values: Tensor
+    bias: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.keys.shape[1]
+
+    def after(self, other: "Prefix") -> "Prefix":
+        """Both, the other first."""
+        biases = [other.bias, self.bias]
+        rows = max(1 if b is None else len(b) for b in biases)
+        filled = [
+            self.keys.new_zeros(rows, len(p)) if b is None else b.expand(rows, -1)
+            for p, b in zip((other, self), biases, strict=True)
+        ]
+        return Prefix(
+            torch.cat([other.keys, self.keys], 1),
+            torch.cat([other.values, self.values], 1),
+            torch.cat(filled, 1) if any(b is not None for b in biases) else None,
+        )
+
+    def before(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and values (batch, kv_heads, time, head_dim) with these before them."""
+        rows = len(k)
+        keys, values = (t.to(k.dtype).expand(rows, -1, -1, -1) for t in (self.keys, self.values))
+        return torch.cat([keys, k], 2), torch.cat([values, v], 2)
+
+
+@dataclass
 class LayerCache:
     """Keys and values that one layer keeps of the positions before: (batch, kv_heads, room, head_dim).
 
     context: keys and values (batch, heads, tokens, head_dim) of what is attended to besides, made at
-    the first call.
+    the first call. prefix: what stands before the first position, in the room but not in the length.
     """
 
     keys: Tensor
     values: Tensor
     length: int = 0
     context: tuple[Tensor, Tensor] | None = None
+    prefix: Prefix | None = None
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values; return all of them so far."""
-        end = self.length + k.shape[2]
-        self.keys[:, :, self.length : end] = k
-        self.values[:, :, self.length : end] = v
-        self.length = end
+        """Store the new keys and values; return all of them so far, after the prefix."""
+        before = 0 if self.prefix is None else len(self.prefix)
+        start = before + self.length
+        end = start + k.shape[2]
+        self.keys[:, :, start:end] = k
+        self.values[:, :, start:end] = v
+        self.length = end - before
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def begin_with(self, prefix: Prefix) -> None:
+        """Put a prefix before the first position, and make room for it."""
+        assert self.length == 0 and self.prefix is None, "the sequence has begun"
+        self.keys, self.values = prefix.before(self.keys, self.values)
+        self.prefix = prefix
 
 
 class Attention(nn.Module):
@@ -87,10 +131,12 @@ class Attention(nn.Module):
         rotation: Rotation | None = None,
         bias: Tensor | None = None,
         cache: LayerCache | None = None,
+        prefix: Prefix | None = None,
     ) -> Tensor:
-        """rotation: cosines and sines of `rotary_table`. bias: see `attend`.
+        """rotation: cosines and sines of `rotary_table`. bias, prefix: see `attend`.
 
-        cache: keys and values of the positions before, which grows by these.
+        cache: keys and values of the positions before, which grows by these; it keeps the prefix of the
+        first call.
         """
         h, g, d = self.heads, self.kv_heads, self.head_dim
         qkv = self.qkv(x).unflatten(-1, (h + 2 * g, d))  # (batch, time, heads, head_dim)
@@ -100,8 +146,16 @@ class Attention(nn.Module):
             k = rotate(k, *rotation, self.rotary_pairs)
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (batch, heads, time, head_dim)
         if cache is not None:
+            if prefix is not None:
+                cache.begin_with(prefix)
             k, v = cache.append(k, v)
-        y = attend(q, k, v, mask, scale=self.scale, slopes=self.slopes, bias=bias)
+            prefix = cache.prefix
+        elif prefix is not None:
+            k, v = prefix.before(k, v)
+        if prefix is not None:
+            y = attend_after(prefix, q, k, v, mask, scale=self.scale, slopes=self.slopes, bias=bias)
+        else:
+            y = attend(q, k, v, mask, scale=self.scale, slopes=self.slopes, bias=bias)
         return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def cache(self, batch: int, room: int, dtype: torch.dtype, device: torch.device) -> LayerCache:
@@ -194,6 +248,39 @@ def attend(
     if biased:
         allowed = attention_bias(queries, keys, allowed, slopes, bias, q.device).to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scale)
+
+
+def attend_after(
+    prefix: Prefix,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Mask,
+    *,
+    scale: float,
+    slopes: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """`attend` where the first keys and values are those of a prefix, which no mask hides.
+
+    ALiBi and the bias are of the sequence alone.
+    """
+    length, batch, queries = len(prefix), q.shape[0], q.shape[2]
+    keys = k.shape[2] - length
+    plain = slopes is None and bias is None and prefix.bias is None and mask.only_causal
+    if plain and (queries == 1 or not mask.causal):  # every query may attend to every key
+        return attend(q, k, v, Mask(), scale=scale)
+    allowed = mask.dense(batch, queries, keys, q.device)
+    added = attention_bias(queries, keys, allowed, slopes, bias, q.device)
+    added = added[(None,) * (4 - added.ndim)].expand(-1, -1, queries, keys)
+    first = added.new_zeros(1, length) if prefix.bias is None else prefix.bias.to(added)
+    rows = max(len(first), len(added))
+    first = first[:, None, None].expand(rows, added.shape[1], queries, length)
+    added = torch.cat([first, added.expand(rows, -1, -1, -1)], dim=3)
+    if k.shape[1] != q.shape[1]:
+        repeats = q.shape[1] // k.shape[1]
+        k, v = (t.repeat_interleave(repeats, dim=1) for t in (k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=added.to(q.dtype), scale=scale)
 
 
 def _tiles_know(mask: Mask) -> bool:

@@ -49,7 +49,7 @@ class TokenExperts(nn.Module):
         tokens = x.flatten(0, -2)
         if self.gate is None:
             return self._expert(tokens, 0).view_as(x)
-        scores = self.gate.product(tokens).float() * self.gate_multiplier  # (tokens, experts)
+        scores = self.gate(tokens).float() * self.gate_multiplier  # (tokens, experts)
         expert, strength = choose(scores, scores if self.training else None)
         y: Tensor = self._routed(tokens, expert) * strength.to(x.dtype)[:, None]
         return y.view_as(x)

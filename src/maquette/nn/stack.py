@@ -1,7 +1,8 @@
 """A stack of blocks: recomputation, compilation and caches, for every model in one place.
 
-A block is a module of (x, **inputs) that returns an x; `mask` may be one of its inputs, and `cache` one
-where it has a method of that name. Recomputation is Chen et al. 2016's: the backward pass runs a block
+A block is a module of (x, **inputs) that returns an x; `mask` and `prefix` may be among its inputs, and
+`cache` where it has a method of that name. `branches` names its modules whose output is added to x.
+Recomputation is Chen et al. 2016's: the backward pass runs a block
 again instead of keeping what was between its input and its output.
 """
 
@@ -31,11 +32,12 @@ class Stack(nn.ModuleList):
         *,
         mask: Mask | Sequence[Mask] | None = None,
         caches: Sequence[Any] | None = None,
+        prefixes: Sequence[Any] | None = None,
         **inputs: Any,
     ) -> Tensor:
         """x after all blocks. inputs: those that every block gets.
 
-        mask: of all blocks, or one for each. caches: one for each, of `make_caches`.
+        mask: of all blocks, or one for each. caches: one for each, of `make_caches`. prefixes: one for each.
         """
         for layer, block in enumerate(self):
             own = dict(inputs)
@@ -43,6 +45,8 @@ class Stack(nn.ModuleList):
                 own["mask"] = mask if isinstance(mask, Mask) else mask[layer]
             if caches is not None:
                 own["cache"] = caches[layer]
+            if prefixes is not None:
+                own["prefix"] = prefixes[layer]
             x = self.run(block, x, **own)
         return x
 

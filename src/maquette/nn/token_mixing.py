@@ -151,7 +151,7 @@ class SpatialGating(nn.Module):
         )  # (batch, keys + 1, chunks, chunk)
         total = _rows(sums, last + 1) - _rows(sums, first)
         summary = total / (last + 1 - first)[..., None, None]  # (batch, queries, chunks, chunk)
-        scores = self.gate.product(summary.to(chunks.dtype)).float() * self.gate_multiplier
+        scores = self.gate(summary.to(chunks.dtype)).float() * self.gate_multiplier
         settled = scores[:, -1].flatten(0, 1) if self.training else None
         expert, strength = choose(scores, settled)
         return expert.transpose(1, 2), strength.transpose(1, 2)

@@ -15,13 +15,13 @@ identity. What a position may attend to is told at each call, so that one block 
 decoders. Left out: norms after the branches, mixture of experts.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maquette.nn.attention import Attention, CrossAttention, LayerCache, Rotation
+from maquette.nn.attention import Attention, CrossAttention, LayerCache, Prefix, Rotation
 from maquette.nn.feedforward import AnyActivation, FeedForward
 from maquette.nn.linear import Linear
 from maquette.nn.mask import Mask
@@ -37,6 +37,8 @@ class TransformerBlock(nn.Module):
     heads. hidden: size of the feed-forward layer, None for 4 width. context: width of the sequence that
     is attended to besides. condition: width of the vector that modulates the block.
     """
+
+    branches: ClassVar[tuple[str, ...]] = ("attention", "context_attention", "feedforward")
 
     def __init__(
         self,
@@ -106,16 +108,18 @@ class TransformerBlock(nn.Module):
         context_mask: Tensor | None = None,
         condition: Tensor | None = None,
         cache: LayerCache | None = None,
+        prefix: Prefix | None = None,
     ) -> Tensor:
         """rotation: cosines and sines of `rotary_table`. bias: added to the scores, see `attend`.
 
         context: (batch, tokens, context width), needed until the cache has read it; context_mask:
         (batch, tokens), True where a token may be attended to. condition: (batch, condition width).
-        cache: keys and values of the positions before and of the context.
+        cache: keys and values of the positions before and of the context. prefix: attended to before
+        the sequence.
         """
         if self.modulation is None:
             normed = self.attention_norm(x)
-            y = self.attention(normed, mask, rotation, bias, cache)
+            y = self.attention(normed, mask, rotation, bias, cache, prefix)
             if self.feedforward_norm is None:
                 return x + self._branch(y + self.feedforward(normed))
             x = self._with_context(x + self._branch(y), context, context_mask, cache)
@@ -124,7 +128,7 @@ class TransformerBlock(nn.Module):
         parts = self.modulation(F.silu(condition).to(x.dtype)).unsqueeze(1).chunk(6, dim=2)
         shift, scale, gate, shift2, scale2, gate2 = parts  # (batch, 1, width) each
         y = self.attention_norm(x) * (1 + scale) + shift
-        x = x + self._branch(gate * self.attention(y, mask, rotation, bias, cache))
+        x = x + self._branch(gate * self.attention(y, mask, rotation, bias, cache, prefix))
         x = self._with_context(x, context, context_mask, cache)
         y = self.feedforward_norm(x) * (1 + scale2) + shift2
         return x + self._branch(gate2 * self.feedforward(y))

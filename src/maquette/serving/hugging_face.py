@@ -8,10 +8,12 @@ special tokens (`hugging_face_tokenizer.py`).
 from collections.abc import Callable
 from pathlib import Path
 
+from maquette.adaptation.adapters.lora import merge_and_detach
 from maquette.base.errors import UserError
 from maquette.base.files import directory_aside, read_json, write_json
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer, save_tokenizer
+from maquette.models.base import Model
 from maquette.models.clip import Clip
 from maquette.models.clip_config import ClipConfig
 from maquette.models.config import DecoderConfig
@@ -71,15 +73,18 @@ def import_model(
 
 
 def export_model(
-    run: Path, out: Path, weights: Path | None = None, caption_length: int | None = None
+    run: Path, out: Path, model: Model | None = None, caption_length: int | None = None
 ) -> str:
     """Write a run as a folder that transformers opens; returns the class that reads it.
 
-    caption_length: tokens that a CLIP run reads of a caption; see `export_clip`.
+    model: the run's where that is not what its weights file alone says; low-rank adapters are merged into
+    it. caption_length: tokens that a CLIP run reads of a caption; see `export_clip`. Raises WrongUse for
+    adapters of other kinds.
     """
     if out.exists():
         raise UserError(f"{out} exists: choose another folder")
-    model = load_model(run, weights)
+    model = load_model(run) if model is None else model
+    merge_and_detach(model)
     if isinstance(model, Clip):
         from maquette.serving.hugging_face_clip import export_clip
 

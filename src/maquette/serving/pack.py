@@ -3,7 +3,7 @@
 torch's plain product of one row with a matrix reaches a fifth of the memory bandwidth here; the
 same product on a matrix reordered once by oneDNN reaches about half (docs/log.md). The operators
 are those that torch's own compiler uses for frozen weights; where a build lacks them, the plain
-product stays.
+product stays. What hooks add to a map, as adapters do, is added to the packed one too.
 """
 
 import torch
@@ -12,15 +12,20 @@ from torch import Tensor, nn
 from maquette.models.base import LanguageModel
 from maquette.nn.linear import Linear
 
+HOOKS = [name for name in vars(nn.Module()) if "_forward" in name and "hooks" in name]
+"""tables of a module in which torch keeps what is called before and after it"""
+
 
 class PackedLinear(nn.Module):
-    """A `Linear` whose weight has been reordered; inference only."""
+    """A `Linear` whose weight has been reordered, with the hooks of the plain one; inference only."""
 
     def __init__(self, plain: Linear, dtype: torch.dtype) -> None:
         super().__init__()
         weight = plain.weight.detach().to(dtype)
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
         self.bias = None if plain.bias is None else plain.bias.detach().to(dtype)
+        for name in HOOKS:  # the same tables, so that an adapter can still be detached
+            setattr(self, name, getattr(plain, name))
 
     def forward(self, x: Tensor) -> Tensor:  # (..., fan_in) -> (..., fan_out)
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")

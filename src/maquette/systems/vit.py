@@ -43,6 +43,7 @@ from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation
 from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
 from maquette.training.datasets.pictures import PictureDataset
+from maquette.training.parameter_groups import only
 from maquette.training.recipe import Optimiser, Schedule
 from maquette.workshop import charts
 from maquette.workshop.load_pictures import load_pictures
@@ -115,7 +116,8 @@ def run_of(
 def small_data(lab: Lab) -> Measurement:
     """Both arms on the fewest pictures, with every seed; the control trains the CNN's heads alone."""
     keys: list[Key] = [(arm, SMALLEST, seed) for seed in range(lab.seeds) for arm in ARMS]
-    frozen = replace(run_of(read(CNN), SMALLEST, 0, lab.quick), trained=("heads.*",))
+    frozen = run_of(read(CNN), SMALLEST, 0, lab.quick)
+    frozen = replace(frozen, optimiser=replace(frozen.optimiser, groups=only("heads.*")))
     *trained, last = lab.train_all([wanted(key, lab.quick) for key in keys] + [frozen])
     found = {key: scored(path, lab.quick) for key, path in zip(keys, trained, strict=True)}
     value, low, high = gap(found, SMALLEST)

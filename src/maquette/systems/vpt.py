@@ -239,9 +239,8 @@ def counts() -> dict[str, dict[str, float]]:
     plain: dict[str, dict[str, float]] = {}
     for method in METHODS:
         if method in ARMS:
-            model = arm_of(method, "count", Path("runs/backbone")).model
-            assert isinstance(model, ViTConfig)
-            one = count(MODEL, model, method)
+            arm = arm_of(method, "count", Path("runs/backbone"))
+            one = count(arm.model, arm.adapter)
             plain[method] = {"parameters": one.trained, "share": one.share}
     return plain
 

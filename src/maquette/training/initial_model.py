@@ -9,17 +9,19 @@ are interpolated (Dosovitskiy et al. 2020, section 3.2).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from maquette.base.errors import UserError, WrongUse
+from maquette.adaptation.adapters.adapter import Adapter, attach
+from maquette.adaptation.adapters.store import ADAPTER, ADAPTER_WEIGHTS
+from maquette.base.errors import UserError
 from maquette.models.base import Model, PictureModel
 from maquette.models.store import CONFIG, WEIGHTS, load_config, load_tensors
 from maquette.nn.patches import resize_positions
 from maquette.training.checkpoint import AVERAGE, MODEL, newest
+from maquette.training.parameter_groups import freeze
 from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 
@@ -27,18 +29,33 @@ from maquette.training.run import RunDirectory
 def make_model(
     recipe: Recipe, *, fresh: bool = True, say: Callable[[str], None] = lambda line: None
 ) -> Model:
-    """The recipe's model with the parameters that a run begins with, and only `trained` ones learning.
+    """The recipe's model with the parameters that a run begins with, frozen but what step 1 trains.
 
     fresh: False leaves out the other run's weights, where a checkpoint is read over them. say: told how
     a model that begins with another run's differs from it.
     """
     model: Model = recipe.model.build().initialise(recipe.seed)
-    if recipe.start and fresh:
+    if recipe.start and (fresh or recipe.adapter is not None):  # no checkpoint holds a base
         for line in begin_with(model, Path(recipe.start)).notes(recipe.start):
             say(line)
-    if recipe.trained:
-        only_train(model, recipe.trained)
+    if recipe.adapter is not None:
+        adapter: Adapter = recipe.adapter.build(model)
+        adapter.initialise(model, recipe.seed)
+        attach(model, recipe.adapter.kind, adapter)
+    freeze(model, recipe.optimiser.groups)
     return model
+
+
+def check_trained(recipe: Recipe) -> int:
+    """How many parameters a recipe trains, its adapter's and its task's.
+
+    Raises WrongUse, before anything is written, for groups or an adapter that do not fit the model.
+    """
+    with torch.device("meta"):
+        model: Model = recipe.model.build()
+        if recipe.adapter is not None:
+            attach(model, recipe.adapter.kind, recipe.adapter.build(model))
+        return freeze(model, recipe.optimiser.groups)
 
 
 @dataclass(frozen=True)
@@ -130,28 +147,29 @@ def _shortened(names: list[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def only_train(model: nn.Module, patterns: tuple[str, ...]) -> int:
-    """Freeze all parameters but those whose names a pattern matches; returns how many learn."""
-    names = [name for name, _ in model.named_parameters()]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise WrongUse(
-                f"trained: no parameter is called {pattern}: they are {', '.join(names)}"
-            )
-    count = 0
-    for name, p in model.named_parameters():
-        learns = any(fnmatchcase(name, pattern) for pattern in patterns)
-        p.requires_grad_(learns)
-        count += p.numel() * learns
-    return count
-
-
 def weights_file(folder: Path) -> Path:
-    """A run's final weights, or those of its newest whole checkpoint, averaged where it averages."""
+    """A run's final weights, or those of its newest whole checkpoint, averaged where it averages.
+
+    Raises UserError for an adapted run, which keeps its change alone.
+    """
+    if (folder / ADAPTER).exists():
+        raise UserError(
+            f"{folder} is an adapted run and keeps no whole model: name its base, or merge it with "
+            f"maquette adapt merge"
+        )
+    return _newest(folder, WEIGHTS)
+
+
+def kept_file(folder: Path) -> Path:
+    """What an adapted run keeps beside its base: its final tensors, or its newest whole checkpoint's."""
+    return _newest(folder, ADAPTER_WEIGHTS)
+
+
+def _newest(folder: Path, final: str) -> Path:
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder} holds no model (no {CONFIG}): name a run directory")
-    if (folder / WEIGHTS).exists():
-        return folder / WEIGHTS
+    if (folder / final).exists():
+        return folder / final
     found = newest(RunDirectory(folder).checkpoints)
     if found is None:
         raise UserError(f"{folder} has no weights yet: go on with maquette train --resume")

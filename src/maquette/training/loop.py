@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
+from maquette.adaptation.adapters.adapter import kept_tensors
 from maquette.base.errors import UserError
 from maquette.base.files import read_json, write_json
 from maquette.base.machine import keep_freed_memory, measure, resident
-from maquette.models.store import WEIGHTS, save_tensors, tensors_of
+from maquette.models.store import save_tensors
 from maquette.nn import fused
 from maquette.parallel.group import Group
 from maquette.training.checkpoint import Saver, State, newest, read_files
@@ -129,7 +130,7 @@ def train(
     if state.step >= recipe.last_step and run.finished and (run / OUTCOME).exists():
         return replace(Outcome(**read_json(run / OUTCOME)), finished=True)
     if group.first:
-        (run / WEIGHTS).unlink(missing_ok=True)  # of an earlier end: the run goes on
+        run.weights.unlink(missing_ok=True)  # of an earlier end: the run goes on
     saver = Saver(run.checkpoints, recipe.checkpoints, every, recipe.guard.patience)
     metrics = MetricsFile(run / METRICS, state.metrics_bytes) if group.first else None
     trackers: list[Tracker] = open_trackers(recipe, run.path, state.step) if group.first else []
@@ -235,7 +236,7 @@ def train(
         if group.first:
             saver.wait()
             if finished:
-                save_tensors(run / WEIGHTS, tensors_of(learner.kept()))
+                save_tensors(run.weights, kept_tensors(learner.kept()))
         if not speed.steps:  # the run ends where it was cut off
             taken = next((r["loss"] for r in reversed(run.records()) if "skipped" not in r), None)
             with plainly():

@@ -1,8 +1,8 @@
-"""AdamW over groups of parameters that share their role's rate and decay.
+"""AdamW over groups of parameters that share their rate and decay.
 
 Loshchilov and Hutter 2019, algorithm 2, in torch's fused form: one pass over memory for the whole
-model. The rate of a group is the schedule's times what the parametrisation gives its role, never
-an absolute number of its own.
+model. The rate of a group is the schedule's times what the parametrisation gives its role and the
+recipe its parameters (`parameter_groups.py`), never an absolute number of its own.
 """
 
 from collections import defaultdict
@@ -14,19 +14,27 @@ from maquette.models.base import Model
 from maquette.nn.parametrisation import declared
 from maquette.nn.rules import Scaling
 from maquette.parallel.group import Group
+from maquette.training.parameter_groups import group_of, learning
 from maquette.training.recipe import Optimiser
 
 
 class ModelOptimiser:
-    """AdamW over the parameters of one model that are trained, with their gradients.
-
-    trained: those parameters, in the order in which the model registers them.
-    """
+    """AdamW over the parameters of one model that are trained, with their gradients."""
 
     def __init__(self, model: Model, settings: Optimiser) -> None:
         self._model, self._clip = model, settings.clip
-        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self._learning = list(learning(model, settings.groups))
         self._adamw = make_optimiser(model, model.scaling, settings)
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that have gradients now, in the order in which the model registers them."""
+        return [p for p, _ in self._learning if p.requires_grad]
+
+    def begin(self, step: int) -> None:
+        """Let the parameters that train at step `step` (from 1) have gradients, and no others."""
+        for p, frozen in self._learning:
+            p.requires_grad_(step > frozen)
 
     def reduce(self, group: Group, scale: float = 1.0) -> float:
         """Sum the gradients over the ranks, scale and clip them; returns the norm before clipping."""
@@ -57,12 +65,14 @@ class ModelOptimiser:
 
 def make_optimiser(model: nn.Module, scaling: Scaling, settings: Optimiser) -> torch.optim.AdamW:
     """One group for each pair of multipliers, in the order the model first declares them."""
+    learns = {id(p) for p, _ in learning(model, settings.groups)}
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for p in declared(model):
-        if not p.tensor.requires_grad:
+        if id(p.tensor) not in learns:
             continue
         m = scaling.multipliers(p.role, p.fan_in, p.residual)
-        groups[m.learning_rate, m.weight_decay].append(p.tensor)
+        _, factor, _ = group_of(p.name, settings.groups)
+        groups[m.learning_rate * factor, m.weight_decay].append(p.tensor)
     return torch.optim.AdamW(
         [
             {

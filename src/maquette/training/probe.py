@@ -42,7 +42,13 @@ class Probe:
 def probe(recipe: Recipe, machine: Machine, model: Model, batch: Any, threads: int) -> Probe:
     """Time and count the model on its first batch, or say what was found before."""
     content = recipe.to_dict()
-    shape = [content["model"], content["trained"], recipe.precision, len(batch)]
+    shape = [
+        content["model"],
+        content["adapter"],
+        content["optimiser"]["groups"],
+        recipe.precision,
+        len(batch),
+    ]
     identity = [shape, threads, machine.device, machine.processor, machine.torch]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     kept = home() / "probes" / f"{key}.json"

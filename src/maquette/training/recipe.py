@@ -21,7 +21,8 @@ from typing import Any, ClassVar, Generic, Literal, cast, get_args, get_origin
 import yaml
 from typing_extensions import TypeVar
 
-from maquette.base.errors import WrongUse, check_numbers, did_you_mean, within
+from maquette.adaptation.adapters.config import AdapterConfig, adapter_kind
+from maquette.base.errors import WrongUse, check_numbers, did_you_mean, plain, within
 from maquette.base.files import write_atomic
 from maquette.base.version import __version__
 from maquette.models.config import DecoderConfig
@@ -33,6 +34,13 @@ FORMAT = 1  # of run directories
 M = TypeVar("M", bound=AnyConfig, default=AnyConfig, covariant=True)  # noqa: PLC0105
 D = TypeVar("D", bound=Data, default=Data, covariant=True)  # noqa: PLC0105
 W = TypeVar("W", bound=Watch, default=Watch, covariant=True)  # noqa: PLC0105
+A = TypeVar(  # noqa: PLC0105
+    "A", bound=AdapterConfig | None, default=AdapterConfig | None, covariant=True
+)
+
+
+ParameterGroup = tuple[str, float, int]
+"""pattern of parameter names, factor of the learning rate (0: frozen), number of first steps frozen"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +65,19 @@ class Optimiser:
     """weight of the squared log-partition (PaLM: 1e-4)"""
     average: float = 0.0
     """decay of a moving average of the weights, which is scored, sampled from and kept; 0: no average"""
+    groups: tuple[ParameterGroup, ...] = ()
+    """pattern of parameter names, factor of their rate (0: frozen) and number of first steps that they are
+    frozen for, as in "heads.*" 1 0 "*" 0 0; the first pattern that matches counts; the rest is trained"""
 
     def __post_init__(self) -> None:
         within(self, 0, ANY, "learning_rate", "epsilon", "weight_decay", "clip", "z_loss")
         within(self, 0, 0.99999, "beta1", "beta2", "average")
+        for pattern, rate, frozen in self.groups:
+            if not 0 <= rate < ANY or frozen < 0:
+                raise WrongUse(
+                    f"optimiser.groups: {pattern} has rate factor {plain(rate)} and {plain(frozen)} frozen "
+                    f"steps: use numbers from 0 on"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +140,7 @@ MOST_SEED = 2**63 - 1  # what every generator of random numbers takes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Generic[M, D, W]):
+class Recipe(Generic[M, D, W, A]):
     """Everything about a run. What differs between kinds of data and models is in their own dataclasses."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -157,8 +174,8 @@ class Recipe(Generic[M, D, W]):
     start: str = ""
     """run whose weights this one begins with, tensor by tensor of the same name: new tensors keep their
     start, new inputs begin at zero, positions of another picture size are interpolated; empty: none"""
-    trained: tuple[str, ...] = ()
-    """patterns of the parameters that are trained, as in "*.prompts"; none: all of them"""
+    adapter: A = None  # type: ignore[assignment] # bound allows it
+    """adapter of the frozen model that is trained in the model's place (kind, its options); None: none"""
     model: M = field(default_factory=DecoderConfig)  # type: ignore[assignment] # the default of M
     data: D = None  # type: ignore[assignment] # of the kind that the model learns from
     optimiser: Optimiser = field(default_factory=Optimiser)
@@ -292,17 +309,21 @@ def recipe_from(content: dict[str, Any], where: str) -> Recipe:
         given = content.get("data")
         given = given if isinstance(given, dict) else {}
         data = data_kind(given.get("kind", model.learns_from))
+        adapter = content.get("adapter")
+        own = type(None) if adapter is None else adapter_kind(adapter)
     except WrongUse as error:
         raise WrongUse(f"{where}: {error}") from error
     if "model" in content:
         content = content | {"model": _checked(model, content["model"], where, "model.")}
     known = data.of_corpus(given.get("corpus", data.corpus))
-    kind = Recipe[model, known, data.watch]  # type: ignore[valid-type,name-defined]
+    if "adapter" in content:
+        content = content | {"adapter": _checked(own, adapter, where, "adapter.")}
+    kind = Recipe[model, known, data.watch, own]  # type: ignore[valid-type,name-defined]
     checked: Recipe = _checked(kind, content, where, "")
     return checked
 
 
-def _checked(kind: Any, content: dict[str, Any], where: str, prefix: str) -> Any:
+def _checked(kind: Any, content: Any, where: str, prefix: str) -> Any:
     """One dataclass of plain values, or the first thing that is wrong with them."""
     from pydantic import TypeAdapter, ValidationError
 

@@ -4,6 +4,7 @@ runs/NAME/
     recipe.yaml         everything about the run
     decisions.json      what `auto` became on this machine, and why
     config.json, tokenizer.json, model.safetensors      the model (weights when finished)
+    adapter.json, adapter.safetensors       of an adapted run, in place of the weights: what is not its base's
     special_tokens.json what begins and ends a text, where the tokenizer is another model's
     corpus.json         where the corpus was, its hash and its table
     encoder.json        where the frozen CLIP of a picture run was, and the SHA-256 of its weights
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from maquette.adaptation.adapters.store import ADAPTER, ADAPTER_WEIGHTS
 from maquette.base.errors import UserError
 from maquette.base.files import lock
 from maquette.models.store import WEIGHTS
@@ -45,9 +47,14 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def weights(self) -> Path:
+        """Where the final weights are, or will be: of an adapted run, what it changes alone."""
+        return self / (ADAPTER_WEIGHTS if (self / ADAPTER).exists() else WEIGHTS)
+
+    @property
     def finished(self) -> bool:
         """Whether the final weights are there."""
-        return (self / WEIGHTS).exists()
+        return self.weights.exists()
 
     def recipe(self) -> Recipe:
         """The run's recipe."""

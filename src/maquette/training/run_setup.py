@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from maquette.adaptation.adapters.store import ADAPTER
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, sha256, write_json
 from maquette.corpus.open import AnyCorpus
@@ -16,6 +17,7 @@ from maquette.training.length import change_length, check_end, reached
 from maquette.training.recipe import Recipe
 from maquette.training.run import CORPUS, ENCODER, RECIPE, RunDirectory
 from maquette.training.run_corpus import keep_corpus
+from maquette.training.trained_model import describe, find_base
 
 CHANGEABLE = frozenset({"name", "steps", "stop", "ranks", "trackers", "checkpoints", "watch"})
 
@@ -29,6 +31,7 @@ def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
         SPECIAL,
         CORPUS,
         ENCODER,
+        ADAPTER,
     }  # what a start that was cut off leaves
     there = {p.name for p in run.path.iterdir()} if run.path.exists() else set()
     if not {name for name in there if not name.endswith(".tmp")} <= started:
@@ -43,6 +46,7 @@ def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
     frozen = recipe.data.frozen_weights
     if frozen is not None:
         write_json(run / ENCODER, {"path": str(frozen.parent), "sha256": _frozen_hash(frozen)})
+    describe(run.path, recipe)
     recipe.save(run / RECIPE)  # last: its presence says that the run began
 
 
@@ -69,6 +73,8 @@ def resume(
     """
     own = run.recipe()
     _check_encoder(run, own)
+    if own.adapter is not None:
+        find_base(run.path)
     if wanted is None:
         return own
     before, after = own.to_dict(), wanted.to_dict()
@@ -108,7 +114,7 @@ def _frozen_hash(weights: Path) -> str:
 
 
 def _difference(name: str, before: Any, after: Any) -> str:
-    if isinstance(before, dict):
+    if isinstance(before, dict) and isinstance(after, dict):
         inner = next(key for key in before if before[key] != after[key])
         return _difference(f"{name}.{inner}", before[inner], after[inner])
     return f"{name} was {before}, not {after}"

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from maquette.adaptation.adapters.adapter import kept_tensors
+from maquette.adaptation.adapters.store import load_kept
 from maquette.models.base import Loss, Model
-from maquette.models.store import load_parameters, tensors_of
 from maquette.parallel.group import Group
 from maquette.training.average import Average
 from maquette.training.checkpoint import AVERAGE, MODEL, OPTIMISER
@@ -49,6 +50,7 @@ class Single:
     def backward(self, batches: Iterable[Any], step: int) -> Losses:
         """The mean over the counted targets of the whole batch, if all of them count; see `reduce`."""
         self.model.train()
+        self.optimiser.begin(step)
         losses = Losses()
         for batch in batches:
             part = self.loss(batch)
@@ -74,13 +76,13 @@ class Single:
         return self.average.model.eval()
 
     def state(self) -> Files:
-        files = {MODEL: tensors_of(self.model), OPTIMISER: self.optimiser.state()}
+        files = {MODEL: kept_tensors(self.model), OPTIMISER: self.optimiser.state()}
         if self.average.model is not self.model:
-            files[AVERAGE] = tensors_of(self.average.model)
+            files[AVERAGE] = kept_tensors(self.average.model)
         return files
 
     def load(self, state: Files) -> None:
-        load_parameters(self.model, state[MODEL], MODEL)
+        load_kept(self.model, state[MODEL], MODEL)
         self.optimiser.load(state[OPTIMISER])
         if AVERAGE in state:
-            load_parameters(self.average.model, state[AVERAGE], AVERAGE)
+            load_kept(self.average.model, state[AVERAGE], AVERAGE)

@@ -27,10 +27,10 @@ from maquette.evaluation.classify import Accuracy, accuracy
 from maquette.models.classifier import Classifier
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.models.store import load_config
-from maquette.training.datasets.picture_config import PictureData, PictureRecipe
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe, picture_recipe
 from maquette.training.initial_model import make_model, weights_file
 from maquette.training.observer import Observer
-from maquette.training.run import RunDirectory
+from maquette.training.run import RECIPE, RunDirectory
 from maquette.training.run_corpus import pictures_of
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.train import train
@@ -101,13 +101,15 @@ def adapt(
     options: AdaptOptions,
     *,
     sweep: bool = False,
+    resume: bool = False,
     pictures: int = HELD_OUT,
     observer: Observer | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Adapted:
     """Adapt the classifier of `run` to the labels of `data`; the adapted run is `path`.
 
-    sweep: whether learning rate and weight decay are chosen first. pictures: number of held-out pictures
+    sweep: whether learning rate and weight decay are chosen first. resume: whether a run that was cut off
+    goes on. pictures: number of held-out pictures
     that are scored. Raises WrongUse for a run of text or of a model that is no classifier, data without
     labels, unknown labels, or a `path` that exists; UserError for what is wrong outside.
     """
@@ -118,8 +120,8 @@ def adapt(
     corpus = data.open_corpus()
     chosen = columns(corpus, options.labels)
     classes = tuple(corpus.label_sizes)
-    if path.exists():
-        raise WrongUse(f"{path} exists: choose another --run")
+    if path.exists() and not resume:
+        raise WrongUse(f"{path} exists: choose another --run, or go on with --resume")
     recipe = recipe_of(
         options,
         start,
@@ -130,16 +132,16 @@ def adapt(
         task=task_of(start, base, corpus, chosen),
     )
     assert isinstance(recipe.model, ClassifierConfig)
-    counted = count(base, recipe.model, options.method)
+    counted = count(recipe.model, recipe.adapter)
     trials: list[Trial] = []
-    if sweep:
+    if resume and (path / RECIPE).exists():
+        recipe = picture_recipe(RunDirectory(path).recipe())  # a sweep's choice is in it
+    elif sweep:
         recipe, trials = swept(recipe, corpus, path, say)
     before = scored(make_model(recipe), corpus, base.image_size, pictures)
-    outcome = train(recipe, path, observer=observer)
+    outcome = train(recipe, path, resume=resume, observer=observer)
     if not outcome.finished:
-        raise UserError(
-            f"stopped at step {outcome.step}, saved: go on with maquette train --resume --run {path}"
-        )
+        raise UserError(f"stopped at step {outcome.step}, saved: go on with --resume --run {path}")
     after = scored(load_pictures(path).model, corpus, base.image_size, pictures)
     done = Adapted(path, options.method, counted, before, after, recipe, trials)
     write_json(path / ADAPTATION, done.to_dict())
@@ -153,7 +155,7 @@ def base_config(run: Path) -> ClassifierConfig:
     config = load_config(run)
     if not isinstance(config, ClassifierConfig):
         raise WrongUse(
-            f"{run} is a run of a {config.kind}: only classifiers of pictures (vit, cnn) are adapted"
+            f"{run} is a run of a {config.kind}: only language models and classifiers (vit, cnn) are adapted"
         )
     weights_file(run)  # says what is missing
     return config

@@ -18,8 +18,8 @@ class ExamplesKind:
     def samples(self, run: RunDirectory, observer: Observer) -> Observer:
         return TextSamples(run, observer, heldout_prompt(run))
 
-    def load(self, folder: Path) -> Loaded:
-        return load(folder)
+    def load(self, folder: Path, base: str | Path | None = None) -> Loaded:
+        return load(folder, base)
 
     def finish(self, path: Path) -> None:
         """Nothing: portraits and traces are of a corpus of documents."""

@@ -18,8 +18,8 @@ class WorkshopKind(Protocol):
         """What is written at every look, before `observer` is told."""
         ...
 
-    def load(self, folder: Path) -> Any:
-        """The run or imported model of a folder."""
+    def load(self, folder: Path, base: str | Path | None = None) -> Any:
+        """The run or imported model of a folder; base: of an adapted run, where its base is now."""
         ...
 
     def finish(self, path: Path) -> None:
@@ -50,9 +50,13 @@ def kind_of_model(folder: Path) -> str:
     return load_config(folder).learns_from if (folder / CONFIG).exists() else "text"
 
 
-def load_any(path: str | Path) -> Any:
-    """Open a run of any kind. Raises UserError for what is none, or is damaged."""
+def load_any(path: str | Path, base: str | Path | None = None) -> Any:
+    """Open a run of any kind. Raises UserError for what is none, or is damaged.
+
+    base: where the base of an adapted run is now.
+    """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: name a run directory")
-    return workshop_kind(kind_of_model(folder)).load(folder)
+    kind = workshop_kind(kind_of_model(folder))
+    return kind.load(folder) if base is None else kind.load(folder, base)

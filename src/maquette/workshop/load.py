@@ -1,13 +1,15 @@
 """A trained model in Python: `maquette.load("runs/first")`."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from maquette.base.errors import UserError, WrongUse
+from maquette.adaptation.adapters.adapter import Adapter, adapters_of
+from maquette.base.errors import UserError, WrongUse, did_you_mean
 from maquette.base.machine import measure, pick_device
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.open import AnyCorpus
@@ -16,15 +18,15 @@ from maquette.corpus.text.store import TOKENIZER, stored_kind
 from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
 from maquette.evaluation.bits_per_byte import Score, counted, score_corpus, score_documents
 from maquette.models.base import LanguageModel
-from maquette.models.store import load_language
+from maquette.models.store import language_config
 from maquette.serving.generate import Generated, Timing, generate
-from maquette.serving.pack import pack
+from maquette.serving.pack import PackedLinear, pack
 from maquette.serving.sampler import Sampling
 from maquette.training.datasets.examples import Packed
-from maquette.training.initial_model import weights_file
 from maquette.training.recipe import LanguageRecipe, language
 from maquette.training.run import CORPUS, RunDirectory
 from maquette.training.run_corpus import as_text, corpus_of
+from maquette.training.trained_model import attach_run, open_model
 
 SCORED = 16  # sequences of examples that are scored at a time
 
@@ -38,6 +40,43 @@ class Loaded:
 
     def __init__(self, path: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
         self.path, self.model, self.tokenizer = path, model, tokenizer
+
+    def attach(self, name: str, run: str | Path, weight: float = 1.0) -> "Loaded":
+        """Attach the adapter of an adapted run of the same base, under a name; returns self.
+
+        weight: factor of what it changes, also negative where its kind allows. Raises UserError for an
+        adapter of another model. To be called before `optimise`.
+        """
+        if any(isinstance(module, PackedLinear) for module in self.model.modules()):
+            raise WrongUse(
+                "the weights are laid out for generation: attach adapters before optimise"
+            )
+        attach_run(self.model, name, Path(run).expanduser(), self.path, weight)
+        return self
+
+    @property
+    def adapters(self) -> dict[str, Adapter]:
+        """The attached adapters by name; of an adapted run its own, under the name of its kind."""
+        return adapters_of(self.model)
+
+    @contextlib.contextmanager
+    def weighted(self, weights: Mapping[str, float | Sequence[float]] | None) -> Iterator[None]:
+        """Within the context, adapters have these weights: a number, or one for each row of a batch."""
+        before = {name: self.adapters[name].weight for name in self._known(weights or {})}
+        try:
+            for name, weight in (weights or {}).items():
+                one = isinstance(weight, int | float)
+                self.adapters[name].weight = weight if one else torch.tensor(weight)  # type: ignore[assignment]
+            yield
+        finally:
+            for name, kept in before.items():
+                self.adapters[name].weight = kept
+
+    def _known(self, names: Iterable[str]) -> list[str]:
+        for name in names:
+            if name not in self.adapters:
+                raise WrongUse(f"no adapter is called {name}{did_you_mean(name, self.adapters)}")
+        return list(names)
 
     @property
     def recipe(self) -> LanguageRecipe:
@@ -72,12 +111,15 @@ class Loaded:
         min_p: float | None = None,
         seed: int = 0,
         stop: Sequence[str] = (),
+        adapters: Mapping[str, float] | None = None,
     ) -> str:
-        """Continue one prompt; returns the continuation."""
+        """Continue one prompt; returns the continuation. adapters: see `weighted`."""
         sampling = Sampling(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed
         )
-        results, _ = self.generate_batch([prompt], tokens=tokens, sampling=sampling, stop=stop)
+        results, _ = self.generate_batch(
+            [prompt], tokens=tokens, sampling=sampling, stop=stop, adapters=adapters
+        )
         return results[0].text
 
     def generate_batch(
@@ -88,17 +130,19 @@ class Loaded:
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
         on_text: Callable[[str], None] | None = None,
+        adapters: Mapping[str, float | Sequence[float]] | None = None,
     ) -> tuple[list[Generated], Timing]:
-        """Continue several prompts at once; see `serving.generate.generate`."""
-        return generate(
-            self.model,
-            self.tokenizer,
-            prompts,
-            tokens=tokens,
-            sampling=sampling,
-            stop=stop,
-            on_text=on_text,
-        )
+        """Continue several prompts at once; see `serving.generate.generate`, and `weighted`."""
+        with self.weighted(adapters):
+            return generate(
+                self.model,
+                self.tokenizer,
+                prompts,
+                tokens=tokens,
+                sampling=sampling,
+                stop=stop,
+                on_text=on_text,
+            )
 
     def score_text(self, path: Path) -> Score:
         """Loss and bits per byte of a text file."""
@@ -178,14 +222,17 @@ def score_examples(
     return score
 
 
-def load(path: str | Path) -> Loaded:
+def load(path: str | Path, base: str | Path | None = None) -> Loaded:
     """Open a run: its final weights, or those of its newest whole checkpoint.
 
-    Raises UserError when there is no model, or when it is damaged or not Maquette's.
+    base: where the base of an adapted run is now. Raises UserError when there is no model, when it is
+    damaged or not Maquette's, or when the base is missing or another.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: name a run directory")
-    weights = weights_file(folder)
-    model = load_language(folder, weights).to(pick_device())
+    language_config(folder)  # refuses a model of pictures
+    model = open_model(folder, None if base is None else Path(base).expanduser())
+    assert isinstance(model, LanguageModel)
+    model = model.to(pick_device())
     return Loaded(folder, model, load_tokenizer(folder / TOKENIZER))

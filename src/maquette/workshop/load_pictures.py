@@ -14,14 +14,13 @@ from maquette.corpus.pictures.caption_tokenizer import load_caption_tokenizer
 from maquette.corpus.pictures.store import PictureCorpus
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import PictureModel
-from maquette.models.store import load_model
 from maquette.training.datasets.encoder import caption_length_of, caption_tokens, cut_notes
 from maquette.training.datasets.picture_config import PictureRecipe, picture_recipe
 from maquette.training.decide import load_decisions
-from maquette.training.initial_model import weights_file
 from maquette.training.probe import DTYPE
 from maquette.training.run import DECISIONS, RunDirectory
 from maquette.training.run_corpus import kept_corpus, pictures_of
+from maquette.training.trained_model import open_model
 from maquette.worlds.registry import World, world_from
 
 
@@ -80,15 +79,16 @@ class LoadedPictures:
         return cut_notes(self.tokenizer, texts, caption_length_of(self.path))
 
 
-def load_pictures(path: str | Path) -> LoadedPictures:
+def load_pictures(path: str | Path, base: str | Path | None = None) -> LoadedPictures:
     """Open a picture run: its final weights, or those of its newest whole checkpoint.
 
-    Raises UserError when there is no model, when it is damaged, or one of text.
+    base: where the base of an adapted run is now. Raises UserError when there is no model, when it is
+    damaged, or one of text.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: name a run directory")
-    model = load_model(folder, weights_file(folder))
+    model = open_model(folder, None if base is None else Path(base).expanduser())
     if not isinstance(model, PictureModel):
         raise UserError(f"{folder} is a run of text: name a run of pictures")
     model = model.to(pick_device()).requires_grad_(False)

@@ -59,9 +59,9 @@ class PictureRun(LoadedPictures):
         return make(self, Options(prompts=prompts, **options).request()).pixels
 
 
-def open_run(path: str | Path) -> PictureRun:
+def open_run(path: str | Path, base: str | Path | None = None) -> PictureRun:
     """Open a picture run, as `load_pictures` does."""
-    loaded = load_pictures(path)
+    loaded = load_pictures(path, base)
     return PictureRun(loaded.path, loaded.model, loaded.tokenizer)
 
 

@@ -18,8 +18,8 @@ class PictureKind:
     def samples(self, run: RunDirectory, observer: Observer) -> Observer:
         return PictureSamples(run, observer)
 
-    def load(self, folder: Path) -> PictureRun:
-        return open_run(folder)
+    def load(self, folder: Path, base: str | Path | None = None) -> PictureRun:
+        return open_run(folder, base)
 
     def finish(self, path: Path) -> None:
         """Nothing: what is in pictures is asked of their corpus."""

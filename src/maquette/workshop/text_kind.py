@@ -16,8 +16,8 @@ class TextKind:
     def samples(self, run: RunDirectory, observer: Observer) -> Observer:
         return TextSamples(run, observer)
 
-    def load(self, folder: Path) -> Loaded:
-        return load(folder)
+    def load(self, folder: Path, base: str | Path | None = None) -> Loaded:
+        return load(folder, base)
 
     def finish(self, path: Path) -> None:
         audit_run(path)

@@ -14,7 +14,7 @@ from maquette.parallel.launch import launch, launched
 from maquette.parallel.layout import check_layout
 from maquette.training.datasets.dataset import open_dataset
 from maquette.training.decide import decide, load_decisions
-from maquette.training.initial_model import make_model
+from maquette.training.initial_model import check_trained, make_model
 from maquette.training.length import nothing_left, reached
 from maquette.training.loop import Outcome
 from maquette.training.loop import train as run_loop
@@ -149,7 +149,8 @@ def _prepare(
 def _check_room(recipe: Recipe, machine: Machine) -> None:
     """Refuse before the start a model whose state alone is larger than the memory."""
     room = machine.memory if machine.device_memory is None else machine.device_memory
-    needed = (4 if recipe.trained else LEAST_STATE) * recipe.model.parameters()
+    trained = check_trained(recipe)
+    needed = 4 * recipe.model.parameters() + (LEAST_STATE - 4) * trained
     if needed > room:
         raise UserError(
             f"a model of {recipe.model.parameters():.3g} parameters takes {needed / 2**30:.3g} GiB as "

@@ -1,0 +1,130 @@
+"""Prompt tuning: vectors before the sequence, the only thing that is trained.
+
+Of a decoder (Lester et al. 2021): they stand before the first token, and since nothing before them is seen,
+all that the tokens see of them are the keys and values that they leave in every block, which are computed
+once a step for all rows. They begin as embeddings of tokens that the seed draws.
+
+Of a Vision Transformer (Jia et al. 2022, section 3.2): tokens after the class token. Shallow: they enter
+before the first block and flow on. Deep: before every later block what came out of them is dropped and
+that block's own take their place. They have no position and start uniform in (-v, v), v = sqrt(6 / (3
+patch^2 + width)). The frozen encoder has no dropout, so it computes in training what it computes in
+evaluation. Left out: the projection of prompts (off by default there), deep prompts of decoders.
+"""
+
+import hashlib
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maquette.adaptation.adapters.adapter import Adapter, Weight, adapters_of, no_place
+from maquette.adaptation.adapters.config import PromptConfig
+from maquette.adaptation.adapters.prefix import LanguageAdapter, drawn_rows
+from maquette.base.errors import WrongUse
+from maquette.models.base import LanguageModel, Model
+from maquette.models.vit import ViT
+from maquette.nn.attention import Prefix
+from maquette.nn.rules import Role
+
+
+def prompt(config: PromptConfig, model: Model) -> Adapter:
+    """The prompts of a decoder, or of a Vision Transformer."""
+    if isinstance(model, ViT):
+        return VisualPrompts(config, model)
+    if isinstance(model, LanguageModel):
+        return TextPrompts(config, model)
+    raise no_place(model, "prompt", "decoders and Vision Transformers", "linear, bias or full")
+
+
+class TextPrompts(LanguageAdapter):
+    """Vectors (length, width) before the first token."""
+
+    config: PromptConfig
+
+    def __init__(self, config: PromptConfig, model: LanguageModel) -> None:
+        super().__init__(config, model)
+        if config.deep:
+            raise WrongUse("deep prompts are for Vision Transformers: use prefix for a decoder")
+        model.prefix_shape(config.length)  # refuses a model without attention
+        self.roles = {"vectors": Role.INPUT}
+        self.vectors = nn.Parameter(torch.empty(config.length, self.width))
+
+    @torch.no_grad()
+    def initialise(self, model: Model, seed: int) -> None:
+        """Fill them with the embeddings of tokens drawn by the seed."""
+        assert isinstance(model, LanguageModel)
+        self.vectors.copy_(drawn_rows(model, self.config.length, seed))
+
+    def prefixes(self, model: LanguageModel) -> list[Prefix]:
+        return model.prefixes(F.dropout(self.vectors, self.config.dropout, self.training))
+
+
+class VisualPrompts(Adapter):
+    """Vectors (1 or blocks, length, width) after the class token; on (weight 1) or off (weight 0)."""
+
+    config: PromptConfig
+
+    def __init__(self, config: PromptConfig, model: ViT) -> None:
+        super().__init__(config, model)
+        c = model.config
+        self.roles = {"vectors": Role.INPUT}
+        layers = c.depth if config.deep else 1
+        self.vectors = nn.Parameter(torch.empty(layers, config.length, c.width))
+        self.bound = math.sqrt(6 / (3 * c.patch**2 + c.width))  # Jia et al. 2022, their code
+        self.first = model.summary  # where they stand
+
+    def check_weight(self, weight: Weight) -> None:
+        if isinstance(weight, Tensor) or weight not in (0, 1):
+            raise WrongUse("prompts of a Vision Transformer are on or off: use the weight 1 or 0")
+
+    @torch.no_grad()
+    def initialise(self, model: Model, seed: int) -> None:
+        """Draw them from U(-bound, bound), as a function of the seed alone."""
+        digest = hashlib.sha256(f"{seed}/prompts".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        drawn = torch.empty(self.vectors.shape, dtype=torch.float32)
+        self.vectors.copy_(drawn.uniform_(-self.bound, self.bound, generator=generator))
+
+    def hook(self, model: Model) -> None:
+        assert isinstance(model, ViT)
+        if any(isinstance(other, VisualPrompts) for other in adapters_of(model).values()):
+            raise WrongUse("this model has prompts already: attach one adapter with prompts")
+        for layer, block in enumerate(model.blocks):
+            if layer == 0 or self.config.deep:
+                self.keep(block.register_forward_pre_hook(Enter(self, layer)))
+        self.keep(model.blocks.register_forward_hook(Leave(self)))
+
+    def before(self, layer: int, x: Tensor) -> Tensor:
+        """The sequence with the prompts of a block in their place."""
+        rest = x[:, self.first :] if layer == 0 else x[:, self.first + self.config.length :]
+        tokens = self.vectors[layer].to(x.dtype).expand(len(x), -1, -1)
+        tokens = F.dropout(tokens, self.config.dropout, self.training)
+        return torch.cat([x[:, : self.first], tokens, rest], dim=1)
+
+    def after(self, x: Tensor) -> Tensor:
+        """The sequence without them."""
+        return torch.cat([x[:, : self.first], x[:, self.first + self.config.length :]], dim=1)
+
+
+class Enter:
+    """A pre-hook of a block."""
+
+    def __init__(self, adapter: VisualPrompts, layer: int) -> None:
+        self.adapter, self.layer = adapter, layer
+
+    def __call__(self, block: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self.adapter.off:
+            return inputs
+        return (self.adapter.before(self.layer, inputs[0]), *inputs[1:])
+
+
+class Leave:
+    """A hook of the stack."""
+
+    def __init__(self, adapter: VisualPrompts) -> None:
+        self.adapter = adapter
+
+    def __call__(self, stack: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        return output if self.adapter.off else self.adapter.after(output)

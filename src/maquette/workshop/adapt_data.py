@@ -1,0 +1,93 @@
+"""What a language model is adapted to: a corpus, or files of which one is built with the model's tokenizer.
+
+a folder that maquette corpus built    as it is, of text or of examples
+records with prompts and answers       examples: .jsonl, .json, .csv, .parquet, .yaml (`read_examples`)
+records with a text alone, other files text
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from maquette.base.errors import UserError
+from maquette.corpus.examples.build import build_examples
+from maquette.corpus.examples.example import YAML
+from maquette.corpus.examples.store import ExamplesCorpus
+from maquette.corpus.examples.template import Template
+from maquette.corpus.progress import Progress, silent
+from maquette.corpus.read import files
+from maquette.corpus.tasks import ANSWERS, MESSAGES, file_records, first_of
+from maquette.corpus.text.build import build
+from maquette.corpus.text.build_options import BuildOptions
+from maquette.corpus.text.named import BUILT, open_corpus
+from maquette.corpus.text.store import MANIFEST, Corpus, stored_kind
+from maquette.corpus.tokenizer import Tokenizer
+from maquette.training.datasets.examples_config import ExamplesData
+from maquette.training.datasets.text_config import TextData
+
+RECORDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *YAML)
+HELDOUT = 0.1  # of the prompts, or of the text
+
+
+def data_of(
+    source: str,
+    out: Path,
+    tokenizer: Tokenizer,
+    sequence: int,
+    *,
+    fields: Mapping[str, str] | None = None,
+    template: str = Template.text,
+    progress: Progress = silent,
+) -> TextData | ExamplesData:
+    """What a recipe reads of a corpus, or of files, whose corpus is built as `out` where it is not there.
+
+    sequence: tokens a training sequence. fields, template: see `build_examples`. Raises UserError for
+    files that are missing, and for a record that is neither an example nor a text.
+    """
+    path = Path(source).expanduser()
+    if source in BUILT or (path / MANIFEST).exists():
+        found: Corpus | ExamplesCorpus = opened(source, progress)
+    elif not path.exists():
+        raise UserError(f"{source} does not exist: name a corpus, or files of examples or of text")
+    elif (out / MANIFEST).exists():
+        found = opened(str(out), progress)
+    elif fields or holds_examples(path):
+        found = build_examples(
+            out,
+            [path],
+            tokenizer,
+            template=template,
+            fields=fields,
+            heldout=HELDOUT,
+            progress=progress,
+        )
+    else:
+        found = build(
+            out,
+            files([str(path)]),
+            BuildOptions(heldout=HELDOUT),
+            tokenizer=tokenizer,
+            progress=progress,
+        )
+    if isinstance(found, ExamplesCorpus):
+        return ExamplesData(corpus=str(found.path), sequence=sequence)
+    return TextData(corpus=str(found.path), sequence=sequence)
+
+
+def opened(source: str, progress: Progress = silent) -> Corpus | ExamplesCorpus:
+    """A corpus of text or of examples, by its folder or name."""
+    if stored_kind(source) == "text":
+        return open_corpus(source, progress)
+    return ExamplesCorpus(source)  # refuses one of pictures
+
+
+def holds_examples(path: Path) -> bool:
+    """Whether a file holds records of more than a text."""
+    if path.is_dir() or not any(suffix in RECORDS for suffix in path.suffixes):
+        return False
+    if path.suffix in YAML:
+        return True
+    first: Any = next(iter(file_records(path)), (None, ""))[0]
+    if not isinstance(first, dict) or "text" not in first:
+        return True
+    return any(first_of(first, names) is not None for names in (ANSWERS, MESSAGES, ("chosen",)))

@@ -1,0 +1,170 @@
+"""Adapt a language model to examples or text, and measure what came of it, and what was forgotten.
+
+    adapt_text(Path("runs/first"), "questions.jsonl", Path("runs/tuned"), AdaptOptions("lora"))
+
+The base's run is left as it is. `adaptation.json` beside the adapted run's recipe has the method, what it
+trained, minutes and memory, bits per byte of the held-out answers (of the held-out text, for text) before
+and after, and those of the base's own held-out text: what was forgotten.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maquette.adaptation.methods import Counted, Method, count
+from maquette.adaptation.recipes import AdaptOptions, text_recipe
+from maquette.base.errors import UserError, WrongUse
+from maquette.base.files import write_json
+from maquette.corpus.examples.store import ExamplesCorpus
+from maquette.corpus.examples.template import Template
+from maquette.corpus.open import AnyCorpus
+from maquette.corpus.progress import Progress, silent
+from maquette.corpus.text.store import TOKENIZER
+from maquette.corpus.tokenizer import load_tokenizer
+from maquette.evaluation.bits_per_byte import Score, score_corpus
+from maquette.models.store import language_config
+from maquette.training.initial_model import weights_file
+from maquette.training.observer import Observer
+from maquette.training.recipe import Recipe
+from maquette.training.run import RunDirectory
+from maquette.training.run_corpus import as_text, corpus_of
+from maquette.workshop.adapt import ADAPTATION
+from maquette.workshop.adapt_data import data_of, opened
+from maquette.workshop.load import Loaded, load, score_examples
+from maquette.workshop.train import train
+
+SCORED = 200_000  # bytes of held-out text that are scored before and after
+SEQUENCE = 256  # tokens a training sequence at most, where no other number is asked for
+
+
+@dataclass(frozen=True)
+class AdaptedText:
+    """An adapted run, and what held-out text costs before and after."""
+
+    path: Path
+    """directory of the adapted run"""
+    method: Method
+    """name of the method"""
+    counted: Counted
+    """numbers of parameters that were trained"""
+    metric: str
+    """what is scored"""
+    before: Score
+    """score of the base's weights"""
+    after: Score
+    """score of the adapted weights"""
+    own_before: Score | None
+    """score of the base's weights on its own held-out text; None: that is not there"""
+    own_after: Score | None
+    """score of the adapted weights on it"""
+    seconds: float
+    """training time of all calls"""
+    memory: float
+    """largest memory of the training process, in bytes"""
+    recipe: Recipe
+    """recipe of the adapted run"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `adaptation.json` has them."""
+        own = (self.own_before, self.own_after)
+        return {
+            "run": str(self.path),
+            "base": self.recipe.start,
+            "method": self.method,
+            "trained_parameters": self.counted.trained,
+            "base_parameters": self.counted.base,
+            "metric": self.metric,
+            "metric_before": self.before.bits_per_byte,
+            "metric_after": self.after.bits_per_byte,
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "forgetting": None
+            if own[0] is None or own[1] is None
+            else {"before": own[0].bits_per_byte, "after": own[1].bits_per_byte},
+            "minutes": self.seconds / 60,
+            "peak_memory": self.memory,
+            "learning_rate": self.recipe.optimiser.learning_rate,
+            "weight_decay": self.recipe.optimiser.weight_decay,
+        }
+
+
+def adapt_text(
+    run: Path,
+    source: str,
+    path: Path,
+    options: AdaptOptions,
+    *,
+    fields: Mapping[str, str] | None = None,
+    template: str = Template.text,
+    resume: bool = False,
+    observer: Observer | None = None,
+    progress: Progress = silent,
+    say: Callable[[str], None] = lambda text: None,
+) -> AdaptedText:
+    """Adapt the language model of `run` to a corpus or files; the adapted run is `path`.
+
+    source, fields, template: see `adapt_data.data_of`; a corpus that is built stands beside the run. resume:
+    whether a run that was cut off goes on. Raises WrongUse for a method without a place in the model or a
+    `path` that exists; UserError for what is wrong outside.
+    """
+    start = run.expanduser().resolve()
+    if not start.is_dir():
+        raise UserError(f"{run} does not exist: name a run directory")
+    config = language_config(start)
+    weights_file(start)  # says what is missing
+    if path.exists() and not resume:
+        raise WrongUse(f"{path} exists: choose another --run, or go on with --resume")
+    counted = count(config, options.adapter("text"))
+    tokenizer = load_tokenizer(start / TOKENIZER)
+    corpus = path.with_name(f"{path.name}-corpus")
+    data = data_of(
+        source,
+        corpus,
+        tokenizer,
+        options.sequence or min(config.context, SEQUENCE),
+        fields=fields,
+        template=template,
+        progress=progress,
+    )
+    recipe = text_recipe(options, start, config, data)
+    base = load(start)
+    learned, own = opened(data.corpus), _own_corpus(start, say)
+    before, own_before = score(base, learned), None if own is None else score(base, own)
+    del base
+    outcome = train(recipe, path, resume=resume, observer=observer, progress=progress)
+    if not outcome.finished:
+        raise UserError(f"stopped at step {outcome.step}, saved: go on with --resume")
+    adapted, records = load(path), RunDirectory(path).records()
+    done = AdaptedText(
+        path,
+        options.method,
+        counted,
+        f"bits per byte of held-out {'answers' if data.kind == 'examples' else 'text'}",
+        before,
+        score(adapted, learned),
+        own_before,
+        None if own is None else score(adapted, own),
+        sum(record["seconds"] for record in records),
+        max(record["memory"] for record in records),
+        recipe,
+    )
+    write_json(path / ADAPTATION, done.to_dict())
+    return done
+
+
+def score(loaded: Loaded, corpus: AnyCorpus) -> Score:
+    """Loss and bits per byte of held-out answers, or of held-out text."""
+    if isinstance(corpus, ExamplesCorpus):
+        return score_examples(loaded.model, corpus)
+    start = loaded.tokenizer.special.start
+    return score_corpus(loaded.model, as_text(corpus), start=start, most_bytes=SCORED)["all"]
+
+
+def _own_corpus(base: Path, say: Callable[[str], None]) -> AnyCorpus | None:
+    """What the base was trained on, or a line that says why that is not there."""
+    try:
+        return corpus_of(RunDirectory(base))
+    except UserError as error:
+        say(f"what is forgotten is not scored: {error}")
+        return None
