@@ -6,6 +6,7 @@ hides; with --outpaint of what lies beside it; with --variations-of of what a CL
 example: maquette generate runs/first "def " --tokens 60
          maquette generate runs/first "def " "class " --top-p 0.9 --seed 3
          maquette generate runs/first "def " --trace
+         maquette generate runs/first "2 + 2 = " --choices 3,4,5
          maquette generate runs/diffusion "a large red circle" --out a.png
          maquette generate runs/diffusion "a large red circle" --picture a.png --mask hole.png --out b.png
          maquette generate runs/diffusion --picture a.png --outpaint right=64 --out wide.png
@@ -15,11 +16,14 @@ example: maquette generate runs/first "def " --tokens 60
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.base.errors import WrongUse
 from maquette.cli import generate_pictures
 from maquette.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from maquette.serving.restrict import Answers
 
 TEXT: dict[str, Any] = {
     "tokens": 64,
@@ -28,6 +32,9 @@ TEXT: dict[str, Any] = {
     "top_p": None,
     "min_p": None,
     "stop": [],
+    "choices": None,
+    "regex": None,
+    "schema": None,
     "precision": "auto",
     "trace": False,
 }
@@ -48,6 +55,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--top-p", type=float, help="choose among the likeliest of mass p")
     text.add_argument("--min-p", type=float, help="drop what is less than p times the likeliest")
     text.add_argument("--stop", action="append", help="end before this string")
+    text.add_argument("--choices", metavar="A,B,...", help="the answer is one of these")
+    text.add_argument("--regex", help="the answer matches this expression as a whole")
+    text.add_argument(
+        "--schema", metavar="FILE", help="the answer is an object of this JSON schema"
+    )
     text.add_argument("--precision", choices=("auto", "bf16", "fp32"),
                       help="of the weights (default: the faster here)")  # fmt: skip
     text.add_argument("--trace", action="store_true", default=None,
@@ -89,6 +101,7 @@ def continue_text(arguments: argparse.Namespace) -> dict[str, Any]:
         min_p=arguments.min_p,
         seed=arguments.seed,
     )
+    answers = answers_of(arguments)
     terminal = Terminal(arguments.json)
     if arguments.trace:
         text_of(RunDirectory(arguments.run))  # refuses a run without one before it writes
@@ -107,6 +120,7 @@ def continue_text(arguments: argparse.Namespace) -> dict[str, Any]:
         sampling=sampling,
         stop=arguments.stop,
         on_text=write if alone else None,
+        answers=answers,
     )
     if alone:
         terminal.say()
@@ -127,6 +141,17 @@ def continue_text(arguments: argparse.Namespace) -> dict[str, Any]:
         "tokens_per_second": round(speed, 1),
         "prompt_seconds": round(timing.prompt_seconds, 4),
     } | ({"traces": traces} if traces else {})
+
+
+def answers_of(arguments: argparse.Namespace) -> "Answers | None":
+    """What the continuations are held to."""
+    from maquette.serving.restrict import Answers
+
+    if not (arguments.choices or arguments.regex or arguments.schema):
+        return None
+    choices = tuple(arguments.choices.split(",")) if arguments.choices else ()
+    schema = Path(arguments.schema).read_text(encoding="utf-8") if arguments.schema else None
+    return Answers(choices, arguments.regex, schema)
 
 
 def trace_text(run: str, text: str, terminal: Terminal) -> dict[str, Any]:

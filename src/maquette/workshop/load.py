@@ -19,6 +19,7 @@ from maquette.models.base import LanguageModel
 from maquette.models.store import load_language
 from maquette.serving.generate import Generated, Timing, generate
 from maquette.serving.pack import pack
+from maquette.serving.restrict import Answers, Grammars, Restriction
 from maquette.serving.sampler import Sampling
 from maquette.training.datasets.examples import Packed
 from maquette.training.initial_model import weights_file
@@ -72,12 +73,15 @@ class Loaded:
         min_p: float | None = None,
         seed: int = 0,
         stop: Sequence[str] = (),
+        answers: Answers | None = None,
     ) -> str:
-        """Continue one prompt; returns the continuation."""
+        """Continue one prompt; returns the continuation. answers: what it is held to."""
         sampling = Sampling(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed
         )
-        results, _ = self.generate_batch([prompt], tokens=tokens, sampling=sampling, stop=stop)
+        results, _ = self.generate_batch(
+            [prompt], tokens=tokens, sampling=sampling, stop=stop, answers=answers
+        )
         return results[0].text
 
     def generate_batch(
@@ -88,8 +92,16 @@ class Loaded:
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
         on_text: Callable[[str], None] | None = None,
+        answers: Answers | None = None,
     ) -> tuple[list[Generated], Timing]:
-        """Continue several prompts at once; see `serving.generate.generate`."""
+        """Continue several prompts at once; see `serving.generate.generate`.
+
+        answers: what every continuation is held to.
+        """
+        restriction = None
+        if answers is not None:
+            grammars = Grammars(self.tokenizer, self.model.config.vocabulary)
+            restriction = Restriction(grammars, [answers] * len(prompts))
         return generate(
             self.model,
             self.tokenizer,
@@ -98,6 +110,7 @@ class Loaded:
             sampling=sampling,
             stop=stop,
             on_text=on_text,
+            restriction=restriction,
         )
 
     def score_text(self, path: Path) -> Score:
