@@ -74,14 +74,41 @@ def generate(
             f"{model.config.context}: ask for at most {max(0, model.config.context - longest)} "
             f"tokens, or shorten the prompt"
         )
+    return continue_tokens(
+        model,
+        tokenizer,
+        encoded,
+        tokens=tokens,
+        sampling=sampling or Sampling(),
+        stop=stop,
+        on_text=on_text,
+        restriction=restriction,
+    )
+
+
+def continue_tokens(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    encoded: Sequence[Sequence[int]],
+    *,
+    tokens: int,
+    sampling: Sampling,
+    stop: Sequence[str] = (),
+    on_text: Callable[[str], None] | None = None,
+    shared: int = 0,
+    restriction: Restriction | None = None,
+) -> tuple[list[Generated], Timing]:
+    """As `generate`, of prompts that are encoded and that fit. shared: see `stream`."""
     start = time.perf_counter()
     texts = [_Text(tokenizer, prompt, stop) for prompt in encoded]
     missing = tokenizer.missing(model.config.vocabulary)
     first = start
     count = 0
     written = 0
-    sampling = sampling or Sampling()
-    for chosen in stream(model, encoded, tokens, sampling, missing, restriction=restriction):
+    steps = stream(
+        model, encoded, tokens, sampling, missing, shared=shared, restriction=restriction
+    )
+    for chosen in steps:
         if count == 0:
             first = time.perf_counter()
         for row, (text, token) in enumerate(zip(texts, chosen, strict=True)):
@@ -99,7 +126,7 @@ def generate(
     results = [Generated(text.text(), text.tokens, text.finish or "length") for text in texts]
     if on_text is not None and results[0].text[written:]:
         on_text(results[0].text[written:])
-    return results, Timing(first - start, end - first, max(0, count - len(prompts)))
+    return results, Timing(first - start, end - first, max(0, count - len(encoded)))
 
 
 @torch.inference_mode()

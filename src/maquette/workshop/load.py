@@ -12,7 +12,7 @@ from maquette.base.machine import measure, pick_device
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.open import AnyCorpus
 from maquette.corpus.text.named import open_corpus
-from maquette.corpus.text.store import TOKENIZER, stored_kind
+from maquette.corpus.text.store import TOKENIZER, Corpus, stored_kind
 from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
 from maquette.evaluation.bits_per_byte import Score, counted, score_corpus, score_documents
 from maquette.models.base import LanguageModel
@@ -26,6 +26,7 @@ from maquette.training.initial_model import weights_file
 from maquette.training.recipe import LanguageRecipe, language
 from maquette.training.run import CORPUS, RunDirectory
 from maquette.training.run_corpus import as_text, corpus_of
+from maquette.workshop.evaluate_tasks import evaluate_tasks
 
 SCORED = 16  # sequences of examples that are scored at a time
 
@@ -112,6 +113,22 @@ class Loaded:
             on_text=on_text,
             restriction=restriction,
         )
+
+    def evaluate(
+        self, *tasks: str, shots: Sequence[int] | None = None, limit: int | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Scores of tasks by name or file, as `maquette eval` has them; see `evaluate_tasks`."""
+        return evaluate_tasks(
+            self.model, self.tokenizer, tasks, shots, limit=limit, corpus=self.training_text()
+        )
+
+    def training_text(self) -> Corpus | None:
+        """The text that the run was trained on, None where there is none that is known."""
+        run = RunDirectory(self.path)
+        if not (run / CORPUS).exists():
+            return None
+        corpus = corpus_of(run)
+        return corpus if isinstance(corpus, Corpus) else None
 
     def score_text(self, path: Path) -> Score:
         """Loss and bits per byte of a text file."""
