@@ -14,6 +14,7 @@ that the training text holds (dirty, by GPT-3's 13-gram rule), and of the others
 example: maquette eval runs/first
          maquette eval runs/first --text README.md
          maquette eval runs/first arithmetic_2da capitals.yaml --shots 0,1,8
+         maquette eval runs/first sentiment --stress --picture stress.png
          maquette eval runs/first questions.jsonl
          maquette eval runs/diffusion --pictures 500 --guidance 3
 """
@@ -50,6 +51,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", help="score this file instead of the held-out documents")
     parser.add_argument("--corpus", help="score another corpus' held-out documents")
     parser.add_argument("--bytes", type=int, help="score about so many bytes (default: all)")
+    asked.add_argument("--stress", action="store_true", default=None,
+                       help="fill the context with garbage, and say what is left of the score")  # fmt: skip
+    asked.add_argument("--picture", metavar="FILE", help="draw the curves of --stress (PNG)")
     group = parser.add_argument_group("runs of pictures")
     group.add_argument("--pictures", type=int, help="score so many (default: 500)")
     group.add_argument("--steps", type=int, help=f"of the solver (default: {Drawing.steps})")
@@ -134,6 +138,16 @@ def score_all(
                 raise WrongUse(
                     f"--{name} is for tasks, and {files[0]} is a file of examples: leave it out"
                 )
+    if arguments.picture and not arguments.stress:
+        raise WrongUse("--picture is of --stress: give both, or neither")
+    if arguments.stress:
+        from maquette.cli.evaluate_stress import stress_tasks
+
+        if files:
+            raise WrongUse(
+                f"--stress is of tasks with choices, and {files[0]} is a file of examples"
+            )
+        return {"run": arguments.run, "tasks": stress_tasks(arguments, asked, loaded, terminal)}
     tasks = ask_tasks(arguments, asked, loaded, terminal) if asked else {}
     if files:
         arguments.tasks = files
@@ -141,7 +155,7 @@ def score_all(
     return {"run": arguments.run, "tasks": tasks}
 
 
-TASKS = ("shots", "limit", "seed")
+TASKS = ("shots", "limit", "seed", "stress", "picture")
 """options of tasks that are asked"""
 PICTURES = ("pictures", "steps", "guidance")
 """options of picture runs"""

@@ -48,6 +48,26 @@ class Question:
         return self.choices[self.right[0]] if self.choices else self.targets[0]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """An example as it is shown: the question, the answer, and what stands after it."""
+
+    question: str
+    answer: str
+    after: str
+    choices: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return self.question + self.answer + self.after
+
+    def wrong(self, draw: Random, examples: Sequence["Shown"]) -> str:
+        """The example with an answer that is wrong: another choice, or what answers another example."""
+        others = [choice for choice in self.choices if choice != self.answer]
+        others = others or sorted({one.answer for one in examples} - {self.answer})
+        return self.question + (draw.choice(others) if others else self.answer) + self.after
+
+
 class Task:
     """A task: its config, the records that are asked and those that may be shown, each with its place.
 
@@ -109,12 +129,12 @@ class Task:
             description = _Reader(self.config, record, where).description()
             if self._own is not None:
                 own = self._own[number][:shots]
-                prefixes.append(description + "".join(self._example(*one) for one in own))
+                prefixes.append(description + "".join(self._example(*one).text for one in own))
                 continue
             chosen = self._chosen(draw, shown, record if self._same else None, shots)
             for index in chosen:
                 if index not in written:
-                    written[index] = self._example(*self._shown[index])
+                    written[index] = self._example(*self._shown[index]).text
             prefixes.append(description + "".join(written[index] for index in chosen))
         return prefixes
 
@@ -140,7 +160,17 @@ class Task:
             )
         return chosen
 
-    def _example(self, record: Record, where: str) -> str:
+    @property
+    def has_own(self) -> bool:
+        """Whether every question has examples of its own."""
+        return self._own is not None
+
+    def examples(self, number: int | None = None) -> list[Shown]:
+        """All examples that can be shown, of a question where each has its own."""
+        pool = self._shown if self._own is None or number is None else self._own[number]
+        return [self._example(*one) for one in pool]
+
+    def _example(self, record: Record, where: str) -> Shown:
         """An example as it is shown."""
         config = self._showing
         reader = _Reader(config, record, where)
@@ -152,9 +182,8 @@ class Task:
         between = config.target_delimiter
         if prefix and not _needs_space(text, prefix):
             between = ""
-        if prefix:
-            answer = prefix + " " * _needs_space(prefix, answer) + answer
-        return text + between + answer + config.fewshot_delimiter
+        begun = prefix + " " * _needs_space(prefix, answer) if prefix else ""
+        return Shown(text + between + begun, answer, config.fewshot_delimiter, question.choices)
 
 
 class _Reader:
