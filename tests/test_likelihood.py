@@ -88,17 +88,31 @@ def test_likelihoods_are_those_of_scoring_one_by_one(name, shots):
 TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=30).map(tuple)
 
 
-@given(pairs=st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=8), rows=st.integers(8, 40))
-def test_any_requests_in_batches_of_any_size(pairs, rows):
+@given(
+    pairs=st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=8),
+    rows=st.integers(8, 40),
+    depth=st.integers(0, 9),
+)
+def test_any_requests_in_batches_of_any_size(pairs, rows, depth):
     """Few symbols: many contexts are prefixes of others, and many inputs come twice."""
     model = small_model()
     requests = [Request(context, continuation[:20]) for context, continuation in pairs]
-    kept, likelihood.ROWS = likelihood.ROWS, rows
+    settings = {"ROWS": rows, "SAVED": 1, "LONG": 1, "DEPTH": depth}
+    kept = {name: getattr(likelihood, name) for name in settings}
     try:
+        vars(likelihood).update(settings)
         found = log_likelihoods(model, requests)
     finally:
-        likelihood.ROWS = kept
+        vars(likelihood).update(kept)
     same(found, [one_by_one(model, r) for r in requests])
+
+
+def test_contexts_that_go_on_from_each_other_make_no_deep_tree():
+    model = small_model()
+    text = tuple(i % 7 for i in range(1500))
+    requests = [Request(text[:n], text[n : n + 1]) for n in range(1, 1400)]
+    found = log_likelihoods(model, requests)
+    same(found[::99], [one_by_one(model, r) for r in requests[::99]])
 
 
 @functools.cache

@@ -227,6 +227,12 @@ def test_filters_and_what_exact_match_ignores():
     assert exact_match("x ab", ["ab"], {"regexes_to_ignore": ["x "]}) == 1
 
 
+def test_another_seed_shows_other_examples_before_the_same_questions(run):
+    one, other = builtin_task("reversed_words", 9), builtin_task("reversed_words", 9, seed=1)
+    assert one.questions() == other.questions()
+    assert one.prefixes(3)[0] != other.prefixes(3)[0]
+
+
 def perfect(task, questions):
     """Whether exact_match of a task's own answers is 1 after its filters."""
     steps = task.config.filter_list[0][1]

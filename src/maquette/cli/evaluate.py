@@ -168,6 +168,9 @@ def score_pictures(arguments: argparse.Namespace, terminal: Terminal) -> dict[st
 
     if arguments.tasks or arguments.text or arguments.bytes is not None:
         raise WrongUse("TASK, --text and --bytes are not for a run of pictures: leave them out")
+    for name in TASKS:
+        if getattr(arguments, name) is not None:
+            raise WrongUse(f"--{name} is not for a run of pictures: leave it out")
     given = {n: v for n in PICTURES if (v := getattr(arguments, n)) is not None}
     many = {"pictures": given.pop("pictures")} if "pictures" in given else {}
     drawing = Drawing(**given)

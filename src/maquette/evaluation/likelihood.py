@@ -25,7 +25,8 @@ from maquette.base.errors import UserError
 from maquette.models.base import LanguageModel
 from maquette.nn.attention import LayerCache
 
-SAVED = 16  # tokens that a branch of the tree must save
+SAVED, LONG = 16, 4  # tokens that a branch of the tree must save, and must have
+DEPTH = 16  # branches one after the other
 ROWS = 4096  # tokens of a batch
 BYTES = 1 << 29  # of keys and values of a batch
 POSITIONS = 1024  # projected to the vocabulary at a time
@@ -141,13 +142,18 @@ class _Scorer:
         self._model.eval()
         order = sorted(range(len(self._inputs)), key=lambda i: self._inputs[i])
         if self._reuse:
-            roots = self._branches(order, 0, 0)
+            roots = self._branches(order, 0, 0, DEPTH)
         else:
             roots = [_Node(0, len(self._inputs[i]), [i]) for i in order]
         self._descend([(node, None) for node in roots])
 
-    def _branches(self, order: list[int], start: int, at: int) -> list[_Node]:
-        """The nodes after a path of `start` tokens, for sorted inputs that agree in `at` tokens."""
+    def _branches(self, order: list[int], start: int, at: int, depth: int) -> list[_Node]:
+        """The nodes after a path of `start` tokens, for sorted inputs that agree in `at` tokens.
+
+        depth: how many may follow each other.
+        """
+        if not depth:
+            return [_Node(start, len(self._inputs[i]), [i]) for i in order]
         nodes, groups = [], [(order, at)]
         while groups:
             order, at = groups.pop()
@@ -164,11 +170,11 @@ class _Scorer:
                 end = _common(self._inputs[part[0]], self._inputs[part[-1]], at)
                 if len(part) == 1:
                     nodes.append(_Node(start, len(self._inputs[part[0]]), part))
-                elif (len(part) - 1) * (end - start) < SAVED:
+                elif (len(part) - 1) * (end - start) < SAVED or end - start < LONG:
                     groups.append((part, end))
                 else:
                     rest = part[len(self._inputs[part[0]]) == end :]
-                    nodes.append(_Node(start, end, part, self._branches(rest, end, end)))
+                    nodes.append(_Node(start, end, part, self._branches(rest, end, end, depth - 1)))
         return nodes
 
     def _descend(self, nodes: Sequence[tuple[_Node, _Past | None]]) -> None:

@@ -40,7 +40,7 @@ def evaluate_tasks(
         raise WrongUse(f"limit is {limit}: ask 1 question or more")
     if shots is not None and (not shots or min(shots) < 0):
         raise WrongUse("shots are numbers of examples from 0: write such as 0,1,8")
-    tasks = [open_task(name) for name in dict.fromkeys(names)]
+    tasks = [open_task(name, seed) for name in dict.fromkeys(names)]
     known = [task.name for task in tasks]
     if len(set(known)) < len(known):
         raise WrongUse(

@@ -7,7 +7,7 @@ once; where a question has examples of its own (a map that is to be found), thos
 from typing import Any
 
 from maquette.evaluation.tasks.config import task_config
-from maquette.evaluation.tasks.task import Task
+from maquette.evaluation.tasks.task import SEED, Task
 from maquette.worlds.questions.registry import Asked, question_world, question_worlds
 
 QUESTIONS, SHOWN = 500, 64
@@ -21,10 +21,10 @@ def task_names() -> list[str]:
     return list(question_worlds())
 
 
-def builtin_task(name: str, count: int = QUESTIONS, seed: int = 0) -> Task:
-    """The task of that name, of so many questions. seed: of the questions and the examples shown."""
+def builtin_task(name: str, count: int = QUESTIONS, seed: int = SEED) -> Task:
+    """The task of that name, of so many questions, always the same. seed: of the examples shown."""
     world = question_world(name)
-    asked = world.questions(count, seed)
+    asked = world.questions(count)
     chosen = bool(asked[0].choices)
     usual: dict[str, Any] = {
         "task": name,

@@ -6,13 +6,16 @@ from pathlib import Path
 from maquette.base.errors import WrongUse, did_you_mean
 from maquette.evaluation.tasks.config import TaskConfig, read_task
 from maquette.evaluation.tasks.data import Record, read_splits
-from maquette.evaluation.tasks.task import Task
+from maquette.evaluation.tasks.task import SEED, Task
 
 YAML = (".yaml", ".yml")
 
 
-def open_task(name: str) -> Task:
-    """A task file, or a task that is built in. Raises WrongUse for a name that is none."""
+def open_task(name: str, seed: int = SEED) -> Task:
+    """A task file, or a task that is built in. Raises WrongUse for a name that is none.
+
+    seed: of the examples that a built-in task shows.
+    """
     path = Path(name).expanduser()
     if path.suffix in YAML and path.is_file():
         return task_from(read_task(path))
@@ -20,7 +23,7 @@ def open_task(name: str) -> Task:
 
     if name not in task_names():
         raise WrongUse(f"{name} is no task and no file{did_you_mean(name, task_names())}")
-    return builtin_task(name)
+    return builtin_task(name, seed=seed)
 
 
 def is_task(name: str) -> bool:
