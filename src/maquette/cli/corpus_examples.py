@@ -2,13 +2,15 @@
 
 A source is a file of records (.jsonl, .json, .csv, .parquet, .yaml ...) or a folder of them. A record has a
 prompt and an answer by the names that well-known sets give them, or a conversation (messages with role
-and content, of which the assistant's are learned); --fields names the fields of others. The template says
+and content, of which the assistant's are learned); --fields names the fields of others. Or it is a world of
+questions (maquette eval --list), which makes --count examples that its task never asks. The template says
 how an example is written; what stands before {answer} is read, and not learned. The same example again is
 left out, and a fraction of the prompts is held out.
 
 example: maquette corpus examples corpus/questions questions.jsonl --tokenizer runs/first
          maquette corpus examples corpus/chat chats.parquet --tokenizer runs/first \\
              --template 'User: {prompt}\\nAssistant: {answer}'
+         maquette corpus examples corpus/sums arithmetic_2da --tokenizer bytes --template '{prompt} {answer}'
          maquette corpus show corpus/questions
 """
 
@@ -28,7 +30,7 @@ SHOWN, CHARACTERS = 3, 300  # examples that are shown, and of each
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", help="folder to write")
-    parser.add_argument("sources", nargs="+", help="files of records, folders of them")
+    parser.add_argument("sources", nargs="+", help="files of records, folders of them, worlds")
     parser.add_argument("--tokenizer", required=True, metavar="NAME",
                         help="the learner's: a run, a corpus, a tokenizer.json, bytes")  # fmt: skip
     parser.add_argument("--eos-token", metavar="NAME",
@@ -37,6 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="how an example is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=..., rejected=..., choices=...")  # fmt: skip
+    parser.add_argument("--count", type=int, default=10_000,
+                        help="examples that a world makes (10000)")  # fmt: skip
     parser.add_argument("--heldout", type=float, default=0.05,
                         help="fraction of prompts kept for evaluation (0.05)")  # fmt: skip
     parser.add_argument("--replace", action="store_true", help="build an existing corpus again")
@@ -57,6 +61,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             tokenizer,
             template=arguments.template.replace("\\n", "\n"),
             fields=fields_of(arguments.fields),
+            count=arguments.count,
             heldout=arguments.heldout,
             replace=arguments.replace,
             progress=Stages(progress),

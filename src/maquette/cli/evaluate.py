@@ -5,12 +5,16 @@ Of examples (a run on them, or --corpus DIR): of the held-out answers, each give
 Of a picture run: accuracy of a classifier, zero-shot naming and retrieval of a CLIP, what the oracle of
 its world reads in the pictures that a diffusion run makes, PSNR of super-resolution; and the loss.
 
-A TASK is a file of examples (.jsonl, .json, .csv, .parquet, .txt ...), or a folder of them: bits per
-byte of those that the training text holds (dirty, by GPT-3's 13-gram rule), of the others (clean), of
-those that are too short to tell, and of all.
+A TASK is a task that is built in (arithmetic_2da, reversed_words, letter_map, reading ...; maquette eval
+--list names them), or a task file in lm-evaluation-harness' format (.yaml, of local data), asked with
+as many examples before each question as --shots says. Or it is a file of examples (.jsonl, .json, .csv,
+.parquet, .txt ...), or a folder of them: bits per byte. Beside each score stands what it is of the questions
+that the training text holds (dirty, by GPT-3's 13-gram rule), and of the others (clean).
 
 example: maquette eval runs/first
          maquette eval runs/first --text README.md
+         maquette eval runs/first arithmetic_2da capitals.yaml --shots 0,1,8
+         maquette eval runs/first sentiment --stress --picture stress.png
          maquette eval runs/first questions.jsonl
          maquette eval runs/diffusion --pictures 500 --guidance 3
 """
@@ -29,13 +33,27 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="a run directory")
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help="files of examples to score")
+    parser.add_argument("run", nargs="?", help="a run directory")
+    parser.add_argument(
+        "tasks",
+        nargs="*",
+        metavar="TASK",
+        help="tasks by name or .yaml file; files of examples to score",
+    )
+    parser.add_argument("--list", action="store_true", help="name the tasks that are built in")
+    asked = parser.add_argument_group("tasks")
+    asked.add_argument("--shots", metavar="K,K,...",
+                       help="examples shown before a question (default: as the task says, or 0)")  # fmt: skip
+    asked.add_argument("--limit", type=int, metavar="N", help="ask the first N questions of a task")
+    asked.add_argument("--seed", type=int, help="of the choice of the examples (default: 1234)")
     parser.add_argument("--text-field", metavar="NAME",
                         help="the field with the text of an example; several with commas")  # fmt: skip
     parser.add_argument("--text", help="score this file instead of the held-out documents")
     parser.add_argument("--corpus", help="score another corpus' held-out documents")
     parser.add_argument("--bytes", type=int, help="score about so many bytes (default: all)")
+    asked.add_argument("--stress", action="store_true", default=None,
+                       help="fill the context with garbage, and say what is left of the score")  # fmt: skip
+    asked.add_argument("--picture", metavar="FILE", help="draw the curves of --stress (PNG)")
     group = parser.add_argument_group("runs of pictures")
     group.add_argument("--pictures", type=int, help="score so many (default: 500)")
     group.add_argument("--steps", type=int, help=f"of the solver (default: {Drawing.steps})")
@@ -44,6 +62,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.list:
+        from maquette.cli.evaluate_tasks import list_tasks
+
+        return list_tasks(Terminal(arguments.json))
+    if arguments.run is None:
+        raise WrongUse("no run is named: name a run directory")
     from maquette.workshop.kinds import kind_of_model
 
     ways = {"text": score_text, "pictures": score_pictures}
@@ -67,7 +91,10 @@ def score_text(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, A
             raise WrongUse("give tasks, or a text with --text, not both")
         if arguments.bytes is not None:
             raise WrongUse("a task is scored whole: leave --bytes out")
-        return score_tasks(arguments, loaded, terminal)
+        return score_all(arguments, loaded, terminal)
+    for name in TASKS:
+        if getattr(arguments, name) is not None:
+            raise WrongUse(f"--{name} is for tasks: name some")
     if arguments.text:
         scores = {"text": loaded.score_text(Path(arguments.text))}
     else:
@@ -96,6 +123,40 @@ def score_text(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, A
     return {"run": arguments.run, "tasks": tasks} | whole
 
 
+def score_all(
+    arguments: argparse.Namespace, loaded: "Loaded", terminal: Terminal
+) -> dict[str, Any]:
+    """Tasks that are asked, and files of examples."""
+    from maquette.cli.evaluate_tasks import ask_tasks
+    from maquette.evaluation.tasks.load import is_task
+
+    asked = [name for name in arguments.tasks if is_task(name)]
+    files = [name for name in arguments.tasks if name not in asked]
+    if not asked:
+        for name in TASKS:
+            if getattr(arguments, name) is not None:
+                raise WrongUse(
+                    f"--{name} is for tasks, and {files[0]} is a file of examples: leave it out"
+                )
+    if arguments.picture and not arguments.stress:
+        raise WrongUse("--picture is of --stress: give both, or neither")
+    if arguments.stress:
+        from maquette.cli.evaluate_stress import stress_tasks
+
+        if files:
+            raise WrongUse(
+                f"--stress is of tasks with choices, and {files[0]} is a file of examples"
+            )
+        return {"run": arguments.run, "tasks": stress_tasks(arguments, asked, loaded, terminal)}
+    tasks = ask_tasks(arguments, asked, loaded, terminal) if asked else {}
+    if files:
+        arguments.tasks = files
+        tasks |= score_tasks(arguments, loaded, terminal)["tasks"]
+    return {"run": arguments.run, "tasks": tasks}
+
+
+TASKS = ("shots", "limit", "seed", "stress", "picture")
+"""options of tasks that are asked"""
 PICTURES = ("pictures", "steps", "guidance")
 """options of picture runs"""
 
@@ -107,6 +168,9 @@ def score_pictures(arguments: argparse.Namespace, terminal: Terminal) -> dict[st
 
     if arguments.tasks or arguments.text or arguments.bytes is not None:
         raise WrongUse("TASK, --text and --bytes are not for a run of pictures: leave them out")
+    for name in TASKS:
+        if getattr(arguments, name) is not None:
+            raise WrongUse(f"--{name} is not for a run of pictures: leave it out")
     given = {n: v for n in PICTURES if (v := getattr(arguments, n)) is not None}
     many = {"pictures": given.pop("pictures")} if "pictures" in given else {}
     drawing = Drawing(**given)

@@ -7,6 +7,7 @@ example: maquette generate runs/first "def " --tokens 60
          maquette generate runs/first "def " "class " --top-p 0.9 --seed 3
          maquette generate runs/first "def " --trace
          maquette generate runs/first "Once" --adapter runs/medieval=0.7 --adapter runs/terse=-0.3
+         maquette generate runs/first "2 + 2 = " --choices 3,4,5
          maquette generate runs/diffusion "a large red circle" --out a.png
          maquette generate runs/diffusion "a large red circle" --picture a.png --mask hole.png --out b.png
          maquette generate runs/diffusion --picture a.png --outpaint right=64 --out wide.png
@@ -17,11 +18,14 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.base.errors import WrongUse
 from maquette.cli import generate_pictures
 from maquette.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from maquette.serving.restrict import Answers
 
 TEXT: dict[str, Any] = {
     "tokens": 64,
@@ -30,6 +34,9 @@ TEXT: dict[str, Any] = {
     "top_p": None,
     "min_p": None,
     "stop": [],
+    "choices": None,
+    "regex": None,
+    "schema": None,
     "precision": "auto",
     "trace": False,
     "adapter": [],
@@ -55,6 +62,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--adapter", action="append", metavar="NAME=WEIGHT",
                       help="attach an adapted run of this one, with a weight (default: 1)")  # fmt: skip
     text.add_argument("--base", help="where the base of an adapted run is now")
+    text.add_argument("--choices", metavar="A,B,...", help="the answer is one of these")
+    text.add_argument("--regex", help="the answer matches this expression as a whole")
+    text.add_argument(
+        "--schema", metavar="FILE", help="the answer is an object of this JSON schema"
+    )
     text.add_argument("--precision", choices=("auto", "bf16", "fp32"),
                       help="of the weights (default: the faster here)")  # fmt: skip
     text.add_argument("--trace", action="store_true", default=None,
@@ -96,6 +108,7 @@ def continue_text(arguments: argparse.Namespace) -> dict[str, Any]:
         min_p=arguments.min_p,
         seed=arguments.seed,
     )
+    answers = answers_of(arguments)
     terminal = Terminal(arguments.json)
     if arguments.trace:
         text_of(RunDirectory(arguments.run))  # refuses a run without one before it writes
@@ -117,6 +130,7 @@ def continue_text(arguments: argparse.Namespace) -> dict[str, Any]:
         sampling=sampling,
         stop=arguments.stop,
         on_text=write if alone else None,
+        answers=answers,
     )
     if alone:
         terminal.say()
@@ -157,6 +171,17 @@ def adapter_named(given: str, run: Path) -> tuple[str, Path, float]:
     if folder is None:
         raise WrongUse(f"--adapter {given}: {places[0]} does not exist: name an adapted run")
     return folder.resolve().name.replace(".", "-"), folder, weight
+
+
+def answers_of(arguments: argparse.Namespace) -> "Answers | None":
+    """What the continuations are held to."""
+    from maquette.serving.restrict import Answers
+
+    if not (arguments.choices or arguments.regex or arguments.schema):
+        return None
+    choices = tuple(arguments.choices.split(",")) if arguments.choices else ()
+    schema = Path(arguments.schema).read_text(encoding="utf-8") if arguments.schema else None
+    return Answers(choices, arguments.regex, schema)
 
 
 def trace_text(run: str, text: str, terminal: Terminal) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from torch import Tensor
 from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import LanguageModel
+from maquette.nn.attention import LayerCache
+from maquette.serving.restrict import Restriction
 from maquette.serving.sampler import Sampler, Sampling
 
 HALF = "\N{REPLACEMENT CHARACTER}"  # what a part of a character reads as
@@ -55,12 +57,13 @@ def generate(
     sampling: Sampling | None = None,
     stop: Sequence[str] = (),
     on_text: Callable[[str], None] | None = None,
+    restriction: Restriction | None = None,
 ) -> tuple[list[Generated], Timing]:
     """Continue each prompt by at most `tokens` tokens.
 
     A prompt begins as the model wants it, with its BOS where it has one; an empty one starts a document.
     A token that the tokenizer does not have, of a padded vocabulary, is never chosen. on_text is given
-    the first sequence's text piece by piece.
+    the first sequence's text piece by piece. restriction: what the continuations are held to.
     Raises WrongUse when a prompt and its continuation do not fit the model's context.
     """
     encoded = [_encode(tokenizer, prompt, model.config.vocabulary) for prompt in prompts]
@@ -71,19 +74,49 @@ def generate(
             f"{model.config.context}: ask for at most {max(0, model.config.context - longest)} "
             f"tokens, or shorten the prompt"
         )
+    return continue_tokens(
+        model,
+        tokenizer,
+        encoded,
+        tokens=tokens,
+        sampling=sampling or Sampling(),
+        stop=stop,
+        on_text=on_text,
+        restriction=restriction,
+    )
+
+
+def continue_tokens(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    encoded: Sequence[Sequence[int]],
+    *,
+    tokens: int,
+    sampling: Sampling,
+    stop: Sequence[str] = (),
+    on_text: Callable[[str], None] | None = None,
+    shared: int = 0,
+    restriction: Restriction | None = None,
+) -> tuple[list[Generated], Timing]:
+    """As `generate`, of prompts that are encoded and that fit. shared: see `stream`."""
     start = time.perf_counter()
     texts = [_Text(tokenizer, prompt, stop) for prompt in encoded]
     missing = tokenizer.missing(model.config.vocabulary)
     first = start
     count = 0
     written = 0
-    for chosen in stream(model, encoded, tokens, sampling or Sampling(), missing):
+    steps = stream(
+        model, encoded, tokens, sampling, missing, shared=shared, restriction=restriction
+    )
+    for chosen in steps:
         if count == 0:
             first = time.perf_counter()
-        for text, token in zip(texts, chosen, strict=True):
+        for row, (text, token) in enumerate(zip(texts, chosen, strict=True)):
             if text.finish is None:
                 text.add(token)
                 count += 1
+            if restriction is not None and restriction.complete(row):
+                text.finish = text.finish or "end"
         if on_text is not None and (piece := texts[0].ready()[written:]):
             on_text(piece)
             written += len(piece)
@@ -93,7 +126,7 @@ def generate(
     results = [Generated(text.text(), text.tokens, text.finish or "length") for text in texts]
     if on_text is not None and results[0].text[written:]:
         on_text(results[0].text[written:])
-    return results, Timing(first - start, end - first, max(0, count - len(prompts)))
+    return results, Timing(first - start, end - first, max(0, count - len(encoded)))
 
 
 @torch.inference_mode()
@@ -103,8 +136,15 @@ def stream(
     tokens: int,
     sampling: Sampling,
     missing: Sequence[int] = (),
+    *,
+    shared: int = 0,
+    restriction: Restriction | None = None,
 ) -> Iterator[list[int]]:
-    """Yield the next token of every prompt, `tokens` times. missing: those that are never chosen."""
+    """Yield the next token of every prompt, `tokens` times. missing: those that are never chosen.
+
+    shared: number of first tokens that all prompts have in common, and whose keys and values are computed
+    once (0 where the cache is not one of keys and values). restriction: what the answers are held to.
+    """
     device = model.embedding.weight.device
     sampler = Sampler(sampling, len(prompts), device, missing)
     longest = max(len(p) for p in prompts)
@@ -117,7 +157,12 @@ def stream(
         (place >= padding.unsqueeze(1)).long() if ragged else None
     )  # padding is document 0
     cache = model.cache(len(prompts), longest + tokens)
-    x, past = rows, 0
+    if shared and all(isinstance(layer, LayerCache) for layer in cache):
+        _lay_prefix(model, prompts[0][:shared], cache, padding.tolist())
+        past = shared
+    else:
+        past = 0
+    x = rows[:, past:]
     for _ in range(tokens):
         end = past + x.shape[1]
         hidden = model.hidden(
@@ -126,9 +171,29 @@ def stream(
             document_ids=None if document_ids is None else document_ids[:, :end],
             cache=cache,
         )
-        chosen = sampler(model.logits(hidden[:, -1]))
+        logits = model.logits(hidden[:, -1])
+        chosen = sampler(logits if restriction is None else restriction.masked(logits))
+        if restriction is not None:
+            restriction.accept(chosen.tolist())
         yield chosen.tolist()
         x, past = chosen.unsqueeze(1), end
+
+
+def _lay_prefix(
+    model: LanguageModel, prefix: Sequence[int], cache: list[LayerCache], padding: list[int]
+) -> None:
+    """Fill the first places of a cache with the prefix that all rows begin with after their padding.
+
+    A row that begins later loses the prefix's last tokens here: they are run with what follows.
+    """
+    alone = model.cache(1, len(prefix))
+    model.hidden(torch.tensor([list(prefix)], device=cache[0].keys.device), cache=alone)
+    for layer, source in zip(cache, alone, strict=True):
+        layer.length = len(prefix)
+        for row, left in enumerate(padding):
+            for kept, computed in ((layer.keys, source.keys), (layer.values, source.values)):
+                kept[row, :, :left] = 0  # what is not seen is multiplied by 0: numbers, not NaN
+                kept[row, :, left : len(prefix)] = computed[0, :, : max(0, len(prefix) - left)]
 
 
 @torch.inference_mode()

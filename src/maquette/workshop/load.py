@@ -14,19 +14,21 @@ from maquette.base.machine import measure, pick_device
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.open import AnyCorpus
 from maquette.corpus.text.named import open_corpus
-from maquette.corpus.text.store import TOKENIZER, stored_kind
+from maquette.corpus.text.store import TOKENIZER, Corpus, stored_kind
 from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
 from maquette.evaluation.bits_per_byte import Score, counted, score_corpus, score_documents
 from maquette.models.base import LanguageModel
 from maquette.models.store import language_config
 from maquette.serving.generate import Generated, Timing, generate
 from maquette.serving.pack import PackedLinear, pack
+from maquette.serving.restrict import Answers, Grammars, Restriction
 from maquette.serving.sampler import Sampling
 from maquette.training.datasets.examples import Packed
 from maquette.training.recipe import LanguageRecipe, language
 from maquette.training.run import CORPUS, RunDirectory
 from maquette.training.run_corpus import as_text, corpus_of
 from maquette.training.trained_model import attach_run, open_model
+from maquette.workshop.evaluate_tasks import evaluate_tasks
 
 SCORED = 16  # sequences of examples that are scored at a time
 
@@ -112,13 +114,22 @@ class Loaded:
         seed: int = 0,
         stop: Sequence[str] = (),
         adapters: Mapping[str, float] | None = None,
+        answers: Answers | None = None,
     ) -> str:
-        """Continue one prompt; returns the continuation. adapters: see `weighted`."""
+        """Continue one prompt; returns the continuation.
+
+        adapters: see `weighted`. answers: what the continuation is held to.
+        """
         sampling = Sampling(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed
         )
         results, _ = self.generate_batch(
-            [prompt], tokens=tokens, sampling=sampling, stop=stop, adapters=adapters
+            [prompt],
+            tokens=tokens,
+            sampling=sampling,
+            stop=stop,
+            adapters=adapters,
+            answers=answers,
         )
         return results[0].text
 
@@ -131,8 +142,16 @@ class Loaded:
         stop: Sequence[str] = (),
         on_text: Callable[[str], None] | None = None,
         adapters: Mapping[str, float | Sequence[float]] | None = None,
+        answers: Answers | None = None,
     ) -> tuple[list[Generated], Timing]:
-        """Continue several prompts at once; see `serving.generate.generate`, and `weighted`."""
+        """Continue several prompts at once; see `serving.generate.generate`.
+
+        adapters: see `weighted`. answers: what every continuation is held to.
+        """
+        restriction = None
+        if answers is not None:
+            grammars = Grammars(self.tokenizer, self.model.config.vocabulary)
+            restriction = Restriction(grammars, [answers] * len(prompts))
         with self.weighted(adapters):
             return generate(
                 self.model,
@@ -142,7 +161,24 @@ class Loaded:
                 sampling=sampling,
                 stop=stop,
                 on_text=on_text,
+                restriction=restriction,
             )
+
+    def evaluate(
+        self, *tasks: str, shots: Sequence[int] | None = None, limit: int | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Scores of tasks by name or file, as `maquette eval` has them; see `evaluate_tasks`."""
+        return evaluate_tasks(
+            self.model, self.tokenizer, tasks, shots, limit=limit, corpus=self.training_text()
+        )
+
+    def training_text(self) -> Corpus | None:
+        """The text that the run was trained on, None where there is none that is known."""
+        run = RunDirectory(self.path)
+        if not (run / CORPUS).exists():
+            return None
+        corpus = corpus_of(run)
+        return corpus if isinstance(corpus, Corpus) else None
 
     def score_text(self, path: Path) -> Score:
         """Loss and bits per byte of a text file."""

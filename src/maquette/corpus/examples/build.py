@@ -17,7 +17,7 @@ import numpy as np
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, lock, sha256, write_json
-from maquette.corpus.examples.example import Example, read_examples
+from maquette.corpus.examples.example import COUNT, Example, read_examples
 from maquette.corpus.examples.store import EXAMPLES_TABLE, FORMAT, KIND, ExamplesCorpus
 from maquette.corpus.examples.template import Template, encode
 from maquette.corpus.progress import Progress, silent
@@ -35,6 +35,7 @@ def build_examples(
     *,
     template: str = Template.text,
     fields: Mapping[str, str] | None = None,
+    count: int = COUNT,
     heldout: float = 0.05,
     replace: bool = False,
     progress: Progress = silent,
@@ -60,7 +61,7 @@ def build_examples(
                 limit = int(heldout * 2**64)
                 for _ in range(2):
                     with _Writer(folder, tokenizer, written, limit) as writer:
-                        for example in read_examples(sources, fields):
+                        for example in read_examples(sources, fields, count):
                             writer.add(example)
                             progress("examples", writer.bytes, None)
                     if all(side["examples"] for side in writer.sides.values()):

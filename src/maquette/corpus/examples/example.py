@@ -35,7 +35,10 @@ from maquette.corpus.tasks import (
     readable,
     task_files,
 )
+from maquette.worlds.questions.registry import question_world, question_worlds
 
+COUNT = 10_000  # examples that a world makes, where nothing else is said
+SHOWN = 16  # examples before a question that has its own
 YAML = (".yaml", ".yml")
 PARTS = ("prompt", "answer", "rejected", "choices", "messages", "source")
 """what `fields` can name"""
@@ -80,19 +83,22 @@ class Example:
 
 
 def read_examples(
-    paths: Sequence[str | Path], fields: Mapping[str, str] | None = None
+    paths: Sequence[str | Path], fields: Mapping[str, str] | None = None, count: int = COUNT
 ) -> Iterator[Example]:
-    """Examples of files and folders, in the order of their names.
+    """Examples of files and folders, in the order of their names, and of worlds of questions by name.
 
     fields: the field of a record that holds a part (`PARTS`): a.b for b inside of a; several with commas
-    are joined by line ends. Raises WrongUse for an unknown part, UserError for a record that is no
-    example, with its place.
+    are joined by line ends. count: of the examples that each world makes. Raises WrongUse for an
+    unknown part, UserError for a record that is no example, with its place.
     """
     fields = dict(fields or {})
     for part in fields:
         if part not in PARTS:
             raise WrongUse(f"unknown part {part} of an example{did_you_mean(part, PARTS)}")
     for given in map(Path, paths):
+        if not given.exists() and str(given) in question_worlds():
+            yield from world_examples(str(given), count)
+            continue
         named = given.suffix in YAML and given.is_file()
         for path in [given] if named else task_files([given]):
             if path.name.endswith(".txt"):
@@ -101,6 +107,19 @@ def read_examples(
                 for record, where in _yaml_records(path) if named else file_records(path):
                     for one in questions(record):
                         yield example_of(one, where, fields)
+
+
+def world_examples(name: str, count: int, seed: int = 0) -> Iterator[Example]:
+    """The first `count` examples of the training side of a world of questions: what its task never asks.
+
+    Where a question has examples of its own, the first of them stand before it, as its task shows them.
+    """
+    world = question_world(name)
+    after = world.fields.get("fewshot_delimiter", "\n\n")
+    for one in world.stream(count, seed, "train"):
+        index = one.choices.index(one.answer) if one.choices else None
+        before = "".join(f"{question} {answer}{after}" for question, answer in one.shown[:SHOWN])
+        yield Example(before + one.question, one.answer, None, one.choices, index, source=name)
 
 
 def example_of(record: Any, where: str, fields: Mapping[str, str] | None = None) -> Example:

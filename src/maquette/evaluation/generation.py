@@ -1,0 +1,99 @@
+"""Answers to many prompts: batched by length, a beginning that the prompts of a batch share run once."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from maquette.base.errors import UserError
+from maquette.corpus.tokenizer import Tokenizer
+from maquette.models.base import LanguageModel
+from maquette.serving.generate import continue_tokens
+from maquette.serving.restrict import Answers, Grammars, Restriction
+from maquette.serving.sampler import Sampling
+
+BATCH = 32
+LEAST_SHARED = 8  # tokens that are worth being run once
+MOST_TOKENS = 256  # of an answer, where the task does not say
+
+
+def generate_answers(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    kwargs: Mapping[str, Any],
+    *,
+    until: Sequence[str],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[str], int]:
+    """What follows every prompt, and how many prompts lost their first tokens.
+
+    kwargs: as a task's generation_kwargs; `restrict` may be a list of choices for every prompt. Raises
+    UserError where max_gen_toks leaves a prompt no room.
+    """
+    context = model.config.context
+    most = int(kwargs.get("max_gen_toks", min(MOST_TOKENS, context // 2)))
+    room = context - most
+    if room < 1:
+        raise UserError(
+            f"max_gen_toks is {most}, and the model's context {context}: ask for at most {context // 2}"
+        )
+    encoded = [tokenizer.encode_prompt(prompt) for prompt in prompts]
+    cut = sum(len(tokens) > room for tokens in encoded)
+    encoded = [tokens[-room:] for tokens in encoded]
+    answers_of = _answers(kwargs.get("restrict"), len(prompts))
+    grammars = Grammars(tokenizer, model.config.vocabulary) if answers_of else None
+    order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), encoded[i]), reverse=True)
+    results = [""] * len(prompts)
+    for first in range(0, len(order), BATCH):
+        chosen = order[first : first + BATCH]
+        rows = [encoded[i] for i in chosen]
+        shared = min(_common(rows), min(map(len, rows)) - 1)
+        restriction = None
+        if grammars is not None:
+            restriction = Restriction(grammars, [answers_of[i] for i in chosen])
+        written, _ = continue_tokens(
+            model,
+            tokenizer,
+            rows,
+            tokens=most,
+            sampling=_sampling(kwargs, first),
+            stop=until,
+            shared=shared if shared >= LEAST_SHARED and len(rows) > 1 else 0,
+            restriction=restriction,
+        )
+        for i, one in zip(chosen, written, strict=True):
+            results[i] = one.text
+        progress(first + len(chosen), len(order))
+    return results, cut
+
+
+def _common(rows: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all rows have in common."""
+    count = 0
+    for column in zip(*rows, strict=False):
+        if len(set(column)) > 1:
+            break
+        count += 1
+    return count
+
+
+def _sampling(kwargs: Mapping[str, Any], seed: int) -> Sampling:
+    """Greedy, unless a temperature is given."""
+    temperature = float(kwargs.get("temperature", 1.0 if kwargs.get("do_sample") else 0.0))
+    if kwargs.get("do_sample") is False:
+        temperature = 0.0
+    return Sampling(
+        temperature=temperature, top_k=kwargs.get("top_k"), top_p=kwargs.get("top_p"), seed=seed
+    )
+
+
+def _answers(restrict: Any, count: int) -> list[Answers]:
+    """What every answer is held to; empty: nothing."""
+    if restrict is None:
+        return []
+    if isinstance(restrict, list):
+        return [Answers(choices) for choices in restrict]
+    if "regex" in restrict:
+        return [Answers(regex=restrict["regex"])] * count
+    schema = restrict["schema"]
+    return [Answers(schema=schema if isinstance(schema, str) else json.dumps(schema))] * count

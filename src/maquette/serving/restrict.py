@@ -1,0 +1,119 @@
+"""Answers that are held to a set of strings, a regular expression, or a JSON schema.
+
+llguidance (an extra, `restrict`: one wheel of 3 MB without dependencies) walks a grammar byte by byte and
+says at every step which tokens may follow; the others are never chosen. An answer ends where the grammar
+allows nothing more, or where it allows an end and the model chooses it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maquette.base.errors import WrongUse, need
+from maquette.corpus.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an answer may be: one of the three is given."""
+
+    choices: tuple[str, ...] = ()
+    """the strings that it may be"""
+    regex: str | None = None
+    """the regular expression that it matches as a whole (Rust's syntax)"""
+    schema: str | None = None
+    """the JSON schema of the object that it is"""
+
+    def __post_init__(self) -> None:
+        if sum(map(bool, (self.choices, self.regex, self.schema))) != 1:
+            raise WrongUse(
+                "an answer is held to choices, or a regular expression, or a schema: give one of them"
+            )
+        if "" in self.choices:
+            raise WrongUse("a choice is empty: leave it out, or write what it is")
+
+    def grammar(self) -> str:
+        """As llguidance has it."""
+        matcher = need("llguidance", "restrict").LLMatcher
+        if self.choices:
+            quoted = (json.dumps(text, ensure_ascii=False) for text in self.choices)
+            return str(matcher.grammar_from_lark("start: " + " | ".join(quoted)))
+        if self.regex:
+            return str(matcher.grammar_from_regex(self.regex))
+        try:
+            content, compact = json.loads(self.schema or ""), {"whitespace_flexible": False}
+            return str(matcher.grammar_from_json_schema(content, overrides=compact))
+        except ValueError as error:
+            raise WrongUse(f"the schema is no JSON object ({error}): mend it") from error
+
+
+class Grammars:
+    """Makes restrictions for one tokenizer and the vocabulary of one model."""
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: int) -> None:
+        guidance = need("llguidance", "restrict")
+        ends = [end for end in tokenizer.special.ends if end < vocabulary]
+        self.vocabulary, self.ends = vocabulary, ends
+        # Without an end of its own the grammar ends with a token that no model has.
+        size = max(vocabulary, tokenizer.vocabulary) + 1
+        self._tokenizer = guidance.LLTokenizer(
+            tokenizer.to_json(), n_vocab=size, eos_token=ends or [size - 1]
+        )
+        self._matcher = guidance.LLMatcher
+
+    def matcher(self, answers: Answers) -> Any:
+        """A walk through the grammar. Raises WrongUse for one that is none."""
+        found = self._matcher(self._tokenizer, answers.grammar(), log_level=0)
+        if found.is_error():
+            said = " ".join(str(found.get_error()).split())
+            raise WrongUse(
+                f"answers cannot be held to this ({said[:200]}): mend the expression or schema"
+            )
+        return found
+
+
+class Restriction:
+    """The walks of the rows of one batch. answers: what each row is held to."""
+
+    def __init__(self, grammars: Grammars, answers: Sequence[Answers]) -> None:
+        self._grammars = grammars
+        made = {one: grammars.matcher(one) for one in set(answers)}
+        self._matchers = [made[one].deep_copy() for one in answers]
+        self._masks: list[Tensor | None] = [self._mask(matcher) for matcher in self._matchers]
+
+    def masked(self, logits: Tensor) -> Tensor:
+        """Logits (rows, vocabulary), -inf where a token may not follow; a complete row as it is."""
+        rows = []
+        for row, mask in zip(logits, self._masks, strict=True):
+            rows.append(row if mask is None else row.masked_fill(~mask.to(row.device), -torch.inf))
+        return torch.stack(rows)
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        """Take the chosen token of every row."""
+        for row, token in enumerate(tokens):
+            if self._masks[row] is None:
+                continue
+            matcher = self._matchers[row]
+            if token in self._grammars.ends or not matcher.consume_token(token):
+                self._masks[row] = None
+            else:
+                self._masks[row] = self._mask(matcher)
+
+    def complete(self, row: int) -> bool:
+        """Whether nothing may follow any more."""
+        return self._masks[row] is None
+
+    def _mask(self, matcher: Any) -> Tensor | None:
+        """The tokens that may follow, (vocabulary,) bool; None where none may, but an end."""
+        if matcher.is_stopped():
+            return None
+        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+        mask = bits[: self._grammars.vocabulary].astype(bool)
+        others = mask.copy()
+        others[self._grammars.ends] = False
+        return torch.from_numpy(mask) if others.any() else None

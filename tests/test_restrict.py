@@ -1,0 +1,108 @@
+"""Answers held to choices, expressions and schemas: whatever the model would say, what it says is one."""
+
+import json
+import re
+
+import pytest
+from tiny_models import KINDS, write_model
+
+import maquette
+from maquette.base.errors import WrongUse
+from maquette.corpus.tokenizer import byte_tokenizer, train_tokenizer
+from maquette.models import families
+from maquette.serving.generate import generate, stream
+from maquette.serving.hugging_face import import_model
+from maquette.serving.restrict import Answers, Grammars, Restriction
+from maquette.serving.sampler import Sampling
+from tests.conftest import command, refused
+
+pytest.importorskip("llguidance", reason="the extra [restrict] is not installed")
+CHOICES = ("yes", "yesterday", 'a "b"\\n\n')
+SCHEMA = """{"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99},
+"c": {"enum": ["x", "y"]}}, "required": ["n", "c"], "additionalProperties": false}"""
+TOKENIZERS = {
+    "bytes": byte_tokenizer,
+    "pairs": lambda: train_tokenizer(["yes yesterday the 12 cats said " * 40], 300, or_fewer=True),
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_an_answer_is_one_of_those_that_may_be(name):
+    tokenizer = TOKENIZERS[name]()
+    config = families.llama(
+        vocabulary=tokenizer.vocabulary + 5, context=96, width=32, depth=1, heads=2
+    )
+    model = config.build().initialise(0).eval()
+    grammars = Grammars(tokenizer, config.vocabulary)
+    prompts, seen = ["the", "said: ", "12", "cats"], set()
+    for seed in range(6):
+        for answers in (Answers(CHOICES), Answers(regex="[0-9]{2,3}x?"), Answers(schema=SCHEMA)):
+            restriction = Restriction(grammars, [answers] * len(prompts))
+            results, _ = generate(
+                model, tokenizer, prompts, tokens=40, restriction=restriction,
+                sampling=Sampling(temperature=2.0, seed=seed),
+            )  # fmt: skip
+            for result in results:
+                assert result.finish == "end"
+                if answers.choices:
+                    assert result.text in CHOICES
+                    seen.add(result.text)
+                elif answers.regex:
+                    assert re.fullmatch(answers.regex, result.text)
+                else:
+                    found = json.loads(result.text)
+                    assert 0 <= found["n"] <= 99 and found["c"] in ("x", "y") and len(found) == 2
+    assert seen == set(CHOICES)  # all of them, "yes" and what goes on from it too
+
+
+@pytest.mark.parametrize("name", ["bos and a list of ends", "pieces"])
+def test_an_imported_tokenizer_is_held_too(name, tmp_path):
+    write_model(tmp_path / "hf", KINDS[name])
+    import_model(tmp_path / "hf", tmp_path / "run")
+    run = maquette.load(tmp_path / "run")
+    for seed in range(4):
+        text = run.generate(
+            "the cat", tokens=20, temperature=2.0, seed=seed, answers=Answers(("hello", "Hello!"))
+        )
+        assert text in ("hello", "Hello!")
+
+
+def test_what_is_no_expression_or_schema_is_said_in_one_line():
+    grammars = Grammars(byte_tokenizer(), 257)
+    for answers in (Answers(regex="("), Answers(schema='{"type": "foo"}'), Answers(schema="{")):
+        with pytest.raises(WrongUse, match="mend"):
+            grammars.matcher(answers)
+    with pytest.raises(WrongUse, match="give one of them"):
+        Answers(("a",), regex="b")
+    with pytest.raises(WrongUse, match="a choice is empty"):
+        Answers(("a", ""))
+
+
+def test_the_command_holds_its_answers(trained, tmp_path):
+    said = command(
+        "generate", trained, "the", "a", "--choices", "red,blue", "--tokens", 9, "--json"
+    )
+    assert set(said.json["texts"]) <= {"red", "blue"}
+    (tmp_path / "s.json").write_text(SCHEMA, encoding="utf-8")
+    said = command(
+        "generate", trained, "", "--schema", tmp_path / "s.json", "--tokens", 30, "--json"
+    )
+    assert json.loads(said.json["text"]).keys() == {"n", "c"}
+    refused(command("generate", trained, "", "--regex", "("), "mend", code=2)
+    refused(command("generate", trained, "", "--schema", tmp_path / "no.json"), "no.json", code=1)
+
+
+def test_a_shared_prefix_gives_the_same_tokens():
+    """Computed once for rows of many lengths, with every kind of position."""
+    shape = {"vocabulary": 61, "context": 48, "width": 32, "depth": 2, "heads": 4}
+    prefix = [7, 3, 9, 20, 11, 5, 2]
+    prompts = [[*prefix, *rest] for rest in ([1], [2, 3, 4], [], [5, 6, 7, 8, 9, 10, 11, 12])]
+    greedy = Sampling(temperature=0)
+    for config in (
+        families.gpt2(**shape),
+        families.llama(**shape, kv_heads=2),
+        families.bloom(**shape),
+    ):
+        model = config.build().initialise(0).eval()
+        plain = list(stream(model, prompts, 12, greedy))
+        assert list(stream(model, prompts, 12, greedy, shared=6)) == plain
