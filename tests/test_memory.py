@@ -18,7 +18,7 @@ from maquette.nn.rules import Role
 from maquette.scaling.memory import memory, states
 from maquette.scaling.saved_tensors import saved_by_block
 from maquette.scaling.training_step import Layout, TrainingStep
-from maquette.training.decide import compiler
+from maquette.nn.native import compiler
 
 FAMILIES = {
     "default": DecoderConfig,

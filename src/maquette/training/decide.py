@@ -9,7 +9,6 @@ resumed run computes with the same kernels and stays the same to the last bit.
 import hashlib
 import json
 import os
-import shutil
 import time
 import warnings
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from maquette.base.files import home, read_json, write_json
 from maquette.base.machine import Machine
 from maquette.models.base import LanguageModel, Model
 from maquette.nn import fused
+from maquette.nn.native import compiler
 from maquette.training.datasets.dataset import Dataset
 from maquette.training.probe import DTYPE, best_seconds, probe
 from maquette.training.recipe import LanguageRecipe, Recipe, language
@@ -122,11 +122,6 @@ def _timed(recipe: Recipe, machine: Machine, model: Model, dataset: Dataset) -> 
         seconds=found.seconds * len(batches),
         activations=found.activations,
     )
-
-
-def compiler() -> str | None:
-    """The C++ compiler that compilation would call."""
-    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
 
 
 def keep_compiled_code() -> None:

@@ -1,0 +1,261 @@
+"""The row kernels of `kernels.cpp`, compiled by the user's own compiler when a run first compiles.
+
+Scores to probabilities and back, and activations with their bias: what stands between the matrix products
+of a step. torch's compiler turns each into several passes with positions in 64 bits; these are one pass
+each (docs/log.md has the times). They compute in fp32 and read and write fp32 or bf16. The build takes
+two seconds and is kept in Maquette's home; without a compiler, or where it fails, `library` is None and
+callers go on with torch alone.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from maquette.base.files import home
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = "-std=c++17 -O3 -march=native -fopenmp -fno-math-errno -fno-trapping-math -shared -fPIC"
+WIDE = "-mprefer-vector-width=512"  # known to compilers for x86 alone
+TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+ACTIVATIONS = ("gelu_tanh", "swiglu")
+
+
+_on = False
+
+
+@contextlib.contextmanager
+def kernels(on: bool) -> Iterator[None]:
+    """Use the kernels where they can be while this is open."""
+    global _on  # noqa: PLW0603
+    before, _on = _on, on
+    try:
+        yield
+    finally:
+        _on = before
+
+
+def compiler() -> str | None:
+    """The C++ compiler that compilation would call."""
+    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+
+
+def usable(x: Tensor) -> bool:
+    """Whether the kernels serve this tensor now: on a processor, in a run that compiles."""
+    return _on and x.device.type == "cpu" and x.dtype in TYPES and available()
+
+
+@torch.compiler.assume_constant_result
+def available() -> bool:
+    """Whether the kernels are built, or can be."""
+    return library() is not None
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The built kernels; None where no compiler can build them, of which a warning tells once."""
+    path = compiler()
+    if path is None:
+        return None
+    version = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
+    identity = [SOURCE.read_text(encoding="utf-8"), FLAGS, WIDE, version, _processor()]
+    key = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
+    built = home() / "compiled" / f"kernels-{key}.so"
+    if not built.exists():
+        error = _build(path, built)
+        if error:
+            warnings.warn(f"{path} does not build the kernels, going on without: {error}", stacklevel=2)
+            return None
+    try:
+        return ctypes.CDLL(str(built))
+    except OSError as error:
+        warnings.warn(f"the kernels do not load, going on without: {error}", stacklevel=2)
+        return None
+
+
+def _build(compiler: str, out: Path) -> str:
+    """Build to `out`, atomically; returns what went wrong, or nothing."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        made = Path(folder) / out.name
+        for flags in ([WIDE], []):
+            command = [compiler, *FLAGS.split(), *flags, "-o", str(made), str(SOURCE)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode == 0:
+                os.replace(made, out)
+                return ""
+    return (done.stderr.strip().splitlines() or ["no message"])[0]
+
+
+def _processor() -> str:
+    """What `-march=native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+
+
+class Tile(ctypes.Structure):
+    """A tile of scores (batch, heads, rows, keys): where it stands and what its rows may attend to."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in
+          ("batch", "heads", "rows", "keys", "first_row", "first_key", "window", "time")),
+        ("scale", ctypes.c_float),
+        ("slopes", ctypes.c_void_p),
+        ("document_ids", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+def make_tile(
+    scores: Tensor,
+    first_row: int,
+    first_key: int,
+    window: int,
+    scale: float,
+    slopes: Tensor | None,
+    document_ids: Tensor | None,
+) -> Tile:
+    """scores: (batch, heads, rows, keys). slopes: (heads,) fp32. document_ids: (batch, time) int32.
+
+    first_row, first_key: positions of the tile's first row and key. window: 0 for all keys before. The
+    tensors must live, and be contiguous, as long as the tile is used.
+    """
+    batch, heads, rows, keys = scores.shape
+    time = 0 if document_ids is None else document_ids.shape[1]
+    return Tile(
+        batch, heads, rows, keys, first_row, first_key, window, time, scale,
+        None if slopes is None else slopes.data_ptr(),
+        None if document_ids is None else document_ids.data_ptr(),
+    )  # fmt: skip
+
+
+def softmax_(scores: Tensor, tile: Tile) -> Tensor:
+    """Turn scores into probabilities in place; returns the log-sum-exp, (batch, heads, rows) fp32."""
+    logsumexp = torch.empty(scores.shape[:3], dtype=torch.float32)
+    _call("softmax", scores.dtype, ctypes.byref(tile), scores, logsumexp)
+    return logsumexp
+
+
+def softmax_backward_(
+    scores: Tensor, d_probabilities: Tensor, logsumexp: Tensor, delta: Tensor, tile: Tile
+) -> None:
+    """Turn scores into probabilities, and their gradient into the scores', both in place.
+
+    logsumexp, delta: (batch, heads, rows) fp32, contiguous; delta: the sum of d_out * out.
+    """
+    _call("softmax_backward", scores.dtype, ctypes.byref(tile), scores, d_probabilities, logsumexp, delta)
+
+
+def row_products(a: Tensor, b: Tensor) -> Tensor:
+    """Sums of a * b over the last dimension, fp32."""
+    a, b = a.contiguous(), b.contiguous()
+    sums = torch.empty(a.shape[:-1], dtype=torch.float32)
+    _call("row_products", a.dtype, sums.numel(), a.shape[-1], a, b, sums)
+    return sums
+
+
+def cross_entropy_(
+    logits: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    multiplier: float,
+    z_loss: float,
+    gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    """Losses with z-loss and plain, (rows,) fp32; see `loss.linear_cross_entropy`.
+
+    logits: (rows, vocabulary), contiguous; their gradient takes their place where it is wanted.
+    """
+    loss, entropy = torch.empty(2, len(logits)).unbind(0)
+    bias, targets = None if bias is None else bias.float().contiguous(), targets.contiguous()
+    _call(
+        "cross_entropy", logits.dtype, *logits.shape, logits, bias, targets,
+        float(multiplier), float(z_loss), int(gradient), loss, entropy,
+    )  # fmt: skip
+    return loss, entropy
+
+
+def activate(x: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    """The activation of x + bias; x: (..., width), for swiglu (..., 2 width) and without a bias."""
+    out: Tensor = _activate(x, bias, activation)
+    return out
+
+
+@torch.library.custom_op("maquette::activate", mutates_args=())
+def _activate(x: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    x = x.contiguous()
+    y = _empty_result(x, activation)
+    rows, width = y.numel() // y.shape[-1], y.shape[-1]
+    arguments = (x, y) if activation == "swiglu" else (x, bias, y)
+    _call(activation, x.dtype, rows, width, *arguments)
+    return y
+
+
+@torch.library.custom_op("maquette::activate_backward", mutates_args=())
+def _activate_backward(
+    d_y: Tensor, x: Tensor, bias: Tensor | None, activation: str
+) -> tuple[Tensor, Tensor]:
+    d_y, x = d_y.contiguous(), x.contiguous()
+    d_x = torch.empty_like(x)
+    d_bias = torch.empty(0 if bias is None else len(bias), dtype=torch.float32)
+    rows, width = d_y.numel() // d_y.shape[-1], d_y.shape[-1]
+    if activation == "swiglu":
+        _call("swiglu_backward", x.dtype, rows, width, d_y, x, d_x)
+    else:
+        _call(f"{activation}_backward", x.dtype, rows, width, d_y, x, bias, d_x, d_bias)
+    return d_x, d_bias
+
+
+def _empty_result(x: Tensor, activation: str) -> Tensor:
+    return x.new_empty(*x.shape[:-1], x.shape[-1] // (2 if activation == "swiglu" else 1))
+
+
+def _call(name: str, dtype: torch.dtype, *arguments: object) -> None:
+    """Call a kernel of that type of numbers; tensors go as their addresses."""
+    kernels = library()
+    assert kernels is not None, "the kernels are not built"
+    given = [
+        ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor)
+        else ctypes.c_int64(a) if isinstance(a, int)
+        else ctypes.c_float(a) if isinstance(a, float) else a
+        for a in arguments
+    ]  # fmt: skip
+    getattr(kernels, f"{name}_{TYPES[dtype]}")(*given, ctypes.c_int(torch.get_num_threads()))
+
+
+@_activate.register_fake
+def _(x, bias, activation):  # type: ignore[no-untyped-def]
+    return _empty_result(x, activation)
+
+
+@_activate_backward.register_fake
+def _(d_y, x, bias, activation):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x), x.new_empty(0 if bias is None else len(bias), dtype=torch.float32)
+
+
+def _remember(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    x, bias, activation = inputs
+    ctx.save_for_backward(x, bias)
+    ctx.activation = activation
+
+
+def _gradient(ctx, d_y):  # type: ignore[no-untyped-def]
+    x, bias = ctx.saved_tensors
+    d_x, d_bias = _activate_backward(d_y.contiguous(), x, bias, ctx.activation)
+    return d_x, None if bias is None else d_bias, None
+
+
+_activate.register_autograd(_gradient, setup_context=_remember)
