@@ -326,6 +326,85 @@ void row_products(int64_t rows, int64_t width, const T* a, const T* b, float* su
   }
 }
 
+// Root mean square norm: y = x * inverse * weight, inverse = 1 / sqrt(mean x^2 + epsilon) of each row.
+template <class T>
+void rms_norm(int64_t rows, int64_t width, const T* x, const float* weight, float epsilon, T* y,
+              float* inverse, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* in = x + r * width;
+    T* out = y + r * width;
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < width; ++j) sum += widen(in[j]) * widen(in[j]);
+    const float factor = inverse[r] = 1.0f / std::sqrt(sum / float(width) + epsilon);
+#pragma omp simd
+    for (int64_t j = 0; j < width; ++j) narrow(widen(in[j]) * factor * weight[j], out[j]);
+  }
+}
+
+template <class T>
+void rms_norm_backward(int64_t rows, int64_t width, const T* d_y, const T* x, const float* weight,
+                       const float* inverse, T* d_x, float* d_weight, int threads) {
+  const int64_t block = (rows + BLOCKS - 1) / BLOCKS;
+  std::vector<float> sums(BLOCKS * width, 0.0f);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t b = 0; b < BLOCKS; ++b) {
+    float* sum = sums.data() + b * width;
+    for (int64_t r = b * block; r < std::min(rows, (b + 1) * block); ++r) {
+      const T *d = d_y + r * width, *in = x + r * width;
+      T* out = d_x + r * width;
+      const float factor = inverse[r];
+      float product = 0.0f;
+#pragma omp simd reduction(+ : product)
+      for (int64_t j = 0; j < width; ++j) product += widen(d[j]) * weight[j] * widen(in[j]);
+      const float mean = product * factor * factor / float(width);
+#pragma omp simd
+      for (int64_t j = 0; j < width; ++j) {
+        const float g = widen(d[j]), v = widen(in[j]);
+        narrow(factor * (g * weight[j] - v * mean), out[j]);
+        sum[j] += g * v * factor;
+      }
+    }
+  }
+  std::fill(d_weight, d_weight + width, 0.0f);
+  for (int64_t b = 0; b < BLOCKS; ++b)
+    for (int64_t j = 0; j < width; ++j) d_weight[j] += sums[b * width + j];
+}
+
+// Rotary embedding of x (rows, heads, width), whose rows are `stride` numbers apart, to y, whose rows are
+// not: the first 2 * pairs numbers of a head are turned by the angles of its row, or of row % period.
+// direction: 1, or -1 to turn back.
+template <class T>
+void rotate(int64_t rows, int64_t heads, int64_t width, int64_t stride, int64_t pairs, int64_t period,
+            int64_t interleaved, const T* x, const float* cosine, const float* sine, float direction,
+            T* y, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t r = 0; r < rows; ++r) {
+    const float *c = cosine + r % period * pairs, *s = sine + r % period * pairs;
+    for (int64_t h = 0; h < heads; ++h) {
+      const T* in = x + r * stride + h * width;
+      T* out = y + (r * heads + h) * width;
+      if (interleaved) {
+#pragma omp simd
+        for (int64_t j = 0; j < pairs; ++j) {
+          const float a = widen(in[2 * j]), b = widen(in[2 * j + 1]), turn = direction * s[j];
+          narrow(a * c[j] - b * turn, out[2 * j]);
+          narrow(b * c[j] + a * turn, out[2 * j + 1]);
+        }
+      } else {
+#pragma omp simd
+        for (int64_t j = 0; j < pairs; ++j) {
+          const float a = widen(in[j]), b = widen(in[pairs + j]), turn = direction * s[j];
+          narrow(a * c[j] - b * turn, out[j]);
+          narrow(b * c[j] + a * turn, out[pairs + j]);
+        }
+      }
+      for (int64_t j = 2 * pairs; j < width; ++j) out[j] = in[j];
+    }
+  }
+}
+
 }  // namespace
 
 #define EXPORT(NAME, T)                                                                                \
@@ -356,6 +435,22 @@ void row_products(int64_t rows, int64_t width, const T* a, const T* b, float* su
                                        int64_t gradient, float* loss, float* entropy, int threads) {   \
     cross_entropy(rows, width, logits, bias, targets, multiplier, z_loss, gradient, loss, entropy,     \
                   threads);                                                                            \
+  }                                                                                                    \
+  extern "C" void rms_norm_##NAME(int64_t rows, int64_t width, const T* x, const float* weight,        \
+                                  float epsilon, T* y, float* inverse, int threads) {                  \
+    rms_norm(rows, width, x, weight, epsilon, y, inverse, threads);                                    \
+  }                                                                                                    \
+  extern "C" void rms_norm_backward_##NAME(int64_t rows, int64_t width, const T* d_y, const T* x,      \
+                                           const float* weight, const float* inverse, T* d_x,          \
+                                           float* d_weight, int threads) {                             \
+    rms_norm_backward(rows, width, d_y, x, weight, inverse, d_x, d_weight, threads);                   \
+  }                                                                                                    \
+  extern "C" void rotate_##NAME(int64_t rows, int64_t heads, int64_t width, int64_t stride,            \
+                                int64_t pairs, int64_t period, int64_t interleaved, const T* x,        \
+                                const float* cosine, const float* sine, float direction, T* y,         \
+                                int threads) {                                                         \
+    rotate(rows, heads, width, stride, pairs, period, interleaved, x, cosine, sine, direction, y,      \
+           threads);                                                                                   \
   }                                                                                                    \
   extern "C" void row_products_##NAME(int64_t rows, int64_t width, const T* a, const T* b,             \
                                       float* sums, int threads) {                                      \

@@ -56,7 +56,7 @@ def usable(x: Tensor) -> bool:
     return _on and x.device.type == "cpu" and x.dtype in TYPES and available()
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def available() -> bool:
     """Whether the kernels are built, or can be."""
     return library() is not None
@@ -68,14 +68,18 @@ def library() -> ctypes.CDLL | None:
     path = compiler()
     if path is None:
         return None
-    version = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
+    version = subprocess.run(
+        [path, "--version"], capture_output=True, text=True, check=False
+    ).stdout
     identity = [SOURCE.read_text(encoding="utf-8"), FLAGS, WIDE, version, _processor()]
     key = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
     built = home() / "compiled" / f"kernels-{key}.so"
     if not built.exists():
         error = _build(path, built)
         if error:
-            warnings.warn(f"{path} does not build the kernels, going on without: {error}", stacklevel=2)
+            warnings.warn(
+                f"{path} does not build the kernels, going on without: {error}", stacklevel=2
+            )
             return None
     try:
         return ctypes.CDLL(str(built))
@@ -91,7 +95,7 @@ def _build(compiler: str, out: Path) -> str:
         made = Path(folder) / out.name
         for flags in ([WIDE], []):
             command = [compiler, *FLAGS.split(), *flags, "-o", str(made), str(SOURCE)]
-            done = subprocess.run(command, capture_output=True, text=True)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 os.replace(made, out)
                 return ""
@@ -156,7 +160,8 @@ def softmax_backward_(
 
     logsumexp, delta: (batch, heads, rows) fp32, contiguous; delta: the sum of d_out * out.
     """
-    _call("softmax_backward", scores.dtype, ctypes.byref(tile), scores, d_probabilities, logsumexp, delta)
+    tensors = (scores, d_probabilities, logsumexp, delta)
+    _call("softmax_backward", scores.dtype, ctypes.byref(tile), *tensors)
 
 
 def row_products(a: Tensor, b: Tensor) -> Tensor:
@@ -259,3 +264,88 @@ def _gradient(ctx, d_y):  # type: ignore[no-untyped-def]
 
 
 _activate.register_autograd(_gradient, setup_context=_remember)
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Root mean square norm of (..., width); weight: (width,) fp32."""
+    out: Tensor = _rms_norm(x, weight, epsilon)[0]
+    return out
+
+
+@torch.library.custom_op("maquette::rms_norm", mutates_args=())
+def _rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    x = x.contiguous()
+    y, inverse = torch.empty_like(x), torch.empty(x.shape[:-1], dtype=torch.float32)
+    _call("rms_norm", x.dtype, inverse.numel(), x.shape[-1], x, weight, float(epsilon), y, inverse)
+    return y, inverse
+
+
+@torch.library.custom_op("maquette::rms_norm_backward", mutates_args=())
+def _rms_norm_backward(
+    d_y: Tensor, x: Tensor, weight: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor]:
+    d_y, x = d_y.contiguous(), x.contiguous()
+    d_x, d_weight = torch.empty_like(x), torch.empty_like(weight)
+    sizes = inverse.numel(), x.shape[-1]
+    _call("rms_norm_backward", x.dtype, *sizes, d_y, x, weight, inverse, d_x, d_weight)
+    return d_x, d_weight
+
+
+@_rms_norm.register_fake
+def _(x, weight, epsilon):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x), x.new_empty(x.shape[:-1], dtype=torch.float32)
+
+
+@_rms_norm_backward.register_fake
+def _(d_y, x, weight, inverse):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x), torch.empty_like(weight)
+
+
+def _remember_norm(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(inputs[0], inputs[1], output[1])
+
+
+def _gradient_of_norm(ctx, d_y, _):  # type: ignore[no-untyped-def]
+    return *_rms_norm_backward(d_y, *ctx.saved_tensors), None
+
+
+_rms_norm.register_autograd(_gradient_of_norm, setup_context=_remember_norm)
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
+    """Rotary embedding; shapes as those of `position.rotate`."""
+    out: Tensor = _rotate(x, cosine, sine, interleaved, 1.0)
+    return out
+
+
+@torch.library.custom_op("maquette::rotate", mutates_args=())
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool, direction: float) -> Tensor:
+    batch, time, heads, width = x.shape
+    if x.stride()[2:] != (width, 1) or x.stride(0) != time * x.stride(1):
+        x = x.contiguous()
+    cosine, sine = cosine.contiguous(), sine.contiguous()
+    y = torch.empty(x.shape, dtype=x.dtype)
+    pairs = cosine.shape[-1]
+    _call(
+        "rotate", x.dtype, batch * time, heads, width, x.stride(1), pairs, cosine.numel() // pairs,
+        int(interleaved), x, cosine, sine, direction, y,
+    )  # fmt: skip
+    return y
+
+
+@_rotate.register_fake
+def _(x, cosine, sine, interleaved, direction):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape)
+
+
+def _remember_rotation(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    _, cosine, sine, ctx.interleaved, ctx.direction = inputs
+    ctx.save_for_backward(cosine, sine)
+
+
+def _gradient_of_rotation(ctx, d_y):  # type: ignore[no-untyped-def]
+    d_x = _rotate(d_y, *ctx.saved_tensors, ctx.interleaved, -ctx.direction)
+    return d_x, None, None, None, None
+
+
+_rotate.register_autograd(_gradient_of_rotation, setup_context=_remember_rotation)

@@ -44,6 +44,8 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:  # (..., width) -> (..., width)
+        if native.usable(x):
+            return native.rms_norm(x, self.weight.float(), self.epsilon)
         y = x.float()
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.epsilon)
         return (y * self.weight.float()).to(x.dtype)

@@ -1,9 +1,10 @@
 """Causal attention for processors: row tiles, large matrix products, one compiled kernel a tile.
 
-The scores of 128 query rows at a time are one batched matrix product against the keys those rows
-can see (what a causal mask or a band hides is never computed), and a compiled kernel turns them
-into probabilities in one pass. Backward recomputes them from the stored log-sum-exp. So scores
-exist for one tile only, and memory grows with the length, not with its square.
+The scores of 256 query rows at a time are one batched matrix product against the keys those rows
+can see (keys that a causal mask or a band hides from all of them are left out), and a kernel, of
+`native.py` or compiled by torch, turns them into probabilities in one pass. Backward recomputes them
+from the stored log-sum-exp. So scores exist for one tile only, and memory grows with the length, not
+with its square.
 
 The idea is FlashAttention's (Dao et al. 2022, algorithm 1; 2023, eq. for the backward pass) cut
 for a cache of megabytes and a matrix library that wants large products: on 2 cores it takes half
@@ -76,7 +77,7 @@ def _backward(
     document_ids: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     d_q = torch.empty_like(q)
-    whole = q.shape[2] <= ROWS  # one tile holds all rows of a sequence: nothing is summed over tiles
+    whole = q.shape[2] <= ROWS  # a sequence is one tile, and nothing is summed over tiles
     d_k, d_v = (
         torch.empty_like(t) if whole else torch.zeros_like(t, dtype=torch.float32) for t in (k, v)
     )
