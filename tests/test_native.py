@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from maquette.nn import native
 from maquette.nn.feedforward import FeedForward
+from maquette.nn.linear import Linear
 from maquette.nn.loss import linear_cross_entropy
 from maquette.nn.norm import LayerNorm, RMSNorm
 from maquette.nn.position import rotary_table, rotate
@@ -115,6 +116,28 @@ def test_a_norm_reads_and_writes_bf16_and_computes_in_fp32():
     assert y.dtype == torch.bfloat16
     exact = F.layer_norm(x.float(), (48,), norm.weight, norm.bias)
     torch.testing.assert_close(y.float(), exact, atol=0.01, rtol=0.01)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(40, 70), (70, 40), (5, 5)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_linear_maps_and_their_gradients(shape, bias, frozen, dtype):
+    """Wider and narrower, in whole blocks and not; a frozen map passes its gradient on."""
+    linear = filled(Linear(*shape, bias=bias))
+    linear.weight.requires_grad_(not frozen)
+    x = torch.randn(2, 43, shape[0]).to(dtype)
+    learning = [p for p in linear.parameters() if p.requires_grad]
+
+    def computed(on):
+        one = x.clone().requires_grad_()
+        with native.kernels(on):
+            y = linear(one)
+            return [y.detach(), *torch.autograd.grad(y.float().cos().sum(), [one, *learning])]
+
+    for a, b in zip(computed(True), computed(False), strict=True):
+        assert a.dtype == b.dtype
+        assert float((a - b).float().norm() / b.float().norm()) < CLOSE[dtype]["rtol"]
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -206,7 +206,13 @@ void activation(int64_t rows, int64_t width, const T* x, const float* bias, T* y
   }
 }
 
-const int64_t BLOCKS = 64;  // of rows, each with its sum
+const int64_t BLOCKS = 64;  // of rows, each with its sums
+
+void add_blocks(int64_t width, const std::vector<float>& parts, float* sums) {
+  std::fill(sums, sums + width, 0.0f);
+  for (int64_t b = 0; b < BLOCKS; ++b)
+    for (int64_t j = 0; j < width; ++j) sums[j] += parts[b * width + j];
+}
 
 template <class T, class F>
 void activation_backward(int64_t rows, int64_t width, const T* d_y, const T* x, const float* bias,
@@ -233,9 +239,7 @@ void activation_backward(int64_t rows, int64_t width, const T* d_y, const T* x, 
     }
   }
   if (!bias) return;
-  std::fill(d_bias, d_bias + width, 0.0f);
-  for (int64_t b = 0; b < BLOCKS; ++b)
-    for (int64_t j = 0; j < width; ++j) d_bias[j] += sums[b * width + j];
+  add_blocks(width, sums, d_bias);
 }
 
 // x (rows, 2 width) holds the gate first: silu(gate) * up, Shazeer 2020, equation 6.
@@ -367,9 +371,7 @@ void rms_norm_backward(int64_t rows, int64_t width, const T* d_y, const T* x, co
       }
     }
   }
-  std::fill(d_weight, d_weight + width, 0.0f);
-  for (int64_t b = 0; b < BLOCKS; ++b)
-    for (int64_t j = 0; j < width; ++j) d_weight[j] += sums[b * width + j];
+  add_blocks(width, sums, d_weight);
 }
 
 // Rotary embedding of x (rows, heads, width), whose rows are `stride` numbers apart, to y, whose rows are
@@ -403,6 +405,32 @@ void rotate(int64_t rows, int64_t heads, int64_t width, int64_t stride, int64_t 
       for (int64_t j = 2 * pairs; j < width; ++j) out[j] = in[j];
     }
   }
+}
+
+template <class T>
+void add_bias(int64_t rows, int64_t width, T* x, const float* bias, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t r = 0; r < rows; ++r) {
+    T* row = x + r * width;
+#pragma omp simd
+    for (int64_t j = 0; j < width; ++j) narrow(widen(row[j]) + bias[j], row[j]);
+  }
+}
+
+template <class T>
+void column_sums(int64_t rows, int64_t width, const T* x, float* sums, int threads) {
+  const int64_t block = (rows + BLOCKS - 1) / BLOCKS;
+  std::vector<float> parts(BLOCKS * width, 0.0f);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t b = 0; b < BLOCKS; ++b) {
+    float* part = parts.data() + b * width;
+    for (int64_t r = b * block; r < std::min(rows, (b + 1) * block); ++r) {
+      const T* row = x + r * width;
+#pragma omp simd
+      for (int64_t j = 0; j < width; ++j) part[j] += widen(row[j]);
+    }
+  }
+  add_blocks(width, parts, sums);
 }
 
 }  // namespace
@@ -451,6 +479,13 @@ void rotate(int64_t rows, int64_t heads, int64_t width, int64_t stride, int64_t 
                                 int threads) {                                                         \
     rotate(rows, heads, width, stride, pairs, period, interleaved, x, cosine, sine, direction, y,      \
            threads);                                                                                   \
+  }                                                                                                    \
+  extern "C" void add_bias_##NAME(int64_t rows, int64_t width, T* x, const float* bias, int threads) { \
+    add_bias(rows, width, x, bias, threads);                                                           \
+  }                                                                                                    \
+  extern "C" void column_sums_##NAME(int64_t rows, int64_t width, const T* x, float* sums,             \
+                                     int threads) {                                                    \
+    column_sums(rows, width, x, sums, threads);                                                        \
   }                                                                                                    \
   extern "C" void row_products_##NAME(int64_t rows, int64_t width, const T* a, const T* b,             \
                                       float* sums, int threads) {                                      \

@@ -349,3 +349,60 @@ def _gradient_of_rotation(ctx, d_y):  # type: ignore[no-untyped-def]
 
 
 _rotate.register_autograd(_gradient_of_rotation, setup_context=_remember_rotation)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + b in x's precision; x: (..., fan_in), weight: (fan_out, fan_in) fp32, bias: (fan_out,)."""
+    out: Tensor = _linear(x, weight, bias)
+    return out
+
+
+@torch.library.custom_op("maquette::linear", mutates_args=())
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    y = x.flatten(0, -2) @ weight.to(x.dtype).T
+    if bias is not None:
+        _call("add_bias", y.dtype, *y.shape, y, bias.contiguous())
+    return y.view(*x.shape[:-1], len(weight))
+
+
+@torch.library.custom_op("maquette::linear_backward", mutates_args=())
+def _linear_backward(
+    d_y: Tensor, x: Tensor, weight: Tensor, needs_x: bool, needs_weight: bool, needs_bias: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape, d_y, x = x.shape, d_y.flatten(0, -2).contiguous(), x.flatten(0, -2).contiguous()
+    d_x, d_weight, d_bias = (torch.empty(0) for _ in range(3))
+    if needs_x:
+        d_x = (d_y @ weight.to(d_y.dtype)).view(shape)
+    if needs_weight:
+        d_weight = (d_y.T @ x).float()
+    if needs_bias:
+        d_bias = torch.empty(len(weight))
+        _call("column_sums", d_y.dtype, *d_y.shape, d_y, d_bias)
+    return d_x, d_weight, d_bias
+
+
+@_linear.register_fake
+def _(x, weight, bias):  # type: ignore[no-untyped-def]
+    return x.new_empty(*x.shape[:-1], len(weight))
+
+
+@_linear_backward.register_fake
+def _(d_y, x, weight, needs_x, needs_weight, needs_bias):  # type: ignore[no-untyped-def]
+    return (
+        torch.empty_like(x) if needs_x else x.new_empty(0, dtype=torch.float32),
+        torch.empty_like(weight) if needs_weight else weight.new_empty(0),
+        weight.new_empty(len(weight) if needs_bias else 0),
+    )
+
+
+def _remember_linear(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(inputs[0], inputs[1])
+
+
+def _gradient_of_linear(ctx, d_y):  # type: ignore[no-untyped-def]
+    needs = ctx.needs_input_grad
+    gradients = _linear_backward(d_y, *ctx.saved_tensors, *needs)
+    return tuple(g if needed else None for g, needed in zip(gradients, needs, strict=True))
+
+
+_linear.register_autograd(_gradient_of_linear, setup_context=_remember_linear)
