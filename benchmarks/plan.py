@@ -98,6 +98,12 @@ def runs() -> dict[str, LanguageRecipe]:
         "GPT-2 384 x 6, 16 x 256, bf16, compiled": recipe(
             small, 16, 256, precision="bf16", compile="on"
         ),
+        "GPT-2 384 x 6, 16 x 256, bf16, kernels": recipe(
+            small, 16, 256, precision="bf16", compile="kernels"
+        ),
+        "256 x 8, 64 x 64, bf16, kernels": recipe(
+            llama(256, 8, 64), 64, 64, precision="bf16", compile="kernels"
+        ),
         "256 x 8, 64 x 64, bf16, compiled": recipe(
             llama(256, 8, 64), 64, 64, precision="bf16", compile="on"
         ),
@@ -123,10 +129,11 @@ def estimates(one: LanguageRecipe, machine: Machine) -> tuple[Memory, StepTime]:
     part = one.micro_batch or one.batch
     number = one.batch // part
     layout = Layout(micro_batches=number, recompute=one.recompute)
-    compiled = one.compile == "on"
+    compiled = one.compile in ("on", "kernels")
     assert one.precision != "auto"
     time = one.data.sequence
-    step = TrainingStep(one.model, part, time, one.precision, layout, compiled)
+    kernels = one.compile == "kernels"
+    step = TrainingStep(one.model, part, time, one.precision, layout, compiled, kernels)
     held = memory(step, device="cpu", saving=False, evaluated=1)
     return held, step_time(step, from_machine(machine))
 

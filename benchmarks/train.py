@@ -31,7 +31,7 @@ from maquette.models.base import TokenBatch
 from maquette.models.config import DecoderConfig
 from maquette.models.decoder import Decoder
 from maquette.models.store import WEIGHTS, save_config, save_tensors
-from maquette.nn import fused
+from maquette.nn import native
 from maquette.serving.hugging_face import export_model
 from maquette.training.decide import keep_compiled_code
 from maquette.training.optimiser import clip_gradients, make_optimiser
@@ -127,12 +127,11 @@ def plain_step(model: nn.Module, logits: Callable[[Tensor], Tensor], best: bool 
 def our_step(model: Decoder, dtype: torch.dtype) -> Step:
     """A step of `maquette train`, as training/loop.py takes it."""
     model.compute = dtype
-    model.compile_blocks()
     optimiser = make_optimiser(model, model.scaling, SETTINGS)
     parameters = list(model.parameters())
 
     def step(rows: Tensor) -> float:
-        with fused.compilation(True):
+        with native.kernels(True):
             loss = model.loss(TokenBatch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous()))
             (loss.total / loss.count).backward()
             clip_gradients(parameters, 1.0)

@@ -41,7 +41,7 @@ SMALL = DecoderConfig(
     vocabulary=50, context=24, width=32, depth=2, heads=2, kv_heads=1, parametrisation=RULES
 )
 PICTURES = ViTConfig(
-    size=16, patch=4, width=32, depth=2, heads=2, classes=(3, 2), parametrisation=RULES
+    image_size=16, patch=4, width=32, depth=2, heads=2, classes=(3, 2), parametrisation=RULES
 )
 EVERY = [
     BiasConfig(),

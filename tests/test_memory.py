@@ -14,11 +14,11 @@ from maquette.models import families
 from maquette.models.base import TokenBatch
 from maquette.models.config import DecoderConfig
 from maquette.nn import fused
+from maquette.nn.native import compiler
 from maquette.nn.rules import Role
 from maquette.scaling.memory import memory, states
 from maquette.scaling.saved_tensors import saved_by_block
 from maquette.scaling.training_step import Layout, TrainingStep
-from maquette.training.decide import compiler
 
 FAMILIES = {
     "default": DecoderConfig,

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from maquette.base.files import home
     from maquette.base.machine import measure
-    from maquette.training.decide import compiler
+    from maquette.nn.native import compiler
 
     terminal = Terminal(arguments.json)
     m = measure(refresh=arguments.refresh)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maquette.nn import fused
+from maquette.nn import fused, native
 from maquette.nn.flex_attention import flex_attention
 from maquette.nn.linear import Linear
 from maquette.nn.mask import Mask
@@ -229,7 +229,7 @@ def attend(
     if (
         whole
         and q.device.type == "cpu"
-        and fused.compiling()
+        and (fused.compiling() or native.usable(q))
         and _tiles_know(mask)
         and bias is None
     ):

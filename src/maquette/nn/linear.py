@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maquette.nn import native
 from maquette.nn.rules import Role
 
 
@@ -36,11 +37,15 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(fan_out)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:  # (..., fan_in) -> (..., fan_out)
+        if native.usable(x):
+            return native.linear(x, self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T alone, where something comes between the product and the bias."""
+        if native.usable(x):
+            return native.linear(x, self.weight, None)
         return F.linear(x, self.weight.to(x.dtype))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maquette.nn import native
 from maquette.nn.fused import fused
 
 CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 28}  # logits alive at one time
@@ -61,12 +62,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, hidden.shape[0], rows):
             h, t = hidden[start : start + rows], targets[start : start + rows]
             logits = h @ cast.T  # (rows, vocabulary)
-            if not keep:
+            if native.usable(logits):
+                losses, entropies = native.cross_entropy_(logits, bias, t, multiplier, z_loss, keep)
+                d_logits = logits
+            elif not keep:
                 losses, entropies = _losses(logits, bias, t, multiplier, z_loss)
             else:
                 losses, entropies, d_logits = _losses_and_gradient(
                     logits, bias, t, multiplier, z_loss
                 )
+            if keep:
                 assert d_hidden is not None and d_weight is not None
                 torch.mm(d_logits, cast, out=d_hidden[start : start + rows])
                 d_weight += d_logits.T @ h

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from maquette.nn import native
 from maquette.nn.rules import Role
 
 
@@ -23,6 +24,10 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (..., width) -> (..., width)
         bias = None if self.bias is None else self.bias.float()
+        if native.usable(x):  # torch's own kernel reads and writes bf16, and computes in fp32
+            return nn.functional.layer_norm(
+                x, self.weight.shape, self.weight.float(), bias, self.epsilon
+            )
         y = nn.functional.layer_norm(
             x.float(), self.weight.shape, self.weight.float(), bias, self.epsilon
         )
@@ -39,6 +44,8 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:  # (..., width) -> (..., width)
+        if native.usable(x):
+            return native.rms_norm(x, self.weight.float(), self.epsilon)
         y = x.float()
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.epsilon)
         return (y * self.weight.float()).to(x.dtype)

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from maquette.nn import native
+
 
 def rotary_table(positions: Tensor, dims: int, base: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the angles at `positions` (..., time): two of (..., time, dims / 2)."""
@@ -26,6 +28,8 @@ def rotate(
 
     x: (batch, time, heads, head_dim); cosine, sine: (time, dims / 2) or (batch, time, dims / 2).
     """
+    if native.usable(x):
+        return native.rotate(x, cosine, sine, pairs == "interleaved")
     dims = 2 * cosine.shape[-1]
     cosine, sine = cosine.unsqueeze(-2), sine.unsqueeze(-2)  # (..., time, 1, dims / 2)
     turned, rest = x[..., :dims].float(), x[..., dims:]

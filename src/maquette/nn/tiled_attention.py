@@ -1,9 +1,10 @@
 """Causal attention for processors: row tiles, large matrix products, one compiled kernel a tile.
 
-The scores of 128 query rows at a time are one batched matrix product against the keys those rows
-can see (what a causal mask or a band hides is never computed), and a compiled kernel turns them
-into probabilities in one pass. Backward recomputes them from the stored log-sum-exp. So scores
-exist for one tile only, and memory grows with the length, not with its square.
+The scores of 256 query rows at a time are one batched matrix product against the keys those rows
+can see (keys that a causal mask or a band hides from all of them are left out), and a kernel, of
+`native.py` or compiled by torch, turns them into probabilities in one pass. Backward recomputes them
+from the stored log-sum-exp. So scores exist for one tile only, and memory grows with the length, not
+with its square.
 
 The idea is FlashAttention's (Dao et al. 2022, algorithm 1; 2023, eq. for the backward pass) cut
 for a cache of megabytes and a matrix library that wants large products: on 2 cores it takes half
@@ -12,16 +13,16 @@ Left out: dropout on the probabilities.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from maquette.nn import native
 from maquette.nn.fused import fused
 
-ROWS = 128  # query rows a tile
-TILE_BYTES = 1 << 25  # the scores of one tile stay in the last-level cache
-
-Tile = tuple[slice, slice, slice]  # batch, query rows, keys
+ROWS = 256  # query rows a tile
+TILE_BYTES = 1 << 22  # the scores of one tile stay in the last-level cache
 
 
 def tiled_attention(
@@ -54,13 +55,11 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     out = torch.empty_like(q)
     logsumexp = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
-    grouped = _group(q, k)
-    for batch, rows, keys in _tiles(grouped, window):
-        scores = _product(grouped[batch, :, :, rows], k[batch, :, keys])
-        allowed = _document_ids(document_ids, batch, rows, keys)
-        probabilities, lse = _softmax(scores, scale, window, _heads(slopes, grouped), *allowed)
-        _group(out, k)[batch, :, :, rows] = _apply(probabilities, v[batch, :, keys])
-        _group(logsumexp, k)[batch, :, :, rows] = lse
+    for tile in _tiles(q, k, scale, window, slopes, document_ids):
+        batch, rows, keys = tile.where
+        scores = _product(q[batch, :, rows], k[batch, :, keys])
+        probabilities, logsumexp[batch, :, rows] = tile.softmax(scores)
+        out[batch, :, rows] = _apply(probabilities, v[batch, :, keys])
     return out, logsumexp
 
 
@@ -78,32 +77,72 @@ def _backward(
     document_ids: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     d_q = torch.empty_like(q)
-    d_k, d_v = (torch.zeros_like(t, dtype=torch.float32) for t in (k, v))
-    grouped, d_out = _group(q, k), _group(d_out, k)
-    delta = _row_products(d_out, _group(out, k))
-    logsumexp = _group(logsumexp, k)
-    for batch, rows, keys in _tiles(grouped, window):
-        q_rows, d_rows = grouped[batch, :, :, rows], d_out[batch, :, :, rows]
-        scores = _product(q_rows, k[batch, :, keys])
-        d_probabilities = _product(d_rows, v[batch, :, keys])
-        probabilities, d_scores = _softmax_backward(
-            scores,
-            d_probabilities,
-            logsumexp[batch, :, :, rows],
-            delta[batch, :, :, rows],
-            scale,
-            window,
-            _heads(slopes, grouped),
-            *_document_ids(document_ids, batch, rows, keys),
+    whole = q.shape[2] <= ROWS  # a sequence is one tile, and nothing is summed over tiles
+    d_k, d_v = (
+        torch.empty_like(t) if whole else torch.zeros_like(t, dtype=torch.float32) for t in (k, v)
+    )
+    delta = (native.row_products if native.usable(out) else _row_products)(d_out, out)
+    for tile in _tiles(q, k, scale, window, slopes, document_ids):
+        batch, rows, keys = tile.where
+        q_rows, d_rows = q[batch, :, rows], d_out[batch, :, rows]
+        probabilities, d_scores = tile.softmax_backward(
+            _product(q_rows, k[batch, :, keys]),
+            _product(d_rows, v[batch, :, keys]),
+            logsumexp[batch, :, rows],
+            delta[batch, :, rows],
         )
-        _group(d_q, k)[batch, :, :, rows] = _apply(d_scores, k[batch, :, keys])
-        d_k[batch, :, keys] += _apply_transposed(d_scores, q_rows)
-        d_v[batch, :, keys] += _apply_transposed(probabilities, d_rows)
+        d_q[batch, :, rows] = _apply(d_scores, k[batch, :, keys])
+        tile_d_k = _apply_transposed(d_scores, q_rows, k.shape[1])
+        tile_d_v = _apply_transposed(probabilities, d_rows, k.shape[1])
+        if whole:
+            d_k[batch], d_v[batch] = tile_d_k, tile_d_v
+        else:
+            d_k[batch, :, keys] += tile_d_k
+            d_v[batch, :, keys] += tile_d_v
     return d_q, d_k.to(k.dtype), d_v.to(v.dtype)
 
 
-# Shapes below: grouped q (batch, kv_heads, group, time, head_dim), where `group` query heads share
-# a key-value head; a tile's scores (batch, kv_heads, group, rows, keys).
+@dataclass(frozen=True)
+class Tile:
+    """Some query rows of some sequences against the keys that they can see.
+
+    where: places of the sequences, rows and keys. slopes: (heads,). document_ids: (sequences, time).
+    """
+
+    where: tuple[slice, slice, slice]
+    scale: float
+    window: int
+    slopes: Tensor | None
+    document_ids: Tensor | None
+
+    def softmax(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities in the place of scores (batch, heads, rows, keys); (batch, heads, rows)."""
+        if native.usable(scores):
+            return scores, native.softmax_(scores, self._native(scores))
+        return _softmax(scores, *self._arguments())
+
+    def softmax_backward(
+        self, scores: Tensor, d_probabilities: Tensor, logsumexp: Tensor, delta: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Probabilities and the scores' gradient, (batch, heads, rows, keys) each."""
+        if native.usable(scores):
+            lse, means = logsumexp.contiguous(), delta.contiguous()
+            native.softmax_backward_(scores, d_probabilities, lse, means, self._native(scores))
+            return scores, d_probabilities
+        return _softmax_backward(scores, d_probabilities, logsumexp, delta, *self._arguments())
+
+    def _native(self, scores: Tensor) -> native.Tile:
+        _, rows, keys = self.where
+        ids = self.document_ids
+        return native.make_tile(
+            scores, rows.start, keys.start, self.window, self.scale, self.slopes, ids
+        )
+
+    def _arguments(self) -> tuple[float, int, Tensor | None, Tensor | None, Tensor | None]:
+        _, rows, keys = self.where
+        ids = self.document_ids
+        row_ids, key_ids = (None, None) if ids is None else (ids[:, rows], ids[:, keys])
+        return self.scale, self.window, self.slopes, row_ids, key_ids
 
 
 @fused
@@ -156,11 +195,11 @@ def _visible(
     if window:
         allowed = allowed & (distance > -window)
     x = scores.float() * scale
-    if slopes is not None:  # (kv_heads, group)
-        x = x + slopes[:, :, None, None] * distance
+    if slopes is not None:
+        x = x + slopes[:, None, None] * distance
     if row_ids is not None and key_ids is not None:
         same = row_ids.unsqueeze(-1) == key_ids.unsqueeze(-2)  # (batch, rows, keys)
-        allowed = allowed & same[:, None, None]
+        allowed = allowed & same[:, None]
     return torch.where(allowed, x, -torch.inf)
 
 
@@ -169,57 +208,51 @@ def _row_products(a: Tensor, b: Tensor) -> Tensor:
     return (a.float() * b.float()).sum(-1)
 
 
-def _tiles(q: Tensor, window: int) -> Iterator[Tile]:
-    batch, kv_heads, group, time, _ = q.shape
-    sequence_bytes = kv_heads * group * min(ROWS, time) * time * q.element_size()
+def _tiles(
+    q: Tensor,
+    k: Tensor,
+    scale: float,
+    window: int,
+    slopes: Tensor | None,
+    document_ids: Tensor | None,
+) -> Iterator[Tile]:
+    batch, heads, time, _ = q.shape
+    slopes = None if slopes is None else slopes.float().contiguous()
+    ids = None if document_ids is None else document_ids.int().contiguous()
+    sequence_bytes = heads * min(ROWS, time) * time * q.element_size()
     step = max(1, TILE_BYTES // sequence_bytes)
     for b in range(0, batch, step):
+        some = slice(b, b + step)
         for start in range(0, time, ROWS):
             end = min(start + ROWS, time)
             first = max(0, start - window + 1) if window else 0
-            yield slice(b, b + step), slice(start, end), slice(first, end)
+            where = some, slice(start, end), slice(first, end)
+            yield Tile(where, scale, window, slopes, None if ids is None else ids[some])
 
 
-def _group(x: Tensor, k: Tensor) -> Tensor:
-    """View (batch, heads, ...) as (batch, kv_heads, group, ...)."""
-    grouped: Tensor = x.unflatten(1, (k.shape[1], -1))
-    return grouped
-
-
-def _heads(slopes: Tensor | None, q: Tensor) -> Tensor | None:
-    return None if slopes is None else slopes.view(q.shape[1], q.shape[2])
-
-
-def _document_ids(
-    document_ids: Tensor | None, batch: slice, rows: slice, keys: slice
-) -> tuple[Tensor | None, Tensor | None]:
-    return (
-        (None, None)
-        if document_ids is None
-        else (document_ids[batch, rows], document_ids[batch, keys])
-    )
+# Below, `group` = heads / kv_heads query heads share a key-value head.
 
 
 def _product(q_rows: Tensor, k: Tensor) -> Tensor:
-    """(b, g, group, rows, d) x (b, g, keys, d) -> (b, g, group, rows, keys)."""
-    b, g, group, rows, d = q_rows.shape
-    flat = torch.bmm(q_rows.reshape(b * g, group * rows, d), _flat(k).transpose(1, 2))
-    return flat.view(b, g, group, rows, -1)
+    """(b, heads, rows, d) x (b, kv_heads, keys, d) -> (b, heads, rows, keys)."""
+    b, heads, rows, d = q_rows.shape
+    grouped = q_rows.reshape(b * k.shape[1], -1, d)  # (b kv_heads, group rows, d)
+    return torch.bmm(grouped, _flat(k).transpose(1, 2)).view(b, heads, rows, -1)
 
 
 def _apply(weights: Tensor, v: Tensor) -> Tensor:
-    """(b, g, group, rows, keys) x (b, g, keys, d) -> (b, g, group, rows, d)."""
-    b, g, group, rows, keys = weights.shape
-    flat = torch.bmm(weights.view(b * g, group * rows, keys), _flat(v))
-    return flat.view(b, g, group, rows, -1)
+    """(b, heads, rows, keys) x (b, kv_heads, keys, d) -> (b, heads, rows, d)."""
+    b, heads, rows, keys = weights.shape
+    grouped = weights.view(b * v.shape[1], -1, keys)
+    return torch.bmm(grouped, _flat(v)).view(b, heads, rows, -1)
 
 
-def _apply_transposed(weights: Tensor, x_rows: Tensor) -> Tensor:
-    """(b, g, group, rows, keys) x (b, g, group, rows, d) -> (b, g, keys, d)."""
-    b, g, group, rows, keys = weights.shape
-    x = x_rows.reshape(b * g, group * rows, -1)
-    flat = torch.bmm(weights.view(b * g, group * rows, keys).transpose(1, 2), x)
-    return flat.view(b, g, keys, -1)
+def _apply_transposed(weights: Tensor, x_rows: Tensor, kv_heads: int) -> Tensor:
+    """(b, heads, rows, keys) x (b, heads, rows, d) -> (b, kv_heads, keys, d)."""
+    b, _, _, keys = weights.shape
+    x = x_rows.reshape(b * kv_heads, -1, x_rows.shape[3])
+    flat = torch.bmm(weights.view(b * kv_heads, -1, keys).transpose(1, 2), x)
+    return flat.view(b, kv_heads, keys, -1)
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ Kind = Literal["cpu", "cuda"]
 CHUNK = {"cpu": 1 << 24, "cuda": 1 << 28}  # nn.loss.CHUNK_BYTES, which cannot be read without torch
 FRAMEWORK = {"cpu": 79e6, "cuda": 600e6}  # libraries and their scratch; a CUDA context
 COMPILER = 120e6  # modules of the compiler, and its kernels
-TILE = (128, 1 << 25)  # rows and most bytes of the scores of nn.tiled_attention
+TILE = (256, 1 << 22)  # rows, and bytes of the scores, of a tile of nn.tiled_attention
 HOLES = {4: 1.3, 2: 0.6}  # of a block's temporaries that stay holes in the heap, by item size
 COMPILED = 0.25  # of what autograd keeps of compiled blocks: holes again, beside those of attention's tiles
 MARGIN = 0.05  # of what the allocator of an accelerator hands out and takes back at every step
@@ -101,7 +101,7 @@ def memory(
         fullest.activations,
         fullest.working,
         copies,
-        FRAMEWORK[device] + (COMPILER if step.compiled and device == "cpu" else 0.0),
+        FRAMEWORK[device] + _compiler(step, device),
         margin,
         {
             "moment": f"{fullest.name}: the fullest of a step",
@@ -338,9 +338,9 @@ def _tiles(step: TrainingStep, device: Kind) -> float:
     """Bytes of the scores and probabilities of `nn.tiled_attention`, and of the gradients of both."""
     if not (step.compiled and device == "cpu"):
         return 0.0
-    heads = float(step.micro_batch) * step.config.heads / step.layout.tensor
-    rows = heads * min(TILE[0], step.time_here) * step.time
-    return 4 * min(TILE[1], rows * step.item)
+    rows = step.config.heads / step.layout.tensor * min(TILE[0], step.time_here)
+    sequence = rows * step.time * step.item  # at least one sequence is in a tile
+    return 4 * max(sequence, min(float(TILE[1]), step.micro_batch * sequence))
 
 
 def _gathered_weights(step: TrainingStep) -> tuple[float, str]:
@@ -373,6 +373,11 @@ def _block_parameters(step: TrainingStep) -> float:
 
 
 # Beside the moments.
+
+
+def _compiler(step: TrainingStep, device: Kind) -> float:
+    """Bytes of torch's compiler where it has compiled the blocks."""
+    return COMPILER if step.compiled and not step.kernels and device == "cpu" else 0.0
 
 
 def _margin(step: TrainingStep, device: Kind, saved: _Saved, fullest: _Moment) -> tuple[float, str]:

@@ -83,7 +83,9 @@ class TrainingStep:
     """number format of products and activations; states are fp32"""
     layout: Layout
     compiled: bool = False
-    """whether the blocks are compiled"""
+    """whether the blocks are compiled, or computed by the row kernels of `nn.native`"""
+    kernels: bool = False
+    """whether it is the row kernels alone, without torch's compiler"""
 
     @property
     def item(self) -> int:

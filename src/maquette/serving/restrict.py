@@ -57,7 +57,7 @@ class Grammars:
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: int) -> None:
         guidance = need("llguidance", "restrict")
-        ends = [end for end in tokenizer.special.ends if end < vocabulary]
+        ends = [end for end in tokenizer.special.eos_token_ids if end < vocabulary]
         self.vocabulary, self.ends = vocabulary, ends
         # Without an end of its own the grammar ends with a token that no model has.
         size = max(vocabulary, tokenizer.vocabulary) + 1

@@ -6,12 +6,13 @@ Decisions are taken once, before the first step, and kept in the run (`decisions
 resumed run computes with the same kernels and stays the same to the last bit.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,8 @@ import torch
 from maquette.base.files import home, read_json, write_json
 from maquette.base.machine import Machine
 from maquette.models.base import LanguageModel, Model
-from maquette.nn import fused
+from maquette.nn import fused, native
+from maquette.nn.native import compiler
 from maquette.training.datasets.dataset import Dataset
 from maquette.training.probe import DTYPE, best_seconds, probe
 from maquette.training.recipe import LanguageRecipe, Recipe, language
@@ -41,6 +43,8 @@ class Decisions:
     processor: str
     torch_version: str
     why: dict[str, str]
+    kernels: bool = False
+    """whether the row kernels of `nn.native` are used"""
     channels_last: bool = False
     """pictures lie in memory with their channels last"""
     flops: float = 0.0
@@ -57,6 +61,12 @@ class Decisions:
     @property
     def dtype(self) -> torch.dtype:
         return DTYPE[self.precision]
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Compute as was decided while this is open."""
+        with fused.compilation(self.compile), native.kernels(self.kernels):
+            yield
 
 
 def load_decisions(path: Path) -> Decisions:
@@ -84,16 +94,22 @@ def decide(
     else:
         why["precision"] = f"{precision}: the recipe says so"
     threads = max(1, torch.get_num_threads() // recipe.ranks)
+    kernels = recipe.compile != "off" and machine.device == "cpu" and native.available()
+    if recipe.compile != "off":
+        why["kernels"] = "on" if kernels else "off: they need a processor and a C++ compiler"
     on = recipe.compile == "on"
     why["compile"] = f"{recipe.compile}: the recipe says so"
     if recipe.compile == "auto":
-        on, why["compile"] = _compilation(language(recipe), machine, model, precision, threads)
+        with native.kernels(kernels):
+            on, why["compile"] = _compilation(language(recipe), machine, model, precision, threads)
     elif on and not compiler():
         on, why["compile"] = False, "off: no C++ compiler was found"
         warnings.warn(
             "compile is on, but no C++ compiler was found: going on without", stacklevel=2
         )
-    return Decisions(machine.device, precision, on, threads, machine.processor, machine.torch, why)
+    return Decisions(
+        machine.device, precision, on, threads, machine.processor, machine.torch, why, kernels
+    )
 
 
 def _timed(recipe: Recipe, machine: Machine, model: Model, dataset: Dataset) -> Decisions:
@@ -122,11 +138,6 @@ def _timed(recipe: Recipe, machine: Machine, model: Model, dataset: Dataset) -> 
         seconds=found.seconds * len(batches),
         activations=found.activations,
     )
-
-
-def compiler() -> str | None:
-    """The C++ compiler that compilation would call."""
-    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
 
 
 def keep_compiled_code() -> None:

@@ -22,7 +22,7 @@ from maquette.base.errors import UserError
 from maquette.base.files import read_json, write_json
 from maquette.base.machine import keep_freed_memory, measure, resident
 from maquette.models.store import save_tensors
-from maquette.nn import fused
+from maquette.nn import fused, native
 from maquette.parallel.group import Group
 from maquette.training.checkpoint import Saver, State, newest, read_files
 from maquette.training.datasets.dataset import Dataset
@@ -140,7 +140,7 @@ def train(
         watcher.start(state.step, recipe.last_step)
 
     with (
-        fused.compilation(decisions.compile),
+        decisions.applied(),
         Ahead(dataset, group.rank, group.world) as ahead,
         Stop().listening() as stop,
     ):
@@ -265,7 +265,11 @@ def train(
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
     """Without compiled code: other shapes than a training step's would each be compiled anew."""
-    with torch.compiler.set_stance("force_eager"), fused.compilation(False):
+    with (
+        torch.compiler.set_stance("force_eager"),
+        fused.compilation(False),
+        native.kernels(False),
+    ):
         yield
 
 

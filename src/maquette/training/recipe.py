@@ -165,8 +165,9 @@ class Recipe(Generic[M, D, W, A]):
     """device; auto: the GPU where there is one"""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """precision of the activations; auto: the faster on this machine, measured"""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """whether blocks are compiled; auto: where it pays for this run, measured"""
+    compile: Literal["auto", "on", "kernels", "off"] = "auto"
+    """whether blocks are compiled: on; kernels: not, but on a processor the row kernels of `nn.native` are
+    used, as they are with on; auto: kernels, and blocks too where that pays for this run, measured"""
     recompute: bool = False
     """whether activations are recomputed in the backward pass, to save memory"""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()

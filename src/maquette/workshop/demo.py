@@ -22,7 +22,6 @@ from maquette.evaluation.bits_per_byte import Score, heldout_documents
 from maquette.evaluation.compressors import compressors
 from maquette.models.base import TokenBatch
 from maquette.models.config import DecoderConfig
-from maquette.nn import fused
 from maquette.nn.rules import Parametrisation
 from maquette.scaling.frontier import DEPTH, RUNGS, Forecast, best_rung, forecast, ladder_zstd
 from maquette.training.datasets.text_config import TextData, TextWatch
@@ -211,7 +210,7 @@ def plan_demo(
     tokens = steps * recipe.units_per_step
     recipe = replace(  # as its pace was measured
         rung(width, corpus, name, steps),
-        compile="on" if decisions.compile else "off",
+        compile="on" if decisions.compile else "kernels" if decisions.kernels else "off",
         precision=decisions.precision,
     )
     expected = forecast(size, tokens, hardness, len(corpus.train))
@@ -292,7 +291,7 @@ def measure_pace(
             times.append(time.perf_counter() - start)
         return sorted(times)[len(times) // 3]
 
-    with fused.compilation(decisions.compile):
+    with decisions.applied():
         return settled(some), decisions
 
 

@@ -56,7 +56,8 @@ def expect(
             recipe.data.sequence,
             decisions.precision,
             layout,
-            decisions.compile,
+            decisions.compile or decisions.kernels,
+            not decisions.compile,
         )
         held = memory(step, device="cuda" if machine.device == "cuda" else "cpu")
         time = step_time(step, from_machine(machine))

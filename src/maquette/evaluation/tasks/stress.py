@@ -187,7 +187,7 @@ class _Filler:
             )
         self._usable = sorted(
             set(range(min(tokenizer.vocabulary, model.config.vocabulary)))
-            - set(tokenizer.special.ends)
+            - set(tokenizer.special.eos_token_ids)
             - set(tokenizer.missing(model.config.vocabulary))
         )
         self._other, self._seed = tokenizer.encode(other), seed

@@ -1,0 +1,261 @@
+"""The row kernels: what torch computes, for every mask, width and number of threads."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import same_steps
+from test_attention import MASKS, inputs, masks, reference
+from test_compiled import machine
+from torch.nn import functional as F
+
+from maquette.adaptation.adapters.adapter import attach
+from maquette.adaptation.adapters.config import BiasConfig, LoRAConfig
+from maquette.models import families
+from maquette.models.base import TokenBatch
+from maquette.models.decoder import Decoder
+from maquette.nn import native
+from maquette.nn.feedforward import FeedForward
+from maquette.nn.linear import Linear
+from maquette.nn.loss import linear_cross_entropy
+from maquette.nn.norm import LayerNorm, RMSNorm
+from maquette.nn.position import rotary_table, rotate
+from maquette.nn.tiled_attention import tiled_attention
+from maquette.training.decide import decide
+from maquette.training.run import RunDirectory
+from maquette.workshop.train import train
+
+TYPES = [torch.float32, torch.bfloat16]
+CLOSE = {torch.float32: {"atol": 2e-5, "rtol": 1e-4}, torch.bfloat16: {"atol": 0.05, "rtol": 0.03}}
+
+pytestmark = pytest.mark.skipif(native.compiler() is None, reason="no C++ compiler here")
+
+
+@pytest.fixture(autouse=True)
+def _kernels():
+    with native.kernels(True):
+        yield
+
+
+def filled(module: torch.nn.Module) -> torch.nn.Module:
+    torch.manual_seed(0)
+    for p in module.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    return module
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_attention_and_its_gradient(name, kv_heads, dtype, monkeypatch):
+    """Tiles of 40 rows of 75: shorter than a vector of keys, longer, and cut by a band."""
+    monkeypatch.setattr("maquette.nn.tiled_attention.ROWS", 40)
+    q, k, v = inputs(2, 4, kv_heads, 75, 8)
+    mask, slopes = masks(name, 4, 2, 75)
+    expected = reference(q, k, v, 0.3, mask.window, slopes, mask.document_ids)
+    weights = torch.randn_like(expected)
+    wanted = torch.autograd.grad((expected * weights).sum(), (q, k, v))
+    lower = [t.detach().to(dtype).requires_grad_() for t in (q, k, v)]
+    found = tiled_attention(*lower, 0.3, mask.window, slopes, mask.document_ids)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, **CLOSE[dtype])
+    gradients = torch.autograd.grad((found.float() * weights).sum(), lower)
+    for a, b in zip(gradients, wanted, strict=True):
+        assert float((a.float() - b).norm() / b.norm()) < CLOSE[dtype]["rtol"]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("activation", native.ACTIVATIONS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_feed_forward_layers_and_their_gradients(activation, bias, dtype):
+    layer = filled(FeedForward(24, 70, activation, bias=bias))
+    x = torch.randn(3, 5, 24).mul(2).to(dtype)
+
+    def computed(on):
+        one = x.clone().requires_grad_()
+        with native.kernels(on):
+            y = layer(one)
+            gradients = torch.autograd.grad(y.float().square().sum(), [one, *layer.parameters()])
+        return [y.detach(), *gradients]
+
+    for a, b in zip(computed(True), computed(False), strict=True):
+        assert a.dtype == b.dtype
+        assert float((a - b).float().norm() / b.float().norm()) < CLOSE[dtype]["rtol"]
+
+
+def test_the_activation_is_exact_where_it_is_steep_and_where_it_is_flat():
+    x = torch.linspace(-12, 12, 4001, requires_grad=True)
+    exact = x.detach().double().requires_grad_()
+    F.gelu(exact, approximate="tanh").sum().backward()
+    y = native.activate(x, None, "gelu_tanh")
+    y.sum().backward()
+    torch.testing.assert_close(y.double(), F.gelu(exact, approximate="tanh"), atol=2e-6, rtol=2e-6)
+    torch.testing.assert_close(x.grad.double(), exact.grad, atol=3e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_cross_entropy_and_its_gradient(dtype):
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(40, 16).to(dtype), torch.randn(37, 16)
+    targets = torch.randint(0, 37, (40,))
+    targets[::5] = -1
+
+    def computed(on, bias):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        b = bias.clone().requires_grad_()
+        with native.kernels(on):
+            total, entropy = linear_cross_entropy(h, w, targets, b, 1.5, 0.01)
+            plain = linear_cross_entropy(h.detach(), w.detach(), targets)[1]
+            return [total.detach(), entropy, plain, *torch.autograd.grad(total, (h, w, b))]
+
+    bias = torch.randn(37)
+    for a, b in zip(computed(True, bias), computed(False, bias), strict=True):
+        assert a.dtype == b.dtype
+        assert float((a - b).float().norm() / b.float().norm()) < CLOSE[dtype]["rtol"]
+
+
+@pytest.mark.parametrize("kind", [LoRAConfig, BiasConfig])
+def test_an_adapter_takes_part(kind):
+    """Its hooks on a map whose bias a kernel would add."""
+    model = Decoder(families.gpt2(vocabulary=40, context=16, width=32, depth=1, heads=2))
+    model.initialise(0)
+    batch = TokenBatch(*torch.randint(0, 40, (2, 3, 16)).unbind(0))
+    plain = float(model.loss(batch).value)
+    adapter = kind().build(model)
+    adapter.initialise(model, 0)
+    attach(model, "new", adapter)
+    for p in adapter.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    found = float(model.loss(batch).value)
+    with native.kernels(False):
+        wanted = float(model.loss(batch).value)
+    assert found == pytest.approx(wanted, rel=1e-5)
+    assert abs(found - plain) > 1e-3
+
+
+def test_a_norm_reads_and_writes_bf16_and_computes_in_fp32():
+    norm = filled(LayerNorm(48, bias=True))
+    x = torch.randn(7, 48).to(torch.bfloat16)
+    y = norm(x)
+    assert y.dtype == torch.bfloat16
+    exact = F.layer_norm(x.float(), (48,), norm.weight, norm.bias)
+    torch.testing.assert_close(y.float(), exact, atol=0.01, rtol=0.01)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(40, 70), (70, 40), (5, 5)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_linear_maps_and_their_gradients(shape, bias, frozen, dtype):
+    """Wider and narrower, in whole blocks and not; a frozen map passes its gradient on."""
+    linear = filled(Linear(*shape, bias=bias))
+    linear.weight.requires_grad_(not frozen)
+    x = torch.randn(2, 43, shape[0]).to(dtype)
+    learning = [p for p in linear.parameters() if p.requires_grad]
+
+    def computed(on):
+        one = x.clone().requires_grad_()
+        with native.kernels(on):
+            y = linear(one)
+            return [y.detach(), *torch.autograd.grad(y.float().cos().sum(), [one, *learning])]
+
+    for a, b in zip(computed(True), computed(False), strict=True):
+        assert a.dtype == b.dtype
+        assert float((a - b).float().norm() / b.float().norm()) < CLOSE[dtype]["rtol"]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_root_mean_square_norms_and_their_gradients(dtype):
+    norm = filled(RMSNorm(45))
+    x = torch.randn(3, 23, 45).to(dtype)
+
+    def computed(on):
+        one = x.clone().requires_grad_()
+        with native.kernels(on):
+            y = norm(one)
+            return [y.detach(), *torch.autograd.grad(y.float().cos().sum(), [one, norm.weight])]
+
+    for a, b in zip(computed(True), computed(False), strict=True):
+        assert a.dtype == b.dtype
+        assert float((a - b).float().norm() / b.float().norm()) < CLOSE[dtype]["rtol"]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("pairs", ["half", "interleaved"])
+@pytest.mark.parametrize("own", [True, False])
+def test_rotary_embeddings_and_their_gradients(pairs, own, dtype):
+    """Of a part of wider rows, with the rest of each head left as it is."""
+    qkv = torch.randn(2, 7, 6, 20).to(dtype)
+    positions = torch.stack([torch.arange(7), torch.arange(3, 10)]) if own else torch.arange(7)
+    table = rotary_table(positions, 12, 100.0)
+
+    def computed(on):
+        one = qkv.clone().requires_grad_()
+        with native.kernels(on):
+            y = rotate(one.split((3, 2, 1), dim=2)[1], *table, pairs)
+            return [y.detach(), *torch.autograd.grad(y.float().cos().sum(), one)]
+
+    for a, b in zip(computed(True), computed(False), strict=True):
+        torch.testing.assert_close(a, b, **CLOSE[dtype])
+
+
+def test_the_result_does_not_depend_on_the_number_of_threads():
+    before, results = torch.get_num_threads(), []
+    x = torch.randn(300, 20)
+    bias = torch.randn(20)
+    q, k, v = inputs(2, 2, 2, 50, 8)
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            d_x, d_bias = native._activate_backward(x, x, bias, "gelu_tanh")
+            results.append([d_x, d_bias, tiled_attention(q, k, v, 0.3)])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_what_is_no_number_stays_so():
+    """The guard of a run sees it in the loss."""
+    scores = torch.zeros(1, 1, 3, 40)
+    scores[0, 0, 1, 1] = torch.nan
+    tile = native.make_tile(scores, 0, 0, 0, 1.0, None, None)
+    assert native.softmax_(scores, tile).isnan().tolist() == [[[False, True, False]]]
+    x = torch.tensor([[torch.nan, 1.0]])
+    assert native.activate(x, None, "gelu_tanh").isnan().tolist() == [[True, False]]
+    loss, _ = native.cross_entropy_(x.clone(), None, torch.tensor([1]), 1.0, 0.0, True)
+    assert loss.isnan().all()
+
+
+def test_custom_operators_keep_their_promises_to_torch():
+    for activation, bias in (("gelu_tanh", torch.randn(6)), ("swiglu", None)):
+        x = torch.randn(4, 6, requires_grad=True)
+        torch.library.opcheck(native._activate, (x, bias, activation))
+
+
+def test_they_are_used_where_a_run_does_not_say_off(recipe, monkeypatch):
+    model = recipe.model.build().initialise(0)
+    for compile_, kernels in (("kernels", True), ("auto", True), ("off", False)):
+        assert decide(replace(recipe, compile=compile_), machine(), model).kernels is kernels
+    monkeypatch.setattr(native, "library", lambda: None)
+    assert not decide(replace(recipe, compile="kernels"), machine(), model).kernels
+
+
+def test_a_compiler_that_fails_is_a_warning_and_no_end(monkeypatch, tmp_path):
+    broken = tmp_path / "kernels.cpp"
+    broken.write_text("this is no program", encoding="utf-8")
+    monkeypatch.setattr(native, "SOURCE", broken)
+    monkeypatch.setenv("MAQUETTE_HOME", str(tmp_path / "home"))
+    with pytest.warns(UserWarning, match="does not build the kernels, going on without: .*error"):
+        assert native.library.__wrapped__() is None
+    assert not list((tmp_path / "home").rglob("*.so"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_resumes_bit_for_bit(precision, recipe, tmp_path):
+    recipe = replace(recipe, precision=precision, compile="kernels", steps=9)
+    train(recipe, tmp_path / "whole")
+    train(replace(recipe, stop=4), tmp_path / "parts")
+    train(recipe, tmp_path / "parts", resume=True)
+    whole, parts = (RunDirectory(tmp_path / n).records() for n in ("whole", "parts"))
+    parts[3].pop("heldout_loss")
+    same_steps(whole, parts)
