@@ -84,8 +84,8 @@ def load_parameters(model: nn.Module, tensors: dict[str, Tensor], source: Path |
     wanted = tensors_of(model)
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or extra:
-        what = f"it lacks {missing[0]}" if missing else f"it has {extra[0]} besides"
-        raise UserError(f"{source} belongs to another model: {what}")
+        difference = f"it lacks {missing[0]}" if missing else f"it has {extra[0]} besides"
+        raise UserError(f"{source} belongs to another model: {difference}")
     for name, own in wanted.items():
         if own.shape != tensors[name].shape:
             raise UserError(

@@ -16,7 +16,7 @@ from maquette.nn.mask import Mask
 
 
 class Stack(nn.ModuleList):
-    """Blocks, one after the other.
+    """A sequence of blocks.
 
     recompute: whether the activations inside a block are computed again in the backward pass.
     """
@@ -33,9 +33,9 @@ class Stack(nn.ModuleList):
         caches: Sequence[Any] | None = None,
         **inputs: Any,
     ) -> Tensor:
-        """x after all blocks. inputs: those that every block gets.
+        """The output of all blocks. inputs: keyword arguments of every block.
 
-        mask: of all blocks, or one for each. caches: one for each, of `make_caches`.
+        mask: of all blocks, or a mask for each. caches: a cache for each block, from `make_caches`.
         """
         for layer, block in enumerate(self):
             own = dict(inputs)
@@ -47,7 +47,7 @@ class Stack(nn.ModuleList):
         return x
 
     def run(self, block: nn.Module, x: Tensor, **inputs: Any) -> Tensor:
-        """One block, recomputed in the backward pass where the stack is."""
+        """Run one block, recomputed in the backward pass where `recompute` is set."""
         if self.recompute and torch.is_grad_enabled() and inputs.get("cache") is None:
             return checkpoint(block, x, use_reentrant=False, **inputs)  # type: ignore[no-any-return]
         return block(x, **inputs)  # type: ignore[no-any-return]
