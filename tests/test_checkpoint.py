@@ -13,7 +13,7 @@ from conftest import command, refused, same_steps
 from maquette.base.errors import UserError
 from maquette.models.store import tensors_of
 from maquette.training import checkpoint
-from maquette.training.checkpoint import MODEL, Saver, State, check, found, newest, read_files
+from maquette.training.checkpoint import MODEL, Saver, State, check, newest, read_files, saved_steps
 from maquette.training.observer import Quiet
 from maquette.training.recipe import Checkpoints
 from maquette.training.run import RunDirectory
@@ -120,7 +120,7 @@ def test_a_truncated_model_is_refused(trained):
 )
 def test_old_checkpoints_are_kept_by_policy(policy, kept, recipe, tmp_path):
     train(replace(recipe, checkpoints=policy), tmp_path / "run")
-    assert found(tmp_path / "run" / "checkpoints") == kept
+    assert saved_steps(tmp_path / "run" / "checkpoints") == kept
 
 
 def saver_with(tmp_path, recipe):

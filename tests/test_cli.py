@@ -158,7 +158,7 @@ def test_train_from_the_command_line(tmp_path):
     refused(command("train", "tiny", "--run", tmp_path / "run"), "exists", code=2)
     listed = command("train", "tiny", "--fields")
     assert "--model.width" in listed.out
-    assert "size of the residual stream" in listed.out
+    assert "width of the residual stream" in listed.out
 
 
 def test_a_run_that_cannot_be_read_does_not_hide_the_others(trained, tmp_path, monkeypatch):

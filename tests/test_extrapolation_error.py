@@ -47,7 +47,7 @@ def test_the_interval_covers_what_lies_outside(law):
 
 def test_the_foldings_leave_out_the_largest_and_predict_them():
     found = cost(N, D, surface(N, D))
-    assert [f.what for f in found.foldings] == [
+    assert [f.name for f in found.foldings] == [
         "the 1 longest", "the 2 longest", "the 1 largest", "the 1 largest and longest"
     ]  # fmt: skip
     assert [f.kept for f in found.foldings] == [9, 6, 8, 6]

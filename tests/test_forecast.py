@@ -20,7 +20,7 @@ def test_a_planned_run_shows_its_plan_beside_its_outcome(tmp_path):
     assert expected["plan"]["loss_predicted"] == pytest.approx(planned["loss_predicted"])
     found = compared(RunDirectory(run))
     assert found is not None
-    assert [row["what"] for row in found["compared"]] == [
+    assert [row["name"] for row in found["compared"]] == [
         "training tokens",
         "seconds in training steps",
         "memory at most",

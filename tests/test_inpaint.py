@@ -171,7 +171,9 @@ def test_a_model_paints_around_known_pixels(task):
     picture, known = half(image_size=16)
     captions = torch.tensor([[1, 2, 0, 0, 0], [3, 0, 0, 0, 0]])
     drawing = Drawing(solver="ddpm", steps=3)
-    made = fill(model(task), picture, known, drawing, given={"text": captions}, generator=seeded())
+    made = fill(
+        model(task), picture, known, drawing, conditions={"text": captions}, generator=seeded()
+    )
     kept = known.bool().expand_as(picture)
     assert torch.equal(made[kept], picture[kept])
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maquette.base.errors import UserError
-from maquette.training.checkpoint import found
+from maquette.training.checkpoint import saved_steps
 from maquette.training.length import LengthChange, Lengths, lengths_of
 from maquette.training.recipe import Checkpoints, LanguageRecipe, Schedule
 from maquette.training.run import OUTCOME, RunDirectory
@@ -97,7 +97,7 @@ def test_killed_after_a_change_and_resumed_before_it_is_the_uninterrupted_run(re
         train(replace(recipe, steps=14, stop=7), tmp_path / name, resume=True)
     train(replace(recipe, steps=14), tmp_path / "whole", resume=True)
     parts = RunDirectory(tmp_path / "parts").checkpoints
-    assert found(parts) == [4, 7]  # the change was at 6
+    assert saved_steps(parts) == [4, 7]  # the change was at 6
     (parts / "step-00000007" / "model.safetensors").write_bytes(b"damaged")
     train(replace(recipe, steps=14), tmp_path / "parts", resume=True)
     same_steps(tmp_path / "whole", tmp_path / "parts")

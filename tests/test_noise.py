@@ -136,11 +136,11 @@ def test_models_paint_extend_and_make_what_they_are_shown(task):
 
     def painted(n: int) -> Tensor:
         given = {"text": words.expand(n, -1)}
-        return fill(model, picture(n, 16), known(n, 16), drawing, given=given)
+        return fill(model, picture(n, 16), known(n, 16), drawing, conditions=given)
 
     def extended(n: int) -> Tensor:
         given = {"text": words.expand(n, -1)}
-        return extend(model, picture(n, 16), Sides(right=5), drawing, given=given)
+        return extend(model, picture(n, 16), Sides(right=5), drawing, conditions=given)
 
     def made(n: int) -> Tensor:
         batch = PictureBatch(picture(n, 16), words.expand(n, -1))

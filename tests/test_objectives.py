@@ -90,7 +90,7 @@ def test_source_and_targets_together_are_the_row(time, seed):
 
 def test_of_fifteen_percent_eight_tenths_are_masked_and_a_tenth_is_random():
     rows = text(200, 100)
-    batch = masked(rows, torch.Generator().manual_seed(0), mask=MASK, vocabulary=1000)
+    batch = masked(rows, torch.Generator().manual_seed(0), mask_token_id=MASK, vocabulary=1000)
     chosen = batch.targets >= 0
     assert chosen.sum(1).tolist() == [15] * 200
     assert torch.equal(batch.targets[chosen], rows[chosen])
@@ -108,7 +108,13 @@ def test_special_tokens_are_never_masked():
     rows = text(8, 40)
     rows[:, ::2] = EOS
     rows[0] = EOS
-    batch = masked(rows, torch.Generator().manual_seed(0), mask=MASK, vocabulary=9, special=[EOS])
+    batch = masked(
+        rows,
+        torch.Generator().manual_seed(0),
+        mask_token_id=MASK,
+        vocabulary=9,
+        special_token_ids=[EOS],
+    )
     assert (batch.targets[rows == EOS] < 0).all()
     assert (batch.targets >= 0).sum(1).tolist() == [0] + [3] * 7
 
@@ -135,7 +141,7 @@ def test_each_query_sees_exactly_its_predecessors_in_the_order():
     "make",
     [
         lambda rows, g: spans(rows, g, sentinel=SENTINEL, eos_token_id=EOS),
-        lambda rows, g: masked(rows, g, mask=MASK, vocabulary=1000),
+        lambda rows, g: masked(rows, g, mask_token_id=MASK, vocabulary=1000),
         permuted,
     ],
 )

@@ -116,7 +116,9 @@ def test_a_model_extends_with_one_caption_or_one_a_window(task, joint):
             p += 0.05 * torch.randn(p.shape, generator=seeded())
 
     def extended(given) -> Tensor:
-        return extend(net, picture, sides, drawing, given=given, joint=joint, generator=seeded())
+        return extend(
+            net, picture, sides, drawing, conditions=given, joint=joint, generator=seeded()
+        )
 
     one, each = extended(told), extended([told] * 3)
     assert one.shape == (2, 3, 16, 40) and torch.equal(one, each)

@@ -22,7 +22,7 @@ from maquette.corpus.pictures import build as picture_build
 from maquette.corpus.pictures import window as picture_window
 from maquette.corpus.pictures.build import DUPLICATE, build_pictures
 from maquette.corpus.pictures.build_options import PictureBuildOptions
-from maquette.corpus.pictures.item import Picture, Place
+from maquette.corpus.pictures.item import Location, Picture
 from maquette.corpus.pictures.store import PictureCorpus, open_pictures
 from maquette.corpus.pictures.window import Window
 
@@ -131,7 +131,7 @@ def endless(counted: list[int]):
     rough(0).save(file, "PNG")
     for i in itertools.count():
         counted.append(i)
-        yield Picture(f"{i}", "one", None, (), Place(len(file.getvalue()), file.getvalue()))
+        yield Picture(f"{i}", "one", None, (), Location(len(file.getvalue()), file.getvalue()))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

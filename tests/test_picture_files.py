@@ -453,8 +453,8 @@ def test_a_shard_gives_its_samples(name, tmp_path):
         "0001": ("one", None), "0002": ("two", "4"), "0003": ("7", "7"), f"{name}:0007": ("seven", None),
     }  # fmt: skip
     assert skipped == {f"{name}:0005": "no picture in the sample", f"{name}:0006": "no caption"}
-    assert read["0001"].place.read() == read["0003"].place.read() == JPEG
-    assert read["0002"].place.read() == saved(halves())
+    assert read["0001"].location.read() == read["0003"].location.read() == JPEG
+    assert read["0002"].location.read() == saved(halves())
     assert not (tmp_path.parent / "0003.jpg").exists()
 
 
@@ -523,7 +523,7 @@ def test_a_shard_that_is_cut_or_damaged_gives_what_is_sound(pack, tmp_path):
         read, skipped = found(path)
         assert len(read) == (0 if number == 2 else 4), number
         assert "read up to there" in "".join(skipped.values()), number
-        assert all(p.place.read() == JPEG for p in read.values())
+        assert all(p.location.read() == JPEG for p in read.values())
 
 
 def test_a_member_that_leads_backwards_ends_the_shard(tmp_path):
@@ -555,7 +555,7 @@ def test_a_table_gives_its_rows(tmp_path):
         names,
     )
     read, skipped = found(path)
-    assert {n: (p.caption, p.label, p.place.data) for n, p in read.items()} == {
+    assert {n: (p.caption, p.label, p.location.data) for n, p in read.items()} == {
         "a.parquet:1": ("one", "dog", JPEG)
     }
     assert set(skipped) == {"a.parquet:2", "a.parquet:3"}

@@ -44,7 +44,7 @@ def read(path: Path, **columns) -> tuple[dict[int, str], dict[str, str]]:
     captions, left = {}, {}
     for item in pictures([path], columns):
         if isinstance(item, Picture):
-            with Image.open(io.BytesIO(item.place.read())) as picture:
+            with Image.open(io.BytesIO(item.location.read())) as picture:
                 captions[picture.getpixel((0, 0))[0]] = item.caption
         else:
             assert isinstance(item, Skipped)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from maquette.training.checkpoint import found
+from maquette.training.checkpoint import saved_steps
 from maquette.training.length import lengths_of
 from maquette.training.run import RunDirectory
 from maquette.training.schedule import learning_rate_factor
@@ -92,7 +92,9 @@ def test_a_run_that_is_planned_again_is_whole(recipe, tmp_path):
 
     def killed(step):
         if step == 7:  # after the change at 6, before the save at 8
-            while not found(tmp_path / "parts" / "checkpoints"):  # the save at 4 is written aside
+            while not saved_steps(
+                tmp_path / "parts" / "checkpoints"
+            ):  # the save at 4 is written aside
                 time.sleep(0.01)
             shutil.copytree(tmp_path / "parts", tmp_path / "killed")
         return longer(step)
@@ -142,7 +144,7 @@ def test_the_demo_says_what_it_planned_again(monkeypatch, tmp_path):
     page = json.loads((tmp_path / "run" / "plan.json").read_text(encoding="utf-8"))
     assert page["why"][-1][0] == "again"
     assert page["compared"][1] == {
-        "what": "training tokens", "planned": "81,920", "happened": "81,920"
+        "name": "training tokens", "planned": "81,920", "happened": "81,920"
     }  # fmt: skip
     assert "planned again after the first minute" in page["note"]
     assert RunDirectory(tmp_path / "run").recipe().steps == 40

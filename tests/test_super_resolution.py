@@ -63,7 +63,7 @@ def test_a_disk_is_its_plain_self_and_its_craters():
     assert (shown[..., 0] == shown[..., 2]).all()
     assert (moon.plain(scenes, 64)[:, 0] == 0).all(), "the sky is black"
     inside = moon.inside(scenes, 64)
-    area = np.pi * (0.9 * 64 * scenes.place[:, 2]) ** 2
+    area = np.pi * (0.9 * 64 * scenes.geometry[:, 2]) ** 2
     assert inside.sum((1, 2)) == pytest.approx(area, rel=0.03)
 
 

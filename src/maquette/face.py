@@ -65,9 +65,9 @@ def plan(
     """
     hours = hours_of(hours, minutes)
     hours = 1.0 if hours is None and flops is None else hours
-    found = device_named(device) if device is not None or hours is not None else None
+    known = device_named(device) if device is not None or hours is not None else None
     seconds = None if hours is None else hours * 3600
-    budget = Budget(flops, seconds, found, devices, utilisation, price)
+    budget = Budget(flops, seconds, known, devices, utilisation, price)
     text = text_of(corpus) if corpus is not None else None
     return make_plan(budget, law_named(law, corpus), text=text, **settings)
 

@@ -119,14 +119,14 @@ class Canaries:
         nats = losses(model, tokenizer, planted + self.kept_out)
         alternatives = nats[len(planted) :]
         extracted = extract(model, tokenizer, planted)
-        found = []
+        levels = []
         for i, copies in enumerate(self.copies):
             level = slice(i * self.per_level, (i + 1) * self.per_level)
             p = p_values(nats[level], alternatives).tolist()
             bits = ((alternatives.mean() - nats[level]) / math.log(2)).tolist()
             together = joint_p_value(nats[level], alternatives)
-            found.append(Level(copies, p, bits, extracted[level], together))
-        return found
+            levels.append(Level(copies, p, bits, extracted[level], together))
+        return levels
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def extract(model: "LanguageModel", tokenizer: Tokenizer, texts: Sequence[str]) 
     greedy = Sampling(temperature=0)
     written, _ = generate(model, tokenizer, heads, tokens=max(sizes), sampling=greedy)
     rest = [text.removeprefix(head) for head, text in zip(heads, tails, strict=True)]
-    return [one.text.startswith(r) for one, r in zip(written, rest, strict=True)]
+    return [sample.text.startswith(r) for sample, r in zip(written, rest, strict=True)]
 
 
 def plant(host: Iterable[Document], lines: Sequence[str], seed: int) -> list[Document]:
@@ -226,12 +226,14 @@ def plant(host: Iterable[Document], lines: Sequence[str], seed: int) -> list[Doc
     texts = [document.text.split("\n") for document in documents]
     ends = np.cumsum([len(text) for text in texts])
     draw = random.Random(seed)
-    places: list[list[tuple[int, str]]] = [[] for _ in documents]
+    by_document: list[list[tuple[int, str]]] = [[] for _ in documents]
     for line in lines:
-        place = draw.randrange(int(ends[-1]))
-        document = int(np.searchsorted(ends, place, side="right"))
-        places[document].append((place - int(ends[document]) + len(texts[document]) + 1, line))
-    for text, found in zip(texts, places, strict=True):
-        for place, line in sorted(found, key=lambda item: -item[0]):
-            text.insert(place, line)
+        offset = draw.randrange(int(ends[-1]))
+        document = int(np.searchsorted(ends, offset, side="right"))
+        by_document[document].append(
+            (offset - int(ends[document]) + len(texts[document]) + 1, line)
+        )
+    for text, insertions in zip(texts, by_document, strict=True):
+        for offset, line in sorted(insertions, key=lambda item: -item[0]):
+            text.insert(offset, line)
     return [replace(d, text="\n".join(text)) for d, text in zip(documents, texts, strict=True)]

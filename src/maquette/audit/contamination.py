@@ -113,8 +113,10 @@ def contamination(
             search.document(row, sources[row], text, max(1, documents))
         done += len(text)
         progress("contamination", done, total)
-    found = {name: one for search in searches.values() for name, one in search.results().items()}
-    return {name: found[name] for name in tasks}
+    by_task = {
+        name: result for search in searches.values() for name, result in search.results().items()
+    }
+    return {name: by_task[name] for name in tasks}
 
 
 class _Search:
@@ -144,7 +146,7 @@ class _Search:
         first = 0
         for name, texts in self._tasks.items():
             flagged = [i for i in range(len(texts)) if first + i in self._hits]
-            hits = [replace(found, example=i) for i in flagged for found in self._hits[first + i]]
+            hits = [replace(hit, example=i) for i in flagged for hit in self._hits[first + i]]
             short = np.flatnonzero(self._overlap.short[first : first + len(texts)]).tolist()
             results[name] = Contamination(len(texts), self._n, short, flagged, hits)
             first += len(texts)

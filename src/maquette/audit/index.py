@@ -66,11 +66,11 @@ class Shard:
     def arrays(self) -> tuple[Array, npt.NDArray[np.uint32], Integers]:
         return self.tokens, self.suffixes, self.buckets
 
-    def positions(self, places: Array) -> Integers:
+    def positions(self, offsets: Array) -> Integers:
         """Places in `tokens` as positions in the stream."""
-        positions = self.start + places.astype(np.int64)
+        positions = self.start + offsets.astype(np.int64)
         if self.separated:
-            positions -= np.searchsorted(self.documents, places, "right") - 1
+            positions -= np.searchsorted(self.documents, offsets, "right") - 1
         return positions
 
 
@@ -101,23 +101,23 @@ class Index:
 
     def find(self, tokens: Sequence[int] | Array) -> Integers:
         """Where they do: positions in the training stream, in order."""
-        found = [s.positions(s.suffixes[low:high]) for s, low, high in self._ranges(tokens)]
-        return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
+        positions = [s.positions(s.suffixes[low:high]) for s, low, high in self._ranges(tokens)]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *positions]))
 
     def earliest(self, tokens: Sequence[int] | Array, most: int) -> list[tuple[int, int]]:
         """The first `most` documents that hold the tokens, each with its first place.
 
         Returns (row in the table of documents, position in the training stream) in order.
         """
-        found: list[tuple[int, int]] = []
+        matches: list[tuple[int, int]] = []
         for shard, low, high in self._ranges(tokens):
-            wanted = most - len(found)
+            wanted = most - len(matches)
             if high == low or not wanted:
                 continue
-            numbers, places = sa.earliest(shard.suffixes, low, high, shard.documents, wanted)
+            numbers, offsets = sa.earliest(shard.suffixes, low, high, shard.documents, wanted)
             rows = self.rows[shard.first + numbers]
-            found += zip(rows.tolist(), shard.positions(places).tolist(), strict=True)
-        return found
+            matches += zip(rows.tolist(), shard.positions(offsets).tolist(), strict=True)
+        return matches
 
     def matches(self, tokens: Sequence[int] | Array) -> tuple[Integers, Integers]:
         """The length of the longest match that begins at each token, and how often it occurs.
@@ -128,13 +128,13 @@ class Index:
         query, stops = self._query(tokens)
         lengths = np.zeros(len(query), np.int64)
         counts = np.zeros(len(query), np.int64)
-        found = [sa.matches(*shard.arrays, query, stops) for shard in self.shards]
-        for here, _ in found:
+        by_shard = [sa.matches(*shard.arrays, query, stops) for shard in self.shards]
+        for here, _ in by_shard:
             np.maximum(lengths, here, out=lengths)
         maximal = maximal_matches(lengths)
-        for shard, (here, places) in zip(self.shards, found, strict=True):
+        for shard, (here, offsets) in zip(self.shards, by_shard, strict=True):
             chosen = np.flatnonzero(maximal & (here == lengths))
-            counts[chosen] += sa.counts(*shard.arrays, query, lengths, places, chosen)
+            counts[chosen] += sa.counts(*shard.arrays, query, lengths, offsets, chosen)
         return lengths, counts
 
     def document(self, position: int) -> tuple[int, Array]:

@@ -44,12 +44,12 @@ def located(corpus: Corpus, locator: Locator, text: str) -> list[Passage]:
         about = corpus.documents.slice(match.row, 1).to_pylist()[0]
         before = corpus.text(match.row)[: match.offset + start - match.start]
         names = ("component", "source", "title", "date", "licence")
-        place = {"row": match.row, "offset": len(before.decode("utf-8", "replace"))}
+        location = {"row": match.row, "offset": len(before.decode("utf-8", "replace"))}
         first, last = int(characters[start]), int(characters[end])
         known = {name: about[name] for name in names}
-        passages.append(Passage(first, last, text[first:last], [known | place]))
+        passages.append(Passage(first, last, text[first:last], [known | location]))
     kept: list[Passage] = []
-    for one in sorted(passages, key=lambda p: (p.start - p.end, p.start)):
-        if not any(k.start <= one.start and one.end <= k.end for k in kept):
-            kept.append(one)
+    for passage in sorted(passages, key=lambda p: (p.start - p.end, p.start)):
+        if not any(k.start <= passage.start and passage.end <= k.end for k in kept):
+            kept.append(passage)
     return kept

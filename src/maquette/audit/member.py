@@ -98,9 +98,9 @@ def member(portrait: Portrait, text: str, error: float = ERROR) -> Membership:
     data = np.frombuffer(normal.encode("utf-8", "surrogatepass"), np.uint8)
     offsets = max(0, len(data) - portrait.width + 1)
     needed = hits_needed(portrait, offsets, error)
-    found = _chains(portrait, data)
-    strong = _joined(found[:, found[3] >= needed])
-    weak = _joined(found[:, found[3] < needed])
+    chains = _chains(portrait, data)
+    strong = _joined(chains[:, chains[3] >= needed])
+    weak = _joined(chains[:, chains[3] < needed])
     reached = np.append(0, strong[1])[np.searchsorted(strong[0], weak[0], "right")]
     both = np.concatenate([strong, weak[:, weak[1] > reached]], axis=1)
     both[:2] = _characters(data, both[:2], len(normal))

@@ -149,7 +149,7 @@ def verbatim(
     least: int = VERBATIM_BYTES,
 ) -> Memorised:
     """Look token sequences up: those of `memorised`, or any others."""
-    found = Memorised([len(sample) for sample in samples], [], least, written=samples)
+    memorised = Memorised([len(sample) for sample in samples], [], least, written=samples)
     token_bytes = token_bytes_of(tokenizer)
     for number, sample in enumerate(samples):
         written = np.array(sample, np.int64)
@@ -163,7 +163,7 @@ def verbatim(
                 if long >= least:
                     covered[start:end] = True
                     text = token_bytes.decode(written[start:end]).decode("utf-8", "replace")
-                    found.spans.append(Span(number, start, end, long, int(counts[start]), text))
-        found.verbatim.append(int(covered.sum()))
-    found.spans.sort(key=lambda span: (-span.bytes, span.sample, span.start))
-    return found
+                    memorised.spans.append(Span(number, start, end, long, int(counts[start]), text))
+        memorised.verbatim.append(int(covered.sum()))
+    memorised.spans.sort(key=lambda span: (-span.bytes, span.sample, span.start))
+    return memorised

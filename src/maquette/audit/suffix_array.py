@@ -64,9 +64,9 @@ def _code(rank: Integers, some: Array) -> npt.NDArray[np.uint8]:
 def _compact(suffixes: Array, width: int) -> int:
     """Move the positions of whole tokens to the front, counted in tokens; returns how many."""
     kept = 0
-    for place in suffixes:
-        if place % width == 0:
-            suffixes[kept] = place // width
+    for suffix in suffixes:
+        if suffix % width == 0:
+            suffixes[kept] = suffix // width
             kept += 1
     return kept
 
@@ -84,7 +84,7 @@ def _longest(
         return 0, -1
     low, high = buckets[query[start]] - 1, buckets[query[start] + 1]
     low_shared = high_shared = length = 0
-    place = -1
+    rank = -1
     while high - low > 1:
         middle = (low + high) // 2
         at: Any = np.int64(suffixes[middle]) - start
@@ -93,14 +93,14 @@ def _longest(
         while i < end and tokens[at + i] == query[i]:
             i += 1
         if i - start > length:
-            length, place = i - start, middle
+            length, rank = i - start, middle
         if i == stop:
             break
         if i == end or tokens[at + i] < query[i]:
             low, low_shared = middle, i - start
         else:
             high, high_shared = middle, i - start
-    return length, place
+    return length, rank
 
 
 @jit
@@ -114,10 +114,10 @@ def matches(
     quotation takes few searches and not the square of its length.
     """
     lengths = np.zeros(len(query), np.int64)
-    places = np.full(len(query), -1, np.int64)
+    ranks = np.full(len(query), -1, np.int64)
     i = 0
     while i < len(query):
-        lengths[i], places[i] = _longest(tokens, suffixes, buckets, query, i, stops[i])
+        lengths[i], ranks[i] = _longest(tokens, suffixes, buckets, query, i, stops[i])
         end = i + lengths[i]
         if lengths[i] <= LONG:
             i += 1
@@ -136,7 +136,7 @@ def matches(
         for j in range(i + 1, later):
             lengths[j] = end - j
         i = later
-    return lengths, places
+    return lengths, ranks
 
 
 @jit
@@ -146,14 +146,14 @@ def counts(
     buckets: Array,
     query: Array,
     lengths: Array,
-    places: Array,
+    ranks: Array,
     chosen: Array,
 ) -> Integers:
     """How many suffixes begin with the match at each of the chosen tokens."""
     counts = np.zeros(len(chosen), np.int64)
     for n, i in enumerate(chosen):
         part = query[i : i + lengths[i]]
-        low, high = _around(tokens, suffixes, buckets, part, places[i])
+        low, high = _around(tokens, suffixes, buckets, part, ranks[i])
         counts[n] = high - low
     return counts
 
@@ -166,34 +166,34 @@ def find(
     for token in query:
         if token < 0 or token >= len(buckets) - 1 or token == eos_token_id:
             return 0, 0
-    length, place = _longest(tokens, suffixes, buckets, query, 0, len(query))
+    length, rank = _longest(tokens, suffixes, buckets, query, 0, len(query))
     if length < len(query):
         return 0, 0
-    return _around(tokens, suffixes, buckets, query, place)
+    return _around(tokens, suffixes, buckets, query, rank)
 
 
 @jit
 def _around(
-    tokens: Array, suffixes: Array, buckets: Array, query: Array, place: int
+    tokens: Array, suffixes: Array, buckets: Array, query: Array, rank: int
 ) -> tuple[int, int]:
     """The range of the suffixes that begin with the query, as the one at `place` does."""
-    found = np.empty(2, np.int64)
+    bounds = np.empty(2, np.int64)
     for side in range(2):
         sign = 2 * side - 1
-        most = (buckets[query[0] + 1] - 1 - place) if side else place - buckets[query[0]]
+        most = (buckets[query[0] + 1] - 1 - rank) if side else rank - buckets[query[0]]
         inside, outside, step = 0, most + 1, 1  # steps away from place
         while outside - inside > 1:
             probe = inside + step
             if probe >= outside:
                 probe = (inside + outside) // 2
-            if _begins(tokens, np.int64(suffixes[place + sign * probe]), query):
+            if _begins(tokens, np.int64(suffixes[rank + sign * probe]), query):
                 inside = probe
                 step *= 2
             else:
                 outside = probe
                 step = outside  # from here on the step is halved
-        found[side] = place + sign * inside
-    return found[0], found[1] + 1
+        bounds[side] = rank + sign * inside
+    return bounds[0], bounds[1] + 1
 
 
 @jit
@@ -212,24 +212,24 @@ def earliest(
     suffixes: Array, low: int, high: int, documents: Array, most: int
 ) -> tuple[Integers, Integers]:
     """The first `most` documents among suffixes low .. high, each with its first place."""
-    numbers, places = np.empty(most, np.int64), np.empty(most, np.int64)
-    found = 0
+    numbers, positions = np.empty(most, np.int64), np.empty(most, np.int64)
+    count = 0
     bound = np.int64(1) << 62  # places from here on are too late
     for s in range(low, high):
-        place = np.int64(suffixes[s])
-        if place >= bound:
+        position = np.int64(suffixes[s])
+        if position >= bound:
             continue
-        number = np.searchsorted(documents, place, "right") - 1
-        k = found
+        number = np.searchsorted(documents, position, "right") - 1
+        k = count
         while k > 0 and numbers[k - 1] > number:
             k -= 1
         if k > 0 and numbers[k - 1] == number:
-            places[k - 1] = min(places[k - 1], place)
+            positions[k - 1] = min(positions[k - 1], position)
             continue
-        found = min(found + 1, most)
-        numbers[k + 1 : found] = numbers[k : found - 1].copy()
-        places[k + 1 : found] = places[k : found - 1].copy()
-        numbers[k], places[k] = number, place
-        if found == most and numbers[most - 1] + 1 < len(documents):
+        count = min(count + 1, most)
+        numbers[k + 1 : count] = numbers[k : count - 1].copy()
+        positions[k + 1 : count] = positions[k : count - 1].copy()
+        numbers[k], positions[k] = number, position
+        if count == most and numbers[most - 1] + 1 < len(documents):
             bound = documents[numbers[most - 1] + 1]
-    return numbers[:found], places[:found]
+    return numbers[:count], positions[:count]

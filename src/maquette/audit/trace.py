@@ -153,9 +153,9 @@ def trace(
         piece = read.tokens[start:stop]
         known = stop - start == lengths[start] and counts[start]
         count = int(counts[start]) if known else index.count(piece)
-        places = [reader.place(start, stop, *at) for at in index.earliest(piece, documents)]
-        places.sort(key=lambda place: place["start"] - place["end"])
-        spans.append((stop - start, count, rarity[n], places))
+        origins = [reader.origin(start, stop, *at) for at in index.earliest(piece, documents)]
+        origins.sort(key=lambda origin: origin["start"] - origin["end"])
+        spans.append((stop - start, count, rarity[n], origins))
     return Trace(
         text=read.text,
         tokens=len(read.tokens),
@@ -280,12 +280,12 @@ def _spans(read: _Text, lengths: Integers, self_contained: bool) -> tuple[Intege
     edge = np.append(read.begins, True)[read.edges]
     ends = np.array([count])
     if self_contained:
-        place = read.characters[read.edges]  # of the tokens' edges, in characters
+        characters = read.characters[read.edges]  # of the tokens' edges, in characters
         word = np.array([WORD.match(c) is not None for c in read.text], bool)
         inside = np.concatenate([[False], word[:-1] & word[1:], [False]])  # a word
-        edge &= ~inside[place]
+        edge &= ~inside[characters]
         at = np.array([match.start() for match in STOPS.finditer(read.text)], np.int64)
-        ends = np.append(np.unique(np.searchsorted(place, at, "right")), count)
+        ends = np.append(np.unique(np.searchsorted(characters, at, "right")), count)
     starts = np.flatnonzero(edge[:-1])
     limit = ends[np.searchsorted(ends[:-1], starts, "right")]
     last_edge = np.maximum.accumulate(np.where(edge, np.arange(count + 1), 0))
@@ -307,7 +307,7 @@ class _Documents:
     context: int
     longer: bool
 
-    def place(self, start: int, stop: int, row: int, position: int) -> dict[str, Any]:
+    def origin(self, start: int, stop: int, row: int, position: int) -> dict[str, Any]:
         """The part of an `Origin` that is this match: tokens start .. stop of the text."""
         read, token_bytes = self.read, self.index.token_bytes
         begin, tokens = self.index.document(position)
@@ -338,35 +338,35 @@ class _Documents:
         reach = self.context // 2 + 8  # most tokens have more than two characters
         while True:
             near = tokens[-reach:] if backwards else tokens[:reach]
-            found = self.index.token_bytes.decode(near)
-            theirs = found[::-1] if backwards else found
+            beside = self.index.token_bytes.decode(near)
+            theirs = beside[::-1] if backwards else beside
             shared, most = 0, min(len(ours), len(theirs)) if self.longer else 0
             while shared < most and ours[shared] == theirs[shared]:
                 shared += 1
             if len(near) == len(tokens) or len(theirs) - shared >= self.context:
-                return found, shared
+                return beside, shared
             reach *= 2
 
 
 def _described(
-    index: Index, text: str, found: list[tuple[int, int, float, list[dict[str, Any]]]]
+    index: Index, text: str, matches: list[tuple[int, int, float, list[dict[str, Any]]]]
 ) -> list[Span]:
     """The spans with what the table says of their documents; none within another, no text twice.
 
     found: (tokens, count, log probability, places, those that hold most first) of each span.
     """
-    rows = sorted({place["row"] for *_, places in found for place in places})
+    rows = sorted({origin["row"] for *_, origins in matches for origin in origins})
     table = index.corpus.documents
     names = [name for name in (*DESCRIBED, "sha256") if name in table.column_names]
     table = table.select(names).take(np.array(rows, np.int64))
     described = dict(zip(rows, table.to_pylist(), strict=True))
     spans = []
-    for tokens, count, log_probability, places in found:
+    for tokens, count, log_probability, origins in matches:
         first: dict[bytes, Origin] = {}
-        for place in places:
-            about = described[place["row"]]
+        for origin in origins:
+            about = described[origin["row"]]
             known = {name: about.get(name) for name in DESCRIBED}
-            first.setdefault(about["sha256"], Origin(**known, **place))
+            first.setdefault(about["sha256"], Origin(**known, **origin))
         documents = list(first.values())
         start, end = documents[0].start, documents[0].end
         spans.append(

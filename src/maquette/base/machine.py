@@ -173,12 +173,12 @@ def measure(wanted: str = "auto", refresh: bool = False) -> Machine:
     entry = entry if isinstance(entry, dict) else {}
     rates = probes.rates_from(entry.get("rates"))
     if refresh or rates is None or not _fresh(entry):
-        found = {
+        speeds = {
             "fp32_flops": product_speed(torch.float32, device),
             "bf16_flops": product_speed(torch.bfloat16, device),
             "bandwidth": read_speed(device),
         }
-        best: dict[str, Any] = {n: max(value, entry.get(n) or 0.0) for n, value in found.items()}
+        best: dict[str, Any] = {n: max(value, entry.get(n) or 0.0) for n, value in speeds.items()}
         if device == "cuda":
             best["device_memory"] = torch.cuda.get_device_properties(device).total_memory
         rates = probes.better(probes.probe(device), rates)
@@ -187,7 +187,7 @@ def measure(wanted: str = "auto", refresh: bool = False) -> Machine:
         with contextlib.suppress(OSError), lock(path.with_name(LOCK)):
             everything = _entries(path) if path.exists() else {}
             if isinstance(other := everything.get(identity), dict):  # another process measured too
-                entry |= {n: max(best[n], other.get(n) or 0.0) for n in found}
+                entry |= {n: max(best[n], other.get(n) or 0.0) for n in speeds}
             write_json(path, everything | {identity: entry})
     return _machine(entry | known, rates)
 
@@ -200,8 +200,8 @@ def measure_peak_again(machine: Machine, precision: str) -> Machine:
     import torch
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    name, found = f"{precision}_flops", product_speed(dtype, machine.device)
-    peak = max(machine.peak(precision), found)
+    name, speed = f"{precision}_flops", product_speed(dtype, machine.device)
+    peak = max(machine.peak(precision), speed)
     better = (
         replace(machine, bf16_flops=peak)
         if precision == "bf16"
@@ -237,7 +237,7 @@ def kept() -> Machine | None:
         return None
     here = {"cores": cores(), "memory": memory(), "torch": torch_version}
     name = processor()
-    found: list[tuple[bool, int, float, Machine]] = []
+    ranked: list[tuple[bool, int, float, Machine]] = []
     for entry in everything.values():
         if not isinstance(entry, dict) or any(entry.get(k) != v for k, v in here.items()):
             continue  # of another machine, or written before its identity was kept beside it
@@ -248,8 +248,8 @@ def kept() -> Machine | None:
         rates = probes.rates_from(entry.get("rates"))
         if rates is not None and _fresh(entry):
             rank = (entry["device"] == "cuda", entry["threads"], entry["when"])
-            found.append((*rank, _machine(entry, rates)))
-    return max(found, key=lambda one: one[:3])[3] if found else None
+            ranked.append((*rank, _machine(entry, rates)))
+    return max(ranked, key=lambda entry_rank: entry_rank[:3])[3] if ranked else None
 
 
 def _entries(path: Path) -> dict[str, Any]:

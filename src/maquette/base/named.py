@@ -4,9 +4,9 @@ import importlib
 from typing import Any
 
 
-def named(what: Any) -> Any:
+def named(target: Any) -> Any:
     """What "module.name" names; anything but a string is given back as it is."""
-    if not isinstance(what, str):
-        return what
-    module, name = what.rsplit(".", 1)
+    if not isinstance(target, str):
+        return target
+    module, name = target.rsplit(".", 1)
     return getattr(importlib.import_module(module), name)

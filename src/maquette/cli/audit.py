@@ -146,8 +146,8 @@ def member(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         corpus = open_corpus(arguments.portrait)
         portrait = open_portrait(corpus.path / PORTRAIT)
         check_corpus(corpus.path / PORTRAIT, {"corpus": portrait.corpus}, corpus.hash, AGAIN)
-    found = look_up(portrait, text, arguments.error)
-    strong = [s for s in found.spans if s.strong]
+    membership = look_up(portrait, text, arguments.error)
+    strong = [s for s in membership.spans if s.strong]
     show(terminal, text, [(s.start, s.end) for s in strong])
     terminal.table(
         ["characters", "length", "grams", "bound", "text"],
@@ -156,22 +156,22 @@ def member(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             for s in strong[:SHOWN]
         ],
     )
-    weak = len(found.spans) - len(strong)
-    headline = verdict(found, len(strong))
+    weak = len(membership.spans) - len(strong)
+    headline = verdict(membership, len(strong))
     terminal.say(headline)
-    if weak and found.too_short:
+    if weak and membership.too_short:
         terminal.say(f"{weak} weak spans: a part of it may have been seen, or it is an accident")
     elif weak:
         terminal.say(
-            f"{weak} weak spans besides, of fewer than {found.hits_needed} grams: such a text has "
-            f"{found.accidents:.2g} by accident"
+            f"{weak} weak spans besides, of fewer than {membership.hits_needed} grams: such a text has "
+            f"{membership.accidents:.2g} by accident"
         )
     if arguments.html:
         spans = [
             PageSpan(
                 s.start, s.end, f"{s.hits} grams, bound {s.bound:.1g}", 1.0 if s.strong else 0.2
             )
-            for s in found.spans
+            for s in membership.spans
         ]
         page = write_page(
             Path(arguments.html),
@@ -179,23 +179,23 @@ def member(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             lead=headline,
             text=text,
             spans=spans,
-            note=f"Every verbatim run of {found.guarantee} bytes or more is marked; shorter ones may be "
+            note=f"Every verbatim run of {membership.guarantee} bytes or more is marked; shorter ones may be "
             "missed: maquette audit trace finds them.",
         )
         terminal.say(f"page: {page}")
-    return asdict(found)
+    return asdict(membership)
 
 
-def verdict(found: "Membership", strong: int) -> str:
+def verdict(membership: "Membership", strong: int) -> str:
     """What a portrait knows of a text, in a sentence."""
-    if found.coverage is None:
+    if membership.coverage is None:
         return (
-            f"too short to be sure: of a text that was seen, {found.sure_from} bytes or more are "
+            f"too short to be sure: of a text that was seen, {membership.sure_from} bytes or more are "
             "needed; maquette audit trace looks the text itself up"
         )
     return (
-        f"{100 * found.coverage:.1f} % of the characters are in {strong} spans that were seen; "
-        f"a text of which nothing was seen has one with probability {found.bound:.2g} at most"
+        f"{100 * membership.coverage:.1f} % of the characters are in {strong} spans that were seen; "
+        f"a text of which nothing was seen has one with probability {membership.bound:.2g} at most"
     )
 
 
@@ -215,7 +215,7 @@ def trace(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         corpus = corpus_of(arguments.source, progress)
         index = open_index(corpus, progress=progress)
     start = time.perf_counter()
-    found = look_up(
+    traced = look_up(
         index,
         text,
         least=arguments.least,
@@ -225,11 +225,11 @@ def trace(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     )
     seconds = time.perf_counter() - start
     seen = _steps(arguments.source, corpus)
-    show_trace(terminal, found, seen)
+    show_trace(terminal, traced, seen)
     if arguments.html:
         title = f"Where it stands in {corpus.path.name}"
-        terminal.say(f"page: {write_trace(Path(arguments.html), found, title)}")
-    result = found.to_dict()
+        terminal.say(f"page: {write_trace(Path(arguments.html), traced, title)}")
+    result = traced.to_dict()
     if seen:
         for span in result["spans"]:
             for origin in span["documents"]:
@@ -289,12 +289,12 @@ def locate(arguments: argparse.Namespace, text: str, terminal: Terminal) -> dict
 
 
 def show_trace(
-    terminal: Terminal, found: Any, seen: "Callable[[int], list[int]] | None" = None
+    terminal: Terminal, traced: Any, seen: "Callable[[int], list[int]] | None" = None
 ) -> None:
     """The spans, each with its first documents, and when a run trained on them."""
-    show(terminal, found.text, [(s.start, s.end) for s in found.spans])
-    for span in found.spans[:SHOWN]:
-        terminal.say(f'  {span.start}-{span.end}, {span.count} times: "{short(found.text, span)}"')
+    show(terminal, traced.text, [(s.start, s.end) for s in traced.spans])
+    for span in traced.spans[:SHOWN]:
+        terminal.say(f'  {span.start}-{span.end}, {span.count} times: "{short(traced.text, span)}"')
         for origin in span.documents[:3]:
             steps = seen(origin.position)[:3] if seen else []
             when = f"trained on at step {', '.join(map(str, steps))}" if steps else None
@@ -305,8 +305,8 @@ def show_trace(
         if len(span.documents) > 3:
             terminal.say(f"      and {len(span.documents) - 3} more")
     terminal.say(
-        f"{len(found.spans)} of {found.maximal} maximal spans of {found.least} tokens or more, the "
-        f"rarest first; {100 * found.verbatim:.1f} % of the characters in spans of 50 bytes or more"
+        f"{len(traced.spans)} of {traced.maximal} maximal spans of {traced.least} tokens or more, the "
+        f"rarest first; {100 * traced.verbatim:.1f} % of the characters in spans of 50 bytes or more"
     )
 
 
@@ -320,7 +320,7 @@ def memorised(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, An
     loaded = load(arguments.run)
     with terminal.stages() as progress:
         index = open_index(text_of(RunDirectory(arguments.run)), progress=progress)
-        found = sample(
+        result = sample(
             loaded.optimise().model,
             loaded.tokenizer,
             index,
@@ -331,15 +331,15 @@ def memorised(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, An
             seed=arguments.seed,
             progress=progress,
         )
-    low, high = found.interval
-    for span in found.spans[:SHOWN]:
-        said = " ".join(span.text.split())
-        terminal.say(f'  {span.bytes} bytes, {span.count} times: "{said[:90]}"')
+    low, high = result.interval
+    for span in result.spans[:SHOWN]:
+        text = " ".join(span.text.split())
+        terminal.say(f'  {span.bytes} bytes, {span.count} times: "{text[:90]}"')
     terminal.say(
-        f"{100 * found.fraction:.2f} % ({100 * low:.2f} to {100 * high:.2f}) of {found.tokens:,} "
-        f"tokens are in verbatim spans of {found.least} bytes or more"
+        f"{100 * result.fraction:.2f} % ({100 * low:.2f} to {100 * high:.2f}) of {result.tokens:,} "
+        f"tokens are in verbatim spans of {result.least} bytes or more"
     )
-    return {"run": arguments.run} | found.to_dict()
+    return {"run": arguments.run} | result.to_dict()
 
 
 def contamination(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
@@ -349,27 +349,29 @@ def contamination(arguments: argparse.Namespace, terminal: Terminal) -> dict[str
     tasks = read_tasks(arguments.tasks, arguments.text_field)
     with terminal.stages() as progress:
         corpus = corpus_of(arguments.corpus, progress)
-        found = search(corpus, tasks, arguments.words, progress=progress)
+        results = search(corpus, tasks, arguments.words, progress=progress)
     terminal.table(
         ["task", "examples", "dirty", "clean", "too short", "dirty of all", "95 %"],
         [
             [
                 name,
-                one.examples,
-                one.dirty,
-                one.clean,
-                one.short,
-                f"{100 * one.fraction:.1f} %",
-                f"{100 * one.interval[0]:.1f}-{100 * one.interval[1]:.1f} %",
+                task.examples,
+                task.dirty,
+                task.clean,
+                task.short,
+                f"{100 * task.fraction:.1f} %",
+                f"{100 * task.interval[0]:.1f}-{100 * task.interval[1]:.1f} %",
             ]
-            for name, one in found.items()
+            for name, task in results.items()
         ],
     )
-    for name, one in found.items():
-        for example in one.flagged[:3]:
-            hits = [hit for hit in one.hits if hit.example == example]
-            places = ", ".join(f"{hit.source} at {hit.offset}" for hit in hits[:3])
-            terminal.say(f"  {name} example {example + 1}: {places}")
-        if one.short:
-            terminal.say(f"  {name}: {one.short} have fewer than {one.n} words: too short to tell")
-    return {"tasks": {name: one.to_dict() for name, one in found.items()}}
+    for name, task in results.items():
+        for example in task.flagged[:3]:
+            hits = [hit for hit in task.hits if hit.example == example]
+            sources = ", ".join(f"{hit.source} at {hit.offset}" for hit in hits[:3])
+            terminal.say(f"  {name} example {example + 1}: {sources}")
+        if task.short:
+            terminal.say(
+                f"  {name}: {task.short} have fewer than {task.n} words: too short to tell"
+            )
+    return {"tasks": {name: task.to_dict() for name, task in results.items()}}

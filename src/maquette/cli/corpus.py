@@ -204,8 +204,8 @@ def show(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
         write_atomic(Path(arguments.picture), png(corpus_chart(corpus.manifest)))
         terminal.say(f"picture: {arguments.picture}")
-    found = planted(corpus, terminal) if arguments.planted else {}
-    return summarise(corpus.manifest) | checked | found
+    rates = planted(corpus, terminal) if arguments.planted else {}
+    return summarise(corpus.manifest) | checked | rates
 
 
 def check(corpus: Any, terminal: Terminal) -> dict[str, Any]:
@@ -231,14 +231,14 @@ def planted(corpus: Any, terminal: Terminal) -> dict[str, Any]:
     terminal.table(
         ["", "rate", "95 %", "of"],
         [
-            [what, f"{r.value:.4f}", "{:.4f} to {:.4f}".format(*r.interval), f"{r.of:,}"]
-            for what, r in rates.items()
+            [name, f"{r.value:.4f}", "{:.4f} to {:.4f}".format(*r.interval), f"{r.of:,}"]
+            for name, r in rates.items()
         ],
     )
     return {
         "planted": {
-            what: {"rate": r.value, "interval": list(r.interval), "of": r.of}
-            for what, r in rates.items()
+            name: {"rate": r.value, "interval": list(r.interval), "of": r.of}
+            for name, r in rates.items()
         }
     }
 
@@ -250,12 +250,12 @@ def why(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
     if stored_kind(arguments.corpus) != "text":
         raise WrongUse("--why is for text: maquette corpus show names what was skipped of pictures")
-    found = history(open_corpus(arguments.corpus), arguments.why)
-    for one in found:
-        terminal.say(f"{one['source']} ({one['component']}): {one['state']}")
-        for reason in one["why"]:
+    documents = history(open_corpus(arguments.corpus), arguments.why)
+    for document in documents:
+        terminal.say(f"{document['source']} ({document['component']}): {document['state']}")
+        for reason in document["why"]:
             terminal.say(f"  {reason}")
-    return {"documents": found}
+    return {"documents": documents}
 
 
 def summarise(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -298,17 +298,17 @@ def describe(corpus: Any, terminal: Terminal) -> None:
     )
     left = {name: count for name, count in m.get("removed", {}).items() if count}
     if left or m.get("cut_bytes"):
-        said = ", ".join(f"{count:,} {name}" for name, count in left.items()) or "no document"
-        terminal.say(f"  left out: {said}; {amount(m.get('cut_bytes', 0), 'B')} cut from others")
+        summary = ", ".join(f"{count:,} {name}" for name, count in left.items()) or "no document"
+        terminal.say(f"  left out: {summary}; {amount(m.get('cut_bytes', 0), 'B')} cut from others")
     if other := m.get("not_english"):
-        said = ", ".join(f"{count:,} in {code}" for code, count in list(other.items())[:6])
+        summary = ", ".join(f"{count:,} in {code}" for code, count in list(other.items())[:6])
         terminal.say(
-            f"  cleaning's rules for English were not asked of documents in others: {said}"
+            f"  cleaning's rules for English were not asked of documents in others: {summary}"
         )
     for name, count in m.get("evaluation", {}).items():
         short = count["too_short"]
-        said = f"; {short:,} of fewer than 13 words are too short to be found" * bool(short)
-        terminal.say(f"  evaluation {name}: {count['examples']:,} examples looked for{said}")
+        summary = f"; {short:,} of fewer than 13 words are too short to be found" * bool(short)
+        terminal.say(f"  evaluation {name}: {count['examples']:,} examples looked for{summary}")
     for reason, count in list(m["skipped_reasons"].items())[:4]:
         example = next(s["source"] for s in m["skipped_named"] if s["reason"] == reason)
         terminal.say(f"  skipped {count:,}: {reason} (such as {example})")

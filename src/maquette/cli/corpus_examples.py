@@ -94,12 +94,12 @@ def show(corpus: "ExamplesCorpus", terminal: Terminal) -> dict[str, Any]:
     split, shown = corpus.train, []
     for number in sorted({i * len(split) // SHOWN for i in range(SHOWN)}):
         tokens, counted = split.read(number, CHARACTERS)
-        given, wanted = (corpus.tokenizer.decode(tokens[mask].tolist())[:CHARACTERS]
+        context, wanted = (corpus.tokenizer.decode(tokens[mask].tolist())[:CHARACTERS]
                          for mask in (~counted, counted))  # fmt: skip
         terminal.say()
-        terminal.say(f"  read:    {given!r}")
+        terminal.say(f"  read:    {context!r}")
         terminal.say(f"  learned: {wanted!r}")
-        shown.append({"read": given, "learned": wanted})
+        shown.append({"read": context, "learned": wanted})
     return summarise(corpus) | {"shown": shown}
 
 

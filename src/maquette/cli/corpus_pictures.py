@@ -150,5 +150,5 @@ def describe(corpus: "PictureCorpus", terminal: Terminal) -> None:
     for reason, count in m["skipped_reasons"].items():
         examples = [e["source"] for e in m["skipped_named"] if e["reason"] == reason][:NAMES]
         terminal.say(f"  skipped {count:,}: {reason} (such as {', '.join(examples)})")
-    for what, count in m["converted"].items():
-        terminal.say(f"  changed {count:,}: {what}")
+    for conversion, count in m["converted"].items():
+        terminal.say(f"  changed {count:,}: {conversion}")

@@ -61,11 +61,11 @@ def _rates(machine: "Machine") -> list[list[str]]:
     small, wide, cached, memory = products[0], products[-1], r.stream[2], r.stream[-1]
     widest = max(r.attention[machine.precision])
     curve = dict(r.attention[machine.precision][widest])
-    said = ", ".join(f"{amount(curve[n], 'FLOP/s')} at {n:,.0f}" for n in sorted(curve)[1::2])
+    speeds = ", ".join(f"{amount(curve[n], 'FLOP/s')} at {n:,.0f}" for n in sorted(curve)[1::2])
     return [
         ["products", f"{amount(small[1], 'FLOP/s')} in {machine.precision} at {small[0]:.0f} wide, "
                      f"{amount(wide[1], 'FLOP/s')} at {wide[0]:.0f} and as long as a step's"],
-        ["attention", f"{said} positions, heads of {widest}, not compiled"],
+        ["attention", f"{speeds} positions, heads of {widest}, not compiled"],
         ["streams", f"{amount(cached[1], 'B/s')} in cache, {amount(memory[1], 'B/s')} in memory"],
         ["exponentials", amount(r.exponential[machine.precision], "numbers/s")],
         ["an operation", f"{1e6 * r.operation:.1f} us besides its work"],

@@ -171,9 +171,9 @@ def score_pictures(arguments: argparse.Namespace, terminal: Terminal) -> dict[st
     for name in TASKS:
         if getattr(arguments, name) is not None:
             raise WrongUse(f"--{name} is not for a run of pictures: leave it out")
-    given = {n: v for n in PICTURES if (v := getattr(arguments, n)) is not None}
-    many = {"pictures": given.pop("pictures")} if "pictures" in given else {}
-    drawing = Drawing(**given)
+    options = {n: v for n in PICTURES if (v := getattr(arguments, n)) is not None}
+    many = {"pictures": options.pop("pictures")} if "pictures" in options else {}
+    drawing = Drawing(**options)
     loaded = load_pictures(arguments.run)
     with terminal.stages(counts=True) as progress:
         tasks = evaluate_pictures(
@@ -197,22 +197,22 @@ def score_tasks(
     run = RunDirectory(arguments.run)
     with terminal.stages() as progress:
         corpus = open_corpus(arguments.corpus, progress) if arguments.corpus else text_of(run)
-        found = contamination(corpus, examples, progress=progress)
+        results = contamination(corpus, examples, progress=progress)
     tasks: dict[str, Any] = {}
     rows = []
     for name, texts in examples.items():
         scores, sizes = bits_per_byte(loaded.model, loaded.tokenizer, texts)
-        flagged = set(found[name].flagged)
+        flagged = set(results[name].flagged)
         dirty = [i in flagged for i in range(len(texts))]
-        short = set(found[name].too_short)
+        short = set(results[name].too_short)
         parts = split_scores(scores, dirty, sizes, [i in short for i in range(len(texts))])
         tasks[name] = {
             "metric": "bits_per_byte",
             "bits_per_byte": parts["all"].mean,
             "stderr": parts["all"].stderr,
             "shots": 0,
-            "contaminated": found[name].fraction,
-            "short": found[name].short,
+            "contaminated": results[name].fraction,
+            "short": results[name].short,
         } | {part: asdict(mean) for part, mean in parts.items()}
         for part, mean in parts.items():
             if mean.mean is not None:
@@ -221,10 +221,13 @@ def score_tasks(
                     [name, part.replace("_", " "), mean.examples, f"{mean.mean:.4f}", error]
                 )
     terminal.table(["task", "examples that are", "number", "bits/byte", "standard error"], rows)
-    for name, one in found.items():
+    for name, task in results.items():
         terminal.say(
-            f"  {name}: {one.dirty} of {one.examples} examples are in the training text "
-            f"({100 * one.fraction:.1f} %), {one.clean} are not"
-            + (f"; {one.short} of fewer than {one.n} words are too short to tell" * bool(one.short))
+            f"  {name}: {task.dirty} of {task.examples} examples are in the training text "
+            f"({100 * task.fraction:.1f} %), {task.clean} are not"
+            + (
+                f"; {task.short} of fewer than {task.n} words are too short to tell"
+                * bool(task.short)
+            )
         )
     return {"run": arguments.run, "tasks": tasks}

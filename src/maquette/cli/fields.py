@@ -49,9 +49,9 @@ def with_flags(recipe: "R", words: Sequence[str]) -> "R":
         elif not word.startswith("-") and word == words[0]:
             raise WrongUse(f"unexpected {word}: a field is set with --name value")
     _check_kind(recipe, words)
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(output):
             return tyro.cli(  # type: ignore[no-any-return]
                 _class_of(recipe),
                 default=recipe,
@@ -62,7 +62,7 @@ def with_flags(recipe: "R", words: Sequence[str]) -> "R":
     except SystemExit as error:
         if not error.code:
             raise
-        raise WrongUse(_first_paragraph(said.getvalue())) from None
+        raise WrongUse(_first_paragraph(output.getvalue())) from None
 
 
 def show_fields(recipe: "Recipe") -> None:

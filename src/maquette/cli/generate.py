@@ -194,6 +194,6 @@ def trace_text(run: str, text: str, terminal: Terminal) -> dict[str, Any]:
 
     with terminal.stages() as progress:
         index = open_index(text_of(RunDirectory(run)), progress=progress)
-    found = trace(index, text)
-    show_trace(terminal, found)
-    return found.to_dict()
+    traced = trace(index, text)
+    show_trace(terminal, traced)
+    return traced.to_dict()

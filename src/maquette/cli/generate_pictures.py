@@ -65,13 +65,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.workshop.picture_output import check_out, loses, sheet
     from maquette.workshop.picture_request import Extend, Fill, Options
 
-    given = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
-    out = Path(given.pop("out", "picture.png")).expanduser()
-    if "outpaint" in given:
-        given["outpaint"] = dict(map(_side, given["outpaint"]))
-    if "text_diff" in given:
-        given["text_diff"] = tuple(given["text_diff"])
-    request = Options(prompts=tuple(arguments.prompts), seed=arguments.seed, **given).request()
+    options = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
+    out = Path(options.pop("out", "picture.png")).expanduser()
+    if "outpaint" in options:
+        options["outpaint"] = dict(map(_side, options["outpaint"]))
+    if "text_diff" in options:
+        options["text_diff"] = tuple(options["text_diff"])
+    request = Options(prompts=tuple(arguments.prompts), seed=arguments.seed, **options).request()
     check_out(out)
     terminal = Terminal(arguments.json)
     loaded = load_pictures(arguments.run)

@@ -79,13 +79,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return _planned(arguments, terminal)
 
 
-def _only_with(arguments: argparse.Namespace, what: str, *names: str) -> None:
+def _only_with(arguments: argparse.Namespace, requirement: str, *names: str) -> None:
     from maquette.base.errors import WrongUse
 
     for name in names:
         if getattr(arguments, name):
             raise WrongUse(
-                f"--{name.replace('_', '-')} belongs to {what}: add that, or leave it out"
+                f"--{name.replace('_', '-')} belongs to {requirement}: add that, or leave it out"
             )
 
 
@@ -159,7 +159,7 @@ def _planned(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any
         "seconds": plan.seconds,
         "cost": plan.cost,
         "epochs": plan.epochs,
-        "other_sizes": [vars(one) for one in plan.beside],
+        "other_sizes": [vars(option) for option in plan.beside],
         "recipe": plan.recipe.to_dict(),
         "why": dict(plan.why),
         "warnings": plan.warnings,
@@ -192,18 +192,18 @@ def _taken(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
             raise WrongUse(
                 f"{recipe.name} is planned for one device, without a price: leave both out"
             )
-        given = device if arguments.device is not None else None
-        lines, numbers = plan_pictures(picture_recipe(recipe), given)
+        device_or_none = device if arguments.device is not None else None
+        lines, numbers = plan_pictures(picture_recipe(recipe), device_or_none)
         _show(lines, [], arguments.why, terminal)
-        return numbers | {"why": {line.what: line.why for line in lines}}
-    found = cost(language(recipe), device, arguments.devices, published, arguments.price)
-    _show(found.lines, found.warnings, arguments.why, terminal)
-    return found.plain() | {"why": {line.what: line.why for line in found.lines if line.what}}
+        return numbers | {"why": {line.name: line.why for line in lines}}
+    estimate = cost(language(recipe), device, arguments.devices, published, arguments.price)
+    _show(estimate.lines, estimate.warnings, arguments.why, terminal)
+    return estimate.plain() | {"why": {line.name: line.why for line in estimate.lines if line.name}}
 
 
 def _show(lines: "list[Line]", warnings: list[str], why: bool, terminal: Terminal) -> None:
     for line in lines:
-        terminal.say(f"  {line.what:<12} {line.text}")
+        terminal.say(f"  {line.name:<12} {line.text}")
         if why:
             terminal.say(f"  {'':<12}   {line.why}")
     for warning in warnings:
@@ -217,14 +217,14 @@ def _recipe(name: str) -> "tuple[Recipe, Published | None]":
     if name in names():
         from maquette.scaling.cost import recipe_of
 
-        one = published(name)
-        return recipe_of(one), one
+        architecture = published(name)
+        return recipe_of(architecture), architecture
     if name.endswith((".yaml", ".yml")):
         from maquette.training.recipe import load_recipe
 
-        found = load_recipe(Path(name))
+        recipe = load_recipe(Path(name))
     else:
         from maquette.experiments.catalogue import recipe_named
 
-        found = recipe_named(name)
-    return found, None
+        recipe = recipe_named(name)
+    return recipe, None

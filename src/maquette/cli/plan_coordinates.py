@@ -29,20 +29,20 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.workshop.coordinates import coordinate_check
 
     terminal = Terminal(arguments.json)
-    found, chart = coordinate_check(
+    result, chart = coordinate_check(
         language(recipe_named(arguments.recipe)), arguments.widths, arguments.seeds
     )
     rows = [
-        [tensor, *(f"{found['slopes'][kind][tensor][-1]:+.2f}" for kind in found["slopes"])]
-        for tensor in next(iter(found["slopes"].values()))
+        [tensor, *(f"{result['slopes'][kind][tensor][-1]:+.2f}" for kind in result["slopes"])]
+        for tensor in next(iter(result["slopes"].values()))
     ]
-    terminal.table(["slope of log size over log width", *found["slopes"]], rows)
-    terminal.say(found["verdict"])
+    terminal.table(["slope of log size over log width", *result["slopes"]], rows)
+    terminal.say(result["verdict"])
     if arguments.picture:
         from maquette.base.files import write_atomic
         from maquette.workshop.charts import png
 
         write_atomic(Path(arguments.picture), png(chart))
         terminal.say(f"picture: {arguments.picture}")
-        found["picture"] = arguments.picture
-    return found
+        result["picture"] = arguments.picture
+    return result

@@ -28,15 +28,17 @@ def fitted(
     columns = columns_from(arguments.columns) if arguments.columns else None
     points = read_points(Path(arguments.source), columns)
     target = TIMES * float(points.flops.max()) if flops is None else flops
-    found = compare(points, resamples=arguments.resamples, drop=arguments.drop, flops=target)
-    if found.fit is None:
-        raise UserError(next(one.reason for one in found.approaches if one.number == 3))
-    surface, third = found.fit, found.approaches[2]
+    comparison = compare(points, resamples=arguments.resamples, drop=arguments.drop, flops=target)
+    if comparison.fit is None:
+        raise UserError(
+            next(approach.reason for approach in comparison.approaches if approach.number == 3)
+        )
+    surface, third = comparison.fit, comparison.approaches[2]
     n, d = surface.law.best(target)  # where A or B is 0 there is nothing to show
     terminal.say(f"{points.source}: {len(points.ends())} runs, {amount(points.parameters.min())} to "
                  f"{amount(points.parameters.max())} parameters, {amount(points.tokens.min())} to "
                  f"{amount(points.tokens.max())} tokens")  # fmt: skip
-    _approaches(found, target, terminal)
+    _approaches(comparison, target, terminal)
     intervals = surface.intervals
     constants = surface.law.constants()
     terminal.say()
@@ -56,12 +58,12 @@ def fitted(
         "error": surface.error,
         "points": surface.points,
         "objective": surface.objective,
-        "approaches": [_approach(one, target) for one in found.approaches],
+        "approaches": [_approach(approach, target) for approach in comparison.approaches],
         "loss_predicted": None,
         "loss_low": None,
         "loss_high": None,
         "outside": split and surface.extrapolates(*split),
-        "warnings": [*points.notes, *found.warnings],
+        "warnings": [*points.notes, *comparison.warnings],
     }
     try:
         p = surface.predict(n, d) if split else None
@@ -82,7 +84,7 @@ def fitted(
     for warning in result["warnings"]:
         terminal.say(f"  note: {warning}")
     if arguments.picture:
-        _picture(Path(arguments.picture), points, found, terminal)
+        _picture(Path(arguments.picture), points, comparison, terminal)
         result["picture"] = arguments.picture
     return result
 
@@ -91,9 +93,9 @@ def _refuse(arguments: argparse.Namespace, flops: float | None) -> None:
     """WrongUse for what a fit cannot take, before anything is read."""
     from maquette.base.errors import WrongUse
 
-    given = [name for name in FOREIGN if getattr(arguments, name) is not None]
-    given += ["devices"] if arguments.devices != 1 else []
-    words = ["--" + name.replace("_", "-") for name in given]
+    options = [name for name in FOREIGN if getattr(arguments, name) is not None]
+    options += ["devices"] if arguments.devices != 1 else []
+    words = ["--" + name.replace("_", "-") for name in options]
     words += [f"the recipe {arguments.recipe}"] if arguments.recipe is not None else []
     if words:
         belong = "belongs" if len(words) == 1 else "belong"
@@ -108,31 +110,35 @@ def _refuse(arguments: argparse.Namespace, flops: float | None) -> None:
         raise WrongUse(f"drop is {arguments.drop}: use 0 or more")
 
 
-def _approaches(found: "Comparison", target: float, terminal: Terminal) -> None:
+def _approaches(comparison: "Comparison", target: float, terminal: Terminal) -> None:
     rows = []
-    for one, best in found.at(target):
-        if one.a is None or best is None:
-            rows.append([f"{one.number} {one.name}", "-", "-", "-", "-", "none, see below"])
+    for approach, best in comparison.at(target):
+        if approach.a is None or best is None:
+            rows.append(
+                [f"{approach.number} {approach.name}", "-", "-", "-", "-", "none, see below"]
+            )
             continue
-        inside = sum(m.interior for m in one.minima)
-        minima = f"{inside} of {len(one.minima)} minima inside" if one.minima else "all runs"
-        rows.append([f"{one.number} {one.name}", f"{one.a:.3f}", _between(one.interval),
+        inside = sum(m.interior for m in approach.minima)
+        minima = (
+            f"{inside} of {len(approach.minima)} minima inside" if approach.minima else "all runs"
+        )
+        rows.append([f"{approach.number} {approach.name}", f"{approach.a:.3f}", _between(approach.interval),
                      amount(best[0]), amount(best[1]), minima])  # fmt: skip
     head = ["approach", "N ~ C^a", "95 %", f"N at {target:.3g}", "D", "from"]
     terminal.table(head, rows)
 
 
-def _approach(one: Any, target: float) -> dict[str, Any]:
-    best = one.best(target)
+def _approach(approach: Any, target: float) -> dict[str, Any]:
+    best = approach.best(target)
     return {
-        "number": one.number,
-        "name": one.name,
-        "a": one.a,
-        "b": one.b,
-        "interval": list(one.interval) if one.interval else None,
+        "number": approach.number,
+        "name": approach.name,
+        "a": approach.a,
+        "b": approach.b,
+        "interval": list(approach.interval) if approach.interval else None,
         "parameters": best and best[0],
         "tokens": best and best[1],
-        "reason": one.reason,
+        "reason": approach.reason,
     }
 
 
@@ -140,10 +146,10 @@ def _between(pair: tuple[float, float] | None) -> str:
     return "-" if pair is None else f"{pair[0]:.4g} to {pair[1]:.4g}"
 
 
-def _picture(path: Path, points: "Points", found: "Comparison", terminal: Terminal) -> None:
+def _picture(path: Path, points: "Points", comparison: "Comparison", terminal: Terminal) -> None:
     from maquette.base.files import write_atomic
     from maquette.workshop.charts import png
     from maquette.workshop.law_chart import fit_chart
 
-    write_atomic(path, png(fit_chart(points, found.fit, found)))
+    write_atomic(path, png(fit_chart(points, comparison.fit, comparison)))
     terminal.say(f"picture: {path}")

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.workers is not None and not 1 <= arguments.workers <= 1024:
         raise WrongUse(f"workers is {arguments.workers}: use 1 to 1024")
     out = Path(arguments.out or Path("ladders") / Path(arguments.corpus).name).expanduser()
-    found = run_ladder(
+    result = run_ladder(
         arguments.budget,
         arguments.corpus,
         out,
@@ -49,26 +49,26 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     rows = [
         [f"{b['flops']:.3g}", f"{b['parameters']:,}", f"{b['tokens']:,}", f"{b['loss']:.4f}",
          f"{b['bits_per_byte']:.4f}", f"{b['edge']} size" if b["edge"] else ""]
-        for b in found["budgets"]
+        for b in result["budgets"]
     ]  # fmt: skip
     terminal.table(head, rows)
-    if "prediction" in found:
-        a, slope = found["exponents"]["a"], found["exponents"]["loss"]
-        drawn = found["exponents_95"]
+    if "prediction" in result:
+        a, slope = result["exponents"]["a"], result["exponents"]["loss"]
+        drawn = result["exponents_95"]
         ends = f" ({drawn['a'][0]:.3f} to {drawn['a'][1]:.3f})" if drawn else ""
         terminal.say(f"N ~ C^{a:.3f}{ends}, D ~ C^{1 - a:.3f}, "
                      f"loss ~ C^{slope:.3f}")  # fmt: skip
-        p = found["prediction"]
+        p = result["prediction"]
         terminal.say(f"predicted at {p['flops']:.3g} FLOP, {p['times']:.3g} times the largest: "
                      f"{amount(p['parameters'])} parameters, {amount(p['tokens'])} tokens, loss "
                      f"{p['loss']:.4f} ({p['low']:.4f} to {p['high']:.4f})")  # fmt: skip
         keep(out, open_corpus(arguments.corpus).hash)
-    if "outcome" in found:
-        o = found["outcome"]
+    if "outcome" in result:
+        o = result["outcome"]
         inside = o["predicted"]["low"] <= o["loss"] <= o["predicted"]["high"]
         terminal.say(f"trained: loss {o['loss']:.4f} for {o['predicted']['loss']:.4f}, "
                      f"{o['error']:+.2%}, {'inside' if inside else 'outside'} the interval")  # fmt: skip
-    for warning in found["warnings"]:
+    for warning in result["warnings"]:
         terminal.say(f"  note: {warning}")
-    terminal.say(f"ladder: {found['path']}, picture: {found['picture']}")
-    return found
+    terminal.say(f"ladder: {result['path']}, picture: {result['picture']}")
+    return result

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     out = Path(arguments.out).expanduser() if arguments.out else lab.folder
     if lab.trial:
         terminal.say(f"a trial ({lab.trial}), no evidence: results go to {out}")
-    found = []
+    claims = []
     for claim in select(arguments.names):
         minutes = "seconds" if arguments.quick else f"about {claim.minutes:g} minutes on 2 cores"
         terminal.say(f"{claim.id}: {claim.statement} ({minutes})")
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             f"  {result.metric}: {number(result.measured)}, {result.bound} {result.threshold:g} wanted, "
             f"control {number(result.control_measured)}: {verdict} ({clock(result.seconds)})"
         )
-        found.append(
+        claims.append(
             {
                 "id": result.id,
                 "measured": result.measured,
@@ -61,4 +61,4 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 "seconds": result.seconds,
             }
         )
-    return {"claims": found}
+    return {"claims": claims}

@@ -19,8 +19,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.workshop.run_comparison import differences, find, summary
 
     terminal = Terminal(arguments.json)
-    found = [summary(path) for path in find([Path(p) for p in arguments.paths])]
-    if not found:
+    summaries = [summary(path) for path in find([Path(p) for p in arguments.paths])]
+    if not summaries:
         terminal.say("no runs here: maquette demo makes one")
     terminal.table(
         ["run", "state", "step", "seen", "loss", "held out", "a second", "of peak"],
@@ -35,14 +35,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 f"{s['tokens_per_second']:,.0f}" if s["tokens_per_second"] else "-",
                 f"{100 * s['flops_utilisation']:.0f} %" if s["flops_utilisation"] else "-",
             ]
-            for s in found
+            for s in summaries
         ],
     )
-    changed = differences([Path(s["run"]) for s in found]) if arguments.paths else {}
+    changed = differences([Path(s["run"]) for s in summaries]) if arguments.paths else {}
     if changed:
         terminal.say()
-        terminal.table(["field", *(s["run"] for s in found)], [[k, *v] for k, v in changed.items()])
-    return {"runs": found, "differences": changed}
+        terminal.table(
+            ["field", *(s["run"] for s in summaries)], [[k, *v] for k, v in changed.items()]
+        )
+    return {"runs": summaries, "differences": changed}
 
 
 def _number(value: float | None) -> str:

@@ -61,36 +61,36 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         eta=arguments.halving,
     )
     folder = Path(arguments.run or f"runs/sweep-{recipe.name}").expanduser()
-    found = sweep(plan, folder, terminal.say)
+    result = sweep(plan, folder, terminal.say)
     names = [axis.name for axis in plan.axes]
     terminal.table(
         [*names, "steps", "loss", "seeds"],
         [
             [*(_short(t.point[n]) for n in names), f"{t.steps:,}", _loss(t.loss),
              " ".join(map(_loss, t.losses))]
-            for t in found.trials
+            for t in result.trials
         ],
     )  # fmt: skip
-    if found.optimum is not None:
-        for line in _flatness(names[0], found.optimum):
+    if result.optimum is not None:
+        for line in _flatness(names[0], result.optimum):
             terminal.say(line)
-    for warning in found.warnings:
+    for warning in result.warnings:
         terminal.say(f"note: {warning}")
     out = Path(arguments.out).expanduser() if arguments.out else folder / "recipe.yaml"
-    large = transferred(plan, found) if math.isfinite(found.best.loss) else None
+    large = transferred(plan, result) if math.isfinite(result.best.loss) else None
     if large is not None:
         large.save(out)
         shape = f"width {recipe.model.width}, depth {recipe.model.depth}"
         terminal.say(f"the large model ({shape}) takes the same values: {out}")
         terminal.say(f"try: maquette train {out}")
-    picture = _picture(plan, found, folder)
+    picture = _picture(plan, result, folder)
     best: dict[str, Any] = {
-        "values": found.best.point,
-        "loss": _finite(found.best.loss),
-        "steps": found.best.steps,
+        "values": result.best.point,
+        "loss": _finite(result.best.loss),
+        "steps": result.best.steps,
         "width": plan.width,
     }
-    optimum = found.optimum
+    optimum = result.optimum
     if optimum is not None:
         best |= {
             "optimum": optimum.value,
@@ -100,13 +100,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         }
     return {
         "best": best,
-        "transferred": found.values if large is not None else None,
+        "transferred": result.values if large is not None else None,
         "recipe": str(out) if large is not None else None,
         "run": str(folder),
         "picture": picture,
-        "warnings": list(found.warnings),
+        "warnings": list(result.warnings),
         "trials": [
-            {"values": t.point, "steps": t.steps, "loss": _finite(t.loss)} for t in found.trials
+            {"values": t.point, "steps": t.steps, "loss": _finite(t.loss)} for t in result.trials
         ],
     }
 
@@ -124,15 +124,15 @@ def _flatness(name: str, optimum: Any) -> list[str]:
     ]
 
 
-def _picture(plan: Any, found: Any, folder: Path) -> str | None:
+def _picture(plan: Any, result: Any, folder: Path) -> str | None:
     from maquette.base.files import write_atomic
     from maquette.workshop.charts import png
     from maquette.workshop.sweep import PICTURE
     from maquette.workshop.sweep_chart import sweep_chart
 
-    if not math.isfinite(found.best.loss):
+    if not math.isfinite(result.best.loss):
         return None
-    write_atomic(folder / PICTURE, png(sweep_chart(plan, found)))
+    write_atomic(folder / PICTURE, png(sweep_chart(plan, result)))
     return str(folder / PICTURE)
 
 

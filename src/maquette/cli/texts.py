@@ -103,5 +103,5 @@ def show(terminal: Terminal, text: str, spans: list[tuple[int, int]]) -> None:
 
 
 def short(text: str, span: Any) -> str:
-    said = " ".join(text[span.start : span.end].split())
-    return said if len(said) <= 70 else f"{said[:40]} ... {said[-25:]}"
+    words = " ".join(text[span.start : span.end].split())
+    return words if len(words) <= 70 else f"{words[:40]} ... {words[-25:]}"

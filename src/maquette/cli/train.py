@@ -76,8 +76,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     if RunDirectory(path).recipe().watch.report:
         kind.finish(path)
         report = write_report(path)
-    found = compared(RunDirectory(path)) or {"compared": []}
-    terminal.table(["", "planned", "happened"], [list(row.values()) for row in found["compared"]])
+    forecast = compared(RunDirectory(path)) or {"compared": []}
+    terminal.table(
+        ["", "planned", "happened"], [list(row.values()) for row in forecast["compared"]]
+    )
     terminal.say(f"trained: {path}" + (f", report: {report}" if report else ""))
     terminal.say(f"try: {kind.next_command(recipe, path)}")
     found_out = asdict(outcome)

@@ -30,10 +30,10 @@ def rows(path: Path, source: str) -> Iterator[tuple[dict[str, Any], str] | Skipp
         for cells in reader:
             where = f"{source}:{reader.line_num}"
             if len(cells) > len(head):
-                what = "a tab" if delimiter == "\t" else "a comma"
+                separator = "a tab" if delimiter == "\t" else "a comma"
                 yield Skipped(
                     where,
-                    f"{len(cells)} cells, the first row has {len(head)}: quote what holds {what}",
+                    f"{len(cells)} cells, the first row has {len(head)}: quote what holds {separator}",
                 )
             elif any(cells):
                 yield dict(zip(head, cells, strict=False)), where

@@ -177,10 +177,10 @@ class _Stream:
         self.peek()
         while True:
             try:
-                found, end = json.JSONDecoder().raw_decode(self._text, self._at)
-                if end < len(self._text) or self._ended or isinstance(found, dict | list):
+                value, end = json.JSONDecoder().raw_decode(self._text, self._at)
+                if end < len(self._text) or self._ended or isinstance(value, dict | list):
                     self._length, self._at = end - self._at, end
-                    return found
+                    return value
             except json.JSONDecodeError:
                 if self._ended:
                     raise

@@ -49,10 +49,10 @@ class AnyCorpus(Protocol):
 def open_folder(path: Path) -> AnyCorpus:
     """The corpus of a folder, by the kind its manifest says. Raises UserError for a folder that is none."""
     kind = stored_kind(path)
-    found = KINDS.get(kind)
-    if found is None:
+    target = KINDS.get(kind)
+    if target is None:
         raise UserError(f"{path} is a corpus of unknown kind {kind}: use the version that built it")
-    corpus: AnyCorpus = named(found)(path)
+    corpus: AnyCorpus = named(target)(path)
     return corpus
 
 

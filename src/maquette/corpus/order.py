@@ -82,11 +82,11 @@ class SampleOrder:
     def starts(self, first: int, count: int) -> Indices:
         """Offsets in the stream of training samples first .. first + count - 1."""
         n = np.arange(first, first + count, dtype=np.int64)
-        epoch, place = np.divmod(n, self.samples)
+        epoch, index = np.divmod(n, self.samples)
         starts = np.empty(count, dtype=np.int64)
         for e in np.unique(epoch):
             chosen = epoch == e
-            starts[chosen] = self._permutation(int(e))(place[chosen]) * self.length
+            starts[chosen] = self._permutation(int(e))(index[chosen]) * self.length
         return starts
 
     def seen_at(self, offset: int, epoch: int = 0) -> int:

@@ -115,9 +115,9 @@ def missing(name: str, has: list[str]) -> str:
     return f"no field '{name}' (has {names or 'none'}{NAME_IT})"
 
 
-def _kind(given: Any) -> str:
+def _kind(value: Any) -> str:
     kinds = {dict: "an object", list: "a list", bool: "true or false"}
-    return kinds.get(type(given), "a number" if isinstance(given, int | float) else "another kind")
+    return kinds.get(type(value), "a number" if isinstance(value, int | float) else "another kind")
 
 
 def _component(record: dict[str, Any]) -> str:
@@ -126,34 +126,34 @@ def _component(record: dict[str, Any]) -> str:
     return word(record.get("component")) or word(named) or "records"
 
 
-def word(given: Any) -> str | None:
+def word(value: Any) -> str | None:
     """A value as a word of provenance: text, a number, or a list of words; None for all else."""
-    if isinstance(given, bytes):
-        given = given.decode("utf-8", "replace")
-    if isinstance(given, list):
-        given = ", ".join(w for inner in given if isinstance(inner, str) and (w := inner))
-    if isinstance(given, str):
-        return given or None
-    known = isinstance(given, int | float) and not isinstance(given, bool)
-    return str(given) if known and math.isfinite(given) else None
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, list):
+        value = ", ".join(w for inner in value if isinstance(inner, str) and (w := inner))
+    if isinstance(value, str):
+        return value or None
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if known and math.isfinite(value) else None
 
 
-def date_of(given: Any) -> tuple[str | None, bool]:
+def date_of(value: Any) -> tuple[str | None, bool]:
     """A date as text, and whether it was one: what is absent is none, and no fault."""
-    if isinstance(given, bytes):
-        given = given.decode("utf-8", "replace")
-    if given is None or given == "" or given != given:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if value is None or value == "" or value != value:
         return None, True
-    if isinstance(given, str):
-        return given, True
-    if isinstance(given, datetime.datetime | datetime.date):
-        return given.isoformat(), True
-    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
+    if isinstance(value, str):
+        return value, True
+    if isinstance(value, datetime.datetime | datetime.date):
+        return value.isoformat(), True
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None, False
-    if isinstance(given, float) and not given.is_integer() and abs(given) < SECONDS[-1][0]:
+    if isinstance(value, float) and not value.is_integer() and abs(value) < SECONDS[-1][0]:
         return None, False
     try:
-        return _numbered(int(given)), True
+        return _numbered(int(value)), True
     except (ValueError, OverflowError):
         return None, False
 

@@ -28,14 +28,14 @@ def hub(name: str) -> Iterator[tuple[str, str, str]]:
     dataset, path, split = _parsed(name)
     library = need("huggingface_hub", "hub")
     try:
-        found = library.HfApi().dataset_info(dataset)
-        held = sorted(file.rfilename for file in found.siblings)
+        info = library.HfApi().dataset_info(dataset)
+        held = sorted(file.rfilename for file in info.siblings)
         chosen = [file for file in held if _chosen(file, path, split)]
         if not chosen:
             raise UserError(f"{name}: {_nothing(held, path, split)}")
         for file in chosen:
-            local = library.hf_hub_download(dataset, file, repo_type="dataset", revision=found.sha)
-            yield local, f"hf://{dataset}/{file}", found.sha
+            local = library.hf_hub_download(dataset, file, repo_type="dataset", revision=info.sha)
+            yield local, f"hf://{dataset}/{file}", info.sha
     except UserError:
         raise
     except Exception as error:  # which network library raises depends on the Hub library's version
@@ -64,8 +64,8 @@ def _chosen(file: str, path: str, split: str) -> bool:
 
 def _nothing(held: list[str], path: str, split: str) -> str:
     shown = ", ".join(held[:6]) + (" ..." if len(held) > 6 else "")
-    place = f" under {path}" * bool(path) + f" of the split {split}" * bool(split)
-    return f"no parquet, arrow, .jsonl or .json files{place} (it has {shown}): name what it has"
+    location = f" under {path}" * bool(path) + f" of the split {split}" * bool(split)
+    return f"no parquet, arrow, .jsonl or .json files{location} (it has {shown}): name what it has"
 
 
 def _why(error: Exception, dataset: str) -> str:

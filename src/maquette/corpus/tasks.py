@@ -92,8 +92,8 @@ def _examples(path: Path, names: list[str] | None) -> list[str]:
         else:
             examples = []
             for record, where in file_records(path):
-                for one in questions(record):
-                    examples.append(_example(one, where, names))
+                for question in questions(record):
+                    examples.append(_example(question, where, names))
     if not any(text.strip() for text in examples):
         raise UserError(f"{path} holds no examples: name a file with text")
     return examples
@@ -159,7 +159,7 @@ def _example(record: Any, where: str, names: list[str] | None) -> str:
     if not isinstance(record, dict):
         raise UserError(f"{where} is no object: write one with the fields of an example")
     if names is None:
-        found = _usual(record)
+        text = _usual(record)
     else:
         parts = []
         for name in names:
@@ -167,10 +167,10 @@ def _example(record: Any, where: str, names: list[str] | None) -> str:
                 parts.append(value(record, name))
             except KeyError as error:
                 raise UserError(f"{where} has no field '{name}': {_fields(record)}") from error
-        found = joined(parts)
-    if found is None:
+        text = joined(parts)
+    if text is None:
         raise UserError(f"{where} has no field that is known: {_fields(record)}")
-    return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _fields(record: dict[str, Any]) -> str:
@@ -191,7 +191,7 @@ def _usual(record: dict[str, Any]) -> str | None:
         return joined(record["text"])
     for name in MESSAGES:
         if isinstance(record.get(name), list):
-            return joined([content_of(one) for one in record[name]])
+            return joined([content_of(message) for message in record[name]])
     if isinstance(record.get("doc"), dict):  # lm-evaluation-harness' log of a sample
         inside = _usual(record["doc"])
         return joined(record.get("arguments")) if inside is None else inside
@@ -223,39 +223,39 @@ def content_of(message: Any) -> Any:
     return content
 
 
-def choices_of(record: dict[str, Any], given: Any) -> tuple[list[str], list[str]]:
+def choices_of(record: dict[str, Any], value: Any) -> tuple[list[str], list[str]]:
     """The choices of a question, and what each is called."""
     labels: Any = None
-    if isinstance(given, dict):  # ARC: {"text": [...], "label": [...]}
-        given, labels = given.get("text"), given.get("label")
-    if given is None:
+    if isinstance(value, dict):  # ARC: {"text": [...], "label": [...]}
+        value, labels = value.get("text"), value.get("label")
+    if value is None:
         group = next((g for g in NUMBERED if all(isinstance(record.get(n), str) for n in g)), ())
-        given = [record[name] for name in group]
-    if isinstance(given, list) and given and all(isinstance(c, dict) for c in given):
-        labels = [c.get("label") for c in given]
-        given = [c.get("text") for c in given]
-    if given and "option1" in record and not isinstance(labels, list):  # WinoGrande counts from 1
-        labels = [str(n + 1) for n in range(len(given))]
-    texts = [str(c) for c in given] if isinstance(given, list) else []
+        value = [record[name] for name in group]
+    if isinstance(value, list) and value and all(isinstance(c, dict) for c in value):
+        labels = [c.get("label") for c in value]
+        value = [c.get("text") for c in value]
+    if value and "option1" in record and not isinstance(labels, list):  # WinoGrande counts from 1
+        labels = [str(n + 1) for n in range(len(value))]
+    texts = [str(c) for c in value] if isinstance(value, list) else []
     if not isinstance(labels, list) or len(labels) != len(texts):
         labels = [chr(ord("A") + n) for n in range(min(len(texts), 26))]
     return texts, [str(label) for label in labels]
 
 
-def answer_of(given: Any, choices: list[str], labels: list[str]) -> Any:
+def answer_of(value: Any, choices: list[str], labels: list[str]) -> Any:
     """The answer's text; None where there is none."""
-    if isinstance(given, dict):  # SQuAD: {"text": [...], "answer_start": [...]}
-        given = given.get("text")
-    if isinstance(given, list) and given and isinstance(given[0], dict):
-        given = [one.get("text") for one in given[:1]]
-    elif isinstance(given, list):
-        given = given[:1]
-    if not choices or isinstance(given, list):
-        return given
-    if str(given) in labels:
-        return choices[labels.index(str(given))]
-    number = str(given)
-    return choices[int(number)] if number.isdigit() and int(number) < len(choices) else given
+    if isinstance(value, dict):  # SQuAD: {"text": [...], "answer_start": [...]}
+        value = value.get("text")
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = [answer.get("text") for answer in value[:1]]
+    elif isinstance(value, list):
+        value = value[:1]
+    if not choices or isinstance(value, list):
+        return value
+    if str(value) in labels:
+        return choices[labels.index(str(value))]
+    number = str(value)
+    return choices[int(number)] if number.isdigit() and int(number) < len(choices) else value
 
 
 def joined(parts: Any) -> str:
@@ -265,7 +265,7 @@ def joined(parts: Any) -> str:
     if isinstance(parts, dict):
         parts = list(parts.values())
     if isinstance(parts, list | tuple):
-        return " ".join(said for part in parts if (said := joined(part)))
+        return " ".join(text for part in parts if (text := joined(part)))
     if isinstance(parts, bytes):
         return parts.decode("utf-8", "replace")
     return "" if parts is None or parts is UNREAD or isinstance(parts, bool) else str(parts)

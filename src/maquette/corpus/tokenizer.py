@@ -262,7 +262,7 @@ def _from_tiktoken(name: str) -> BytePair:
     import tiktoken
 
     try:
-        found = tiktoken.get_encoding(name)
+        encoding = tiktoken.get_encoding(name)
     except ValueError as error:
         known = tiktoken.list_encoding_names()
         raise WrongUse(f"tiktoken has no encoding {name}{did_you_mean(name, known)}") from error
@@ -270,8 +270,8 @@ def _from_tiktoken(name: str) -> BytePair:
         raise UserError(
             f"tiktoken cannot read {name} ({type(error).__name__}): it is downloaded at first use"
         ) from error
-    ranks = sorted((rank, token) for token, rank in found._mergeable_ranks.items())
-    return BytePair([token for _, token in ranks], found._pat_str)
+    ranks = sorted((rank, token) for token, rank in encoding._mergeable_ranks.items())
+    return BytePair([token for _, token in ranks], encoding._pat_str)
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:

@@ -27,7 +27,7 @@ WINDOWS = 16  # scored at a time
 
 @dataclass
 class Score:
-    """Sums over the scored tokens."""
+    """Sums over the scored tokens of a text."""
 
     nats: float = 0.0
     tokens: int = 0
@@ -35,7 +35,7 @@ class Score:
     documents: int = 0
 
     def add(self, nats: float, tokens: int, size: int) -> None:
-        """Count one document."""
+        """Add the sums of a document."""
         self.nats += nats
         self.tokens += tokens
         self.bytes += size
@@ -43,7 +43,7 @@ class Score:
 
     @property
     def loss(self) -> float:
-        """Nats a token."""
+        """Loss in nats per token."""
         return self.nats / max(1, self.tokens)
 
     @property
@@ -130,7 +130,7 @@ def score_documents(
     pending: list[tuple[int, Tensor, int]] = []  # document, window, tokens before the scored ones
     sums: dict[int, float] = {}
     waiting: dict[int, int] = {}
-    given = 0
+    yielded = 0
     number = -1
     for number, tokens in enumerate(documents):
         if len(tokens) and tokens.max() >= vocabulary:
@@ -144,21 +144,21 @@ def score_documents(
         while len(pending) >= WINDOWS:
             _score(model, pending[:WINDOWS], sums, waiting)
             pending = pending[WINDOWS:]
-        while given in waiting and waiting[given] == 0:
-            yield sums.pop(given)
-            given += 1
+        while yielded in waiting and waiting[yielded] == 0:
+            yield sums.pop(yielded)
+            yielded += 1
     while pending:
         _score(model, pending[:WINDOWS], sums, waiting)
         pending = pending[WINDOWS:]
-    while given <= number:
-        yield sums.pop(given)
-        given += 1
+    while yielded <= number:
+        yield sums.pop(yielded)
+        yielded += 1
 
 
 def counted(
     tokenizer: Tokenizer, tokens: np.ndarray[Any, Any], size: int, start: Sequence[int]
 ) -> tuple[int, int]:
-    """How many of a document's tokens are scored, and how many of its `size` bytes they stand for."""
+    """Number of a document's tokens that are scored, and of the bytes (of `size`) that they stand for."""
     if start or not len(tokens):
         return len(tokens), size
     first = len(tokenizer.decode(tokens[:1].tolist()).encode("utf-8", "replace"))

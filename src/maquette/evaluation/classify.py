@@ -19,12 +19,12 @@ from maquette.models.classifier import Classifier
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What a classifier reads right."""
+    """Accuracy of a classifier."""
 
     all: Share
-    """pictures with every factor right"""
+    """fraction of pictures with every factor right"""
     factors: dict[str, Share]
-    """of each factor that the model reads"""
+    """fraction of pictures with the factor right, for each factor that the model reads"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: the share of all, its interval, and every factor's."""
@@ -53,7 +53,7 @@ def accuracy(
         raise UserError("there are no held-out pictures to score: build the corpus with some")
     c, device = model.config, next(model.parameters()).device
     right = np.zeros(len(c.read), np.int64)
-    every = 0
+    exact = 0
     training = model.training
     model.eval()
     for done in range(0, total, batch):
@@ -62,12 +62,12 @@ def accuracy(
         wanted = model.wanted(None if labels is None else torch.from_numpy(labels))
         x = torch.from_numpy(split.pictures(indices)).to(device).permute(0, 3, 1, 2)
         logits = model(x.float().div(127.5).sub(1.0))
-        guesses = torch.stack([one.argmax(1) for one in logits], dim=1).cpu()  # (n, factors)
+        guesses = torch.stack([factor.argmax(1) for factor in logits], dim=1).cpu()  # (n, factors)
         hits = ((guesses == wanted) | (wanted < 0)).numpy()
         right += hits.sum(0)
-        every += int(hits.all(1).sum())
+        exact += int(hits.all(1).sum())
         progress(done + len(indices), total)
     model.train(training)
     known = list(names) or [str(i) for i in range(len(c.classes))]
     shares = (Share(int(count), total) for count in right)
-    return Accuracy(Share(every, total), dict(zip((known[i] for i in c.read), shares, strict=True)))
+    return Accuracy(Share(exact, total), dict(zip((known[i] for i in c.read), shares, strict=True)))

@@ -35,14 +35,14 @@ class OracleScore:
     right: int
     n: int
     low: float
-    """95 % interval of the proportion"""
+    """lower end of the 95 % interval of the proportion"""
     high: float
     error: float
-    """the oracle's own: share of clean pictures of known labels that it does not read whole"""
+    """error of the oracle: fraction of clean pictures of which it misreads a label"""
     chance: float
-    """share that is right when pictures have nothing to do with what was asked"""
+    """fraction that is right by chance, when pictures have nothing to do with what was asked"""
     per_factor: dict[str, float]
-    """share of the pictures in which each label is right"""
+    """fraction of the pictures in which each label is right"""
 
     @property
     def share(self) -> float:
@@ -66,15 +66,15 @@ class Checks:
     """How often an oracle says "all right", of n pictures each; all but `clean` should be chance."""
 
     clean: float
-    """pictures of the labels"""
+    """fraction for pictures of the labels"""
     noise: float
-    """white noise"""
+    """fraction for white noise"""
     blank: float
-    """one grey level"""
+    """fraction for pictures of one grey level"""
     other: float
-    """pictures of other labels"""
+    """fraction for pictures of other labels"""
     altered: float
-    """pictures of the labels but for one, which is another"""
+    """fraction for pictures with one label changed"""
     chance: float
     n: int
 

@@ -36,14 +36,14 @@ def restoration(
     many pictures at a time go where the network is.
     """
     device = next(model.parameters()).device
-    found: dict[str, list[Tensor]] = {"bilinear": [], "bicubic": [], "network": []}
+    values: dict[str, list[Tensor]] = {"bilinear": [], "bicubic": [], "network": []}
     for part in pictures.split(BATCH):
         truth = part.to(device)
         small = model.degrade(truth, torch.full((len(truth),), deviation, device=device))
-        for name, each in found.items():
+        for name, each in values.items():
             made = model(small) if name == "network" else _wide(small, truth, name)
             each.append(psnr(made.clamp(-1, 1), truth).cpu())
-    return {name: float(torch.cat(each).mean().clamp(max=200)) for name, each in found.items()}
+    return {name: float(torch.cat(each).mean().clamp(max=200)) for name, each in values.items()}
 
 
 def _wide(small: Tensor, truth: Tensor, way: str) -> Tensor:

@@ -48,18 +48,18 @@ class Diversity:
 
     @property
     def mean(self) -> float:
-        """Of the three."""
+        """Mean of the three."""
         return (self.position + self.size + self.background) / 3
 
 
 @jit
 def _gain(
-    picture: Floats, level: float, paint: Floats, shape: int, texture: int, place: Floats
+    picture: Floats, level: float, paint: Floats, shape: int, texture: int, position: Floats
 ) -> float:
-    """By how much the squared error falls when a shape is drawn on the background."""
+    """Reduction of the squared error when a shape is drawn on the background."""
     image_size = picture.shape[0]
     pixel = 1.0 / image_size
-    cx, cy, radius = place
+    cx, cy, radius = position
     top, bottom = span(cy, radius, image_size)
     left, right = span(cx, radius, image_size)
     total = 0.0
@@ -79,16 +79,19 @@ def _gain(
 
 
 @jit
-def _level(picture: Floats, shape: Integers, place: Floats) -> float:
-    """The mean of what no shape covers."""
+def _level(picture: Floats, shape: Integers, positions: Floats) -> float:
+    """Mean level of the pixels that no shape covers."""
     image_size = picture.shape[0]
     total, count = 0.0, 0
     for i in range(image_size):
         for j in range(image_size):
             free = True
             for k in range(len(shape)):
-                x, y = (j + 0.5) / image_size - place[k, 0], (i + 0.5) / image_size - place[k, 1]
-                if distance(shape[k], x, y, place[k, 2]) * image_size < 1:
+                x, y = (
+                    (j + 0.5) / image_size - positions[k, 0],
+                    (i + 0.5) / image_size - positions[k, 1],
+                )
+                if distance(shape[k], x, y, positions[k, 2]) * image_size < 1:
                     free = False
             if free:
                 for c in range(3):
@@ -99,18 +102,18 @@ def _level(picture: Floats, shape: Integers, place: Floats) -> float:
 
 @jit
 def _search(
-    picture: Floats, level: float, paint: Floats, shape: int, texture: int, place: Floats,
+    picture: Floats, level: float, paint: Floats, shape: int, texture: int, position: Floats,
     low: float, high: float, first: float, last: float,
 ) -> None:  # fmt: skip
     """Improve one shape's place in smaller and smaller steps along x, y and radius."""
-    best = _gain(picture, level, paint, shape, texture, place)
-    trial = place.copy()
+    best = _gain(picture, level, paint, shape, texture, position)
+    trial = position.copy()
     step = first
     while step > last:
         better = False
         for axis in range(3):
             for sign in (-1.0, 1.0):
-                trial[:] = place
+                trial[:] = position
                 trial[axis] += sign * step
                 if axis == 2 and not low <= trial[2] <= high:
                     continue
@@ -119,14 +122,14 @@ def _search(
                 gain = _gain(picture, level, paint, shape, texture, trial)
                 if gain > best:
                     best, better = gain, True
-                    place[:] = trial
+                    position[:] = trial
         if not better:
             step *= 0.5
 
 
 @jit
-def _row(gains: Floats, places: Floats, relation: Integers, apart: float) -> Integers:
-    """The place of each shape, of `places`, that gains most together while the relations hold."""
+def _row(gains: Floats, positions: Floats, relation: Integers, apart: float) -> Integers:
+    """The index in `positions` of each shape, with the largest total gain under which the relations hold."""
     objects, count = gains.shape
     best = gains.copy()
     came = np.zeros((objects, count), np.int64)
@@ -135,8 +138,8 @@ def _row(gains: Floats, places: Floats, relation: Integers, apart: float) -> Int
         for j in range(count):
             top = -np.inf
             for i in range(count):
-                along = places[j, axis] - places[i, axis]
-                across = places[j, 1 - axis] - places[i, 1 - axis]
+                along = positions[j, axis] - positions[i, axis]
+                across = positions[j, 1 - axis] - positions[i, 1 - axis]
                 if along > max(abs(across), apart) and best[k - 1, i] > top:
                     top = best[k - 1, i]
                     came[k, j] = i
@@ -154,13 +157,13 @@ def _fit(
     relation: Integers, low: float, high: float, out: Floats, levels: Floats,
 ) -> None:  # fmt: skip
     objects = colour.shape[1]
-    places = np.empty((GRID * GRID, 2))
+    positions = np.empty((GRID * GRID, 2))
     for i in range(GRID):
         for j in range(GRID):
-            places[i * GRID + j] = (j + 0.5) / GRID, (i + 0.5) / GRID
+            positions[i * GRID + j] = (j + 0.5) / GRID, (i + 0.5) / GRID
     gains = np.empty((objects, GRID * GRID))
     start = np.empty((objects, GRID * GRID))
-    place = np.empty(3)
+    position = np.empty(3)
     for n in range(len(pictures)):
         picture = pictures[n]
         level = np.median(picture)
@@ -169,13 +172,13 @@ def _fit(
             for p in range(GRID * GRID):
                 gains[k, p] = -np.inf
                 for radius in (low + (high - low) / 4, high - (high - low) / 4):
-                    place[:2], place[2] = places[p], radius
-                    gain = _gain(picture, level, paint, shape[n, k], texture[n, k], place)
+                    position[:2], position[2] = positions[p], radius
+                    gain = _gain(picture, level, paint, shape[n, k], texture[n, k], position)
                     if gain > gains[k, p]:
                         gains[k, p], start[k, p] = gain, radius
-        chosen = _row(gains, places, relation[n], 2 * low)
+        chosen = _row(gains, positions, relation[n], 2 * low)
         for k in range(objects):
-            out[n, k, :2] = places[chosen[k]]
+            out[n, k, :2] = positions[chosen[k]]
             out[n, k, 2] = start[k, chosen[k]]
         first = FIRST
         for _ in range(ROUNDS):
@@ -204,17 +207,21 @@ def fit(pictures: Tensor | Pictures, labels: Tensor | npt.ArrayLike, world: Shap
     wanted = np.asarray(labels)
     drawn = scenes(quiet, 0, np.arange(len(wanted)), labels=wanted)
     pixels = as_pixels(pictures)
-    place, levels = np.zeros((*drawn.x.shape, 3)), np.zeros(len(drawn))
+    positions, levels = np.zeros((*drawn.x.shape, 3)), np.zeros(len(drawn))
     low, high = RADII[world.objects - 1]
     codes = np.array([RELATIONS.index(name) for name in world.relations])
     _fit(
         pixels, PAINTS.astype(np.float64), drawn.colour, drawn.shape, drawn.texture,
-        codes[drawn.relation], low, high, place, levels,
+        codes[drawn.relation], low, high, positions, levels,
     )  # fmt: skip
     background = drawn.background.copy()
     background[:, :3] = levels[:, None].clip(0, 1)
     fitted = dataclasses.replace(
-        drawn, x=place[..., 0], y=place[..., 1], radius=place[..., 2], background=background
+        drawn,
+        x=positions[..., 0],
+        y=positions[..., 1],
+        radius=positions[..., 2],
+        background=background,
     )
     error = render(fitted, pixels.shape[1]) / 255.0 - pixels
     square = np.square(error).mean((1, 2, 3))

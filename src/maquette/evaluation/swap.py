@@ -31,19 +31,19 @@ class Swap:
     """Correlations of detail, a mean over pictures each."""
 
     original: float
-    """of the restored originals with their own detail"""
+    """correlation of the restored originals with their own detail"""
     modified: float
-    """of the restored modified pictures with their own"""
+    """correlation of the restored modified pictures with their own detail"""
     pull: float
-    """of the restored modified pictures with the originals' detail"""
+    """correlation of the restored modified pictures with the originals' detail"""
     shared: float
-    """of the modified pictures' own detail with the originals': what a pull is held against"""
+    """correlation of the modified pictures' own detail with the originals', the baseline of `pull`"""
     gap: float
     """original - modified: above 0 where the originals are known to the network"""
     low: float
     """lower end of the gap's 95 % bootstrap interval over the pictures"""
     high: float
-    """its upper end"""
+    """upper end of the gap's 95 % bootstrap interval"""
 
 
 @torch.no_grad()
@@ -68,12 +68,12 @@ def swap_test(
             f"many of each, at least 2, of the same size"
         )
     keep = torch.ones_like(originals[:, :1]) if mask is None else mask.expand_as(originals[:, :1])
-    found: list[tuple[Tensor, Tensor]] = []
+    pairs: list[tuple[Tensor, Tensor]] = []
     for pictures in (originals, modified):
         small = model.degrade(pictures, torch.full((len(pictures),), deviation))
         wide = F.interpolate(small, size=pictures.shape[-2:], mode="bilinear")
-        found.append((pictures - wide, model(small) - wide))
-    (truth, gained), (other, other_gained) = found
+        pairs.append((pictures - wide, model(small) - wide))
+    (truth, gained), (other, other_gained) = pairs
     own, swapped = correlation(gained, truth, keep), correlation(other_gained, other, keep)
     gap = own - swapped
     low, high = bootstrap_mean(gap)

@@ -108,18 +108,18 @@ def retrieval(
 
     own: the caption of each picture (n, d). Pictures are sought for the texts that some picture has.
     """
-    place = {text: i for i, text in enumerate(texts)}
+    index = {text: i for i, text in enumerate(texts)}
     right = torch.zeros(len(own), len(texts), dtype=torch.bool)
     for row, text in enumerate(own):
-        right[row, place[text]] = True
-    found = right.any(dim=0)
+        right[row, index[text]] = True
+    matched = right.any(dim=0)
     return {
         "captions": len(texts),
         "caption of a picture": {
             f"recall@{k}": recall(pictures, captions, right, k).to_dict() for k in (1, 5)
         },
         "picture of a caption": {
-            f"recall@{k}": recall(captions[found], pictures, right.T[found], k).to_dict()
+            f"recall@{k}": recall(captions[matched], pictures, right.T[matched], k).to_dict()
             for k in (1, 5)
         },
     }
@@ -200,13 +200,13 @@ def zero_shot(
         raise UserError("these pictures have no captions, and a CLIP is scored by them")
     out: dict[str, Any] = {"pictures": total}
     texts = list(dict.fromkeys(seen.captions))
-    told = world is not None and has_pairs(world) and world.phrasings == 1
-    if world is not None and told:
+    has_templates = world is not None and has_pairs(world) and world.phrasings == 1
+    if world is not None and has_templates:
         labels = every_label(world)
         texts = [caption_of(row, world) for row in labels]
     encoded = encode_captions(loaded.model, loaded.captions, texts)
     out |= retrieval(seen.pictures, texts, encoded, seen.captions)
-    if world is not None and told:
+    if world is not None and has_templates:
         chance = 1 / (world.colours * world.shapes)
         out["naming"] = naming(seen, encoded, labels, world).to_dict() | {"chance": chance}
         share = binding(loaded.model, loaded.captions, seen, world)

@@ -70,21 +70,22 @@ def rate_curves(
     grids = dict.fromkeys(wanted, tuple(rates))
     while True:
         jobs = [
-            (what, rate, seed)
-            for what, grid in grids.items()
+            (setting, rate, seed)
+            for setting, grid in grids.items()
             for rate in grid
             for seed in range(lab.seeds)
         ]
         paths = lab.train_all([make(*job) for job in jobs])
         losses = {job: loss_of(path) for job, path in zip(jobs, paths, strict=True)}
         curves = {
-            what: Curve(
-                grid, np.array([[losses[what, r, seed] for r in grid] for seed in range(lab.seeds)])
+            setting: Curve(
+                grid,
+                np.array([[losses[setting, r, seed] for r in grid] for seed in range(lab.seeds)]),
             )
-            for what, grid in grids.items()
+            for setting, grid in grids.items()
         }
         grown = _grown(curves) if grow else {}
-        if all(grown.get(what, grid) == grid for what, grid in grids.items()):
+        if all(grown.get(setting, grid) == grid for setting, grid in grids.items()):
             return curves
         grids |= grown
 
@@ -99,11 +100,11 @@ def _grown(curves: dict[Setting, Curve]) -> dict[Setting, tuple[int, ...]]:
     for (rules, _, _), curve in curves.items():
         firsts.setdefault(rules, curve.grid_best)
     grids = {}
-    for what, curve in curves.items():
+    for setting, curve in curves.items():
         best = curve.grid_best
         least = max(FURTHEST[0], min(curve.rates[0], best - BEYOND))
         most = min(FURTHEST[1], max(curve.rates[-1], best + BEYOND))
-        grids[what] = tuple(range(min(least, *firsts.values()), max(most, *firsts.values()) + 1))
+        grids[setting] = tuple(range(min(least, *firsts.values()), max(most, *firsts.values()) + 1))
     return grids
 
 
@@ -122,11 +123,11 @@ def loss_of(path: Path, part: float = 1.0) -> float:
     return sum(recent) / len(recent)
 
 
-def rate_chart(curves: dict[Setting, Curve], what: str) -> Any:
+def rate_chart(curves: dict[Setting, Curve], dimension: str) -> Any:
     """Loss over the rate, a line a size and a panel a kind of rules; rings mark the best."""
     rows, best = [], []
     for (rules, width, depth), curve in curves.items():
-        size = width if what == "width" else depth
+        size = width if dimension == "width" else depth
         mean = curve.losses.mean(0)
         for rate, loss in zip(curve.rates, mean.tolist(), strict=True):
             if math.isfinite(loss):
@@ -138,7 +139,7 @@ def rate_chart(curves: dict[Setting, Curve], what: str) -> Any:
     x = alt.X("rate:Q", title="learning rate at the base", axis=alt.Axis(format=".2~g", tickCount=6),
               scale=alt.Scale(type="log", base=2, nice=False))  # fmt: skip
     y = alt.Y("loss:Q", title="training loss (nats a byte)", scale=alt.Scale(zero=False))
-    color = alt.Color("size:O", title=what, sort=sizes, scale=alt.Scale(scheme="viridis"))
+    color = alt.Color("size:O", title=dimension, sort=sizes, scale=alt.Scale(scheme="viridis"))
     panels = []
     for rules in dict.fromkeys(row["rules"] for row in rows):
         chosen = [row for row in rows if row["rules"] == rules]

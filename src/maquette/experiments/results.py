@@ -114,8 +114,8 @@ def _refuse_to_replace(claim: Claim, trial: str, out: Path) -> None:
 
 def results(folder: Path) -> dict[str, Result]:
     """The full measurements in a folder, by id; trials are left out."""
-    every = {path.stem: _result(path) for path in sorted(folder.glob("*.json"))}
-    return {name: result for name, result in every.items() if result.full}
+    loaded = {path.stem: _result(path) for path in sorted(folder.glob("*.json"))}
+    return {name: result for name, result in loaded.items() if result.full}
 
 
 def _result(path: Path) -> Result:

@@ -193,7 +193,7 @@ def spreads(
     A standard deviation of few values is small, so that all keys are given as many pictures of a caption:
     the mean over draws of the smallest number there is. nan where that is under `LEAST`.
     """
-    found = {key: np.full(int(of.max()) + 1, np.nan) for key in good}
+    spread = {key: np.full(int(of.max()) + 1, np.nan) for key in good}
     draw = np.random.default_rng(0)
     for caption in range(int(of.max()) + 1):
         rows = {key: np.flatnonzero((of == caption) & right) for key, right in good.items()}
@@ -202,8 +202,8 @@ def spreads(
             continue
         for key, some in rows.items():
             chosen = [draw.choice(some, count, replace=False) for _ in range(DRAWS)]
-            found[key][caption] = np.mean([diversity(fitted[key][c]).mean for c in chosen])
-    return found
+            spread[key][caption] = np.mean([diversity(fitted[key][c]).mean for c in chosen])
+    return spread
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What the trainer gives a model and asks of it; and what models of language, and of pictures, share."""
+"""Base classes of models and of their batches: what the trainer calls, for language and for pictures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -27,7 +27,7 @@ class Batch:
         return len(first)
 
     def to(self, device: torch.device) -> Self:
-        """The batch on that device; a GPU copies while the host goes on."""
+        """The batch on that device, copied without blocking the host."""
 
         def move(t: Tensor) -> Tensor:
             return t if t.device == device else t.pin_memory().to(device, non_blocking=True)
@@ -84,9 +84,9 @@ class PictureBatch(Batch):
 
 @dataclass
 class Loss:
-    """What a model says of a batch: sums over `count` targets.
+    """The loss of a batch: sums over `count` targets.
 
-    total: what is differentiated, regularisers included. value: the plain loss that is reported.
+    total: the sum to differentiate, regularisers included. value: the plain loss to report.
     """
 
     total: Tensor
@@ -95,7 +95,7 @@ class Loss:
 
 
 class Model(nn.Module):
-    """What the trainer asks of a model of any kind.
+    """A model of any kind, as the trainer calls it.
 
     compute: precision of the activations (weights stay as they are and are cast where they are used).
     uncounted: why no target of a whole step may count, and the mend.
@@ -123,7 +123,7 @@ class Model(nn.Module):
             stack.recompute = on
 
     def stacks(self) -> list[Stack]:
-        """The stacks of blocks inside."""
+        """The `Stack` modules of the model."""
         return [module for module in self.modules() if isinstance(module, Stack)]
 
     def initialise(self, seed: int) -> Self:
@@ -133,11 +133,11 @@ class Model(nn.Module):
 
     @property
     def least_batch(self) -> int:
-        """Rows that the first batch must have at least."""
+        """Smallest number of samples of the first batch."""
         return 1
 
     def prepare(self, batch: Any) -> None:
-        """Fill the buffers that are fitted to the first batch of a run."""
+        """Fit the model's buffers to the first batch of a run."""
 
     def loss(self, batch: Any, z_loss: float = 0.0) -> Loss:
         """Sums over the batch's counted targets; random numbers come from torch's generator."""
@@ -198,7 +198,7 @@ class LanguageModel(Model):
         )
 
     def cache(self, batch: int, room: int) -> list[Any]:
-        """What step-by-step decoding keeps of `room` positions, empty, for every block."""
+        """An empty cache of `room` positions for every block, for step-by-step decoding."""
         return self.blocks.make_caches(batch, room, self.compute, self.embedding.weight.device)
 
     def forward(
@@ -237,11 +237,11 @@ class LanguageModel(Model):
         return Loss(total, value, (targets >= 0).sum())
 
     def flops_per_token(self, time: int) -> float:
-        """Operations of a training step a token; see the config's."""
+        """Operations of a training step per token; see the config's method."""
         return self.config.flops_per_token(time)
 
     def kv_bytes_per_token(self) -> int:
-        """Bytes the cache grows by with each token."""
+        """Bytes of the key-value cache per token."""
         return self.config.kv_bytes_per_token(self.compute.itemsize)
 
 
@@ -250,7 +250,7 @@ class PictureModel(Model):
 
     config: PictureConfig
     grids: ClassVar[dict[str, int]] = {}
-    """learned positions of a square grid of patches: the parameter, and its rows before the grid"""
+    """learned positions of a square grid of patches: parameter name and number of rows before the grid"""
 
     def __init__(self, config: PictureConfig) -> None:
         super().__init__(config.parametrisation, config.width, config.depth)

@@ -73,10 +73,10 @@ class Classifier(PictureModel):
         on a GPU are not read, as that would wait for it: a run's classes are those of its corpus.
         """
         c = self.config
-        found = 0 if labels is None else labels.shape[1]
-        if labels is None or found != len(c.classes):
+        factors = 0 if labels is None else labels.shape[1]
+        if labels is None or factors != len(c.classes):
             raise UserError(
-                f"a classifier of {len(c.classes)} label factors cannot use pictures with {found}: "
+                f"a classifier of {len(c.classes)} label factors cannot use pictures with {factors}: "
                 f"set model.classes to those of the data, and model.labels to what is learned"
             )
         most = labels.amax(0).tolist() if labels.is_cpu else []

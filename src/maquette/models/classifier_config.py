@@ -15,11 +15,11 @@ class ClassifierConfig(PictureConfig):
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     classes: tuple[int, ...] = (6, 4, 6, 4, 2)
-    """classes of each label factor of the data"""
+    """number of classes of each label factor of the data"""
     labels: tuple[int, ...] = ()
-    """which of those factors are learned, 0 is the first; none: all"""
+    """indices of the label factors that are learned, from 0; none: all"""
     task: str = ""
-    """what the heads are for: a run that starts from one with another task begins its heads anew"""
+    """name of the task; a run that starts from a run of another task has new heads"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,12 +41,12 @@ class ClassifierConfig(PictureConfig):
 
     @property
     def read(self) -> tuple[int, ...]:
-        """The factors that are learned."""
+        """Indices of the label factors that are learned."""
         return self.labels or tuple(range(len(self.classes)))
 
     @property
     def read_classes(self) -> tuple[int, ...]:
-        """Their classes."""
+        """Number of classes of each factor that is learned."""
         return tuple(self.classes[i] for i in self.read)
 
     def head_names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The shape of CLIP: two towers, one space, without torch and without a model."""
+"""The config of CLIP: two towers, one embedding space; needs no torch."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -21,13 +21,13 @@ class ClipConfig(PictureConfig):
     kind: Literal["clip"] = "clip"
     """which architecture"""
     patch: int = 4
-    """side of a patch, in pixels"""
+    """height and width of a patch in pixels"""
     heads: int = 4
-    """of the picture tower"""
+    """number of attention heads of the picture tower"""
     hidden: int | None = None
-    """size of the picture tower's feed-forward layer: None for 4 width"""
+    """width of the picture tower's feed-forward layer; None: 4 width"""
     vocabulary: int = 64
-    """tokens of captions"""
+    """number of tokens of captions"""
     caption_length: int = 24
     """most tokens of a caption, its EOS token (token id 0) included"""
     bos_token_id: int | None = None
@@ -36,25 +36,25 @@ class ClipConfig(PictureConfig):
     """EOS token id in OpenAI's numbering, where a caption's vector stands at the highest token id of that
     numbering; None: the vector stands at the first EOS token"""
     text_width: int = 128
-    """size of the caption tower's residual stream"""
+    """width of the caption tower's residual stream"""
     text_depth: int = 4
-    """blocks of the caption tower"""
+    """number of blocks of the caption tower"""
     text_heads: int = 4
-    """of the caption tower"""
+    """number of attention heads of the caption tower"""
     text_hidden: int | None = None
-    """size of the caption tower's feed-forward layer: None for 4 text_width"""
+    """width of the caption tower's feed-forward layer; None: 4 text_width"""
     embedding: int = 64
-    """dimensions of the space that both towers map to"""
+    """dimensions of the embeddings of both towers"""
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
-    """non-linearity of the feed-forward layers"""
+    """activation function of the feed-forward layers"""
     norm_epsilon: float = 1e-5
-    """added to the variance"""
+    """epsilon of the normalisation"""
     objective: Literal["softmax", "sigmoid"] = "softmax"
-    """which caption of the batch belongs to a picture (CLIP), or whether each one does (SigLIP)"""
+    """contrastive loss: softmax over the batch (CLIP) or sigmoid of each pair (SigLIP)"""
     noised: bool = False
-    """it sees pictures with noise on them, and the time (the CLIP that guides GLIDE)"""
+    """whether the picture tower reads noisy pictures and their time (the CLIP that guides GLIDE)"""
     path: Literal["cosine", "linear", "flow"] = "cosine"
-    """noised: how pictures turn into noise, as in the diffusion model that is guided"""
+    """noised: noise schedule, that of the guided diffusion model"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,5 +84,5 @@ class ClipConfig(PictureConfig):
 
     @property
     def patches(self) -> int:
-        """Patches of a picture."""
+        """Number of patches of a picture."""
         return (self.image_size // self.patch) ** 2

@@ -20,17 +20,17 @@ class CNNConfig(ClassifierConfig):
     image_size: int = 32
     """height and width of a picture in pixels"""
     width: int = 32
-    """channels of the first stage; the second has twice, the third four times as many"""
+    """channels of the first stage; twice as many in the second, four times in the third"""
     depth: int = 2
-    """residual blocks of each of the three stages"""
+    """number of residual blocks in each of the three stages"""
     noise: float = 0.0
-    """training: white noise is added, of a standard deviation up to this (pixels are in [-1, 1])"""
+    """largest standard deviation of the white noise added in training (pixels are in [-1, 1])"""
     blur: float = 0.0
-    """training: pictures are blurred, with a standard deviation of up to so many pixels"""
+    """largest standard deviation in pixels of the blur in training"""
     parametrisation: Parametrisation = field(
         default_factory=lambda: Parametrisation(base_width=32, base_depth=2)
     )
-    """how parameters scale with the size"""
+    """rules by which start and learning rates scale with the model"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,55 +21,55 @@ class DecoderConfig(Architecture):
     kind: Literal["decoder"] = "decoder"
     """which architecture"""
     vocabulary: int = 4096
-    """tokens, the end of a document included"""
+    """number of tokens, the EOS token included"""
     context: int = 256
-    """positions: the longest sequence"""
+    """longest sequence in tokens"""
     width: int = 256
-    """size of the residual stream"""
+    """width of the residual stream"""
     depth: int = 4
-    """blocks"""
+    """number of blocks"""
     heads: int = 4
-    """query heads"""
+    """number of query heads"""
     kv_heads: int | None = None
-    """key-value heads: None for as many as heads, 1 for multi-query, between for grouped"""
+    """number of key-value heads; None: as many as heads, 1: multi-query, between: grouped-query attention"""
     head_dim: int | None = None
-    """size of a head: None for width / heads"""
+    """dimensions of a head; None: width / heads"""
     hidden: int | None = None
-    """size of the feed-forward layer: None for 4 width (SwiGLU: 8/3 width, up to 32s)"""
+    """width of the feed-forward layer; None: 4 width (SwiGLU: 8/3 width, rounded up to a multiple of 32)"""
     activation: Activation = "swiglu"
-    """non-linearity of the feed-forward layer"""
+    """activation function of the feed-forward layer"""
     norm: Literal["layernorm", "rmsnorm"] = "rmsnorm"
-    """normalisation"""
+    """kind of normalisation"""
     norm_epsilon: float = 1e-5
-    """added to the variance"""
+    """epsilon of the normalisation"""
     positions: Literal["learned", "rotary", "alibi", "none"] = "rotary"
-    """how a token knows where it stands"""
+    """position encoding"""
     rotary_dims: int | None = None
-    """dimensions of each head that turn: None for all"""
+    """dimensions of each head with rotary positions; None: all"""
     rotary_base: float = 10000.0
-    """longest wavelength of the rotation, over 2 pi"""
+    """base of the rotary frequencies (theta)"""
     rotary_pairs: Literal["half", "interleaved"] = "half"
-    """which dimensions turn together: (i, i + d/2) or (2i, 2i + 1)"""
+    """pairs of rotated dimensions: half (i, i + d/2), interleaved (2i, 2i + 1)"""
     block: Literal["serial", "parallel"] = "serial"
-    """attention then feed-forward, or both from one norm"""
+    """serial: attention, then feed-forward; parallel: both from one norm"""
     norm_bias: bool = False
-    """bias in LayerNorm"""
+    """whether LayerNorm has a bias"""
     attention_bias: bool = False
-    """bias in the four attention maps"""
+    """whether the four attention projections have biases"""
     feedforward_bias: bool = False
-    """bias in the feed-forward maps"""
+    """whether the feed-forward projections have biases"""
     output_bias: bool = False
-    """bias on the logits"""
+    """whether the logits have a bias"""
     embedding_norm: bool = False
-    """normalise the embedding (BLOOM)"""
+    """whether the embedding is normalised (BLOOM)"""
     tied: bool = False
-    """the output matrix is the embedding"""
+    """whether the output matrix is the embedding"""
     band: int | None = None
-    """every second block sees only so many positions back (GPT-3); None: all see everything"""
+    """attention window of every second block in tokens (GPT-3); None: full attention everywhere"""
     dropout: float = 0.0
-    """on the embedding and on what each branch adds"""
+    """dropout rate of the embedding and of each branch's output"""
     parametrisation: Parametrisation = field(default_factory=Parametrisation)
-    """how parameters scale with the size"""
+    """rules by which start and learning rates scale with the model"""
 
     def __post_init__(self) -> None:
         sizes = (
@@ -123,43 +123,43 @@ class DecoderConfig(Architecture):
         return 4 * self.width if self.activation != "swiglu" else -(-8 * self.width // 96) * 32
 
     def window(self, layer: int) -> int | None:
-        """Positions that block sees: GPT-3 alternates dense and banded blocks."""
+        """Attention window of a block, None for full attention: GPT-3 alternates both."""
         return self.band if layer % 2 else None
 
     def check_sequence(self, length: int) -> None:
         """Raise WrongUse where the model cannot learn from sequences of `length` tokens: any will do."""
 
     def parameters_by_role(self) -> dict[str, int]:
-        """How many parameters play each role; they sum to the model's size."""
+        """Number of parameters of each role; they sum to `parameters`."""
         c, w = self, self.width
         projected = c.heads * c.head + 2 * c.group_heads * c.head  # queries, keys, values
         attention = w * projected + c.heads * c.head * w
-        maps = 3 if c.activation == "swiglu" else 2
+        matrices = 3 if c.activation == "swiglu" else 2
         norm = w * (1 + (c.norm_bias and c.norm == "layernorm"))
         norms = c.depth * (1 if c.block == "parallel" else 2) + 1 + c.embedding_norm
         biases = c.depth * c.attention_bias * (projected + w)
-        biases += c.depth * c.feedforward_bias * ((maps - 1) * c.inner + w)
+        biases += c.depth * c.feedforward_bias * ((matrices - 1) * c.inner + w)
         return {
             Role.INPUT: c.vocabulary * w + c.context * w * (c.positions == "learned"),
-            Role.HIDDEN: c.depth * (attention + maps * w * c.inner),
+            Role.HIDDEN: c.depth * (attention + matrices * w * c.inner),
             Role.OUTPUT: 0 if c.tied else c.vocabulary * w,
             Role.VECTOR: norms * norm + biases + c.vocabulary * c.output_bias,
         }
 
     def parameters(self) -> int:
-        """All of them, a shared matrix once."""
+        """Number of parameters, a tied matrix counted once."""
         return sum(self.parameters_by_role().values())
 
     def flops_per_token(self, time: int) -> float:
         """Operations of a training step a token: 6 per matrix parameter, and attention.
 
         Attention counts all `time` keys, as if it were not causal (the convention of Chowdhery et
-        al. 2022, appendix B), or the band's; forward is a third of it. A look-up is no operation.
+        al. 2022, appendix B), or the window's; forward is a third. A look-up is no operation.
         """
         matrices = self.parameters_by_role()[Role.HIDDEN] + self.vocabulary * self.width
         seen = sum(min(time, self.window(layer) or time) for layer in range(self.depth))
         return 6.0 * matrices + 12.0 * self.heads * self.head * seen
 
     def kv_bytes_per_token(self, itemsize: int = 2) -> int:
-        """Bytes the cache grows by with each token, at `itemsize` bytes a number."""
+        """Bytes of the key-value cache per token, at `itemsize` bytes a number."""
         return 2 * self.depth * self.group_heads * self.head * itemsize

@@ -24,17 +24,17 @@ class PictureConfig(Architecture):
     image_size: int = 32
     """height and width of a picture in pixels"""
     width: int = 128
-    """size of the residual stream, or channels of the first level"""
+    """width of the residual stream, or channels of the first level"""
     depth: int = 4
-    """blocks"""
+    """number of blocks"""
     parametrisation: Parametrisation = field(default_factory=Parametrisation)
-    """how parameters scale with the size"""
+    """rules by which start and learning rates scale with the model"""
 
     def __post_init__(self) -> None:
         within(self, 1, float("inf"), "image_size", "width", "depth")
 
     def parameters(self) -> int:
-        """How many the model has."""
+        """Number of parameters."""
         return _counted(self)
 
 

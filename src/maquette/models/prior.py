@@ -80,8 +80,8 @@ class Prior(PictureModel):
 
         caches: the keys and values of the positions before, which grow by these.
         """
-        places = self.positions.weight[start : start + x.shape[1]]
-        x = (x + scaled(places, self.scaling.input_multiplier)).to(self.compute)
+        positions = self.positions.weight[start : start + x.shape[1]]
+        x = (x + scaled(positions, self.scaling.input_multiplier)).to(self.compute)
         x = self.blocks(x, mask=Mask(causal=True), caches=caches)
         return self.norm(x).float()  # type: ignore[no-any-return]
 
@@ -91,11 +91,11 @@ class Prior(PictureModel):
 
     def with_and_without(self, captions: Tensor, text_embedding: Tensor, guidance: float) -> Tensor:
         """What is read of captions, and for guidance again of none: (n or 2 n, caption_length + 1, width)."""
-        given = self.caption(captions, text_embedding)
+        condition = self.caption(captions, text_embedding)
         if guidance == 1.0:
-            return given
+            return condition
         null = scaled(self.null_embedding.weight, self.scaling.input_multiplier)
-        return torch.cat([given, null.expand_as(given)])
+        return torch.cat([condition, null.expand_as(condition)])
 
     def embeddings(self, batch: PictureBatch) -> Tensor:
         """The embeddings of a batch's pictures, (n, d), times sqrt(d). Raises UserError for other ones."""
@@ -104,11 +104,11 @@ class Prior(PictureModel):
                 "a prior learns from captions and from a CLIP's embeddings: "
                 "set data.encoder to a CLIP run, and take a corpus with captions"
             )
-        found, wanted = batch.embedding.shape[1], self.config.embedding
-        if found != wanted:
+        dimensions, wanted = batch.embedding.shape[1], self.config.embedding
+        if dimensions != wanted:
             raise UserError(
-                f"the encoder's embeddings have {found} numbers, the prior's {wanted}: "
-                f"set model.embedding to {found}"
+                f"the encoder's embeddings have {dimensions} numbers, the prior's {wanted}: "
+                f"set model.embedding to {dimensions}"
             )
         return batch.embedding.float() * self.length
 

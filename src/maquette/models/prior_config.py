@@ -23,29 +23,29 @@ class PriorConfig(PictureConfig):
     kind: Literal["prior"] = "prior"
     """which architecture"""
     variant: Literal["diffusion", "autoregressive"] = "diffusion"
-    """denoises the whole embedding, or predicts its quantised components one after the other"""
+    """diffusion: denoises the embedding; autoregressive: predicts its quantised components in turn"""
     embedding: int = 64
-    """numbers of an embedding: as many as the encoder's"""
+    """dimensions of an embedding: the encoder's"""
     vocabulary: int = 64
-    """tokens of the captions, their end included"""
+    """number of tokens of captions, the EOS token included"""
     caption_length: int = 24
-    """positions of a caption, its end included"""
+    """most tokens of a caption, its EOS token included"""
     width: int = 128
-    """size of the residual stream"""
+    """width of the residual stream"""
     depth: int = 4
-    """blocks"""
+    """number of blocks"""
     heads: int = 4
-    """attention heads"""
+    """number of attention heads"""
     drop: float = 0.1
-    """training: share of the captions that are left out, for guidance"""
+    """fraction of training captions that are left out, for classifier-free guidance"""
     components: int | None = None
-    """autoregressive: principal components of the embedding that are predicted; None: 3 of 4"""
+    """autoregressive: number of principal components that are predicted; None: three quarters of them"""
     buckets: int = 128
-    """autoregressive: values each component is rounded to"""
+    """autoregressive: number of values that each component is quantised to"""
     parametrisation: Parametrisation = field(
         default_factory=lambda: Parametrisation(base_width=128, base_depth=4, base_head_dim=32)
     )
-    """how parameters scale with the size"""
+    """rules by which start and learning rates scale with the model"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,7 +62,7 @@ class PriorConfig(PictureConfig):
 
     @property
     def kept(self) -> int:
-        """Principal components that are predicted."""
+        """Number of principal components that are predicted."""
         return self.components or -(-3 * self.embedding // 4)
 
     def build(self) -> Any:

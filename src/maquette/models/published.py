@@ -95,8 +95,8 @@ class Published:
         """Ours, every difference and the published figure in one line of numbers that add up."""
         ours = self.config.parameters()
         line = f"{ours:,}"
-        for what, number in self.differences:
-            line += f" {'+' if number > 0 else '-'} {abs(number):,} {what}"
+        for reason, number in self.differences:
+            line += f" {'+' if number > 0 else '-'} {abs(number):,} {reason}"
         if self.differences:
             line += f" = {self.counted:,}"
         if self.unit == 1:
@@ -121,7 +121,7 @@ def published(name: str) -> Published:
 @functools.cache
 def _all() -> dict[str, Published]:
     parts = (_gpt2, _gpt3, _eleuther, _megatron, _palm, _deepmind, _bloom, _llama)
-    return {one.name: one for part in parts for one in part()}
+    return {model.name: model for part in parts for model in part()}
 
 
 def shape(
@@ -168,7 +168,7 @@ def _gpt3() -> list[Published]:
         "13b": "table 2.1 prints a width of 5,140, which 40 heads of 128 do not make, and which "
         "would give 12,950 million: 5,120 is meant",
     }
-    found = []
+    published_models = []
     for size, depth, width, heads, batch, rate, millions, unit in rows:
         training = Training(
             tokens=300 * BILLION,
@@ -178,7 +178,7 @@ def _gpt3() -> list[Published]:
             otherwise="the cosine ended after 260 billion tokens, and the batch grew from 32,000 "
             "tokens over the first 4 to 12 billion",
         )
-        found.append(
+        published_models.append(
             Published(
                 name=f"gpt3-{size}",
                 title=f"GPT-3 {size.upper()}",
@@ -190,7 +190,7 @@ def _gpt3() -> list[Published]:
                 training=training,
             )
         )
-    return found
+    return published_models
 
 
 def _eleuther() -> list[Published]:
@@ -256,7 +256,7 @@ def _megatron() -> list[Published]:
         beta2=0.999,
         weight_decay=0.01,
     )
-    found = [
+    megatron = [
         Published(
             name=f"megatron-{size}",
             title=f"Megatron-LM {size.upper()}",
@@ -284,7 +284,7 @@ def _megatron() -> list[Published]:
             otherwise="the cosine was set to end after 500,000 steps, of which 300,000 were taken",
         ),
     )
-    return [*found, turing]
+    return [*megatron, turing]
 
 
 def _palm() -> list[Published]:
@@ -293,13 +293,13 @@ def _palm() -> list[Published]:
         ("62b", 64, 8192, 32, 1024, 62_500),
         ("540b", 118, 18432, 48, 2048, 540_350),
     )
-    found = []
+    published_models = []
     for size, depth, width, heads, batch, millions in rows:
         config = shape(families.palm, (256_000, 2048, depth, width, heads), head_dim=256)
         # Adafactor's rate multiplies the root mean square of a matrix, 1/sqrt(width) at the start.
         rate = 0.01 / width**0.5
         gains = config.parameters_by_role()[Role.VECTOR]
-        found.append(
+        published_models.append(
             Published(
                 name=f"palm-{size}",
                 title=f"PaLM {size.upper()}",
@@ -324,7 +324,7 @@ def _palm() -> list[Published]:
                 ),
             )
         )
-    return found
+    return published_models
 
 
 def _deepmind() -> list[Published]:
@@ -333,11 +333,11 @@ def _deepmind() -> list[Published]:
         ("chinchilla-70b", "Chinchilla 70B", 8192, 64, 70, 1536, 1e-4, 1_400 * BILLION, 0.1, 1.0),
     )
     sources = ("Rae et al. 2021, table 1", "Hoffmann et al. 2022, table 4")
-    found = []
+    published_models = []
     for row, source in zip(rows, sources, strict=True):
         name, title, width, heads, billions, batch, rate, tokens, decay, clip = row
         config = shape(families.gopher, (32_000, 2048, 80, width, heads))
-        found.append(
+        published_models.append(
             Published(
                 name=name,
                 title=title,
@@ -365,7 +365,7 @@ def _deepmind() -> list[Published]:
                 ),
             )
         )
-    return found
+    return published_models
 
 
 def _bloom() -> list[Published]:

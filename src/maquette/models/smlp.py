@@ -35,7 +35,7 @@ from maquette.nn.norm import make_norm
 from maquette.nn.parametrisation import scaled
 from maquette.nn.rules import Role, Scaling
 from maquette.nn.stack import Stack
-from maquette.nn.token_mixing import MixCache, Place, SpatialGating, TokenMixing
+from maquette.nn.token_mixing import MixCache, QueryPositions, SpatialGating, TokenMixing
 
 
 class Block(nn.Module):
@@ -71,16 +71,16 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,  # (batch, time, width)
-        place: Place | None = None,
+        query_positions: QueryPositions | None = None,
         cache: MixCache | None = None,
     ) -> Tensor:
-        x = x + self._branch(self.mixing(self.mixing_norm(x), place, cache))
+        x = x + self._branch(self.mixing(self.mixing_norm(x), query_positions, cache))
         if self.experts is None or self.experts_norm is None:
             return x
         return x + self._branch(self.experts(self.experts_norm(x)))
 
     def cache(self, batch: int, room: int, dtype: torch.dtype, device: torch.device) -> MixCache:
-        """Room for what is mixed at `room` positions of `batch` sequences."""
+        """An empty cache of `room` positions of `batch` sequences."""
         return self.mixing.cache(batch, room, dtype, device)
 
     def _branch(self, y: Tensor) -> Tensor:
@@ -122,14 +122,14 @@ class SMLP(LanguageModel):
                 f"a sequence of {end} tokens does not fit the mixing matrices of "
                 f"{self.config.context} positions: shorten it, or train with a larger model.context"
             )
-        place = None
+        query_positions = None
         if positions is not None or document_ids is not None:
             if positions is None:
                 positions = torch.arange(past, end, device=tokens.device)
-            place = Place(positions.expand(tokens.shape), document_ids)
+            query_positions = QueryPositions(positions.expand(tokens.shape), document_ids)
         x = scaled(self.embedding(tokens), self.scaling.input_multiplier).to(self.compute)
         x = F.dropout(x, self.config.dropout, self.training)
-        x = self.blocks(x, place=place, caches=cache)
+        x = self.blocks(x, query_positions=query_positions, caches=cache)
         return self.norm(x)  # type: ignore[no-any-return]
 
     def counted(self, batch: TokenBatch) -> Tensor:
@@ -140,9 +140,9 @@ class SMLP(LanguageModel):
         targets, prefix = batch.targets, self.config.unpredicted
         if not prefix:
             return targets
-        place = batch.positions
-        if place is None:
-            place = torch.arange(targets.shape[1], device=targets.device)
+        positions = batch.positions
+        if positions is None:
+            positions = torch.arange(targets.shape[1], device=targets.device)
             self.config.check_sequence(targets.shape[1])
         # the prediction made at the prefix's last position is the first that knew all of it
-        return targets.masked_fill(place < prefix - 1, -1)
+        return targets.masked_fill(positions < prefix - 1, -1)

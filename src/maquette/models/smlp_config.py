@@ -18,39 +18,40 @@ class SMLPConfig(Architecture):
     kind: Literal["smlp"] = "smlp"
     """which architecture"""
     vocabulary: int = 4096
-    """tokens, the end of a document included"""
+    """number of tokens, the EOS token included"""
     context: int = 256
-    """positions: the longest sequence, and the size of the mixing matrices"""
+    """longest sequence in tokens, and the size of the mixing matrices"""
     width: int = 256
-    """size of the residual stream"""
+    """width of the residual stream"""
     dense: int = 2
-    """dense blocks, the first ones: gMLP"""
+    """number of dense blocks (gMLP), which come first"""
     sparse: int = 2
-    """sparse blocks, the last ones: mixing by experts, then feed-forward experts"""
+    """number of sparse blocks, which come last: mixing by experts, then feed-forward experts"""
     hidden: int | None = None
-    """size of the layer whose one half gates the other: None for 4 width"""
+    """width of the spatial gating layer, one half of which gates the other; None: 4 width"""
     expert_hidden: int | None = None
-    """size of a feed-forward expert: None for 4 width"""
+    """width of a feed-forward expert; None: 4 width"""
     feature_experts: int = 4
-    """sparse blocks: mixing matrices, and chunks of the features"""
+    """number of mixing matrices, and of chunks of the features, in a sparse block"""
     token_experts: int = 4
-    """sparse blocks: feed-forward experts, of which a token takes one"""
+    """number of feed-forward experts in a sparse block; each token goes through one"""
     routing: Literal["deterministic", "partial", "naive"] = "deterministic"
-    """chunk i to matrix i; by a gate that sees the prefix; by one that sees the future (a control)"""
+    """deterministic: chunk i to matrix i; partial: by a gate that sees the prefix; naive: by a gate that
+    sees the future (a control)"""
     prefix: float = 0.2
-    """partial: share of the context that the gate sees, and that the loss does not count"""
+    """partial: fraction of the context that the gate sees, and that the loss does not count"""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """normalisation"""
+    """kind of normalisation"""
     norm_epsilon: float = 1e-5
-    """added to the variance"""
+    """epsilon of the normalisation"""
     mixing_multiplier: float = 256.0
-    """what is mixed is multiplied by this / context: sets how fast the matrices learn"""
+    """factor of the mixing, over context; sets how fast the mixing matrices learn"""
     tied: bool = False
-    """the output matrix is the embedding"""
+    """whether the output matrix is the embedding"""
     dropout: float = 0.0
-    """on the embedding and on what each branch adds"""
+    """dropout rate of the embedding and of each branch's output"""
     parametrisation: Parametrisation = field(default_factory=Parametrisation)
-    """how parameters scale with the size"""
+    """rules by which start and learning rates scale with the model"""
 
     def __post_init__(self) -> None:
         sizes = ("vocabulary", "context", "width", "hidden", "expert_hidden")
@@ -72,7 +73,7 @@ class SMLPConfig(Architecture):
 
     @property
     def depth(self) -> int:
-        """Blocks of both kinds."""
+        """Number of blocks, dense and sparse."""
         return self.dense + self.sparse
 
     @property
@@ -85,7 +86,7 @@ class SMLPConfig(Architecture):
 
     @property
     def unpredicted(self) -> int:
-        """Positions of a document, its first, whose targets the loss does not count."""
+        """Number of a document's first positions whose targets the loss does not count."""
         return max(1, int(self.prefix * self.context)) if self.routing == "partial" else 0
 
     def check_sequence(self, length: int) -> None:
@@ -97,7 +98,7 @@ class SMLPConfig(Architecture):
             )
 
     def parameters_by_role(self) -> dict[str, int]:
-        """How many parameters play each role; they sum to the model's size."""
+        """Number of parameters of each role; they sum to `parameters`."""
         c, w, half = self, self.width, self.inner // 2
         experts = c.sparse * c.token_experts * 2 * w * c.expert_inner
         norms = c.dense * (w + half) + c.sparse * (2 * w + half) + w
@@ -110,11 +111,11 @@ class SMLPConfig(Architecture):
         }
 
     def parameters(self) -> int:
-        """All of them, every expert and a shared matrix once."""
+        """Number of parameters, each expert and a tied matrix counted once."""
         return sum(self.parameters_by_role().values())
 
     def active_parameters(self) -> int:
-        """Those that take part in one token: of the feed-forward experts one, of the rest all.
+        """Number of parameters that take part in one token: one feed-forward expert, and all others.
 
         The mixing matrices all take part, each in its chunk of the features.
         """
@@ -136,7 +137,7 @@ class SMLPConfig(Architecture):
         return 6.0 * (active + gates) + 6.0 * c.depth * half * time
 
     def kv_bytes_per_token(self, itemsize: int = 2) -> int:
-        """Bytes the cache grows by with each token, at `itemsize` bytes a number."""
+        """Bytes of the cache per token, at `itemsize` bytes a number."""
         return self.depth * (self.inner // 2) * itemsize
 
     @property

@@ -88,8 +88,8 @@ def copy_tensors(wanted: dict[str, Tensor], tensors: dict[str, Tensor], source: 
     """Copy tensors into those of the same names, all of them and nothing else."""
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or extra:
-        what = f"it lacks {missing[0]}" if missing else f"it has {extra[0]} besides"
-        raise UserError(f"{source} belongs to another model: {what}")
+        difference = f"it lacks {missing[0]}" if missing else f"it has {extra[0]} besides"
+        raise UserError(f"{source} belongs to another model: {difference}")
     for name, own in wanted.items():
         if own.shape != tensors[name].shape:
             raise UserError(

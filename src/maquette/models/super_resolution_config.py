@@ -22,18 +22,17 @@ class SuperResolutionConfig(PictureConfig):
     scale: int = 4
     """image_size over the size of the small picture"""
     width: int = 48
-    """channels"""
+    """number of channels"""
     depth: int = 6
-    """residual blocks"""
+    """number of residual blocks"""
     blur: float = 2.0
-    """training: the large picture is blurred before it is made small, with a standard deviation of up
-    to so many of its pixels"""
+    """largest standard deviation of the blur before downsampling in training (large pixels)"""
     error: Literal["absolute", "squared"] = "absolute"
-    """what is minimised: the mean absolute or squared difference (pixels are in [-1, 1])"""
+    """training loss: mean absolute or squared error (pixels are in [-1, 1])"""
     parametrisation: Parametrisation = field(
         default_factory=lambda: Parametrisation(base_width=48, base_depth=6)
     )
-    """how parameters scale with the size"""
+    """rules by which start and learning rates scale with the model"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

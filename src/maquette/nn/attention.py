@@ -68,10 +68,10 @@ class Prefix:
 
 @dataclass
 class LayerCache:
-    """Keys and values that one layer keeps of the positions before: (batch, kv_heads, room, head_dim).
+    """Key-value cache of one layer: (batch, kv_heads, room, head_dim).
 
-    context: keys and values (batch, heads, tokens, head_dim) of what is attended to besides, made at
-    the first call. prefix: what stands before the first position, in the room but not in the length.
+    context: keys and values (batch, heads, tokens, head_dim) of the cross-attention, made at the first call.
+    prefix: keys and values before the first position, in the room but not in the length.
     """
 
     keys: Tensor
@@ -98,9 +98,9 @@ class LayerCache:
 
 
 class Attention(nn.Module):
-    """Project to queries, keys and values, turn them by their position, attend, project back.
+    """Self-attention: project to queries, keys and values, rotate by position, attend, project back.
 
-    scale: the factor of q k, from the parametrisation.
+    scale: factor of q k, from the parametrisation.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class CrossAttention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def keys_and_values(self, context: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Of a context (batch, tokens, context width): two of (batch, heads, tokens, head_dim)."""
+        """Keys and values (batch, heads, tokens, head_dim) of a context (batch, tokens, context width)."""
         k, v = self.kv(context.to(dtype)).unflatten(-1, (-1, self.head_dim)).chunk(2, dim=2)
         return k.transpose(1, 2), v.transpose(1, 2)
 
@@ -215,7 +215,7 @@ def attend(
     slopes: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Attention of the queries to the keys that the mask allows, by the fastest kernel for it.
+    """Attention of the queries to the keys that the mask allows, by the fastest kernel for that mask.
 
     q: (batch, heads, queries, head_dim); k, v: (batch, kv_heads, keys, head_dim). slopes: (heads,),
     ALiBi. bias: added to the scaled scores, (heads, queries, keys) or with a batch before; it may be
@@ -288,7 +288,7 @@ def _tiles_know(mask: Mask) -> bool:
 
 
 def _plain(q: Tensor, k: Tensor, most: int) -> bool:
-    """Whether plain products are faster: learning, in bf16, on a processor, at most so many scores.
+    """Whether plain products are faster: training in bf16 on a CPU with at most `most` scores.
 
     torch's fused kernel takes 3 times as long there, forward and backward, at 64 positions.
     """
@@ -311,14 +311,14 @@ def attention_bias(
     bias: Tensor | None,
     device: torch.device,
 ) -> Tensor:
-    """What is added to the scores: ALiBi's slope times the distance, a bias, -inf where not allowed.
+    """The bias of the scores: ALiBi's slope times the distance, a learned bias, -inf where not allowed.
 
     Returns (batch or 1, heads, queries, keys), fp32.
     """
     added = torch.zeros((), device=device)
     if slopes is not None:
-        place = torch.arange(keys - queries, keys, device=device).unsqueeze(1)
-        distance = torch.arange(keys, device=device) - place  # (queries, keys)
+        position = torch.arange(keys - queries, keys, device=device).unsqueeze(1)
+        distance = torch.arange(keys, device=device) - position  # (queries, keys)
         added = slopes.float()[None, :, None, None] * distance
     if bias is not None:
         added = added + bias.float()

@@ -12,7 +12,7 @@ from maquette.nn.rules import Role
 
 
 class Conv(nn.Module):
-    """A convolution that keeps the side of the picture, divided by `stride`."""
+    """A convolution with "same" padding: the output's height and width are the input's over `stride`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The position-wise half of a block: GELU or ReLU maps (GPT) and SwiGLU (PaLM, LLaMA).
+"""The feed-forward layer of a block: GELU or ReLU (GPT) and SwiGLU (PaLM, LLaMA).
 
 SwiGLU: Shazeer 2020, eq. 6. Quick GELU, x sigmoid(1.702 x): what CLIP was trained with.
 """
@@ -36,7 +36,7 @@ class FeedForward(nn.Module):
 
 
 def activate(h: Tensor, activation: AnyActivation) -> Tensor:
-    """Apply the non-linearity; SwiGLU halves the last dimension."""
+    """Apply the activation function; SwiGLU halves the last dimension."""
     if activation == "swiglu":
         gate, up = h.chunk(2, dim=-1)
         return F.silu(gate) * up

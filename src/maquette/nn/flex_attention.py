@@ -118,12 +118,14 @@ def _error(heads: int, kv_heads: int, head_dim: int, device: torch.device) -> fl
         torch.randn(1, h, time, head_dim, device=device, generator=generator).requires_grad_()
         for h in (heads, kv_heads, kv_heads)
     )
-    found = flex_attention(q, k, v, mask, scale=head_dim**-0.5, slopes=None)
+    actual = flex_attention(q, k, v, mask, scale=head_dim**-0.5, slopes=None)
     keys, values = (t.repeat_interleave(heads // kv_heads, dim=1) for t in (k, v))
     dense = mask.dense(1, time, time, device)
     expected = F.scaled_dot_product_attention(
         q, keys, values, attn_mask=dense, scale=head_dim**-0.5
     )
-    pairs = [(found, expected)]
-    pairs += zip(*(torch.autograd.grad(y.sum(), (q, k, v)) for y in (found, expected)), strict=True)
+    pairs = [(actual, expected)]
+    pairs += zip(
+        *(torch.autograd.grad(y.sum(), (q, k, v)) for y in (actual, expected)), strict=True
+    )
     return max(float((a - b).abs().max()) for a, b in pairs)

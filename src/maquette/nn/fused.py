@@ -21,7 +21,7 @@ _INPLACE = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
 
 @contextlib.contextmanager
 def compilation(on: bool) -> Iterator[None]:
-    """Compile what is marked `@fused` while this is open."""
+    """Context in which functions marked `@fused` are compiled."""
     global _on
     before, _on = _on, on
     from torch.fx.experimental import _config as symbolic

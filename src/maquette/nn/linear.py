@@ -1,4 +1,4 @@
-"""Linear maps and embeddings that keep fp32 weights and compute in their input's precision.
+"""Linear layers and embeddings that keep fp32 weights and compute in their input's precision.
 
 Casting the weight where it is used (instead of autocast) says in one place what runs in which
 precision; the cast costs 1 part in 300 of the product it feeds at 4,096 tokens a step.
@@ -15,8 +15,8 @@ from maquette.nn.rules import Role
 class Linear(nn.Module):
     """y = x W^T + b, with a role for muP.
 
-    residual: this map writes into the residual stream (GPT-2 starts those smaller). start: the
-    constant that the weight begins at (0: a map that adds nothing at first); None: drawn.
+    residual: whether the layer writes into the residual stream (GPT-2 starts those smaller). start:
+    constant initial value of the weight (0: a layer that adds nothing at first); None: drawn.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Linear(nn.Module):
         return F.linear(x, self.weight.to(x.dtype), bias)
 
     def product(self, x: Tensor) -> Tensor:
-        """x W^T alone, where something comes between the product and the bias."""
+        """x W^T without the bias."""
         if native.usable(x):
             return native.linear(x, self.weight, None)
         return F.linear(x, self.weight.to(x.dtype))
 
 
 class Embedding(nn.Module):
-    """A row per token (or position)."""
+    """A table of one vector per token (or position)."""
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ class Mask:
     causal: bool = False
     """no query attends to a later position"""
     window: int | None = None
-    """number of positions, the query's own among them, that are attended to on either side"""
+    """attention window: number of positions attended to on either side, the query's own included"""
     document_ids: Tensor | None = None
     """(batch, keys): positions with equal numbers may attend to each other"""
     attention_mask: Tensor | None = None
@@ -40,7 +40,7 @@ class Mask:
 
     @property
     def only_causal(self) -> bool:
-        """Whether nothing but `causal` can rule a pair out."""
+        """Whether `causal` is the only restriction."""
         return (
             self.window is None
             and self.document_ids is None
@@ -53,16 +53,16 @@ class Mask:
 
         past: number of keys before the first query. The result has the dimensions that matter.
         """
-        place = query + past
+        position = query + past
         conditions = []
         if self.causal:
-            conditions.append(key <= place)
+            conditions.append(key <= position)
         if self.window is not None:
-            conditions.append(key > place - self.window)
+            conditions.append(key > position - self.window)
             if not self.causal:
-                conditions.append(key < place + self.window)
+                conditions.append(key < position + self.window)
         if self.document_ids is not None:
-            conditions.append(self.document_ids[batch, place] == self.document_ids[batch, key])
+            conditions.append(self.document_ids[batch, position] == self.document_ids[batch, key])
         if self.attention_mask is not None:
             conditions.append(self.attention_mask[batch, key])
         if self.pair_mask is not None:

@@ -20,7 +20,7 @@ SWEEPS = 3
 
 
 class ExpertLinear(nn.Module):
-    """As many matrices as experts: (experts, fan_out, fan_in), no bias."""
+    """A matrix for each expert: (experts, fan_out, fan_in), no bias."""
 
     def __init__(self, experts: int, fan_in: int, fan_out: int, *, residual: bool = False) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class ExpertLinear(nn.Module):
 class TokenExperts(nn.Module):
     """A feed-forward layer (GELU) chosen for each token: the tMoE module of Yu et al. 2022.
 
-    gate_multiplier: the parametrisation's factor of the scores. One expert has no gate.
+    gate_multiplier: factor of the gate's scores, from the parametrisation. A single expert has no gate.
     """
 
     def __init__(self, width: int, hidden: int, experts: int, gate_multiplier: float = 1.0) -> None:
@@ -56,7 +56,7 @@ class TokenExperts(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _routed(self, tokens: Tensor, expert: Tensor) -> Tensor:
-        """Every token through its expert; how many go to each is known only now."""
+        """The output of each token's expert."""
         order = expert.argsort(stable=True)
         counts = expert.bincount(minlength=self.experts).tolist()
         parts = tokens.index_select(0, order).split(counts)
@@ -80,7 +80,7 @@ def choose(scores: Tensor, among: Tensor | None) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def prices(scores: Tensor) -> Tensor:
-    """What each expert costs, such that about as many items prefer each: (items, e) -> (e,).
+    """Prices of the experts at which equally many items prefer each: (items, e) -> (e,).
 
     Coordinate descent on the dual of the balanced assignment: an expert's price is set midway between
     the margins of the last item that should keep it and the first that should not.

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
-"""a generator of each row, one of all rows, or torch's own"""
+"""one generator for each row, one for all rows, or None for torch's own"""
 
 
 def generators(seed: int, count: int, stage: int = 0) -> list[torch.Generator]:
-    """One of each of `count` rows, a function of (seed, stage, its number), on the CPU.
+    """A CPU generator for each of `count` rows, a function of (seed, stage, row).
 
-    stage: tells the draws of models apart that work one after the other. seed: any number from 0 on.
+    stage: number of a model among those that draw one after the other. seed: a number from 0 on.
     """
     return [
         torch.Generator().manual_seed(_seed(np.random.SeedSequence([seed, stage, i])))
@@ -45,7 +45,7 @@ def draw_exponential(like: Tensor, generator: Generators = None) -> Tensor:
 
 
 def part_of(generator: Generators, rows: slice) -> Generators:
-    """The generators of some rows."""
+    """The generators of the given rows."""
     return generator[rows] if isinstance(generator, Sequence) else generator
 
 

@@ -1,4 +1,4 @@
-"""Noise schedules in continuous time: how a picture turns into noise, and how to get back.
+"""Noise schedules in continuous time: x_t = alpha(t) x_0 + sigma(t) noise.
 
     x_t = alpha(t) x_0 + sigma(t) e       t in [0, 1]: the picture at 0, (nearly) pure noise at 1
 
@@ -31,12 +31,12 @@ BETA_MIN, BETA_MAX = 0.1, 20.0  # of the linear schedule: 1,000 steps from 1e-4 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """One of the three schedules. Times are tensors of any shape; alpha and sigma have theirs."""
+    """A noise schedule: x_t = alpha(t) x_0 + sigma(t) noise. alpha and sigma have the shape of t."""
 
     kind: ScheduleKind = "cosine"
 
     def alpha(self, t: Tensor) -> Tensor:
-        """How much of the picture is left."""
+        """Factor of the picture at time t."""
         if self.kind == "cosine":
             return torch.cos(ANGLE * t)
         if self.kind == "linear":
@@ -44,7 +44,7 @@ class NoiseSchedule:
         return 1 - t
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Standard deviation of the noise."""
+        """Standard deviation of the noise at time t."""
         if self.kind == "cosine":
             return torch.sin(ANGLE * t)
         if self.kind == "linear":
@@ -56,7 +56,7 @@ class NoiseSchedule:
         return 2 * (self.alpha(t).log() - self.sigma(t).log())
 
     def time(self, log_snr: Tensor) -> Tensor:
-        """The time with that log_snr; at most 1."""
+        """The time of a log_snr; at most 1."""
         if self.kind == "cosine":
             return (torch.atan(torch.exp(-log_snr / 2)) / ANGLE).clamp(max=1)
         if self.kind == "linear":
@@ -66,12 +66,12 @@ class NoiseSchedule:
         return torch.sigmoid(-log_snr / 2)
 
     def mix(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The picture at time t, () or (n,)."""
+        """The noisy picture at time t, () or (n,)."""
         alpha, sigma = self.factors(t, x0)
         return alpha * x0 + sigma * noise
 
     def noise_of(self, x: Tensor, t: Tensor, denoised: Tensor) -> Tensor:
-        """The noise in x at t > 0, if the picture in it is `denoised`."""
+        """The noise in x at t > 0, given the denoised picture."""
         alpha, sigma = self.factors(t, x)
         return (x - alpha * denoised) / sigma
 
@@ -84,5 +84,5 @@ class NoiseSchedule:
 
 
 def _like(coefficient: Tensor, x: Tensor) -> Tensor:
-    """A number a picture, or one for all, as a factor of pictures (n, ...)."""
+    """A coefficient () or (n,), shaped to multiply pictures (n, ...)."""
     return coefficient.to(x.dtype).reshape(coefficient.shape + (1,) * (x.ndim - coefficient.ndim))

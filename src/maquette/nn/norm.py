@@ -54,7 +54,7 @@ class RMSNorm(nn.Module):
 def make_norm(
     kind: Literal["layernorm", "rmsnorm"], width: int, *, bias: bool, epsilon: float
 ) -> nn.Module:
-    """The norm of that name."""
+    """The normalisation layer of a kind."""
     if kind == "layernorm":
         return LayerNorm(width, bias=bias, epsilon=epsilon)
     return RMSNorm(width, epsilon=epsilon)

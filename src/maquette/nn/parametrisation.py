@@ -12,7 +12,7 @@ from maquette.nn.rules import Role, Scaling
 
 @dataclass(frozen=True)
 class Declared:
-    """One parameter with what its module says of it."""
+    """One parameter with its role and its start, as its module declares them."""
 
     name: str
     tensor: nn.Parameter
@@ -20,11 +20,11 @@ class Declared:
     fan_in: int
     residual: bool
     start: float | None
-    """constant start (gains 1, biases 0, what a module's `start` says); None: drawn from a normal"""
+    """constant initial value (gains 1, biases 0, or the module's `start`); None: drawn from a normal"""
 
 
 def declared(model: nn.Module) -> Iterator[Declared]:
-    """Every parameter once, with its role. A module without a role for one is a defect."""
+    """Every parameter once, with its role. A parameter without a role is a defect."""
     seen: set[int] = set()
     for path, module in model.named_modules():
         for name, tensor in module.named_parameters(recurse=False):
@@ -48,7 +48,7 @@ def declared(model: nn.Module) -> Iterator[Declared]:
 
 @torch.no_grad()
 def initialise(model: nn.Module, scaling: Scaling, seed: int) -> None:
-    """Fill every parameter: a function of (seed, its name, its shape) and of nothing else."""
+    """Initialise every parameter as a function of (seed, name, shape) alone."""
     for p in declared(model):
         if p.start is not None:
             p.tensor.fill_(p.start)
@@ -61,5 +61,5 @@ def initialise(model: nn.Module, scaling: Scaling, seed: int) -> None:
 
 
 def scaled(tensor: Tensor, multiplier: float) -> Tensor:
-    """`tensor * multiplier`; no operation for 1."""
+    """`tensor * multiplier`, without an operation where multiplier is 1."""
     return tensor if multiplier == 1.0 else tensor * multiplier

@@ -1,4 +1,4 @@
-"""Pictures as sequences: patches, where they stand, and what time it is.
+"""Pictures as sequences: patches, their position embeddings, and the embedding of the time.
 
 Patches: Dosovitskiy et al. 2020, section 3.1 (a convolution whose stride is its kernel is a linear map
 of each patch). Sine positions in two dimensions: as in big_vision and DiT. Time: Ho et al. 2020.
@@ -22,7 +22,7 @@ def patchify(pictures: Tensor, patch: int) -> Tensor:
 
 
 def unpatch(tokens: Tensor, patch: int, channels: int = 3) -> Tensor:
-    """The way back: (batch, (height/patch) (width/patch), c patch patch) -> (batch, c, height, width)."""
+    """Inverse of `patchify` for square pictures: (batch, n, c patch patch) -> (batch, c, height, width)."""
     n, count, _ = tokens.shape
     rows = math.isqrt(count)
     x = tokens.reshape(n, rows, rows, channels, patch, patch)
@@ -30,7 +30,7 @@ def unpatch(tokens: Tensor, patch: int, channels: int = 3) -> Tensor:
 
 
 class Patches(nn.Module):
-    """Each patch of a picture as a vector of `width`."""
+    """Patch embedding: a vector of `width` for each patch of a picture."""
 
     def __init__(self, patch: int, width: int, *, channels: int = 3, bias: bool = True) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Patches(nn.Module):
 
 
 def sincos2d(grid_size: int, width: int) -> Tensor:
-    """Fixed positions of a square grid, (grid_size^2, width): half tells the row, half the column.
+    """Fixed 2D sinusoidal positions, (grid_size^2, width): half encodes the row, half the column.
 
     width: a multiple of 4.
     """
@@ -59,7 +59,7 @@ def resize_positions(table: Tensor, grid_size: int) -> Tensor:
     """Learned positions (n, width) of a square grid, resized to (grid_size^2, width).
 
     Bicubic, as Vision Transformers are tuned at a higher resolution (Dosovitskiy et al. 2020,
-    section 3.2). Class tokens are not part of it.
+    section 3.2). The table holds no class token.
     """
     old = math.isqrt(table.shape[0])
     if old == grid_size:

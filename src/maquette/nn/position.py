@@ -1,4 +1,4 @@
-"""Where a token stands: rotary embeddings and ALiBi (learned positions are an `Embedding`).
+"""Position encodings: rotary embeddings and ALiBi (learned positions are an `Embedding`).
 
 Rotary: Su et al. 2021, eq. 34. Its pairs are (i, i + d/2) in LLaMA and PaLM ("half") and
 (2i, 2i + 1) in GPT-J ("interleaved"): the same rotation under a permutation of the weights.
@@ -24,7 +24,7 @@ def rotary_table(positions: Tensor, dims: int, base: float) -> tuple[Tensor, Ten
 def rotate(
     x: Tensor, cosine: Tensor, sine: Tensor, pairs: Literal["half", "interleaved"]
 ) -> Tensor:
-    """Turn the first dims of every head by its position's angles.
+    """Rotate the first dimensions of every head by the angles of its position.
 
     x: (batch, time, heads, head_dim); cosine, sine: (time, dims / 2) or (batch, time, dims / 2).
     """

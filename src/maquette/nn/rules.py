@@ -35,7 +35,7 @@ Activation = Literal["gelu", "gelu_tanh", "relu", "swiglu"]
 
 
 class Role(StrEnum):
-    """Which of a tensor's dimensions grow with the width."""
+    """Role of a parameter: which of its dimensions grow with the width."""
 
     INPUT = "input"
     HIDDEN = "hidden"
@@ -45,12 +45,12 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Parametrisation:
-    """How parameters scale with the model's size; a field of the model's config."""
+    """Rules by which start and learning rates scale with the model; a field of the model's config."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["mup", "standard"] = "mup"
-    """maximal-update rules, or one rate for all"""
+    """mup: maximal-update rules; standard: one learning rate for all"""
     base_width: int = 256
     """width at which the hyper-parameters were tuned"""
     base_depth: int = 4
@@ -58,15 +58,16 @@ class Parametrisation:
     base_head_dim: int = 64
     """head size at which attention is scaled by 1/sqrt(head size)"""
     depth_exponent: float = 1.0
-    """branches are multiplied by l ** -this, hidden rates by l ** (this - 1); l: depth / base depth"""
+    """exponent a of the depth rules: branches are multiplied by l^-a, hidden rates by l^(a - 1);
+    l = depth / base_depth"""
     gain: float = 1.0
-    """hidden matrices start with standard deviation gain / sqrt(fan in)"""
+    """gain of hidden matrices, which start with standard deviation gain / sqrt(fan in)"""
     embedding_std: float = 0.1
-    """standard deviation of the embeddings at the start"""
+    """initial standard deviation of the embeddings"""
     input_multiplier: float = 1.0
-    """embeddings are multiplied by this"""
+    """factor of the embeddings"""
     output_multiplier: float = 1.0
-    """logits are multiplied by this / (width / base width)"""
+    """factor of the logits, over width / base_width"""
 
     def __post_init__(self) -> None:
         within(self, 1, float("inf"), "base_width", "base_depth", "base_head_dim")
@@ -76,7 +77,7 @@ class Parametrisation:
 
 @dataclass(frozen=True)
 class Multipliers:
-    """What one tensor's role gives it: initial standard deviation, rate and decay factors."""
+    """Initial standard deviation, learning-rate factor and weight-decay factor of one tensor."""
 
     std: float
     learning_rate: float
@@ -116,13 +117,13 @@ class Scaling:
         return float(self.depth_ratio**-self.rules.depth_exponent)
 
     def attention_scale(self, head_dim: int) -> float:
-        """What q k is multiplied by: 1/sqrt(head) at the base head size, falling as 1/head."""
+        """Factor of q k: 1/sqrt(head_dim) at base_head_dim, falling as 1/head_dim."""
         if self.mup:
             return math.sqrt(self.rules.base_head_dim) / head_dim
         return 1 / math.sqrt(head_dim)
 
     def multipliers(self, role: Role, fan_in: int, residual: bool = False) -> Multipliers:
-        """The table in this file's docstring, for one tensor."""
+        """The multipliers of one tensor, by the table in this file's docstring."""
         rules = self.rules
         if role == Role.VECTOR:
             return Multipliers(0.0, 1.0, 0.0)

@@ -17,7 +17,7 @@ from maquette.nn.mask import Mask
 
 
 class Stack(nn.ModuleList):
-    """Blocks, one after the other.
+    """A sequence of blocks.
 
     recompute: whether the activations inside a block are computed again in the backward pass.
     """
@@ -35,9 +35,10 @@ class Stack(nn.ModuleList):
         prefixes: Sequence[Any] | None = None,
         **inputs: Any,
     ) -> Tensor:
-        """x after all blocks. inputs: those that every block gets.
+        """The output of all blocks. inputs: keyword arguments of every block.
 
-        mask: of all blocks, or one for each. caches: one for each, of `make_caches`. prefixes: one for each.
+        mask: of all blocks, or a mask for each. caches: a cache for each block, from `make_caches`.
+        prefixes: a prefix for each block.
         """
         for layer, block in enumerate(self):
             own = dict(inputs)
@@ -51,7 +52,7 @@ class Stack(nn.ModuleList):
         return x
 
     def run(self, block: nn.Module, x: Tensor, **inputs: Any) -> Tensor:
-        """One block, recomputed in the backward pass where the stack is."""
+        """Run one block, recomputed in the backward pass where `recompute` is set."""
         if self.recompute and torch.is_grad_enabled() and inputs.get("cache") is None:
             return checkpoint(block, x, use_reentrant=False, **inputs)  # type: ignore[no-any-return]
         return block(x, **inputs)  # type: ignore[no-any-return]

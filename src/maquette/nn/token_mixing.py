@@ -29,7 +29,7 @@ Routing = Literal["deterministic", "partial", "naive"]
 
 @dataclass
 class MixCache:
-    """What one layer has mixed so far: (batch, room, features)."""
+    """Cache of one layer's values to mix: (batch, room, features)."""
 
     values: Tensor
     length: int = 0
@@ -43,11 +43,11 @@ class MixCache:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where queries stand when rows hold several documents, or start at different columns.
+class QueryPositions:
+    """Positions of queries when rows hold several documents, or start at different columns.
 
-    positions: (batch, queries), the place of each in its document. document_ids: (batch, keys),
-    equal numbers see each other.
+    positions: (batch, queries), the position of each query in its document. document_ids: (batch, keys),
+    positions with equal numbers see each other.
     """
 
     positions: Tensor
@@ -57,10 +57,10 @@ class Place:
 class SpatialGating(nn.Module):
     """u * (1 + bias + mixed v) for the halves u, v of its input.
 
-    features: the size of a half. experts: matrices, and chunks that v is cut into. context: rows of a
-    matrix. prefix: positions that the gate of "partial" routing sees. gate_multiplier: the
-    parametrisation's factor of the gate's scores. multiplier: factor of what is mixed; as the
-    matrices start at 0 and Adam's steps have one size, it sets how fast they learn.
+    features: width of a half. experts: number of matrices, and of chunks that v is cut into. context:
+    rows of a matrix. prefix: positions that the gate of "partial" routing sees. gate_multiplier: factor
+    of the gate's scores, from the parametrisation. multiplier: factor of the mixing; as the matrices
+    start at 0 and Adam's steps have one size, it sets how fast they learn.
     """
 
     def __init__(
@@ -89,7 +89,10 @@ class SpatialGating(nn.Module):
             self.gate = Linear(features // experts, experts, role=Role.OUTPUT)
 
     def forward(
-        self, h: Tensor, place: Place | None = None, cache: MixCache | None = None
+        self,
+        h: Tensor,
+        query_positions: QueryPositions | None = None,
+        cache: MixCache | None = None,
     ) -> Tensor:  # (batch, queries, 2 features) -> (batch, queries, features)
         u, v = h.chunk(2, dim=-1)
         v = self.norm(v)
@@ -97,10 +100,10 @@ class SpatialGating(nn.Module):
             v = cache.append(v)
         queries, keys = u.shape[1], v.shape[1]
         chunks = v.unflatten(-1, (self.experts, -1))  # (batch, keys, chunks, chunk)
-        if self.gate is None and place is None:
+        if self.gate is None and query_positions is None:
             gating = self._by_number(chunks, queries)
         else:
-            gating = self._by_choice(chunks, queries, keys, place)
+            gating = self._by_choice(chunks, queries, keys, query_positions)
         return u * (1 + gating.flatten(-2))
 
     def _by_number(self, chunks: Tensor, queries: int) -> Tensor:
@@ -114,20 +117,24 @@ class SpatialGating(nn.Module):
         mixed = mixed.view(experts, queries, batch, size)
         return mixed.permute(2, 1, 0, 3)
 
-    def _by_choice(self, chunks: Tensor, queries: int, keys: int, place: Place | None) -> Tensor:
-        """Every sequence, chunk and position has its own row of some expert's matrix."""
+    def _by_choice(
+        self, chunks: Tensor, queries: int, keys: int, query_positions: QueryPositions | None
+    ) -> Tensor:
+        """Mix each chunk at each position by the matrix of its expert."""
         device = chunks.device
         row = torch.arange(keys - queries, keys, device=device)  # columns of the queries
-        position = row[None] if place is None else place.positions  # (batch or 1, queries)
+        position = (
+            row[None] if query_positions is None else query_positions.positions
+        )  # (batch or 1, queries)
         expert, strength = self._choice(chunks, row, position)  # (batch or 1, chunks, queries)
         index = expert * self.context + position[:, None]
         weight = F.embedding(index, self.mixing.flatten(0, 1))  # (batch, chunks, queries, context)
         distance = row[:, None] - torch.arange(keys, device=device)  # (queries, keys)
         column = position[..., None] - distance  # (batch or 1, queries, keys): the key's position
         allowed = (distance >= 0) & (column >= 0)
-        if place is not None and place.document_ids is not None:
-            asking = place.document_ids[:, keys - queries :]
-            allowed = allowed & (asking[..., None] == place.document_ids[:, None])
+        if query_positions is not None and query_positions.document_ids is not None:
+            asking = query_positions.document_ids[:, keys - queries :]
+            allowed = allowed & (asking[..., None] == query_positions.document_ids[:, None])
         column = column.clamp(0, self.context - 1)[:, None].expand(*weight.shape[:3], keys)
         weight = weight.gather(-1, column) * allowed[:, None]
         weight = weight * (strength[..., None] * self.multiplier)
@@ -175,11 +182,14 @@ class TokenMixing(nn.Module):
         self.down = Linear(hidden // 2, width, residual=True)
 
     def forward(
-        self, x: Tensor, place: Place | None = None, cache: MixCache | None = None
+        self,
+        x: Tensor,
+        query_positions: QueryPositions | None = None,
+        cache: MixCache | None = None,
     ) -> Tensor:  # (batch, queries, width) -> (batch, queries, width)
         h = F.gelu(self.up(x))
-        return self.down(self.gating(h, place, cache))  # type: ignore[no-any-return]
+        return self.down(self.gating(h, query_positions, cache))  # type: ignore[no-any-return]
 
     def cache(self, batch: int, room: int, dtype: torch.dtype, device: torch.device) -> MixCache:
-        """Room for what is mixed at `room` positions of `batch` sequences."""
+        """An empty cache of `room` positions of `batch` sequences."""
         return MixCache(torch.empty(batch, room, self.features, dtype=dtype, device=device))

@@ -10,7 +10,7 @@
 
 Pre-norm (Radford et al. 2019; Dosovitskiy et al. 2020). Optional: attention to a context (captions, an
 encoder's output), and a condition that shifts, scales and gates each branch, as adaLN-Zero (Peebles and
-Xie 2023, section 3.2): the map that makes the gates starts at zero, so that the block starts as the
+Xie 2023, section 3.2): the layer that makes the gates starts at zero, so that the block starts as the
 identity. What a position may attend to is told at each call, so that one block serves encoders and
 decoders. Left out: norms after the branches, mixture of experts.
 """
@@ -33,9 +33,9 @@ from maquette.nn.rules import Scaling
 class TransformerBlock(nn.Module):
     """One block; see the file's docstring.
 
-    kv_heads: key-value heads, None for as many as heads. head_dim: numbers of a head, None for width /
-    heads. hidden: size of the feed-forward layer, None for 4 width. context: width of the sequence that
-    is attended to besides. condition: width of the vector that modulates the block.
+    kv_heads: number of key-value heads, None for heads. head_dim: dimensions of a head, None for width /
+    heads. hidden: width of the feed-forward layer, None for 4 width. context: width of the sequence of
+    the cross-attention. condition: width of the vector that modulates the block.
     """
 
     branches: ClassVar[tuple[str, ...]] = ("attention", "context_attention", "feedforward")
@@ -134,7 +134,7 @@ class TransformerBlock(nn.Module):
         return x + self._branch(gate2 * self.feedforward(y))
 
     def cache(self, batch: int, room: int, dtype: torch.dtype, device: torch.device) -> LayerCache:
-        """Room for the keys and values of `room` positions of `batch` sequences, and the context's."""
+        """An empty key-value cache of `room` positions of `batch` sequences, and of the context."""
         return self.attention.cache(batch, room, dtype, device)
 
     def _with_context(

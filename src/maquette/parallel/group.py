@@ -38,7 +38,7 @@ class Group:
 
     @property
     def first(self) -> bool:
-        """Whether this rank writes and speaks for all."""
+        """Whether this is rank 0, which writes and prints for all."""
         return self.rank == 0
 
     def sum(self, *numbers: float | Tensor) -> list[float]:
@@ -53,7 +53,7 @@ class Group:
 
     @torch.no_grad()
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
-        """Give every rank the first one's tensors."""
+        """Broadcast tensors from rank 0."""
         if self.world > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
@@ -65,7 +65,7 @@ class Group:
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up every gradient over the ranks; see `sum_tensors`."""
+        """Sum the gradients over the ranks; see `sum_tensors`."""
         if self.world == 1:
             return
         gradients = []
@@ -77,7 +77,7 @@ class Group:
 
     @torch.no_grad()
     def sum_tensors(self, tensors: Iterable[Tensor]) -> None:
-        """Add up tensors over the ranks, in place and in fixed buckets."""
+        """Sum tensors over the ranks, in place, in fixed buckets."""
         if self.world == 1:
             return
         bucket: list[Tensor] = []

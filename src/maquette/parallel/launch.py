@@ -24,7 +24,7 @@ GRACE_SECONDS = 60.0  # for the others to leave after one has failed
 
 
 def launched() -> bool:
-    """Whether this process is one rank of several already."""
+    """Whether this process is a launched rank."""
     return "WORLD_SIZE" in os.environ and "RANK" in os.environ
 
 
@@ -38,7 +38,7 @@ def launch(command: Sequence[str], ranks: int) -> int:
 
 
 def environment(rank: int, world: int, meeting: Path) -> dict[str, str]:
-    """What one of `world` ranks is told that meet in the file `meeting`, which does not exist yet."""
+    """Environment variables of a rank of `world`; ranks meet in the file `meeting`, which must not exist."""
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -51,14 +51,14 @@ def _launch(command: Sequence[str], ranks: int, meeting: Path) -> int:
     threads = str(max(1, cores() // ranks))
     processes = []
     for rank in range(ranks):
-        told = environment(rank, ranks, meeting) | {
+        variables = environment(rank, ranks, meeting) | {
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
             "MAQUETTE_LAUNCHER": str(os.getpid()),
         }
         processes.append(
             subprocess.Popen(
                 command,
-                env=os.environ | told,
+                env=os.environ | variables,
                 stdout=None if rank == 0 else subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C comes through this process, once
             )
@@ -88,7 +88,7 @@ def _launch(command: Sequence[str], ranks: int, meeting: Path) -> int:
 
 
 def _wait(processes: list[subprocess.Popen[bytes]]) -> int | None:
-    """Until all have ended; the rank that failed first. The others are stopped soon after it."""
+    """Wait for all ranks; returns the first that failed, after which the others are stopped."""
     first: int | None = None
     deadline = float("inf")
     while any(process.poll() is None for process in processes):

@@ -97,7 +97,7 @@ class Comparison:
 
     def at(self, flops: float) -> list[tuple[Approach, tuple[float, float] | None]]:
         """Every approach with its parameters and tokens for a budget."""
-        return [(one, one.best(flops)) for one in self.approaches]
+        return [(approach, approach.best(flops)) for approach in self.approaches]
 
 
 def compare(
@@ -124,12 +124,16 @@ def compare(
         third = Approach(3, reason=str(error))
     else:
         third = _parametric(surface)
-    found = [envelope(points, resamples, seed), isoflop(ends, resamples, seed), third]
-    said = [f"approach {one.number} ({one.name}): {one.reason}" for one in found if one.reason]
+    approaches = [envelope(points, resamples, seed), isoflop(ends, resamples, seed), third]
+    warnings = [
+        f"approach {approach.number} ({approach.name}): {approach.reason}"
+        for approach in approaches
+        if approach.reason
+    ]
     if surface is not None:
-        said += [line for line in surface.warnings if line != third.reason]
+        warnings += [line for line in surface.warnings if line != third.reason]
     target = TIMES * float(points.flops.max()) if flops is None else flops
-    return Comparison(found, surface, said + _disagreements(found, target), ends)
+    return Comparison(approaches, surface, warnings + _disagreements(approaches, target), ends)
 
 
 def envelope(points: Points, resamples: int = 100, seed: int = 0) -> Approach:
@@ -147,7 +151,7 @@ def envelope(points: Points, resamples: int = 100, seed: int = 0) -> Approach:
     if len(sizes) < 4:
         return Approach(1, reason=f"{len(sizes)} sizes have curves; four or more are needed")
     minima = _won(points, curves, sizes)
-    inside = [one for one in minima if one.interior]
+    inside = [minimum for minimum in minima if minimum.interior]
     if len(inside) < 2:
         return Approach(
             1,
@@ -170,8 +174,8 @@ def isoflop(points: Points, resamples: int = 100, seed: int = 0) -> Approach:
         solution = _solved(design, group.loss)
         parabolas.append((group, design, solution))
         minima.append(_minimum(group, solution))
-    if sum(one.interior for one in minima) < 2:
-        edge = sum(not one.interior for one in minima)
+    if sum(minimum.interior for minimum in minima) < 2:
+        edge = sum(not minimum.interior for minimum in minima)
         return Approach(
             2,
             minima=minima,
@@ -269,7 +273,7 @@ def _won(points: Points, curves: list[int], sizes: Array) -> list[Minimum]:
         won = np.flatnonzero(known & (winner == row))
         middle = (won[0] + won[-1]) / 2
         neighbours = 0 < row < len(sizes) - 1 and all(
-            np.isfinite(table[row + step, place]) for step, place in ((-1, won[0]), (1, won[-1]))
+            np.isfinite(table[row + step, column]) for step, column in ((-1, won[0]), (1, won[-1]))
         )
         bounded = won[0] > 0 and won[-1] < len(bins) - 1
         minima.append(
@@ -298,16 +302,18 @@ def _parametric(surface: Fit) -> Approach:
 def _line(number: int, minima: list[Minimum], draws: list[float]) -> Approach:
     """The power law of the minima that are inside."""
     a, log_k = _power(minima)
-    edge = sum(not one.interior for one in minima)
+    edge = sum(not minimum.interior for minimum in minima)
     reason = f"{edge} of {len(minima)} minima lie at the edge and are left out" if edge else ""
     between = percentiles(draws, "weibull") if len(draws) >= 20 else None
     return Approach(number, a, between, log_k, minima, reason if number == 2 else "")
 
 
 def _power(minima: list[Minimum]) -> tuple[float, float]:
-    inside = [one for one in minima if one.interior]
+    inside = [minimum for minimum in minima if minimum.interior]
     slope, constant = np.polyfit(
-        [math.log(one.flops) for one in inside], [math.log(one.parameters) for one in inside], 1
+        [math.log(minimum.flops) for minimum in inside],
+        [math.log(minimum.parameters) for minimum in inside],
+        1,
     )
     return float(slope), float(constant)
 
@@ -315,7 +321,7 @@ def _power(minima: list[Minimum]) -> tuple[float, float]:
 def _exponents(again: Callable[[], list[Minimum]], resamples: int) -> list[float]:
     """The exponent of every resample that has two minima inside."""
     made = (again() for _ in range(resamples))
-    return [_power(one)[0] for one in made if sum(m.interior for m in one) >= 2]
+    return [_power(resample)[0] for resample in made if sum(m.interior for m in resample) >= 2]
 
 
 def _resampled_rows(inside: list[Minimum], resamples: int, seed: int) -> list[float]:
@@ -327,37 +333,37 @@ def _resampled_rows(inside: list[Minimum], resamples: int, seed: int) -> list[fl
     return [_power([inside[i] for i in draw])[0] for draw in draws if len(set(draw.tolist())) > 1]
 
 
-def _disagreements(found: list[Approach], flops: float) -> list[str]:
+def _disagreements(approaches: list[Approach], flops: float) -> list[str]:
     """Pairs whose intervals of a do not meet, and pairs whose sizes at a budget lie apart."""
-    said = []
-    answers = [one for one in found if one.a is not None]
-    if any(one.interval is not None for one in answers):
-        said += [
-            f"approach {one.number} has no interval of a (too few points to resample): its size at "
+    warnings = []
+    answers = [approach for approach in approaches if approach.a is not None]
+    if any(approach.interval is not None for approach in answers):
+        warnings += [
+            f"approach {approach.number} has no interval of a (too few points to resample): its size at "
             f"{flops:.3g} FLOP alone is compared with the others'"
-            for one in answers
-            if one.interval is None
+            for approach in answers
+            if approach.interval is None
         ]
-    for one, other in itertools.combinations(answers, 2):
-        if _parted(one, other):
+    for approach, other in itertools.combinations(answers, 2):
+        if _parted(approach, other):
             words = " and ".join(
                 f"approach {x.number} gives a = {x.a:.3f} ({x.interval[0]:.3f} to {x.interval[1]:.3f})"
-                for x in (one, other)
+                for x in (approach, other)
                 if x.interval is not None
             )
-            said.append(f"{words}: they disagree by more than their intervals")
-        sizes = [best[0] for x in (one, other) if (best := x.best(flops)) is not None]
+            warnings.append(f"{words}: they disagree by more than their intervals")
+        sizes = [best[0] for x in (approach, other) if (best := x.best(flops)) is not None]
         factor = max(sizes) / min(sizes)
         if factor > APART:
-            said.append(
-                f"at {flops:.3g} FLOP approach {one.number} gives {sizes[0]:.3g} parameters and approach "
-                f"{other.number} {sizes[1]:.3g}: they disagree by a factor of {factor:.2g}"
+            warnings.append(
+                f"at {flops:.3g} FLOP approach {approach.number} gives {sizes[0]:.3g} parameters and "
+                f"approach {other.number} {sizes[1]:.3g}: they disagree by a factor of {factor:.2g}"
             )
-    return said
+    return warnings
 
 
-def _parted(one: Approach, other: Approach) -> bool:
+def _parted(approach: Approach, other: Approach) -> bool:
     """Whether both have an interval of a, and the two do not meet."""
-    if one.interval is None or other.interval is None:
+    if approach.interval is None or other.interval is None:
         return False
-    return one.interval[0] > other.interval[1] or other.interval[0] > one.interval[1]
+    return approach.interval[0] > other.interval[1] or other.interval[0] > approach.interval[1]

@@ -10,9 +10,9 @@ MOST = {"flops": 1e40, "hours": 1e9, "devices": 1e6, "price": 1e12}
 """what the numbers of a budget may be at most"""
 
 
-def check_amounts(**given: float | None) -> None:
+def check_amounts(**amounts: float | None) -> None:
     """Raise WrongUse for a number of a budget that is not above 0, or beyond `MOST`."""
-    for name, value in given.items():
+    for name, value in amounts.items():
         if value is not None and not 0 < value <= MOST[name]:
             most = f" up to {MOST[name]:g}" if value > MOST[name] else ""
             raise WrongUse(f"{name} is {plain(value)}: use a positive number{most}")
@@ -33,8 +33,13 @@ class Budget:
 
     def __post_init__(self) -> None:
         hours = None if self.seconds is None else self.seconds / 3600
-        given = {"flops": self.flops, "hours": hours, "devices": self.devices, "price": self.price}
-        check_amounts(**given)
+        amounts = {
+            "flops": self.flops,
+            "hours": hours,
+            "devices": self.devices,
+            "price": self.price,
+        }
+        check_amounts(**amounts)
         if (self.flops is None) == (self.seconds is None):
             raise WrongUse("give one budget: --flops F, or --hours H with --device D")
         if self.utilisation is not None and not 0 < self.utilisation <= 1:
@@ -62,8 +67,8 @@ def operations(budget: Budget, reached: float) -> tuple[float, str]:
             f"the {precision} peak of {budget.device.name} is unknown: give --flops instead of time"
         )
     flops = peak * reached * budget.devices * budget.seconds
-    said = "as given" if budget.utilisation else "what the layout below is expected to reach"
+    reason = "as given" if budget.utilisation else "what the layout below is expected to reach"
     return flops, (
         f"{budget.seconds / 3600:g} h x {budget.devices} x {budget.device.name} at {reached:.1%} of "
-        f"{peak:.3g} FLOP/s in {precision} ({budget.device.sources['flops']}); {reached:.1%} is {said}"
+        f"{peak:.3g} FLOP/s in {precision} ({budget.device.sources['flops']}); {reached:.1%} is {reason}"
     )

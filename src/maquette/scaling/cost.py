@@ -84,60 +84,64 @@ def cost(
     tokens = recipe.steps * recipe.units_per_step if known else None
     flops = None if tokens is None else per_token * tokens
     choice = layout_of(recipe, device, devices)
-    found = Cost(recipe, size, per_token, flops, tokens, choice)
+    estimate = Cost(recipe, size, per_token, flops, tokens, choice)
     roles = ", ".join(
         f"{name} {count:,}" for name, count in model.parameters_by_role().items() if count
     )
-    found.lines = [
+    estimate.lines = [
         Line("parameters", f"{size:,}", f"by role: {roles}"),
         Line("shape", f"width {model.width}, {model.depth} blocks, {model.heads} heads of {model.head}, "
              f"vocabulary {model.vocabulary:,}, {time:,} positions", "the recipe's model"),
     ]  # fmt: skip
     if published is not None:
-        found.lines.insert(1, Line("published", published.explanation, published.source))
+        estimate.lines.insert(1, Line("published", published.explanation, published.source))
         if published.note:
-            found.warnings.append(published.note)
-    every = f"12 for every key that a query sees ({time:,} or the band)"
-    found.lines.append(Line(
+            estimate.warnings.append(published.note)
+    attention = f"12 for every key that a query sees ({time:,} or the band)"
+    estimate.lines.append(Line(
         "operations", f"{per_token:.4g} FLOP a token" + (f", {flops:.3g} in all" if flops else ""),
-        f"6 for every matrix parameter, {every}"))  # fmt: skip
+        f"6 for every matrix parameter, {attention}"))  # fmt: skip
     if tokens is not None:
-        found.lines.append(Line("tokens", f"{short(tokens)}, {tokens / size:.3g} a parameter",
+        estimate.lines.append(Line("tokens", f"{short(tokens)}, {tokens / size:.3g} a parameter",
                                 f"{recipe.steps:,} steps of {recipe.batch:,} sequences"))  # fmt: skip
     else:
-        found.warnings.append(
+        estimate.warnings.append(
             f"its training was not published: memory and time are for {BATCH} sequences a step"
         )
     best = chosen(choice)
-    found.lines.append(Line("device", f"{devices} x {device.name}",
+    estimate.lines.append(Line("device", f"{devices} x {device.name}",
                             "; ".join(f"{k}: {v}" for k, v in device.sources.items())))  # fmt: skip
-    found.lines += layout_lines(choice, device)
+    estimate.lines += layout_lines(choice, device)
     if not best.fits:
-        found.warnings.append(
+        estimate.warnings.append(
             f"it does not fit: use more devices, or ones with more than "
             f"{best.memory.total / 2**30:.3g} GiB"
         )
     if best.time.seconds is None:
-        found.warnings.append(f"the time is unknown: {unknown(best)}")
+        estimate.warnings.append(f"the time is unknown: {unknown(best)}")
     else:
         steps = recipe.steps if tokens is not None else 1
-        found.seconds = best.time.seconds * steps if tokens is not None else None
-        found.lines.append(time_line(best, best.time.seconds * steps))
-        if price is not None and found.seconds is not None:
-            hours = found.seconds / 3600 * devices
-            found.money = hours * price
-            found.lines.append(Line("cost", f"{found.money:,.2f}",
+        estimate.seconds = best.time.seconds * steps if tokens is not None else None
+        estimate.lines.append(time_line(best, best.time.seconds * steps))
+        if price is not None and estimate.seconds is not None:
+            hours = estimate.seconds / 3600 * devices
+            estimate.money = hours * price
+            estimate.lines.append(Line("cost", f"{estimate.money:,.2f}",
                                     f"{hours:,.4g} device hours at {price:g}"))  # fmt: skip
-    found.warnings += layout_warnings(choice)
-    return found
+    estimate.warnings += layout_warnings(choice)
+    return estimate
 
 
-def recipe_of(one: Published) -> LanguageRecipe:
+def recipe_of(published: Published) -> LanguageRecipe:
     """A published architecture's step: its own batch where that was published."""
-    sequence, batch, steps = one.config.context, BATCH, 1
-    if one.training is not None:
-        batch = one.training.batch
-        steps = max(1, round(one.training.tokens / (batch * sequence)))
+    sequence, batch, steps = published.config.context, BATCH, 1
+    if published.training is not None:
+        batch = published.training.batch
+        steps = max(1, round(published.training.tokens / (batch * sequence)))
     return LanguageRecipe(
-        name=one.name, model=one.config, data=TextData(sequence=sequence), batch=batch, steps=steps
+        name=published.name,
+        model=published.config,
+        data=TextData(sequence=sequence),
+        batch=batch,
+        steps=steps,
     )

@@ -131,7 +131,7 @@ def power_law(flops: Array, losses: Array, floor: float = 0.0) -> Frontier:
 def with_floor(flops: Array, losses: Array) -> Frontier:
     """The same with the floor that leaves least error; 0 where none helps."""
     floors = np.linspace(0, 0.95 * losses.min(), 200)
-    return min((power_law(flops, losses, float(f)) for f in floors), key=lambda one: one.error)
+    return min((power_law(flops, losses, float(f)) for f in floors), key=lambda law: law.error)
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ class Ladder:
         A parametric bootstrap: the losses plus noise of the size seen around the parabolas. A draw
         whose minima fall on an edge is left out; None where that is half of them or more.
         """
-        random, found = np.random.default_rng(seed), []
+        random, drawn = np.random.default_rng(seed), []
         for _ in range(draws):
             shaken = tuple(
                 Rung(p.flops, p.parameters, p.tokens,
@@ -273,14 +273,14 @@ class Ladder:
                 for p in self.points
             )  # fmt: skip
             try:
-                one = Ladder(shaken)
-                flops, _, losses = one._sound
-                found.append((one.split[0], power_law(flops, losses).slope))
+                ladder = Ladder(shaken)
+                flops, _, losses = ladder._sound
+                drawn.append((ladder.split[0], power_law(flops, losses).slope))
             except UserError:
                 continue
-        if len(found) < draws // 2:
+        if len(drawn) < draws // 2:
             return None
-        a, slope = np.array(found).T
+        a, slope = np.array(drawn).T
         ends = list(percentiles(a))
         return {
             "a": ends,

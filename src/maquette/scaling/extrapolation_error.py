@@ -26,7 +26,7 @@ FAR_T = 2.2  # of Student's t beyond the table
 class Folding:
     """A fit without the largest runs, and how far it missed them."""
 
-    what: str
+    name: str
     kept: int
     """runs that were fitted"""
     distances: tuple[float, ...]
@@ -78,17 +78,17 @@ def cost(parameters: Array, tokens: Array, loss: Array, *, delta: float = 1.0) -
     raises ValueError where there is none.
     """
     sizes, lengths = np.unique(parameters), np.unique(tokens)
-    found = []
+    kept_runs = []
     for few in range(1, len(lengths) - 1):
-        found.append((f"the {few} longest", tokens < lengths[-few]))
+        kept_runs.append((f"the {few} longest", tokens < lengths[-few]))
     for few in range(1, len(sizes) - 1):
-        found.append((f"the {few} largest", parameters < sizes[-few]))
+        kept_runs.append((f"the {few} largest", parameters < sizes[-few]))
     for few in range(1, min(len(sizes), len(lengths)) - 1):
         both = (tokens < lengths[-few]) & (parameters < sizes[-few])
-        found.append((f"the {few} largest and longest", both))
+        kept_runs.append((f"the {few} largest and longest", both))
     foldings = [
-        _folding(what, kept, parameters, tokens, loss, delta)
-        for what, kept in found
+        _folding(name, kept, parameters, tokens, loss, delta)
+        for name, kept in kept_runs
         if LEAST <= kept.sum() < len(loss)
     ]
     if not foldings:
@@ -97,16 +97,16 @@ def cost(parameters: Array, tokens: Array, loss: Array, *, delta: float = 1.0) -
 
 
 def _folding(
-    what: str,
+    name: str,
     kept: npt.NDArray[np.bool_],
     parameters: Array,
     tokens: Array,
     loss: Array,
     delta: float,
 ) -> Folding:
-    fit = fit_surface(parameters[kept], tokens[kept], loss[kept], what, delta)
+    fit = fit_surface(parameters[kept], tokens[kept], loss[kept], name, delta)
     distances, errors = [], []
     for n, d, measured in zip(parameters[~kept], tokens[~kept], loss[~kept], strict=True):
         distances.append(distance(n, d, fit.range_parameters, fit.range_tokens))
         errors.append(float(measured / fit.law.loss(n, d) - 1))
-    return Folding(what, int(kept.sum()), tuple(distances), tuple(errors))
+    return Folding(name, int(kept.sum()), tuple(distances), tuple(errors))

@@ -199,7 +199,7 @@ def described(
     for letter in nothing:
         law = replace(law, **{letter: 0.0})  # type: ignore[arg-type]
     edge = [n for n in ("alpha", "beta") if not 1.01 * LOWEST < getattr(law, n) < 0.99 * HIGHEST]
-    one = Fit(
+    fit = Fit(
         law,
         float(np.sqrt((residual**2).mean())),
         len(points),
@@ -210,8 +210,8 @@ def described(
         range_tokens=(float(points.tokens.min()), float(points.tokens.max())),
         outliers=_outliers(points, residual),
     )
-    undetermined = _undetermined(one, points, edge + nothing)
-    return replace(one, warnings=undetermined + _warnings(one), undetermined=undetermined)
+    undetermined = _undetermined(fit, points, edge + nothing)
+    return replace(fit, warnings=undetermined + _warnings(fit), undetermined=undetermined)
 
 
 def _outliers(points: Points, residual: Array) -> list[tuple[float, float, float, float]]:
@@ -225,34 +225,34 @@ def _outliers(points: Points, residual: Array) -> list[tuple[float, float, float
     ]
 
 
-def _undetermined(one: Fit, points: Points, edge: list[str]) -> list[str]:
+def _undetermined(fit: Fit, points: Points, edge: list[str]) -> list[str]:
     """Why the points do not fix the constants, in words."""
-    said = []
+    warnings = []
     if edge:
-        found = ", ".join(f"{name} = {getattr(one.law, name):.3g}" for name in edge)
-        said.append(f"the minimum lies on the edge of what was searched ({found})")
-    for what, values in (("model sizes", points.parameters), ("token counts", points.tokens)):
+        constants = ", ".join(f"{name} = {getattr(fit.law, name):.3g}" for name in edge)
+        warnings.append(f"the minimum lies on the edge of what was searched ({constants})")
+    for quantity, values in (("model sizes", points.parameters), ("token counts", points.tokens)):
         if (count := _distinct(values)) < 3:
-            said.append(f"under-determined: {count} {what}; three or more are needed")
+            warnings.append(f"under-determined: {count} {quantity}; three or more are needed")
     ratio = points.tokens / points.parameters
     if ratio.max() < RATIO * ratio.min():
-        said.append(
+        warnings.append(
             f"under-determined: every run has about {np.median(ratio):.3g} tokens a parameter, so the "
             f"terms in N and D cannot be told apart; add runs of other ratios"
         )
     elif (line := _together(points)) is not None:
         power, straight = line
-        said.append(
+        warnings.append(
             f"under-determined: N and D were varied together (D ~ N^{power:.2f}, R^2 {straight:.3f}), so "
             f"their exponents cannot be told apart; add runs of other tokens at the same sizes"
         )
-    if "a" in one.intervals:
-        low, high = one.intervals["a"]
+    if "a" in fit.intervals:
+        low, high = fit.intervals["a"]
         if high - low > WIDEST:
-            said.append(
+            warnings.append(
                 f"under-determined: the exponent a of N ~ C^a lies anywhere from {low:.2f} to {high:.2f}"
             )
-    return said
+    return warnings
 
 
 def _together(points: Points) -> tuple[float, float] | None:
@@ -266,22 +266,22 @@ def _together(points: Points) -> tuple[float, float] | None:
     return (power, straight) if straight > TOGETHER else None
 
 
-def _warnings(one: Fit) -> list[str]:
+def _warnings(fit: Fit) -> list[str]:
     """What else a reader of the fit has to know."""
-    said = []
-    if one.error > LARGEST_ERROR:
-        said.append(
-            f"the surface misses its points by {one.error:.1%} (rms): nothing outside of them is "
+    warnings = []
+    if fit.error > LARGEST_ERROR:
+        warnings.append(
+            f"the surface misses its points by {fit.error:.1%} (rms): nothing outside of them is "
             f"predicted from it"
         )
-    if one.outliers:
-        n, d, loss, residual = one.outliers[0]
-        said.append(
-            f"{len(one.outliers)} of {one.points} points lie far from the surface, the furthest (N "
+    if fit.outliers:
+        n, d, loss, residual = fit.outliers[0]
+        warnings.append(
+            f"{len(fit.outliers)} of {fit.points} points lie far from the surface, the furthest (N "
             f"{n:.3g}, D {d:.3g}, loss {loss:.4g}) by {residual:+.1%}: look at them (--drop K leaves "
             f"out the K of highest loss)"
         )
-    return said
+    return warnings
 
 
 def _distinct(values: Array) -> int:

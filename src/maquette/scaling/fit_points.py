@@ -101,17 +101,17 @@ def read_points(source: Path, columns: Mapping[str, str] | None = None) -> Point
 
 def columns_from(words: str) -> dict[str, str]:
     """`parameters=Model Size*1e6,loss=final loss` as a mapping."""
-    found = {}
+    columns = {}
     for part in words.split(","):
         name, equals, column = (word.strip() for word in part.partition("="))
         if not equals or not column:
             raise WrongUse(f"columns: '{part}' is not NAME=COLUMN: write loss=COLUMN, for one")
         if name not in COLUMNS:
             raise WrongUse(f"columns: unknown name {name}{did_you_mean(name, COLUMNS)}")
-        if name in found:
+        if name in columns:
             raise WrongUse(f"columns: {name} is named twice: keep one")
-        found[name] = column
-    return found
+        columns[name] = column
+    return columns
 
 
 def checked(points: Points) -> Points:
@@ -139,9 +139,9 @@ def _from_csv(path: Path, columns: Mapping[str, str]) -> Points:
         raise WrongUse(f"{path} is empty: write a header such as parameters,tokens,loss and rows")
     header = [cell.strip() for cell in lines[0][1]]
     called = {k: units.column_and_factor(v, header) for k, v in columns.items()}
-    places = _places(path, header, {k: column for k, (column, _) in called.items()})
-    given = {k: (header[i], called.get(k, ("", None))[1]) for k, i in places.items()}
-    table: dict[str, list[float]] = {name: [] for name in places if name != "run"}
+    indices = _column_indices(path, header, {k: column for k, (column, _) in called.items()})
+    factors = {k: (header[i], called.get(k, ("", None))[1]) for k, i in indices.items()}
+    table: dict[str, list[float]] = {name: [] for name in indices if name != "run"}
     runs: list[str] = []
     for number, cells in lines[1:]:
         if len(cells) != len(lines[0][1]):
@@ -151,28 +151,28 @@ def _from_csv(path: Path, columns: Mapping[str, str]) -> Points:
             )
         for name, values in table.items():
             bounds = LOSSES if name == "loss" else (0.0, COUNTS[1])
-            column, factor = given[name]
+            column, factor = factors[name]
             factor = 1.0 if factor is None else factor
-            values.append(_number(path, number, column, cells[places[name]], bounds, factor))
-        if "run" in places:
-            runs.append(cells[places["run"]].strip())
+            values.append(_number(path, number, column, cells[indices[name]], bounds, factor))
+        if "run" in indices:
+            runs.append(cells[indices["run"]].strip())
     numbers = [number for number, _ in lines[1:]]
     n, loss = np.array(table["parameters"]), np.array(table["loss"])
     tokens = np.array(table["tokens"]) if "tokens" in table else np.array(table["flops"]) / 6 / n
     flops = np.array(table["flops"]) if "flops" in table else 6 * n * tokens
-    units.ask(str(path), given, n, tokens)
-    counts = {given[name][0]: np.array(table[name]) for name in table if name != "loss"}
+    units.ask(str(path), factors, n, tokens)
+    counts = {factors[name][0]: np.array(table[name]) for name in table if name != "loss"}
     counts |= {"tokens (flops / 6 / parameters)": tokens, "flops (6 N D)": flops}
-    for what, array in counts.items():
+    for name, array in counts.items():
         wrong = np.flatnonzero((array < COUNTS[0]) | (array > COUNTS[1]))
         if len(wrong):
             raise WrongUse(
-                f"{path}, line {numbers[wrong[0]]}: {what} is {array[wrong[0]]:.3g}: it has to be "
+                f"{path}, line {numbers[wrong[0]]}: {name} is {array[wrong[0]]:.3g}: it has to be "
                 f"{_range(COUNTS)}: mend the row, or take it out"
             )
     names = {name: i for i, name in enumerate(dict.fromkeys(runs))}
     run = np.array([names[r] for r in runs]) if runs else np.full(len(n), -1)
-    return Points(n, tokens, flops, loss, run.astype(np.int64), str(path), units.notes(given))
+    return Points(n, tokens, flops, loss, run.astype(np.int64), str(path), units.notes(factors))
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
@@ -191,23 +191,23 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _places(path: Path, header: list[str], columns: Mapping[str, str]) -> dict[str, int]:
-    """Where each of our columns stands."""
+def _column_indices(path: Path, header: list[str], columns: Mapping[str, str]) -> dict[str, int]:
+    """The index of each of our columns."""
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise WrongUse(f"{path}, line 1: two columns are called '{twice[0]}': rename one")
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise WrongUse(f"{path}, line 1: cells are not separated by commas: save it as a CSV")
-    places = {}
+    indices = {}
     for name in COLUMNS:
         called = columns.get(name, name)
         if called in header:
-            places[name] = header.index(called)
+            indices[name] = header.index(called)
         elif name in columns or name in ("parameters", "loss"):
             raise WrongUse(_missing(path, name, called, header))
-    if "tokens" not in places and "flops" not in places:
+    if "tokens" not in indices and "flops" not in indices:
         raise WrongUse(_missing(path, "tokens", "tokens' or 'flops", header))
-    return places
+    return indices
 
 
 def _missing(path: Path, name: str, called: str, header: list[str]) -> str:

@@ -138,7 +138,7 @@ class Law:
     def _log_g(self) -> float:
         """UserError where no split is best."""
         nothing = [
-            what for what, value in (("parameters", self.A), ("tokens", self.B)) if value <= 0
+            name for name, value in (("parameters", self.A), ("tokens", self.B)) if value <= 0
         ]
         if nothing:
             raise UserError(
@@ -172,8 +172,8 @@ class Law:
         if loss <= self.E:
             raise UserError(f"a loss of {loss:.4g} is below what {self.name} can reach: {self.E}")
         n, d = self.best(6.0)  # the reducible loss falls as (C / 6)^(-alpha beta / (alpha + beta))
-        unit = self.loss(n, d) - self.E
-        return float(6 * (unit / (loss - self.E)) ** (1 / self.alpha + 1 / self.beta))
+        reducible = self.loss(n, d) - self.E
+        return float(6 * (reducible / (loss - self.E)) ** (1 / self.alpha + 1 / self.beta))
 
     def excess(self, flops: float, parameters: float) -> Excess:
         """What a model of that size costs when it takes the whole budget."""
@@ -272,8 +272,8 @@ def least_on(cost: Callable[[float], float], low: float, high: float) -> float:
 
 
 LAWS: dict[str, ScalingLaw] = {
-    one.name: one
-    for one in (
+    law.name: law
+    for law in (
         Law(
             "besiroglu",
             "Besiroglu et al. 2024, table 1",

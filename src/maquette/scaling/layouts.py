@@ -155,7 +155,7 @@ def fillings(
     if layout.pipeline > 1:
         sizes = sizes[-3:]  # many small micro-batches keep a pipeline full
     for recompute in (False, True):
-        found: tuple[TrainingStep, Memory] | None = None
+        best: tuple[TrainingStep, Memory] | None = None
         low, high = 0, len(sizes) - 1  # memory rises with the micro-batch: bisect
         while low <= high:
             middle = (low + high) // 2
@@ -164,13 +164,13 @@ def fillings(
             step = TrainingStep(config, part, time, precision, filled, compiled)
             held = memory(step, device=kind)
             if held.total <= room:
-                found, high = (step, held), middle - 1
+                best, high = (step, held), middle - 1
             else:
                 low = middle + 1
-                if found is None and middle == len(sizes) - 1:
-                    found = (step, held)
-        assert found is not None
-        step, held = found
+                if best is None and middle == len(sizes) - 1:
+                    best = (step, held)
+        assert best is not None
+        step, held = best
         seconds = step_time(step, device)
         yield Option(step.layout, step.micro_batch, held, seconds, room)
         if held.total <= room and layout.pipeline == 1:

@@ -39,7 +39,7 @@ def lbfgs_fit(
     n, d, target = (
         torch.from_numpy(np.log(v)) for v in (points.parameters, points.tokens, points.loss)
     )
-    best, found = math.inf, np.zeros(5)
+    best, minimum = math.inf, np.zeros(5)
     for start in chosen:
         theta = torch.tensor(start, dtype=torch.float64, requires_grad=True)
         optimiser = torch.optim.LBFGS([theta], max_iter=iterations, line_search_fn="strong_wolfe")
@@ -57,8 +57,8 @@ def lbfgs_fit(
         optimiser.step(closure)
         value = closure()
         if value < best:
-            best, found = value, theta.detach().numpy().copy()
-    e, a, b, alpha, beta = found
+            best, minimum = value, theta.detach().numpy().copy()
+    e, a, b, alpha, beta = minimum
     centred = [
         e,
         a - alpha * np.log(points.parameters).mean(),

@@ -293,8 +293,8 @@ def _evaluation(step: TrainingStep, device: Kind, sequences: int) -> _Moment:
     c, item = step.config, step.item
     tokens = sequences * step.time
     n = float(tokens) * c.width
-    maps = 4 if c.activation == "swiglu" else 2
-    block = 2 * n * item + maps * float(tokens) * c.inner * item
+    matrices = 4 if c.activation == "swiglu" else 2
+    block = 2 * n * item + matrices * float(tokens) * c.inner * item
     norm = n * (item + 12)
     rows = min(tokens, max(1, CHUNK[device] // (c.vocabulary * item)))
     loss = n * item + float(rows) * c.vocabulary * (item + 12)
@@ -329,8 +329,8 @@ def _summed_gradients(step: TrainingStep, held: _States) -> float:
 def _temporaries(step: TrainingStep, device: Kind) -> float:
     """Bytes of gradients inside one block's backward pass."""
     c = step.config
-    maps = 2 if c.activation == "swiglu" else 1
-    hidden = maps * float(step.tokens) * c.inner * step.item / step.layout.tensor
+    matrices = 2 if c.activation == "swiglu" else 1
+    hidden = matrices * float(step.tokens) * c.inner * step.item / step.layout.tensor
     return _stream(step) * step.item + hidden + _tiles(step, device)
 
 

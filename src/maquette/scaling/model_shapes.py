@@ -55,7 +55,7 @@ def rungs() -> Iterator[tuple[int, int]]:
         *range(LARGE_HEAD_WIDTH, WIDEST + 1, 1024),
     ]
     large = [(width, depth) for width in widths for depth in _depths(width)]
-    yield from sorted(large, key=lambda one: one[1] * one[0] ** 2)
+    yield from sorted(large, key=lambda shape: shape[1] * shape[0] ** 2)
 
 
 def shape(width: int, vocabulary: int, context: int, depth: int | None = None) -> DecoderConfig:

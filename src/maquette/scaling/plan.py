@@ -114,7 +114,7 @@ class Plan:
     @property
     def why(self) -> list[tuple[str, str]]:
         """(what, why) of every number."""
-        return [(line.what, line.why) for line in self.lines if line.what]
+        return [(line.name, line.why) for line in self.lines if line.name]
 
     def forecast(self) -> dict[str, Any]:
         """What a run of the recipe should come to: kept with the recipe, shown beside the outcome."""
@@ -156,10 +156,10 @@ def make_plan(
             choice = None
             break
         choice = layout_of(recipe, device, budget.devices)
-        found = chosen(choice).time.utilisation
-        if budget.utilisation or found is None:
+        utilisation = chosen(choice).time.utilisation
+        if budget.utilisation or utilisation is None:
             break
-        before, reached = reached, found
+        before, reached = reached, utilisation
         if abs(reached / before - 1) < 0.002 or budget.flops is not None:
             break
     assert isinstance(recipe.model, DecoderConfig)
@@ -187,13 +187,15 @@ def _recipe(
     law: ScalingLaw,
     best: Split,
     text: Text | None,
-    given: tuple[int | None, int | None],
+    shape_given: tuple[int | None, int | None],
     budget: Budget,
 ) -> tuple[LanguageRecipe, list[Line]]:
     """The nearest shape, its tokens and its settings. given: vocabulary and context."""
     flops, ideal = best.flops, best.parameters
     usual = LARGE if ideal >= SMALLEST_LARGE else SMALL
-    vocabulary, context = (usual[i] if value is None else value for i, value in enumerate(given))
+    vocabulary, context = (
+        usual[i] if value is None else value for i, value in enumerate(shape_given)
+    )
     embedded = not isinstance(law, Kaplan)
     model = nearest_shape(ideal, vocabulary, context, embedded)
     per_token = model.flops_per_token(context)
@@ -267,12 +269,12 @@ def _loss(plan: Plan, text: Text | None) -> None:
     plan.loss_predicted = value
     if isinstance(law, LadderLaw):
         try:
-            found = law.predict(size, tokens)
+            prediction = law.predict(size, tokens)
         except UserError as error:
             plan.warnings.append(f"{error}: the loss here is the frontier's, extended")
         else:
-            plan.loss_interval = (found.low, found.high)
-            why += f"; {found.times:.3g} times the ladder's largest budget, interval of 95 %"
+            plan.loss_interval = (prediction.low, prediction.high)
+            why += f"; {prediction.times:.3g} times the ladder's largest budget, interval of 95 %"
     elif isinstance(law, Law) and (sure := law.sure_loss(plan.flops)) is not None:
         plan.loss_interval = (value - 1.96 * sure * value, value + 1.96 * sure * value)
         why += (
@@ -280,8 +282,8 @@ def _loss(plan: Plan, text: Text | None) -> None:
             f"constants' errors come to at this budget"
         )
     ends = plan.loss_interval
-    said = f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
-    plan.lines.append(Line("loss", f"{value:.3f} nats a token{said}", why))
+    interval = f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else ""
+    plan.lines.append(Line("loss", f"{value:.3f} nats a token{interval}", why))
 
 
 def _epochs(plan: Plan, text: Text, repeats: Repeats | None, fresh: float) -> float:
@@ -378,14 +380,14 @@ def _others(plan: Plan, ideal: float, text: Text | None) -> None:
         if repeats is not None and d > repeats.unique:
             plan.beside.append(Beside(n, d, repeats.loss(n, d), None))
         else:
-            one = law.excess(plan.flops, n)
-            plan.beside.append(Beside(n, d, one.loss, None if plan.epochs else one.share))
-    said = ", ".join(
+            excess = law.excess(plan.flops, n)
+            plan.beside.append(Beside(n, d, excess.loss, None if plan.epochs else excess.share))
+    costs = ", ".join(
         f"{factor:g}x {b.loss:.3f}" for factor, b in zip(BESIDE, plan.beside, strict=True)
     )
     shares = ", ".join(f"{b.share:.0%}" for b in plan.beside if b.share is not None)
     why = f"; the best size reaches these losses with {shares} of it" if shares else ""
-    plan.lines.append(Line("other sizes", f"loss at {said}{unit}", f"at the same budget{why}"))
+    plan.lines.append(Line("other sizes", f"loss at {costs}{unit}", f"at the same budget{why}"))
 
 
 def _span(ends: Interval | None) -> str:

@@ -17,7 +17,7 @@ LOST = 4  # alternatives that are shown
 class Line:
     """One number of a plan, and where it comes from."""
 
-    what: str
+    name: str
     text: str
     why: str
 
@@ -62,21 +62,21 @@ def fields_of(option: Option) -> dict[str, Any]:
 def layout_lines(choice: Choice, device: Device) -> list[Line]:
     """Layout, memory and the alternatives."""
     best = chosen(choice)
-    one, held = best.layout, best.memory
-    again = ", recomputed in the backward pass" if one.recompute else ""
+    layout, held = best.layout, best.memory
+    again = ", recomputed in the backward pass" if layout.recompute else ""
     room = f" of {device.memory / 2**30:.3g}" if device.memory is not None else ""
     parts = {
         "weights": held.parameters, "gradients": held.gradients, "Adam": held.optimiser,
         "activations": held.activations, "working": held.working, "copies": held.saving,
         "libraries": held.framework, "margin": held.margin,
     }  # fmt: skip
-    said = ", ".join(f"{name} {size / 2**30:.3g}" for name, size in parts.items() if size >= 1e6)
+    memory = ", ".join(f"{name} {size / 2**30:.3g}" for name, size in parts.items() if size >= 1e6)
     derived = "; ".join(f"{name}: {text}" for name, text in held.why.items())
     lines = [
-        Line("layout", f"{one.name}, {best.micro_batch} sequences at a time on each device{again}",
+        Line("layout", f"{layout.name}, {best.micro_batch} sequences at a time on each device{again}",
              f"{'the fastest that fits' if best.fits else 'the smallest; none fits'} of those that divide "
-             f"{one.devices} devices; {one.micro_batches} micro-batches a step"),
-        Line("memory", f"{held.total / 2**30:.3g} GiB{room} a device: {said}", derived),
+             f"{layout.devices} devices; {layout.micro_batches} micro-batches a step"),
+        Line("memory", f"{held.total / 2**30:.3g} GiB{room} a device: {memory}", derived),
     ]  # fmt: skip
     lost = choice.why_lost(best)
     lines += [
@@ -118,11 +118,11 @@ def time_line(option: Option, seconds: float) -> Line:
     """How long, and what of the peak that is."""
     time = option.time
     parts = sorted(((v or 0.0, k) for k, v in time.parts.items()), reverse=True)[:4]
-    said = ", ".join(f"{name} {1e3 * value:.3g}" for value, name in parts)
+    times = ", ".join(f"{name} {1e3 * value:.3g}" for value, name in parts)
     reached = f", {time.utilisation:.0%} of the peak" if time.utilisation is not None else ""
     return Line(
         "time",
-        f"{clock(seconds)}, {time.seconds:.3g} s a step{reached} (ms: {said})",
+        f"{clock(seconds)}, {time.seconds:.3g} s a step{reached} (ms: {times})",
         "; ".join(f"{name}: {text}" for name, text in time.why.items()),
     )
 

@@ -212,7 +212,7 @@ def _loss(s: _Speeds, logits: float, tokens: int, precision: Precision, compiled
 
 
 def _attention(step: TrainingStep, s: _Speeds) -> float:
-    """Seconds of one block's attention, forward and backward, between its two maps."""
+    """Seconds of one block's attention, forward and backward, between its two projections."""
     c, sequences, queries, keys = step.config, step.micro_batch, step.time_here, step.time
     heads = c.heads / step.layout.tensor
     pairs = float(sequences) * heads * queries * keys
@@ -306,7 +306,7 @@ def _communication(
     if n > 1:
         # Stage 1 adds gradients up at home and exchanges them once; stage 2 keeps a share only, so it
         # reduces and scatters those of every micro-batch; stage 3 gathers weights twice besides.
-        times, what = {
+        times, reasons = {
             1: (2, "gradients scattered and weights gathered once"),
             2: (
                 m + 1,
@@ -318,7 +318,7 @@ def _communication(
             ),
         }[layout.zero]
         size = times * 4.0 * local * (n - 1) / n
-        text = f"{times} x 4 bytes x {local:,.0f} parameters x ({n} - 1) / {n} ({what})"
+        text = f"{times} x 4 bytes x {local:,.0f} parameters x ({n} - 1) / {n} ({reasons})"
         send("gradients", size, across(inside * n), text)
     r = layout.replicate * x
     if r > 1:

@@ -126,13 +126,13 @@ class Design:
     @property
     def cells(self) -> list[Cell]:
         """Every run, the longest of each size first: the others branch off it."""
-        found = [
+        cells = [
             Cell(flops, width, self.steps(width, flops), seed)
             for seed in range(self.seeds)
             for flops, widths in zip(self.budgets, self.widths, strict=True)
             for width in widths
         ]
-        return sorted(found, key=lambda c: -c.steps)
+        return sorted(cells, key=lambda c: -c.steps)
 
     def steps(self, width: int, flops: float) -> int:
         """Length of a run."""
@@ -201,13 +201,13 @@ def design(
     """
     needed = math.inf
     for budgets, seeds in PLANS:
-        one = _planned(budgets, seeds, vocabulary, corpus, text)
-        if one is None:
+        planned = _planned(budgets, seeds, vocabulary, corpus, text)
+        if planned is None:
             continue
-        whole = one.seconds(step_seconds, workers) + len(one.cells) * run_seconds / workers
+        whole = planned.seconds(step_seconds, workers) + len(planned.cells) * run_seconds / workers
         needed = whole / (1 - SPARE)
         if needed <= seconds:
-            return one
+            return planned
     if needed == math.inf:
         raise WrongUse(f"{text:,.0f} tokens are too few for a ladder: build a larger corpus")
     raise WrongUse(
@@ -231,14 +231,14 @@ def _planned(budgets: int, seeds: int, vocabulary: int, corpus: str, text: float
     first = 6 * ratio * size(WIDTHS[1], vocabulary) ** 2
     flops = [first * RATIO**k for k in range(budgets)]
     widths = []
-    for one in flops:
-        wanted = math.log((one / 6 / ratio) ** 0.5)
+    for budget in flops:
+        wanted = math.log((budget / 6 / ratio) ** 0.5)
         sizes = [size(w, vocabulary) for w in WIDTHS]
         near = min(range(len(WIDTHS)), key=lambda i: abs(math.log(sizes[i]) - wanted))
         chosen = tuple(
             WIDTHS[i]
             for i in range(max(0, near - 2), min(len(WIDTHS), near + 3))
-            if stable_steps(sizes[i], one) >= LEAST and one / 6 / sizes[i] <= text
+            if stable_steps(sizes[i], budget) >= LEAST and budget / 6 / sizes[i] <= text
         )
         if len(chosen) < 4:
             return None

@@ -12,7 +12,7 @@ from maquette.scaling.training_step import ITEM, Precision
 def saved_by_norm(
     config: DecoderConfig, tokens: int, item: int, *, compiled: bool = False, output: bool = True
 ) -> float:
-    """Bytes a norm keeps: its input, statistics, and what the next map reads (`output`)."""
+    """Bytes a norm keeps: its input, statistics, and what the next layer reads (`output`)."""
     n = float(tokens) * config.width
     statistics = tokens * 4 * (1 if config.norm == "rmsnorm" else 2)
     if compiled:
@@ -25,11 +25,11 @@ def saved_by_norm(
 def saved_by_attention(
     config: DecoderConfig, sequences: int, time: int, item: int, layer: int, *, compiled: bool
 ) -> float:
-    """Bytes attention keeps between its two maps: queries, keys, values, result, log-sum-exp."""
+    """Bytes attention keeps between its two projections: queries, keys, values, result, log-sum-exp."""
     c, tokens = config, sequences * time
     query, key = float(tokens * c.heads * c.head), float(tokens * c.group_heads * c.head)
     lse = 4.0 * tokens * c.heads
-    if compiled:  # contiguous copies, and the result once more as the next map reads it
+    if compiled:  # contiguous copies, and the result once more as the next layer reads it
         return (2 * query + 2 * key + query) * item + lse
     grouped = c.group_heads != c.heads
     turned = c.positions == "rotary"
@@ -45,7 +45,7 @@ def saved_by_attention(
 
 
 def saved_by_feedforward(config: DecoderConfig, tokens: int, item: int, *, compiled: bool) -> float:
-    """Bytes the feed-forward layer keeps after its first map."""
+    """Bytes the feed-forward layer keeps after its first projection."""
     hidden = float(tokens) * config.inner * item
     if config.activation == "swiglu":
         return hidden * (3 if compiled else 4)  # gate and up, [silu,] their product
@@ -65,7 +65,7 @@ def saved_by_block(
 ) -> float:
     """Bytes that autograd keeps of one block's forward pass.
 
-    tensor: over how many devices its maps are split; the norms' part is whole on each. casts: with
+    tensor: over how many devices its matrices are split; the norms' part is whole on each. casts: with
     the bf16 copies of its weights, which ZeRO's stage 3 frees after the block.
     """
     c, item = config, ITEM[precision]

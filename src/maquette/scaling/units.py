@@ -54,8 +54,8 @@ def unit_of(name: str, column: str) -> float | None:
     if name == "flops":
         days = DAY if any(re.search("days?$", part) for part in parts) else 1.0
         for part in parts:
-            found = re.fullmatch(r"([a-z]*?)-?fl?op?s?(s|/s|ds?|days?)?|(pf)", part)
-            prefix = "p" if part == "pf" else found[1] if found else ""
+            match = re.fullmatch(r"([a-z]*?)-?fl?op?s?(s|/s|ds?|days?)?|(pf)", part)
+            prefix = "p" if part == "pf" else match[1] if match else ""
             if prefix in FLOPS:
                 return FLOPS[prefix] * days
             if re.fullmatch(r"1e\d+", part):
@@ -88,20 +88,20 @@ def ask(where: str, columns: Mapping[str, tuple[str, float | None]], n: Array, d
     asked = [name for name in odd if columns[name][1] is None]
     if not asked:
         return
-    told = {
+    factors = {
         name: unit
         for name, (column, factor) in columns.items()
         if name in USUAL and factor is None and (unit := unit_of(name, column)) is not None
     }
-    said = {name: USUAL[name] for name in asked} | told
-    if "flops" not in said:  # is the other column in such units, too?
-        more = ratio * said.get("tokens", 1.0) / said.get("parameters", 1.0)
-        for name in {"parameters", "tokens"} - set(said) if not _within(more) else ():
+    units = {name: USUAL[name] for name in asked} | factors
+    if "flops" not in units:  # is the other column in such units, too?
+        more = ratio * units.get("tokens", 1.0) / units.get("parameters", 1.0)
+        for name in {"parameters", "tokens"} - set(units) if not _within(more) else ():
             if columns.get(name, ("", 1.0))[1] is None:
-                said[name] = USUAL[name]
+                units[name] = USUAL[name]
     parts = []
     for name, (column, factor) in columns.items():
-        unit = said.get(name, factor)
+        unit = units.get(name, factor)
         if unit is not None or column != name:
             parts.append(f"{name}={column}" + (f"*{_short(unit)}" if unit is not None else ""))
     raise WrongUse(
@@ -121,12 +121,12 @@ def _short(number: float) -> str:
 
 def notes(columns: Mapping[str, tuple[str, float | None]]) -> tuple[str, ...]:
     """What to say of columns whose name has a unit that was not applied."""
-    found = []
+    lines = []
     for name, (column, factor) in columns.items():
         unit = unit_of(name, column) if name in USUAL and factor is None else None
         if unit is not None:
-            found.append(
+            lines.append(
                 f"the column '{column}' is read as a count; if it is in units of {_short(unit)}, say "
                 f"--columns '{name}={column}*{_short(unit)}'"
             )
-    return tuple(found)
+    return tuple(lines)

@@ -55,12 +55,12 @@ class LadderLaw:
 
     def predict(self, parameters: float, tokens: float) -> Prediction:
         """The loss with its interval of 95 %. UserError beyond 100 times its largest budget."""
-        found = self.ladder.predict(split=(parameters, tokens))
-        if found.times > FAR:
+        prediction = self.ladder.predict(split=(parameters, tokens))
+        if prediction.times > FAR:
             raise UserError(
-                f"the budget is {found.times:.3g} times the ladder's largest: that far it says nothing"
+                f"the budget is {prediction.times:.3g} times the ladder's largest: that far it says nothing"
             )
-        return found
+        return prediction
 
     def constants(self) -> dict[str, float]:
         """Of the frontier, of the best split, and of the growth off it."""

@@ -117,18 +117,18 @@ class Scale:
 
 def tower(theirs: dict[str, Any], name: str, default: dict[str, Any]) -> dict[str, Any]:
     """The config of a tower. Where `NAME_dict` is there, all it leaves out has its default again."""
-    given, older = theirs.get(name) or {}, theirs.get(f"{name}_dict")
-    for part in (given, older or {}):
+    newer, older = theirs.get(name) or {}, theirs.get(f"{name}_dict")
+    for part in (newer, older or {}):
         if not isinstance(part, dict):
             raise UserError(f"{CONFIG}: {name} is no object: restore the file")
-    found = default | given | ({} if older is None else default | older)
+    config = default | newer | ({} if older is None else default | older)
     for key, usual in default.items():
         counted = type(usual) is int and not key.endswith(("_id", "image_size", "patch_size"))
-        if counted and (type(found[key]) is not int or found[key] < 1):
+        if counted and (type(config[key]) is not int or config[key] < 1):
             raise UserError(
-                f"{CONFIG}: {name}.{key} is {found[key]!r}, not a whole number above 0: restore it"
+                f"{CONFIG}: {name}.{key} is {config[key]!r}, not a whole number above 0: restore it"
             )
-    return found
+    return config
 
 
 def read_captions(source: Path, theirs: dict[str, Any]) -> Captions:
@@ -163,14 +163,14 @@ def read_captions(source: Path, theirs: dict[str, Any]) -> Captions:
             f"{file} has tokens up to {tokenizer.vocabulary - 1}, {CONFIG} room for {text['vocab_size']} "
             f"(text_config.vocab_size): they belong to two models"
         )
-    said = text["eos_token_id"]
-    said = said[0] if isinstance(said, list) and len(said) == 1 else said
-    if said not in (HIGHEST, eos_token_id):
+    named_eos = text["eos_token_id"]
+    named_eos = named_eos[0] if isinstance(named_eos, list) and len(named_eos) == 1 else named_eos
+    if named_eos not in (HIGHEST, eos_token_id):
         raise UserError(
-            f"{file} ends a caption by token {eos_token_id}, {CONFIG} by {said} (text_config.eos_token_id): "
-            f"they belong to two models"
+            f"{file} ends a caption by token {eos_token_id}, {CONFIG} by {named_eos} "
+            f"(text_config.eos_token_id): they belong to two models"
         )
-    highest = said == HIGHEST and eos_token_id < tokenizer.vocabulary - 1
+    highest = named_eos == HIGHEST and eos_token_id < tokenizer.vocabulary - 1
     most, longest = text["max_position_embeddings"], settings.get("model_max_length")
     if isinstance(longest, int | float) and 0 < longest < most:
         most = int(longest)
@@ -227,8 +227,8 @@ def read_config(theirs: dict[str, Any], captions: Captions) -> ClipConfig:
     """Their config.json as ours. Raises UserError for a variant that would compute otherwise."""
     v, t = tower(theirs, "vision_config", VISION), tower(theirs, "text_config", TEXT)
     expect(v, "num_channels", (3,))
-    for one in (v, t):
-        expect(one, "hidden_act", ("gelu", "quick_gelu"))
+    for config in (v, t):
+        expect(config, "hidden_act", ("gelu", "quick_gelu"))
     for name in ("hidden_act", "layer_norm_eps"):
         expect(t, name, (v[name],))
     bos_token_id, eos_token_id = captions.bos_token_id, captions.eos_token_id
@@ -328,17 +328,17 @@ def read_processor(source: Path) -> dict[str, Any]:
             f"the {PREPROCESSOR} of {source} is a {kind}, whose default of {left_out[0]} Maquette does not "
             f"know: add it there"
         )
-    found: dict[str, Any] = PICTURES | content
+    processor: dict[str, Any] = PICTURES | content
     for name, used in USED.items():  # of null transformers makes no, and refuses what it then needs
-        if found[name] is None and found[used]:
+        if processor[name] is None and processor[used]:
             raise UserError(
                 f"the {PREPROCESSOR} of {source} says {used}, and {name} is null: restore it"
             )
-    for name, one in (("size", "shortest_edge"), ("crop_size", "")):
-        side = found[name]
+    for name, edge in (("size", "shortest_edge"), ("crop_size", "")):
+        side = processor[name]
         if isinstance(side, int):
-            found[name] = {one: side} if one else {"height": side, "width": side}
-    return found
+            processor[name] = {edge: side} if edge else {"height": side, "width": side}
+    return processor
 
 
 def scale_of(processor: dict[str, Any]) -> Scale:

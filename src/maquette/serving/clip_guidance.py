@@ -26,9 +26,9 @@ def clip_guided(
     clip: noised, on the same schedule as the denoiser's model. Raises WrongUse for another.
     """
     if not clip.config.noised or clip.config.path != schedule.kind:
-        what = "sees no noise" if not clip.config.noised else f"was trained on {clip.config.path}"
+        reason = "sees no noise" if not clip.config.noised else f"was trained on {clip.config.path}"
         raise WrongUse(
-            f"this CLIP {what}, and cannot guide a model of the {schedule.kind} schedule: "
+            f"this CLIP {reason}, and cannot guide a model of the {schedule.kind} schedule: "
             f"train one with model.noised and model.path {schedule.kind}"
         )
     with torch.no_grad():

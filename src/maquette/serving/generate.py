@@ -151,10 +151,10 @@ def stream(
     padding = torch.tensor([longest - len(p) for p in prompts], device=device)
     rows = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device)
     ragged = bool((padding > 0).any())
-    place = torch.arange(longest + tokens, device=device)
-    positions = (place - padding.unsqueeze(1)).clamp(min=0)  # (prompts, longest + tokens)
+    position = torch.arange(longest + tokens, device=device)
+    positions = (position - padding.unsqueeze(1)).clamp(min=0)  # (prompts, longest + tokens)
     document_ids = (
-        (place >= padding.unsqueeze(1)).long() if ragged else None
+        (position >= padding.unsqueeze(1)).long() if ragged else None
     )  # padding is document 0
     cache = model.cache(len(prompts), longest + tokens)
     if shared and all(isinstance(layer, LayerCache) for layer in cache):

@@ -2,8 +2,8 @@
 
 What differs is folded into the weights. Theirs takes pixels scaled as its preprocessor_config.json says,
 ours takes [-1, 1]: the factor goes into the patches' projection, the shift into their positions. Ours
-may carry the multipliers of maximal-update parametrisation: they go into the embeddings, the query maps
-and the maps that write into the residual stream. Captions reach ours renumbered, EOS first
+may carry the multipliers of maximal-update parametrisation: they go into the embeddings, the query
+projections and the layers that write into the residual stream. Captions reach ours renumbered, EOS first
 (`training/datasets/encoder.py`); the rows of the embedding move along. The small files are `clip_files.py`'s.
 """
 
@@ -108,8 +108,8 @@ def export_clip(model: Clip, run: Path, out: Path, caption_length: int | None = 
     """
     c = model.config
     if c.objective != "softmax" or c.noised:
-        what = "sees noise and the time" if c.noised else "was trained with the sigmoid loss"
-        raise UserError(f"{run} {what}: transformers' {CLASS} has no place for that")
+        reason = "sees noise and the time" if c.noised else "was trained with the sigmoid loss"
+        raise UserError(f"{run} {reason}: transformers' {CLASS} has no place for that")
     imported = (run / TOKENIZER_CONFIG).exists()
     tokenizer = load_caption_tokenizer(run)
     if tokenizer.eos_token_id is None or (tokenizer.eos_token_id == HIGHEST and c.highest is None):
@@ -153,12 +153,12 @@ def from_theirs(model: Clip, theirs: dict[str, Tensor], scale: Scale) -> dict[st
     ours, used = {}, set(UNUSED)
     for name, parameter in model.named_parameters():
         names = their_names(name)
-        missing = [one for one in names if one not in theirs]
+        missing = [key for key in names if key not in theirs]
         if missing:
             raise UserError(f"the checkpoint lacks {missing[0]}: it is cut short or no CLIP")
         used.update(names)
-        found = torch.cat([theirs[one].float() for one in names]) if len(names) > 1 else None
-        tensor = theirs[names[0]].float() if found is None else found
+        joined = torch.cat([theirs[key].float() for key in names]) if len(names) > 1 else None
+        tensor = theirs[names[0]].float() if joined is None else joined
         whole = name.endswith(("patches.projection.weight", "class_token.weight", "logit_scale"))
         ours[name] = tensor.reshape(parameter.shape) if whole else tensor
     if more := sorted(theirs.keys() - used):
@@ -204,10 +204,10 @@ def to_theirs(model: Clip) -> dict[str, Tensor]:
         elif name == "logit_scale":
             tensor = tensor.clamp(max=LARGEST).reshape(())
         names = their_names(name)
-        for one, part in zip(
+        for key, part in zip(
             names, tensor.chunk(len(names)) if names[1:] else [tensor], strict=True
         ):
-            theirs[one] = part.contiguous()
+            theirs[key] = part.contiguous()
     return theirs
 
 
@@ -223,4 +223,4 @@ def their_names(name: str) -> tuple[str, ...]:
     if module in names:
         return (f"{names[module]}.{kind}",)
     _, number, inner = module.split(".", 2)
-    return tuple(f"{names['blocks']}.{number}.{one}.{kind}" for one in IN_BLOCK[inner])
+    return tuple(f"{names['blocks']}.{number}.{layer}.{kind}" for layer in IN_BLOCK[inner])

@@ -148,7 +148,7 @@ def read_config(family: str, theirs: dict[str, Any]) -> DecoderConfig:
 
 def _rotary_base(c: "Values") -> float:
     """The base of a plain rotation. Raises UserError for one that is scaled."""
-    rope = c.given.get("rope_scaling") or c.given.get("rope_parameters") or {}
+    rope = c.config.get("rope_scaling") or c.config.get("rope_parameters") or {}
     if not isinstance(rope, dict):
         raise UserError(
             f"config.json: rope_parameters is {rope!r}, not an object: restore the file"
@@ -159,16 +159,16 @@ def _rotary_base(c: "Values") -> float:
             f"the model has rope_type = {kind!r}, which Maquette does not compute "
             f"(it computes 'default')"
         )
-    return Values("llama", c.given | rope).number("rope_theta")
+    return Values("llama", c.config | rope).number("rope_theta")
 
 
 class Values:
     """The values of a config.json by the family's own names, each of the type that it must have."""
 
-    def __init__(self, family: str, given: dict[str, Any]) -> None:
+    def __init__(self, family: str, config: dict[str, Any]) -> None:
         names, self._defaults = ALIASES[family], DEFAULTS[family]
-        self.given = {names.get(key, key): value for key, value in given.items()}
-        self._values = self._defaults | self.given
+        self.config = {names.get(key, key): value for key, value in config.items()}
+        self._values = self._defaults | self.config
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key]

@@ -2,8 +2,8 @@
 
 Every tensor has its place: one that the config does not use would make the model compute otherwise than
 its authors' and is refused. Writing folds the multipliers of maximal-update parametrisation into the
-weights (into the norm before the output, the query map, the maps that write into the residual stream), so
-that what transformers computes is the same to rounding.
+weights (into the norm before the output, the query projection, the layers that write into the residual
+stream), so that what transformers computes is the same to rounding.
 """
 
 import math
@@ -81,8 +81,8 @@ def from_family(family: str, config: DecoderConfig, theirs: dict[str, Tensor]) -
     for name in names:
         keys = [_key(theirs, their) for their in _their_names(family, name)]
         used.update(keys)
-        found = [theirs[key] for key in keys]
-        tensor = torch.cat(found) if len(found) > 1 else found[0]
+        parts = [theirs[key] for key in keys]
+        tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
         if _is_transposed(family, name):
             tensor = tensor.T
         if family == "bloom" and ".qkv." in name:  # (heads, 3, head) -> (3, heads, head)
@@ -127,8 +127,8 @@ def to_family(family: str, config: DecoderConfig, ours: dict[str, Tensor]) -> di
             sizes = [config.heads * config.head] + [config.group_heads * config.head] * 2
         elif len(their) == 2:
             sizes = [config.inner] * 2
-        for one, part in zip(their, tensor.split(sizes), strict=True):
-            theirs[one] = part.contiguous()
+        for key, part in zip(their, tensor.split(sizes), strict=True):
+            theirs[key] = part.contiguous()
     return theirs
 
 
@@ -158,10 +158,12 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
     index = source / f"{WEIGHTS}.index.json"
     if index.exists():
         content = read_json(index)
-        places = content.get("weight_map") if isinstance(content, dict) else None
-        if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
+        weight_map = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(weight_map, dict) or not all(
+            isinstance(v, str) for v in weight_map.values()
+        ):
             raise UserError(f"{index} names no files: restore it")
-        files = sorted(set(places.values()))
+        files = sorted(set(weight_map.values()))
     elif (source / WEIGHTS).exists():
         files = [WEIGHTS]
     elif any(source.glob("*.bin")) or any(source.glob("*.pt")):
@@ -183,8 +185,8 @@ def _their_names(family: str, name: str) -> Iterator[str]:
     number = parts[1] if parts[0] == "blocks" else ""
     key = module.replace(f"blocks.{number}.", "blocks.#.") if number else module
     theirs = MAPS[family][key]
-    for one in (theirs,) if isinstance(theirs, str) else theirs:
-        yield f"{one.replace('#', number)}.{kind}"
+    for pattern in (theirs,) if isinstance(theirs, str) else theirs:
+        yield f"{pattern.replace('#', number)}.{kind}"
 
 
 def _key(theirs: dict[str, Tensor], name: str) -> str:

@@ -95,14 +95,14 @@ def fill(
     known: Tensor,
     drawing: Drawing = AROUND,
     *,
-    given: Mapping[str, Any] | None = None,
+    conditions: Mapping[str, Any] | None = None,
     method: Method | None = None,
     resampling: Resampling = RESAMPLING,
     generator: Generators = None,
 ) -> Tensor:
     """Fill the unknown pixels of pictures (n, 3, height, width) with a trained model.
 
-    given: the pictures' other conditions, as `Diffusion.condition` takes them. method: None for
+    conditions: the pictures' other conditions, as `Diffusion.condition` takes them. method: None for
     "condition" where the model was trained to inpaint and "repaint" elsewhere. generator: of all noise,
     of all pictures or one of each; None: one of each, from the drawing's seed. Raises WrongUse where the
     method does not fit the model.
@@ -116,7 +116,7 @@ def fill(
             f"the pictures are {height} x {width}: this model's are {image_size} x {image_size}"
         )
     return inpaint(
-        shown(model, picture, known, drawing, given or {}),
+        shown(model, picture, known, drawing, conditions or {}),
         picture,
         known,
         model.process.schedule,
@@ -143,11 +143,15 @@ def method_for(model: Diffusion, method: Method | None, otherwise: Method) -> Me
 
 
 def shown(
-    model: Diffusion, picture: Tensor, known: Tensor, drawing: Drawing, given: Mapping[str, Any]
+    model: Diffusion,
+    picture: Tensor,
+    known: Tensor,
+    drawing: Drawing,
+    conditions: Mapping[str, Any],
 ) -> Denoiser:
     """The denoiser of pictures, which sees what is known of them where it was trained to."""
     seen = {SEEN: (picture, known)} if SEEN in model.conditioners else {}
-    condition = model.condition(len(picture), **given, **seen)
+    condition = model.condition(len(picture), **conditions, **seen)
     return model.denoiser(condition, guidance_of(model, drawing))
 
 

@@ -30,7 +30,7 @@ from maquette.serving.solvers import times
 
 DenoiserOf = Callable[[Sequence[int], Tensor, Tensor], Denoiser]
 """(numbers of k windows, what is known of them (k n, 3, s, s), where (k n, 1, s, s)) -> their denoiser"""
-Given = Mapping[str, Tensor]
+Conditions = Mapping[str, Tensor]
 """values of conditions of n pictures, by conditioner"""
 TOGETHER = 64  # pictures in a batch
 
@@ -177,8 +177,10 @@ def _joint(denoiser: DenoiserOf, layout: Layout, canvas: Tensor, known: Tensor) 
         out = torch.zeros_like(x)
         for chunk, part in zip(chunks, parts, strict=True):
             rows = t if t.ndim == 0 else t.repeat(len(chunk))
-            for window, said in zip(chunk, part(layout.cut(x, chunk), rows).split(n), strict=True):
-                out[layout.at(window)] += weight * said
+            for window, prediction in zip(
+                chunk, part(layout.cut(x, chunk), rows).split(n), strict=True
+            ):
+                out[layout.at(window)] += weight * prediction
         return out / total.clamp(min=1e-12)  # 0 where all is known
 
     return denoised
@@ -191,14 +193,14 @@ def extend(
     sides: Sides,
     drawing: Drawing = AROUND,
     *,
-    given: Given | Sequence[Given] | None = None,
+    conditions: Conditions | Sequence[Conditions] | None = None,
     joint: bool = False,
     method: Method | None = None,
     generator: Generators = None,
 ) -> Tensor:
     """Continue pictures (n, 3, h, w) on some sides with a trained model.
 
-    given: the pictures' other conditions, as `Diffusion.condition` takes them; several: of each window
+    conditions: the pictures' other conditions, as `Diffusion.condition` takes them; several: of each window
     that `lay_out` names. joint: all windows at once. method: None for "condition" where the model was
     trained to inpaint and "replace" elsewhere. generator: as in `fill`.
     """
@@ -206,15 +208,19 @@ def extend(
     n, _, height, width = picture.shape
     layout = lay_out(height, width, model.config.image_size, sides)
     count = len(layout.windows)
-    told = [given or {}] * count if given is None or isinstance(given, Mapping) else list(given)
-    if len(told) != count:
-        raise WrongUse(f"there are conditions of {len(told)} windows: use one, or {count}")
+    values = (
+        [conditions or {}] * count
+        if conditions is None or isinstance(conditions, Mapping)
+        else list(conditions)
+    )
+    if len(values) != count:
+        raise WrongUse(f"there are conditions of {len(values)} windows: use one, or {count}")
 
     def denoiser(which: Sequence[int], part: Tensor, mask: Tensor) -> Denoiser:
-        values = {
-            name: torch.cat([told[window][name] for window in which]) for name in told[which[0]]
+        joined = {
+            name: torch.cat([values[window][name] for window in which]) for name in values[which[0]]
         }
-        return shown(model, part, mask, drawing, values)
+        return shown(model, part, mask, drawing, joined)
 
     return outpaint(
         denoiser,

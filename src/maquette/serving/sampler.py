@@ -76,10 +76,12 @@ def filtered(logits: Tensor, sampling: Sampling) -> Tensor:
         lowest = x.topk(sampling.top_k).values[..., -1:]
         x = x.masked_fill(x < lowest, -torch.inf)
     if sampling.top_p is not None and sampling.top_p < 1:
-        ordered, place = x.sort(descending=True)
+        ordered, indices = x.sort(descending=True)
         p = ordered.softmax(-1)
         before = p.cumsum(-1) - p  # mass of the likelier ones: the first is always kept
-        removed = torch.zeros_like(x, dtype=torch.bool).scatter(-1, place, before >= sampling.top_p)
+        removed = torch.zeros_like(x, dtype=torch.bool).scatter(
+            -1, indices, before >= sampling.top_p
+        )
         x = x.masked_fill(removed, -torch.inf)
     if sampling.min_p is not None:
         p = x.softmax(-1)

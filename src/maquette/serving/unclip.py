@@ -267,7 +267,7 @@ def embeddings(
         texts = text_embedding[rows].repeat_interleave(candidates, 0)
         own = part_of(generator, rows)  # a caption's candidates are drawn one after the other
         if isinstance(own, Sequence):
-            own = [one for one in own for _ in range(candidates)]
+            own = [row for row in own for _ in range(candidates)]
         if isinstance(prior, AutoregressivePrior):
             drawn = prior.draw(words, texts, drawing.guidance, own)
         else:

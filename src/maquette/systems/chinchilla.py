@@ -132,14 +132,14 @@ def prediction(lab: Lab) -> Measurement:
     except UserError as error:
         refused = details | {"refused": str(error)}
         return Measurement(math.inf, stays, details=refused, chart=_chart(ladder))
-    errors = [abs(expected.loss / one - 1) for one in losses]
-    said = {"loss": expected.loss, "low": expected.low, "high": expected.high}
-    outcome = {"flops": 6.0 * split[0] * split[1], "loss": loss, "predicted": said}
+    errors = [abs(expected.loss / actual - 1) for actual in losses]
+    forecast = {"loss": expected.loss, "low": expected.low, "high": expected.high}
+    outcome = {"flops": 6.0 * split[0] * split[1], "loss": loss, "predicted": forecast}
     return Measurement(
         value=abs(expected.loss / loss - 1),
         control=stays,
         interval=(min(errors), max(errors)),
-        details=details | {"predicted": said, "inside": expected.low <= loss <= expected.high},
+        details=details | {"predicted": forecast, "inside": expected.low <= loss <= expected.high},
         chart=_chart(ladder, outcome),
     )
 
@@ -171,11 +171,11 @@ def solver(lab: Lab) -> Measurement:
         clean = known.E + known.A / n**known.alpha + known.B / d**known.beta
         loss = clean * np.exp(0.005 * random.normal(size=240))
         points = points_of(n, d, loss, source="planted")
-        for found, into in (
+        for law, into in (
             (fit(points, resamples=0).law, errors),
             (lbfgs_fit(points, "mean", starts=5 if lab.quick else 20).law, early),
         ):
-            into.append(abs(found.exponent - known.exponent))
+            into.append(abs(law.exponent - known.exponent))
     return Measurement(
         value=max(errors),
         control=min(early),
@@ -227,9 +227,9 @@ def _errors(summed: list[float], averaged: list[float]) -> Any:
     from maquette.workshop import charts
 
     rows = [
-        {"what": what, "error": one}
-        for what, errors in (("summed", summed), ("averaged", averaged))
-        for one in errors
+        {"what": name, "error": error}
+        for name, errors in (("summed", summed), ("averaged", averaged))
+        for error in errors
     ]
     points = alt.Chart(alt.Data(values=rows)).mark_point(filled=True, size=70)
     bar = alt.Chart(alt.Data(values=[{"error": 0.02}])).mark_rule(strokeDash=[6, 4])

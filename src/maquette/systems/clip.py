@@ -63,8 +63,8 @@ def clip() -> PictureRecipe:
 @recipe
 def siglip() -> PictureRecipe:
     """The same towers, each pair of a batch judged by itself, in batches of 32."""
-    one = replace(clip_recipe(objective="sigmoid"), batch=SMALL_BATCH, steps=SMALL_STEPS)
-    return replace(one, precision="auto", watch=PictureWatch())
+    sigmoid = replace(clip_recipe(objective="sigmoid"), batch=SMALL_BATCH, steps=SMALL_STEPS)
+    return replace(sigmoid, precision="auto", watch=PictureWatch())
 
 
 @claim(
@@ -79,12 +79,12 @@ def siglip() -> PictureRecipe:
 def zero_shot(lab: Lab) -> Measurement:
     """Name the pair by the mean of the 48 captions that begin with it, none of them learnt from."""
     tests = [Test(path, lab) for path in held_runs(lab)]
-    found = [t.naming(t.unseen) for t in tests]
+    shares = [t.naming(t.unseen) for t in tests]
     untrained = [t.untrained().naming(t.unseen) for t in tests]
     shown = [t.naming(t.shown) for t in tests]
     details = {"pairs that training showed": pooled(shown).to_dict()}
     title = "A pair of colour and shape named, of 24"
-    return measured(found, untrained, details, "share named right", title, 1 / 24)
+    return measured(shares, untrained, details, "share named right", title, 1 / 24)
 
 
 @claim(
@@ -99,14 +99,14 @@ def zero_shot(lab: Lab) -> Measurement:
 def retrieval(lab: Lab) -> Measurement:
     """Look up captions; the details hold recall at 5, and pictures of pairs that were never shown."""
     tests = [Test(path, lab) for path in held_runs(lab)]
-    found = [t.recall(t.shown, 1) for t in tests]
+    shares = [t.recall(t.shown, 1) for t in tests]
     untrained = [t.untrained().recall(t.shown, 1) for t in tests]
     details = {
         "recall at 5": pooled([t.recall(t.shown, 5) for t in tests]).to_dict(),
         "never shown, at 1": pooled([t.recall(t.unseen, 1) for t in tests]).to_dict(),
         "never shown, at 5": pooled([t.recall(t.unseen, 5) for t in tests]).to_dict(),
     }
-    return measured(found, untrained, details, "recall at 1",
+    return measured(shares, untrained, details, "recall at 1",
                     "Its own caption found, of 1,152", 1 / 1152)  # fmt: skip
 
 
@@ -122,10 +122,10 @@ def retrieval(lab: Lab) -> Measurement:
 def binding(lab: Lab) -> Measurement:
     """Both captions have the same words, so that knowing words alone gives one half."""
     tests = [Test(path, lab) for path in held_runs(lab)]
-    found = [t.binding(t.unseen) for t in tests]
+    shares = [t.binding(t.unseen) for t in tests]
     untrained = [t.untrained().binding(t.unseen) for t in tests]
     shown = pooled([t.binding(t.shown) for t in tests])
-    return measured(found, untrained, {"pairs that training showed": shown.to_dict()},
+    return measured(shares, untrained, {"pairs that training showed": shown.to_dict()},
                     "share closer to its own caption", "Colours exchanged", 0.5)  # fmt: skip
 
 
@@ -142,9 +142,9 @@ def sigmoid(lab: Lab) -> Measurement:
     recipes = []
     for seed in range(lab.seeds):
         for objective in ("softmax", "sigmoid"):
-            one = clip_recipe(seed, lab.quick, world=HELD, objective=objective)
-            small = replace(one, batch=SMALL_BATCH, steps=SMALL_STEPS)
-            recipes.append(one if lab.quick else small)
+            recipe = clip_recipe(seed, lab.quick, world=HELD, objective=objective)
+            small = replace(recipe, batch=SMALL_BATCH, steps=SMALL_STEPS)
+            recipes.append(recipe if lab.quick else small)
     tests = [Test(path, lab) for path in lab.train_all(recipes)]
     shares = [t.recall(t.shown, 1) for t in tests]
     softmax, sigmoid = pooled(shares[::2]), pooled(shares[1::2])
@@ -199,7 +199,7 @@ class Test:
         self.labels = every_label(HELD)
         texts = [caption_of(row, HELD) for row in self.labels]
         self.captions = encode_captions(self.model, self.loaded.captions, texts)
-        self.place = {text: i for i, text in enumerate(texts)}
+        self.index = {text: i for i, text in enumerate(texts)}
 
     def untrained(self) -> "Test":
         """The same network as it began."""
@@ -214,7 +214,7 @@ class Test:
     def recall(self, seen: Encoded, k: int) -> Share:
         """Pictures whose own caption is among the k closest of all."""
         right = torch.zeros(len(seen.captions), len(self.captions), dtype=torch.bool)
-        right[torch.arange(len(right)), [self.place[text] for text in seen.captions]] = True
+        right[torch.arange(len(right)), [self.index[text] for text in seen.captions]] = True
         return scores.recall(seen.pictures, self.captions, right, k)
 
     def binding(self, seen: Encoded) -> Share:
@@ -230,7 +230,7 @@ def shown_labels(n: int) -> Integers:
 
 
 def measured(
-    found: list[Share],
+    shares: list[Share],
     control: list[Share],
     details: dict[str, Any],
     axis: str,
@@ -238,15 +238,15 @@ def measured(
     chance: float,
 ) -> Measurement:
     """The lower end of the pooled share's interval, and of the control's."""
-    share, other = pooled(found), pooled(control)
-    rows = [("trained", s) for s in found] + [("before training", s) for s in control]
+    share, other = pooled(shares), pooled(control)
+    rows = [("trained", s) for s in shares] + [("before training", s) for s in control]
     return Measurement(
         value=share.interval[0],
         control=other.interval[0],
         interval=share.interval,
         details={
             "share": share.to_dict(),
-            "by seed": [s.value for s in found],
+            "by seed": [s.value for s in shares],
             "control": other.to_dict(),
             "chance": chance,
         }

@@ -76,27 +76,29 @@ def inflation(lab: Lab) -> Measurement:
             for seed in range(lab.seeds)
         ]
     )
-    found = contamination(corpora["contaminated"], {"test": examples})["test"]
+    flagged = contamination(corpora["contaminated"], {"test": examples})["test"]
     dirty = np.zeros(len(examples), bool)
-    dirty[found.flagged] = True
+    dirty[flagged.flagged] = True
     scores: dict[str, list[Array]] = {name: [] for name in corpora}
     for path, name in zip(runs, np.repeat(list(corpora), lab.seeds), strict=True):
         run = load(path)
         bits, sizes = bits_per_byte(run.model, run.tokenizer, examples)
         scores[name].append(bits)
     parts = {n: split_scores(np.mean(bits, 0), dirty, sizes) for n, bits in scores.items()}
-    gaps = {name: gap(one) for name, one in parts.items()}
+    gaps = {name: gap(score) for name, score in parts.items()}
     better = np.mean(scores["clean"], 0) - np.mean(scores["contaminated"], 0)
     return Measurement(
         value=gaps["contaminated"].interval[0],
         control=gaps["clean"].interval[0],
         interval=gaps["contaminated"].interval,
         details={
-            "dirty": found.dirty,
+            "dirty": flagged.dirty,
             "planted": len(chosen),
-            "gap": {name: one.mean for name, one in gaps.items()},
-            "stderr": {name: one.stderr for name, one in gaps.items()},
-            "bits_per_byte": {n: {k: v.mean for k, v in one.items()} for n, one in parts.items()},
+            "gap": {name: score.mean for name, score in gaps.items()},
+            "stderr": {name: score.stderr for name, score in gaps.items()},
+            "bits_per_byte": {
+                n: {k: v.mean for k, v in score.items()} for n, score in parts.items()
+            },
             "gained by training on it": {
                 k: vars(v) for k, v in split_scores(better, dirty, sizes).items()
             },
@@ -129,16 +131,16 @@ def detector(lab: Lab) -> Measurement:
     }
     training = b"\0".join(training_texts(corpora["planted"], "reading", silent))
     chosen = [i for i, text in zip(chosen, disguised, strict=True) if text.encode() in training]
-    found = {n: contamination(c, {"": examples})[""] for n, c in corpora.items()}
-    recall = {n: float(np.isin(chosen, one.flagged).mean()) for n, one in found.items()}
+    results = {n: contamination(c, {"": examples})[""] for n, c in corpora.items()}
+    recall = {n: float(np.isin(chosen, result.flagged).mean()) for n, result in results.items()}
     return Measurement(
         value=recall["planted"],
         control=recall["not planted"],
         details={
             "examples": len(examples),
             "planted": len(chosen),
-            "flagged": {name: one.dirty for name, one in found.items()},
-            "interval": {name: one.interval for name, one in found.items()},
+            "flagged": {name: result.dirty for name, result in results.items()},
+            "interval": {name: result.interval for name, result in results.items()},
         },
         chart=_bars(recall),
     )
@@ -172,10 +174,10 @@ def _disguise(text: str, number: int) -> str:
 
 def _scores(parts: dict[str, Any]) -> Any:
     points = [
-        {"model": name, "examples": which, "bits": one.mean,
-         "low": one.interval[0], "high": one.interval[1]}
+        {"model": name, "examples": which, "bits": part.mean,
+         "low": part.interval[0], "high": part.interval[1]}
         for name, split in parts.items()
-        for which, one in split.items()
+        for which, part in split.items()
     ]  # fmt: skip
     data = alt.Chart(alt.Data(values=points))
     y = alt.Y("examples:N", title=None, sort=["clean", "dirty", "all"])

@@ -69,8 +69,8 @@ TRAINED = {"diffusion": 400, "autoregressive": 256}  # steps of about equal proc
 @recipe
 def dalle2_clip() -> PictureRecipe:
     """The CLIP whose embeddings prior and decoder share."""
-    one = clip_recipe(world=WORLD)
-    return replace(one, name="dalle2-clip", precision="auto", watch=PictureWatch(grid=0))
+    recipe = clip_recipe(world=WORLD)
+    return replace(recipe, name="dalle2-clip", precision="auto", watch=PictureWatch(grid=0))
 
 
 @recipe
@@ -82,8 +82,8 @@ def dalle2_prior() -> PictureRecipe:
 @recipe
 def dalle2_prior_autoregressive() -> PictureRecipe:
     """The autoregressive prior; needs --data.encoder, a CLIP run."""
-    one = prior_recipe(variant="autoregressive")
-    return replace(one, precision="auto", watch=PictureWatch(grid=0))
+    recipe = prior_recipe(variant="autoregressive")
+    return replace(recipe, precision="auto", watch=PictureWatch(grid=0))
 
 
 @recipe
@@ -146,8 +146,8 @@ def decoder_recipe(
         world=seen.data.world,
         encoder=str(encoder),
     )
-    one = replace(base, name="dalle2-decoder", model=model, data=data, start=str(start))
-    return replace(one, steps=min(base.steps, TUNED)) if start else one
+    recipe = replace(base, name="dalle2-decoder", model=model, data=data, start=str(start))
+    return replace(recipe, steps=min(base.steps, TUNED)) if start else recipe
 
 
 @claim(
@@ -165,19 +165,19 @@ def prior(lab: Lab) -> Measurement:
         "prior": "prior", "text embedding": "text", "other captions": "shuffled",
         "true picture's embedding": "true",
     }  # fmt: skip
-    found = drawn(lab, {name: ("diffusion", arm) for name, arm in arms.items()})
-    gain = mean_interval(found.less("prior", "text embedding"))
-    control = mean_interval(found.less("other captions", "text embedding"))
+    samples = drawn(lab, {name: ("diffusion", arm) for name, arm in arms.items()})
+    gain = mean_interval(samples.less("prior", "text embedding"))
+    control = mean_interval(samples.less("other captions", "text embedding"))
     return Measurement(
         value=gain[1],
         control=control[1],
         interval=(gain[1], gain[2]),
-        details=found.details()
+        details=samples.details()
         | {
             "gain, mean": gain[0],
-            "cosine of a picture's embedding and its caption's": closeness(found.clip, lab.quick),
+            "cosine of a picture's embedding and its caption's": closeness(samples.clip, lab.quick),
         },
-        chart=found.chart("What the decoder makes of each embedding"),
+        chart=samples.chart("What the decoder makes of each embedding"),
     )
 
 
@@ -192,7 +192,7 @@ def prior(lab: Lab) -> Measurement:
 )
 def autoregressive(lab: Lab) -> Measurement:
     """The same decoder for both; how long each trained is beside the measurement, under `bases`."""
-    found = drawn(
+    samples = drawn(
         lab,
         {
             "diffusion": ("diffusion", "prior"),
@@ -200,13 +200,13 @@ def autoregressive(lab: Lab) -> Measurement:
             "other captions": ("diffusion", "shuffled"),
         },
     )
-    mean, low, high = mean_interval(found.less("diffusion", "autoregressive"))
+    mean, low, high = mean_interval(samples.less("diffusion", "autoregressive"))
     return Measurement(
-        value=low if found.right["diffusion"].mean() >= ENOUGH else -1.0,
-        control=mean_interval(found.less("other captions", "autoregressive"))[0],
+        value=low if samples.right["diffusion"].mean() >= ENOUGH else -1.0,
+        control=mean_interval(samples.less("other captions", "autoregressive"))[0],
         interval=(low, high),
-        details=found.details() | {"difference": mean, "steps of training": TRAINED},
-        chart=found.chart("Two priors, trained for as long"),
+        details=samples.details() | {"difference": mean, "steps of training": TRAINED},
+        chart=samples.chart("Two priors, trained for as long"),
     )
 
 
@@ -222,8 +222,10 @@ def autoregressive(lab: Lab) -> Measurement:
 def diversity(lab: Lab) -> Measurement:
     """Draw several pictures of each caption; fit scenes to the right ones; compare how they spread."""
     runs = [
-        varied(one.decoder, one.priors["diffusion"], one.clip, one.text, seed, lab.quick)
-        for seed, one in enumerate(trained(lab, ("diffusion",)))
+        varied(
+            models.decoder, models.priors["diffusion"], models.clip, models.text, seed, lab.quick
+        )
+        for seed, models in enumerate(trained(lab, ("diffusion",)))
     ]
     spread = {key: np.concatenate([run.spread[key] for run in runs]) for key in runs[0].spread}
     right = {key: float(np.mean([run.right[key] for run in runs])) for key in runs[0].right}
@@ -281,12 +283,12 @@ def drawn(lab: Lab, arms: dict[str, tuple[Variant, str]]) -> Drawn:
     right: dict[str, list[Any]] = {name: [] for name in arms}
     error = 0.0
     runs = trained(lab, variants)
-    for seed, one in enumerate(runs):
+    for seed, models in enumerate(runs):
         for name, (variant, arm) in arms.items():
-            found, error = right_of(
-                one.decoder, one.priors[variant], one.clip, arm, seed, lab.quick
+            correct, error = right_of(
+                models.decoder, models.priors[variant], models.clip, arm, seed, lab.quick
             )
-            right[name].append(found)
+            right[name].append(correct)
     return Drawn(
         {name: np.concatenate(parts) for name, parts in right.items()}, error, runs[0].clip
     )

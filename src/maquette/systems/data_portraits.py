@@ -113,13 +113,13 @@ def recall(lab: Lab) -> Measurement:
     count = 100 if lab.quick else 2000
     with _portrait(corpus) as portrait:
         lengths = draw.integers(99, 301, count).tolist()
-        found = _found(portrait, corpus, [99] * count + lengths, draw)
+        recalled = _found(portrait, corpus, [99] * count + lengths, draw)
         curve = {
             n: _found(portrait, corpus, [n] * (count // 2), draw)
             for n in (34, 40, 50, 60, 70, 80, 90, 98, 99, 110, 130)
         }
     return Measurement(
-        value=found,
+        value=recalled,
         control=curve[60],
         details={"planted": 2 * count, "found_by_length": {str(n): f for n, f in curve.items()}},
         chart=_curve(curve),
@@ -202,8 +202,8 @@ def _exact(texts: Iterator[bytes] | list[bytes], width: int, stride: int) -> Has
 
 
 def _among(known: Hashes, hashes: Hashes) -> npt.NDArray[np.bool_]:
-    place = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-    return np.equal(known[place], hashes)
+    index = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+    return np.equal(known[index], hashes)
 
 
 def _rbloom() -> Any:
@@ -227,7 +227,7 @@ def _found(
     """The fraction of planted runs on which a reported span lies with a whole gram."""
     rows = training_rows(corpus)
     least = portrait.width - 6  # up to three bytes at either end are of characters seen in part
-    found = 0
+    hits = 0
     for length in lengths:
         while len(text := corpus.text(int(draw.choice(rows))).decode()) < length:
             pass
@@ -235,11 +235,11 @@ def _found(
         before, after = (_random_text(draw, int(draw.integers(0, 400))).decode() for _ in range(2))
         query = before + text[at : at + length] + after
         first, last = len(before), len(before) + length
-        found += any(
+        hits += any(
             len(query[max(first, s.start) : min(last, s.end)].encode()) >= least
             for s in member(portrait, query).spans
         )
-    return found / len(lengths)
+    return hits / len(lengths)
 
 
 def _pieces(texts: Sequence[str], length: int) -> Iterator[str]:
@@ -282,8 +282,8 @@ def _bars(sizes: dict[str, float]) -> Any:
     )
 
 
-def _curve(found: dict[int, float]) -> Any:
-    rows = [{"length": n, "found": f, "what": "found"} for n, f in found.items()]
+def _curve(recall_by_length: dict[int, float]) -> Any:
+    rows = [{"length": n, "found": f, "what": "found"} for n, f in recall_by_length.items()]
     rows += [
         {
             "length": n,

@@ -70,16 +70,16 @@ def emission(lab: Lab) -> Measurement:
     from maquette.audit.index import open_index
     from maquette.audit.memorised import memorised
 
-    found = {}
+    copied = {}
     for name, (corpus, runs) in _trained(lab).items():
         index = open_index(corpus)
         samples = 8 if lab.quick else -(-SAMPLED // (CONTEXT - 1) // lab.seeds)
         models = [load(path) for path in runs]
-        found[name] = [
+        copied[name] = [
             memorised(run.model, run.tokenizer, index, samples=samples, seed=seed)
             for seed, run in enumerate(models)
         ]
-    counts = {n: np.array([[sum(m.verbatim), m.tokens] for m in ms]) for n, ms in found.items()}
+    counts = {n: np.array([[sum(m.verbatim), m.tokens] for m in ms]) for n, ms in copied.items()}
     each = _fraction(counts[PLAIN].T) / _fraction(counts[CLEAN].T)
     mean = {name: _fraction(count.sum(0)) for name, count in counts.items()}
     return Measurement(
@@ -94,10 +94,10 @@ def emission(lab: Lab) -> Measurement:
                 "intervals": [m.interval for m in ms],
                 "longest": [m.spans[0].text for m in ms if m.spans],
             }
-            for name, ms in found.items()
+            for name, ms in copied.items()
         },
         chart=_bars(
-            {name: [m.fraction for m in ms] for name, ms in found.items()},
+            {name: [m.fraction for m in ms] for name, ms in copied.items()},
             "verbatim tokens, fraction",
         ),
     )

@@ -183,7 +183,7 @@ def guidance(lab: Lab) -> Measurement:
             "all right by the captions of others": {
                 str(w): float(r.mean()) for w, r in shuffled.items()
             },
-            "residual and variety": {str(w): looked(made[w], lab.quick) for w in weights},
+            "residual and variety": {str(w): quality(made[w], lab.quick) for w in weights},
             "the oracle misreads": oracle.error,
             "chance": oracle.chance,
             "pictures": len(right[1.0]),
@@ -192,7 +192,7 @@ def guidance(lab: Lab) -> Measurement:
     )
 
 
-def looked(drawn: Sequence[Drawn], quick: bool) -> dict[str, float]:
+def quality(drawn: Sequence[Drawn], quick: bool) -> dict[str, float]:
     """Mean residual in decibels, and the spread of what captions leave free over the world's."""
     most = 4 if quick else 200
     fits = [fit(d.pictures[:most], d.labels[:most], WORLD) for d in drawn]
@@ -238,7 +238,7 @@ def steps(lab: Lab) -> Measurement:
     least = acceptable(WORLD, n=20 if lab.quick else 200)
     count = QUICK if lab.quick else PICTURES
     runs = text_runs(lab)
-    found: dict[Way, tuple[Right, Right]] = {}
+    results: dict[Way, tuple[Right, Right]] = {}
     rows = []
     for way in dict.fromkeys((MANY, FEW, ANCESTRAL, *(() if lab.quick else OTHERS))):
         claimed = way in (MANY, FEW, ANCESTRAL)
@@ -247,7 +247,7 @@ def steps(lab: Lab) -> Measurement:
         right = all_right(oracle, made)
         residuals = np.concatenate([fit(d.pictures, d.labels, WORLD).psnr for d in made])
         good = right & (residuals >= least)
-        found[way] = right, good
+        results[way] = right, good
         rows.append(
             {
                 "solver": way.solver, "steps": way.steps, "pictures": len(right),
@@ -255,14 +255,15 @@ def steps(lab: Lab) -> Measurement:
                 "good": 100 * float(good.mean()), "residual": float(residuals.mean()),
             }
         )  # fmt: skip
-    value, low, high = paired_difference(found[MANY][1], found[FEW][1])
+    value, low, high = paired_difference(results[MANY][1], results[FEW][1])
     return Measurement(
-        value=100 * high if found[MANY][1].mean() >= ENOUGH else 100.0,
-        control=100 * paired_difference(found[MANY][1], found[ANCESTRAL][1])[1],
+        value=100 * high if results[MANY][1].mean() >= ENOUGH else 100.0,
+        control=100 * paired_difference(results[MANY][1], results[ANCESTRAL][1])[1],
         interval=(100 * low, 100 * high),
         details={
             "difference, points": 100 * value,
-            "of all right alone, points": 100 * paired_difference(found[MANY][0], found[FEW][0])[0],
+            "of all right alone, points": 100
+            * paired_difference(results[MANY][0], results[FEW][0])[0],
             "ways": rows,
             "least residual, decibels": least,
             "the oracle misreads": oracle.error,

@@ -112,15 +112,15 @@ def upsampler_recipe(start: Path | str = "", seed: int = 0, quick: bool = False)
 )
 def guidance(lab: Lab) -> Measurement:
     """Draw the same captions from the same noise in every way, and let the oracle read them."""
-    found = samples(lab)
-    best = found.best
-    difference = found.right["w = 3"].astype(float) - found.right[best]
+    result = samples(lab)
+    best = result.best
+    difference = result.right["w = 3"].astype(float) - result.right[best]
     return Measurement(
         value=mean_interval(difference)[1],
-        control=mean_interval(found.right["w = 1"].astype(float) - found.right[best])[1],
+        control=mean_interval(result.right["w = 1"].astype(float) - result.right[best])[1],
         interval=mean_interval(difference)[1:],
-        details=found.details() | {"difference": float(difference.mean())},
-        chart=found.chart(),
+        details=result.details() | {"difference": float(difference.mean())},
+        chart=result.chart(),
     )
 
 
@@ -135,16 +135,16 @@ def guidance(lab: Lab) -> Measurement:
 )
 def both(lab: Lab) -> Measurement:
     """The same pictures; CLIP guidance at the best of its four scales."""
-    found = samples(lab)
-    none = found.right["w = 1"]
-    gains = {name: found.right[name].astype(float) - none for name in ("w = 3", found.best)}
+    result = samples(lab)
+    none = result.right["w = 1"]
+    gains = {name: result.right[name].astype(float) - none for name in ("w = 3", result.best)}
     low = min(mean_interval(gain)[1] for gain in gains.values())
     return Measurement(
         value=low,
-        control=mean_interval(found.right["other captions"].astype(float) - none)[1],
+        control=mean_interval(result.right["other captions"].astype(float) - none)[1],
         interval=min(mean_interval(gain)[1:] for gain in gains.values()),
-        details=found.details() | {"gains": {k: float(v.mean()) for k, v in gains.items()}},
-        chart=found.pictures,
+        details=result.details() | {"gains": {k: float(v.mean()) for k, v in gains.items()}},
+        chart=result.pictures,
     )
 
 
@@ -286,18 +286,21 @@ def samples(lab: Lab) -> Samples:
 def _samples(runs: Sequence[Path], guide: Path, quick: bool) -> Samples:
     clip = load_pictures(guide).model
     assert isinstance(clip, Clip)
-    every = [Ways.of(run, clip, seed, quick) for seed, run in enumerate(runs)]
+    ways_of_seeds = [Ways.of(run, clip, seed, quick) for seed, run in enumerate(runs)]
     right: dict[str, Right] = {}
     made: dict[str, Tensor] = {}
     seconds: dict[str, float] = {}
 
     def draw(name: str, denoiser_of: Callable[[Ways], Any]) -> None:
         start = time.perf_counter()
-        pictures = [ways.draw(denoiser_of(ways), 2 if quick else STEPS) for ways in every]
+        pictures = [ways.draw(denoiser_of(ways), 2 if quick else STEPS) for ways in ways_of_seeds]
         seconds[name] = time.perf_counter() - start
         made[name] = pictures[0]
         right[name] = np.concatenate(
-            [ways.right(found) for ways, found in zip(every, pictures, strict=True)]
+            [
+                ways.right(drawn_pictures)
+                for ways, drawn_pictures in zip(ways_of_seeds, pictures, strict=True)
+            ]
         )
 
     draw("w = 1", lambda ways: ways.free(1.0))
@@ -307,8 +310,8 @@ def _samples(runs: Sequence[Path], guide: Path, quick: bool) -> Samples:
     best = best_of(right)
     draw("other captions", functools.partial(Ways.led, scale=best, shift=1))
     shown = [(k, to_pixels(made[k][:8])) for k in ("w = 1", "w = 3", f"CLIP, s = {best:g}")]
-    title = "; ".join(every[0].captions[:2]) + "; ..."
-    return Samples(right, seconds, every[0].oracle.error, charts.grid(shown, title, zoom=2))
+    title = "; ".join(ways_of_seeds[0].captions[:2]) + "; ..."
+    return Samples(right, seconds, ways_of_seeds[0].oracle.error, charts.grid(shown, title, zoom=2))
 
 
 @dataclass
@@ -343,8 +346,8 @@ class Ways:
 
     def right(self, pictures: Tensor) -> Right:
         """(n,) whether every attribute of a caption is in its picture."""
-        found: Right = (self.oracle.read(pictures) == self.drawn.labels).all(1)
-        return found
+        correct: Right = (self.oracle.read(pictures) == self.drawn.labels).all(1)
+        return correct
 
     def free(self, w: float) -> Any:
         """Classifier-free guidance; 1: none."""

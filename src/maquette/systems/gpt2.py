@@ -110,7 +110,9 @@ def character_model(lab: Lab) -> Measurement:
         (reference,) = lab.train_all([at(nanogpt_cpu(), corpus, 0, lab.quick)])
         target = heldout(reference)[-1]["loss"]
     arms = [at(gpt2_char(), corpus, seed, lab.quick) for seed in range(lab.seeds)]
-    *runs, control = [lab.train(one) for one in [*arms, at(gpt2_char(), shuffled, 0, lab.quick)]]
+    *runs, control = [
+        lab.train(recipe) for recipe in [*arms, at(gpt2_char(), shuffled, 0, lab.quick)]
+    ]
     minutes = [minutes_to(target, heldout(run)) for run in runs]
     return Measurement(
         value=sum(minutes) / len(minutes),
@@ -136,8 +138,8 @@ def the_text(quick: bool) -> tuple[str, bool]:
         checkout.parent / "shared/data",
     ]
     files = [Path(folder) / "tinyshakespeare.txt" for folder in folders if folder]
-    if not quick and (found := next((f for f in files if f.is_file()), None)):
-        return found.read_text(encoding="utf-8"), True
+    if not quick and (file := next((f for f in files if f.is_file()), None)):
+        return file.read_text(encoding="utf-8"), True
     size = 60_000 if quick else TEXT_BYTES
     texts = (d.text for d in Local(limit=size) if isinstance(d, Document))
     return "\n\n".join(texts)[:size], False
@@ -167,12 +169,14 @@ def corpus_of(text: str) -> str:
 
 def at(base: LanguageRecipe, corpus: str, seed: int, quick: bool) -> LanguageRecipe:
     """The recipe on that corpus with that seed; at toy size a smaller model and fewer steps."""
-    one = replace(base, data=replace(base.data, corpus=corpus), seed=seed)
+    recipe = replace(base, data=replace(base.data, corpus=corpus), seed=seed)
     if quick:
-        assert isinstance(one.model, DecoderConfig)
-        small = replace(one.model, width=128, depth=2, heads=4)
-        one = replace(one, model=small, steps=20, watch=replace(one.watch, every=5), compile="off")
-    return one
+        assert isinstance(recipe.model, DecoderConfig)
+        small = replace(recipe.model, width=128, depth=2, heads=4)
+        recipe = replace(
+            recipe, model=small, steps=20, watch=replace(recipe.watch, every=5), compile="off"
+        )
+    return recipe
 
 
 def heldout(run: Path) -> list[dict[str, float]]:

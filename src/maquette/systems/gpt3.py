@@ -47,21 +47,21 @@ RECIPES = published_recipes(*(f"gpt3-{size}" for size in SIZES))
 )
 def parameter_counts(lab: Lab) -> Measurement:
     """Count every published architecture by the config's sum, and by the estimate."""
-    every = [published(name) for name in names()]
-    met = [one.reproduced for one in every]
-    roughly = [one.meets(estimate(one.config)) for one in every]
+    models = [published(name) for name in names()]
+    met = [model.reproduced for model in models]
+    roughly = [model.meets(estimate(model.config)) for model in models]
     return Measurement(
-        value=sum(met) / len(every),
-        control=sum(roughly) / len(every),
+        value=sum(met) / len(models),
+        control=sum(roughly) / len(models),
         seeds=1,
         details={
-            "architectures": len(every),
+            "architectures": len(models),
             "met": sum(met),
-            "exact_without_differences": sum(one.exact for one in every),
+            "exact_without_differences": sum(model.exact for model in models),
             "met_by_the_estimate": sum(roughly),
-            "counts": {one.name: one.explanation for one in every},
+            "counts": {model.name: model.explanation for model in models},
         },
-        chart=chart(every),
+        chart=chart(models),
     )
 
 
@@ -70,12 +70,16 @@ def estimate(c: DecoderConfig) -> int:
     return 12 * c.depth * c.width**2 + c.vocabulary * c.width
 
 
-def chart(every: list[Published]) -> Any:
+def chart(models: list[Published]) -> Any:
     """How far ours and the estimate are from the published figures."""
     points = [
-        {"parameters": one.parameters, "off": 100 * (count / one.parameters - 1), "what": what}
-        for one in every
-        for what, count in (("counted here", one.counted), ("estimate", estimate(one.config)))
+        {
+            "parameters": model.parameters,
+            "off": 100 * (count / model.parameters - 1),
+            "what": source,
+        }
+        for model in models
+        for source, count in (("counted here", model.counted), ("estimate", estimate(model.config)))
     ]
     x = alt.X("parameters:Q", title="published parameters", axis=alt.Axis(format="~s"),
               scale=alt.Scale(type="log"))  # fmt: skip

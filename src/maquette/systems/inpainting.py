@@ -126,16 +126,16 @@ def no_seam(lab: Lab) -> Measurement:
     bench = Bench.of(lab)
     hidden = bench.hidden_box()
     real = seam(hidden.pictures, hidden.known).ratio
-    found = {
+    seams = {
         arm: seam(bench.fill(arm, "box"), hidden.known)
         for arm in ("fine-tuned", "replacement", "pasted")
     }
-    one = found["fine-tuned"]
+    tuned = seams["fine-tuned"]
     return Measurement(
-        value=one.high / real,
-        control=found["pasted"].high / real,
-        interval=(one.low / real, one.high / real),
-        details={"seam ratio": {arm: f.ratio for arm, f in found.items()} | {"real": real}},
+        value=tuned.high / real,
+        control=seams["pasted"].high / real,
+        interval=(tuned.low / real, tuned.high / real),
+        details={"seam ratio": {arm: f.ratio for arm, f in seams.items()} | {"real": real}},
         chart=bench.grid("box"),
     )
 
@@ -221,12 +221,12 @@ class Bench:
             mask[0, y : y + half, x : x + half] = 0
         return Hidden(self.pictures, known, self.captions)
 
-    def fill(self, arm: str, what: str) -> Tensor:
+    def fill(self, arm: str, region: str) -> Tensor:
         """The pictures with what is hidden ("object" or "box") filled in by one of `ARMS`."""
-        if (arm, what) not in self._filled:
-            hidden = self.hidden_object() if what == "object" else self.hidden_box()
-            self._filled[arm, what] = self._fill(arm, hidden)
-        return self._filled[arm, what]
+        if (arm, region) not in self._filled:
+            hidden = self.hidden_object() if region == "object" else self.hidden_box()
+            self._filled[arm, region] = self._fill(arm, hidden)
+        return self._filled[arm, region]
 
     def _fill(self, arm: str, hidden: Hidden) -> Tensor:
         generator = torch.Generator().manual_seed(ARMS.index(arm))
@@ -257,7 +257,7 @@ class Bench:
                         model,
                         hidden.pictures[rows],
                         known[rows],
-                        given={"text": hidden.captions[rows]},
+                        conditions={"text": hidden.captions[rows]},
                         **options,
                     )
                 )
@@ -280,31 +280,31 @@ class Bench:
     def right(self, arm: str) -> Tensor:
         """(n,) 1 where the oracle reads the hidden object's colour and shape as they were, else 0."""
         oracle = oracle_for(self.world, image_size=self.image_size, quick=self.quick)
-        what = slice(2 * self.hides, 2 * self.hides + 2)
-        read = np.asarray(oracle.read(self.fill(arm, "object")))[:, what]
-        return torch.from_numpy((read == self.drawn.labels[:, what]).all(1)).double()
+        columns = slice(2 * self.hides, 2 * self.hides + 2)
+        read = np.asarray(oracle.read(self.fill(arm, "object")))[:, columns]
+        return torch.from_numpy((read == self.drawn.labels[:, columns]).all(1)).double()
 
     def compared(self, arm: str, other: str, control: str) -> Measurement:
         """The difference of two arms in points, on the same pictures, and the control's."""
-        found = {name: self.right(name) for name in (arm, other, control)}
-        low, high = (100 * end for end in agresti_min(found[arm] - found[other]))
+        results = {name: self.right(name) for name in (arm, other, control)}
+        low, high = (100 * end for end in agresti_min(results[arm] - results[other]))
         return Measurement(
             value=low,
-            control=100 * agresti_min(found[control] - found[other])[0],
+            control=100 * agresti_min(results[control] - results[other])[0],
             interval=(low, high),
             details={
-                "right, percent": {name: 100 * float(x.mean()) for name, x in found.items()},
-                "difference, points": 100 * float((found[arm] - found[other]).mean()),
+                "right, percent": {name: 100 * float(x.mean()) for name, x in results.items()},
+                "difference, points": 100 * float((results[arm] - results[other]).mean()),
                 "pictures": self.count,
             },
-            chart=bars(found, "hidden objects that are right (%)"),
+            chart=bars(results, "hidden objects that are right (%)"),
         )
 
-    def grid(self, what: str, count: int = 8) -> Any:
+    def grid(self, region: str, count: int = 8) -> Any:
         """True, hidden, and filled by every arm."""
-        hidden = self.hidden_object() if what == "object" else self.hidden_box()
+        hidden = self.hidden_object() if region == "object" else self.hidden_box()
         rows = [("true", hidden.pictures), ("known", hidden.pictures * hidden.known)]
-        rows += [(arm, self.fill(arm, what)) for arm in ARMS if (arm, what) in self._filled]
+        rows += [(arm, self.fill(arm, region)) for arm in ARMS if (arm, region) in self._filled]
         return charts.grid([(name, to_pixels(x[:count])) for name, x in rows], "What was filled in")
 
 
@@ -328,16 +328,16 @@ def _diffusion(path: Path) -> Diffusion:
     return model.cpu()
 
 
-def bars(found: dict[str, Tensor], axis: str) -> Any:
+def bars(results: dict[str, Tensor], axis: str) -> Any:
     """The share of each arm with its 95 % interval."""
     rows: list[dict[str, str | float]] = []
-    for name, x in found.items():
+    for name, x in results.items():
         low, high = wilson(int(x.sum()), len(x))
         rows.append(
             {"arm": name, "share": 100 * float(x.mean()), "low": 100 * low, "high": 100 * high}
         )
     data = alt.Chart(alt.Data(values=rows))
-    y = alt.Y("arm:N", title=None, sort=list(found))
+    y = alt.Y("arm:N", title=None, sort=list(results))
     return alt.layer(
         data.mark_bar(color=charts.SECOND).encode(alt.X("share:Q", title=axis), y),
         data.mark_rule(color=charts.INK, strokeWidth=2).encode(

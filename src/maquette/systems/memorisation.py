@@ -108,8 +108,8 @@ def _summary(levels: list[Level]) -> dict[str, list[float]]:
 
 def _chart(counts: list[int], planted: Any, never: Any) -> Any:
     points = [
-        {"copies": c, "bits": float(b), "what": what}
-        for what, rows in (("planted", planted), ("never planted", never))
+        {"copies": c, "bits": float(b), "what": name}
+        for name, rows in (("planted", planted), ("never planted", never))
         for row in rows
         for c, b in zip(counts, row, strict=True)
     ]

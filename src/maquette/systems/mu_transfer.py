@@ -52,9 +52,9 @@ def mu_transfer_large() -> LanguageRecipe:
     return setting((MUP, WIDTHS[-1], DEPTH), -6)
 
 
-def setting(what: Setting, rate: int, seed: int = 0, quick: bool = False) -> LanguageRecipe:
+def setting(shape: Setting, rate: int, seed: int = 0, quick: bool = False) -> LanguageRecipe:
     """The recipe of one run: rules, width and depth at the rate 2 ** rate."""
-    rules, width, depth = what
+    rules, width, depth = shape
     parametrisation = Parametrisation(
         base_width=width if rules == STANDARD else BASE,
         base_depth=depth if rules == UNSCALED else DEPTH,
@@ -100,11 +100,11 @@ def coordinates(lab: Lab) -> Measurement:
     from maquette.workshop.coordinates import coordinates as measured
 
     widths = WIDTHS[:2] if lab.quick else (*WIDTHS, 2 * WIDTHS[-1])
-    found = measured(setting((MUP, BASE, DEPTH), -6), widths, lab.seeds)
+    result = measured(setting((MUP, BASE, DEPTH), -6), widths, lab.seeds)
 
     def beyond(kind: str) -> float:
         outside = []
-        for name, slopes in found.slopes[kind].items():
+        for name, slopes in result.slopes[kind].items():
             least, most = LOGITS if name == "logits" else HIDDEN
             outside.append(max(least - slopes[-1], slopes[-1] - most))
         return max(outside)
@@ -112,8 +112,8 @@ def coordinates(lab: Lab) -> Measurement:
     return Measurement(
         value=beyond("mup"),
         control=beyond("standard"),
-        details=found.summary() | {"unit": "powers of the width"},
-        chart=found.chart(),
+        details=result.summary() | {"unit": "powers of the width"},
+        chart=result.chart(),
     )
 
 
@@ -266,13 +266,13 @@ def depth(lab: Lab) -> Measurement:
         return curves[rules, BASE, depths[-1]].at(rate) - shallow.at(rate)
 
     between = [(rules, BASE, n) for rules in (MUP, UNSCALED) for n in depths]
-    one = curves_of(lab, between, (rate,))
+    at_rate = curves_of(lab, between, (rate,))
     ours, theirs = worse(MUP), worse(UNSCALED)
     shift = {
         rules: curves[rules, BASE, depths[-1]].best() - shallow.best() for rules in (MUP, UNSCALED)
     }
     by_depth = {
-        rules: [float(one[rules, BASE, n].losses.mean()) for n in depths]
+        rules: [float(at_rate[rules, BASE, n].losses.mean()) for n in depths]
         for rules in (MUP, UNSCALED)
     }
     return Measurement(
@@ -296,8 +296,8 @@ def curves_of(
 ) -> dict[Setting, Curve]:
     """The grids of these settings; rates: exactly these, and none more."""
 
-    def make(what: Setting, rate: int, seed: int) -> LanguageRecipe:
-        return setting(what, rate, seed, lab.quick)
+    def make(shape: Setting, rate: int, seed: int) -> LanguageRecipe:
+        return setting(shape, rate, seed, lab.quick)
 
     first = rates or (GRID[1:4] if lab.quick else GRID)
     return rate_curves(lab, make, wanted, first, grow=not rates and not lab.quick)
@@ -308,7 +308,7 @@ def _widths(lab: Lab) -> tuple[int, ...]:
 
 
 def _range(curves: dict[Setting, Curve], rules: str, seed: int | None = None) -> float:
-    best = [curve.best(seed) for what, curve in curves.items() if what[0] == rules]
+    best = [curve.best(seed) for shape, curve in curves.items() if shape[0] == rules]
     return max(best) - min(best)
 
 

@@ -62,12 +62,12 @@ TRIED = ("joint, DDIM", "sliding, DDIM")  # without fresh noise; in the details
 def no_drift(lab: Lab) -> Measurement:
     """Continue held-out scenes by three times their width, and compare the background's ends."""
     bench = Bench.of(lab)
-    found = {arm: bench.drift(arm) for arm in (*ARMS, *TRIED)}
+    drifts = {arm: bench.drift(arm) for arm in (*ARMS, *TRIED)}
     return Measurement(
-        value=bootstrap_mean(found["joint"])[1],
-        control=bootstrap_mean(found["sliding"])[1],
-        interval=bootstrap_mean(found["joint"]),
-        details=bench.details() | {"mean drift": {a: float(x.mean()) for a, x in found.items()}},
+        value=bootstrap_mean(drifts["joint"])[1],
+        control=bootstrap_mean(drifts["sliding"])[1],
+        interval=bootstrap_mean(drifts["joint"]),
+        details=bench.details() | {"mean drift": {a: float(x.mean()) for a, x in drifts.items()}},
         chart=bench.levels(),
     )
 
@@ -127,13 +127,13 @@ def half_the_drift(lab: Lab) -> Measurement:
 def no_seam(lab: Lab) -> Measurement:
     """Compare the change across the given picture's edge with that beside it."""
     bench = Bench.of(lab)
-    found = {arm: seam(bench.made(arm), bench.mask()) for arm in ARMS}
-    one = found["joint"]
+    seams = {arm: seam(bench.made(arm), bench.mask()) for arm in ARMS}
+    joint = seams["joint"]
     return Measurement(
-        value=one.high,
-        control=found["pasted"].high,
-        interval=(one.low, one.high),
-        details=bench.details() | {"seam ratio": {arm: f.ratio for arm, f in found.items()}},
+        value=joint.high,
+        control=seams["pasted"].high,
+        interval=(joint.low, joint.high),
+        details=bench.details() | {"seam ratio": {arm: f.ratio for arm, f in seams.items()}},
         chart=bench.grid(),
     )
 
@@ -200,12 +200,12 @@ class Bench:
 
     def details(self) -> dict[str, Any]:
         """What else a reader should see."""
-        given = to_pixels(self.pictures)
+        original = to_pixels(self.pictures)
         changed = {
-            arm: int((to_pixels(x[..., : self.image_size]) != given).any(-1).sum())
+            arm: int((to_pixels(x[..., : self.image_size]) != original).any(-1).sum())
             for arm, x in self._made.items()
         }
-        return {"panoramas": len(given), "given pixels that changed": changed}
+        return {"panoramas": len(original), "given pixels that changed": changed}
 
     def levels(self) -> Any:
         """The background's level by window, less the first window's: mean size of the difference."""

@@ -146,16 +146,16 @@ def parallel_time(lab: Lab) -> Measurement:
 def multi_query(lab: Lab) -> Measurement:
     """Count the cache's tensors for the small model and the three published ones."""
     configs = {"palm-small": MODEL} | {n: published(n).config for n in SIZES}
-    found, plain = {}, {}
+    ratios, plain = {}, {}
     for name, config in configs.items():
-        every = cached_bytes(replace(config, kv_heads=config.heads))
-        found[name] = cached_bytes(config) * config.heads / every
-        plain[name] = {"multi-query": cached_bytes(config), "multi-head": every}
+        multi_head = cached_bytes(replace(config, kv_heads=config.heads))
+        ratios[name] = cached_bytes(config) * config.heads / multi_head
+        plain[name] = {"multi-query": cached_bytes(config), "multi-head": multi_head}
     return Measurement(
-        value=max(found.values()),
+        value=max(ratios.values()),
         control=float(min(config.heads for config in configs.values())),
         seeds=1,
-        details={"bytes_a_token": plain, "times_heads": found},
+        details={"bytes_a_token": plain, "times_heads": ratios},
         chart=bars(
             [(f"{name} {kind}", count / 1024) for name, both in plain.items()
              for kind, count in both.items()],

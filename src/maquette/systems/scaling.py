@@ -118,10 +118,10 @@ def compute(lab: Lab) -> Measurement:
         [minimum(p for p in ladder.points if (p.flops, p.seed) == (c, seed)).loss for c in flops]
         for seed in range(lab.seeds)
     ]
-    found = straight(flops, np.array(rows), "operations (6 N D)", "C")
+    measurement = straight(flops, np.array(rows), "operations (6 N D)", "C")
     mean = np.array([m.loss for m in ladder.minima])
-    found.value = 0.0 if any(m.edge for m in ladder.minima) else line(flops, mean)[2]
-    return found
+    measurement.value = 0.0 if any(m.edge for m in ladder.minima) else line(flops, mean)[2]
+    return measurement
 
 
 def by_size(lab: Lab) -> tuple[Array, Array]:

@@ -125,7 +125,7 @@ def causal(lab: Lab) -> Measurement:
     if not lab.quick:
         short = [replace(r, steps=80, batch=16) for r in short]
     counted: dict[str, int] = {}
-    places = range(3, CONTEXT - 1, 31 if lab.quick else 8)
+    positions = range(3, CONTEXT - 1, 31 if lab.quick else 8)
     compared = in_training = 0
     for routing, path in zip(routings, lab.train_all(short), strict=True):
         loaded = load(path)
@@ -133,7 +133,7 @@ def causal(lab: Lab) -> Measurement:
         model = loaded.model.cpu().eval()
         model.compute = torch.float64
         counted[routing] = 0
-        for at in places:
+        for at in positions:
             later = tokens.clone()
             later[:, at + 1 :] = (later[:, at + 1 :] + 101) % 256
             counted[routing] += changed_logits(model, tokens, later, at)

@@ -223,15 +223,15 @@ def consistency(lab: Lab) -> Measurement:
     each = [
         torch.tensor([test.misfit(net, "moon") for net in pair]) for pair in test.nets[: lab.seeds]
     ]
-    found = torch.stack(each)  # (seeds, 2)
+    ratios = torch.stack(each)  # (seeds, 2)
     other = float(np.mean([test.misfit(pair[0], "moon", "other") for pair in test.nets]))
-    rows = [("trained on the Moon", found[:, 0]), ("random craters", found[:, 1]),
+    rows = [("trained on the Moon", ratios[:, 0]), ("random craters", ratios[:, 1]),
             ("against other craters", torch.tensor([other]))]  # fmt: skip
     return Measurement(
-        value=float(found[:, 0].mean()),
+        value=float(ratios[:, 0].mean()),
         control=other,
-        interval=(float(found[:, 0].min()), float(found[:, 0].max())),
-        details={"memorised and control, by seed": found.tolist()},
+        interval=(float(ratios[:, 0].min()), float(ratios[:, 0].max())),
+        details={"memorised and control, by seed": ratios.tolist()},
         chart=strip(rows, "misfit over the input's standard deviation",
                     "Restored moons made small again"),
     )  # fmt: skip
@@ -318,9 +318,9 @@ class Test:
         """What the swap test says of both networks of the first seed, mirrored and moved."""
         moons = self.large["moon"]
         return {
-            f"{name}, {what}": vars(swap_test(net, moons, other, deviation=self.deviation, mask=self.mask))
+            f"{name}, {moved}": vars(swap_test(net, moons, other, deviation=self.deviation, mask=self.mask))
             for name, net in zip(("memorised", "control"), self.nets[0], strict=True)
-            for what, other in (("mirrored", None), ("half moved", self.large["moved"]))
+            for moved, other in (("mirrored", None), ("half moved", self.large["moved"]))
         }  # fmt: skip
 
     def details(self) -> dict[str, Any]:
@@ -345,8 +345,10 @@ class Test:
             small = self.small[name][:1]
             wide = F.interpolate(small, scale_factor=SCALE, mode="nearest")
             shown = torch.cat([self.large[name][:1], wide, first(small), control(small)])
-            what = {"moon": "the Moon", "moved": "half of its craters moved", "other": "others"}
-            rows.append((f"{what[name]}: true, seen, memorised, trained without", to_pixels(shown)))
+            titles = {"moon": "the Moon", "moved": "half of its craters moved", "other": "others"}
+            rows.append(
+                (f"{titles[name]}: true, seen, memorised, trained without", to_pixels(shown))
+            )
         return charts.grid(rows, "What a super-resolver adds", zoom=2)
 
 

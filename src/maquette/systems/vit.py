@@ -119,16 +119,16 @@ def small_data(lab: Lab) -> Measurement:
     frozen = run_of(read(CNN), SMALLEST, 0, lab.quick)
     frozen = replace(frozen, optimiser=replace(frozen.optimiser, groups=only("heads.*")))
     *trained, last = lab.train_all([wanted(key, lab.quick) for key in keys] + [frozen])
-    found = {key: scored(path, lab.quick) for key, path in zip(keys, trained, strict=True)}
-    value, low, high = gap(found, SMALLEST)
-    control = difference(scored(last, lab.quick), of(found, "ViT", SMALLEST))
+    shares = {key: scored(path, lab.quick) for key, path in zip(keys, trained, strict=True)}
+    value, low, high = gap(shares, SMALLEST)
+    control = difference(scored(last, lab.quick), of(shares, "ViT", SMALLEST))
     return Measurement(
         value=100 * low,
         control=100 * control[1],
         interval=(100 * low, 100 * high),
-        details={"CNN less ViT, points": 100 * value, "shares": plain(found)}
+        details={"CNN less ViT, points": 100 * value, "shares": plain(shares)}
         | {"seconds a step": step_seconds(lab.quick)},
-        chart=curves(found, "Right about the relation, few training pictures"),
+        chart=curves(shares, "Right about the relation, few training pictures"),
     )
 
 
@@ -153,17 +153,17 @@ def large_data(lab: Lab) -> Measurement:
     ]
     blind = run_of(replace(read(VIT), positions="none"), None, 0, lab.quick)
     *trained, last = lab.train_all([wanted(key, lab.quick) for key in keys] + [blind])
-    found = {key: scored(path, lab.quick) for key, path in zip(keys, trained, strict=True)}
-    value, low, high = gap(found, None)
-    control = difference(of(found, "CNN", None), scored(last, lab.quick))
+    shares = {key: scored(path, lab.quick) for key, path in zip(keys, trained, strict=True)}
+    value, low, high = gap(shares, None)
+    control = difference(of(shares, "CNN", None), scored(last, lab.quick))
     return Measurement(
         value=100 * high,
         control=100 * control[2],
         interval=(100 * low, 100 * high),
-        details={"CNN less ViT, points": 100 * value, "shares": plain(found)}
+        details={"CNN less ViT, points": 100 * value, "shares": plain(shares)}
         | {"parameters": {name: read(model).parameters() for name, model in ARMS.items()}}
         | {"pictures seen": {str(c or "all new"): 64 * n for c, n in STEPS.items()}},
-        chart=curves(found, "Right about the relation, by the number of training pictures"),
+        chart=curves(shares, "Right about the relation, by the number of training pictures"),
     )
 
 
@@ -180,18 +180,18 @@ def all_labels(lab: Lab) -> Measurement:
     """Both arms and the control on new pictures, with the first seed."""
     models = ARMS | {"ViT, no positions": replace(VIT, positions="none")}
     paths = lab.train_all([run_of(model, None, 0, lab.quick) for model in models.values()])
-    found: dict[Key, Share] = {
+    shares: dict[Key, Share] = {
         (name, None, 0): scored(path, lab.quick) for name, path in zip(models, paths, strict=True)
     }
-    value, low, high = gap(found, None)
-    control = difference(of(found, "CNN", None), of(found, "ViT, no positions", None))
+    value, low, high = gap(shares, None)
+    control = difference(of(shares, "CNN", None), of(shares, "ViT, no positions", None))
     return Measurement(
         value=100 * high,
         control=100 * control[2],
         interval=(100 * low, 100 * high),
         seeds=1,
-        details={"CNN less ViT, points": 100 * value, "shares": plain(found)},
-        chart=curves(found, "All five labels right, every training picture new"),
+        details={"CNN less ViT, points": 100 * value, "shares": plain(shares)},
+        chart=curves(shares, "All five labels right, every training picture new"),
     )
 
 
@@ -214,21 +214,21 @@ def scored(path: Any, quick: bool) -> Share:
     return accuracy(loaded.model, split, pictures=64 if quick else SCORED).all
 
 
-def of(found: dict[Key, Share], arm: str, count: int | None) -> Share:
+def of(shares: dict[Key, Share], arm: str, count: int | None) -> Share:
     """An arm's share on so many training pictures, its seeds together."""
-    return pooled([share for (a, c, _), share in found.items() if (a, c) == (arm, count)])
+    return pooled([share for (a, c, _), share in shares.items() if (a, c) == (arm, count)])
 
 
-def gap(found: dict[Key, Share], count: int | None) -> tuple[float, float, float]:
+def gap(shares: dict[Key, Share], count: int | None) -> tuple[float, float, float]:
     """CNN less ViT on so many training pictures, with its interval."""
-    return difference(of(found, "CNN", count), of(found, "ViT", count))
+    return difference(of(shares, "CNN", count), of(shares, "ViT", count))
 
 
-def plain(found: dict[Key, Share]) -> dict[str, Any]:
+def plain(shares: dict[Key, Share]) -> dict[str, Any]:
     """Every run's share and interval, for the result's details."""
     return {
         f"{arm}, {count or 'all new'}, seed {seed}": share.to_dict()
-        for (arm, count, seed), share in found.items()
+        for (arm, count, seed), share in shares.items()
     }
 
 
@@ -238,9 +238,9 @@ def step_seconds(quick: bool) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in ARMS}
     steps = {}
     for name, model in ARMS.items():
-        one = run_of(read(model), None, 0, quick)
-        batch = PictureDataset(one, one.data.open_corpus()).step(0)[0]
-        steps[name] = (model_of(one), batch)
+        recipe = run_of(read(model), None, 0, quick)
+        batch = PictureDataset(recipe, recipe.data.open_corpus()).step(0)[0]
+        steps[name] = (model_of(recipe), batch)
     for _ in range(rounds + 1):
         for name, (network, batch) in steps.items():
             start = time.process_time()
@@ -250,18 +250,18 @@ def step_seconds(quick: bool) -> dict[str, float]:
     return {name: float(np.median(times[1:])) for name, times in taken.items()}
 
 
-def model_of(one: PictureRecipe) -> Classifier:
+def model_of(recipe: PictureRecipe) -> Classifier:
     """A recipe's model as it starts."""
-    model = one.model.build().initialise(one.seed)
+    model = recipe.model.build().initialise(recipe.seed)
     assert isinstance(model, Classifier)
     return model.train()
 
 
-def curves(found: dict[Key, Share], title: str) -> Any:
+def curves(shares: dict[Key, Share], title: str) -> Any:
     """The share right against the training pictures, a line an arm, the interval around each point."""
     rows = []
-    for arm, count in dict.fromkeys((arm, count) for arm, count, _ in found):
-        share = of(found, arm, count)
+    for arm, count in dict.fromkeys((arm, count) for arm, count, _ in shares):
+        share = of(shares, arm, count)
         low, high = share.interval
         rows.append(
             {

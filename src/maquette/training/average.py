@@ -1,4 +1,4 @@
-"""A moving average of the weights: what a picture model is looked at and kept with.
+"""An exponential moving average (EMA) of the weights, which is scored, sampled from and kept.
 
 Polyak and Juditsky 1992; the decay warms up as min(decay, (1 + step) / (10 + step)), so that a short run
 does not average over its start (as in the training of Song et al. 2020).
@@ -16,9 +16,9 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Average(Generic[M]):
-    """A model beside the one that is trained.
+    """An averaged copy of the trained model.
 
-    model: the averaged one; the trained one itself where `decay` is 0. Buffers are those of the trained one.
+    model: the averaged model, with the trained model's buffers; the trained model itself where `decay` is 0.
     """
 
     def __init__(self, trained: M, decay: float) -> None:
@@ -27,7 +27,7 @@ class Average(Generic[M]):
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Start from the parameters and buffers of now."""
+        """Copy the current parameters and buffers."""
         if self._decay:
             now = tensors_of(self._trained)
             for name, tensor in tensors_of(self.model).items():
@@ -35,7 +35,7 @@ class Average(Generic[M]):
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the parameters after optimiser step `step` (from 1)."""
+        """Average in the parameters after optimiser step `step` (from 1)."""
         if not self._decay:
             return
         decay = min(self._decay, (1 + step) / (10 + step))

@@ -38,27 +38,27 @@ AVERAGE = "average.safetensors"
 
 @dataclass
 class State:
-    """Where a run stands, besides its tensors."""
+    """State of a run besides its tensors."""
 
     step: int = 0
-    """optimiser steps taken (skipped ones count)"""
+    """number of optimiser steps taken, skipped steps included"""
     sample: int = 0
-    """training samples consumed: the position in the data order"""
+    """number of training samples consumed: the position in the data order"""
     fingerprint: str = ""
     """hash of the corpus"""
     seed: int = 0
     tokens: int = 0
     metrics_bytes: int = 0
-    """length of metrics.jsonl at this step"""
+    """bytes of metrics.jsonl at this step"""
     guard: dict[str, Any] = field(default_factory=dict)
-    """what the guard remembers"""
+    """fields of the `SpikeGuard`"""
 
 
 class Saver:
     """Saves checkpoints of a run in the background, one at a time, and deletes the old ones."""
 
     def __init__(self, folder: Path, policy: Checkpoints, every: int, patience: int) -> None:
-        """every: steps between scheduled saves. patience: bad batches before a run goes back."""
+        """every: steps between scheduled saves. patience: bad batches before a rewind."""
         self._folder, self._policy, self.every, self._patience = folder, policy, every, patience
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -77,7 +77,7 @@ class Saver:
         self.blocked_seconds += time.perf_counter() - start
 
     def wait(self) -> None:
-        """Until the last save is on the disk. Raises UserError if it could not be written."""
+        """Wait until the last save is on the disk. Raises UserError if it could not be written."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -90,7 +90,7 @@ class Saver:
 
     def forget(self, after: int) -> None:
         """Delete the checkpoints of later steps: a run that went back must not resume from them."""
-        for step in found(self._folder):
+        for step in saved_steps(self._folder):
             if step > after:
                 shutil.rmtree(self._folder / f"step-{step:08d}")
 
@@ -110,7 +110,7 @@ class Saver:
 
     def _prune(self) -> None:
         """Keep the newest, the last scheduled ones, and one from before any bad batches to come."""
-        steps = found(self._folder)
+        steps = saved_steps(self._folder)
         scheduled = [step for step in steps if step % self.every == 0]
         recent = [step for step in scheduled if step > steps[-1] - self._patience]
         number = max(self._policy.keep_last, len(recent) + 1)
@@ -122,8 +122,8 @@ class Saver:
                 shutil.rmtree(self._folder / f"step-{step:08d}")
 
 
-def found(folder: Path) -> list[int]:
-    """Steps of the checkpoints in a folder, whole or not."""
+def saved_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, complete or not."""
     if not folder.is_dir():
         return []
     names = (NAME.match(name) for name in os.listdir(folder))
@@ -153,11 +153,11 @@ def newest(
 ) -> tuple[Path, State, list[str]] | None:
     """The newest whole checkpoint, and a line for each damaged one.
 
-    before, every: only at most at that step, only at multiples of `every` (a save between them was
-    made by a signal, and a run that was interrupted must go back to where another would).
+    before: largest step. every: only steps that are multiples of it (a save between them was made by a
+    signal, and an interrupted run must rewind to where an uninterrupted run would).
     """
     damaged: list[str] = []
-    for step in reversed(found(folder)):
+    for step in reversed(saved_steps(folder)):
         if step % every or (before is not None and step > before):
             continue
         path = folder / f"step-{step:08d}"

@@ -1,4 +1,4 @@
-"""What a step of any model costs, counted by running it once with a look at every operation.
+"""Operations and memory of a training step of any model, counted by running the step once.
 
 Operations are torch's own count of matrix products and convolutions, forward and backward. Activations
 are the bytes that autograd keeps for the backward pass, each storage once, parameters left out.
@@ -16,16 +16,16 @@ from maquette.models.base import Model
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one micro-batch."""
+    """Cost of one micro-batch."""
 
     flops: float
-    """multiplications and additions of forward and backward"""
+    """floating-point operations of forward and backward"""
     activations: float
-    """bytes kept between them"""
+    """bytes of activations kept for the backward pass"""
 
 
 def measure_cost(model: Model, batch: Any) -> Cost:
-    """Run one forward and backward pass on the batch, in the model's precision of now."""
+    """Run one forward and backward pass on the batch, in the model's current precision."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 

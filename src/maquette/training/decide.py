@@ -34,7 +34,7 @@ WARM_SECONDS = 10.0  # what even a cached compilation costs at the start
 
 @dataclass(frozen=True)
 class Decisions:
-    """How a run computes, and why."""
+    """Precision, compilation and memory layout of a run, with the reasons."""
 
     device: str
     precision: Literal["bf16", "fp32"]
@@ -46,13 +46,13 @@ class Decisions:
     kernels: bool = False
     """whether the row kernels of `nn.native` are used"""
     channels_last: bool = False
-    """pictures lie in memory with their channels last"""
+    """whether pictures have the memory format channels_last"""
     flops: float = 0.0
-    """operations of a training step a picture, counted"""
+    """counted operations of a training step per picture"""
     seconds: float = 0.0
-    """of a training step, as the probe found"""
+    """seconds of a training step, measured by the probe"""
     activations: float = 0.0
-    """bytes that autograd keeps of a micro-batch of pictures, counted"""
+    """counted bytes that autograd keeps of a micro-batch of pictures"""
 
     def save(self, path: Path) -> None:
         """Write `decisions.json`."""
@@ -79,7 +79,7 @@ def decide(
 ) -> Decisions:
     """Resolve every `auto` of the recipe. Measures the block plain and compiled if it may matter.
 
-    dataset: what a batch is timed of, where the cost of a step is not a formula (`flops_per_unit` 0).
+    dataset: source of the batch to time where the cost of a step has no formula (`flops_per_unit` 0).
     """
     if not recipe.flops_per_unit:
         assert dataset is not None, "a model whose operations are counted is timed on its data"
@@ -113,30 +113,30 @@ def decide(
 
 
 def _timed(recipe: Recipe, machine: Machine, model: Model, dataset: Dataset) -> Decisions:
-    """What `training.probe` finds of the model's own step."""
+    """Decisions by `training.probe`, which times the model's own step."""
     threads = max(1, torch.get_num_threads() // recipe.ranks)
     torch.set_num_threads(threads)
     batches = dataset.step(0, 0, recipe.ranks)
     encoder = recipe.data.frozen_encoder(torch.device("cpu"))
     first = batches[0] if encoder is None else encoder(batches[0])
-    found = probe(recipe, machine, model, first, threads)
+    probed = probe(recipe, machine, model, first, threads)
     on = recipe.compile == "on" and compiler() is not None
     why = {
-        "precision": found.why,
+        "precision": probed.why,
         "compile": "on: the recipe says so" if on else "off: the recipe does not ask for it",
     }
     return Decisions(
         machine.device,
-        found.precision,
+        probed.precision,
         on,
         threads,
         machine.processor,
         machine.torch,
         why,
-        channels_last=found.channels_last,
-        flops=found.flops,
-        seconds=found.seconds * len(batches),
-        activations=found.activations,
+        channels_last=probed.channels_last,
+        flops=probed.flops,
+        seconds=probed.seconds * len(batches),
+        activations=probed.activations,
     )
 
 
@@ -206,11 +206,11 @@ def measure_block(recipe: LanguageRecipe, model: LanguageModel, precision: str) 
 
 @torch.no_grad()
 def _inputs_of_first_block(model: LanguageModel, time: int) -> dict[str, Any]:
-    """What a forward pass of `time` tokens gives the first block besides the residual stream."""
+    """Keyword arguments of the first block in a forward pass of `time` tokens."""
     inputs: dict[str, Any] = {}
 
-    def note(block: Any, _: Any, given: dict[str, Any]) -> None:
-        inputs.update(given)
+    def note(block: Any, _: Any, keywords: dict[str, Any]) -> None:
+        inputs.update(keywords)
 
     handle = model.blocks[0].register_forward_pre_hook(note, with_kwargs=True)
     model.hidden(torch.zeros(1, time, dtype=torch.long))

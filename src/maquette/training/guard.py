@@ -1,4 +1,4 @@
-"""What to do with a batch whose loss is not finite, or jumps: skip it, then go back, then give up.
+"""What to do with a batch whose loss is not finite or jumps: skip the batch, then rewind, then stop.
 
 A bad batch is skipped: its gradient is dropped and the data move on. When several in a row are
 bad, the weights are at fault: training returns to the checkpoint before the first of them and
@@ -15,7 +15,7 @@ from maquette.training.recipe import Guard
 
 
 class Verdict(Enum):
-    """What becomes of a batch."""
+    """Decision about a batch."""
 
     TAKE = "take"
     SKIP = "skip"
@@ -29,7 +29,7 @@ class SpikeGuard:
     settings: Guard
     recent: list[float] = field(default_factory=list)
     bad: int = 0
-    """bad batches in a row"""
+    """number of bad batches in a row"""
     rewinds: int = 0
 
     def judge(self, loss: float, norm: float) -> Verdict:

@@ -15,9 +15,9 @@ from maquette.training.learner import Losses
 def heldout_loss(
     score: Callable[[Any], Losses], batches: list[Any], group: Group, uncounted: str = ""
 ) -> float:
-    """Mean loss on held-out batches, a share of them on each rank; what is random is so every time.
+    """Mean loss on held-out batches, a share of them on each rank, with the same random numbers every time.
 
-    uncounted: what to say where no target counts, see `Model`.
+    uncounted: message where no target counts, see `Model`.
     """
     losses = Losses()
     for number, batch in enumerate(batches):

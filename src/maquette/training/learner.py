@@ -1,4 +1,4 @@
-"""What stands between the loop and the models: how a batch changes what is trained.
+"""A learner stands between the loop and the models: how a batch changes what is trained.
 
     loop       data position, schedule, the guard's verdict, looks, records, checkpoints
     learner    models, optimisers, teachers, averages, buffers
@@ -23,12 +23,12 @@ from maquette.training.recipe import Recipe
 
 N = TypeVar("N", bound=Model)
 Files = dict[str, dict[str, Tensor]]
-"""tensors by name, by the file of a checkpoint that holds them"""
+"""tensors by name, for each file of a checkpoint"""
 
 
 @dataclass
 class Losses:
-    """What one rank found of a step: sums over its targets, left on the device.
+    """The losses of a step on one rank: sums over its targets, left on the device.
 
     sums: by name, each () in fp64. "loss" is what the guard judges and every run records; others are recorded
     beside it. count: how many targets the sums are over.
@@ -38,7 +38,7 @@ class Losses:
     count: Tensor | float = 0.0
 
     def add(self, count: Tensor | float, **sums: Tensor) -> None:
-        """Take in the sums over `count` more targets."""
+        """Add the sums over `count` more targets."""
         self.count = self.count + count
         for name, value in sums.items():
             value = value.detach().double()
@@ -53,17 +53,17 @@ def score(model: Model, batch: Any) -> Losses:
 
 
 class Learner(Protocol):
-    """What the loop asks of a learner. What is random comes from torch's generators, which the loop seeds."""
+    """A way to train, as the loop calls it; torch's generators are seeded by the loop."""
 
     model: Model
-    """what is trained first of all; its `uncounted` says why no target of a step may count"""
+    """the model to train; its `uncounted` says why no target of a step may count"""
 
     def read(self, batch: Any) -> Any:
-        """A batch with what frozen models say of it; held-out batches are read once."""
+        """Add the outputs of frozen models to a batch; held-out batches are read once."""
         ...
 
     def prepare(self, batch: Any, group: Group) -> None:
-        """Fit what is fitted to the first micro-batch of a run: components, a codebook.
+        """Fit buffers to the first micro-batch of a run: components, a codebook.
 
         Called before step 1 alone, again where a run has gone back to its start. Each rank has a batch of
         its own, and all leave with the same tensors.
@@ -86,7 +86,7 @@ class Learner(Protocol):
         ...
 
     def skip(self) -> None:
-        """Drop the gradients."""
+        """Discard the gradients of a skipped batch."""
         ...
 
     def score(self, batch: Any) -> Losses:
@@ -98,14 +98,14 @@ class Learner(Protocol):
         ...
 
     def state(self) -> Files:
-        """All that a resumed run needs, parameters and buffers, not copied.
+        """The tensors that a resumed run needs, parameters and buffers, not copied.
 
         checkpoint.MODEL holds `model`, and checkpoint.AVERAGE holds `kept` where that is another.
         """
         ...
 
     def load(self, state: Files) -> None:
-        """Take the state that another learner of the same recipe had."""
+        """Restore a state of `state`, of a learner of the same recipe."""
         ...
 
 
@@ -122,7 +122,7 @@ MakeLearner = Callable[[Recipe, Decisions, torch.device, bool], Learner]
 """(recipe, decisions, device, fresh); fresh: False where a checkpoint is loaded over the first parameters"""
 
 LEARNERS: dict[str, str | MakeLearner] = {"single": "maquette.training.single.Single"}
-"""by the name that a model's config gives in `learner`: the class, or where it is"""
+"""class of a learner, or its path, by the name in a model config's `learner`"""
 
 
 def make_learner(

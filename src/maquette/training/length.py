@@ -1,4 +1,4 @@
-"""How long a run is, where that was changed under way, and what a change does to the learning rate.
+"""Changes of a run's length while it runs, and what they do to the learning rate.
 
 A schedule is a fraction of the run's steps, so another length is another rate from that step on: a
 cosine that had fallen to its floor rises again. Every change is kept in `lengths.json` with the rate
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, write_json
-from maquette.training.checkpoint import found
+from maquette.training.checkpoint import saved_steps
 from maquette.training.recipe import Recipe
 from maquette.training.schedule import learning_rate_factor
 
@@ -21,20 +21,20 @@ SAME = 0.01  # relative: a rate that moves by less goes on as it was
 
 @dataclass(frozen=True)
 class LengthChange:
-    """From `step` on, the schedule is that of `after` steps; before it, that of `before`."""
+    """A change of a run's length at `step`: its schedule has `before` steps until then, then `after`."""
 
     step: int
     before: int
     after: int
     rate_before: float
-    """of the last step with the old length"""
+    """learning rate of the last step with the old length"""
     rate_after: float
-    """of the first step with the new one"""
+    """learning rate of the first step with the new length"""
     rate_last: float
-    """of the last step with the new one"""
+    """learning rate of the last step with the new length"""
 
     def line(self, kind: str) -> str:
-        """What a person should know of it; kind: of the schedule."""
+        """The change as a line for the user; kind: of the schedule."""
         ratio = self.rate_after / self.rate_before if self.rate_before else 1.0
         if abs(ratio - 1) <= SAME:
             moves = f"goes on at {self.rate_after:.2g}"
@@ -59,7 +59,7 @@ class Lengths:
     changes: tuple[LengthChange, ...] = ()
 
     def at(self, step: int, steps: int) -> int:
-        """The length that holds for the update after `step` finished ones; steps: that of now."""
+        """Length of the run for the update after `step` finished steps; steps: the current length."""
         for change in self.changes:
             if step < change.step:
                 return change.before
@@ -71,13 +71,13 @@ class Lengths:
         return recipe.checkpoints.every or tenth, recipe.watch.every or tenth
 
     def rate(self, recipe: Recipe, step: int) -> float:
-        """The learning rate of the update after `step` finished ones."""
+        """Learning rate of the update after `step` finished steps."""
         factor = learning_rate_factor(recipe.schedule, step, self.at(step, recipe.steps))
         return recipe.optimiser.learning_rate * factor
 
 
 def lengths_of(run: Path) -> Lengths:
-    """What a run directory keeps of its length."""
+    """The changes of length that a run directory records."""
     if not (run / LENGTHS).exists():
         return Lengths()
     try:
@@ -88,11 +88,11 @@ def lengths_of(run: Path) -> Lengths:
 
 def reached(run: Path) -> int:
     """The step of the newest checkpoint; 0 where there is none."""
-    return max(found(run / "checkpoints"), default=0)
+    return max(saved_steps(run / "checkpoints"), default=0)
 
 
 def change_length(run: Path, own: Recipe, wanted: Recipe, step: int) -> LengthChange | None:
-    """Keep that the run is `wanted.steps` long from `step` on; None where that changes nothing.
+    """Record that the run has `wanted.steps` steps from `step` on; None where nothing changes.
 
     The caller writes the recipe afterwards; killed in between, the run goes on with its old length.
     """
@@ -105,7 +105,7 @@ def change_length(run: Path, own: Recipe, wanted: Recipe, step: int) -> LengthCh
     kept = Lengths(tuple(c for c in before.changes if c.step < step))
     old = before.at(step - 1, own.steps)
     if old == wanted.steps:  # as it was before a change that no step has seen
-        write_json(run / LENGTHS, [asdict(one) for one in kept.changes])
+        write_json(run / LENGTHS, [asdict(earlier) for earlier in kept.changes])
         return None
 
     def rate(at: int, steps: int) -> float:
@@ -119,7 +119,7 @@ def change_length(run: Path, own: Recipe, wanted: Recipe, step: int) -> LengthCh
         rate(step, wanted.steps) if step < wanted.steps else rate(step - 1, wanted.steps),
         rate(wanted.last_step - 1, wanted.steps),
     )
-    write_json(run / LENGTHS, [asdict(one) for one in (*kept.changes, change)])
+    write_json(run / LENGTHS, [asdict(earlier) for earlier in (*kept.changes, change)])
     return change
 
 

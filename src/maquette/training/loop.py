@@ -46,17 +46,17 @@ class Outcome:
     step: int
     tokens: int
     loss: float | None
-    """of the last step that was taken"""
+    """loss of the last step that was taken"""
     heldout_loss: float | None
     tokens_per_second: float
     flops_utilisation: float
     """model operations a second over the measured matrix-product peak, at most 1"""
     seconds: float
-    """spent in steps, by this call"""
+    """seconds that this call spent in steps"""
     blocked_seconds: float
-    """spent waiting for checkpoints, by this call"""
+    """seconds that this call spent waiting for checkpoints"""
     finished: bool
-    """False when a signal stopped it before its last step"""
+    """whether the last step was reached; False: a signal stopped the run"""
 
 
 @dataclass
@@ -134,7 +134,7 @@ def train(
     saver = Saver(run.checkpoints, recipe.checkpoints, every, recipe.guard.patience)
     metrics = MetricsFile(run / METRICS, state.metrics_bytes) if group.first else None
     trackers: list[Tracker] = open_trackers(recipe, run.path, state.step) if group.first else []
-    speed, units = Speed(), recipe.units_per_step
+    speed, units_per_step = Speed(), recipe.units_per_step
     taken, scored, leave = None, None, False
     if group.first:
         watcher.start(state.step, recipe.last_step)
@@ -186,7 +186,7 @@ def train(
                 learner.skip()
                 watcher.say(f"step {state.step + 1}: loss {loss:.3g}, batch skipped")
             state.step += 1
-            state.tokens += units
+            state.tokens += units_per_step
 
             # Look, record, save.
             last = state.step == recipe.last_step
@@ -199,7 +199,7 @@ def train(
             }
             if verdict is Verdict.SKIP:
                 record["skipped"] = True
-            speed.tick(units)
+            speed.tick(units_per_step)
             if last or state.step % look_every == 0:
                 with speed.paused(), plainly():
                     scored = heldout_loss(learner.score, heldout, group, learner.model.uncounted)
@@ -264,7 +264,7 @@ def train(
 
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
-    """Without compiled code: other shapes than a training step's would each be compiled anew."""
+    """Context without compiled code and row kernels: every new shape would be compiled."""
     with (
         torch.compiler.set_stance("force_eager"),
         fused.compilation(False),
@@ -286,7 +286,7 @@ def _rewind(
     saver: Saver,
     group: Group,
 ) -> State:
-    """Back to the newest checkpoint before the bad batches, with the data position of now."""
+    """Restore the newest checkpoint before the bad batches, keeping the current data position."""
     guard.rewinds += 1
     if guard.rewinds > guard.settings.rewinds:
         raise UserError(

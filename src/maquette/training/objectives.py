@@ -1,4 +1,4 @@
-"""Objectives: rows of tokens become what a model reads and what it predicts.
+"""Training objectives: rows of tokens to inputs and targets.
 
     next_token   the token that follows                               a decoder
     spans        what stood where sentinels stand: T5 (Raffel et al. 2020, section 3.1.4)
@@ -39,9 +39,9 @@ def split_documents(tokens: Tensor, eos_token_id: int) -> tuple[Tensor, Tensor]:
     """
     ends = tokens == eos_token_id
     documents = ends.cumsum(1) - ends.long()
-    place = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-    first = torch.where(documents.diff(dim=1, prepend=documents[:, :1]) > 0, place, 0)
-    return documents, place - first.cummax(1).values
+    position = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    first = torch.where(documents.diff(dim=1, prepend=documents[:, :1]) > 0, position, 0)
+    return documents, position - first.cummax(1).values
 
 
 def segments(batch: TokenBatch, length: int) -> list[TokenBatch]:
@@ -90,7 +90,7 @@ def spans(
 
 
 def span_counts(time: int, density: float = 0.15, mean_length: float = 3.0) -> tuple[int, int]:
-    """How many tokens of a row of `time` are corrupted, and in how many spans."""
+    """Number of corrupted tokens in a row of `time`, and number of spans."""
     if time < 2:
         raise ValueError(f"a row of {time} tokens has no span to corrupt: use 2 or more")
     noise = min(max(round(time * density), 1), time - 1)
@@ -113,31 +113,31 @@ def noise_mask(
     kept = _segment_lengths(batch, time - noise, count, generator)
     lost = _segment_lengths(batch, noise, count, generator)
     bounds = torch.stack((kept, lost), 2).flatten(1).cumsum(1)  # (batch, 2 spans)
-    place = torch.arange(time).expand(batch, time).contiguous()
-    return torch.searchsorted(bounds, place, right=True) % 2 == 1
+    position = torch.arange(time).expand(batch, time).contiguous()
+    return torch.searchsorted(bounds, position, right=True) % 2 == 1
 
 
 def masked(
     rows: Tensor,  # (batch, time)
     generator: Generators = None,
     *,
-    mask: int,
+    mask_token_id: int,
     vocabulary: int,
-    special: Sequence[int] = (),
+    special_token_ids: Sequence[int] = (),
     fraction: float = 0.15,
 ) -> TokenBatch:
     """Masked tokens as targets (batch, time), all others negative.
 
-    A fraction of each row is chosen; of these 80 % become `mask`, 10 % a random token below `vocabulary`,
-    10 % stay. special: tokens that are never chosen.
+    A fraction of each row is chosen; of these 80 % become `mask_token_id`, 10 % a random token below
+    `vocabulary`, 10 % stay. special_token_ids: tokens that are never chosen.
     """
     chooser, fate, other = (_uniform(rows, generator) for _ in range(3))
-    for token in special:
+    for token in special_token_ids:
         chooser = chooser.masked_fill(rows == token, torch.inf)
     open_to = torch.isfinite(chooser).sum(1, keepdim=True)  # (batch, 1)
     count = torch.minimum((open_to * fraction).round().clamp(min=1), open_to)
     chosen = chooser.argsort(1).argsort(1) < count
-    tokens = torch.where(chosen & (fate < 0.8), mask, rows)
+    tokens = torch.where(chosen & (fate < 0.8), mask_token_id, rows)
     random = (other * vocabulary).long().clamp(max=vocabulary - 1)
     tokens = torch.where(chosen & (fate >= 0.9), random, tokens)
     return TokenBatch(tokens, torch.where(chosen, rows, -1))
@@ -149,9 +149,9 @@ def permuted(
     *,
     predicted: float = 1 / 6,
 ) -> PermutedBatch:
-    """A factorisation order drawn for each row; the last of it are targets (section 2.3, partial prediction).
+    """A factorisation order for each row, whose last tokens are targets (section 2.3, partial prediction).
 
-    predicted: the fraction of the tokens that are targets. See `PermutedBatch` for who sees whom.
+    predicted: fraction of the tokens that are targets. See `PermutedBatch` for the attention masks.
     """
     order = _uniform(rows, generator).argsort(1)
     time = rows.shape[1]
@@ -170,8 +170,8 @@ def _uniform(like: Tensor, generator: Generators) -> Tensor:
 
 def _segment_lengths(batch: int, items: int, count: int, generator: Generators) -> Tensor:
     """Cut `items` into `count` parts of one or more, evenly drawn among all ways: (batch, count)."""
-    places = _uniform(torch.empty(batch, items - 1), generator).argsort(1)[:, : count - 1]
-    cuts = places.sort(1).values + 1
+    cuts = _uniform(torch.empty(batch, items - 1), generator).argsort(1)[:, : count - 1]
+    cuts = cuts.sort(1).values + 1
     zero = torch.zeros(batch, 1, dtype=torch.long)
     return torch.cat((zero, cuts, zero + items), 1).diff(dim=1)
 

@@ -1,4 +1,4 @@
-"""What the training loop tells of a run while it goes on, and what it asks."""
+"""Callbacks of the training loop."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -7,22 +7,22 @@ from maquette.models.base import Model
 
 
 class Observer(Protocol):
-    """What is told of a run while it goes on, on rank 0."""
+    """Callbacks of a run, called on rank 0."""
 
     def start(self, step: int, steps: int) -> None:
-        """Training goes on from this step."""
+        """Called when training starts or resumes at this step."""
         ...
 
     def step(self, record: dict[str, Any]) -> None:
-        """A step's line of metrics.jsonl."""
+        """Called with each step's record in metrics.jsonl."""
         ...
 
     def look(self, step: int, model: Model) -> None:
-        """The moment for samples; the model is in evaluation mode."""
+        """Called to draw samples; the model is in evaluation mode."""
         ...
 
     def say(self, message: str) -> None:
-        """Something a person should read."""
+        """Called with a message for the user."""
         ...
 
 
@@ -36,4 +36,4 @@ class Quiet:
 
 
 Replan = Callable[[int], int | None]
-"""asked after each step how many the run shall take in all; None: as many as now"""
+"""called after each step: the new length of the run in steps; None: unchanged"""

@@ -7,9 +7,9 @@ from maquette.training.datasets.dataset import Dataset
 
 
 class Ahead:
-    """Batches by the training sample that their step begins with, at most one step ahead.
+    """Prefetches batches, at most one step ahead; a step is known by its first training sample.
 
-    What a step reads is a function of its number, so that nothing changes but when it is read.
+    A step's batches are a function of its number, so that prefetching changes only when they are read.
     `with Ahead(dataset, rank, world) as ahead:` waits for the thread at the end.
     """
 
@@ -25,16 +25,16 @@ class Ahead:
         self._pool.shutdown(cancel_futures=True)
 
     def take(self, sample: int, following: int | None) -> list[Any]:
-        """The micro-batches of the step at `sample`; those at `following`, if any, are begun.
+        """The micro-batches of the step at `sample`; reading of those at `following` begins.
 
-        Raises what reading them raised.
+        Raises the errors of reading.
         """
         ahead, self._next = self._next, None
         known = ahead is not None and ahead[0] == sample
-        found = ahead[1].result() if ahead and known else self._read(sample)
+        batches = ahead[1].result() if ahead and known else self._read(sample)
         if following is not None:
             self._next = following, self._pool.submit(self._read, following)
-        return found
+        return batches
 
     def _read(self, sample: int) -> list[Any]:
         return self._dataset.step(sample, self._rank, self._world)

@@ -26,21 +26,21 @@ SECONDS = 0.25  # spent on each way
 
 @dataclass(frozen=True)
 class Probe:
-    """How a model is best computed, and what its step costs."""
+    """The fastest precision and memory format of a model, and the cost of its step."""
 
     precision: Literal["bf16", "fp32"]
     channels_last: bool
     seconds: float
-    """of forward and backward of a micro-batch"""
+    """seconds of forward and backward of a micro-batch"""
     flops: float
-    """operations of forward and backward of a picture, counted"""
+    """counted operations of forward and backward per picture"""
     activations: float
-    """bytes that autograd keeps of a micro-batch, counted in fp32 and halved for bf16"""
+    """bytes that autograd keeps of a micro-batch: counted in fp32, halved for bf16"""
     why: str
 
 
 def probe(recipe: Recipe, machine: Machine, model: Model, batch: Any, threads: int) -> Probe:
-    """Time and count the model on its first batch, or say what was found before."""
+    """Time and count the model on its first batch; a result of before is read from Maquette's home."""
     content = recipe.to_dict()
     shape = [
         content["model"],
@@ -54,9 +54,9 @@ def probe(recipe: Recipe, machine: Machine, model: Model, batch: Any, threads: i
     kept = home() / "probes" / f"{key}.json"
     if kept.exists():
         return Probe(**read_json(kept))
-    found = _measured(recipe, machine, model, batch)
-    write_json(kept, asdict(found))
-    return found
+    measured = _measured(recipe, machine, model, batch)
+    write_json(kept, asdict(measured))
+    return measured
 
 
 def _measured(recipe: Recipe, machine: Machine, model: Model, batch: Any) -> Probe:
@@ -112,7 +112,7 @@ def _step_seconds(
 
 
 def best_seconds(step: Callable[[], None], seconds: float = 1.0, least: int = 3) -> float:
-    """The shortest of as many runs as fit, at least so many, after one that is not counted."""
+    """Shortest time of the runs that fit into `seconds`, at least `least` of them, after a warm-up run."""
     step()
     times: list[float] = []
     end = time.perf_counter() + seconds

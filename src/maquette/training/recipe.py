@@ -211,32 +211,32 @@ class Recipe(Generic[M, D, W, A]):
                 f"a {self.model.kind} learns from {self.model.learns_from}, data.kind is {self.data.kind}"
             )
         if not isinstance(self.watch, self.data.watch):
-            wanted, given = self.data.watch.__name__, type(self.watch).__name__
-            raise WrongUse(f"watch is {given}, data.kind {self.data.kind} needs {wanted}")
+            wanted, actual = self.data.watch.__name__, type(self.watch).__name__
+            raise WrongUse(f"watch is {actual}, data.kind {self.data.kind} needs {wanted}")
         self.data.check(self)
 
     @property
     def unit(self) -> str:
-        """What is counted: "tokens", "pictures"."""
+        """Name of what is counted: "tokens" or "pictures"."""
         return self.data.unit
 
     @property
     def units_per_step(self) -> int:
-        """Tokens, or pictures, of a step."""
+        """Number of tokens, or pictures, of a step."""
         return self.data.units(self.batch)
 
     @property
     def flops_per_unit(self) -> float:
-        """Operations of a training step a unit; 0 where the model's are counted, not computed."""
+        """Operations of a training step per unit; 0 where they are counted on the first batch."""
         return self.data.flops_per_unit(self.model)
 
     @property
     def last_step(self) -> int:
-        """Where training ends."""
+        """Step at which training ends."""
         return self.stop or self.steps
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as YAML and JSON hold them."""
+        """The recipe as plain values, for YAML and JSON."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return plain
 
@@ -255,11 +255,11 @@ def _default(recipe: Recipe, name: str, kind: type[Data] | type[Watch]) -> None:
 
 
 LanguageRecipe = Recipe[ModelConfig, TokenData, TextWatch]
-"""of a run of a language model"""
+"""recipe of a language model"""
 
 
 def language(recipe: Recipe) -> LanguageRecipe:
-    """The recipe, of a language model. Raises WrongUse for one of another kind."""
+    """The recipe of a language model. Raises WrongUse for a recipe of another kind."""
     if not isinstance(recipe.data, TokenData):
         raise WrongUse(
             f"{recipe.name} is a recipe of {recipe.data.kind} ({recipe.model.kind}): name one of text"
@@ -304,19 +304,19 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def recipe_from(content: dict[str, Any], where: str) -> Recipe:
-    """Check plain values against the fields' names and types."""
+    """The recipe of plain values. Raises WrongUse for a wrong field, naming it."""
     try:
         model = kind_of(content.get("model", {}))
-        given = content.get("data")
-        given = given if isinstance(given, dict) else {}
-        data = data_kind(given.get("kind", model.learns_from))
+        fields = content.get("data")
+        fields = fields if isinstance(fields, dict) else {}
+        data = data_kind(fields.get("kind", model.learns_from))
         adapter = content.get("adapter")
         own = type(None) if adapter is None else adapter_kind(adapter)
     except WrongUse as error:
         raise WrongUse(f"{where}: {error}") from error
     if "model" in content:
         content = content | {"model": _checked(model, content["model"], where, "model.")}
-    known = data.of_corpus(given.get("corpus", data.corpus))
+    known = data.of_corpus(fields.get("corpus", data.corpus))
     if "adapter" in content:
         content = content | {"adapter": _checked(own, adapter, where, "adapter.")}
     kind = Recipe[model, known, data.watch, own]  # type: ignore[valid-type,name-defined]
@@ -335,11 +335,15 @@ def _checked(kind: Any, content: Any, where: str, prefix: str) -> Any:
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, WrongUse):
             raise WrongUse(f"{where}: {cause}") from error
-        place = prefix + ".".join(str(part) for part in first["loc"])
+        location = prefix + ".".join(str(part) for part in first["loc"])
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             names = field_names(kind, prefix)
-            raise WrongUse(f"{where}: unknown field {place}{did_you_mean(place, names)}") from error
-        raise WrongUse(f"{where}: {place} is {first['input']!r}: {first['msg'].lower()}") from error
+            raise WrongUse(
+                f"{where}: unknown field {location}{did_you_mean(location, names)}"
+            ) from error
+        raise WrongUse(
+            f"{where}: {location} is {first['input']!r}: {first['msg'].lower()}"
+        ) from error
 
 
 def field_names(kind: Any, prefix: str = "") -> list[str]:

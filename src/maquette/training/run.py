@@ -73,7 +73,7 @@ class RunDirectory:
         return list(steps.values())
 
     def events(self) -> list[dict[str, Any]]:
-        """What happened besides: skipped batches, rewinds, resumptions."""
+        """Events of the run: skipped batches, rewinds, resumptions."""
         return [entry for entry in self._lines() if "event" in entry]
 
     def _lines(self) -> Iterator[dict[str, Any]]:
@@ -85,7 +85,7 @@ class RunDirectory:
                     yield json.loads(line)
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Keep every other training out while this one lasts."""
+        """Lock the run against other trainings."""
         return lock(
             self / ".lock",
             f"{self.path} is being trained by another process: wait for it, or choose another --run",

@@ -28,7 +28,7 @@ def kept_corpus(run: RunDirectory) -> dict[str, Any]:
 
 
 def corpus_of(run: RunDirectory) -> AnyCorpus:
-    """The corpus that the run was trained on, if it still is what it was."""
+    """The corpus that the run was trained on. Raises UserError where it has changed."""
     kept = kept_corpus(run)
     path, table = Path(kept["path"]), kept.get("table", {})
     if not path.exists() and table.get("kind") != "world":
@@ -54,7 +54,7 @@ def text_of(run: RunDirectory) -> Corpus:
 
 
 def as_text(corpus: AnyCorpus) -> Corpus:
-    """The corpus, of text. Raises WrongUse for one of another kind."""
+    """The corpus as a corpus of text. Raises WrongUse for a corpus of another kind."""
     if not isinstance(corpus, Corpus):
         raise WrongUse(f"{corpus.path} is a corpus of {_kind(corpus)}: name one of text")
     return corpus

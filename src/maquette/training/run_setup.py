@@ -1,4 +1,4 @@
-"""How a run directory begins, and how it goes on: with which recipe, on which corpus."""
+"""Creating a run directory, and resuming a run: recipe, corpus and length."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ CHANGEABLE = frozenset({"name", "steps", "stop", "ranks", "trackers", "checkpoin
 
 
 def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
-    """Write what a run starts with. An existing run is left alone and refused."""
+    """Create a run directory. Raises UserError where a run is there already."""
     started = {
         ".lock",
         CONFIG,
@@ -51,7 +51,7 @@ def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
 
 
 def _check_encoder(run: RunDirectory, recipe: Recipe) -> None:
-    """Raise UserError where the frozen CLIP is another than at the start."""
+    """Raise UserError where the frozen CLIP has changed since the start."""
     frozen = recipe.data.frozen_weights
     if frozen is None or not (run / ENCODER).exists():
         return
@@ -66,9 +66,9 @@ def _check_encoder(run: RunDirectory, recipe: Recipe) -> None:
 def resume(
     run: RunDirectory, wanted: Recipe | None, say: Callable[[str], None] = lambda text: None
 ) -> Recipe:
-    """The recipe to go on with: the run's own, with what may change taken from `wanted`.
+    """The recipe to resume with: the run's own, with the changes of `wanted` that are allowed.
 
-    say: is told what another length does to the learning rate. Raises WrongUse where something
+    say: receives a line on what another length does to the learning rate. Raises WrongUse where something
     else differs, or where the run would have to end before the step that it has reached.
     """
     own = run.recipe()
@@ -80,9 +80,9 @@ def resume(
     before, after = own.to_dict(), wanted.to_dict()
     for name in before:
         if name not in CHANGEABLE and before[name] != after[name]:
-            what = _difference(name, before[name], after[name])
+            difference = _difference(name, before[name], after[name])
             raise WrongUse(
-                f"{run.path} cannot be resumed with another recipe ({what}): "
+                f"{run.path} cannot be resumed with another recipe ({difference}): "
                 f"drop the change, or start a new run"
             )
     recipe = replace(own, **{name: getattr(wanted, name) for name in CHANGEABLE - {"name"}})

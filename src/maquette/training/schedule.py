@@ -10,7 +10,7 @@ from maquette.training.recipe import Schedule
 
 
 def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """The factor for the update that follows `step` finished ones, of `steps` in all."""
+    """Factor of the learning rate for the update after `step` of `steps` steps."""
     warmup = max(1, round(schedule.warmup * steps))
     if step < warmup:
         return (step + 1) / warmup
@@ -25,7 +25,7 @@ def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
 
 
 def decay_start(schedule: Schedule, steps: int) -> int:
-    """Steps before the decay of the schedule wsd."""
+    """Number of steps before the decay of the schedule wsd."""
     return steps - max(1, round(schedule.decay * steps))
 
 

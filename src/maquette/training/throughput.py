@@ -8,7 +8,7 @@ from maquette.base.machine import Machine, measure_peak_again
 
 
 class Speed:
-    """Tokens a second: over the last steps for the eye, over all of them for the record."""
+    """Tokens per second: over the last steps for display, over all steps for the record."""
 
     def __init__(self) -> None:
         self._mark = time.perf_counter()
@@ -17,7 +17,7 @@ class Speed:
         """time spent in steps"""
 
     def tick(self, tokens: int) -> None:
-        """A step of so many tokens has ended."""
+        """Record the end of a step of `tokens` tokens."""
         now = time.perf_counter()
         self._steps.append((tokens, now - self._mark))
         self.seconds += now - self._mark
@@ -25,30 +25,30 @@ class Speed:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out what is done inside."""
+        """Context whose time is not counted."""
         before = time.perf_counter()
         yield
         self._mark += time.perf_counter() - before
 
     @property
     def last(self) -> float:
-        """Seconds of the last step."""
+        """Duration of the last step in seconds."""
         return self._steps[-1][1]
 
     @property
     def steps(self) -> int:
-        """Steps timed."""
+        """Number of steps timed."""
         return len(self._steps)
 
     @property
     def tokens_per_second(self) -> float:
-        """Over the last 20 steps."""
+        """Tokens per second over the last 20 steps."""
         recent = self._steps[-20:]
         return sum(t for t, _ in recent) / max(1e-9, sum(s for _, s in recent))
 
     @property
     def average(self) -> float:
-        """Over all steps but the first, which compiles and touches everything for the first time."""
+        """Tokens per second over all steps but the first, which compiles and allocates."""
         rest = self._steps[1:] or self._steps
         return sum(t for t, _ in rest) / max(1e-9, sum(s for _, s in rest))
 
@@ -70,11 +70,11 @@ class Utilisation:
 
     @property
     def peak(self) -> float:
-        """Operations a second of all ranks."""
+        """Measured peak of all ranks in operations per second."""
         return self._machine.peak(self._precision) * self._ranks
 
     def __call__(self, flops: float) -> float:
-        """The share of the peak that so many operations a second are."""
+        """Fraction of the peak that `flops` operations per second are."""
         if flops > self.peak and self._again:
             self._again = False
             before = self.peak

@@ -12,14 +12,14 @@ from maquette.training.recipe import Recipe
 
 
 class Tracker(Protocol):
-    """Something that wants every step's numbers."""
+    """A tracker that takes every step's metrics."""
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
-        """Take the numbers of one step."""
+        """Log the metrics of a step."""
         ...
 
     def close(self) -> None:
-        """Flush."""
+        """Flush and close."""
         ...
 
 
@@ -34,7 +34,7 @@ class MetricsFile:
         self._file = path.open("ab", buffering=0)
 
     def write(self, entry: dict[str, Any]) -> int:
-        """Append one object; returns the file's length."""
+        """Append a JSON object; returns the file's length in bytes."""
         plain = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in entry.items()
@@ -43,7 +43,7 @@ class MetricsFile:
         return self._file.tell()
 
     def sync(self) -> None:
-        """Force it to the disk, so that a checkpoint never points past its end."""
+        """Force the file to the disk, so that a checkpoint never points past its end."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

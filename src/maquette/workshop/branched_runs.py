@@ -19,7 +19,7 @@ from pathlib import Path
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, lock
-from maquette.training.checkpoint import State, check, found
+from maquette.training.checkpoint import State, check, saved_steps
 from maquette.training.recipe import Recipe
 from maquette.training.run import DECISIONS, METRICS, RECIPE, RunDirectory
 from maquette.training.run_corpus import corpus_of
@@ -64,7 +64,7 @@ def agree(a: Recipe, b: Recipe) -> int:
     """Steps from the start at which both have the same learning rate."""
     limit = min(a.last_step, b.last_step)
     for step in range(limit):
-        rates = (learning_rate_factor(one.schedule, step, one.steps) for one in (a, b))
+        rates = (learning_rate_factor(recipe.schedule, step, recipe.steps) for recipe in (a, b))
         if len(set(rates)) > 1:
             return step
     return limit
@@ -81,7 +81,7 @@ def _same(own: Recipe, wanted: Recipe, trunk: Path) -> None:
 
 def _checkpoint(trunk: RunDirectory, last: int) -> tuple[State, Path]:
     """The newest whole checkpoint at most at step `last`."""
-    for step in reversed(found(trunk.checkpoints)):
+    for step in reversed(saved_steps(trunk.checkpoints)):
         folder = trunk.checkpoints / f"step-{step:08d}"
         if step > last:
             continue

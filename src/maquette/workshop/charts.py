@@ -66,10 +66,10 @@ def png_grid(
     down = math.ceil(n / across)
     step_y, step_x = zoom * height + gap, zoom * width + gap
     sheet = np.full((down * step_y - gap, across * step_x - gap, 3), 255, np.uint8)
-    for i, one in enumerate(pixels):
+    for i, picture in enumerate(pixels):
         y, x = i // across * step_y, i % across * step_x
         sheet[y : y + zoom * height, x : x + zoom * width] = np.kron(
-            one, np.ones((zoom, zoom, 1), np.uint8)
+            picture, np.ones((zoom, zoom, 1), np.uint8)
         )
     file = io.BytesIO()
     Image.fromarray(sheet).save(file, "PNG")
@@ -93,15 +93,15 @@ def grid(rows: list[tuple[str, Any]], title: str = "", zoom: int | None = None) 
     x = alt.value(0)
     layers = []
     for mark in marks:
-        one = alt.Chart(alt.Data(values=[mark]))
+        cell = alt.Chart(alt.Data(values=[mark]))
         middle = (mark["wide"] / 2, mark["top"] + 20 + mark["high"] / 2)
         layers.append(
-            one.mark_image(width=mark["wide"], height=mark["high"]).encode(
+            cell.mark_image(width=mark["wide"], height=mark["high"]).encode(
                 x=alt.value(middle[0]), y=alt.value(middle[1]), url="url:N"
             )
         )
         layers.append(
-            one.mark_text(align="left", baseline="top", color=INK, fontSize=12).encode(
+            cell.mark_text(align="left", baseline="top", color=INK, fontSize=12).encode(
                 x=x, y=alt.value(mark["top"] + 4), text="label:N"
             )
         )

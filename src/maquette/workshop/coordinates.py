@@ -66,7 +66,7 @@ class Coordinates:
     def steepest(self, kind: str) -> tuple[str, float]:
         """The hidden tensor whose size changes fastest with the width at the last pass."""
         last = {name: rows[-1] for name, rows in self.slopes[kind].items() if name != "logits"}
-        name = max(last, key=lambda one: abs(last[one]))
+        name = max(last, key=lambda tensor: abs(last[tensor]))
         return name, last[name]
 
     def judged(self, kind: str) -> str:
@@ -77,7 +77,7 @@ class Coordinates:
             beyond[name] = max(least - rows[-1], rows[-1] - most)
             if not math.isfinite(beyond[name]):
                 beyond[name] = math.inf
-        worst = max(beyond, key=lambda one: beyond[one])
+        worst = max(beyond, key=lambda tensor: beyond[tensor])
         if beyond[worst] <= 0:
             return "flat"
         slope = self.slopes[kind][worst][-1]
@@ -116,7 +116,7 @@ class Coordinates:
                 if math.isfinite(size) and size > 0
             ]
             axis = alt.Axis(values=list(self.widths), format="d")
-            one = (
+            panel = (
                 alt.Chart(alt.Data(values=rows))
                 .mark_line(point=True)
                 .encode(
@@ -129,7 +129,7 @@ class Coordinates:
                 )
                 .properties(width=240, height=200, title=tensor)
             )  # fmt: skip
-            charts.append(one)
+            charts.append(panel)
         return alt.vconcat(*charts).resolve_scale(color="shared")
 
 
@@ -174,12 +174,12 @@ def coordinates(
     sizes: dict[str, Array] = {}
     for kind in KINDS:
         rules = replace(model.parametrisation, kind=kind)
-        one = replace(small, model=replace(model, parametrisation=rules))
+        setting = replace(small, model=replace(model, parametrisation=rules))
         logs = []
         for seed in range(seeds):
-            found = [_sizes(resized(one, width), seed, steps) for width in chosen]
-            names = list(found[0])
-            logs.append(np.log([[row[name] for name in names] for row in found]))
+            by_width = [_sizes(resized(setting, width), seed, steps) for width in chosen]
+            names = list(by_width[0])
+            logs.append(np.log([[row[name] for name in names] for row in by_width]))
         mean = np.exp(np.mean(logs, axis=0))  # (widths, tensors, passes)
         sizes[kind] = mean.transpose(1, 2, 0)
     return Coordinates(tuple(chosen), rate, seeds, tuple(names), sizes)
@@ -199,27 +199,27 @@ def _sizes(recipe: LanguageRecipe, seed: int, steps: int) -> dict[str, list[floa
     frequency = 1 / torch.arange(1, recipe.model.vocabulary + 1)  # Zipf's
     drawn = torch.multinomial(frequency, math.prod(shape), replacement=True, generator=generator)
     tokens = drawn.view(shape)
-    found: dict[str, list[float]] = {}
-    with _watched(model, found):
+    sizes: dict[str, list[float]] = {}
+    with _watched(model, sizes):
         for _ in range(steps):
             logits = model(tokens[:, :-1])  # (batch, time, vocabulary)
-            found.setdefault("logits", []).append(float(logits.detach().abs().mean()))
+            sizes.setdefault("logits", []).append(float(logits.detach().abs().mean()))
             F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
             optimiser.step()
             optimiser.zero_grad()
-    return found
+    return sizes
 
 
 @contextmanager
-def _watched(model: Any, found: dict[str, list[float]]) -> Iterator[None]:
+def _watched(model: Any, sizes: dict[str, list[float]]) -> Iterator[None]:
     """Note mean |x| of what each block's branches and the block itself return."""
     handles = []
     for layer, block in enumerate(model.blocks):
         watched = {"attention": block.attention, "feed-forward": block.feedforward, "stream": block}
-        for what, module in watched.items():
+        for branch, module in watched.items():
 
-            def note(_: Any, __: Any, y: Any, name: str = f"block {layer} {what}") -> None:
-                found.setdefault(name, []).append(float(y.detach().abs().mean()))
+            def note(_: Any, __: Any, y: Any, name: str = f"block {layer} {branch}") -> None:
+                sizes.setdefault(name, []).append(float(y.detach().abs().mean()))
 
             handles.append(module.register_forward_hook(note))
     try:
@@ -233,5 +233,5 @@ def coordinate_check(
     recipe: LanguageRecipe, widths: Sequence[int] | None = None, seeds: int = 2
 ) -> tuple[dict[str, Any], Any]:
     """Measure, and return plain values and a chart, as `maquette plan coordinates` shows them."""
-    found = coordinates(recipe, widths, seeds)
-    return found.summary(), found.chart()
+    result = coordinates(recipe, widths, seeds)
+    return result.summary(), result.chart()

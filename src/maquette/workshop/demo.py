@@ -87,8 +87,8 @@ def demo(
     compressed = compress_heldout(corpus)
     hardness = compressed["zstd -19"]["all"] / ladder_zstd()
     plan = plan_demo(corpus, machine, minutes * 60, hardness, say)
-    for what, reason in plan.why:
-        say(f"plan: {what}: {reason}")
+    for name, reason in plan.why:
+        say(f"plan: {name}: {reason}")
     replan = Replan(plan.recipe.steps, plan.seconds, say)
     outcome = train(plan.recipe, path, observer=observer, replan=shown(replan, observer))
     if not outcome.finished:
@@ -364,6 +364,6 @@ def plan_page(plan: DemoPlan, outcome: Outcome, whole: Score, own: bool) -> dict
         "loss_high": f.high * nats,
         "bits_per_byte": f.bits_per_byte,
         "why": plan.why,
-        "compared": [dict(zip(("what", "planned", "happened"), c, strict=True)) for c in compared],
+        "compared": [dict(zip(("name", "planned", "happened"), c, strict=True)) for c in compared],
         "note": note,
     }

@@ -69,8 +69,10 @@ def evaluate_pictures(
         progress("scoring", done, total)
 
     if isinstance(model, Classifier):
-        found = accuracy(model, split, names=source.label_names, pictures=pictures, progress=scored)
-        tasks["accuracy"] = _shares(found.to_dict())
+        scored_classifier = accuracy(
+            model, split, names=source.label_names, pictures=pictures, progress=scored
+        )
+        tasks["accuracy"] = _shares(scored_classifier.to_dict())
     elif isinstance(model, Clip):
         settings = None if source.world is None else source.world.settings
         world = settings if isinstance(settings, Shapes) else None
@@ -133,15 +135,15 @@ def _made(
         f"all right, guidance {drawing.guidance:g}": drawing.guidance,
         "all right, no guidance": 1.0,
     }
-    for place, (name, w) in enumerate(arms.items()):
+    for number, (name, w) in enumerate(arms.items()):
         made = []
         for i, batch in enumerate(batches):
             way = replace(drawing, guidance=w, seed=i)
             made.append(make_pictures(model, batch, way).cpu())
-            progress("making pictures", place * len(batches) + i + 1, 2 * len(batches))
+            progress("making pictures", number * len(batches) + i + 1, 2 * len(batches))
         score = oracle.score(torch.cat(made), labels)
         tasks[name] = {"metric": "share", "value": score.share} | score.to_dict()
-        if place == 0:
+        if number == 0:
             control = oracle.score(torch.cat(made), np.roll(labels, 1, axis=0))
             tasks["control: shuffled captions"] = {
                 "metric": "share",
@@ -150,10 +152,10 @@ def _made(
     return tasks
 
 
-def _named(found: dict[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:
+def _named(results: dict[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]:
     """Nested shares as one level of tasks."""
     tasks: dict[str, dict[str, Any]] = {}
-    for name, value in found.items():
+    for name, value in results.items():
         if isinstance(value, dict) and "share" in value:
             tasks[prefix + name] = _shares(value)
         elif isinstance(value, dict):
@@ -161,8 +163,8 @@ def _named(found: dict[str, Any], prefix: str = "") -> dict[str, dict[str, Any]]
     return tasks
 
 
-def _shares(found: dict[str, Any]) -> dict[str, Any]:
-    return {"metric": "share", "value": found["share"]} | found
+def _shares(result: dict[str, Any]) -> dict[str, Any]:
+    return {"metric": "share", "value": result["share"]} | result
 
 
 def rows(tasks: dict[str, dict[str, Any]]) -> list[list[str]]:
@@ -173,8 +175,8 @@ def rows(tasks: dict[str, dict[str, Any]]) -> list[list[str]]:
         value = f"{100 * task['value']:.1f} %" if share else f"{task['value']:.4g} {task['metric']}"
         interval = f"{100 * task['low']:.1f} to {100 * task['high']:.1f}" if "low" in task else ""
         lines.append([name, value, interval, f"{task['n']:,}"])
-        for factor, one in task.get("factors", task.get("per_factor", {})).items():
-            part = one["share"] if isinstance(one, dict) else one
+        for factor, result in task.get("factors", task.get("per_factor", {})).items():
+            part = result["share"] if isinstance(result, dict) else result
             lines.append([f"  {factor}", f"{100 * part:.1f} %", "", ""])
         if "error" in task:
             lines.append(["  misread by the oracle itself", f"{100 * task['error']:.1f} %", "", ""])

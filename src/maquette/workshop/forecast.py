@@ -74,13 +74,13 @@ def expect(
 def _counted(recipe: Recipe, machine: Machine, decisions: Decisions, before: int) -> dict[str, Any]:
     """Memory and time of a run, from what one of its steps was found to keep and to take."""
     on_cpu = machine.device == "cpu"
-    found = needs(recipe, on_cpu, decisions)
+    needed = needs(recipe, on_cpu, decisions)
     before = before if on_cpu else 0
     return {
-        "memory": before + found.memory,
-        "memory_why": {"before": f"{before:,} bytes before the model was made"} | found.memory_why,
-        "seconds": found.seconds,
-        "seconds_why": found.seconds_why,
+        "memory": before + needed.memory,
+        "memory_why": {"before": f"{before:,} bytes before the model was made"} | needed.memory_why,
+        "seconds": needed.seconds,
+        "seconds_why": needed.seconds_why,
     }
 
 
@@ -91,14 +91,14 @@ def compared(run: RunDirectory) -> dict[str, Any] | None:
     expected, outcome = read_json(run / EXPECTED), read_json(run / OUTCOME)
     records, plan = run.records(), expected.get("plan", {})
     rows = [(f"training {run.recipe().unit}", f"{expected['tokens']:,}", f"{outcome['tokens']:,}")]
-    found: dict[str, Any] = {"loss_predicted": None}
+    comparison: dict[str, Any] = {"loss_predicted": None}
     if expected.get("seconds") is not None:
         took = sum(r["seconds"] for r in records)
-        found["seconds"] = [expected["seconds"], took]
+        comparison["seconds"] = [expected["seconds"], took]
         rows.append(("seconds in training steps", f"{expected['seconds']:.4g}", f"{took:.4g}"))
     if expected.get("memory") is not None:
         peak = max(r["memory"] for r in records)
-        found["memory"] = [expected["memory"], peak]
+        comparison["memory"] = [expected["memory"], peak]
         rows.append(
             ("memory at most", f"{expected['memory'] / 2**30:.2f} GiB", f"{peak / 2**30:.2f} GiB")
         )
@@ -114,20 +114,22 @@ def compared(run: RunDirectory) -> dict[str, Any] | None:
     elif plan.get("loss_predicted") is not None:
         wanted, loss = plan["loss_predicted"], outcome["heldout_loss"]
         low, high = (plan.get(name) or wanted for name in ("loss_low", "loss_high"))
-        found |= {"loss_predicted": wanted, "loss_low": low, "loss_high": high}
+        comparison |= {"loss_predicted": wanted, "loss_low": low, "loss_high": high}
         between = f" ({low:.3f} to {high:.3f})" if low < high else ""
         happened = "-" if loss is None else f"{loss:.3f}"
         rows.append(("held-out loss, nats a token", f"{wanted:.3f}{between}", happened))
-    found["compared"] = [dict(zip(("what", "planned", "happened"), r, strict=True)) for r in rows]
-    found["note"] = (
+    comparison["compared"] = [
+        dict(zip(("name", "planned", "happened"), r, strict=True)) for r in rows
+    ]
+    comparison["note"] = (
         "Time and memory were estimated from this machine's measured limits before the start."
     )
     for change in changes:
-        found["note"] += (
+        comparison["note"] += (
             f" At step {change.step:,} its length became {change.after:,} steps, not {change.before:,}."
         )
-    found["why"] = [
+    comparison["why"] = [
         *(expected.get("memory_why") or {}).items(),
         *(expected.get("seconds_why") or {}).items(),
     ]
-    return found
+    return comparison

@@ -41,8 +41,8 @@ KINDS: dict[str, str | WorkshopKind] = {
 
 def workshop_kind(name: str) -> WorkshopKind:
     """The ways of a kind of data."""
-    found: WorkshopKind = named(KINDS[name])
-    return found
+    kind: WorkshopKind = named(KINDS[name])
+    return kind
 
 
 def kind_of_model(folder: Path) -> str:

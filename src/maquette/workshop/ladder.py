@@ -59,28 +59,28 @@ def run_ladder(
     """
     start = time.monotonic()
     text, workers = open_corpus(corpus), workers or cores()
-    one, speed = _design(minutes, text, corpus, out, workers, say)
+    design, speed = _design(minutes, text, corpus, out, workers, say)
 
     def step_seconds(width: int) -> float:
         return _interpolated(speed, rungs.size(width, text.vocabulary))
 
-    planned = one.seconds(step_seconds, workers) + len(one.cells) * RUN_SECONDS / workers
+    planned = design.seconds(step_seconds, workers) + len(design.cells) * RUN_SECONDS / workers
     say(
-        f"{len(one.cells)} runs of {len(one.trained_steps())} sizes at {len(one.budgets)} budgets, "
-        f"{one.seeds} seed{'s' * (one.seeds > 1)}: about {planned / 60:.1f} minutes"
+        f"{len(design.cells)} runs of {len(design.trained_steps())} sizes at {len(design.budgets)} budgets, "
+        f"{design.seeds} seed{'s' * (design.seeds > 1)}: about {planned / 60:.1f} minutes"
     )
     for _ in range(ROUNDS + 1):
-        train_cells(one, out / "runs", workers, say)
-        ladder = _analysed(one, text, out)
-        wider = one.widened(ladder.minima)
-        more = wider.seconds(step_seconds, workers) - one.seconds(step_seconds, workers)
-        if wider == one or time.monotonic() - start + more > 60 * minutes:
+        train_cells(design, out / "runs", workers, say)
+        ladder = _analysed(design, text, out)
+        wider = design.widened(ladder.minima)
+        more = wider.seconds(step_seconds, workers) - design.seconds(step_seconds, workers)
+        if wider == design or time.monotonic() - start + more > 60 * minutes:
             break
         say("a minimum is on the edge of its sizes: one more is trained")
-        one = wider
-    result = _result(one, ladder, out, workers)
+        design = wider
+    result = _result(design, ladder, out, workers)
     if verify and "prediction" in result:
-        result["outcome"] = _verified(one, ladder, text, out, workers, step_seconds, say)
+        result["outcome"] = _verified(design, ladder, text, out, workers, step_seconds, say)
     write_json(out / LADDER, result | {"ladder": ladder.to_dict(), "corpus_hash": text.hash})
     from maquette.workshop.charts import png
     from maquette.workshop.ladder_chart import chart
@@ -89,28 +89,28 @@ def run_ladder(
     return result
 
 
-def train_cells(one: Design, runs: Path, workers: int, say: Say) -> None:
+def train_cells(design: Design, runs: Path, workers: int, say: Say) -> None:
     """Train every run of the design: the longest of each size first, then what branches off it."""
-    place = {cell: runs / cell.name for cell in one.cells}
-    longest = [cell for cell in one.cells if one.trunk(cell) == cell]
-    for group in (longest, [cell for cell in one.cells if cell not in longest]):
+    folder_of = {cell: runs / cell.name for cell in design.cells}
+    longest = [cell for cell in design.cells if design.trunk(cell) == cell]
+    for group in (longest, [cell for cell in design.cells if cell not in longest]):
         jobs: list[Job] = []
         for cell in group:
-            recipe = one.recipe(cell)
-            if not done(place[cell]):
-                _share(recipe, cell, one.cells, place)
-            jobs.append((recipe, place[cell]))
+            recipe = design.recipe(cell)
+            if not done(folder_of[cell]):
+                _share(recipe, cell, design.cells, folder_of)
+            jobs.append((recipe, folder_of[cell]))
         train_many(jobs, workers=workers, say=say)
 
 
 def _share(
-    recipe: LanguageRecipe, cell: Cell, cells: Sequence[Cell], place: dict[Cell, Path]
+    recipe: LanguageRecipe, cell: Cell, cells: Sequence[Cell], folder_of: dict[Cell, Path]
 ) -> None:
     """Let a run begin where a finished one of its size has been, if there is one that fits."""
     for other in cells:
-        if (other.width, other.seed) == (cell.width, cell.seed) and done(place[other]):
+        if (other.width, other.seed) == (cell.width, cell.seed) and done(folder_of[other]):
             try:
-                branch(place[other], recipe, place[cell])
+                branch(folder_of[other], recipe, folder_of[cell])
             except WrongUse:
                 raise
             except UserError:  # no checkpoint so early: it begins at the beginning
@@ -148,19 +148,19 @@ def _design(
     def step_seconds(width: int) -> float:
         return _interpolated(speed, rungs.size(width, text.vocabulary))
 
-    one = rungs.design(60 * minutes, step_seconds, run_seconds=RUN_SECONDS, **fixed)
-    write_json(out / DESIGN, {"asked": asked, "design": asdict(one), "speed": speed})
-    return one, speed
+    planned = rungs.design(60 * minutes, step_seconds, run_seconds=RUN_SECONDS, **fixed)
+    write_json(out / DESIGN, {"asked": asked, "design": asdict(planned), "speed": speed})
+    return planned, speed
 
 
 def _differing(kept: dict[str, Any], asked: dict[str, Any]) -> str:
     """What is asked for otherwise than in the folder, where the first words do not say it."""
-    said = []
+    lines = []
     if kept["corpus"] != asked["corpus"]:
-        said.append("its text was another")
+        lines.append("its text was another")
     if kept["workers"] != asked["workers"]:
-        said.append(f"it trains {kept['workers']} runs at a time, not {asked['workers']}")
-    return f" ({', '.join(said)})" if said else ""
+        lines.append(f"it trains {kept['workers']} runs at a time, not {asked['workers']}")
+    return f" ({', '.join(lines)})" if lines else ""
 
 
 def _measured(text: Corpus, name: str, out: Path, workers: int, say: Say) -> list[list[float]]:
@@ -186,12 +186,12 @@ def _interpolated(speed: list[list[float]], parameters: float) -> float:
     return max(t0, t0 + (t1 - t0) * (parameters - n0) / (n1 - n0))
 
 
-def _analysed(one: Design, text: Corpus, out: Path) -> Ladder:
+def _analysed(design: Design, text: Corpus, out: Path) -> Ladder:
     points = []
-    for cell in one.cells:
+    for cell in design.cells:
         loss = _heldout(out / "runs" / cell.name)
-        points.append(one.rung(cell, loss))
-    return analyse(points, bytes_per_token=heldout_bytes_per_token(text), source=one.corpus)
+        points.append(design.rung(cell, loss))
+    return analyse(points, bytes_per_token=heldout_bytes_per_token(text), source=design.corpus)
 
 
 def _heldout(run: Path) -> float:
@@ -210,14 +210,14 @@ def heldout_bytes_per_token(text: Corpus) -> float:
     return size / max(1, int(tokens))
 
 
-def _result(one: Design, ladder: Ladder, out: Path, workers: int) -> dict[str, Any]:
-    seconds = sum(outcome(out / "runs" / cell.name).seconds for cell in one.cells) / workers
+def _result(design: Design, ladder: Ladder, out: Path, workers: int) -> dict[str, Any]:
+    seconds = sum(outcome(out / "runs" / cell.name).seconds for cell in design.cells) / workers
     result: dict[str, Any] = {
         "path": str(out / LADDER),
         "picture": str(out / PICTURE),
-        "corpus": one.corpus,
-        "runs": len(one.cells),
-        "seeds": one.seeds,
+        "corpus": design.corpus,
+        "runs": len(design.cells),
+        "seeds": design.seeds,
         "seconds": round(seconds, 1),
         "budgets": [
             {
@@ -252,11 +252,11 @@ def _result(one: Design, ladder: Ladder, out: Path, workers: int) -> dict[str, A
     parameters, tokens = ladder.best(flops)
     result["prediction"] = {
         "flops": flops, "parameters": round(parameters), "tokens": round(tokens),
-    } | said(ladder, ladder.predict(flops))  # fmt: skip
+    } | predicted(ladder, ladder.predict(flops))  # fmt: skip
     return result
 
 
-def said(ladder: Ladder, p: Prediction) -> dict[str, float]:
+def predicted(ladder: Ladder, p: Prediction) -> dict[str, float]:
     """A prediction in nats a token and in bits per byte."""
     bits = {
         f"bits_per_byte{name}": ladder.bits_per_byte(value)
@@ -266,7 +266,7 @@ def said(ladder: Ladder, p: Prediction) -> dict[str, float]:
 
 
 def _verified(
-    one: Design,
+    design: Design,
     ladder: Ladder,
     text: Corpus,
     out: Path,
@@ -285,28 +285,28 @@ def _verified(
             f"the predicted run reads {flops / 6 / parameters:,.0f} tokens, the corpus has "
             f"{len(text.train):,}: build a larger corpus, or leave --verify out"
         )
-    steps = one.steps(width, flops)
+    steps = design.steps(width, flops)
     say(
         f"the predicted run: {parameters:,} parameters, {steps:,} steps, about "
-        f"{steps * step_seconds(width) * math.ceil(one.seeds / workers) / 60:.1f} minutes"
+        f"{steps * step_seconds(width) * math.ceil(design.seeds / workers) / 60:.1f} minutes"
     )
-    cells = [Cell(flops, width, steps, seed) for seed in range(one.seeds)]
+    cells = [Cell(flops, width, steps, seed) for seed in range(design.seeds)]
     jobs = []
     for cell in cells:
         recipe = rungs.rung_recipe(
-            width, steps, one.vocabulary, one.corpus, cell.seed, heldout=one.heldout
+            width, steps, design.vocabulary, design.corpus, cell.seed, heldout=design.heldout
         )
         jobs.append((recipe, out / "runs" / cell.name))
     train_many(jobs, workers=workers, say=say)
     loss = statistics.fmean(_heldout(run) for _, run in jobs)
-    expected = ladder.predict(split=(parameters, one.rung(cells[0], loss).tokens))
+    expected = ladder.predict(split=(parameters, design.rung(cells[0], loss).tokens))
     return {
         "flops": flops,
         "parameters": parameters,
-        "tokens": one.rung(cells[0], loss).tokens,
+        "tokens": design.rung(cells[0], loss).tokens,
         "loss": loss,
         "bits_per_byte": ladder.bits_per_byte(loss),
-        "predicted": said(ladder, expected),
+        "predicted": predicted(ladder, expected),
         "error": expected.loss / loss - 1,
         "inside": expected.low <= loss <= expected.high,
     }

@@ -123,23 +123,27 @@ def _parabolas(ends: Points, minima: list[Minimum], comparison: Comparison) -> A
 
     lines: list[dict[str, Any]] = []
     dots: list[dict[str, Any]] = []
-    for rows, one in zip(budgets(ends), minima, strict=True):
-        group, name = ends.take(rows), f"{one.flops:.2g}"
+    for rows, minimum in zip(budgets(ends), minima, strict=True):
+        group, name = ends.take(rows), f"{minimum.flops:.2g}"
         dots += [
             d | {"budget": name} for d in _values(parameters=group.parameters, loss=group.loss)
         ]
-        if one.curve[0] <= 0:
+        if minimum.curve[0] <= 0:
             continue
         sizes = np.geomspace(group.parameters.min(), group.parameters.max(), 31)
-        losses = np.asarray(np.polyval(one.curve, np.log(sizes)), dtype=float)
+        losses = np.asarray(np.polyval(minimum.curve, np.log(sizes)), dtype=float)
         lines += [d | {"budget": name} for d in _values(parameters=sizes, loss=losses)]
     stars = [{"parameters": m.parameters, "loss": m.loss} for m in minima if m.interior]
     x = _log_x("parameters", "parameters", ends.parameters)
     y = alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False))
-    order = [f"{one.flops:.2g}" for one in minima]
+    order = [f"{minimum.flops:.2g}" for minimum in minima]
     color = alt.Color("budget:N", title="FLOP", sort=order, scale=alt.Scale(scheme="viridis"),
                       legend=alt.Legend() if len(order) <= 12 else None)  # fmt: skip
-    a = ", ".join(f"{one.name} {one.a:.3f}" for one in comparison.approaches if one.a is not None)
+    a = ", ".join(
+        f"{minimum.name} {minimum.a:.3f}"
+        for minimum in comparison.approaches
+        if minimum.a is not None
+    )
     return alt.layer(
         alt.Chart(alt.Data(values=dots)).mark_point(filled=True, size=30).encode(x, y, color),
         alt.Chart(alt.Data(values=lines)).mark_line().encode(x, y, color),

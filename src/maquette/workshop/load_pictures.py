@@ -51,8 +51,8 @@ class LoadedPictures:
     @property
     def table(self) -> dict[str, Any]:
         """What the run keeps of its corpus, whether that is still there or not: `PictureCorpus.manifest`."""
-        found: dict[str, Any] = kept_corpus(RunDirectory(self.path)).get("table", {})
-        return found
+        table: dict[str, Any] = kept_corpus(RunDirectory(self.path)).get("table", {})
+        return table
 
     @property
     def world(self) -> World | None:

@@ -46,13 +46,13 @@ def find_optimum(values: Sequence[float], losses: Sequence[float]) -> Optimum:
         float(y[best - 1] - y[best]) if best > 0 and math.isfinite(y[best]) else math.inf,
         float(y[best + 1] - y[best]) if best < last and math.isfinite(y[best]) else math.inf,
     )
-    place = float(x[best])
+    position = float(x[best])
     if edge == 0 and all(map(math.isfinite, off)):
-        place = _vertex(x[best - 1 : best + 2].tolist(), y[best - 1 : best + 2].tolist())
+        position = _vertex(x[best - 1 : best + 2].tolist(), y[best - 1 : best + 2].tolist())
     limit = y[best] * (1 + TOLERANCE) if math.isfinite(y[best]) else math.inf
     left, right = _crossing(x, y, best, -1, limit), _crossing(x, y, best, 1, limit)
     return Optimum(
-        value=2**place,
+        value=2**position,
         loss=float(y[best]),
         index=best,
         edge=edge,

@@ -68,7 +68,7 @@ def open_run(path: str | Path, base: str | Path | None = None) -> PictureRun:
 def make(loaded: LoadedPictures, request: Request) -> Made:
     """Carry out a request. Raises WrongUse where the run cannot do it, UserError for a bad picture."""
     start = time.perf_counter()
-    model, given, calls = loaded.model, Input(), list[None]()
+    model, inputs, calls = loaded.model, Input(), list[None]()
     upsampler = (
         None if request.upsample is None else _enlarging(load_pictures(request.upsample.run))
     )
@@ -76,20 +76,20 @@ def make(loaded: LoadedPictures, request: Request) -> Made:
     most = BATCH
     try:
         if isinstance(request, Vary):
-            pictures, labels = _vary(loaded, request, given)
+            pictures, labels = _vary(loaded, request, inputs)
             most = unclip.BATCH
         elif isinstance(model, SuperResolution):
-            pictures, labels = _restored(loaded, model, request, given)
+            pictures, labels = _restored(loaded, model, request, inputs)
         elif not isinstance(model, Diffusion):
             raise WrongUse(
                 f"{loaded.path} is a {model.config.kind}, which makes no pictures: "
                 f"maquette eval scores it"
             )
         elif "embedding" in model.conditioners:
-            pictures, labels = _unclip(loaded, request, given)
+            pictures, labels = _unclip(loaded, request, inputs)
             most = unclip.BATCH
         else:
-            pictures, labels = _diffusion(loaded, model, request, given)
+            pictures, labels = _diffusion(loaded, model, request, inputs)
     finally:
         hook.remove()
     asked = len(calls) // -(-len(pictures) // most)
@@ -97,8 +97,8 @@ def make(loaded: LoadedPictures, request: Request) -> Made:
         prompts = labels if any(request.prompts) else [""] * len(pictures)
         pictures = _larger(upsampler, pictures, prompts, request.upsample.drawing)
     if isinstance(model, Diffusion) and "text" in model.conditioners:
-        given.notes += loaded.cut_notes(request.prompts)
-    notes = [*dict.fromkeys(given.notes), *_never_learnt(loaded, request.prompts)]
+        inputs.notes += loaded.cut_notes(request.prompts)
+    notes = [*dict.fromkeys(inputs.notes), *_never_learnt(loaded, request.prompts)]
     return Made(to_pixels(pictures), labels, time.perf_counter() - start, asked, notes)
 
 
@@ -120,24 +120,26 @@ def _never_learnt(loaded: LoadedPictures, prompts: tuple[str, ...]) -> list[str]
 
 
 def _diffusion(
-    loaded: LoadedPictures, model: Diffusion, request: Request, given: Input
+    loaded: LoadedPictures, model: Diffusion, request: Request, inputs: Input
 ) -> tuple[Tensor, list[str]]:
     labels = [p for p in request.prompts or ("",) for _ in range(request.count)]
-    told = ("a prompt", "--guidance") if model.guided else ()  # options that say what is shown
-    used = (*told, "--count", "--solver", "--steps")
+    condition_options = (
+        ("a prompt", "--guidance") if model.guided else ()
+    )  # options that say what is shown
+    used = (*condition_options, "--count", "--solver", "--steps")
     if "low_resolution" in model.conditioners:
         request.unused("for a run that enlarges pictures", *used, "--picture")
         if not isinstance(request, Enlarge):
             raise WrongUse(f"{loaded.path} enlarges pictures: name one with --picture")
-        return _drawn(loaded, model, request, labels, given), labels
+        return _drawn(loaded, model, request, labels, inputs), labels
     if isinstance(request, Draw):
         request.unused("for this run", *used)
-        return _drawn(loaded, model, request, labels, given), labels
+        return _drawn(loaded, model, request, labels, inputs), labels
     request.unused(f"with {request.marks[-1]}", *used, *request.marks)
     if isinstance(request, Fill):
-        return _filled(loaded, model, request, labels, given), labels
+        return _filled(loaded, model, request, labels, inputs), labels
     if isinstance(request, Extend):
-        return _extended(loaded, model, request, labels, given), labels
+        return _extended(loaded, model, request, labels, inputs), labels
     raise WrongUse(
         "say what of the picture to make anew: --mask FILE (the picture itself, where a part of it is "
         "erased), or --outpaint right=64"
@@ -145,13 +147,13 @@ def _diffusion(
 
 
 def _drawn(
-    loaded: LoadedPictures, model: Diffusion, request: Request, prompts: list[str], given: Input
+    loaded: LoadedPictures, model: Diffusion, request: Request, prompts: list[str], inputs: Input
 ) -> Tensor:
     """Pictures of prompts, and of a smaller picture."""
     n, config = len(prompts), model.config
     values = _conditions(loaded, model, prompts)
     if isinstance(request, Enlarge):
-        small = given.tensor(request.picture, config.image_size // config.scale).to(loaded.device)
+        small = inputs.tensor(request.picture, config.image_size // config.scale).to(loaded.device)
         values["low_resolution"] = small.expand(n, -1, -1, -1)
     return _sampled(model, values, request.drawing, generators(request.drawing.seed, n))
 
@@ -176,36 +178,45 @@ def _rows(values: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
 
 
 def _filled(
-    loaded: LoadedPictures, model: Diffusion, request: Fill, prompts: list[str], given: Input
+    loaded: LoadedPictures, model: Diffusion, request: Fill, prompts: list[str], inputs: Input
 ) -> Tensor:
     n, image_size, device = len(prompts), model.config.image_size, loaded.device
     values, generator = _conditions(loaded, model, prompts), generators(request.drawing.seed, n)
-    picture = given.tensor(request.picture, image_size).to(device)
-    hidden = given.hidden(request.mask, request.picture, image_size)
+    picture = inputs.tensor(request.picture, image_size).to(device)
+    hidden = inputs.hidden(request.mask, request.picture, image_size)
     known = torch.from_numpy(~hidden).float()[None, None].to(device)
 
     def part(rows: slice) -> Tensor:
         own = generator[rows]
         pictures = picture.expand(len(own), -1, -1, -1)
         mask = known.expand(len(own), -1, -1, -1)
-        told = _rows(values, rows)
-        return fill(model, pictures, mask, request.drawing, given=told, generator=own)
+        values_of_rows = _rows(values, rows)
+        return fill(
+            model, pictures, mask, request.drawing, conditions=values_of_rows, generator=own
+        )
 
     return in_parts(n, part, BATCH)
 
 
 def _extended(
-    loaded: LoadedPictures, model: Diffusion, request: Extend, prompts: list[str], given: Input
+    loaded: LoadedPictures, model: Diffusion, request: Extend, prompts: list[str], inputs: Input
 ) -> Tensor:
     values = _conditions(loaded, model, prompts)
     generator = generators(request.drawing.seed, len(prompts))
-    picture = given.tensor(request.picture).to(loaded.device)
+    picture = inputs.tensor(request.picture).to(loaded.device)
 
     def part(rows: slice) -> Tensor:
         own = generator[rows]
         pictures = picture.expand(len(own), -1, -1, -1)
-        told = _rows(values, rows)
-        return extend(model, pictures, request.sides, request.drawing, given=told, generator=own)
+        values_of_rows = _rows(values, rows)
+        return extend(
+            model,
+            pictures,
+            request.sides,
+            request.drawing,
+            conditions=values_of_rows,
+            generator=own,
+        )
 
     return in_parts(len(prompts), part, BATCH)
 
@@ -235,34 +246,34 @@ def _labels(loaded: LoadedPictures, prompt: str) -> list[int]:
 
 
 def _restored(
-    loaded: LoadedPictures, model: SuperResolution, request: Request, given: Input
+    loaded: LoadedPictures, model: SuperResolution, request: Request, inputs: Input
 ) -> tuple[Tensor, list[str]]:
     request.unused("for a run that restores pictures", "--picture")
     if not isinstance(request, Enlarge):
         raise WrongUse("this run enlarges pictures: name one with --picture")
-    small = given.tensor(request.picture).to(loaded.device)
+    small = inputs.tensor(request.picture).to(loaded.device)
     with torch.no_grad():
         return model(small).clamp(-1, 1), [str(request.picture)]
 
 
-def _vary(loaded: LoadedPictures, request: Vary, given: Input) -> tuple[Tensor, list[str]]:
-    parts = _unclip_of(loaded, request.text_diff or (), "", given)
+def _vary(loaded: LoadedPictures, request: Vary, inputs: Input) -> tuple[Tensor, list[str]]:
+    parts = _unclip_of(loaded, request.text_diff or (), "", inputs)
     image_size, drawing = parts.decoder.config.image_size, request.drawing
-    picture = given.tensor(request.picture, image_size)[0].to(loaded.device)
+    picture = inputs.tensor(request.picture, image_size)[0].to(loaded.device)
     count = max(request.count, 2)  # the two ends of a way
     if request.text_diff:
         before, after = request.text_diff
         made = parts.text_diff(picture, before, after, count, drawing)
         return made, [f"{before} -> {after}"] * count
     if request.toward is not None:
-        other = given.tensor(request.toward, image_size)[0].to(loaded.device)
+        other = inputs.tensor(request.toward, image_size)[0].to(loaded.device)
         made = parts.interpolate(picture, other, count, drawing)
         return made, [f"{request.picture} -> {request.toward}"] * count
     made = parts.variations(picture, request.count, drawing)
     return made, [f"like {request.picture}"] * request.count
 
 
-def _unclip(loaded: LoadedPictures, request: Request, given: Input) -> tuple[Tensor, list[str]]:
+def _unclip(loaded: LoadedPictures, request: Request, inputs: Input) -> tuple[Tensor, list[str]]:
     used = ("a prompt", "--prior", "--count", "--solver", "--steps", "--guidance")
     request.unused("for a run that makes pictures from embeddings", *used)
     assert isinstance(request, Draw), "the others are marked by what is unused here"
@@ -273,11 +284,13 @@ def _unclip(loaded: LoadedPictures, request: Request, given: Input) -> tuple[Ten
             f"{loaded.path} makes pictures from embeddings: name a prior with --prior RUN"
         )
     labels = [p for p in request.prompts for _ in range(request.count)]
-    parts = _unclip_of(loaded, request.prompts, request.prior, given)
+    parts = _unclip_of(loaded, request.prompts, request.prior, inputs)
     return parts.generate(labels, request.drawing), labels
 
 
-def _unclip_of(loaded: LoadedPictures, said: Sequence[str], prior_run: str, given: Input) -> UnClip:
+def _unclip_of(
+    loaded: LoadedPictures, captions: Sequence[str], prior_run: str, inputs: Input
+) -> UnClip:
     """The decoder with the CLIP of its recipe, and the prior where one is named."""
     decoder = loaded.model
     if not isinstance(decoder, Diffusion) or "embedding" not in decoder.conditioners:
@@ -285,14 +298,16 @@ def _unclip_of(loaded: LoadedPictures, said: Sequence[str], prior_run: str, give
             f"{loaded.path} makes no pictures from embeddings: train dalle2-decoder and name that run"
         )
     clip = load_encoder(loaded.recipe.data.encoder).to(loaded.device)
-    given.notes += cut_notes(clip.tokenizer, said, clip.caption_length)
+    inputs.notes += cut_notes(clip.tokenizer, captions, clip.caption_length)
     prior = reads = None
     if prior_run:
-        found = load_pictures(prior_run)
-        given.notes += found.cut_notes(said)
-        if not isinstance(found.model, Prior):
-            raise WrongUse(f"{prior_run} is a {found.model.config.kind}: name a run of a prior")
-        prior, reads = found.model, found.captions
+        loaded_prior = load_pictures(prior_run)
+        inputs.notes += loaded_prior.cut_notes(captions)
+        if not isinstance(loaded_prior.model, Prior):
+            raise WrongUse(
+                f"{prior_run} is a {loaded_prior.model.config.kind}: name a run of a prior"
+            )
+        prior, reads = loaded_prior.model, loaded_prior.captions
     return UnClip(
         clip.model, decoder, loaded.captions, prior, clip_reads=clip.token_ids, prior_reads=reads
     )

@@ -76,11 +76,11 @@ class Input:
             )
         hidden = mask.square(image_size)
         if not hidden.any():
-            what, mend = "hides nothing", "paint it white where the picture is made anew"
+            fault, mend = "hides nothing", "paint it white where the picture is made anew"
             if (mask.soft >= 0.5).any():
-                what = f"hides less than a pixel of the middle square, {image_size} x {image_size}"
+                fault = f"hides less than a pixel of the middle square, {image_size} x {image_size}"
                 mend = "paint more of it white"
-            raise UserError(f"the mask {path} {what}: {mend}")
+            raise UserError(f"the mask {path} {fault}: {mend}")
         if mask.note:
             self.notes.append(f"the mask {path}: {mask.note}")
         if hidden.all():

@@ -37,11 +37,11 @@ def needs(recipe: Recipe, on_cpu: bool, decisions: Decisions) -> Needs:
     copies = 5 if recipe.optimiser.average else 4  # weights, gradients, two moments, the average
     saving = (copies - 1) * 4.0 * size if on_cpu else 0.0
     framework = FRAMEWORK["cpu" if on_cpu else "cuda"]
-    what = "weights, gradients, two moments" + (", average" if copies == 5 else "")
+    tensors = "weights, gradients, two moments" + (", average" if copies == 5 else "")
     return Needs(
         copies * 4.0 * size + saving + decisions.activations + framework,
         {
-            "weights": f"{copies} x 4 bytes x {size:,} parameters: {what}",
+            "weights": f"{copies} x 4 bytes x {size:,} parameters: {tensors}",
             "saving": f"{saving:,.0f} bytes of copies while a checkpoint is written",
             "activations": f"{decisions.activations:,.0f} bytes, counted on one micro-batch",
             "framework": f"{framework:,.0f} bytes of libraries and their scratch",
@@ -66,26 +66,26 @@ def plan_pictures(
     decisions = decide(
         recipe, machine, make_model(recipe), PictureDataset(recipe, recipe.data.open_corpus())
     )
-    found = needs(recipe, machine.device == "cpu", decisions)
+    needed = needs(recipe, machine.device == "cpu", decisions)
     pictures = recipe.last_step * recipe.units_per_step
     flops = decisions.flops * pictures
-    share = flops / found.seconds / machine.peak(decisions.precision)
+    share = flops / needed.seconds / machine.peak(decisions.precision)
     lines = [
         Line("parameters", f"{recipe.model.parameters():,}", "the model's, made without memory"),
         Line("pictures", f"{pictures:,} of {recipe.data.image_size} x {recipe.data.image_size}",
              f"{recipe.last_step:,} steps of {recipe.batch:,}"),
         Line("operations", f"{decisions.flops:.4g} FLOP a picture, {flops:.3g} in all",
              "products and convolutions of a step, forward and backward, as torch counts them"),
-        Line("memory", f"{found.memory / 2**30:.2f} GiB", "; ".join(found.memory_why.values())),
-        Line("time", f"{found.seconds / 60:.3g} minutes here, {100 * share:.0f} % of the peak",
-             f"{found.seconds_why['step']}; {decisions.why['precision']}"),
+        Line("memory", f"{needed.memory / 2**30:.2f} GiB", "; ".join(needed.memory_why.values())),
+        Line("time", f"{needed.seconds / 60:.3g} minutes here, {100 * share:.0f} % of the peak",
+             f"{needed.seconds_why['step']}; {decisions.why['precision']}"),
     ]  # fmt: skip
     numbers: dict[str, Any] = {
         "parameters": recipe.model.parameters(),
         "pictures": pictures,
         "flops": flops,
-        "memory": found.memory,
-        "seconds": found.seconds,
+        "memory": needed.memory,
+        "seconds": needed.seconds,
         "utilisation": share,
     }
     peak = None if device is None else (device.peak("bf16") or device.peak("fp32"))

@@ -170,32 +170,32 @@ class Options:
             raise WrongUse(
                 "--text-diff and --toward begin with a picture: name it by --variations-of"
             )
-        given: dict[str, Any] = {"prompts": self.prompts}
+        fields: dict[str, Any] = {"prompts": self.prompts}
         if self.count is not None:
-            given["count"] = self.count
+            fields["count"] = self.count
         if self.upsample:
-            given["upsample"] = Upsample(
+            fields["upsample"] = Upsample(
                 run=self.upsample, drawing=self._drawing(UPSAMPLING, "solver", "steps", "seed")
             )
         if self.variations_of:
-            return self._vary(given)
+            return self._vary(fields)
         if self.picture:
-            given["picture"] = Path(self.picture)
+            fields["picture"] = Path(self.picture)
         if self.mask:
-            return self._made(Fill, given | {"mask": Path(self.mask)})
+            return self._made(Fill, fields | {"mask": Path(self.mask)})
         if self.outpaint:
-            return self._made(Extend, given | {"sides": sides_of(self.outpaint)})
+            return self._made(Extend, fields | {"sides": sides_of(self.outpaint)})
         if self.picture:
-            return self._made(Enlarge, given)
-        return self._made(Draw, given | {"prior": self.prior})
+            return self._made(Enlarge, fields)
+        return self._made(Draw, fields | {"prior": self.prior})
 
-    def _made(self, kind: type[Request], given: dict[str, Any]) -> Request:
+    def _made(self, kind: type[Request], fields: dict[str, Any]) -> Request:
         if self.prior and kind is not Draw:
             raise does_nothing("--prior", f"with {kind.marks[-1]}")
         names = ("solver", "steps", "guidance", "seed")
-        return kind(**given, drawing=self._drawing(kind.drawing, *names))
+        return kind(**fields, drawing=self._drawing(kind.drawing, *names))
 
-    def _vary(self, given: dict[str, Any]) -> Vary:
+    def _vary(self, fields: dict[str, Any]) -> Vary:
         for name in ("picture", "mask", "outpaint", "prior"):
             if getattr(self, name):
                 raise does_nothing(f"--{name}", "with --variations-of")
@@ -207,7 +207,7 @@ class Options:
             drawing = replace(drawing, steps=2 * self.steps)
         assert self.variations_of is not None
         return Vary(
-            **given,
+            **fields,
             picture=Path(self.variations_of),
             text_diff=self.text_diff,
             toward=None if not self.toward else Path(self.toward),
@@ -216,8 +216,8 @@ class Options:
 
     def _drawing(self, default: Drawing, *names: str) -> Drawing:
         """A drawing that differs from the default where an option of those names is given."""
-        given = {name: getattr(self, name) for name in names}
-        return replace(default, **{k: v for k, v in given.items() if v is not None and v != ""})
+        options = {name: getattr(self, name) for name in names}
+        return replace(default, **{k: v for k, v in options.items() if v is not None and v != ""})
 
 
 def sides_of(outpaint: dict[str, int]) -> Sides:

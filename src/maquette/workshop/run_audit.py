@@ -61,11 +61,11 @@ def _portrait(corpus: Corpus) -> dict[str, Any] | None:
         text = _passage(corpus, split)
         if text is None:
             continue
-        found = member(portrait, text)
-        spans = [[s.start, s.end] for s in found.spans if s.strong]
+        membership = member(portrait, text)
+        spans = [[s.start, s.end] for s in membership.spans if s.strong]
         asked.append(
-            {"split": split, "text": text, "spans": spans, "coverage": found.coverage or 0.0,
-             "bound": found.bound}
+            {"split": split, "text": text, "spans": spans, "coverage": membership.coverage or 0.0,
+             "bound": membership.bound}
         )  # fmt: skip
     return {
         "bytes": portrait.size,
@@ -105,15 +105,15 @@ def _traced(loaded: Loaded, corpus: Corpus, progress: Progress) -> dict[str, Any
     text = loaded.tokenizer.decode(
         t for t in drawn.written[most] if t != loaded.tokenizer.eos_token_id
     )
-    found = trace(index, text, documents=DOCUMENTS)
+    traced = trace(index, text, documents=DOCUMENTS)
     low, high = drawn.interval
     return {
         "trace": {
-            "text": found.text,
-            "spans": [asdict(span) for span in found.spans[:SPANS]],
-            "maximal": found.maximal,
-            "least": found.least,
-            "verbatim": found.verbatim,
+            "text": traced.text,
+            "spans": [asdict(span) for span in traced.spans[:SPANS]],
+            "maximal": traced.maximal,
+            "least": traced.least,
+            "verbatim": traced.verbatim,
         },
         "verbatim": {
             "fraction": drawn.fraction,

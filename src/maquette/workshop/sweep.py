@@ -101,14 +101,14 @@ def sweep(plan: Plan, folder: Path, say: Say = print, workers: int | None = None
         )
         extended += 1
     done = full + [trial for trial in done if trial.steps != plan.length]
-    found = _found(plan, done)
-    _keep(plan, folder, found)
-    return found
+    result = _found(plan, done)
+    _keep(plan, folder, result)
+    return result
 
 
-def transferred(plan: Plan, found: Found) -> LanguageRecipe:
+def transferred(plan: Plan, result: Found) -> LanguageRecipe:
     """The recipe of the large model: the plan's own, with what was found. Same rules, same base."""
-    return with_values(plan.recipe, found.values)
+    return with_values(plan.recipe, result.values)
 
 
 def _train(
@@ -213,8 +213,8 @@ def _found(plan: Plan, trials: list[Trial]) -> Found:
     for a in plan.axes:
         if a.bounds is not None:
             low, high = map(math.log, a.bounds)
-            place = (math.log(best.point[a.name]) - low) / (high - low)
-            if not 0.05 < place < 0.95:
+            position = (math.log(best.point[a.name]) - low) / (high - low)
+            if not 0.05 < position < 0.95:
                 warnings.append(f"the best {a.name} is at the end of its range: widen it")
     return Found(tuple(trials), values, optimum, tuple(warnings))
 
@@ -241,9 +241,9 @@ def _warnings(plan: Plan) -> list[str]:
 def _name(point: Point, seed: int) -> str:
     """A folder's name that says what the trial is."""
     parts = [f"{name.split('.')[-1]}={value}" for name, value in point.items()]
-    said = re.sub(r"[^\w.=,+-]", "_", ",".join([*parts, f"seed={seed}"]), flags=re.ASCII)
+    text = re.sub(r"[^\w.=,+-]", "_", ",".join([*parts, f"seed={seed}"]), flags=re.ASCII)
     exact = hashlib.sha256(json.dumps([point, seed]).encode()).hexdigest()
-    return f"{said[:NAME]}-{exact[:8]}"  # what the characters of a folder's name cannot tell apart
+    return f"{text[:NAME]}-{exact[:8]}"  # what the characters of a folder's name cannot tell apart
 
 
 def _begun(plan: Plan, folder: Path) -> Found | None:
@@ -267,7 +267,7 @@ def _begun(plan: Plan, folder: Path) -> Found | None:
     return _found(plan, list(trials))
 
 
-def _keep(plan: Plan, folder: Path, found: Found) -> None:
+def _keep(plan: Plan, folder: Path, result: Found) -> None:
     trials = [
         {
             "point": t.point,
@@ -275,7 +275,7 @@ def _keep(plan: Plan, folder: Path, found: Found) -> None:
             "loss": t.loss if math.isfinite(t.loss) else None,
             "losses": [loss if math.isfinite(loss) else None for loss in t.losses],
         }
-        for t in found.trials
+        for t in result.trials
     ]
     write_json(folder / SWEEP, {"plan": plan.to_dict(), "found": {"trials": trials}})
 

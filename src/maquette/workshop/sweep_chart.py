@@ -8,14 +8,14 @@ from maquette.workshop.sweep import Found
 from maquette.workshop.sweep_plan import Plan
 
 
-def sweep_chart(plan: Plan, found: Found) -> Any:
+def sweep_chart(plan: Plan, result: Found) -> Any:
     """Every finite trial as a point; several fields: the others are in no line, only in points."""
     import altair as alt
 
     name = plan.axes[0].name
     rows = [
         {name: t.point[name], "loss": t.loss, "steps": f"{t.steps:,} steps"}
-        for t in found.trials
+        for t in result.trials
         if math.isfinite(t.loss)
     ]
     numbers = all(isinstance(row[name], int | float) and row[name] > 0 for row in rows)
@@ -31,8 +31,8 @@ def sweep_chart(plan: Plan, found: Found) -> Any:
     layers = [base.mark_point(filled=True, size=60)]
     if len(plan.axes) == 1 and numbers:
         layers.append(base.mark_line())
-    if found.optimum is not None:
-        best = [{name: found.optimum.value}]
+    if result.optimum is not None:
+        best = [{name: result.optimum.value}]
         rule = alt.Chart(alt.Data(values=best)).mark_rule(strokeDash=[6, 4], color=charts.ACCENT)
         layers.append(rule.encode(x))
     depth = plan.depth or plan.recipe.model.depth

@@ -63,9 +63,9 @@ class Plan:
     def proxy(self, point: Point, seed: int = 0, steps: int | None = None) -> LanguageRecipe:
         """The recipe of one trial: narrow, with the point's values, watched at its end alone."""
         length = steps or self.length
-        one = resized(with_values(self.recipe, point), self.width, self.depth)
+        recipe = resized(with_values(self.recipe, point), self.width, self.depth)
         return replace(
-            one,
+            recipe,
             name=f"{self.recipe.name}-proxy",
             seed=self.recipe.seed + seed,
             steps=length,
@@ -73,9 +73,9 @@ class Plan:
             ranks=1,
             layout="ddp",
             trackers=(),
-            watch=replace(one.watch, every=length, sample_tokens=0, report=False),
+            watch=replace(recipe.watch, every=length, sample_tokens=0, report=False),
             checkpoints=Checkpoints(every=max(1, length // 4)),
-            guard=replace(one.guard, patience=length + 1),  # bad batches are skipped to the end
+            guard=replace(recipe.guard, patience=length + 1),  # bad batches are skipped to the end
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,9 +134,9 @@ def make_plan(
     if len({a.name for a in axes}) < len(axes):
         raise WrongUse("a field is swept twice: give all its values at once")
     plan = Plan(recipe, width, depth, axes, trials, seeds, steps, eta)
-    for one in axes:
-        for value in one.values or one.bounds or ():
-            plan.proxy({one.name: value})  # what cannot be is said before the first step
+    for swept in axes:
+        for value in swept.values or swept.bounds or ():
+            plan.proxy({swept.name: value})  # what cannot be is said before the first step
     return plan
 
 

@@ -138,8 +138,8 @@ def _prepare(
         model = make_model(recipe, say=watcher.say)
         decisions = decide(recipe, machine, model, open_dataset(recipe, corpus_of(run)))
         decisions.save(run / DECISIONS)
-        for what, reason in decisions.why.items():
-            watcher.say(f"{what} {reason}")
+        for name, reason in decisions.why.items():
+            watcher.say(f"{name} {reason}")
     if not (run / EXPECTED).exists():
         kept = load_decisions(run / DECISIONS)
         expect(run, recipe, machine, kept, planned or {}, before)

@@ -41,9 +41,9 @@ def train_many(
     """
     if workers is not None and workers < 1:
         raise WrongUse(f"workers is {workers}: use at least 1")
-    places = _places(jobs)
-    todo = [job for job in places.values() if not _finished(*job)]
-    workers = min(workers or cores(), len(places) or 1)
+    folders = _places(jobs)
+    todo = [job for job in folders.values() if not _finished(*job)]
+    workers = min(workers or cores(), len(folders) or 1)
     threads = max(1, cores() // workers)  # of a job, however many of them are done already
     if todo:
         pool = start_workers(min(workers, len(todo)))
@@ -100,14 +100,14 @@ def _killed(path: Path) -> UserError:
 
 def _places(jobs: Sequence[Job]) -> dict[Path, Job]:
     """The jobs by their absolute paths, each path once."""
-    places: dict[Path, Job] = {}
+    folders: dict[Path, Job] = {}
     for recipe, path in jobs:
-        place = path.expanduser().resolve()
-        if places.setdefault(place, (recipe, path))[0] != recipe:
+        folder = path.expanduser().resolve()
+        if folders.setdefault(folder, (recipe, path))[0] != recipe:
             raise WrongUse(
                 f"{path} is asked for with two recipes: give each a directory of its own"
             )
-    return places
+    return folders
 
 
 def _finished(recipe: Recipe, path: Path) -> bool:
@@ -119,9 +119,9 @@ def _finished(recipe: Recipe, path: Path) -> bool:
     other = [name for name in before if name not in FREE and before[name] != after.get(name)]
     if own.last_step != recipe.last_step and "steps" not in other:
         other.append("stop")
-    for what in ("tokens", "pictures"):  # what the held-out loss is a mean over
-        if getattr(own.watch, what, None) != getattr(recipe.watch, what, None):
-            other.append(f"watch.{what}")
+    for unit in ("tokens", "pictures"):  # what the held-out loss is a mean over
+        if getattr(own.watch, unit, None) != getattr(recipe.watch, unit, None):
+            other.append(f"watch.{unit}")
     if other:
         raise WrongUse(
             f"{path} holds a finished run of another recipe ({', '.join(other)} differs): "

@@ -49,8 +49,8 @@ PLURALS = tuple("crosses" if name == "cross" else name + "s" for name in SHAPES)
 def _words() -> tuple[str, ...]:
     links = " ".join(" ".join(column) for column in LINKS.values())
     rest = [*re.findall(r"[a-z]+", links), *" ".join(OPENINGS).split(), "are"]
-    every = ["a", "an", *SIZES, *TEXTURES[1:], *COLOURS, *SHAPES, *COUNTS, *PLURALS, *rest]
-    return tuple(dict.fromkeys(every))
+    words = ["a", "an", *SIZES, *TEXTURES[1:], *COLOURS, *SHAPES, *COUNTS, *PLURALS, *rest]
+    return tuple(dict.fromkeys(words))
 
 
 WORDS = _words()
@@ -167,8 +167,8 @@ def _counted(text: str, world: Shapes) -> list[int] | None:
     if first not in COUNTS[: world.objects]:
         return None
     many = COUNTS.index(first)
-    found = _by_noun(world, many > 0).get(noun)
-    return None if found is None else [*found, many]
+    tokens = _by_noun(world, many > 0).get(noun)
+    return None if tokens is None else [*tokens, many]
 
 
 @cache
@@ -180,10 +180,10 @@ def _by_noun(world: Shapes, plural: bool = False) -> dict[str, tuple[int, ...]]:
 def _grammar(world: Shapes) -> tuple[re.Pattern[str], dict[tuple[str, str], tuple[int, bool]]]:
     """How a noun with its link is found in a text, and the relation and direction of each link."""
     links = {}
-    for place, name in enumerate(world.relations):
+    for index, name in enumerate(world.relations):
         for link in LINKS[name]:
             before, _, after = link.lstrip("-").partition(" ... ")
-            links[before, after] = (place, link[0] == "-")
+            links[before, after] = (index, link[0] == "-")
     nouns = "|".join(sorted(map(_with_article, _by_noun(world)), key=len, reverse=True))
     before = "|".join(sorted({b for b, _ in links}, key=len, reverse=True))
     after = "|".join(sorted({a for _, a in links if a}, key=len, reverse=True))

@@ -77,49 +77,49 @@ def _between(state: npt.NDArray[np.uint64], low: float, high: float) -> float:
 
 
 @jit
-def _row(state: npt.NDArray[np.uint64], place: Floats, codes: Integers) -> bool:
+def _row(state: npt.NDArray[np.uint64], positions: Floats, codes: Integers) -> bool:
     """Place each shape after the one before it, with room for those to come; False where none is.
 
     place: (objects, 3), x, y and radius. codes: (objects - 1,), the relation of each to the next.
     """
-    objects = len(place)
+    objects = len(positions)
     end = np.empty((objects, 2))  # the furthest right and down that a shape may stand
     for i in range(objects - 1, -1, -1):
         for axis in range(2):
-            end[i, axis] = 1 - BORDER - place[i, 2]
+            end[i, axis] = 1 - BORDER - positions[i, 2]
             if i < objects - 1:
-                step = place[i, 2] + place[i + 1, 2] + GAP if codes[i] == axis else 0.0
+                step = positions[i, 2] + positions[i + 1, 2] + GAP if codes[i] == axis else 0.0
                 end[i, axis] = min(end[i, axis], end[i + 1, axis] - step)
     for i in range(objects):
-        edge = BORDER + place[i, 2]
+        edge = BORDER + positions[i, 2]
         if i == 0:
             for axis in range(2):
                 if end[i, axis] < edge:
                     return False
-                place[i, axis] = _between(state, edge, end[i, axis])
+                positions[i, axis] = _between(state, edge, end[i, axis])
             continue
         axis = codes[i - 1]
-        low = max(edge, place[i - 1, axis] + place[i - 1, 2] + place[i, 2] + GAP)
+        low = max(edge, positions[i - 1, axis] + positions[i - 1, 2] + positions[i, 2] + GAP)
         if end[i, axis] < low:
             return False
-        place[i, axis] = _between(state, low, end[i, axis])
-        reach = place[i, axis] - place[i - 1, axis] - MARGIN
+        positions[i, axis] = _between(state, low, end[i, axis])
+        reach = positions[i, axis] - positions[i - 1, axis] - MARGIN
         across = 1 - axis
-        low = max(edge, place[i - 1, across] - reach)
-        high = min(end[i, across], place[i - 1, across] + reach)
+        low = max(edge, positions[i - 1, across] - reach)
+        high = min(end[i, across], positions[i - 1, across] + reach)
         if high < low:
             return False
-        place[i, across] = _between(state, low, high)
+        positions[i, across] = _between(state, low, high)
     return True
 
 
 @jit
-def _scatter(state: npt.NDArray[np.uint64], place: Floats) -> None:
+def _scatter(state: npt.NDArray[np.uint64], positions: Floats) -> None:
     """Place each shape anywhere in the picture."""
-    for i in range(len(place)):
-        edge = BORDER + place[i, 2]
+    for i in range(len(positions)):
+        edge = BORDER + positions[i, 2]
         for axis in range(2):
-            place[i, axis] = _between(state, edge, 1 - edge)
+            positions[i, axis] = _between(state, edge, 1 - edge)
 
 
 @jit
@@ -136,16 +136,16 @@ def _draw(
     ranges: Floats,
     kind: int,
     phrasings: int,
-    what: Integers,  # (n, objects, 4): colour, shape, size, texture
+    attributes: Integers,  # (n, objects, 4): colour, shape, size, texture
     relation: Integers,
     count: Integers,
-    place: Floats,  # (n, objects, 3): x, y, radius
+    positions: Floats,  # (n, objects, 3): x, y, radius
     velocity: Floats,
     background: Floats,
     phrasing: Integers,
     keys: npt.NDArray[np.uint64],
 ) -> None:
-    objects = what.shape[1]
+    objects = attributes.shape[1]
     state = np.empty(3, np.uint64)
     for n in range(len(indices)):
         own = mix(key + (np.uint64(indices[n]) + np.uint64(1)) * GOLDEN)
@@ -157,19 +157,19 @@ def _draw(
             for i in range(objects):
                 source = first if i == 0 else rest
                 pair = source[below(state, 0, len(source))]
-                what[n, i, 0], what[n, i, 1] = pair[0], pair[1]
-                what[n, i, 2] = below(state, 0, sizes)
-                what[n, i, 3] = below(state, 0, textures)
+                attributes[n, i, 0], attributes[n, i, 1] = pair[0], pair[1]
+                attributes[n, i, 2] = below(state, 0, sizes)
+                attributes[n, i, 3] = below(state, 0, textures)
                 if counted and i:
-                    what[n, i] = what[n, 0]
+                    attributes[n, i] = attributes[n, 0]
             for i in range(objects - 1):
                 relation[n, i] = 0 if counted else below(state, 0, len(codes))
-        own_place = place[n]
+        own_place = positions[n]
         x, y, radius = own_place[:, 0], own_place[:, 1], own_place[:, 2]
         linked = not counted
         inside = linked and objects == 2 and codes[relation[n, 0]] == INSIDE
         for i in range(objects):
-            low, high = ranges[what[n, i, 2]]
+            low, high = ranges[attributes[n, i, 2]]
             radius[i] = low + (high - low) * uniform(state, 1)
         if inside:
             radius[1] = OUTER[0] + (OUTER[1] - OUTER[0]) * uniform(state, 1)
@@ -187,11 +187,13 @@ def _draw(
                 for i in range(objects):
                     radius[i] *= 0.95
         if inside:
-            hole = radius[1] * ROOM[what[n, 1, 1]]
+            hole = radius[1] * ROOM[attributes[n, 1, 1]]
             radius[0] = hole * INNER * (0.9 + 0.1 * uniform(state, 1))
             slack = 0.15 * (hole - radius[0])
             x[0] = x[1] + slack * (2 * uniform(state, 1) - 1)
-            y[0] = y[1] + radius[1] * BELOW[what[n, 1, 1]] + slack * (2 * uniform(state, 1) - 1)
+            y[0] = (
+                y[1] + radius[1] * BELOW[attributes[n, 1, 1]] + slack * (2 * uniform(state, 1) - 1)
+            )
         for c in range(6):
             background[n, c] = LEVELS[0] + (LEVELS[1] - LEVELS[0]) * uniform(state, 2)
         for c in range(6, 9):
@@ -223,13 +225,13 @@ def scenes(
     """
     if split not in SPLITS:
         raise WrongUse(f"unknown split {split}{did_you_mean(split, SPLITS)}")
-    places = np.ascontiguousarray(indices, np.int64).reshape(-1)
-    if len(places) and places.min() < 0:
-        raise WrongUse(f"a scene has no number {places.min()}: use 0 and more")
+    positions = np.ascontiguousarray(indices, np.int64).reshape(-1)
+    if len(positions) and positions.min() < 0:
+        raise WrongUse(f"a scene has no number {positions.min()}: use 0 and more")
     fixed = None if labels is None else checked_labels(world, labels)
-    if fixed is not None and len(fixed) != len(places):
-        raise WrongUse(f"{len(fixed)} rows of labels for {len(places)} scenes: give as many")
-    return _scenes(world, seed, places, SPLITS.index(split), fixed)
+    if fixed is not None and len(fixed) != len(positions):
+        raise WrongUse(f"{len(fixed)} rows of labels for {len(positions)} scenes: give as many")
+    return _scenes(world, seed, positions, SPLITS.index(split), fixed)
 
 
 def _scenes(
@@ -238,12 +240,12 @@ def _scenes(
     """The scenes of checked arguments; see `scenes`."""
     n, objects = len(indices), world.objects
     key = _key(seed, split)
-    what = np.zeros((n, objects, 4), np.int64)
+    attributes = np.zeros((n, objects, 4), np.int64)
     relation = np.zeros((n, max(0, objects - 1)), np.int64)
     count = np.full(n, objects, np.int64)
     if labels is not None:
-        _fill(world, labels, what, relation, count)
-    place = np.zeros((n, objects, 3))
+        _fill(world, labels, attributes, relation, count)
+    positions = np.zeros((n, objects, 3))
     velocity, background = np.zeros((n, objects, 2)), np.zeros((n, 9))
     phrasing, keys = np.zeros(n, np.int64), np.zeros(n, np.uint64)
     rest = np.array(shown_pairs(world) if split == 0 else _all_pairs(world), np.int64)
@@ -255,12 +257,12 @@ def _scenes(
     _draw(
         key, indices, labels is not None, world.counts, first, rest, len(ranges), world.textures,
         codes, np.array(ranges), BACKGROUNDS.index(world.backgrounds), world.phrasings,
-        what, relation, count, place, velocity, background, phrasing, keys,
+        attributes, relation, count, positions, velocity, background, phrasing, keys,
     )  # fmt: skip
     if labels is None:
-        labels = _labels(world, what, relation, count)
-    colour, shape, size, texture = (np.ascontiguousarray(what[:, :, i]) for i in range(4))
-    x, y, radius = (np.ascontiguousarray(place[:, :, i]) for i in range(3))
+        labels = _labels(world, attributes, relation, count)
+    colour, shape, size, texture = (np.ascontiguousarray(attributes[:, :, i]) for i in range(4))
+    x, y, radius = (np.ascontiguousarray(positions[:, :, i]) for i in range(3))
     return Scenes(
         world, labels, colour, shape, size, texture, relation, count, x, y, radius,
         velocity, background, phrasing, keys,
@@ -285,23 +287,23 @@ def _columns(world: Shapes) -> list[int]:
     return [0, 1] + [2] * world.sizes + [3] * (world.textures > 1)
 
 
-def _labels(world: Shapes, what: Integers, relation: Integers, count: Integers) -> Integers:
+def _labels(world: Shapes, attributes: Integers, relation: Integers, count: Integers) -> Integers:
     shown = 1 if world.counts else world.objects
     columns = _columns(world)
-    parts = [what[:, :shown, columns].reshape(len(what), shown * len(columns))]
+    parts = [attributes[:, :shown, columns].reshape(len(attributes), shown * len(columns))]
     parts += [count[:, None] - 1] if world.counts else [relation]
     return np.ascontiguousarray(np.concatenate(parts, 1))
 
 
 def _fill(
-    world: Shapes, labels: Integers, what: Integers, relation: Integers, count: Integers
+    world: Shapes, labels: Integers, attributes: Integers, relation: Integers, count: Integers
 ) -> None:
     """The inverse of `_labels`."""
     columns = _columns(world)
     shown = 1 if world.counts else world.objects
     assert labels.shape[1] == len(label_sizes(world))
     each = labels[:, : shown * len(columns)].reshape(len(labels), shown, len(columns))
-    what[:, :, columns] = each  # one row for all where they are counted
+    attributes[:, :, columns] = each  # one row for all where they are counted
     if world.counts:
         count[:] = labels[:, -1] + 1
     else:

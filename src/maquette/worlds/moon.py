@@ -50,17 +50,17 @@ class Moon(WorldSettings):
 class Disks:
     """Scenes of the world, n of them.
 
-    place: (n, 4) centre x, y and radius as fractions of the picture's side, and brightness.
+    geometry: (n, 4) centre x, y and radius as fractions of the picture's side, and brightness.
     craters: (n, craters, 4) centre x, y and radius in units of the disk's radius, and depth.
     moon: (n,) whether the texture is the fixed one.
     """
 
-    place: Floats
+    geometry: Floats
     craters: Floats
     moon: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
-        return len(self.place)
+        return len(self.geometry)
 
     def with_texture(self, craters: Floats) -> "Disks":
         """The same disks with other craters: (craters, 4) for all, or (n, craters, 4)."""
@@ -72,7 +72,7 @@ class Disks:
 def disks(world: Moon, seed: int, indices: Indices, split: Split = "train") -> Disks:
     """The scenes of `indices`; the two splits share no draw, and the Moon is the same in both."""
     draws = _uniform(seed, indices, PLACE, CRATERS, split == "heldout")
-    place = np.stack(
+    geometry = np.stack(
         [
             0.5 + 0.06 * (draws[:, PLACE] - 0.5),
             0.5 + 0.06 * (draws[:, PLACE + 1] - 0.5),
@@ -84,7 +84,7 @@ def disks(world: Moon, seed: int, indices: Indices, split: Split = "train") -> D
     moon = draws[:, WHICH] < world.memorised
     craters = textures(world, seed, indices, split)
     craters[moon] = face(world)
-    return Disks(place, craters, moon)
+    return Disks(geometry, craters, moon)
 
 
 def textures(world: Moon, seed: int, indices: Indices, split: Split = "train") -> Floats:
@@ -109,17 +109,17 @@ def render(scenes: Disks, image_size: int) -> Pixels:
 def plain(scenes: Disks, image_size: int) -> Floats:
     """The disks without craters, (n, height, width) in [0, 1]: darker to the edge, which is smooth."""
     distance = np.sqrt(_distance(scenes, image_size))
-    radius = scenes.place[:, 2, None, None]
+    radius = scenes.geometry[:, 2, None, None]
     edge = np.clip((1 - distance) * radius * image_size + 0.5, 0, 1)  # one pixel wide
     limb = 0.7 + 0.3 * np.sqrt(np.maximum(0, 1 - distance**2))
-    light: Floats = scenes.place[:, 3, None, None] * limb * edge
+    light: Floats = scenes.geometry[:, 3, None, None] * limb * edge
     return light
 
 
 def detail(scenes: Disks, image_size: int) -> Floats:
     """The crater map (n, height, width): what a pixel's light is changed by, as a fraction of it."""
     out = np.zeros((len(scenes), image_size, image_size))
-    _stamp(out, scenes.place, scenes.craters)
+    _stamp(out, scenes.geometry, scenes.craters)
     return out
 
 
@@ -152,7 +152,7 @@ class MoonWorld(World[Moon]):
 def _distance(scenes: Disks, image_size: int) -> Floats:
     """Squared distance of every pixel's centre from the disk's, in radii: (n, height, width)."""
     at = (np.arange(image_size) + 0.5) / image_size
-    x, y, radius = (scenes.place[:, i, None, None] for i in range(3))
+    x, y, radius = (scenes.geometry[:, i, None, None] for i in range(3))
     squared: Floats = ((at[None, None, :] - x) ** 2 + (at[None, :, None] - y) ** 2) / radius**2
     return squared
 
@@ -168,15 +168,15 @@ def _craters(draws: Floats, depth: float) -> Floats:
 
 
 @jit
-def _stamp(out: Floats, place: Floats, craters: Floats) -> None:
+def _stamp(out: Floats, disks: Floats, craters: Floats) -> None:
     """Add a bowl and a rim for every crater to `out` (n, height, width)."""
     image_size = out.shape[1]
     for n in range(out.shape[0]):
-        scale = place[n, 2] * image_size
+        scale = disks[n, 2] * image_size
         for c in range(craters.shape[1]):
             r = craters[n, c, 2] * scale
-            x = place[n, 0] * image_size + craters[n, c, 0] * scale - 0.5
-            y = place[n, 1] * image_size + craters[n, c, 1] * scale - 0.5
+            x = disks[n, 0] * image_size + craters[n, c, 0] * scale - 0.5
+            y = disks[n, 1] * image_size + craters[n, c, 1] * scale - 0.5
             reach = 1.6 * r + 1
             for i in range(max(0, int(y - reach)), min(image_size, int(y + reach) + 2)):
                 for j in range(max(0, int(x - reach)), min(image_size, int(x + reach) + 2)):

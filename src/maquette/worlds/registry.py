@@ -127,8 +127,8 @@ class World(Generic[S]):
         """
         raise self._lacks("frames")
 
-    def _lacks(self, what: str) -> WrongUse:
-        return WrongUse(f"the world {self.name} has no {what}: use one that has, as shapes")
+    def _lacks(self, annotation: str) -> WrongUse:
+        return WrongUse(f"the world {self.name} has no {annotation}: use one that has, as shapes")
 
 
 WORLDS: dict[str, type[World]] = {}

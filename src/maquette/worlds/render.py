@@ -197,8 +197,8 @@ def _paint(
 
 
 @jit
-def _uniform(key: np.uint64, place: int) -> float:
-    h: np.uint64 = mix(key + np.uint64(place) * GOLDEN)
+def _uniform(key: np.uint64, index: int) -> float:
+    h: np.uint64 = mix(key + np.uint64(index) * GOLDEN)
     return float(h >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
@@ -266,10 +266,10 @@ def _render(
         _fill(out[n], background[n], kind)
         for k in range(count[n] - 1, -1, -1):  # the first is on top
             paint = paints[colour[n, k]]
-            place = (x[n, k], y[n, k], radius[n, k])
+            position = (x[n, k], y[n, k], radius[n, k])
             if k == 0 and inner[n]:
-                _paint(out[n], shape[n, k], paint, 0, *place, HALO, background[n], kind)
-            _paint(out[n], shape[n, k], paint, texture[n, k], *place, 0.0, background[n], kind)
+                _paint(out[n], shape[n, k], paint, 0, *position, HALO, background[n], kind)
+            _paint(out[n], shape[n, k], paint, texture[n, k], *position, 0.0, background[n], kind)
         deviation = blur * _uniform(key[n], 1)
         if deviation > 0:
             _blurred(out[n], deviation * deviation)

@@ -139,8 +139,8 @@ def held_pairs(world: Shapes) -> tuple[tuple[int, int], ...]:
 def shown_pairs(world: Shapes) -> tuple[tuple[int, int], ...]:
     """The (colour, shape) pairs of the train split."""
     held = set(held_pairs(world))
-    every = [(c, s) for c in range(world.colours) for s in range(world.shapes)]
-    return tuple(pair for pair in every if pair not in held)
+    pairs = [(c, s) for c in range(world.colours) for s in range(world.shapes)]
+    return tuple(pair for pair in pairs if pair not in held)
 
 
 @dataclass(frozen=True)
@@ -178,16 +178,20 @@ class Scenes:
 
 def checked_labels(world: Shapes, labels: npt.ArrayLike) -> Integers:
     """Labels as an array (n, factors); WrongUse where one is outside its range."""
-    given = np.asarray(labels)
+    labels_given = np.asarray(labels)
     sizes = label_sizes(world)
-    if given.ndim != 2 or given.shape[1] != len(sizes) or given.dtype.kind not in "iu":
+    if (
+        labels_given.ndim != 2
+        or labels_given.shape[1] != len(sizes)
+        or labels_given.dtype.kind not in "iu"
+    ):
         raise WrongUse(
-            f"labels have shape {given.shape}: use whole numbers of shape (n, {len(sizes)})"
+            f"labels have shape {labels_given.shape}: use whole numbers of shape (n, {len(sizes)})"
         )
-    wrong = (given < 0) | (given >= np.array(sizes))
+    wrong = (labels_given < 0) | (labels_given >= np.array(sizes))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise WrongUse(
-            f"label {label_names(world)[column]} is {given[row, column]}: use 0 to {sizes[column] - 1}"
+            f"label {label_names(world)[column]} is {labels_given[row, column]}: use 0 to {sizes[column] - 1}"
         )
-    return np.ascontiguousarray(given, np.int64)
+    return np.ascontiguousarray(labels_given, np.int64)

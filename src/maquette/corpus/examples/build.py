@@ -127,8 +127,8 @@ class _Writer:
         self._table = pq.ParquetWriter(folder / EXAMPLES_TABLE, self._schema)
         self._rows: list[dict[str, Any]] = []
         self._files = {
-            (what, split): (folder / f"{what}-{split}.bin").open("wb")
-            for what in ("tokens", "counted", "offsets")
+            (array, split): (folder / f"{array}-{split}.bin").open("wb")
+            for array in ("tokens", "counted", "offsets")
             for split in SPLITS
         }
         self._digests: set[bytes] = set()

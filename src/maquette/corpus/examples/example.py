@@ -95,18 +95,18 @@ def read_examples(
     for part in fields:
         if part not in PARTS:
             raise WrongUse(f"unknown part {part} of an example{did_you_mean(part, PARTS)}")
-    for given in map(Path, paths):
-        if not given.exists() and str(given) in question_worlds():
-            yield from world_examples(str(given), count)
+    for path_given in map(Path, paths):
+        if not path_given.exists() and str(path_given) in question_worlds():
+            yield from world_examples(str(path_given), count)
             continue
-        named = given.suffix in YAML and given.is_file()
-        for path in [given] if named else task_files([given]):
+        named = path_given.suffix in YAML and path_given.is_file()
+        for path in [path_given] if named else task_files([path_given]):
             if path.name.endswith(".txt"):
                 raise UserError(f"{path} holds no records: write objects with prompt and answer")
             with readable(path):
                 for record, where in _yaml_records(path) if named else file_records(path):
-                    for one in questions(record):
-                        yield example_of(one, where, fields)
+                    for question in questions(record):
+                        yield example_of(question, where, fields)
 
 
 def world_examples(name: str, count: int, seed: int = 0) -> Iterator[Example]:
@@ -172,14 +172,14 @@ def _part(
         return first_of(record, usual)
     names = [name.strip() for name in fields[part].split(",")]
     try:
-        found = [value(record, name) for name in names]
+        values = [value(record, name) for name in names]
     except KeyError as error:
         raise UserError(
             f"{where} has no field '{error.args[0]}' ({part}): it has {field_list(record)}"
         ) from error
     if part == "prompt":
-        return found
-    return found[0] if len(found) == 1 else "\n".join(map(_text, found))
+        return values
+    return values[0] if len(values) == 1 else "\n".join(map(_text, values))
 
 
 def _question(record: dict[str, Any]) -> list[Any]:
@@ -189,29 +189,29 @@ def _question(record: dict[str, Any]) -> list[Any]:
     return [first_of(record, CONTEXTS), first_of(record, QUESTIONS)]
 
 
-def _is_conversation(given: Any) -> bool:
+def _is_conversation(value: Any) -> bool:
     """Whether it is a list of messages."""
-    first = given[0] if isinstance(given, list) and given else None
+    first = value[0] if isinstance(value, list) and value else None
     return isinstance(first, dict) and not {"role", "from"}.isdisjoint(first)
 
 
 def _exchanges(messages: list[Any], where: str) -> list[tuple[str, str]]:
     """Prompts and answers of a conversation; a system message stands before the first prompt."""
     exchanges: list[tuple[str, str]] = []
-    said: list[str] = []
+    texts: list[str] = []
     for message in messages:
         role = first_of(message, ("role", "from")) if isinstance(message, dict) else None
         if not isinstance(role, str):
             raise UserError(f"{where} has a message without a role: write role and content")
         content = _text(content_of(message))
         if role.lower() not in ASSISTANT:
-            said.append(content)
+            texts.append(content)
         elif not content:
             raise UserError(f"{where} has an empty message of the {role}: leave it out")
         else:
-            exchanges.append(("\n\n".join(filter(None, said)), content))
-            said = []
-    if said or not exchanges:
+            exchanges.append(("\n\n".join(filter(None, texts)), content))
+            texts = []
+    if texts or not exchanges:
         raise UserError(f"{where} does not end with a message of the assistant: leave it out")
     return exchanges
 
@@ -223,11 +223,11 @@ def _last(rejected: Any, where: str) -> str | None:
     return None if rejected is None else _text(rejected)
 
 
-def _text(given: Any) -> str:
+def _text(value: Any) -> str:
     """A value as text that can be encoded, "" where it is nothing but spaces."""
-    if isinstance(given, bool):
-        return str(given).lower()  # as JSON has it
-    text = joined(given).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, bool):
+        return str(value).lower()  # as JSON has it
+    text = joined(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text if text.strip() else ""
 
 

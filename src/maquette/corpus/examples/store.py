@@ -116,7 +116,7 @@ class ExamplesCorpus:
                 row["rejected"],
                 tuple(row["choices"]),
                 row["answer_index"],
-                tuple((one["prompt"], one["answer"]) for one in row["history"]),
+                tuple((turn["prompt"], turn["answer"]) for turn in row["history"]),
                 row["source"],
             )
             for row in rows.to_pylist()

@@ -44,8 +44,8 @@ class Template:
         """What follows the context."""
         before, _, after = self.text.partition(PROMPT)
         between, _, behind = after.partition(ANSWER)
-        given = before + prompt + between
-        return given[len(given.rstrip(" ")) :] + answer + behind
+        text = before + prompt + between
+        return text[len(text.rstrip(" ")) :] + answer + behind
 
 
 def encode(
@@ -64,8 +64,8 @@ def encode(
     counted: list[int] = []
     for prompt, answer in example.exchanges:
         context = template.context(prompt)
-        given = tokenizer.encode(context) if tokens else tokenizer.encode_prompt(context)
+        context_tokens = tokenizer.encode(context) if tokens else tokenizer.encode_prompt(context)
         wanted = [*tokenizer.encode(template.answer(prompt, answer)), tokenizer.eos_token_id]
-        tokens += [*given, *wanted]
-        counted += [0] * len(given) + [1] * len(wanted)
+        tokens += [*context_tokens, *wanted]
+        counted += [0] * len(context_tokens) + [1] * len(wanted)
     return np.array(tokens, np.uint32), np.array(counted, np.uint8)

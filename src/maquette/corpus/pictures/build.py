@@ -71,13 +71,13 @@ def build_pictures(
     if workers is not None and workers < 1:
         raise WrongUse(f"workers is {workers}: use 1 or more")
     start = time.perf_counter()
-    found = pictures(sources, options.columns)
+    entries = pictures(sources, options.columns)
     window = Window(options.image_size, options.crop, workers or cores())
     locked = out.with_name(f".{out.name}.lock")
     with lock(locked, busy=f"another process is building {out}: wait for it"):
         try:
             with directory_aside(out) as folder:
-                made = _write(folder, found, window, options.heldout, progress)
+                made = _write(folder, entries, window, options.heldout, progress)
                 made |= _tokenize(folder, options.vocabulary, workers or cores(), progress)
                 made["hash"] = _hash(folder, made, options.image_size)
                 made |= {
@@ -110,7 +110,7 @@ def _hash(folder: Path, made: dict[str, Any], image_size: int) -> str:
 
 def _write(
     folder: Path,
-    found: Iterator[Picture | Skipped],
+    entries: Iterator[Picture | Skipped],
     window: Window,
     heldout: float,
     progress: Progress,
@@ -118,7 +118,7 @@ def _write(
     """Everything but the tokenizer; returns its part of the manifest."""
     writer = _Writer(folder, heldout)
     try:
-        with closing(window.each(found)) as items:  # its workers end with it
+        with closing(window.each(entries)) as items:  # its workers end with it
             for item in items:
                 if isinstance(item, Skipped):
                     writer.skip(item.source, item.reason)
@@ -210,12 +210,12 @@ class _Writer:
             raise UserError(f"all {self._taken} pictures are held out: use a smaller --heldout")
         unlabelled = sum(int((side.classes() < 0).sum()) for side in self._sides.values())
         names = sorted(self._classes, key=_by_number) if not unlabelled else []
-        found = [self._classes[name] for name in names]  # their numbers as they were met
+        class_ids = [self._classes[name] for name in names]  # their numbers as they were met
         counts = np.zeros(len(names), np.int64)
         for side in self._sides.values():
             if names:
-                counts += np.bincount(side.classes(), minlength=len(names))[found]
-            side.finish(np.argsort(found) if names else None)
+                counts += np.bincount(side.classes(), minlength=len(names))[class_ids]
+            side.finish(np.argsort(class_ids) if names else None)
         return {
             "splits": {split: side.n for split, side in self._sides.items()},
             "label_names": ["class"] if names else [],
@@ -245,7 +245,7 @@ class _Writer:
         reasons = ", ".join(f"{n:,} {reason.partition(': ')[0]}" for reason, n in common[:SAID])
         bare = {NO_CAPTION, EMPTY}
         mends = [reason.partition(": ")[2] for reason, _ in common if reason not in bare]
-        columns = next((one for one in mends if "--columns" in one), "")
+        columns = next((mend_line for mend_line in mends if "--columns" in mend_line), "")
         if common[0][0] in bare:
             usual = (
                 "write NAME.txt beside NAME.jpg (in a shard too), a captions.csv, or sort them into"

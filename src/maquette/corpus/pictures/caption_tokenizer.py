@@ -46,8 +46,8 @@ class CaptionTokenizer(Foreign):
 
     def number_of(self, name: str) -> int | None:
         """The token of that name; None: there is none."""
-        found: int | None = self._tokenizer.token_to_id(name)
-        return found
+        token_id: int | None = self._tokenizer.token_to_id(name)
+        return token_id
 
 
 def open_caption_tokenizer(path: Path, settings: dict[str, Any]) -> CaptionTokenizer:

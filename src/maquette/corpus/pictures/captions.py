@@ -62,8 +62,8 @@ USUAL = Fields()
 
 def fields_of(columns: Mapping[str, str]) -> Fields:
     """The usual names, where `columns` (image, caption, label) gives no other."""
-    given = {part: (name.strip().lower(),) for part, name in columns.items()}
-    return Fields(**given, named="caption" in given)
+    named_fields = {part: (name.strip().lower(),) for part, name in columns.items()}
+    return Fields(**named_fields, named="caption" in named_fields)
 
 
 def decoded(data: bytes) -> tuple[str, bool]:
@@ -89,7 +89,7 @@ def caption(text: Any, label: Any = None) -> Caption:
     """
     converted: list[str] = []
     if isinstance(text, list | tuple):
-        texts = [one for one in map(_member, text) if isinstance(one, str | bytes)]
+        texts = [member for member in map(_member, text) if isinstance(member, str | bytes)]
         converted += [FIRST] * (len(set(texts)) > 1)
         text = texts[0] if texts else None
     if isinstance(text, bytes):
@@ -105,9 +105,9 @@ def caption(text: Any, label: Any = None) -> Caption:
     return Caption(line or name or "", name, tuple(converted))
 
 
-def _member(one: Any) -> Any:
+def _member(value: Any) -> Any:
     """A text of a list; {"raw": "..."} is one too, as in Karpathy's tables."""
-    return named(one, TEXTS) if isinstance(one, dict) else one
+    return named(value, TEXTS) if isinstance(value, dict) else value
 
 
 def class_name(label: Any) -> str | None:
@@ -122,9 +122,9 @@ def class_name(label: Any) -> str | None:
 def folder_caption(name: str) -> Caption:
     """The caption and class that a folder's name is; of kohya's `10_sks dog` without the repeats."""
     name = unicodedata.normalize("NFC", name)
-    found = _REPEATS.match(name)
-    made = caption(None, name[found.end() :] if found else name)
-    return made._replace(converted=(REPEATS,)) if found else made
+    repeat = _REPEATS.match(name)
+    made = caption(None, name[repeat.end() :] if repeat else name)
+    return made._replace(converted=(REPEATS,)) if repeat else made
 
 
 def record_caption(record: Mapping[str, Any], fields: Fields) -> Caption | None:
@@ -152,7 +152,7 @@ def named(record: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     """The first of these fields that holds something, else the first there is, None without any."""
     small = {name.strip().lower(): value for name, value in record.items()}
     if isinstance(small.get("tags"), list):  # all of them are one caption
-        small["tags"] = ", ".join(one for one in small["tags"] if isinstance(one, str))
+        small["tags"] = ", ".join(tag for tag in small["tags"] if isinstance(tag, str))
     there = [small[name] for name in names if small.get(name) is not None]
     return next((value for value in there if not _blank(value)), there[0] if there else None)
 

@@ -88,12 +88,12 @@ def turned_over(picture: Image.Image) -> bool:
     if picture.format != "TIFF" or tags.get(_PHOTOMETRIC) != 0 or not picture.mode.startswith("I"):
         return False
     decoders = [tile[3] for tile in picture.tile]  # type: ignore[attr-defined]
-    raw = {one[0] if isinstance(one, tuple) else one for one in decoders}
+    raw = {decoder[0] if isinstance(decoder, tuple) else decoder for decoder in decoders}
     return raw <= {"I;16", "I;16B", "I;16N", "I;12"}
 
 
-def _said(picture: Image.Image, what: str, done: list[str]) -> Image.Image:
-    done.append(what)
+def _said(picture: Image.Image, conversion: str, done: list[str]) -> Image.Image:
+    done.append(conversion)
     return picture
 
 
@@ -124,8 +124,8 @@ def _grey16(picture: Image.Image, white_is_zero: bool, done: list[str]) -> Image
     brightest = int(grey.max())
     if picture.mode == "I" and (grey.min() < 0 or brightest > 0xFFFF):
         raise Unusable("mode I (32 bit)")
-    bits, what = _used(picture, brightest)
-    done.append(what)
+    bits, conversion = _used(picture, brightest)
+    done.append(conversion)
     small = (np.minimum(grey, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
     if white_is_zero:
         small = 255 - small

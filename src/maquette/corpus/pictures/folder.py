@@ -12,7 +12,7 @@ from pathlib import Path
 from maquette.corpus.document import Skipped
 from maquette.corpus.pictures.captions import FIRST, Caption, fields_of, folder_caption
 from maquette.corpus.pictures.foreign import FOREIGN_ENDINGS, HEAD, foreign_content, picture_content
-from maquette.corpus.pictures.item import PICTURES, Picture, Place, captioned
+from maquette.corpus.pictures.item import PICTURES, Location, Picture, captioned
 from maquette.corpus.pictures.parquet import holds_pictures, table_rows
 from maquette.corpus.pictures.shards import is_shard, shard
 from maquette.corpus.pictures.sidecars import ENDINGS, TEXT_ENDINGS, Sidecars, is_empty
@@ -119,7 +119,9 @@ class Folder:
         own, faults = beside.of(name)
         yield from faults
         row, fault = self._known(file.path)
-        known = next((one for one in (own, row, by_class) if one and one.text), None)
+        known = next(
+            (caption for caption in (own, row, by_class) if caption and caption.text), None
+        )
         if known and known is own and row and row.text not in ("", own.text):
             known = own._replace(converted=(*own.converted, FIRST))
         foreign = FOREIGN_ENDINGS.get(os.path.splitext(name)[1].lower())
@@ -127,18 +129,20 @@ class Folder:
             yield Skipped(file.source, foreign or fault or "")
         else:
             empty = own if is_empty(own) else row
-            yield captioned(file.source, known or empty, Place(size, path=file.path))
+            yield captioned(file.source, known or empty, Location(size, path=file.path))
 
     def _known(self, path: str) -> tuple[Caption | None, str | None]:
         """What the tables say of a picture, the nearest first; and why a row is not taken, if so."""
         captions: list[Caption] = []
         faults: list[str] = []
         for table in reversed(self._tables):
-            found = table.take(path)
-            captions += [found.caption] if found.caption else []
-            faults += [found.fault] if found.fault else []
-        known = next((one for one in captions if one.text), captions[0] if captions else None)
-        if known and any(one.text not in ("", known.text) for one in captions):
+            row = table.take(path)
+            captions += [row.caption] if row.caption else []
+            faults += [row.fault] if row.fault else []
+        known = next(
+            (caption for caption in captions if caption.text), captions[0] if captions else None
+        )
+        if known and any(caption.text not in ("", known.text) for caption in captions):
             known = known._replace(converted=(*known.converted, FIRST))
         return known, next(iter(faults), None)
 
@@ -154,7 +158,7 @@ class Folder:
         """Read tables that count for a folder; the paths of those that are some, and their faults."""
         done: set[str] = set()
         faults: list[Skipped] = []
-        found: list[Table] = []
+        tables: list[Table] = []
         for file in files:
             parquet = file.path.lower().endswith(PARQUET)
             if parquet and holds_pictures(file.path, self._columns):
@@ -166,8 +170,8 @@ class Folder:
                 continue
             done.add(file.path)
             faults += wrong
-            found.append(Table(folder, file.source, captions))
-        self._tables += reversed(found)  # the first in the order of names is the nearest
+            tables.append(Table(folder, file.source, captions))
+        self._tables += reversed(tables)  # the first in the order of names is the nearest
         return done, faults
 
     def _leave(self, folder: str) -> Iterator[Skipped]:

@@ -11,7 +11,7 @@ PICTURES = tuple(
 NO_CAPTION = "no caption"
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where the bytes of a picture are: `data`, or `size` bytes at `offset` of the file `path`."""
 
     size: int
@@ -39,12 +39,12 @@ class Picture(NamedTuple):
     caption: str
     label: str | None
     converted: tuple[str, ...]
-    place: Place
+    location: Location
 
 
-def captioned(source: str, known: Caption | None, place: Place) -> Picture | Skipped:
+def captioned(source: str, known: Caption | None, location: Location) -> Picture | Skipped:
     """The picture with its caption, or that it has none, or an empty one."""
     if known is None or not known.text:
         return Skipped(source, EMPTY if known and EMPTY in known.converted else NO_CAPTION)
     printable = Skipped(source, "").source
-    return Picture(printable, known.text, known.label, known.converted, place)
+    return Picture(printable, known.text, known.label, known.converted, location)

@@ -12,7 +12,7 @@ from typing import Any
 from maquette.base.errors import UserError
 from maquette.corpus.document import Skipped
 from maquette.corpus.pictures.captions import COLUMNS, caption
-from maquette.corpus.pictures.item import Picture, Place, captioned
+from maquette.corpus.pictures.item import Location, Picture, captioned
 from maquette.corpus.read import File
 
 BATCH = 16 << 20  # bytes of a table's rows held at a time
@@ -52,8 +52,8 @@ def table_rows(file: File, columns: Mapping[str, str]) -> Iterator[Picture | Ski
                 held = {part: _values(batch.column(i)) for part, i in at.items()}
                 for row in range(batch.num_rows):
                     number += 1
-                    found = {part: values[row].as_py() for part, values in held.items()}
-                    yield _from_row(f"{file.source}:{number}", found, names)
+                    cells = {part: values[row].as_py() for part, values in held.items()}
+                    yield _from_row(f"{file.source}:{number}", cells, names)
     except UserError as error:
         yield Skipped(file.source, str(error))
     except (pa.ArrowException, ValueError, TypeError):
@@ -125,4 +125,4 @@ def _from_row(source: str, row: dict[str, Any], names: list[str]) -> Picture | S
         label = names[label]
     if not isinstance(data, bytes):
         return Skipped(source, "no bytes in the row (a path alone is not followed)")
-    return captioned(source, caption(row.get("caption"), label), Place(len(data), data))
+    return captioned(source, caption(row.get("caption"), label), Location(len(data), data))

@@ -110,19 +110,19 @@ def _records(value: Any, fields: Fields) -> Iterator[Any]:
         return _coco(images, notes, fields.image[0])
     for name in LISTS:
         held = value.get(name)
-        if isinstance(held, list) and held and all(isinstance(one, dict) for one in held):
+        if isinstance(held, list) and held and all(isinstance(item, dict) for item in held):
             return iter(held)
-    values, file, text = list(value.values()), fields.image[0], fields.caption[0]
-    if all(isinstance(one, str | list) for one in values):
-        return ({file: key, text: said} for key, said in value.items())
-    if all(isinstance(one, dict) for one in values):
+    values, file, caption = list(value.values()), fields.image[0], fields.caption[0]
+    if all(isinstance(item, str | list) for item in values):
+        return ({file: key, caption: text} for key, text in value.items())
+    if all(isinstance(item, dict) for item in values):
         return ({**record, file: key} for key, record in value.items())
     raise UserError(NOT_A_TABLE)
 
 
 def _coco(images: list[Any], notes: list[Any], file: str) -> Iterator[dict[str, Any]]:
     """COCO's captions: annotations name their image by its number."""
-    names = {one.get("id"): one.get("file_name") for one in images if isinstance(one, dict)}
+    names = {image.get("id"): image.get("file_name") for image in images if isinstance(image, dict)}
     for note in notes:
         if isinstance(note, dict):
             number = note.get("image_id")
@@ -208,8 +208,8 @@ class _Delimited:
             first = self._line()
         if first is None or "\r" in first[1]:
             raise UserError(NOT_A_TABLE)
-        told = first[1].strip().lower()
-        if told.startswith("sep=") and len(told) == 5:  # Excel's first line
+        second = first[1].strip().lower()
+        if second.startswith("sep=") and len(second) == 5:  # Excel's first line
             first = self._line() or first
         self._separator, head = self._shape(first[1])
         if head is None:  # it is a row
@@ -285,8 +285,8 @@ class _Delimited:
             cells = [*cells[: width - 1], separator.join(cells[width - 1 :])]
             done.append(JOINED)
         if len(cells) < width:
-            found = dict(zip(self._head, cells, strict=False))
-            if not any(name in found for name in (*self._fields.caption, *self._fields.label)):
+            row = dict(zip(self._head, cells, strict=False))
+            if not any(name in row for name in (*self._fields.caption, *self._fields.label)):
                 return Skipped(where, SHORT)
             done.append(SHORT)
         return Row(where, dict(zip(self._head, cells, strict=False)), tuple(done))

@@ -35,7 +35,7 @@ from maquette.corpus.pictures.captions import (
 )
 from maquette.corpus.pictures.decode import MOST_BYTES
 from maquette.corpus.pictures.foreign import FOREIGN_ENDINGS
-from maquette.corpus.pictures.item import PICTURES, Picture, Place, captioned
+from maquette.corpus.pictures.item import PICTURES, Location, Picture, captioned
 from maquette.corpus.pictures.sidecars import NO_RECORD, TEXT_ENDINGS, WORDS
 from maquette.corpus.pictures.tables import SECOND
 from maquette.corpus.read import File
@@ -183,14 +183,14 @@ class _Shard:
 
     def _first(self, stem: str, sample: Sample) -> Iterator[Picture | Skipped]:
         """A sample as its neighbours make it up."""
-        found = _pictures(sample)
-        for ending in found:
+        pictures = _pictures(sample)
+        for ending in pictures:
             known = _caption(sample, ending, self._fields)
             if known.text or f".{ending}" in FOREIGN_ENDINGS:
                 yield self._made(stem, sample, ending, known)
             else:
                 self._bare = True
-        if found:
+        if pictures:
             return
         texts = {ending: member for ending, member in sample.items() if member.is_text}
         size = sum(len(member.data or b"") + HELD for member in texts.values())
@@ -234,9 +234,9 @@ class _Shard:
         if not known.text and any(_damaged(member) for member in sample.values()):
             return Skipped(source, NO_RECORD)
         if picture.data is not None:
-            return captioned(source, known, Place(len(picture.data), picture.data))
-        place = Place(picture.size, None, self._file.path, picture.offset)
-        return captioned(source, known, place)
+            return captioned(source, known, Location(len(picture.data), picture.data))
+        location = Location(picture.size, None, self._file.path, picture.offset)
+        return captioned(source, known, location)
 
 
 def _groups(file: File) -> Iterator[list[_Member] | Skipped]:
@@ -252,9 +252,11 @@ def _groups(file: File) -> Iterator[list[_Member] | Skipped]:
                     held = []
                 elif len(held) >= HELD and member.stem != held[-1].stem:
                     yield held
-                    held = [one for one in held if one.of_key and one.is_text]
+                    held = [other for other in held if other.of_key and other.is_text]
                 same = (
-                    next((one for one in held if one.same(member)), None) if member.used else None
+                    next((other for other in held if other.same(member)), None)
+                    if member.used
+                    else None
                 )
                 if same is None:
                     if member.used or not held:
@@ -276,7 +278,7 @@ def _groups(file: File) -> Iterator[list[_Member] | Skipped]:
 
 
 def _whole(held: list[_Member]) -> bool:
-    return any(one.is_picture for one in held) and any(one.is_text for one in held)
+    return any(member.is_picture for member in held) and any(member.is_text for member in held)
 
 
 def _members(raw: BinaryIO, name: str) -> Iterator[_Member]:
@@ -295,14 +297,14 @@ def _members(raw: BinaryIO, name: str) -> Iterator[_Member]:
             last = tar.offset
             if not member.isreg() or member.issparse():
                 continue
-            found = _Member(member.name, member.offset_data, member.size, None)
-            picture = f".{found.ending}" in PICTURES
-            unread = f".{found.ending}" in FOREIGN_ENDINGS
-            if found.used and not unread and not (plainly and picture):
+            entry = _Member(member.name, member.offset_data, member.size, None)
+            picture = f".{entry.ending}" in PICTURES
+            unread = f".{entry.ending}" in FOREIGN_ENDINGS
+            if entry.used and not unread and not (plainly and picture):
                 opened = tar.extractfile(member)
                 data = opened.read(MOST_BYTES + 1 if picture else LONGEST_TEXT) if opened else b""
-                found = found._replace(data=data)
-            yield found
+                entry = entry._replace(data=data)
+            yield entry
     if packed.fault:
         raise tarfile.ReadError(packed.fault)
 
@@ -319,7 +321,11 @@ def _samples(group: list[_Member]) -> Iterator[tuple[str, Sample]]:
         yield key, whole
         return
     if not pictured:
-        texts = {stem: one for stem, one in parts.items() if any(m.is_text for m in one.values())}
+        texts = {
+            stem: members
+            for stem, members in parts.items()
+            if any(m.is_text for m in members.values())
+        }
         yield from texts.items()
         if whole or not texts:
             yield key, whole
@@ -346,26 +352,28 @@ def _caption(sample: Sample, picture: str, fields: Fields) -> Caption:
     if fields.named:
         order.sort(key=lambda ending: not ending.endswith("json"))
     label = sample["cls"].data if "cls" in sample else None
-    said: list[Any] = []
+    values: list[Any] = []
     for ending in order:
         if ending not in sample:
             continue
         data = sample[ending].data or b""
         if not ending.endswith("json"):
-            said.append(data)
+            values.append(data)
             continue
         record = parsed(data) or {}
-        said.append(named(record, fields.caption))
+        values.append(named(record, fields.caption))
         label = named(record, fields.label) if label is None else label
     return _better(
-        *(caption(text, label) for text in said if text is not None), caption(None, label)
+        *(caption(text, label) for text in values if text is not None), caption(None, label)
     )
 
 
 def _better(*captions: Caption) -> Caption:
     """The first that says something of its own, then the first that says anything, then the first."""
-    own = next((one for one in captions if one.text and one.text != one.label), None)
-    return own or next((one for one in captions if one.text), captions[0])
+    own = next(
+        (caption for caption in captions if caption.text and caption.text != caption.label), None
+    )
+    return own or next((caption for caption in captions if caption.text), captions[0])
 
 
 def _damaged(member: _Member) -> bool:

@@ -69,8 +69,8 @@ class PictureSplit:
         """Videos: uint8 (n, count, height, width, 3), the first frame being the picture."""
         raise self._lacks("frames")
 
-    def _lacks(self, what: str) -> WrongUse:
-        return WrongUse(f"these pictures have no {what}: use a world that has, as shapes")
+    def _lacks(self, annotation: str) -> WrongUse:
+        return WrongUse(f"these pictures have no {annotation}: use a world that has, as shapes")
 
 
 class PictureCorpus:

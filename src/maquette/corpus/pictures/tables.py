@@ -68,22 +68,22 @@ def read_table(
 
     sure: whether it is a table by its name. Raises NoTable where it is none by its name nor its content.
     """
-    found: dict[str, Caption] = {}
+    captions: dict[str, Caption] = {}
     faults: list[Skipped] = []
     try:
-        _fill(found, faults, rows(path, source, fields), fields, source, sure)
+        _fill(captions, faults, rows(path, source, fields), fields, source, sure)
     except UserError as error:
-        told = str(error).startswith("no column") and not str(error).startswith(NO_FILES)
-        if not sure and not found and not told:
+        no_columns = str(error).startswith("no column") and not str(error).startswith(NO_FILES)
+        if not sure and not captions and not no_columns:
             raise NoTable from error
         faults.append(Skipped(source, str(error)))
     except OSError as error:
         faults.append(Skipped(source, error.strerror or "cannot be read"))
-    return found, faults
+    return captions, faults
 
 
 def _fill(
-    found: dict[str, Caption],
+    captions: dict[str, Caption],
     faults: list[Skipped],
     read: Iterator[Row | Skipped],
     fields: Fields,
@@ -91,7 +91,7 @@ def _fill(
     sure: bool,
 ) -> None:
     first: Row | None = None
-    said = False  # whether any row has a field of captions
+    any_caption = False  # whether any row has a field of captions
     for row in read:
         file = "" if isinstance(row, Skipped) else _file(row, fields)
         named = bool(file) and fields.image != USUAL.image  # by a person
@@ -106,14 +106,14 @@ def _fill(
         first = first or row
         key = posixpath.normpath(file_key(file).replace("\\", "/"))
         known = record_caption(row.record, fields)
-        said = said or known is not None
-        if key in found and found[key].text:
+        any_caption = any_caption or known is not None
+        if key in captions and captions[key].text:
             faults.append(Skipped(f"{source}: {key}", SECOND))
         else:
             known = known or Caption("")
-            found[key] = known._replace(converted=(*known.converted, *row.converted))
-    if first and not said:
-        found.clear()
+            captions[key] = known._replace(converted=(*known.converted, *row.converted))
+    if first and not any_caption:
+        captions.clear()
         raise UserError(no_captions(first.record, fields))
     if not sure and not first:
         raise UserError(NOT_A_TABLE)

@@ -20,7 +20,7 @@ from maquette.base.machine import resident
 from maquette.base.processes import kill_workers, no_script, start_workers
 from maquette.corpus.document import Skipped
 from maquette.corpus.pictures.decode import MOST_BYTES, Crop, NoPicture, decode, too_long
-from maquette.corpus.pictures.item import Picture, Place
+from maquette.corpus.pictures.item import Location, Picture
 
 TASK_PICTURES, TASK_ITEMS = 32, 1024
 TASK_BYTES = 8 << 20  # of the files of a task, and of its decoded squares
@@ -42,13 +42,13 @@ class Square(NamedTuple):
 
 
 class _Task(NamedTuple):
-    places: list[Place]
+    locations: list[Location]
     image_size: int
     crop: Crop
 
 
 class _Done(NamedTuple):
-    """A square for each place, or why there is none; the process, and the most memory it has held."""
+    """A square for each location, or why there is none; the process, and the most memory it has held."""
 
     made: list[Square | str]
     process: int
@@ -72,43 +72,45 @@ class Window:
         return sum((self._peaks | {os.getpid(): peak()}).values())
 
     def each(
-        self, found: Iterator[Item]
+        self, items: Iterator[Item]
     ) -> Generator[tuple[Picture, Square | str] | Skipped, None, None]:
-        """What is found, in its order; each picture decoded, or with the reason why it could not be.
+        """The items in their order, each picture decoded or with the reason why it cannot be.
 
         Raises UserError when a worker dies.
         """
-        tasks = self._tasks(found)
+        tasks = self._tasks(items)
         first = list(itertools.islice(tasks, max(1, WORTH // self._pictures)))
         few = self._workers == 1 or len(first) < max(2, WORTH // self._pictures)
         run = self._here if few else self._side_by_side
         runs = run(itertools.chain(first, tasks))
-        for items, done in runs:
+        for group, done in runs:
             self._peaks[done.process] = max(self._peaks.get(done.process, 0), done.peak)
             made = iter(done.made)
-            for item in items:
+            for item in group:
                 yield item if isinstance(item, Skipped) else (item, next(made))
 
     @property
     def _pictures(self) -> int:
         return max(1, min(TASK_PICTURES, TASK_BYTES // (3 * self._image_size**2)))
 
-    def _tasks(self, found: Iterator[Item]) -> Iterator[_Work]:
+    def _tasks(self, source: Iterator[Item]) -> Iterator[_Work]:
         items: list[Item] = []
-        places: list[Place] = []
+        locations: list[Location] = []
         held = 0
-        for item in found:
+        for item in source:
             if isinstance(item, Picture):
-                places.append(item.place)
-                held += item.place.size
-                item = item._replace(place=Place(item.place.size))  # the bytes are the task's alone
+                locations.append(item.location)
+                held += item.location.size
+                item = item._replace(
+                    location=Location(item.location.size)
+                )  # the bytes are the task's alone
             items.append(item)
-            full = len(places) >= self._pictures or held >= TASK_BYTES
+            full = len(locations) >= self._pictures or held >= TASK_BYTES
             if full or len(items) >= TASK_ITEMS:
-                yield items, _Task(places, self._image_size, self._crop)
-                items, places, held = [], [], 0
+                yield items, _Task(locations, self._image_size, self._crop)
+                items, locations, held = [], [], 0
         if items:
-            yield items, _Task(places, self._image_size, self._crop)
+            yield items, _Task(locations, self._image_size, self._crop)
 
     def _here(self, tasks: Iterator[_Work]) -> Iterator[tuple[list[Item], _Done]]:
         return ((items, _decode(task)) for items, task in tasks)
@@ -139,16 +141,16 @@ class Window:
 def _decode(task: _Task) -> _Done:
     with warnings.catch_warnings():  # of damaged tags, and of sizes that `decode` refuses itself
         warnings.simplefilter("ignore")
-        made = [_square(place, task) for place in task.places]
+        made = [_square(location, task) for location in task.locations]
     return _Done(made, os.getpid(), peak())
 
 
-def _square(place: Place, task: _Task) -> Square | str:
+def _square(location: Location, task: _Task) -> Square | str:
     try:
-        if place.size > MOST_BYTES:
+        if location.size > MOST_BYTES:
             raise NoPicture(too_long())
-        data = place.read()
-        if len(data) < place.size:
+        data = location.read()
+        if len(data) < location.size:
             raise NoPicture("truncated")
         pixels, converted = decode(data, task.image_size, task.crop)
     except NoPicture as error:

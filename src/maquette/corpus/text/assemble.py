@@ -71,9 +71,9 @@ def assemble(
     if options.near is not None:
         _signatures(folder / SIGNATURES, scratch, copies, encoded, identity.hexdigest())
     removed = _left_out(folder, scratch, choice, copies, encoded)
-    with pq.ParquetWriter(folder / ATTRIBUTES_TABLE, FOUND) as found:
-        for place in scratch.parts:
-            found.write_table(pq.read_table(place / ATTRIBUTES))
+    with pq.ParquetWriter(folder / ATTRIBUTES_TABLE, FOUND) as attributes:
+        for part_folder in scratch.parts:
+            attributes.write_table(pq.read_table(part_folder / ATTRIBUTES))
     progress("assembling", float(scratch.sizes.sum()), float(scratch.sizes.sum()))
     keys = [f"{name}_{unit}" for name in SPLITS for unit in ("documents", "tokens", "bytes")]
     components = {name: {k: count[k] for k in keys} for name, count in streams.components.items()}
@@ -234,8 +234,8 @@ def _left_out(
     counts = Counter[str](dict.fromkeys(("cleaning", *NAMES[1:], "mixture"), 0))
     sources = _sources(scratch, choice)
     with pq.ParquetWriter(folder / DROPPED_TABLE, LEFT_OUT) as table:
-        for part, place in enumerate(scratch.parts):
-            cleaned = pq.read_table(place / DROPPED)
+        for part, part_folder in enumerate(scratch.parts):
+            cleaned = pq.read_table(part_folder / DROPPED)
             counts["cleaning"] += len(cleaned)
             table.write_table(cleaned)
             first, last = scratch.firsts[part : part + 2].tolist()
@@ -267,6 +267,6 @@ def _sources(scratch: Scratch, choice: Choice) -> dict[int, str]:
         first, last = scratch.firsts[part : part + 2].tolist()
         here = wanted[(wanted >= first) & (wanted < last)]
         if len(here):
-            found = scratch.rows(part)["source"].take(here - first).to_pylist()
-            names |= zip(here.tolist(), found, strict=True)
+            sources = scratch.rows(part)["source"].take(here - first).to_pylist()
+            names |= zip(here.tolist(), sources, strict=True)
     return names

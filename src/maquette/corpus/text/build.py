@@ -239,13 +239,13 @@ def _tokenizer(
     scratch: Scratch,
     choice: Choice,
     where: npt.NDArray[np.uint8],
-    given: Tokenizer | None,
+    tokenizer: Tokenizer | None,
 ) -> Tokenizer:
     """The third stage. The sample is the training texts with the smallest hashes: uniform, fixed."""
     path = job.workspace / TOKENIZER
-    if given is not None:
-        save_tokenizer(given, path)
-        return given
+    if tokenizer is not None:
+        save_tokenizer(tokenizer, path)
+        return tokenizer
     if path.exists():
         return load_tokenizer(path)
     job.progress("tokenizer", 0, None)

@@ -97,37 +97,37 @@ def attributes(text: str, rules: Sequence[str], component: str) -> list[Attribut
     view = View(text)
     asked = rules_named(tuple(rules))
     prose = component not in NOT_PROSE
-    found: list[Attribute] = []
+    spans: list[Attribute] = []
     foreign = None
     for rule in asked:
         if (rule.prose and not prose) or (rule.spaced and view.unspaced):
             continue
-        said = rule.find(view)
+        matches = rule.find(view)
         if rule.english and not all(
-            rule.action == "drop document" and rule.keeps(a.score) for a in said
+            rule.action == "drop document" and rule.keeps(a.score) for a in matches
         ):
             foreign = foreign or view.foreign  # looked at only where it matters: it takes its time
             if foreign is not None:
                 continue
-        found += said
+        spans += matches
     if foreign is not None:
         code, probability = foreign
-        found.append(Attribute(0, len(text), probability, f"{FOREIGN}:{code}"))
-    return found
+        spans.append(Attribute(0, len(text), probability, f"{FOREIGN}:{code}"))
+    return spans
 
 
 def apply(text: str, attributes: Sequence[Attribute], rules: Sequence[str]) -> Applied:
     """Do what the rules ask for, and only these rules. Where spans overlap, cutting wins."""
     asked = {rule.name: rule for rule in rules_named(tuple(rules))}
     spans: list[tuple[int, int, str]] = []  # with what stands there afterwards
-    for found in attributes:
-        rule = asked.get(found.rule)
+    for attribute in attributes:
+        rule = asked.get(attribute.rule)
         if rule is None or rule.action == "mark":
             continue
         if rule.action != "drop document":
-            spans.append((found.start, found.end, rule.placeholder))
-        elif not rule.keeps(found.score):
-            return Applied(None, found.rule, 0, 0)
+            spans.append((attribute.start, attribute.end, rule.placeholder))
+        elif not rule.keeps(attribute.score):
+            return Applied(None, attribute.rule, 0, 0)
     cuts = _merged(sorted((start, end) for start, end, sign in spans if not sign))
     masks = sorted((span for span in spans if span[2]), key=lambda span: (span[0], -span[1]))
     pieces: list[str] = []
@@ -140,8 +140,8 @@ def apply(text: str, attributes: Sequence[Attribute], rules: Sequence[str]) -> A
     left = "".join([*pieces, text[at:]])
     if text.strip() and not left.strip():
         lengths: dict[str, int] = defaultdict(int)
-        for found in attributes:
-            lengths[found.rule] += found.end - found.start
+        for attribute in attributes:
+            lengths[attribute.rule] += attribute.end - attribute.start
         cutting = [name for name, rule in asked.items() if rule.action == "cut span"]
         return Applied(None, max(cutting, key=lambda name: lengths[name]), removed, masked)
     return Applied(left, None, removed, masked)
@@ -174,11 +174,11 @@ def _outside(
 def why(attributes: Sequence[Attribute], rules: Sequence[str]) -> list[str]:
     """In English, a line each: what dropped the document, what was cut and masked, what it passed."""
     dropped, changed, passed = [], [], []
-    found: dict[str, list[Attribute]] = defaultdict(list)
+    by_rule: dict[str, list[Attribute]] = defaultdict(list)
     for attribute in attributes:
-        found[attribute.rule].append(attribute)
+        by_rule[attribute.rule].append(attribute)
     asked = {rule.name: rule for rule in rules_named(tuple(rules))}
-    for name, own in found.items():
+    for name, own in by_rule.items():
         group, _, part = name.partition(":")
         rule = asked.get(name)
         if rule is None or rule.action == "mark":
@@ -269,13 +269,13 @@ def _language(view: View) -> list[Attribute]:
 
 
 def _licences(view: View) -> list[Attribute]:
-    found = personal.licences(view.text, view.lower)
-    return [Attribute(start, end, 1.0, f"licence:{name}") for start, end, name in found]
+    licences = personal.licences(view.text, view.lower)
+    return [Attribute(start, end, 1.0, f"licence:{name}") for start, end, name in licences]
 
 
 def _restricted(view: View) -> int:
-    found = personal.licences(view.text, view.lower)
-    return sum(not personal.permissive(name) for _, _, name in found)
+    licences = personal.licences(view.text, view.lower)
+    return sum(not personal.permissive(name) for _, _, name in licences)
 
 
 def _rules() -> Iterator[Rule]:
@@ -293,14 +293,14 @@ def _rules() -> Iterator[Rule]:
     # Rae et al. 2021, table A1
     for name in ("line", "paragraph"):
         yield repetition(f"duplicate-{name}s", f"fraction of duplicate {name}s", 0, 0.3)
-        what = f"fraction of characters in duplicate {name}s"
-        yield repetition(f"duplicate-{name}-characters", what, 0, 0.2)
+        description = f"fraction of characters in duplicate {name}s"
+        yield repetition(f"duplicate-{name}-characters", description, 0, 0.2)
     for n, most in zip(language.TOP, (0.20, 0.18, 0.16), strict=True):
-        what = f"fraction of characters in the most frequent {n}-gram"
-        yield repetition(f"top-{n}-gram", what, 0, most)
+        description = f"fraction of characters in the most frequent {n}-gram"
+        yield repetition(f"top-{n}-gram", description, 0, most)
     for n, most in zip(language.DUPLICATE, (0.15, 0.14, 0.13, 0.12, 0.11, 0.10), strict=True):
-        what = f"fraction of characters in duplicate {n}-grams"
-        yield repetition(f"duplicate-{n}-gram", what, 0, most)
+        description = f"fraction of characters in duplicate {n}-grams"
+        yield repetition(f"duplicate-{n}-gram", description, 0, most)
     # Raffel et al. 2020, section 2.2; its list of bad words is left out, and what stands in several
     # documents is for deduplication
     yield _spans("c4:terminal-punctuation", "cut span", "lines without terminal punctuation",
@@ -348,8 +348,8 @@ def rules_named(names: tuple[str, ...]) -> tuple[Rule, ...]:
     """
     rules: dict[str, Rule] = {}
     for name in names:
-        for one in GROUPS.get(name, (name,)):
-            rules[one] = RULES.get(one) or _language_rule(one)
+        for rule in GROUPS.get(name, (name,)):
+            rules[rule] = RULES.get(rule) or _language_rule(rule)
     return tuple(rules.values())
 
 

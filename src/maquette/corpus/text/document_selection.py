@@ -122,10 +122,10 @@ def _near(scratch: Scratch, choice: Choice, threshold: float, path: Path) -> Non
     else:
         from maquette.corpus.text.near_duplicates import near_duplicates
 
-        found = near_duplicates(
+        near = near_duplicates(
             scratch.signatures()[kept], lambda i: scratch.text(int(kept[i])), threshold
         )
-        like = found.keep
+        like = near.keep
         write_arrays(path, MAGIC, {"format": 1, "corpus": ""}, {"like": like})
     removed = like != np.arange(len(like))
     choice.state[kept[removed]] = NEAR
@@ -149,12 +149,12 @@ def scan_part(task: OverlapTask) -> None:
         return
     overlap = _evaluation_sets(*task.evaluation)
     scratch = Scratch([task.part])
-    found: dict[str, Any] = {}
+    overlaps: dict[str, Any] = {}
     for document in np.flatnonzero(task.kept).tolist():
         text = scratch.text(document)
         if hits := overlap.scan(text):
-            found[str(document)] = [len(hits), overlap.cuts(text, hits)]
-    write_json(task.result, found)
+            overlaps[str(document)] = [len(hits), overlap.cuts(text, hits)]
+    write_json(task.result, overlaps)
 
 
 def _evaluation_sets(paths: Sequence[str], field: str | None) -> Any:
@@ -216,14 +216,14 @@ class _Texts(Sequence[bytes]):
 def _substrings(scratch: Scratch, choice: Choice, length: int, path: Path) -> None:
     kept = choice.kept
     if path.exists():
-        found = read_json(path)
+        repeats = read_json(path)
     else:
         from maquette.corpus.text.substring import repeated_ranges
 
         ranges = repeated_ranges(_Texts(scratch, choice), length)
-        found = {str(i): r for i, r in enumerate(ranges) if r}
-        write_atomic(path, json.dumps(found))
-    for i, repeated in found.items():
+        repeats = {str(i): r for i, r in enumerate(ranges) if r}
+        write_atomic(path, json.dumps(repeats))
+    for i, repeated in repeats.items():
         document = int(kept[int(i)])
         before = choice.cuts.get(document, [])
         both = before + [_original(before, a, b) for a, b in repeated]

@@ -232,9 +232,9 @@ def _fill(
 
 
 @jit
-def _slot(words: Words, place: int, bits: int) -> np.uint64:
+def _slot(words: Words, slot: int, bits: int) -> np.uint64:
     """The slot's bits, with those of the slots after it above them."""
-    word, shift = (place * bits) >> 6, np.uint64((place * bits) & 63)
+    word, shift = (slot * bits) >> 6, np.uint64((slot * bits) & 63)
     return np.uint64((words[word] >> shift) | ((words[word + 1] << ONE) << (WORD - shift)))
 
 

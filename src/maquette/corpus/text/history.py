@@ -22,27 +22,29 @@ def history(corpus: Corpus, name: str) -> list[dict[str, Any]]:
         raise UserError(f"{corpus.path} keeps no history: build it again")
     kept = corpus.documents
     dropped = pq.read_table(corpus.path / DROPPED_TABLE)
-    found = pq.read_table(corpus.path / ATTRIBUTES_TABLE)
+    table = pq.read_table(corpus.path / ATTRIBUTES_TABLE)
     kept, dropped = _named(kept, dropped, name)
-    said = [_kept(row) for row in kept.to_pylist()] + [_dropped(row) for row in dropped.to_pylist()]
-    if not said:
+    entries = [_kept(row) for row in kept.to_pylist()] + [
+        _dropped(row) for row in dropped.to_pylist()
+    ]
+    if not entries:
         raise UserError(f"no document of {corpus.path} is called {name}: see corpus show")
     rules = corpus.manifest["clean"]
-    for one in said[:SHOWN]:
-        source = one["source"].removesuffix("#tail")
-        rows = found.filter(pc.equal(found["source"], source)).to_pylist()
+    for entry in entries[:SHOWN]:
+        source = entry["source"].removesuffix("#tail")
+        rows = table.filter(pc.equal(table["source"], source)).to_pylist()
         attributes = [Attribute(r["start"], r["end"], r["score"], r["rule"]) for r in rows]
-        one["why"] += (
-            why(attributes, rules.get(one["component"], rules[""])) if any(rules.values()) else []
+        entry["why"] += (
+            why(attributes, rules.get(entry["component"], rules[""])) if any(rules.values()) else []
         )
-    return said[:SHOWN]
+    return entries[:SHOWN]
 
 
 def _named(kept: pa.Table, dropped: pa.Table, name: str) -> tuple[pa.Table, pa.Table]:
     for test in (pc.equal, pc.ends_with, pc.match_substring):
-        found = tuple(table.filter(test(table["source"], name)) for table in (kept, dropped))
-        if len(found[0]) or len(found[1]):
-            return found[0], found[1]
+        matches = tuple(table.filter(test(table["source"], name)) for table in (kept, dropped))
+        if len(matches[0]) or len(matches[1]):
+            return matches[0], matches[1]
     return kept.slice(0, 0), dropped.slice(0, 0)
 
 

@@ -190,8 +190,8 @@ def notices(view: View) -> list[Span]:
             row = int(np.searchsorted(view.lines[:, START], at, side="right")) - 1
             start, end = view.lines[row, [START, END]].tolist()
             line = view.lower[start:end]
-            said = phrase != "javascript" or any(word in line for word in JAVASCRIPT)
-            if said and view.lines[row, WORDS] <= NOTICE_WORDS:
+            is_notice = phrase != "javascript" or any(word in line for word in JAVASCRIPT)
+            if is_notice and view.lines[row, WORDS] <= NOTICE_WORDS:
                 rows.add(row)
             at = view.lower.find(phrase, end)
     chosen = np.zeros(len(view.lines), np.bool_)

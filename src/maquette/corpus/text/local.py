@@ -86,12 +86,12 @@ def _at_most(documents: Iterator[Document | Skipped], limit: int) -> Iterator[Do
 def _standard_library(tests: bool) -> Iterator[Document | Skipped]:
     top = Path(sysconfig.get_path("stdlib"))
     for path in walk(top):
-        place = path.relative_to(top)
-        if path.suffix != ".py" or TOPICS in place.parts:
+        relative = path.relative_to(top)
+        if path.suffix != ".py" or TOPICS in relative.parts:
             continue
-        if (not TESTS.isdisjoint(place.parts)) == tests:
+        if (not TESTS.isdisjoint(relative.parts)) == tests:
             for document in read_file(
-                path, f"python:{place.as_posix()}", "tests" if tests else "code"
+                path, f"python:{relative.as_posix()}", "tests" if tests else "code"
             ):
                 yield _dated(document, licence="PSF-2.0")
 
@@ -145,8 +145,8 @@ def _docstrings(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
-    found = (inspect.cleandoc(match[2]).strip() for match in DOCSTRING.finditer(text))
-    return "\n\n".join(f for f in found if len(f) >= 40)
+    docstrings = (inspect.cleandoc(match[2]).strip() for match in DOCSTRING.finditer(text))
+    return "\n\n".join(f for f in docstrings if len(f) >= 40)
 
 
 def _manual() -> Iterator[Document | Skipped]:

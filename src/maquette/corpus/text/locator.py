@@ -143,9 +143,9 @@ class Locator:
         offsets = np.flatnonzero(same & (samples < self.samples))
         numbers = samples[offsets].astype(np.int64)
         documents = np.searchsorted(self._firsts, numbers, "right") - 1
-        places = (numbers - self._firsts[documents]) * self.stride
+        in_document = (numbers - self._firsts[documents]) * self.stride
         rows = self.rows[documents]
-        return list(zip(offsets.tolist(), rows.tolist(), places.tolist(), strict=True))
+        return list(zip(offsets.tolist(), rows.tolist(), in_document.tolist(), strict=True))
 
     def _text(self, row: int) -> Bytes:
         """A document's bytes, kept while there is room."""

@@ -154,24 +154,24 @@ def mixture_from(content: Mapping[str, Any], where: str) -> Mixture:
 
     try:
         tokens = content.get("tokens")
-        given = dict(content) | {"tokens": None if tokens is None else tokens_from(tokens)}
-        return TypeAdapter(Mixture).validate_python(given)
+        fields = dict(content) | {"tokens": None if tokens is None else tokens_from(tokens)}
+        return TypeAdapter(Mixture).validate_python(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
+        location = [str(part) for part in first["loc"]]
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, WrongUse):
             raise WrongUse(f"{where}: {cause}") from error
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            kind = Component if len(place) > 1 else Mixture
+            kind = Component if len(location) > 1 else Mixture
             names = [f.name for f in dataclasses.fields(kind)]
             raise WrongUse(
-                f"{where}: unknown field {'.'.join(place)}{did_you_mean(place[-1], names)}"
+                f"{where}: unknown field {'.'.join(location)}{did_you_mean(location[-1], names)}"
             ) from error
         if first["type"].startswith("missing"):
-            raise WrongUse(f"{where}: {'.'.join(place)} is missing: add it") from error
+            raise WrongUse(f"{where}: {'.'.join(location)} is missing: add it") from error
         raise WrongUse(
-            f"{where}: {'.'.join(place)} is {first['input']!r}: {first['msg'].lower()}"
+            f"{where}: {'.'.join(location)} is {first['input']!r}: {first['msg'].lower()}"
         ) from error
     except WrongUse as error:
         raise WrongUse(f"{where}: {error}") from error
@@ -315,16 +315,16 @@ def age_weights(
     component, by size, is 1, so that it stays as large as the table says. A document without a date
     gets that mean: nothing is known of its age, and it should be neither favoured nor lost.
     """
-    found = [date_from(date) for date in dates]
-    today = mixture.today or max((date for date in found if date), default=None)
+    parsed = [date_from(date) for date in dates]
+    today = mixture.today or max((date for date in parsed if date), default=None)
     result = np.ones(len(components))
     weighed = np.ones(len(components)) if sizes is None else np.asarray(sizes, np.float64)
     for component in mixture.components:
         half_life = component.half_life_days
         if half_life is None or today is None:
             continue
-        dated = [i for i, c in enumerate(components) if c == component.name and found[i]]
-        ages = np.array([max(0, (today - date).days) for i in dated if (date := found[i])])
+        dated = [i for i, c in enumerate(components) if c == component.name and parsed[i]]
+        ages = np.array([max(0, (today - date).days) for i in dated if (date := parsed[i])])
         if dated and weighed[dated].sum() > 0:
             newest = ages.min()  # only ratios count, and the largest is then no tiny number
             result[dated] = _scaled(2.0 ** (-(ages - newest) / half_life), weighed[dated])

@@ -103,16 +103,16 @@ def _signature(data: Bytes) -> Signature:
         some = hashes[: len(data) - WIDTH + 1 - start]
         roll(data[start:], WIDTH, BASE, some)
         for h in some:
-            place = ((h >> np.uint64(32)) * np.uint64(BINS)) >> np.uint64(32)
-            least[place] = min(least[place], np.uint32(h & LOW))
+            slot = ((h >> np.uint64(32)) * np.uint64(BINS)) >> np.uint64(32)
+            least[slot] = min(least[slot], np.uint32(h & LOW))
     out = least.copy()
     for i in range(BINS):
         probe = np.uint64(i + 1) * BASE
-        place = np.uint64(i)
-        while least[place] == EMPTY:  # the same walk in every text: Shrivastava 2017, algorithm 1
+        slot = np.uint64(i)
+        while least[slot] == EMPTY:  # the same walk in every text: Shrivastava 2017, algorithm 1
             probe = mix(probe + BASE)
-            place = probe % np.uint64(BINS)
-        out[i] = least[place]
+            slot = probe % np.uint64(BINS)
+        out[i] = least[slot]
     return out
 
 
@@ -140,15 +140,15 @@ def _jaccard(a: Bytes, b: Bytes) -> float:
             roll(data[start:], WIDTH, BASE, some)
             for h in some:
                 key = h | np.uint64(3)
-                place = h >> shift
-                while table[place] != 0 and table[place] | np.uint64(1) != key:
-                    place = (place + np.uint64(1)) & last
-                union += table[place] == 0
+                slot = h >> shift
+                while table[slot] != 0 and table[slot] | np.uint64(1) != key:
+                    slot = (slot + np.uint64(1)) & last
+                union += table[slot] == 0
                 if second:
-                    both += table[place] == key
-                    table[place] = key ^ np.uint64(1)
+                    both += table[slot] == key
+                    table[slot] = key ^ np.uint64(1)
                 else:
-                    table[place] = key
+                    table[slot] = key
     return both / union
 
 
@@ -180,8 +180,8 @@ def near_duplicates(
             pairs = pairs[_agreement(signatures, pairs) >= threshold - SLACK]
             fresh = [pair for pair in map(tuple, pairs.tolist()) if pair not in refused]
             checked += len(fresh)
-            found = [_jaccard(grams(i), grams(j)) for i, j in fresh]
-            for (i, j), similarity in zip(fresh, found, strict=True):
+            similarities = [_jaccard(grams(i), grams(j)) for i, j in fresh]
+            for (i, j), similarity in zip(fresh, similarities, strict=True):
                 if similarity < threshold:
                     refused.add((i, j))
                     continue

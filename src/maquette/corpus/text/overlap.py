@@ -66,13 +66,13 @@ class Overlap:
             raise WrongUse(f"words is {n}: a gram has 1 word or more, such as {N}")
         self.n = n
         data = [nfc(text).encode("utf-8", "replace") for text in texts]
-        found = [_grams(as_bytes(d), n, lower_case()) for d in data]
-        self.short = np.array([len(starts) == 0 for starts, _ in found], bool)
+        grams = [_grams(as_bytes(d), n, lower_case()) for d in data]
+        self.short = np.array([len(starts) == 0 for starts, _ in grams], bool)
         offsets = np.cumsum([0, *(len(d) + 1 for d in data)])
         self._text = as_bytes(b"\n".join(data))  # so that no word runs into the next example
-        places = _joined([s + o for (s, _), o in zip(found, offsets, strict=False)], np.int64)
-        hashes = _joined([h for _, h in found], np.uint64)
-        examples = np.repeat(np.arange(len(data)), [len(s) for s, _ in found])
+        places = _joined([s + o for (s, _), o in zip(grams, offsets, strict=False)], np.int64)
+        hashes = _joined([h for _, h in grams], np.uint64)
+        examples = np.repeat(np.arange(len(data)), [len(s) for s, _ in grams])
         order = np.argsort(hashes, kind="stable")
         hashes, places, examples = hashes[order], places[order], examples[order]
         group = _distinct(self._text, hashes, places, n, lower_case())  # gram number of each place
@@ -93,11 +93,11 @@ class Overlap:
     def find(self, data: bytes) -> tuple[Offsets, Offsets, Offsets]:
         """Every n-gram of `data` that is known: its first byte, the byte after it, its number."""
         normal, places = nfc_bytes_places(data)
-        found = _find(
+        matches = _find(
             as_bytes(normal), self.n, lower_case(), self._bits, self._shift,
             self._hashes, self._text, self._places,
         )  # fmt: skip
-        starts, ends, grams = found[:, 0], found[:, 1], found[:, 2]
+        starts, ends, grams = matches[:, 0], matches[:, 1], matches[:, 2]
         if places is None:
             return starts, ends, grams
         after = np.searchsorted(places, places[ends - 1], "right")  # the last letter with its marks
@@ -363,8 +363,8 @@ def _find(
         while held >= n * WORD:
             first = starts[oldest]
             key = mix(total)
-            place = key >> shift
-            if (bits[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1):
+            bit = key >> shift
+            if (bits[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1):
                 gram = np.searchsorted(hashes, key)
                 while gram < len(hashes) and hashes[gram] == key:
                     if _equal(data, first, end, text, places[gram], letters) or _same(

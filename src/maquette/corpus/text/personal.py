@@ -119,10 +119,10 @@ def _version_6(text: str) -> list[Span]:
 
 def _public(address: str) -> bool:
     try:
-        found = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    return found.is_global and not found.is_multicast
+    return parsed.is_global and not parsed.is_multicast
 
 
 def cards(text: str) -> list[Span]:
@@ -218,12 +218,12 @@ NOT_PERMISSIVE = re.compile(
 
 def licences(text: str, lower: str) -> list[tuple[int, int, str]]:
     """Start, end and SPDX expression of each licence the text names; `lower` is it in small letters."""
-    found = [(*match.span(), match[1]) for match in IDENTIFIER.finditer(text)]
+    mentions = [(*match.span(), match[1]) for match in IDENTIFIER.finditer(text)]
     for name, word, header in HEADERS:
         if word in lower:
             for match in header.finditer(lower):
-                found.append((*match.span(), _member(name, match)))
-    return sorted(found)
+                mentions.append((*match.span(), _member(name, match)))
+    return sorted(mentions)
 
 
 def _member(family: str, header: re.Match[str]) -> str:

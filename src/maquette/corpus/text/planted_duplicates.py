@@ -128,8 +128,8 @@ def edited(text: bytes, jaccard: float, draw: random.Random) -> bytes:
     """
     words = WORD.findall(text.decode())
     changes = [
-        (place, "".join(_made_up(draw) + " " for _ in range(draw.randrange(3))))
-        for place in draw.sample(range(len(words)), len(words))
+        (position, "".join(_made_up(draw) + " " for _ in range(draw.randrange(3))))
+        for position in draw.sample(range(len(words)), len(words))
     ]
 
     def changed(count: int) -> bytes:
@@ -163,8 +163,8 @@ def score_near(planted: Planted, near: Near, threshold: float = 0.8) -> dict[str
     keep = near.keep.tolist()
     rates = {}
     for kind in ("exact", "spaced", "near"):
-        found = [keep[c.copy] == keep[c.original] for c in planted.copies if c.kind == kind]
-        rates[f"{kind} copies found"] = Rate(sum(found), len(found))
+        removed = [keep[c.copy] == keep[c.original] for c in planted.copies if c.kind == kind]
+        rates[f"{kind} copies found"] = Rate(sum(removed), len(removed))
     kept = [keep[c.copy] != keep[c.original] for c in planted.copies if c.kind == "decoy"]
     rates["decoys kept"] = Rate(sum(kept), len(kept))
     links = random.Random(0).sample(near.links.tolist(), min(CHECKED, len(near.links)))

@@ -145,18 +145,18 @@ class _Writer:
             return item.text
         from maquette.corpus.text.clean import FOREIGN, apply, attributes
 
-        place = {"component": item.component, "source": item.source}
-        found = attributes(item.text, rules, item.component)
-        for a in found:
+        origin = {"component": item.component, "source": item.source}
+        spans = attributes(item.text, rules, item.component)
+        for a in spans:
             group, _, code = a.rule.partition(":")
             self._foreign[code] += group == FOREIGN
             spot = {"start": a.start, "end": a.end, "score": a.score, "rule": a.rule}
-            self._found.add(place | spot)
-        applied = apply(item.text, found, rules)
+            self._found.add(origin | spot)
+        applied = apply(item.text, spans, rules)
         if applied.text is None or not applied.text.strip():
             size = {"bytes": len(item.text.encode("utf-8", "replace"))}
             detail = {"detail": applied.dropped_by or "nothing is left"}
-            self._dropped.add(place | size | {"reason": "cleaning"} | detail)
+            self._dropped.add(origin | size | {"reason": "cleaning"} | detail)
             return None
         return applied.text
 

@@ -49,19 +49,19 @@ def repeated_ranges(
         raise WrongUse(f"the length is {length}: repeats have 2 bytes or more, such as 100")
     candidates = list(_candidates(texts, length, _repeated_grams(texts, length, block_bytes)))
     windows = sum(int(np.sum(c[:, 1] - c[:, 0])) for c in candidates)
-    places = min(3 * windows // 2, block_bytes // 8, MOST)
-    table = np.empty(max(places, LEAST), np.uint64)
+    slots = min(3 * windows // 2, block_bytes // 8, MOST)
+    table = np.empty(max(slots, LEAST), np.uint64)
     parts = -(-3 * windows // (2 * len(table)))
-    found: dict[int, list[Places]] = {i: [] for i, c in enumerate(candidates) if len(c)}
+    parts_of: dict[int, list[Places]] = {i: [] for i, c in enumerate(candidates) if len(c)}
     for part in range(parts):
         table[:] = 0
-        for i, cuts in found.items():
+        for i, cuts in parts_of.items():
             data = as_bytes(texts[i])
             keys, others = gram_hashes(data, length), np.empty(len(data) - length + 1, np.uint64)
             roll(data, length, OTHER_BASE, others)
             cuts.append(_repeats(keys, others, candidates[i], length, table, part, parts))
     ranges: list[Ranges] = [[] for _ in candidates]
-    for i, cuts in found.items():
+    for i, cuts in parts_of.items():
         ranges[i] = whole_characters(texts[i], np.concatenate(cuts))
     return ranges
 
@@ -173,11 +173,11 @@ def _put(table: Hashes, keys: Hashes, others: Hashes, at: int) -> None:
 @jit
 def _place(table: Hashes, key: np.uint64, other: np.uint64) -> np.uint64:
     """Where a window is in an open-addressed set, or would be: 0 is an empty place."""
-    places = np.uint64(len(table))
-    place = ((other >> np.uint64(32)) * places) >> np.uint64(32)
-    while table[place] != 0 and table[place] != key | np.uint64(1):
-        place = (place + np.uint64(1)) % places
-    return place
+    slots = np.uint64(len(table))
+    slot = ((other >> np.uint64(32)) * slots) >> np.uint64(32)
+    while table[slot] != 0 and table[slot] != key | np.uint64(1):
+        slot = (slot + np.uint64(1)) % slots
+    return slot
 
 
 def whole_characters(text: bytes, ranges: Places) -> Ranges:

@@ -66,7 +66,7 @@ def words_in(
     """
     most = len(codes) + 1
     hashes, lengths = np.empty(most, np.uint64), np.empty(most, np.int64)
-    total = alphabetic = hash_signs = ellipses = found = 0
+    total = alphabetic = hash_signs = ellipses = stopwords = 0
     count = start = letters = dots = singles = held = 0
     h = packed = np.uint64(0)
     single = False  # the word is one character of a script without spaces
@@ -104,12 +104,12 @@ def words_in(
             if 0 < letters <= 4:
                 for word in range(len(stop_words)):
                     if stop_words[word] == packed:
-                        found |= 1 << word
+                        stopwords |= 1 << word
             letters = dots = 0
             h = packed = np.uint64(0)
         start = i + 1
         single = False
-    sums = np.array([total, alphabetic, hash_signs, ellipses, found, singles, held])
+    sums = np.array([total, alphabetic, hash_signs, ellipses, stopwords, singles, held])
     return hashes[:count].copy(), lengths[:count].copy(), sums
 
 
@@ -216,27 +216,27 @@ def repeated_grams(hashes: Hashes, lengths: Integers, top: int, longest: int) ->
     are, so fewer and fewer places are looked at.
     """
     covered = np.zeros(longest + 1, np.int64)
-    places = np.arange(len(hashes))
+    starts = np.arange(len(hashes))
     grams = np.zeros(len(hashes), np.uint64)  # by place, of the n - 1 words from there
     for n in range(1, longest + 1):
-        places = places[places + n <= len(hashes)]
-        keys = np.empty(len(places), np.uint64)
-        for i in range(len(places)):
-            place = places[i]
-            grams[place] = grams[place] * BASE + hashes[place + n - 1]
-            keys[i] = mix(grams[place])
+        starts = starts[starts + n <= len(hashes)]
+        keys = np.empty(len(starts), np.uint64)
+        for i in range(len(starts)):
+            start = starts[i]
+            grams[start] = grams[start] * BASE + hashes[start + n - 1]
+            keys[i] = mix(grams[start])
         first = firsts(keys)
-        counts = np.zeros(len(places), np.int64)
-        for i in range(len(places)):
+        counts = np.zeros(len(starts), np.int64)
+        for i in range(len(starts)):
             counts[first[i]] += 1
-        if len(places) == 0 or counts.max() < 2:
+        if len(starts) == 0 or counts.max() < 2:
             break
         most = counts.argmax()
         until = 0  # words before it are counted
-        for i in range(len(places)):
+        for i in range(len(starts)):
             if (first[i] == most) if n <= top else (first[i] != i):
-                for word in range(max(until, places[i]), places[i] + n):
+                for word in range(max(until, starts[i]), starts[i] + n):
                     covered[n] += lengths[word]
-                until = places[i] + n
-        places = places[counts[first] > 1]
+                until = starts[i] + n
+        starts = starts[counts[first] > 1]
     return covered

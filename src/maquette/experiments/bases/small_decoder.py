@@ -46,14 +46,14 @@ def kept_corpus(
 ) -> Corpus:
     """A corpus of documents, kept in Maquette's home under the hash of what it is made of."""
     identity = hashlib.sha256(b"".join(d.digest() for d in documents))
-    given = {
+    settings = {
         field.name: getattr(options, field.name)
         for field in dataclasses.fields(options)
         if getattr(options, field.name) != field.default
     }
     if tokenizer is not None:
-        given["tokenizer"] = tokenizer.to_json()
-    identity.update(repr(sorted(given.items())).encode())
+        settings["tokenizer"] = tokenizer.to_json()
+    identity.update(repr(sorted(settings.items())).encode())
 
     def make(path: Path) -> Corpus:
         return build(path, documents, options, tokenizer=tokenizer)

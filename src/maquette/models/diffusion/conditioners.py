@@ -83,11 +83,11 @@ class Label(Conditioner):
         return torch.full((n, len(self.classes)), -1, device=device)
 
     def example(self, batch: PictureBatch) -> Tensor:
-        found = 0 if batch.labels is None else batch.labels.shape[1]
-        if batch.labels is None or found != len(self.classes):
+        factors = 0 if batch.labels is None else batch.labels.shape[1]
+        if batch.labels is None or factors != len(self.classes):
             raise UserError(
                 f"a model of {len(self.classes)} label factors cannot learn from pictures with "
-                f"{found}: set model.classes to the classes of each factor of the data"
+                f"{factors}: set model.classes to the classes of each factor of the data"
             )
         return batch.labels
 
@@ -206,8 +206,8 @@ CONDITIONERS: dict[str, type[Conditioner]] = {
 
 def conditioners_of(config: DiffusionConfig, scaling: Scaling) -> dict[str, Conditioner]:
     """The conditioners of a model of that shape, by name."""
-    every = {name: kind.of(config, scaling) for name, kind in CONDITIONERS.items()}
-    return {name: one for name, one in every.items() if one is not None}
+    built = {name: kind.of(config, scaling) for name, kind in CONDITIONERS.items()}
+    return {name: conditioner for name, conditioner in built.items() if conditioner is not None}
 
 
 def random_known(n: int, image_size: int, device: torch.device) -> Tensor:
@@ -220,8 +220,8 @@ def random_known(n: int, image_size: int, device: torch.device) -> Tensor:
     def draw(*shape: int) -> Tensor:
         return torch.rand(n, *shape, 1, 1, device=device)
 
-    place = (torch.arange(image_size, device=device) + 0.5) / image_size
-    y, x = place[:, None], place[None, :]  # (height, 1), (1, width)
+    position = (torch.arange(image_size, device=device) + 0.5) / image_size
+    y, x = position[:, None], position[None, :]  # (height, 1), (1, width)
     half = 0.125 + 0.25 * draw(2)
     centre = draw(2)
     box = ((y - centre[:, 0]).abs() < half[:, 0]) & ((x - centre[:, 1]).abs() < half[:, 1])

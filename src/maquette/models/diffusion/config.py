@@ -21,7 +21,7 @@ class DiffusionConfig(PictureConfig):
     kind: Literal["diffusion"] = "diffusion"
     """which architecture"""
     backbone: Literal["unet", "dit"] = "unet"
-    """convolutions that go down and up again, or a transformer over patches"""
+    """unet: convolutions down and up again; dit: a transformer over patches"""
     multipliers: tuple[int, ...] = (1, 2, 2)
     """U-Net: channels of each level over width; each level has half the resolution of the last"""
     attention: tuple[int, ...] = ()
@@ -29,33 +29,33 @@ class DiffusionConfig(PictureConfig):
     patch: int = 1
     """height and width of a patch in pixels; the resolution of a U-Net's first level is image_size / patch"""
     heads: int = 4
-    """attention heads"""
+    """number of attention heads"""
     condition: Literal["none", "class", "text"] = "none"
-    """what a picture is made from, besides an embedding"""
+    """condition of a picture, besides an embedding"""
     classes: tuple[int, ...] = ()
-    """class: values of each label factor"""
+    """class: number of classes of each label factor"""
     vocabulary: int = 64
-    """text: tokens of captions"""
+    """text: number of tokens of captions"""
     caption_length: int = 24
-    """text: tokens a caption has room for, its end included; one of the end alone is no condition"""
+    """text: most tokens of a caption, its EOS token included; EOS alone is no condition"""
     text_width: int = 64
-    """text: size of the caption encoder's residual stream"""
+    """text: width of the caption encoder's residual stream"""
     text_depth: int = 2
-    """text: blocks of the caption encoder"""
+    """text: number of blocks of the caption encoder"""
     text_heads: int = 4
-    """text: attention heads of the caption encoder"""
+    """text: number of attention heads of the caption encoder"""
     embedding: int = 0
-    """dimensions of a picture embedding that conditions it, as in unCLIP; 0: none"""
+    """dimensions of the picture embedding that conditions the model, as in unCLIP; 0: none"""
     task: Literal["generate", "inpaint", "upsample"] = "generate"
-    """from nothing, around known pixels, or from a smaller picture"""
+    """generate: from noise alone; inpaint: around known pixels; upsample: from a smaller picture"""
     scale: int = 4
     """upsample: image_size over the size of the smaller picture"""
     path: Literal["cosine", "linear", "flow"] = "cosine"
-    """how pictures turn into noise"""
+    """noise schedule"""
     prediction: Literal["v", "noise", "picture", "velocity"] = "v"
-    """what the network predicts; velocity is the flow path's"""
+    """target of the network; velocity goes with the flow schedule"""
     drop: float = 0.1
-    """share of the training pictures whose condition is left out, for guidance"""
+    """fraction of training pictures whose condition is left out, for classifier-free guidance"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,5 +140,5 @@ class DiffusionConfig(PictureConfig):
 
     @property
     def vector(self) -> int:
-        """Size of the vector that tells the network its time and its condition."""
+        """Dimensions of the vector of time and condition that modulates the network."""
         return 4 * self.width if self.backbone == "unet" else self.width

@@ -3,7 +3,7 @@
     patches + positions -> blocks, each modulated by the vector (adaLN-Zero) -> norm, modulated -> patches
 
 The vector tells the time and the condition; captions are attended to besides, as in the U-Net. Every
-block starts as the identity and the last map at 0. Positions are sines, and fixed. Unlike the paper's
+block starts as the identity and the last layer at 0. Positions are sines, and fixed. Unlike the paper's
 code, guidance acts on all channels, and the variance is not learned.
 """
 

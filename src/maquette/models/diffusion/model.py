@@ -40,8 +40,10 @@ class Diffusion(PictureModel):
         )
         own = conditioners_of(c, self.scaling)
         self.conditioners = nn.ModuleDict(own)
-        channels = 3 + sum(one.channels for one in own.values())
-        context = c.text_width if any(one.attended for one in own.values()) else None
+        channels = 3 + sum(conditioner.channels for conditioner in own.values())
+        context = (
+            c.text_width if any(conditioner.attended for conditioner in own.values()) else None
+        )
         network = UNet if c.backbone == "unet" else DiT
         self.backbone: UNet | DiT = network(c, self.scaling, channels, context)
 
@@ -55,7 +57,7 @@ class Diffusion(PictureModel):
     @property
     def guided(self) -> bool:
         """Whether there is a condition that guidance could compare with none."""
-        return any(one.guided for _, one in self._conditioners())
+        return any(conditioner.guided for _, conditioner in self._conditioners())
 
     def forward(self, x: Tensor, t: Tensor, signal: Signal) -> Tensor:
         """What the network predicts, (n, 3, height, width) in fp32, at noisy x and times t (n,)."""
@@ -83,42 +85,44 @@ class Diffusion(PictureModel):
 
         return denoised
 
-    def condition(self, n: int, **given: Any) -> Condition:
+    def condition(self, n: int, **values_given: Any) -> Condition:
         """Encode what n pictures are made from: values by conditioner, as its class says.
 
         None, and what is not given, is no condition. Raises WrongUse for a condition that the model
         does not have.
         """
-        for name, value in given.items():
+        for name, value in values_given.items():
             if value is not None and name not in self.conditioners:
                 known = ", ".join(self.conditioners) or "none"
                 raise WrongUse(f"this model has no condition {name}; those it has: {known}")
         values = {
-            name: one.null(n, self.device) if given.get(name) is None else given[name]
-            for name, one in self._conditioners()
+            name: conditioner.null(n, self.device)
+            if values_given.get(name) is None
+            else values_given[name]
+            for name, conditioner in self._conditioners()
         }
         return self._encoded(n, values)
 
     def null(self, condition: Condition) -> Condition:
         """A condition without what is guided; known pixels and the like are kept."""
         n, kept = len(condition), dict(condition.signals)
-        for name, one in self._conditioners():
-            if one.guided:
-                kept[name] = one(one.null(n, self.device), self.compute)
+        for name, conditioner in self._conditioners():
+            if conditioner.guided:
+                kept[name] = conditioner(conditioner.null(n, self.device), self.compute)
         return Condition(n, kept)
 
     def loss(self, batch: PictureBatch, z_loss: float = 0.0) -> Loss:
         """Squared error of the prediction, a mean over each picture's pixels, summed over pictures."""
         n = len(batch.pictures)
         x, t, target = self.process.noised(batch.pictures)
-        values = {name: one.learned(batch) for name, one in self._conditioners()}
+        values = {name: conditioner.learned(batch) for name, conditioner in self._conditioners()}
         out = self(x, t, self._encoded(n, values).joined())
         total = self.process.error(out, target).sum()
         return Loss(total, total.detach(), n)
 
     def shown(self, batch: PictureBatch) -> Condition:
         """The condition of the pictures of a batch, none of it left out."""
-        values = {name: one.example(batch) for name, one in self._conditioners()}
+        values = {name: conditioner.example(batch) for name, conditioner in self._conditioners()}
         return self._encoded(len(batch.pictures), values)
 
     def compile_blocks(self) -> None:
@@ -128,13 +132,17 @@ class Diffusion(PictureModel):
 
     def _encoded(self, n: int, values: dict[str, Any]) -> Condition:
         return Condition(
-            n, {name: one(values[name], self.compute) for name, one in self._conditioners()}
+            n,
+            {
+                name: conditioner(values[name], self.compute)
+                for name, conditioner in self._conditioners()
+            },
         )
 
     def _conditioners(self) -> Iterator[tuple[str, Conditioner]]:
-        for name, one in self.conditioners.items():
-            assert isinstance(one, Conditioner)
-            yield name, one
+        for name, conditioner in self.conditioners.items():
+            assert isinstance(conditioner, Conditioner)
+            yield name, conditioner
 
     @property
     def device(self) -> torch.device:

@@ -89,9 +89,9 @@ class Stage(nn.Module):
             return x
         n, channels, h, w = x.shape
         last = x.is_contiguous(memory_format=torch.channels_last)
-        places = x.permute(0, 2, 3, 1).reshape(n, h * w, channels)  # a view, channels last
-        places = places + self.positions.to(places.dtype)
-        tokens: Tensor = self.attention(places, mask=Mask(), context=context, context_mask=mask)
+        pixels = x.permute(0, 2, 3, 1).reshape(n, h * w, channels)  # a view, channels last
+        pixels = pixels + self.positions.to(pixels.dtype)
+        tokens: Tensor = self.attention(pixels, mask=Mask(), context=context, context_mask=mask)
         x = tokens.view(n, h, w, channels).permute(0, 3, 1, 2)
         return x if last else x.contiguous()
 

@@ -1,4 +1,4 @@
-"""What a recipe says of its data and of what is scored on the way, whatever kind they are of.
+"""The recipe's fields of data and of evaluation during training, for every kind of data.
 
 A kind of data is two dataclasses, this file's `Data` and `Watch` with its own fields, and a `Dataset`
 (datasets.py) that makes batches of a corpus. `KINDS` names them; nothing else asks which kind it has.
@@ -21,14 +21,14 @@ ANY = float("inf")
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """What is scored and sampled while training."""
+    """Evaluation and samples during training."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     every: int | None = None
-    """steps between looks at held-out loss and samples; None: a tenth of the run"""
+    """steps between evaluations of held-out loss and samples; None: a tenth of the run"""
     report: bool = True
-    """write report.html when the run has finished"""
+    """whether report.html is written when the run has finished"""
 
     def __post_init__(self) -> None:
         within(self, 1, ANY, "every")
@@ -36,10 +36,10 @@ class Watch:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What is read.
+    """The data of a recipe.
 
-    modality: `learns_from` of the models that its batches are for. unit: what is counted. watch: the class
-    of the recipe's `watch`. dataset: the class of its `Dataset`, or "module.Class".
+    modality: `learns_from` of the models that its batches are for. unit: name of what is counted. watch:
+    the class of the recipe's `watch`. dataset: the class of its `Dataset`, or "module.Class".
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -51,7 +51,7 @@ class Data:
     kind: str = ""
     """kind of data"""
     corpus: str = "default"
-    """a corpus folder, or the name of a corpus that is made here"""
+    """corpus folder, or name of a built-in corpus"""
 
     @classmethod
     def of_corpus(cls, corpus: Any) -> Any:
@@ -59,11 +59,11 @@ class Data:
         return cls
 
     def with_corpus(self, corpus: str) -> Self:
-        """The same on another corpus."""
+        """A copy with another corpus."""
         return replace(self, corpus=corpus)
 
     def open_corpus(self, progress: Progress = silent) -> Any:
-        """The corpus, built first where its name is that of one that is made here."""
+        """The corpus; a built-in corpus is built at first use."""
         raise NotImplementedError
 
     @property
@@ -72,18 +72,18 @@ class Data:
         return None
 
     def frozen_encoder(self, device: "torch.device") -> Callable[[Any], Any] | None:
-        """What a frozen model adds to every batch, on the learner's device; None: nothing."""
+        """Function that adds a frozen model's outputs to every batch, on the learner's device; None: none."""
         return None
 
     def check(self, recipe: Any) -> None:
         """Raise WrongUse where the recipe's other fields do not fit."""
 
     def units(self, samples: int) -> int:
-        """How many units so many samples are."""
+        """Number of units in `samples` samples."""
         return samples
 
     def flops_per_unit(self, model: Any) -> float:
-        """Operations of a training step a unit; 0: they are counted on the first batch."""
+        """Operations of a training step per unit; 0: counted on the first batch."""
         return 0.0
 
 
@@ -92,11 +92,11 @@ KINDS: dict[str, str | type[Data]] = {
     "examples": "maquette.training.datasets.examples_config.ExamplesData",
     "pictures": "maquette.training.datasets.picture_config.PictureData",
 }
-"""the class of a recipe's `data` by its `kind`, or where it is"""
+"""class of a recipe's `data` by its `kind`, or the path of that class"""
 
 
 def data_kind(name: Any) -> type[Data]:
-    """The class of that kind. Raises WrongUse for what is no kind's name."""
+    """The class of a kind of data. Raises WrongUse for an unknown kind."""
     if not isinstance(name, str):
         raise WrongUse(f"data.kind is {name!r}: write the name of one kind: {', '.join(KINDS)}")
     if name not in KINDS:

@@ -1,4 +1,4 @@
-"""The samples of a run: what a recipe and its corpus make, each step computed from its number alone."""
+"""The samples of a run: a step's batches are a function of the recipe, the corpus and the step's number."""
 
 from typing import Any, Protocol
 
@@ -7,12 +7,12 @@ from maquette.training.recipe import Recipe
 
 
 class Dataset(Protocol):
-    """The batches of a recipe on a corpus, which it is made with."""
+    """The batches of a recipe on a corpus."""
 
     corpus: Any
 
     def check(self) -> list[str]:
-        """Lines that a person should read. Raises WrongUse where the recipe's model does not fit."""
+        """Notes for the user. Raises WrongUse where the recipe's model does not fit."""
         ...
 
     def step(self, sample: int, rank: int = 0, world: int = 1) -> list[Any]:

@@ -25,13 +25,13 @@ from maquette.training.run import RECIPE, RunDirectory
 
 @dataclass(frozen=True)
 class CaptionReader:
-    """How a CLIP run reads captions. caption_length: number of tokens of one, the end included."""
+    """How a CLIP run reads captions. caption_length: most tokens of a caption, the EOS token included."""
 
     tokenizer: Tokenizer
     caption_length: int
 
     def token_ids(self, captions: list[str]) -> Tensor:
-        """(n, caption_length) int64."""
+        """Token ids (n, caption_length) int64."""
         return caption_tokens(self.tokenizer, captions, self.caption_length)
 
 
@@ -51,18 +51,18 @@ class Encoder:
         return self.reader.caption_length
 
     def token_ids(self, captions: list[str]) -> Tensor:
-        """(n, caption_length) int64, where the model is."""
+        """Token ids (n, caption_length) int64 on the model's device."""
         device = next(self.model.parameters()).device
         return self.reader.token_ids(captions).to(device)
 
     def to(self, device: torch.device) -> "Encoder":
-        """The model moves; returns self."""
+        """Move the model to a device; returns self."""
         self.model.to(device)
         return self
 
     @torch.no_grad()
     def __call__(self, batch: PictureBatch) -> PictureBatch:
-        """The batch with the embeddings of its pictures and captions."""
+        """Add the embeddings of pictures and captions to a batch."""
         assert batch.encoder_captions is not None, "the batch was read without the encoder's reader"
         return replace(
             batch,
@@ -72,13 +72,13 @@ class Encoder:
 
 
 def caption_reader(folder: Path) -> CaptionReader:
-    """How the CLIP of a run reads captions. Raises UserError for what is none."""
+    """The caption reader of a CLIP run. Raises WrongUse for a run of another kind."""
     _config(folder)
     return CaptionReader(load_caption_tokenizer(folder), caption_length_of(folder))
 
 
 def load_encoder(run: str) -> Encoder:
-    """The CLIP of a finished run, frozen. Raises UserError for what is none."""
+    """The frozen CLIP of a finished run. Raises WrongUse for a run of another kind."""
     folder = Path(run).expanduser()
     reader = caption_reader(folder)
     model: Model = load_model(folder)
@@ -86,7 +86,7 @@ def load_encoder(run: str) -> Encoder:
 
 
 def encoder_reader(data: PictureData) -> CaptionReader | None:
-    """How the encoder that a recipe's data names reads captions, if there is one."""
+    """The caption reader of the encoder that a recipe's data names; None: it names none."""
     if not data.encoder:
         return None
     check_encoder(data)
@@ -94,7 +94,7 @@ def encoder_reader(data: PictureData) -> CaptionReader | None:
 
 
 def caption_length_of(folder: Path) -> int:
-    """Tokens that a picture run reads of a caption, the end included."""
+    """Most tokens of a caption that a picture run reads, the EOS token included."""
     room = int(getattr(load_config(folder), "caption_length", 0))
     if not (folder / RECIPE).exists():  # what was imported has none
         return room
@@ -103,7 +103,7 @@ def caption_length_of(folder: Path) -> int:
 
 
 def encoder_of(data: PictureData) -> Encoder | None:
-    """The encoder that a recipe's data names, if any; see `check_encoder`."""
+    """The encoder that a recipe's data names; None: it names none. See `check_encoder`."""
     if not data.encoder:
         return None
     check_encoder(data)
@@ -111,7 +111,7 @@ def encoder_of(data: PictureData) -> Encoder | None:
 
 
 def check_encoder(data: PictureData) -> None:
-    """Raise WrongUse where the encoder cannot see pictures of that size, without reading its weights."""
+    """Raise WrongUse where the encoder reads pictures of another size; its weights are not read."""
     if not data.encoder:
         return
     folder = Path(data.encoder).expanduser()
@@ -136,7 +136,7 @@ def _config(folder: Path) -> Any:
 
 
 def cut_notes(tokenizer: Tokenizer, captions: Sequence[str], caption_length: int) -> list[str]:
-    """A line for each caption of more than `caption_length` tokens, its end included; more are cut."""
+    """A note for each caption that is cut to `caption_length` tokens, the EOS token included."""
     notes = []
     for text in dict.fromkeys(captions):
         tokens = tokenizer.encode(text)
@@ -150,7 +150,7 @@ def cut_notes(tokenizer: Tokenizer, captions: Sequence[str], caption_length: int
 
 
 def caption_tokens(tokenizer: Tokenizer, captions: list[str], caption_length: int) -> Tensor:
-    """(n, caption_length) int64: tokens renumbered so that EOS is 0; what is too long is cut."""
+    """Token ids (n, caption_length) int64, renumbered so that EOS is 0; longer captions are cut."""
     eos_token_id = tokenizer.eos_token_id
     last = tokenizer.vocabulary if eos_token_id is None else eos_token_id
     out = torch.full((len(captions), caption_length), EOS_TOKEN_ID, dtype=torch.int64)

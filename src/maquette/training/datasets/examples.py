@@ -31,7 +31,7 @@ from maquette.training.recipe import Recipe
 
 HELDOUT_ROWS = 32  # sequences of a held-out batch
 ExamplesRecipe = Recipe[ModelConfig, ExamplesData, TextWatch]
-"""of a run on a corpus of examples"""
+"""recipe of a run on a corpus of examples"""
 
 
 class ExamplesDataset:
@@ -49,11 +49,11 @@ class ExamplesDataset:
 
     @functools.cached_property
     def _heldout(self) -> "Packed":
-        """Raises UserError where none fits."""
+        """Held-out sequences. Raises UserError where no example fits."""
         return Packed(self.corpus.heldout, self._sequence, self.corpus.eos_token_id, seed=0)
 
     def check(self) -> list[str]:
-        """Raise WrongUse where the model reads other tokens; lines where examples are cut or left out."""
+        """Notes where examples are cut or left out. Raises WrongUse for a model of another vocabulary."""
         check_tokens(self._recipe, self.corpus)
         begun = Path(self._recipe.start) / TOKENIZER
         if self._recipe.start and begun.exists():
@@ -97,8 +97,8 @@ class ExamplesDataset:
 class Packed:
     """The examples of a split in sequences of `sequence` tokens, by number.
 
-    cut: how many examples are longer, of which the first sequence + 1 tokens are read. left_out: how
-    many have no counted token among these. examples: how many are read.
+    cut: number of longer examples, of which the first sequence + 1 tokens are read. left_out: number of
+    examples without a counted token among these. examples: number of examples that are read.
     """
 
     def __init__(self, split: ExampleSplit, sequence: int, eos_token_id: int, seed: int) -> None:

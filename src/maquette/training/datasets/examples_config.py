@@ -1,4 +1,4 @@
-"""What a recipe says of examples: prompts with their answers, which alone are learned.
+"""The recipe's fields of examples: prompts with answers, of which the loss counts the answers.
 
 data: {kind: examples, corpus: corpus/questions, sequence: 256}
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExamplesData(TokenData):
-    """What is read of a corpus of examples.
+    """A corpus of examples as the data of a recipe.
 
     Whole examples are packed into sequences; none sees another, and the loss counts answers alone.
     """
@@ -26,7 +26,7 @@ class ExamplesData(TokenData):
     kind: Literal["examples"] = "examples"
     """kind of data"""
     corpus: str = ""
-    """a corpus folder, built by maquette corpus examples"""
+    """corpus folder, built by maquette corpus examples"""
 
     def open_corpus(self, progress: Progress = silent) -> "ExamplesCorpus":
         from maquette.corpus.examples.store import ExamplesCorpus

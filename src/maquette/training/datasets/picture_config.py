@@ -1,4 +1,4 @@
-"""The recipe of a picture model: what it says besides what every recipe says."""
+"""The recipe's fields of pictures: data, evaluation and samples."""
 
 import os
 from dataclasses import dataclass, replace
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", default=Any, covariant=True)  # noqa: PLC0105
 SEEDS = 1 << 31
-"""of picture runs: a world's pictures are numbered in 63 bits, 32 of them within a seed"""
+"""number of seeds of picture runs: a world's pictures are numbered in 63 bits, 32 of them within a seed"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureWatch(Watch):
-    """What is looked at while training."""
+    """Evaluation and samples of a picture model during training."""
 
     pictures: int = 512
-    """held-out pictures scored, the same every time"""
+    """number of held-out pictures scored, the same every time"""
     grid: int = 16
-    """pictures made at a look, by models that make pictures; 0: none"""
+    """number of pictures in the grid of samples, of models that make pictures; 0: none"""
     prompts: tuple[str, ...] = ()
-    """captions of the grid, in turn; none: those of held-out pictures"""
+    """captions of the grid of samples, in turn; none: captions of held-out pictures"""
     steps: int = Drawing.steps
-    """solver steps of the grid"""
+    """number of solver steps of the grid of samples"""
     guidance: float = Drawing.guidance
-    """guidance of the grid; 1 is none"""
+    """guidance of the grid of samples; 1 is none"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,7 +49,7 @@ class PictureWatch(Watch):
 
 @dataclass(frozen=True, kw_only=True)
 class PictureData(Data, Generic[S]):
-    """Which pictures are read, and how large. S: the settings class of the world that draws them."""
+    """Pictures as the data of a recipe. S: the settings class of the world that draws them."""
 
     modality: ClassVar[str] = "pictures"
     unit: ClassVar[str] = "pictures"
@@ -63,13 +63,13 @@ class PictureData(Data, Generic[S]):
     image_size: int = 32
     """height and width of a picture in pixels"""
     caption_length: int = 24
-    """tokens of a caption, the end included; what is longer is cut"""
+    """most tokens of a caption, its EOS token included; longer captions are cut"""
     world: S = None  # type: ignore[assignment] # the default settings of the world
-    """settings of the world that the corpus names; none where it is a folder"""
+    """settings of the world that the corpus names; none for a folder"""
     count: int | None = None
-    """train on the first so many pictures; None: on all there are"""
+    """number of training pictures, the first ones; None: all"""
     encoder: str = ""
-    """a CLIP run, frozen, whose embeddings of picture and caption come with each; empty: none"""
+    """run of a frozen CLIP whose embeddings are added to every picture and caption; empty: none"""
 
     def __post_init__(self) -> None:
         within(self, 1, ANY, "image_size", "count")
@@ -104,7 +104,7 @@ class PictureData(Data, Generic[S]):
 
     @property
     def drawn(self) -> World | None:
-        """The world that the corpus names; None where it is a folder, though one that has a world's name."""
+        """The world that the corpus names; None for a folder, also a folder with a world's name."""
         from maquette.corpus.pictures.store import MANIFEST
 
         if self.world is None or (Path(self.corpus) / MANIFEST).exists():
@@ -121,7 +121,7 @@ class PictureData(Data, Generic[S]):
         return Path(self.encoder) / "model.safetensors" if self.encoder else None
 
     def frozen_encoder(self, device: "torch.device") -> Any:
-        """The encoder's embeddings are added to every batch."""
+        """Function that adds the encoder's embeddings to every batch."""
         encoder = named("maquette.training.datasets.encoder.encoder_of")(
             self
         )  # which reads this file
@@ -139,11 +139,11 @@ class PictureData(Data, Generic[S]):
 
 
 PictureRecipe = Recipe[PictureConfig, PictureData, PictureWatch]
-"""of a run of pictures"""
+"""recipe of a run of pictures"""
 
 
 def picture_recipe(recipe: Recipe) -> PictureRecipe:
-    """The recipe, of a picture model. Raises WrongUse for one of another kind."""
+    """The recipe of a picture model. Raises WrongUse for a recipe of another kind."""
     if not isinstance(recipe.data, PictureData):
         raise WrongUse(f"{recipe.name} is a recipe of {recipe.data.kind}: name one of pictures")
     return cast(PictureRecipe, recipe)

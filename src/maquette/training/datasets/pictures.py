@@ -50,7 +50,7 @@ class PictureDataset:
         return Reader(self.corpus.tokenizer, data.caption_length, encoder_reader(data))
 
     def check(self) -> list[str]:
-        """Raise WrongUse where the model cannot learn from the corpus; a line where captions are cut."""
+        """A note where captions are cut. Raises WrongUse where the model cannot learn from the corpus."""
         check_pictures(self._recipe, self.corpus)
         cut = cut_captions(self._recipe, self.corpus)
         return [] if cut is None else [cut]
@@ -92,7 +92,7 @@ class Reader:
         return caption_tokens(self._tokenizer, captions, self._caption_length)
 
     def batch(self, split: PictureSplit, indices: Numbers) -> PictureBatch:
-        """The pictures of those numbers."""
+        """The batch of the pictures at these indices."""
         labels, captions = split.labels(indices), split.captions(indices)
         return PictureBatch(
             to_tensor(split.pictures(indices)),
@@ -109,7 +109,7 @@ def to_tensor(pixels: Pixels) -> Tensor:
 
 
 def to_pixels(pictures: Tensor) -> Pixels:
-    """The way back: clipped, rounded to the nearest level."""
+    """Inverse of `to_tensor`: clipped, rounded to the nearest level."""
     x = ((pictures.detach().float().cpu() + 1) * 127.5).round().clamp_(0, 255)
     return np.ascontiguousarray(x.to(torch.uint8).permute(0, 2, 3, 1).numpy())
 
@@ -184,15 +184,15 @@ def _check_batch(recipe: PictureRecipe) -> None:
 
 
 def _room(recipe: PictureRecipe) -> int | None:
-    """Tokens that the model has room for in a caption; None where it reads none."""
+    """Most tokens of a caption that the model reads; None: it reads no captions."""
     reads = getattr(recipe.model, "condition", "text") == "text"
     return getattr(recipe.model, "caption_length", None) if reads else None
 
 
 def cut_captions(recipe: PictureRecipe, corpus: PictureCorpus) -> str | None:
-    """What to say of training captions that are longer than data.caption_length, by some of them; None: none.
+    """A note on training captions that are longer than data.caption_length; None: a sample has none.
 
-    What a corpus says of its longest caption is believed.
+    The corpus' own record of its longest caption is believed.
     """
     caption_length = recipe.data.caption_length
     most = corpus.manifest.get("caption_tokens", {}).get("most", caption_length)

@@ -14,7 +14,7 @@ from maquette.training.objectives import next_token
 from maquette.training.recipe import LanguageRecipe, Recipe
 
 TextRecipe = Recipe[ModelConfig, TextData, TextWatch]
-"""of a run on a corpus of text"""
+"""recipe of a run on a corpus of text"""
 
 
 class TextDataset:

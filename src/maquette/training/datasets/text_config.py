@@ -1,4 +1,4 @@
-"""What a recipe says of text: how it is cut, and what is scored and sampled on the way."""
+"""The recipe's fields of text: sequences, evaluation and samples."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TextWatch(Watch):
-    """What is scored and sampled while training on text."""
+    """Evaluation and samples of a language model during training."""
 
     tokens: int = 32768
-    """held-out tokens scored, the same every time"""
+    """number of held-out tokens scored, the same every time"""
     prompt: str = ""
-    """what samples continue; empty: the start of a document, or a held-out prompt of examples"""
+    """prompt that samples continue; empty: the start of a document, or a held-out prompt of examples"""
     sample_tokens: int = 64
-    """length of a sample; 0: none"""
+    """tokens of a sample; 0: no samples"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -30,14 +30,14 @@ class TextWatch(Watch):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenData(Data):
-    """What is read in sequences of tokens."""
+    """Data that is read in sequences of tokens."""
 
     modality: ClassVar[str] = "text"
     unit: ClassVar[str] = "tokens"
     watch: ClassVar[type[Watch]] = TextWatch
 
     sequence: int = 256
-    """tokens a training sequence"""
+    """tokens per training sequence"""
 
     def check(self, recipe: Any) -> None:
         """Raise WrongUse where a sequence does not fit the model."""
@@ -57,16 +57,16 @@ class TokenData(Data):
 
 @dataclass(frozen=True, kw_only=True)
 class TextData(TokenData):
-    """What is read of a corpus of text, and how it is cut."""
+    """A corpus of text as the data of a recipe."""
 
     dataset: ClassVar[Any] = "maquette.training.datasets.text.TextDataset"
 
     kind: Literal["text"] = "text"
     """kind of data"""
     corpus: str = "default"
-    """a corpus folder, or "default" or "tiny" for the text already on this machine"""
+    """corpus folder, or "default" or "tiny": built from the text on this machine"""
     document_mask: bool = False
-    """attention stops at document boundaries, and positions restart there"""
+    """whether attention stops at document boundaries, and positions restart there"""
 
     def open_corpus(self, progress: Progress = silent) -> "Corpus":
         from maquette.corpus.text.named import open_corpus
