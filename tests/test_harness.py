@@ -112,6 +112,7 @@ def files(folder):
 def test_scores_are_those_of_the_harness(folders, tmp_path, shots, monkeypatch):
     """At 5 shots most requests are longer than the context."""
     lm_eval = pytest.importorskip("lm_eval", reason="the extra [harness] is not installed")
+    pytest.importorskip("accelerate", reason="which the harness' Hugging Face model needs")
     from lm_eval.tasks import TaskManager
 
     from maquette.workshop import harness

@@ -89,7 +89,7 @@ def _show(one: "Stress", terminal: Terminal) -> None:
         for p in points
     ]
     terminal.say(
-        f"{one.task}, {one.shots} shots, {one.questions} questions; alone: accuracy {one.prior:.3f}"
+        f"{one.task} --shots {one.shots}: {one.questions} questions; alone: accuracy {one.prior:.3f}"
     )
     terminal.table(["garbage", "tokens", "accuracy", "standard error", "distance"], rows)
     gained = one.curves["examples"][0].accuracy > one.prior

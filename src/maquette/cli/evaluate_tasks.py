@@ -78,9 +78,8 @@ def _say(tasks: dict[str, Any], context: int, known: bool, terminal: Terminal) -
         for entry in task["curve"]:
             if entry["truncated"]:
                 terminal.say(
-                    f"  {name}, {entry['shots']} shots: {entry['truncated']} of {entry['requests']} "
-                    f"requests are longer than the context of {context} tokens; their first tokens "
-                    "are left out"
+                    f"  {name} --shots {entry['shots']}: {entry['truncated']} of {entry['requests']} "
+                    f"requests are longer than the context of {context} tokens; the first are left out"
                 )
         if task["contaminated"]:
             dirty = round(task["contaminated"] * task["examples"])

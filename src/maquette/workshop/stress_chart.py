@@ -26,14 +26,14 @@ def _row(one: Stress) -> Any:
     x = alt.X("tokens:Q", title="tokens of garbage")
     base = alt.Chart(alt.Data(values=rows)).encode(x, alt.Color("kind:N", title=None))
     accuracy = alt.Y("accuracy:Q", title="accuracy", scale=alt.Scale(domain=[0, 1]))
-    band = base.mark_area(opacity=0.12).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
+    bars = base.mark_rule(opacity=0.5).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
     prior = alt.Chart(alt.Data(values=[{"prior": one.prior}])).mark_rule(
         strokeDash=[6, 4], color=charts.ACCENT
     )
-    title = f"{one.task}, {one.shots} shots"
+    title = f"{one.task}, {one.shots} shot{'s' * (one.shots != 1)}"
     size = {"width": charts.WIDTH // 2, "height": charts.HEIGHT * 2 // 3}
     left = alt.layer(
-        band, base.mark_line(point=True).encode(accuracy), prior.encode(alt.Y("prior:Q"))
+        bars, base.mark_line(point=True).encode(accuracy), prior.encode(alt.Y("prior:Q"))
     )
     distance = alt.Y("distance:Q", title="distance from no context", scale=alt.Scale(domain=[0, 1]))
     right = base.mark_line(point=True).encode(distance)
