@@ -1,6 +1,9 @@
-"""Write a run as a folder that transformers opens. Forward multipliers are folded into the weights.
+"""Write a run as a folder that transformers opens (hf), or its LoRA as one that peft opens.
+
+Forward multipliers are folded into the weights. With hf a LoRA is merged into them.
 
 example: maquette export hf runs/first exported/first
+         maquette export peft runs/tuned exported/tuned
 """
 
 import argparse
@@ -11,7 +14,7 @@ from maquette.cli.terminal import Terminal
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("format", choices=("hf",))
+    parser.add_argument("format", choices=("hf", "peft"))
     parser.add_argument("run", help="a run directory")
     parser.add_argument("out", help="folder to write")
 
@@ -20,11 +23,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.models.clip_config import ClipConfig
     from maquette.models.store import load_config
     from maquette.serving.hugging_face import export_model
+    from maquette.serving.peft import export_peft
     from maquette.training.datasets.encoder import caption_length_of
     from maquette.training.trained_model import open_model
 
     path = Path(arguments.run).expanduser()
     out, model = Path(arguments.out).expanduser(), open_model(path)
+    if arguments.format == "peft":
+        maps = export_peft(path, model, out)
+        Terminal(arguments.json).say(f"exported: {arguments.out} ({maps} linear maps)")
+        return {"path": arguments.out, "maps": maps}
     caption_length = caption_length_of(path) if isinstance(load_config(path), ClipConfig) else None
     name = export_model(path, out, model, caption_length)
     Terminal(arguments.json).say(f"exported: {arguments.out} (transformers.{name})")

@@ -3,7 +3,10 @@
 Its tokenizer comes along, with what begins and ends its texts (tokenizer_config.json,
 generation_config.json).
 
+A LoRA of peft becomes an adapted run of --base, the run of its model.
+
 example: maquette import hf ~/models/gpt2 runs/gpt2
+         maquette import peft ~/adapters/sql runs/sql --base runs/gpt2
 """
 
 import argparse
@@ -11,15 +14,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("format", choices=("hf",))
+    parser.add_argument("format", choices=("hf", "peft"))
     parser.add_argument(
         "source", help="folder with config.json, model.safetensors and the tokenizer"
     )
     parser.add_argument("run", help="run directory to write")
+    parser.add_argument("--base", help="run of the model that an adapter of peft is for")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -33,6 +38,25 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         terminal.say(note)
 
     source, out = Path(arguments.source).expanduser(), Path(arguments.run).expanduser()
+    if arguments.format == "peft":
+        return import_adapter(arguments, source, out, terminal)
+    if arguments.base is not None:
+        raise WrongUse("--base is of an adapter: leave it out")
     config = import_model(source, out, say)
     terminal.say(f"imported: {arguments.run}")
     return {"path": arguments.run, "config": asdict(config), "notes": notes}
+
+
+def import_adapter(
+    arguments: argparse.Namespace, source: Path, out: Path, terminal: Terminal
+) -> dict[str, Any]:
+    """A LoRA of peft as an adapted run."""
+    from maquette.serving.peft import import_peft
+    from maquette.training.initial_model import weights_file
+
+    if arguments.base is None:
+        raise WrongUse("an adapter is of a model: name the run of its base with --base")
+    base = Path(arguments.base).expanduser()
+    config = import_peft(source, base, weights_file(base), out)
+    terminal.say(f"imported: {arguments.run}, an adapter of {arguments.base}")
+    return {"path": arguments.run, "adapter": asdict(config)}

@@ -79,18 +79,22 @@ def from_family(family: str, config: DecoderConfig, theirs: dict[str, Tensor]) -
     ours, used = {}, set()
     names = dict(Decoder(config).named_parameters())
     for name in names:
-        keys = [_key(theirs, their) for their in _their_names(family, name)]
+        keys = [_key(theirs, their) for their in their_names(family, name)]
         used.update(keys)
-        parts = [theirs[key] for key in keys]
-        tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
-        if _is_transposed(family, name):
-            tensor = tensor.T
-        if family == "bloom" and ".qkv." in name:  # (heads, 3, head) -> (3, heads, head)
-            tensor = tensor.unflatten(0, (config.heads, 3, config.head)).transpose(0, 1)
-            tensor = tensor.flatten(0, 2)
-        ours[name] = tensor
+        ours[name] = joined(family, config, name, [theirs[key] for key in keys])
     _refuse_rest(config, theirs, ours["embedding.weight"], theirs.keys() - used)
     return ours
+
+
+def joined(family: str, config: DecoderConfig, name: str, theirs: list[Tensor]) -> Tensor:
+    """The tensor of ours that is made of one of theirs, or of several."""
+    tensor = torch.cat(theirs) if len(theirs) > 1 else theirs[0]
+    if is_transposed(family, name):
+        tensor = tensor.T
+    if family == "bloom" and ".qkv." in name:  # (heads, 3, head) -> (3, heads, head)
+        tensor = tensor.unflatten(0, (config.heads, 3, config.head)).transpose(0, 1)
+        tensor = tensor.flatten(0, 2)
+    return tensor
 
 
 def _refuse_rest(
@@ -116,20 +120,23 @@ def to_family(family: str, config: DecoderConfig, ours: dict[str, Tensor]) -> di
     """Our tensors under their names."""
     theirs = {}
     for name, tensor in ours.items():
-        their = list(_their_names(family, name))
+        their = list(their_names(family, name))
         if family == "bloom" and ".qkv." in name:
             tensor = tensor.unflatten(0, (3, config.heads, config.head)).transpose(0, 1)
             tensor = tensor.flatten(0, 2)
-        if _is_transposed(family, name):
+        if is_transposed(family, name):
             tensor = tensor.T
-        sizes = [tensor.shape[0]]
-        if len(their) == 3:
-            sizes = [config.heads * config.head] + [config.group_heads * config.head] * 2
-        elif len(their) == 2:
-            sizes = [config.inner] * 2
+        sizes = part_sizes(config, len(their)) or [tensor.shape[0]]
         for key, part in zip(their, tensor.split(sizes), strict=True):
             theirs[key] = part.contiguous()
     return theirs
+
+
+def part_sizes(config: DecoderConfig, parts: int) -> list[int]:
+    """Rows of each of the tensors of theirs that one of ours is made of; empty for a single one."""
+    if parts == 3:
+        return [config.heads * config.head] + [config.group_heads * config.head] * 2
+    return [config.inner] * 2 if parts == 2 else []
 
 
 def folded(model: Decoder) -> dict[str, Tensor]:
@@ -137,7 +144,6 @@ def folded(model: Decoder) -> dict[str, Tensor]:
     c, scaling = model.config, model.scaling
     t = {name: p.detach().float().clone() for name, p in model.named_parameters()}
     into, out = scaling.input_multiplier, scaling.output_multiplier
-    query = scaling.attention_scale(c.head) * math.sqrt(c.head)
     t["embedding.weight"] *= into
     if c.positions == "learned":
         t["position.weight"] *= into
@@ -146,11 +152,21 @@ def folded(model: Decoder) -> dict[str, Tensor]:
         if name in t:
             t[name] *= before_output
     for name, tensor in t.items():
-        if ".attention.qkv." in name:
-            tensor[: c.heads * c.head] *= query
-        elif ".attention.out." in name or ".feedforward.down." in name:
-            tensor *= scaling.residual_multiplier
+        fold_rows(model, name, tensor)
     return t
+
+
+def fold_rows(model: Decoder, name: str, tensor: Tensor, *, back: bool = False) -> None:
+    """Multiply the multipliers into a tensor of a block's linear map, whose rows are its outputs.
+
+    back: divide by them, in place as well.
+    """
+    c, scaling = model.config, model.scaling
+    sign = -1 if back else 1
+    if ".attention.qkv." in name:
+        tensor[: c.heads * c.head] *= (scaling.attention_scale(c.head) * math.sqrt(c.head)) ** sign
+    elif ".attention.out." in name or ".feedforward.down." in name:
+        tensor *= scaling.residual_multiplier**sign
 
 
 def read_tensors(source: Path) -> dict[str, Tensor]:
@@ -179,7 +195,8 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
     return {name: t for name, t in tensors.items() if not name.endswith(BUFFERS)}
 
 
-def _their_names(family: str, name: str) -> Iterator[str]:
+def their_names(family: str, name: str) -> Iterator[str]:
+    """What the tensors are called that one of ours is made of."""
     module, _, kind = name.rpartition(".")
     parts = module.split(".")
     number = parts[1] if parts[0] == "blocks" else ""
@@ -197,7 +214,8 @@ def _key(theirs: dict[str, Tensor], name: str) -> str:
     raise UserError(f"the checkpoint lacks {name}: it is cut short or of another architecture")
 
 
-def _is_transposed(family: str, name: str) -> bool:
+def is_transposed(family: str, name: str) -> bool:
+    """Whether theirs is (in, out)."""
     if family != "gpt2" or not name.endswith(".weight"):
         return False
-    return any(part in next(_their_names(family, name)) for part in TRANSPOSED)
+    return any(part in next(their_names(family, name)) for part in TRANSPOSED)
