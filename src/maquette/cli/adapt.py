@@ -5,12 +5,14 @@ full. What it trains is kept in the adapted run, beside no copy of RUN. DATA of 
 examples or text, or files: records with prompt and answer, messages or text (.jsonl, .csv, .parquet ...), or
 texts. DATA of a classifier: a corpus of pictures with labels, or shapes: the built-in world with the settings
 that --world.FIELD gives. METHOD merge writes an adapted run as an ordinary one, with its LoRA in the weights
-(no DATA).
+(no DATA). METHOD compare adapts a language model by every method that fits: one table, one picture, and which
+is worth it.
 
 Printed are the parameters that were trained and what held-out data cost before and after; of a language
 model also what its own held-out text costs now, minutes and memory.
 
 example: maquette adapt lora runs/first questions.jsonl --run runs/tuned
+         maquette adapt compare runs/first questions.jsonl --run runs/compared
          maquette adapt full runs/first notes/ --rate-decay 2.6 --unfreeze 50
          maquette adapt vpt-deep runs/vit shapes --label count --world.objects 4 --world.counts true
 """
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.base.errors import WrongUse
+from maquette.cli.adapt_compare import compare_methods
 from maquette.cli.terminal import Terminal, TrainingProgress
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ WORLD = (
 )
 """the fields of `Shapes`, which cannot be imported for --help alone"""
 TEXT: dict[str, Any] = {
+    "methods": "",
     "sequence": None,
     "fields": "",
     "template": "{prompt}{answer}",
@@ -76,6 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     text = parser.add_argument_group("language models")
     text.add_argument("--sequence", type=int, help="tokens a training sequence")
+    text.add_argument("--methods", metavar="A,B,...", help="of compare (all that fit)")
     text.add_argument("--fields", metavar="PART=NAME,...",
                       help="of records: prompt=..., answer=..., messages=...")  # fmt: skip
     text.add_argument("--template", metavar="TEXT",
@@ -110,8 +115,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     for name, value in own.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
+    compared = arguments.method == "compare"
+    if compared:
+        if kind != "text":
+            raise WrongUse("adapt compare is of language models: use one method with --sweep")
+        if arguments.learning_rate is not None:
+            raise WrongUse("compare takes every method's own rate: leave --learning-rate out")
+    elif arguments.methods:
+        raise WrongUse("--methods is of compare: leave it out")
     options = AdaptOptions(
-        arguments.method,
+        "lora" if compared else arguments.method,
         labels=tuple(arguments.label or ()),
         steps=arguments.steps,
         batch=arguments.batch or BATCH[kind],
@@ -125,6 +138,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         unfreeze=arguments.unfreeze,
     )
     path = Path(arguments.run or free_name(Path("runs"), arguments.method)).expanduser()
+    if compared:
+        return compare_methods(arguments, options, path, terminal)
     way = adapt_language_model if kind == "text" else adapt_classifier
     return way(arguments, options, path, terminal)
 

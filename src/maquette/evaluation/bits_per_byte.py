@@ -10,7 +10,7 @@ neither it nor its bytes are counted: bytes that cost nothing would make the sco
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Score:
     tokens: int = 0
     bytes: int = 0
     documents: int = 0
+    parts: list[tuple[float, int]] = field(default_factory=list)
+    """nats and bytes of each document, or of each packed sequence of examples"""
 
     def add(self, nats: float, tokens: int, size: int) -> None:
         """Add the sums of a document."""
@@ -40,6 +42,20 @@ class Score:
         self.tokens += tokens
         self.bytes += size
         self.documents += 1
+        self.parts.append((nats, size))
+
+    @property
+    def stderr(self) -> float | None:
+        """Standard error of the bits per byte, of a ratio of sums over parts; None for one part.
+
+        Cochran 1977, Sampling Techniques, equation 6.13.
+        """
+        n = len(self.parts)
+        if n < 2 or not self.bytes:
+            return None
+        ratio = self.nats / self.bytes
+        squares = sum((nats - ratio * size) ** 2 for nats, size in self.parts)
+        return math.sqrt(n / (n - 1) * squares) / self.bytes / math.log(2)
 
     @property
     def loss(self) -> float:
@@ -56,6 +72,7 @@ class Score:
             "loss": self.loss,
             "perplexity": math.exp(min(self.loss, 700)),
             "bits_per_byte": self.bits_per_byte,
+            "stderr": self.stderr,
             "tokens": self.tokens,
             "bytes": self.bytes,
             "documents": self.documents,

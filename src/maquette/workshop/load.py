@@ -30,8 +30,6 @@ from maquette.training.run_corpus import as_text, corpus_of
 from maquette.training.trained_model import attach_run, open_model
 from maquette.workshop.evaluate_tasks import evaluate_tasks
 
-SCORED = 16  # sequences of examples that are scored at a time
-
 
 class Loaded:
     """A run's model with its tokenizer.
@@ -247,13 +245,13 @@ def score_examples(
     model.eval()
     packed = Packed(corpus.heldout, model.config.context, corpus.eos_token_id, seed=0)
     device, score = model.embedding.weight.device, Score()
-    for first in range(0, len(packed), SCORED):
-        batch = packed.batch(np.arange(first, min(first + SCORED, len(packed))))
+    for number in range(len(packed)):  # one by one: each is a part of the score's standard error
+        batch = packed.batch(np.array([number]))
         loss = model.loss(batch.to(device))
         wanted = batch.targets[batch.targets >= 0].numpy()
         text = corpus.tokenizer.decode_bytes(wanted[wanted != corpus.eos_token_id])
         score.add(float(loss.value), int(loss.count), len(text))
-        progress(first + len(batch), len(packed))
+        progress(number + 1, len(packed))
     score.documents = packed.examples
     return score
 
