@@ -186,3 +186,19 @@ def test_a_task_file_is_asked_by_the_command(folders, tmp_path):
     ).json
     entry = single["tasks"]["ours_likelihood"]
     assert (entry["shots"], entry["examples"]) == (1, 4)  # num_fewshot
+
+
+def test_a_run_that_is_not_there_is_one_line_from_the_harness_command(
+    tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("lm_eval", reason="the extra [harness] is not installed")
+    from maquette.workshop import harness
+
+    words = ["lm_eval", "--model", "maquette", "--model_args", f"run={tmp_path / 'none'}"]
+    folder, names = files(tmp_path / "tasks")
+    words += ["--tasks", names[0], "--include_path", str(folder)]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as ended:
+        harness.main()
+    assert ended.value.code == 1
+    assert "none does not exist: name a run directory" in capsys.readouterr().err.splitlines()[-1]
