@@ -1,6 +1,7 @@
 """One task file, one model: lm-evaluation-harness' scores are ours, by its model and by our adapter."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -188,17 +189,19 @@ def test_a_task_file_is_asked_by_the_command(folders, tmp_path):
     assert (entry["shots"], entry["examples"]) == (1, 4)  # num_fewshot
 
 
-def test_a_run_that_is_not_there_is_one_line_from_the_harness_command(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_mistake_in_the_harness_command_is_one_line(tmp_path, monkeypatch, capsys):
+    """Its own command takes seconds to begin: here is only what it does with the model's arguments."""
     pytest.importorskip("lm_eval", reason="the extra [harness] is not installed")
     from maquette.workshop import harness
 
-    words = ["lm_eval", "--model", "maquette", "--model_args", f"run={tmp_path / 'none'}"]
-    folder, names = files(tmp_path / "tasks")
-    words += ["--tasks", names[0], "--include_path", str(folder)]
-    monkeypatch.setattr("sys.argv", words)
-    with pytest.raises(SystemExit) as ended:
-        harness.main()
-    assert ended.value.code == 1
-    assert "none does not exist: name a run directory" in capsys.readouterr().err.splitlines()[-1]
+    wrong = {
+        f"run={tmp_path / 'none'}": "none does not exist: name a run directory",
+        "run=x,revision=main": "model_args revision: write --model_args run=",
+    }
+    for arguments, said in wrong.items():
+        made = partial(harness.MaquetteLM.create_from_arg_string, arguments, {"batch_size": 1})
+        monkeypatch.setattr("lm_eval.__main__.cli_evaluate", made)
+        with pytest.raises(SystemExit) as ended:
+            harness.main()
+        assert ended.value.code in (1, 2)
+        assert said in capsys.readouterr().err.splitlines()[-1]
