@@ -200,3 +200,25 @@ def test_tokens_are_drawn_as_the_temperature_says(temperature):
     assert (share - expected).abs().max() < 0.03  # four deviations; the seed is fixed
     alone = Sampler(sampling, 1, torch.device("cpu"))(logits[None])
     assert alone.tolist() == chosen[:1].tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_a_beginning_that_all_prompts_share_is_run_once(family, sampling, monkeypatch):
+    """The same tokens for rows of many lengths, whatever was in the memory of the cache."""
+    model, begin = make(family), b"the cat sat on "
+    prompts = [[*begin, *rest] for rest in (b"a", b"mat by", b"", b"one red bird in")]
+    plain = list(stream(model, prompts, 12, sampling))
+    room, cache, run = [], model.cache, model.hidden
+
+    def filled(batch, length):
+        layers = cache(batch, length)
+        for layer in layers:
+            layer.keys.fill_(torch.nan)
+            layer.values.fill_(torch.nan)
+        return layers
+
+    monkeypatch.setattr(model, "cache", filled)
+    monkeypatch.setattr(model, "hidden", lambda x, **more: room.append(x.shape) or run(x, **more))
+    assert list(stream(model, prompts, 12, sampling, shared=len(begin) - 1)) == plain
+    assert room[:2] == [(1, 14), (4, 16)]

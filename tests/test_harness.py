@@ -1,11 +1,12 @@
 """One task file, one model: lm-evaluation-harness' scores are ours, by its model and by our adapter."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
 import yaml
-from tiny_models import Kind, byte_level, write_files
+from tiny_models import KINDS, Kind, byte_level, write_files, write_model
 
 import maquette
 from maquette.evaluation.tasks.config import read_task
@@ -38,6 +39,16 @@ def folders(tmp_path_factory):
     )  # fmt: skip
     transformers.GPT2LMHeadModel(config).save_pretrained(folder / "hf")
     write_files(folder / "hf", tokenizer, kind.settings | {"bos_token": "<|endoftext|>"})
+    import_model(folder / "hf", folder / "run")
+    return folder / "hf", folder / "run"
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    """A random LLaMA whose tokenizer begins every text with a token."""
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("pieces")
+    write_model(folder / "hf", KINDS["pieces"])
     import_model(folder / "hf", folder / "run")
     return folder / "hf", folder / "run"
 
@@ -108,9 +119,14 @@ def files(folder):
     return folder, list(tasks)
 
 
-@pytest.mark.parametrize("shots", [0, 2, 5])
-def test_scores_are_those_of_the_harness(folders, tmp_path, shots, monkeypatch):
-    """At 5 shots most requests are longer than the context."""
+@pytest.mark.parametrize(
+    ("models", "shots"), [("folders", 0), ("folders", 2), ("folders", 5), ("pieces", 2)]
+)
+def test_scores_are_those_of_the_harness(models, tmp_path, shots, monkeypatch, request):
+    """At 5 shots most requests are longer than the context.
+
+    Where a tokenizer begins texts, the harness scores that token as a text's, and Maquette does not.
+    """
     lm_eval = pytest.importorskip("lm_eval", reason="the extra [harness] is not installed")
     pytest.importorskip("accelerate", reason="which the harness' Hugging Face model needs")
     from lm_eval.tasks import TaskManager
@@ -118,8 +134,10 @@ def test_scores_are_those_of_the_harness(folders, tmp_path, shots, monkeypatch):
     from maquette.workshop import harness
 
     monkeypatch.setenv("DISABLE_MULTIPROC", "1")
-    hf, run = folders
+    hf, run = request.getfixturevalue(models)
     folder, names = files(tmp_path / "tasks")
+    if models == "pieces":
+        names.remove("ours_rolling")
     manager = TaskManager(include_path=str(folder), include_defaults=False)
 
     def asked(model, **arguments):
@@ -146,7 +164,7 @@ def test_scores_are_those_of_the_harness(folders, tmp_path, shots, monkeypatch):
             ):  # whose stderr they draw
                 assert mean.stderr == pytest.approx(stderr, rel=1e-4, abs=1e-6), (name, key)
             compared += 1
-    assert compared == 6 + 2 + 2 + 3 + 2
+    assert compared == 6 + 2 + 2 + 2 + 3 * ("ours_rolling" in names)
 
 
 def test_a_task_file_is_asked_by_the_command(folders, tmp_path):
@@ -169,3 +187,21 @@ def test_a_task_file_is_asked_by_the_command(folders, tmp_path):
     ).json
     entry = single["tasks"]["ours_likelihood"]
     assert (entry["shots"], entry["examples"]) == (1, 4)  # num_fewshot
+
+
+def test_a_mistake_in_the_harness_command_is_one_line(tmp_path, monkeypatch, capsys):
+    """Its own command takes seconds to begin: here is only what it does with the model's arguments."""
+    pytest.importorskip("lm_eval", reason="the extra [harness] is not installed")
+    from maquette.workshop import harness
+
+    wrong = {
+        f"run={tmp_path / 'none'}": "none does not exist: name a run directory",
+        "run=x,revision=main": "model_args revision: write --model_args run=",
+    }
+    for arguments, said in wrong.items():
+        made = partial(harness.MaquetteLM.create_from_arg_string, arguments, {"batch_size": 1})
+        monkeypatch.setattr("lm_eval.__main__.cli_evaluate", made)
+        with pytest.raises(SystemExit) as ended:
+            harness.main()
+        assert ended.value.code in (1, 2)
+        assert said in capsys.readouterr().err.splitlines()[-1]

@@ -10,7 +10,7 @@ import maquette
 from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import byte_tokenizer, train_tokenizer
 from maquette.models import families
-from maquette.serving.generate import generate, stream
+from maquette.serving.generate import generate
 from maquette.serving.hugging_face import import_model
 from maquette.serving.restrict import Answers, Grammars, Restriction
 from maquette.serving.sampler import Sampling
@@ -90,19 +90,3 @@ def test_the_command_holds_its_answers(trained, tmp_path):
     assert json.loads(said.json["text"]).keys() == {"n", "c"}
     refused(command("generate", trained, "", "--regex", "("), "mend", code=2)
     refused(command("generate", trained, "", "--schema", tmp_path / "no.json"), "no.json", code=1)
-
-
-def test_a_shared_prefix_gives_the_same_tokens():
-    """Computed once for rows of many lengths, with every kind of position."""
-    shape = {"vocabulary": 61, "context": 48, "width": 32, "depth": 2, "heads": 4}
-    prefix = [7, 3, 9, 20, 11, 5, 2]
-    prompts = [[*prefix, *rest] for rest in ([1], [2, 3, 4], [], [5, 6, 7, 8, 9, 10, 11, 12])]
-    greedy = Sampling(temperature=0)
-    for config in (
-        families.gpt2(**shape),
-        families.llama(**shape, kv_heads=2),
-        families.bloom(**shape),
-    ):
-        model = config.build().initialise(0).eval()
-        plain = list(stream(model, prompts, 12, greedy))
-        assert list(stream(model, prompts, 12, greedy, shared=6)) == plain

@@ -21,7 +21,7 @@ from maquette.evaluation.tasks.metrics import exact_match
 from maquette.evaluation.tasks.task import Task
 from maquette.models import families
 from maquette.models.store import WEIGHTS, save_config, save_tensors
-from tests.conftest import command, refused
+from tests.conftest import ROOT, command, refused
 
 ROWS = [
     {"land": "France", "cities": ["Paris", "Lyon"], "right": 0, "name": "Paris"},
@@ -332,3 +332,16 @@ def test_a_task_may_be_made_in_python(run):
     assert len(evaluate_task(loaded.model, loaded.tokenizer, task)) == 1
     assert loaded.evaluate("letter_map", shots=[1], limit=3)["letter_map"]["shots"] == 1
     assert open_task("letter_map").name == "letter_map"
+
+
+def test_the_file_on_the_page_of_evaluation_is_a_task(tmp_path):
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    text = page.split("```yaml\n")[1].split("```")[0]
+    rows = [{"country": "France", "cities": ["Lyon", "Paris"], "answer": "Paris"},
+            {"country": "Spain", "cities": ["Madrid", "Vigo"], "answer": 0}]  # fmt: skip
+    for name in ("shots", "capitals"):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    questions = task_from(read_task(written(tmp_path, text))).questions()
+    assert [q.answer for q in questions] == ["Paris", "Madrid"]
+    assert questions[0].text == "The capital of France is"
+    assert questions[0].neutral == tuple(f"The capital of {x} is" for x in ("N/A", "[MASK]", ""))

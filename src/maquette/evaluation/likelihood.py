@@ -246,9 +246,8 @@ class _Scorer:
                 continue
             for row, past in enumerate(pasts):
                 left = room - lengths[row]
-                layer.keys[row, :, :left] = (
-                    0  # what is not seen is multiplied by 0: numbers, not NaN
-                )
+                # What is not seen is multiplied by 0, and must be a number for that.
+                layer.keys[row, :, :left] = 0
                 layer.values[row, :, :left] = 0
                 if past is not None:
                     layer.keys[row, :, left:room] = past.keys[number]

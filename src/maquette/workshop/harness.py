@@ -8,10 +8,11 @@ common beginnings run once, as in `maquette eval`.
 """
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from maquette.base.errors import WrongUse, need
+from maquette.base.errors import UserError, WrongUse, need
 from maquette.evaluation.encoding import PairEncoder, rolling_requests
 from maquette.evaluation.generation import generate_answers
 from maquette.evaluation.likelihood import Request, log_likelihoods
@@ -90,5 +91,14 @@ class MaquetteLM(_LM):  # type: ignore[misc]
         return answers
 
 
+def main() -> None:
+    """The harness' own command, to which this model is known."""
+    try:
+        need("lm_eval.__main__", "harness").cli_evaluate()
+    except UserError as error:
+        print(f"maquette: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
 if __name__ == "__main__":
-    need("lm_eval.__main__", "harness").cli_evaluate()
+    main()

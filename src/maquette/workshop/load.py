@@ -171,11 +171,14 @@ class Loaded:
         )
 
     def training_text(self) -> Corpus | None:
-        """The text that the run was trained on, None where there is none that is known."""
+        """The text that the run was trained on, None where there is none, or it is no longer there."""
         run = RunDirectory(self.path)
         if not (run / CORPUS).exists():
             return None
-        corpus = corpus_of(run)
+        try:
+            corpus = corpus_of(run)
+        except UserError:  # moved, or changed: a score is worth having without it
+            return None
         return corpus if isinstance(corpus, Corpus) else None
 
     def score_text(self, path: Path) -> Score:

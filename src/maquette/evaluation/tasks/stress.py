@@ -30,13 +30,14 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.base.statistics import weighted_mean
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.evaluation.encoding import PairEncoder
-from maquette.evaluation.likelihood import Request, log_likelihoods
+from maquette.evaluation.likelihood import Likelihood, Request, log_likelihoods
 from maquette.evaluation.tasks.task import Question, Task
 from maquette.models.base import LanguageModel
 from maquette.serving.generate import HALF
 from maquette.worlds.questions.registry import question_world
 
 KINDS = ("random", "documents", "wrong", "repeated", "examples")
+ALONE, CLEAR = "alone", "clear"  # the question without anything, and with its examples alone
 PARTS = (16, 8, 4, 2, 1)  # of the room, that the garbage fills
 DRAWS = 3  # of every kind of garbage, shared out over the questions
 LEAST = 32  # tokens of room
@@ -104,55 +105,40 @@ def stress(
     if any(len(question.texts) > 1 for question in questions):
         raise WrongUse(f"{task.name} has a context for each choice: --stress is of tasks with one")
     filler = _Filler(model, tokenizer, task, questions, shots, seed, other or _passages())
-    asked: list[tuple[int, str, int, int]] = []  # question, kind, part, tokens
-    requests: list[Request] = []
+    cells: list[tuple[tuple[str, int], int, int]] = []  # kind and part, question, tokens of garbage
+    groups: list[list[Request]] = []  # the choices of each
     for number, question in enumerate(questions):
-        for choices in (filler.alone(question), filler.filled(number, "examples", 0)[0]):
-            requests += choices
+        cells += [((ALONE, 0), number, 0), ((CLEAR, 0), number, 0)]
+        groups += [filler.alone(question), filler.filled(number, "examples", 0)[0]]
         for kind in KINDS:
             for part, share in enumerate(PARTS, 1):
                 choices, tokens = filler.filled(number, kind, filler.room // share)
-                asked.append((number, kind, part, tokens))
-                requests += choices
+                cells.append(((kind, part), number, tokens))
+                groups.append(choices)
     off = filler.off_domain()
-    requests += [request for choices in off for request in choices]
-    found = iter(log_likelihoods(model, requests, progress=progress))
-
-    def distribution(choices: int) -> Array:
-        scores = np.array([next(found).log_likelihood for _ in range(choices)])
-        p = np.exp(scores - scores.max())
-        out: Array = p / p.sum()
-        return out
-
-    alone: list[Array] = []
+    found = iter(
+        log_likelihoods(model, [r for group in groups + off for r in group], progress=progress)
+    )
+    answers = [_distribution([next(found) for _ in group]) for group in groups + off]
     table: dict[tuple[str, int], list[tuple[int, Array, int]]] = {}
-    cells = iter(asked)
-    for number, question in enumerate(questions):
-        n = len(question.choices)
-        alone.append(distribution(n))
-        clear = distribution(n)
-        for kind in KINDS:
-            table.setdefault((kind, 0), []).append((number, clear, 0))
-            for _ in PARTS:
-                _, kind, part, tokens = next(cells)
-                table.setdefault((kind, part), []).append((number, distribution(n), tokens))
-    given = [questions[0].choices[int(np.argmax(distribution(len(c))))] for c in off]
+    for (cell, number, tokens), p in zip(cells, answers, strict=False):
+        table.setdefault(cell, []).append((number, p, tokens))
+    alone = [p for _, p, _ in table[ALONE, 0]]
+    first = _point(table[CLEAR, 0], questions, alone)
     curves = {
         kind: _growing(
-            [_point(table[kind, part], questions, alone) for part in range(len(PARTS) + 1)]
+            [first, *(_point(table[kind, n], questions, alone) for n in range(1, len(PARTS) + 1))]
         )
         for kind in KINDS
     }
-    right = [int(np.argmax(p)) in q.right for p, q in zip(alone, questions, strict=True)]
     modal = None
     if off:
-        clear_answers = [
-            questions[0].choices[int(np.argmax(p))] for _, p, _ in table["examples", 0]
-        ]
-        modal = {"in_domain": _modal(clear_answers), "off_domain": _modal(given)}
-    return Stress(
-        task.name, shots, len(questions), filler.room, float(np.mean(right)), curves, modal
-    )
+        modal = {
+            "in_domain": _modal(questions[0], [p for _, p, _ in table[CLEAR, 0]]),
+            "off_domain": _modal(questions[0], answers[len(cells) :]),
+        }
+    prior = _point(table[ALONE, 0], questions, alone).accuracy
+    return Stress(task.name, shots, len(questions), filler.room, prior, curves, modal)
 
 
 class _Filler:
@@ -288,9 +274,18 @@ def _half(points: Sequence[tuple[float, float]]) -> float | None:
     return None
 
 
-def _modal(answers: Sequence[str]) -> dict[str, Any]:
-    answer, count = Counter(answers).most_common(1)[0]
-    return {"answer": answer, "share": count / len(answers)}
+def _modal(question: Question, answers: Sequence[Array]) -> dict[str, Any]:
+    """The choice that is taken most often, and its share."""
+    place, count = Counter(int(np.argmax(p)) for p in answers).most_common(1)[0]
+    return {"answer": question.choices[place], "share": count / len(answers)}
+
+
+def _distribution(scores: Sequence[Likelihood]) -> Array:
+    """The probabilities of the choices, which sum to 1."""
+    x = np.array([one.log_likelihood for one in scores])
+    p = np.exp(x - x.max())
+    out: Array = p / p.sum()
+    return out
 
 
 def _passages() -> str:
