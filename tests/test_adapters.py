@@ -205,6 +205,29 @@ def test_recomputation_and_a_copy_have_gradients_of_their_own(config):
 
 
 @pytest.mark.parametrize("config", EVERY, ids=lambda c: c.kind)
+def test_traced_blocks_compute_with_the_adapter(config):
+    """What the compiler sees of a block is what runs plainly, gradients too, and after a new weight."""
+    found = []
+    batch = TokenBatch(tokens(), tokens())
+    for traced in (False, True):
+        model = decoder().requires_grad_(False)
+        adapter = filled(config, model)
+        if traced:
+            torch.compiler.reset()
+            for block in model.blocks:
+                block.compile(backend="eager", dynamic=False)
+        losses = []
+        for weight in (1.0, 0.5):
+            adapter.weight = weight
+            loss = model.loss(batch).total
+            loss.backward()
+            losses.append(loss.detach())
+        found.append([*losses, *(p.grad for p in adapter.parameters())])
+    for plain, traced in zip(*found, strict=True):
+        torch.testing.assert_close(traced, plain)
+
+
+@pytest.mark.parametrize("config", EVERY, ids=lambda c: c.kind)
 def test_what_is_trained_has_a_role_and_is_all_that_is_kept(config):
     model = decoder()
     base = set(dict(model.named_parameters()))

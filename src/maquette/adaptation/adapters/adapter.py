@@ -39,6 +39,8 @@ class Adapter(nn.Module):
         super().__init__()
         self.config = config
         self._weight: Weight = 1.0
+        self.off = False
+        """whether it takes no part: its weight is 0 for all rows, or it is merged into the model's weights"""
         self._handles: list[RemovableHandle] = []
 
     @property
@@ -50,14 +52,10 @@ class Adapter(nn.Module):
     def weight(self, weight: Weight) -> None:
         self.check_weight(weight)
         self._weight = weight
+        self.off = not isinstance(weight, Tensor) and weight == 0
 
     def check_weight(self, weight: Weight) -> None:
         """Raise WrongUse for a weight that this kind cannot have."""
-
-    @property
-    def off(self) -> bool:
-        """Whether the weight is 0 for all rows."""
-        return not isinstance(self._weight, Tensor) and self._weight == 0
 
     def initialise(self, model: Model, seed: int) -> None:
         """Fill the parameters, as a function of the seed and their names."""

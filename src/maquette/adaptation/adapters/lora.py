@@ -25,16 +25,12 @@ from maquette.nn.low_rank import LowRank
 
 
 class LoRA(Adapter):
-    """Changes of the linear maps that the config's patterns name.
-
-    merged: whether they are in the model's weights now.
-    """
+    """Changes of the linear maps that the config's patterns name."""
 
     config: LoRAConfig
 
     def __init__(self, config: LoRAConfig, model: Model) -> None:
         super().__init__(config, model)
-        self.merged = False
         maps = linear_maps(model)
         if not maps:
             raise no_place(model, "lora", "models with linear maps in their blocks", "bias or full")
@@ -52,10 +48,6 @@ class LoRA(Adapter):
     def hook(self, model: Model) -> None:
         for name, change in self.changes.items():
             self.add(model.get_submodule(name), change)
-
-    @property
-    def off(self) -> bool:
-        return self.merged or super().off
 
 
 def linear_maps(model: Model) -> dict[str, Linear]:
@@ -90,7 +82,7 @@ class Merged:
                 weight = model.get_parameter(f"{name}.weight")
                 self._base.setdefault(weight, weight.detach().clone())
                 weight.add_((change.matrix() * adapter.weight).to(weight.dtype))
-            adapter.merged = True
+            adapter.off = True
 
     @torch.no_grad()
     def undo(self) -> None:
@@ -98,7 +90,7 @@ class Merged:
         for weight, before in self._base.items():
             weight.copy_(before)
         for adapter in self._adapters:
-            adapter.merged = False
+            adapter.weight = adapter.weight  # on again
         self._base.clear()
 
 
