@@ -41,12 +41,12 @@ class Loaded:
 
     @property
     def recipe(self) -> LanguageRecipe:
-        """The recipe it was trained by (imported models have none)."""
+        """The run's recipe (imported models have none)."""
         return language(RunDirectory(self.path).recipe())
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """Every step's record."""
+        """The records of all steps."""
         return RunDirectory(self.path).records()
 
     def optimise(self, precision: str = "auto") -> "Loaded":
@@ -161,8 +161,8 @@ def score_examples(
 ) -> Score:
     """Loss of the answers of the held-out examples, each given its prompt alone.
 
-    The end of an answer is among the scored tokens, and not among the bytes. Examples that are longer than
-    the context are cut, those whose prompt is longer are left out.
+    The EOS token of an answer is scored, and counts no bytes. Examples longer than the context are cut;
+    those whose prompt is longer are left out.
     """
     model.eval()
     packed = Packed(corpus.heldout, model.config.context, corpus.eos_token_id, seed=0)
@@ -181,7 +181,7 @@ def score_examples(
 def load(path: str | Path) -> Loaded:
     """Open a run: its final weights, or those of its newest whole checkpoint.
 
-    Raises UserError when there is no model, or when it is damaged or not Maquette's.
+    Raises UserError when there is no model, or when the model is damaged or not Maquette's.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
