@@ -1,4 +1,4 @@
-"""What `import maquette` offers: the commands as functions."""
+"""The Python interface of `import maquette`: the commands as functions."""
 
 from pathlib import Path
 from typing import Any

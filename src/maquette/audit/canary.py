@@ -44,15 +44,15 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Canaries:
-    """Which strings are planted how often, and which are kept out. All follow from the seed."""
+    """The canaries: which strings are planted how often, and which are kept out, by the seed."""
 
     seed: int = 0
     copies: tuple[int, ...] = (1, 3, 10, 30, 100, 300)
-    """of every canary of a level"""
+    """numbers of copies of a canary, one for each level"""
     per_level: int = 8
     alternatives: int = 4095
     length: int = 24
-    """letters of a string, 4 bits each, in two words of one half"""
+    """letters of a canary, 4 bits each, in two words of half the length"""
 
     def __post_init__(self) -> None:
         if self.length < 4 or self.length % 4:
@@ -72,22 +72,22 @@ class Canaries:
 
     @property
     def levels(self) -> list[tuple[int, list[str]]]:
-        """Copies, and the canaries that are planted so often."""
+        """Number of copies and canaries of each level."""
         n = self.per_level
         return [(c, self._drawn[i * n : (i + 1) * n]) for i, c in enumerate(self.copies)]
 
     @property
     def kept_out(self) -> list[str]:
-        """The alternatives."""
+        """The strings that are kept out of training: the alternatives."""
         return self._drawn[len(self.copies) * self.per_level :]
 
     @property
     def sha256(self) -> str:
-        """Of all strings in their order."""
+        """SHA-256 of all strings in order."""
         return hashlib.sha256("\n".join(self._drawn).encode()).hexdigest()
 
     def documents(self, host: Iterable[Document]) -> list[Document]:
-        """The host's documents with every copy of every canary planted in them."""
+        """The host's documents with all copies of the canaries planted."""
         lines = [text for copies, texts in self.levels for text in texts for _ in range(copies)]
         return plant(host, lines, self.seed)
 
@@ -114,7 +114,7 @@ class Canaries:
         return canaries
 
     def score(self, model: "LanguageModel", tokenizer: Tokenizer) -> list["Level"]:
-        """Rank every canary among the alternatives, and try to extract it; a result a level."""
+        """Rank every canary among the alternatives, and try to extract it; a result for each level."""
         planted = [text for _, texts in self.levels for text in texts]
         nats = losses(model, tokenizer, planted + self.kept_out)
         alternatives = nats[len(planted) :]
@@ -131,30 +131,30 @@ class Canaries:
 
 @dataclass(frozen=True)
 class Level:
-    """The canaries of one number of copies."""
+    """Results of the canaries of one level."""
 
     copies: int
     p_values: list[float]
-    """of each canary"""
+    """p-value of each canary"""
     bits: list[float]
-    """by which the loss of each is lower than the alternatives' mean: what was memorised of it"""
+    """memorised bits of each canary: the alternatives' mean loss less its own"""
     extracted: list[bool]
     p_value: float
-    """of all together"""
+    """joint p-value of the level's canaries"""
 
     @property
     def exposures(self) -> list[float]:
-        """Bits."""
+        """Exposure of each canary in bits."""
         return [-math.log2(p) for p in self.p_values]
 
     @property
     def exposure(self) -> float:
-        """The mean, in bits."""
+        """Mean exposure in bits."""
         return float(np.mean(self.exposures))
 
     @property
     def memorised_bits(self) -> float:
-        """The mean of `bits`."""
+        """Mean of `bits`."""
         return float(np.mean(self.bits))
 
     @property
@@ -162,7 +162,7 @@ class Level:
         return float(np.mean(self.extracted))
 
     def to_dict(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Plain values, for `--json`."""
         interval = wilson(sum(self.extracted), len(self.extracted))
         return asdict(self) | {
             "exposure": self.exposure,
@@ -173,13 +173,13 @@ class Level:
 
 
 def p_values(planted: Array, alternatives: Array) -> Array:
-    """(1 + alternatives with a loss no higher) / (alternatives + 1), for each planted one."""
+    """p-value of each planted string: (1 + alternatives with a loss no higher) / (alternatives + 1)."""
     below = np.searchsorted(np.sort(alternatives), planted, side="right")
     return np.asarray((1 + below) / (len(alternatives) + 1), np.float64)
 
 
 def joint_p_value(planted: Array, alternatives: Array, draws: int = 1999) -> float:
-    """Of several planted ones together, exact too: a permutation test of their mean log rank.
+    """Joint p-value of several planted strings: an exact permutation test of their mean log rank.
 
     The p-values of a level share their alternatives and are not independent, so they must not be
     multiplied. But under the null the planted ones are any so many of all strings.
@@ -193,7 +193,7 @@ def joint_p_value(planted: Array, alternatives: Array, draws: int = 1999) -> flo
 
 
 def losses(model: "LanguageModel", tokenizer: Tokenizer, texts: Sequence[str]) -> Array:
-    """The summed nats of each text on a line of its own: (texts,)."""
+    """Summed loss in nats of each text on a line of its own, (texts,)."""
     from maquette.evaluation.bits_per_byte import score_documents
 
     tokens = (np.array(tokenizer.encode("\n" + text), dtype=np.int64) for text in texts)

@@ -32,11 +32,11 @@ DOCUMENTS = 5  # training documents named for each example
 
 @dataclass(frozen=True)
 class Found:
-    """Bytes offset .. offset + length of a training document stand in an example."""
+    """A match: bytes offset .. offset + length of a training document are in an example."""
 
     example: int
     row: int
-    """of the table of documents"""
+    """row in the table of documents"""
     source: str
     offset: int
     length: int
@@ -44,17 +44,17 @@ class Found:
 
 @dataclass
 class Contamination:
-    """What of one task the training text holds."""
+    """Contamination of one task."""
 
     examples: int
     n: int
-    """words of a gram"""
+    """number of words of a gram"""
     too_short: list[int]
-    """the examples of fewer words, which are too short to tell, from 0"""
+    """indices of the examples of fewer words, which are too short to tell"""
     flagged: list[int]
-    """the dirty examples, from 0"""
+    """indices of the dirty examples"""
     hits: list[Found] = field(default_factory=list)
-    """for every dirty example the first few documents that hold a part of it"""
+    """matches of every dirty example in the first few documents"""
 
     @property
     def dirty(self) -> int:
@@ -70,16 +70,16 @@ class Contamination:
 
     @property
     def fraction(self) -> float:
-        """Dirty examples over all, those that are too short to tell among them: it is this at least."""
+        """Fraction of dirty examples among all: a lower bound, as some are too short to tell."""
         return self.dirty / self.examples if self.examples else 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %, the examples taken as drawn from more of their kind."""
+        """95 % interval of the fraction, the examples taken as a sample."""
         return wilson(self.dirty, self.examples)
 
     def to_dict(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Plain values, for `--json`."""
         counts = {"dirty": self.dirty, "clean": self.clean, "short": self.short}
         shares = {"fraction": self.fraction, "interval": list(self.interval)}
         return asdict(self) | counts | shares
@@ -120,7 +120,7 @@ def contamination(
 
 
 class _Search:
-    """The tasks of one n, looked for together."""
+    """A search for the tasks of one n, together."""
 
     def __init__(self, n: int, tasks: dict[str, Sequence[str]]) -> None:
         self._tasks, self._n = tasks, n
@@ -129,7 +129,7 @@ class _Search:
         self._hits: dict[int, list[Found]] = defaultdict(list)
 
     def document(self, row: int, source: str, text: bytes, most: int) -> None:
-        """Look through one document. A gram met in `most` of them tells nothing new in another."""
+        """Search a document. A gram that is in `most` documents already is skipped."""
         starts, ends, grams = self._overlap.find(text)
         if not len(grams):
             return
@@ -141,7 +141,7 @@ class _Search:
         self._met[grams[new]] += 1  # numpy counts a number that is there twice once
 
     def results(self) -> dict[str, Contamination]:
-        """The hits, each with its task and its number in it."""
+        """The contamination of each task."""
         results = {}
         first = 0
         for name, texts in self._tasks.items():
@@ -154,7 +154,7 @@ class _Search:
 
 
 def _first(hits: Sequence[Hit]) -> list[Hit]:
-    """The longest hit of each example, the first of these."""
+    """The first longest hit of each example."""
     best: dict[int, Hit] = {}
     for hit in hits:
         kept = best.get(hit.example)

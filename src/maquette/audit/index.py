@@ -1,4 +1,4 @@
-"""Where any run of tokens stands in the training stream: counts, places, longest matches; exact.
+"""Index of the training stream: exact counts, positions and longest matches of any run of tokens.
 
 A suffix array (Manber and Myers 1993) lists the starts of all suffixes of the stream in the order of
 what follows them, so that all places of a run of tokens stand side by side and are found by binary
@@ -49,9 +49,10 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Shard:
-    """Some whole documents of the training stream, sorted.
+    """A shard: some whole documents of the training stream, with their suffix array.
 
-    start: of the first in the stream. first: its number. documents: where each begins in `tokens`.
+    start: position of the first document in the stream. first: its number. documents: offset of each
+    document in `tokens`.
     """
 
     start: int
@@ -67,7 +68,7 @@ class Shard:
         return self.tokens, self.suffixes, self.buckets
 
     def positions(self, offsets: Array) -> Integers:
-        """Places in `tokens` as positions in the stream."""
+        """Offsets in `tokens` as positions in the stream."""
         positions = self.start + offsets.astype(np.int64)
         if self.separated:
             positions -= np.searchsorted(self.documents, offsets, "right") - 1
@@ -84,7 +85,7 @@ class Index:
 
     @functools.cached_property
     def unigrams(self) -> Integers:
-        """How often each token occurs: (vocabulary,)."""
+        """Number of occurrences of each token, (vocabulary,)."""
         total = np.zeros(self.corpus.vocabulary, np.int64)
         for shard in self.shards:
             total += np.diff(shard.buckets)
@@ -96,11 +97,11 @@ class Index:
         return token_bytes_of(self.corpus.tokenizer)
 
     def count(self, tokens: Sequence[int] | Array) -> int:
-        """How often the tokens occur one after the other inside a training document."""
+        """Number of occurrences of a run of tokens inside training documents."""
         return sum(high - low for _, low, high in self._ranges(tokens))
 
     def find(self, tokens: Sequence[int] | Array) -> Integers:
-        """Where they do: positions in the training stream, in order."""
+        """Positions of a run of tokens in the training stream, sorted."""
         positions = [s.positions(s.suffixes[low:high]) for s, low, high in self._ranges(tokens)]
         return np.sort(np.concatenate([np.empty(0, np.int64), *positions]))
 
@@ -138,7 +139,7 @@ class Index:
         return lengths, counts
 
     def document(self, position: int) -> tuple[int, Array]:
-        """Where the document at this position of the stream begins, and its tokens, not copied."""
+        """The position at which the document around `position` begins, and its tokens, not copied."""
         number = int(np.searchsorted(self.starts, position, "right")) - 1
         shard = self.shards[bisect.bisect(self.shards, number, key=lambda s: s.first) - 1]
         length = int(self.starts[number + 1] - self.starts[number])
@@ -147,7 +148,7 @@ class Index:
         return int(self.starts[number]), tokens
 
     def _ranges(self, tokens: Sequence[int] | Array) -> list[tuple[Shard, int, int]]:
-        """Of each shard the range of suffixes that begin with the tokens."""
+        """The range of suffixes that begin with the tokens, of each shard."""
         query = np.array(tokens, dtype=np.int64)
         if not len(query):
             raise ValueError("no tokens to look for")
@@ -165,7 +166,7 @@ class Index:
 
 
 def maximal_matches(lengths: Integers) -> npt.NDArray[np.bool_]:
-    """Which of the longest matches at each token lie within no other: (tokens,)."""
+    """Mask (tokens,) of the longest matches that lie within no other."""
     stops = np.arange(len(lengths)) + lengths  # never decreases
     return (lengths > 0) & (stops > np.concatenate([[0], stops[:-1]]))
 
@@ -229,7 +230,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def _opened(corpus: Corpus, folder: Path, rows: Integers, starts: Integers) -> list[Shard] | None:
-    """The shards, None where they are not all there."""
+    """The shards; None where some are missing."""
     shards: list[Shard] = []
     reached = 0
     while reached < len(corpus.train):
@@ -258,7 +259,7 @@ def _opened(corpus: Corpus, folder: Path, rows: Integers, starts: Integers) -> l
 def _build(
     corpus: Corpus, folder: Path, starts: Integers, shard_tokens: int, progress: Progress
 ) -> None:
-    """Write the shards that are not there."""
+    """Write the missing shards."""
     for left in folder.glob(".*.tmp"):  # by a build that was killed
         left.unlink()
     total = len(corpus.train)
@@ -294,7 +295,7 @@ def _build(
 
 
 def _cuts(starts: Integers, files: Integers, shard_tokens: int) -> list[int]:
-    """Numbers of the documents at which shards begin, so that each lies in one file where it can."""
+    """Number of the first document of each shard, chosen so that a shard lies in one file where it can."""
     cuts = [0]
     while (first := cuts[-1]) < len(starts) - 1:
         file = int(np.searchsorted(files, starts[first], "right"))

@@ -21,10 +21,10 @@ class Passage:
 
     start: int
     end: int
-    """in characters of the text"""
+    """end of the passage, in characters of the text"""
     text: str
     documents: list[dict[str, Any]]
-    """the first that was found: row, component, source, title, date, licence, and offset in characters"""
+    """the first match: row, component, source, title, date, licence, and offset in characters"""
 
 
 def located(corpus: Corpus, locator: Locator, text: str) -> list[Passage]:

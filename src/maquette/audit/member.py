@@ -57,37 +57,37 @@ class Span:
 
     start: int
     end: int
-    """in characters of the text, the end exclusive; characters seen in part are not counted"""
+    """end of the span (exclusive), in characters of the text; characters seen in part are not counted"""
     hits: int
-    """of its longest chain"""
+    """number of hits of the longest chain"""
     bound: float
-    """how likely as strong a span is anywhere in such a text by accident: equation 1"""
+    """bound on the probability of as strong a span by accident in such a text: equation 1"""
     strong: bool
-    """the bound is at most `Membership.error`"""
+    """whether the bound is at most `Membership.error`"""
 
 
 @dataclass(frozen=True)
 class Membership:
-    """What a portrait knows of a text."""
+    """Membership of a text in a corpus, by its portrait."""
 
     spans: list[Span]
-    """longest first"""
+    """spans, longest first"""
     bound: float
-    """the probability that a text as long, of which nothing was seen, has any strong span"""
+    """bound on the probability that an unseen text of this length has a strong span"""
     error: float
-    """the bound that was asked for"""
+    """largest bound of a strong span"""
     hits_needed: int
-    """different grams that make a span strong"""
+    """number of different grams that make a span strong"""
     accidents: float
-    """how many hits a text as long, of which nothing was seen, has by accident: m e"""
+    """expected number of accidental hits in an unseen text of this length: m e"""
     coverage: float | None
-    """the fraction of characters in strong spans; None where the text is too short to tell"""
+    """fraction of the characters in strong spans; None where the text is too short to tell"""
     too_short: bool
-    """nothing strong was found, and would not be found for sure if all of the text had been seen"""
+    """whether no strong span was found, though a seen text of this length might have none"""
     sure_from: int
-    """the least bytes, this text's or more, of a text that is not too short"""
+    """least bytes of a text that is long enough to tell"""
     guarantee: int
-    """every verbatim run of at least so many bytes is among the spans"""
+    """least bytes of a verbatim run that is surely among the spans"""
 
 
 def member(portrait: Portrait, text: str, error: float = ERROR) -> Membership:
@@ -148,7 +148,7 @@ def _sure_from(portrait: Portrait, offsets: int, error: float) -> int:
 
 
 def hits(portrait: Portrait, data: Bytes) -> npt.NDArray[np.bool_]:
-    """Whether the gram at each offset passes, looked up a part at a time: (offsets,)."""
+    """Membership of the gram at each offset, (offsets,), looked up part by part."""
     return np.concatenate([np.empty(0, np.bool_), *_parts(portrait, data)])
 
 
@@ -159,7 +159,7 @@ def _parts(portrait: Portrait, data: Bytes) -> Iterator[npt.NDArray[np.bool_]]:
 
 @jit
 def chains(hits: npt.NDArray[np.bool_], stride: int) -> tuple[Integers, Integers]:
-    """Where the longest chains of hits `stride` apart begin, in order, and how many hits they have."""
+    """Start of each longest chain of hits `stride` apart, sorted, and its number of hits."""
     begins = 0
     for o in range(len(hits)):
         if hits[o] and (o < stride or not hits[o - stride]):

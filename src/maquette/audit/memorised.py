@@ -29,7 +29,7 @@ Integers = npt.NDArray[np.int64]
 
 
 class Matcher(Protocol):
-    """What finds tokens in the training text: `audit.index.Index`."""
+    """A matcher of tokens in the training text: `audit.index.Index`."""
 
     def matches(self, tokens: Integers, /) -> tuple[Integers, Integers]:
         """The longest match that begins at each token, and its occurrences where it is maximal."""
@@ -43,27 +43,27 @@ class Span:
     sample: int
     start: int
     end: int
-    """in tokens of the sample"""
+    """end of the span, in tokens of the sample"""
     bytes: int
     count: int
-    """how often it stands there"""
+    """number of its occurrences in the training text"""
     text: str
 
 
 @dataclass
 class Memorised:
-    """What of the samples is verbatim."""
+    """Verbatim spans of a model's samples."""
 
     lengths: list[int]
-    """tokens of each sample"""
+    """number of tokens of each sample"""
     verbatim: list[int]
-    """how many of these lie in a span"""
+    """number of verbatim tokens of each sample"""
     least: int
-    """bytes of a span"""
+    """least bytes of a span"""
     spans: list[Span] = field(default_factory=list)
-    """longest first"""
+    """spans, longest first"""
     written: Sequence[Sequence[int]] = ()
-    """the samples"""
+    """tokens of the samples"""
 
     @property
     def tokens(self) -> int:
@@ -71,15 +71,15 @@ class Memorised:
 
     @property
     def fraction(self) -> float:
-        """Verbatim tokens over all."""
+        """Fraction of the tokens that are verbatim."""
         return sum(self.verbatim) / self.tokens if self.tokens else 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %: Wilson's, for as many tokens as the samples are worth (Korn and Graubard 1998).
+        """95 % interval (Wilson's, for the effective number of tokens: Korn and Graubard 1998).
 
-        Tokens of a sample go together: what counts are the samples, which are independent. Where
-        they do not differ at all, each is one trial.
+        The tokens of a sample are dependent; samples are independent. Where samples do not differ at
+        all, each counts as one trial.
         """
         drawn = [(v, n) for v, n in zip(self.verbatim, self.lengths, strict=True) if n]
         if not drawn:
@@ -90,7 +90,7 @@ class Memorised:
         return wilson(p * worth, worth)
 
     def to_dict(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Plain values, for `--json`."""
         return {
             "samples": len(self.lengths),
             "tokens": self.tokens,
@@ -115,7 +115,7 @@ def memorised(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Memorised:
-    """Sample the model from the start of a document on and look every sample up.
+    """Sample documents from the model and look every sample up in the training text.
 
     tokens: at most, of a sample; None: as many as the context holds. temperature 1 without a filter
     is the model's own distribution; Lee et al. took the 50 likeliest (top_k 50).

@@ -53,9 +53,9 @@ class Segment:
 
     text: str
     spans: list[int]
-    """those that cover it, the heaviest first"""
+    """numbers of the spans that cover the segment, the heaviest first"""
     begins: bool
-    """whether one of them begins here"""
+    """whether a span begins at the segment"""
 
 
 def write_page(

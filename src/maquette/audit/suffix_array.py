@@ -1,7 +1,7 @@
 """Suffix arrays of tokens: sorting, and the loops that search.
 
-`tokens` are documents with an EOS token after each, `suffixes` the places in order of what follows them,
-`buckets` (vocabulary + 1,) where the suffixes begin that begin with a token id. A query holds only
+`tokens` are documents with an EOS token after each, `suffixes` the offsets of the sorted suffixes,
+`buckets` (vocabulary + 1,) the ranks at which the suffixes of each first token begin. A query holds only
 tokens that occur inside documents, so that what it matches lies inside one.
 """
 
@@ -75,7 +75,7 @@ def _compact(suffixes: Array, width: int) -> int:
 def _longest(
     tokens: Array, suffixes: Array, buckets: Array, query: Array, start: int, stop: int
 ) -> tuple[int, int]:
-    """The longest prefix of query[start:stop] that occurs, and a suffix that begins with it.
+    """Length of the longest prefix of query[start:stop] that occurs, and the rank of a suffix with it.
 
     Binary search among the suffixes that begin with the first token. What both ends of the range
     share with the query is not compared again (Manber and Myers 1993, section 2).
@@ -107,7 +107,7 @@ def _longest(
 def matches(
     tokens: Array, suffixes: Array, buckets: Array, query: Array, stops: Array
 ) -> tuple[Integers, Integers]:
-    """The longest match at each token and a suffix that begins with it (-1: it was not looked for).
+    """Length of the longest match at each token and the rank of a suffix with it (-1: not searched).
 
     A later match never ends before an earlier one. Inside a long match, the starts whose matches
     end with it are stepped over by doubling, then halving, the step: a text that is one long
@@ -149,7 +149,7 @@ def counts(
     ranks: Array,
     chosen: Array,
 ) -> Integers:
-    """How many suffixes begin with the match at each of the chosen tokens."""
+    """Number of suffixes that begin with the match at each of the chosen tokens."""
     counts = np.zeros(len(chosen), np.int64)
     for n, i in enumerate(chosen):
         part = query[i : i + lengths[i]]
@@ -176,7 +176,7 @@ def find(
 def _around(
     tokens: Array, suffixes: Array, buckets: Array, query: Array, rank: int
 ) -> tuple[int, int]:
-    """The range of the suffixes that begin with the query, as the one at `place` does."""
+    """The range of the suffixes that begin with the query, around the suffix at `rank`, which does."""
     bounds = np.empty(2, np.int64)
     for side in range(2):
         sign = 2 * side - 1
@@ -198,7 +198,7 @@ def _around(
 
 @jit
 def _begins(tokens: Array, at: Any, query: Array) -> bool:
-    """Whether the tokens at `at` are the query; neighbours in the order differ late."""
+    """Whether the tokens from `at` on begin with the query."""
     if at + len(query) > len(tokens):
         return False
     i = len(query) - 1

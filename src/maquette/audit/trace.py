@@ -1,4 +1,4 @@
-"""Where does a text come from? Its longest verbatim spans in the training text, with the documents.
+"""Trace a text: its longest verbatim spans in the training text, with the documents.
 
 After OLMoTrace (Liu et al. 2025, section 3): of every token of the text the longest match in the
 training stream is looked up (index.py); the matches that lie within no other are the maximal spans;
@@ -57,22 +57,22 @@ class Origin:
     """A training document that holds a span."""
 
     row: int
-    """of the corpus' table of documents"""
+    """row in the corpus' table of documents"""
     component: str
     source: str
     title: str | None
     date: str | None
     licence: str | None
     position: int
-    """of the span's first whole token in the training stream"""
+    """position of the span's first whole token in the training stream"""
     offset: int
-    """where it begins, in characters of the document"""
+    """offset in characters of the document"""
     start: int
     end: int
-    """what of the text this document holds, in characters of the text"""
+    """end of the part of the text that the document holds, in characters of the text"""
     before: str
     after: str
-    """what the document has around it"""
+    """text of the document after the match"""
 
 
 @dataclass(frozen=True)
@@ -81,36 +81,36 @@ class Span:
 
     start: int
     end: int
-    """in characters of the text, the end exclusive"""
+    """end of the span (exclusive), in characters of the text"""
     text: str
     tokens: int
-    """whole ones"""
+    """number of whole tokens"""
     count: int
-    """how often these occur in the training stream"""
+    """number of occurrences of these tokens in the training stream"""
     log_probability: float
-    """of these under the stream's token frequencies; the least is the rarest"""
+    """log probability of these tokens under the stream's token frequencies; the least is the rarest"""
     documents: list[Origin]
-    """the earliest in the corpus, those that hold most of the text first"""
+    """earliest documents in the corpus, those that hold most of the text first"""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Where a text comes from."""
+    """The trace of a text."""
 
     text: str
-    """as the tokenizer reads it: what the spans count characters of"""
+    """text as the tokenizer reads it, in whose characters spans are counted"""
     tokens: int
     spans: list[Span]
-    """rarest first"""
+    """spans, rarest first"""
     maximal: int
-    """how many maximal matches of tokens there are; `spans` are the rarest, grown to the character"""
+    """number of maximal matches of tokens; `spans` are the rarest, grown to the character"""
     least: int
-    """tokens of a span"""
+    """least tokens of a span"""
     verbatim: float
-    """the fraction of characters inside maximal matches of at least 50 bytes"""
+    """fraction of the characters inside maximal matches of at least 50 bytes"""
 
     def to_dict(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Plain values, for `--json`."""
         return asdict(self)
 
 
@@ -199,7 +199,7 @@ def _on_page(text: str, origin: Origin) -> PageDocument:
 
 
 def fewest_tokens(index: Index) -> int:
-    """How many tokens of the stream's mean size hold 24 bytes."""
+    """Number of tokens of the stream's mean size that hold 24 bytes."""
     counts = index.unigrams.copy()
     if index.corpus.eos_token_id is not None:
         counts[index.corpus.eos_token_id] = 0
@@ -208,9 +208,9 @@ def fewest_tokens(index: Index) -> int:
 
 
 def seen_at(order: SampleOrder, position: int, batch: int, steps: int) -> list[int]:
-    """The steps, counted from 1, at which a run trained on the token at that place of the stream.
+    """The steps, from 1, at which a run trained on the token at a position of the stream.
 
-    order: the run's, on this corpus. The last tokens of the stream, which fill no sample, are
+    order: the run's order on this corpus. The last tokens of the stream, which fill no sample, are
     never trained on. A run that skipped batches took what follows so many steps earlier.
     """
     if position // order.length >= order.samples:
@@ -222,8 +222,8 @@ def seen_at(order: SampleOrder, position: int, batch: int, steps: int) -> list[i
 class _Text:
     """A text as tokens, bytes and characters.
 
-    edges: (tokens + 1,) where tokens begin, in bytes. characters: (bytes + 1,) how many begin
-    before each byte.
+    edges: (tokens + 1,), offset of each token in bytes. characters: (bytes + 1,), number of
+    characters that begin before each byte.
     """
 
     def __init__(self, index: Index, text: str) -> None:
@@ -274,7 +274,7 @@ def _signs(read: str, text: str) -> str:
 def _spans(read: _Text, lengths: Integers, self_contained: bool) -> tuple[Integers, Integers]:
     """The maximal matches of whole characters: where they start and stop, in tokens.
 
-    self_contained: of whole words, and within a line and a sentence.
+    self_contained: keep to whole words, and to a line and a sentence.
     """
     count = len(lengths)
     edge = np.append(read.begins, True)[read.edges]
@@ -331,9 +331,9 @@ class _Documents:
         }
 
     def _beside(self, ours: memoryview, tokens: Array, backwards: bool) -> tuple[bytes, int]:
-        """What of the document's tokens is near the match, and how much of it the text has too.
+        """The document's bytes beside the match, and the number of them that the text shares.
 
-        ours: what the text has there, away from the match.
+        ours: the text's bytes beside the match, away from it.
         """
         reach = self.context // 2 + 8  # most tokens have more than two characters
         while True:
@@ -353,7 +353,7 @@ def _described(
 ) -> list[Span]:
     """The spans with what the table says of their documents; none within another, no text twice.
 
-    found: (tokens, count, log probability, places, those that hold most first) of each span.
+    matches: (tokens, count, log probability, origins, the longest first) of each span.
     """
     rows = sorted({origin["row"] for *_, origins in matches for origin in origins})
     table = index.corpus.documents

@@ -1,1 +1,1 @@
-"""What every station stands on: errors with the mend in them, files that survive a crash, the machine."""
+"""The base of every station: errors with the mend in them, files that survive a crash, the machine."""

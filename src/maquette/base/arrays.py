@@ -120,7 +120,7 @@ def check_corpus(path: Path, header: Mapping[str, Any], corpus: str, command: st
 
 
 def _part(path: Path, start: int, size: int, entry: Mapping[str, Any]) -> Array:
-    """One array; ValueError where its place is not inside the file."""
+    """One array. Raises ValueError where it is not inside the file."""
     dtype, shape, offset = str(entry["dtype"]), entry["shape"], entry["offset"]
     if dtype not in DTYPES or not all(type(n) is int and n >= 0 for n in [offset, *shape]):
         raise ValueError(entry)

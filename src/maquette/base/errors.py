@@ -66,7 +66,7 @@ def check_numbers(fields: object, prefix: str = "", most_seed: int = MOST_SEED) 
 
 
 MOST_COUNT = 10**15
-"""of steps, tokens, widths ...: no count of a run is larger"""
+"""largest count of a run: steps, tokens, widths ..."""
 
 
 def within(fields: object, least: float, most: float, *names: str) -> None:

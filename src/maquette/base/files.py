@@ -18,7 +18,7 @@ from maquette.base.errors import UserError, WrongUse
 
 
 def home() -> Path:
-    """Where Maquette keeps what can be made again: `$MAQUETTE_HOME`, else `~/.cache/maquette`."""
+    """Maquette's cache folder: `$MAQUETTE_HOME`, else `~/.cache/maquette`."""
     if chosen := os.environ.get("MAQUETTE_HOME"):
         return Path(chosen)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -136,7 +136,7 @@ def lock(path: Path, busy: str | None = None) -> Iterator[None]:
 
 
 def give_usual_rights(path: Path) -> None:
-    """Those of a file made by `open`, for one that a library made for its owner alone."""
+    """Give a file the permissions of a file made by `open`; libraries may restrict it to its owner."""
     mask = os.umask(0)
     os.umask(mask)
     os.chmod(path, 0o666 & ~mask)

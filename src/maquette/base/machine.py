@@ -218,13 +218,13 @@ def measure_peak_again(machine: Machine, precision: str) -> Machine:
 
 
 def _identity(known: Mapping[str, Any]) -> str:
-    """Of a machine as it is used: what was measured of another is no measure of it."""
+    """Identity of the machine as it is used, under which measurements are kept."""
     names = ("device", "processor", "cores", "threads", "memory", "torch")
     return "; ".join(str(known[name]) for name in names)
 
 
 def kept() -> Machine | None:
-    """What was measured on this machine with this torch, without importing torch.
+    """The kept measurement of this machine with this torch, without importing torch.
 
     A GPU before the processor, as `measure()` chooses, then the most threads (a worker of a pool
     measures its share), then the newest. None when there is none younger than a day.

@@ -1,11 +1,11 @@
-"""What stands under a name "module.name", imported when it is asked for."""
+"""Objects by name, "module.name", imported at first use."""
 
 import importlib
 from typing import Any
 
 
 def named(target: Any) -> Any:
-    """What "module.name" names; anything but a string is given back as it is."""
+    """The object of a name "module.name"; anything but a string is returned unchanged."""
     if not isinstance(target, str):
         return target
     module, name = target.rsplit(".", 1)

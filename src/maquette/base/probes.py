@@ -1,4 +1,4 @@
-"""How fast this machine does each thing that a training step consists of, measured in about a second.
+"""Speeds of the operations of a training step on this machine, measured in about a second.
 
 A matrix product is slower at small widths, a pointwise operation faster in a cache than in memory,
 and every operation has a price of its own. So the speeds are curves over the size, each point the
@@ -59,12 +59,12 @@ class Rates:
     operation: float
 
     def plain(self) -> dict[str, Any]:
-        """As JSON keeps it."""
+        """Plain values, for JSON."""
         return asdict(self)
 
 
 def rates_from(content: Any) -> Rates | None:
-    """What `plain` wrote, or None for what is missing a number or was written by another version."""
+    """The rates of `plain`; None where a number is missing or another version wrote them."""
     try:
         products = {name: _curve(points) for name, points in content["products"].items()}
         attention = {

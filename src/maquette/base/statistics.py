@@ -49,7 +49,7 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where the true share lies with 95 % confidence (Wilson 1927)."""
+        """95 % confidence interval of the share (Wilson 1927)."""
         return wilson(self.right, self.n)
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def weighted_mean(scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -
 def percentiles(
     draws: npt.ArrayLike, method: Literal["linear", "weibull"] = "linear"
 ) -> tuple[float, float]:
-    """The ends of the middle 95 % of draws (n,). weibull: of few draws, their least and greatest."""
+    """The ends of the middle 95 % of draws (n,). weibull: the least and the greatest of few draws."""
     low, high = np.quantile(np.asarray(draws), [0.025, 0.975], method=method)
     return float(low), float(high)
 

@@ -187,7 +187,7 @@ def member(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
 
 def verdict(membership: "Membership", strong: int) -> str:
-    """What a portrait knows of a text, in a sentence."""
+    """The membership of a text as a sentence."""
     if membership.coverage is None:
         return (
             f"too short to be sure: of a text that was seen, {membership.sure_from} bytes or more are "
@@ -238,7 +238,7 @@ def trace(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
 
 def _steps(source: str, corpus: "Corpus") -> "Callable[[int], list[int]] | None":
-    """At which steps a run trained on a place of the stream; None for what is no run."""
+    """Function from a position of the stream to the steps that trained on it; None for no run."""
     from maquette.audit.trace import seen_at
     from maquette.corpus.order import SampleOrder
     from maquette.training.recipe import language

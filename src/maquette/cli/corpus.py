@@ -259,7 +259,7 @@ def why(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
 
 
 def summarise(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What --json prints of a corpus."""
+    """Summary of a corpus for --json."""
     keys = ("documents", "bytes", "tokens", "duplicates_removed", "removed", "cut_bytes",
             "contaminated", "evaluation", "vocabulary", "hash", "skipped", "components",
             "mixture")  # fmt: skip

@@ -121,7 +121,7 @@ def describe(corpus: "ExamplesCorpus", terminal: Terminal) -> None:
 
 
 def summarise(corpus: "ExamplesCorpus") -> dict[str, Any]:
-    """What --json prints of a corpus of examples."""
+    """Summary of a corpus of examples for --json."""
     keys = ("kind", "examples", "splits", "tokens", "counted", "bytes", "longest", "template",
             "duplicates_removed", "vocabulary", "hash")  # fmt: skip
     return {key: corpus.manifest[key] for key in keys}

@@ -117,7 +117,7 @@ def _spread(n: int, shown: int) -> Any:
 
 
 def summarise(corpus: "PictureCorpus") -> dict[str, Any]:
-    """What --json prints of a corpus of pictures."""
+    """Summary of a corpus of pictures for --json."""
     m = corpus.manifest
     keys = ("kind", "image_size", "splits", "label_names", "label_sizes", "classes", "vocabulary",
             "duplicates", "skipped", "skipped_reasons", "converted", "bytes_read", "peak_memory",

@@ -89,7 +89,7 @@ def _class_of(recipe: "Recipe") -> Any:
 
 
 def _on_corpus(recipe: "R", words: Sequence[str]) -> "R":
-    """The recipe on the corpus that a flag names: which other fields its data has may depend on it."""
+    """The recipe on the corpus that a flag names, on which the fields of its data may depend."""
     for word, following in pairwise([*words, ""]):
         flag, equals, value = word.partition("=")
         if flag == "--data.corpus" and (value := value if equals else following):

@@ -15,7 +15,7 @@ DEAF = {"importlib", "_frozen_importlib", "_frozen_importlib_external", "llvmlit
 """packages whose code drops an interrupt"""
 
 _raised: list[int] = []
-"""numbers of the signals"""
+"""numbers of the raised signals"""
 
 
 def raised() -> bool:

@@ -49,7 +49,7 @@ HIDDEN = {"rank"}  # a rank that `train --ranks` starts
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are one line, with the nearest right word."""
+    """An argparse parser whose errors are one line, with the nearest valid word."""
 
     def error(self, message: str) -> NoReturn:
         raise WrongUse(f"{message}: see {self.prog} --help")
@@ -126,7 +126,7 @@ def _main(words: list[str]) -> int:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity and no not-a-number: null stands for them."""
+    """Values for JSON: null for infinity and NaN."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -90,7 +90,7 @@ def _only_with(arguments: argparse.Namespace, requirement: str, *names: str) -> 
 
 
 def _planned(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    """A budget."""
+    """Plan a budget."""
     from maquette.scaling.budget import Budget, hours_of
     from maquette.scaling.plan import make_plan
     from maquette.workshop.planning import device_named, law_named, text_of
@@ -167,7 +167,7 @@ def _planned(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any
 
 
 def _taken(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
-    """A recipe or an architecture: its parameters, operations, memory and time."""
+    """Show the parameters, operations, memory and time of a recipe or an architecture."""
     from maquette.base.errors import WrongUse
     from maquette.scaling.cost import cost
     from maquette.training.recipe import language

@@ -1,4 +1,4 @@
-"""What a person sees: lines, tables, bars; nothing but results where nobody looks.
+"""Output for the user: lines, tables, bars; results alone where it is no terminal.
 
 With --json, words go to standard error, so that the last line of standard output is the object.
 Bars are drawn on a terminal only.
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """The words of one command."""
+    """The output of a command."""
 
     def __init__(self, as_json: bool) -> None:
         self.file: IO[str] = sys.stderr if as_json else sys.stdout
         self._bars: Any = None
 
     def say(self, text: str = "") -> None:
-        """A line."""
+        """Print a line."""
         print(text, file=self.file, flush=True)
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Columns, numbers to the right."""
+        """Print a table, numbers aligned to the right."""
         if not rows:
             return
         cells = [[str(cell) for cell in row] for row in rows]
@@ -76,14 +76,14 @@ class Terminal:
             yield update
 
     def end_stages(self) -> None:
-        """Take the bars away: a line that moves is about to begin."""
+        """Remove the progress bars."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
 
 
 class TrainingProgress:
-    """The observer that shows a run: one line that moves on a terminal, a line a look elsewhere."""
+    """The observer that shows a run: one moving line on a terminal, a line per evaluation elsewhere."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
@@ -122,7 +122,7 @@ class TrainingProgress:
         (name,) = (name for name in record if name.endswith("_per_second"))
         return f"{record[name]:,.0f} {name.removesuffix('_per_second')}/s"
 
-    def look(self, step: int, model: "Model") -> None:
+    def sample(self, step: int, model: "Model") -> None:
         pass
 
     def say(self, message: str) -> None:

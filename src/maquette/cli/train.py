@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _planned(name: str | None) -> dict[str, Any]:
-    """What `maquette plan --out` kept beside the recipe."""
+    """The forecast that `maquette plan --out` kept beside the recipe."""
     if name is None or not name.endswith((".yaml", ".yml")) or not Path(name).is_file():
         return {}
     from maquette.training.recipe import load_plan

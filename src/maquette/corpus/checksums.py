@@ -1,4 +1,4 @@
-"""Are the files of a corpus what was written? Their SHA-256 against those of the manifest."""
+"""Check the files of a corpus: their SHA-256 against the manifest's."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -28,7 +28,7 @@ DAMAGE = (zlib.error, zstandard.ZstdError, lzma.LZMAError, OSError, ValueError, 
 
 
 class Contents:
-    """Reads what a file holds up to where it is sound.
+    """Reads a file up to its first damage.
 
     A compressed file that is damaged or cut off ends there, and `fault` then says so: nothing that
     could be read is lost.
@@ -77,7 +77,7 @@ class Contents:
             yield None if dropped else held
 
     def _inflate(self, data: bytes, waiting: bool) -> None:
-        """Inflate `data`, or more of what an inflater was given before."""
+        """Inflate `data`, or more of the input given before."""
         while data or waiting:
             if self._inflater is None:
                 data = data.lstrip(b"\0")  # some writers pad with zeros
@@ -105,16 +105,16 @@ def _inflater(coding: str) -> Any:
 
 
 def plain(name: str) -> str:
-    """A file's name in small letters, without the ending that says how it is compressed."""
+    """A file's name in lower case, without its compression suffix."""
     name = name.lower()
     return next((name.removesuffix(c) for c in CODINGS if name.endswith(c)), name)
 
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[tuple[Path, str | None]]:
-    """A file to read from its end: itself, or what it inflates to, with the fault that ended it.
+    """A seekable file: the file itself, or its inflated content with the fault that ended it.
 
-    That is removed on leaving. More than UNPACKED bytes count as a fault.
+    The inflated file is removed on leaving. More than UNPACKED bytes count as a fault.
     """
     name = plain(path.name)
     if name == path.name.lower():

@@ -1,4 +1,4 @@
-"""Tables of text, `.csv` and `.tsv`: a record a row, its fields named by the first.
+"""Tables of text, `.csv` and `.tsv`: one record per row, fields named by the first row.
 
 Quotes are as in RFC 4180. In a table of tabs whose quotes do not match (GLUE's and its like) they are
 letters. A row of more cells than the first is named and passed over: which of them belong together

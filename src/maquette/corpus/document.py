@@ -1,4 +1,4 @@
-"""One document, as every reader yields it."""
+"""A document, as every reader yields it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file or record that gave no document, and why."""
+    """A file or record without a document, and the reason."""
 
     source: str
     reason: str
@@ -54,7 +54,7 @@ class Source(Protocol):
 
 
 def _printable(text: str | None) -> str | None:
-    """File names need not be UTF-8: what is not becomes a sign that can be written."""
+    """A printable file name: bytes that are not UTF-8 are replaced."""
     if text is None or text.isascii():
         return text
     return text.encode("utf-8", "replace").decode()

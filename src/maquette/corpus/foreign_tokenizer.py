@@ -26,7 +26,7 @@ Tokens = npt.NDArray[np.uint32]
 
 
 class Foreign:
-    """A tokenizer of the `tokenizers` library: the content of `tokenizer.json`, and what is special."""
+    """A tokenizer of the `tokenizers` library: the content of `tokenizer.json`, and its special tokens."""
 
     def __init__(self, content: str, special: SpecialTokens) -> None:
         self._content = content
@@ -58,21 +58,21 @@ class Foreign:
         return Foreign(self._content, replace(self.special, eos_token_ids=(eos_token_id, *others)))
 
     def choices(self) -> str:
-        """The special tokens, as a message ends with them."""
+        """The special tokens as the end of an error message."""
         known = [self._names[i] for i in sorted(self.special_ids)]
         shown = ", ".join(known[:NAMED]) + (", ..." if len(known) > NAMED else "")
         return f" (special tokens: {shown or 'none'})"
 
     def without_prefix(self) -> "Foreign":
-        """The same tokenizer, for a model whose texts are begun by nothing but an end before them."""
+        """The same tokenizer without prefix and BOS: texts begin after an EOS token alone."""
         return Foreign(self._content, replace(self.special, prefix=(), bos_token_id=None))
 
     def has(self, name: str) -> bool:
-        """Whether there is a token of that name."""
+        """Whether the vocabulary has a token of that name."""
         return self._tokenizer.token_to_id(name) is not None
 
     def put_around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What `tokenizer.json` by itself puts before a text, and behind it."""
+        """The tokens that the post-processor of `tokenizer.json` puts before a text, and behind it."""
         return put_around(self._tokenizer)
 
     def name(self, token: int) -> str | None:
@@ -101,7 +101,7 @@ class Foreign:
         return self.decode(tokens.tolist()).encode("utf-8", "replace")
 
     def unsettled(self, tokens: Sequence[int]) -> int:
-        """The last run of bytes: the library reads it as characters only where all of it is whole."""
+        """Length of the last run of byte tokens: the library decodes it only where it is valid UTF-8."""
         count = 0
         for token in reversed(tokens):
             if token not in self._bytes and (token not in self.special_ids or not self._bytes):
@@ -117,7 +117,7 @@ class Foreign:
 
     @functools.cached_property
     def _parsing(self) -> Any:
-        """The tokenizer that takes the names of special tokens for these tokens."""
+        """A tokenizer that parses the names of special tokens in a text as these tokens."""
         tokenizer = _open(self._content)
         _mark(tokenizer, self.special.settings)
         return tokenizer

@@ -30,7 +30,7 @@ BLANK = codecs.BOM_UTF8 + SPACE.encode()
 def layout(
     open_again: Callable[[], Contents], text: str | None, *, lines: bool = False
 ) -> str | None:
-    """How the records of a file are laid out; None where it holds none.
+    """The layout of a file's records; None where the file holds no records.
 
     open_again: the file from its start. text: the field that makes an object a record, where it is
     alone or in a table; None: any object is one. lines: what is nothing else is lines.
@@ -62,7 +62,7 @@ def layout(
 
 
 def _of_one(stream: "_Stream", text: str | None) -> str | None:
-    """The layout of what begins with one object that is not alone on a line, or is the only one."""
+    """The layout of a file that begins with an object over several lines, or with a single object."""
     if stream.table(text):
         return "table"
     if stream.peek() == "{":
@@ -74,7 +74,7 @@ def _of_one(stream: "_Stream", text: str | None) -> str | None:
 def records(
     contents: Contents, how: str, source: str, text: str | None
 ) -> Iterator[tuple[Any, str] | Skipped]:
-    """The records, each with its name: the line, or the number of the record."""
+    """The records of a file, each with its line or number."""
     if how == "lines":
         yield from _lines(contents, source)
         return
@@ -147,7 +147,7 @@ class _Stream:
         self.object: dict[str, Any] = {}
 
     def _more(self, least: int = 1) -> bool:
-        """Read on, `least` bytes or more; whether there was more."""
+        """Read `least` bytes or more; returns whether the file went on."""
         self._text, self._at = self._text[self._at :], 0
         read = [self._text]
         while least > 0 and not self._ended:
@@ -159,7 +159,7 @@ class _Stream:
         return len(read) > 1 and any(read[1:])
 
     def peek(self) -> str:
-        """The next sign that is no space; "" at the end."""
+        """The next character that is no white space; "" at the end."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in SPACE:
                 self._at += 1
@@ -169,11 +169,11 @@ class _Stream:
                 return ""
 
     def skip(self) -> None:
-        """Pass over the sign that was looked at."""
+        """Skip the character that `peek` returned."""
         self._at += 1
 
     def value(self) -> Any:
-        """The next value. Raises ValueError where there is none, or it is longer than WHOLE."""
+        """The next JSON value. Raises ValueError for none, and for more than WHOLE bytes."""
         self.peek()
         while True:
             try:

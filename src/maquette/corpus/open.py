@@ -1,4 +1,4 @@
-"""A corpus of any kind: what they have in common, and which class opens a folder."""
+"""Corpora of any kind: their common interface, and opening a folder by its kind."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ KINDS: dict[str, Any] = {
     "pictures": "maquette.corpus.pictures.store.PictureCorpus",
     "world": "maquette.corpus.pictures.store.PictureCorpus",
 }
-"""by the `kind` of a manifest (none: text), the class of the corpus, or where it is"""
+"""class of a corpus, or its path, by the `kind` of the manifest (none: text)"""
 
 
 class AnyCorpus(Protocol):
@@ -28,17 +28,17 @@ class AnyCorpus(Protocol):
 
     @property
     def hash(self) -> str:
-        """Digest of what it holds."""
+        """Hash of the content."""
         ...
 
     @property
     def vocabulary(self) -> int:
-        """Tokens of the tokenizer."""
+        """Number of tokens of the tokenizer."""
         ...
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Of its text, or of its captions."""
+        """Tokenizer of the text or of the captions."""
         ...
 
     def check(self, progress: Progress = silent) -> int:
@@ -47,7 +47,7 @@ class AnyCorpus(Protocol):
 
 
 def open_folder(path: Path) -> AnyCorpus:
-    """The corpus of a folder, by the kind its manifest says. Raises UserError for a folder that is none."""
+    """The corpus of a folder, by its manifest's kind. Raises UserError for a folder that is no corpus."""
     kind = stored_kind(path)
     target = KINDS.get(kind)
     if target is None:
@@ -57,7 +57,7 @@ def open_folder(path: Path) -> AnyCorpus:
 
 
 def open_kept(path: Path, table: dict[str, Any]) -> AnyCorpus:
-    """The corpus that was in `path`; table: its manifest. A world that is not there is made anew."""
+    """The corpus of a run, in `path` with the manifest `table`; a world's is made again where absent."""
     if (
         not (path / MANIFEST).exists() and table.get("kind") == "world"
     ):  # of another machine, or cleared

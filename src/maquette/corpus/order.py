@@ -28,11 +28,11 @@ class Permutation:
         self._keys = np.frombuffer(digest, dtype=np.uint64)[:ROUNDS]
 
     def __call__(self, index: npt.ArrayLike) -> Indices:
-        """Where `index` goes."""
+        """The images of indices."""
         return self._walk(index, backwards=False)
 
     def inverse(self, index: npt.ArrayLike) -> Indices:
-        """What goes to `index`."""
+        """The preimages of indices."""
         return self._walk(index, backwards=True)
 
     def _walk(self, index: npt.ArrayLike, backwards: bool) -> Indices:
@@ -67,7 +67,7 @@ def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 class SampleOrder:
-    """Which stretch of the corpus each training sample is, over any number of epochs.
+    """The order of training samples over any number of epochs.
 
     The stream of `tokens` is cut into samples of `length` tokens (each also needs the token after
     its last, as its target); every epoch visits all of them once, in an order of its own.
@@ -90,7 +90,7 @@ class SampleOrder:
         return starts
 
     def seen_at(self, offset: int, epoch: int = 0) -> int:
-        """The number of the training sample that holds the token at `offset`, in that epoch."""
+        """The number of the training sample that holds the token at `offset` in an epoch."""
         inside = self._permutation(epoch).inverse(offset // self.length)
         return epoch * self.samples + int(inside)
 

@@ -1,4 +1,4 @@
-"""How long work says where it is, and how long its stages took."""
+"""Progress of long work: a callback, and the duration of each stage."""
 
 import time
 from collections.abc import Callable
@@ -7,13 +7,13 @@ Progress = Callable[[str, float, float | None], None]  # stage, done, total
 
 
 def silent(stage: str, done: float, total: float | None) -> None:
-    """The progress nobody watches."""
+    """A progress callback that does nothing."""
 
 
 class Stages:
-    """A progress that passes on what it is told, and keeps each stage's seconds and bytes.
+    """A progress callback that forwards each call and records each stage's seconds and bytes.
 
-    A stage lasts from the end of what was said of the one before to the last that is said of it.
+    A stage lasts from the last call of the stage before to its own last call.
     """
 
     def __init__(self, following: Progress = silent) -> None:

@@ -1,4 +1,4 @@
-"""What a user names, as documents: files and folders, a data set of the Hub, standard input.
+"""Sources of documents: files and folders, a data set of the Hugging Face Hub, standard input.
 
     text       prose and source code; a long file is cut at line ends into documents of 8 MB
     records    .jsonl, .ndjson, .json that holds records (json_records.py says which layouts), and the
@@ -48,9 +48,9 @@ IGNORED = frozenset(["__pycache__", "node_modules", "site-packages", "dist-packa
 class File(NamedTuple):
     """A file or folder to read.
 
-    source: what its documents are called. version: what stands for its content where that is not
-    its size and time (a data set's revision, a hash); such a file gives its documents no date.
-    fields: those of its records that hold their text and date.
+    source: name of its documents. version: identity of its content in place of size and time (a data
+    set's revision, a hash); the documents of such a file have no date. fields: the fields of its
+    records that hold text and date.
     """
 
     path: str
@@ -60,7 +60,7 @@ class File(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A file of a listing, or what stands there and cannot be read."""
+    """An entry of a listing: a file, or the reason that it cannot be read."""
 
     item: File | Skipped
     bytes: int = 0
@@ -88,11 +88,11 @@ class Files:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """What the user named."""
+        """The sources as the user named them."""
         return tuple(Path(top.path) for top in self.tops)
 
     def listing(self) -> Iterator[Entry]:
-        """What there is to read, in a fixed order."""
+        """The entries to read, in a fixed order."""
         for top in self.tops:
             yield from _list(top)
 
@@ -164,7 +164,7 @@ def _top(name: str) -> File:
 
 
 def _shown(name: str) -> str:
-    """A name on the disk as UTF-8 reads it, whatever the locale took its bytes for."""
+    """A file name decoded as UTF-8, whatever the locale."""
     return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
@@ -176,7 +176,7 @@ def walk(top: Path) -> Iterator[Path]:
 
 
 def _list(top: File) -> Iterator[Entry]:
-    """A file, or what is in a folder; links to folders in it are not followed, so none is twice."""
+    """A file, or the entries of a folder; links to folders are not followed, so that none comes twice."""
     if not os.path.isdir(top.path):
         yield _entry(top)
         return
@@ -199,7 +199,7 @@ def _list(top: File) -> Iterator[Entry]:
 
 
 def _entry(file: File) -> Entry:
-    """A regular file; all else is not opened: a pipe would wait for a writer for ever."""
+    """The entry of a regular file; others are not opened: a pipe would wait for a writer for ever."""
     try:
         status = os.stat(file.path)
     except OSError as error:
@@ -359,7 +359,7 @@ def _rows(
 
 
 def _layout(path: Path, fields: Fields, lines: bool) -> str | None:
-    """How the records of a file of JSON are laid out, if it holds any."""
+    """The layout of a JSON file's records; None: it holds no records."""
     opened: list[BinaryIO] = []
 
     def again() -> Contents:

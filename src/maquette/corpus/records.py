@@ -1,4 +1,4 @@
-"""A record as documents: its text, and what it says of where the text is from.
+"""Records to documents: text and provenance.
 
     text       the field `text`, or the one that is named (a.b for b inside of a)
     source     `source`, `url` or `id`; else the file and the number of the record
@@ -43,7 +43,7 @@ class Fields(NamedTuple):
 
 
 def value(record: dict[str, Any], name: str) -> Any:
-    """The field of that name; a.b is b inside of a, unless there is an a.b. KeyError: none."""
+    """The value of a field; a.b is b inside of a, unless there is a field a.b. Raises KeyError."""
     if name in record:
         return record[name]
     first, dot, rest = name.partition(".")
@@ -55,8 +55,8 @@ def value(record: dict[str, Any], name: str) -> Any:
 class Records:
     """Turns the records of one file into documents.
 
-    component: of all of them, where it is not None. Few enough sets of fields are named for reasons to
-    be counted, whatever the file holds.
+    component: component of all documents; None: each record's own. Reasons name a bounded number of sets
+    of fields, whatever the file holds.
     """
 
     def __init__(self, component: str | None, fields: Fields) -> None:
@@ -64,7 +64,7 @@ class Records:
         self._known: set[str] = set()
 
     def __call__(self, record: Any, where: str) -> Iterator[Document | Skipped]:
-        """The documents of a record: several where it is long."""
+        """The documents of a record: several where its text is long."""
         name = self._fields.text
         if not isinstance(record, dict):
             yield Skipped(where, "no object")
@@ -110,7 +110,7 @@ class Records:
 
 
 def missing(name: str, has: list[str]) -> str:
-    """Why there is no text, and how to name the field that holds it."""
+    """Message: the record has no text, and how to name its field."""
     names = ", ".join(str(n)[:NAME] for n in has[:SHOWN]) + (" ..." if len(has) > SHOWN else "")
     return f"no field '{name}' (has {names or 'none'}{NAME_IT})"
 
@@ -127,7 +127,7 @@ def _component(record: dict[str, Any]) -> str:
 
 
 def word(value: Any) -> str | None:
-    """A value as a word of provenance: text, a number, or a list of words; None for all else."""
+    """A provenance value as text, from text, a number or a list of texts; None for all else."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, list):
@@ -139,7 +139,7 @@ def word(value: Any) -> str | None:
 
 
 def date_of(value: Any) -> tuple[str | None, bool]:
-    """A date as text, and whether it was one: what is absent is none, and no fault."""
+    """A date as text, and whether it is valid; an absent date is valid."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if value is None or value == "" or value != value:
@@ -159,7 +159,7 @@ def date_of(value: Any) -> tuple[str | None, bool]:
 
 
 def _numbered(number: int) -> str:
-    """A year, a day as 20200131, or a time since 1970, told by the size."""
+    """The date of a number: a year, a day as 20200131, or a time since 1970, by its size."""
     if 1000 <= number <= 9999:
         return str(number)
     for least, unit in SECONDS:

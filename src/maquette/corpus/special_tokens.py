@@ -1,9 +1,9 @@
 """Special tokens (BOS, EOS, padding), read from the model's own files.
 
-In their order of trust: the post-processor of `tokenizer.json` (what is put around a text),
+In their order of trust: the post-processor of `tokenizer.json` (the tokens put around a text),
 `tokenizer_config.json` and the older `special_tokens_map.json` (names, `add_bos_token`),
-`generation_config.json` (`eos_token_id` may be a list), `config.json`. Every end that any of them names
-is an end; the first one is put between documents. Left out: `add_eos_token` and what a post-processor
+`generation_config.json` (`eos_token_id` may be a list), `config.json`. Every EOS token that any of them names
+counts; the first is put between documents. Left out: `add_eos_token` and what a post-processor
 puts behind a text, for a prompt that was ended would be continued by another document.
 """
 
@@ -18,7 +18,7 @@ from maquette.base.files import read_json, write_json
 SPECIAL = "special_tokens.json"
 FORMAT = 2
 USUAL_ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[SEP]")
-"""looked for in a tokenizer that comes without any other file"""
+"""EOS tokens to look for in a tokenizer that comes without any other file"""
 PROBES = ("a", "0", " ", ".")
 
 
@@ -39,7 +39,7 @@ class SpecialTokens:
 
     @property
     def eos_token_id(self) -> int | None:
-        """The token between documents."""
+        """The token id between documents."""
         return self.eos_token_ids[0] if self.eos_token_ids else None
 
     @property
@@ -66,7 +66,7 @@ class SpecialTokens:
 
 
 def load_special_tokens(folder: Path) -> SpecialTokens | None:
-    """What `SpecialTokens.save` wrote into the folder, None where it wrote nothing."""
+    """Read `special_tokens.json` of a folder; None where it is missing."""
     path = folder / SPECIAL
     if not path.exists():
         return None
@@ -124,7 +124,7 @@ def read_special_tokens(
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """`tokenizer_config.json`, with what only `special_tokens_map.json` or the chat template says."""
+    """`tokenizer_config.json`, completed from `special_tokens_map.json` and the chat template."""
     older, newer = _read(folder, "special_tokens_map.json"), _read(folder, "tokenizer_config.json")
     settings = older | {
         key: value
@@ -147,7 +147,7 @@ def token_name(value: Any) -> str | None:
 
 
 def put_around(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What a `tokenizers.Tokenizer` puts before a text, and behind it."""
+    """The tokens that a `tokenizers.Tokenizer` puts before a text, and behind it."""
     first = [name for name, i in tokenizer.get_vocab(with_added_tokens=False).items() if i < 8]
     for probe in (*PROBES, *first):
         encoding = tokenizer.encode(probe)

@@ -18,7 +18,7 @@ UNREAD = object()
 
 
 def rows(path: Path, fields: Fields = Fields()) -> Iterator[dict[str, Any]]:  # noqa: B008
-    """The rows as records with the field of the text, and what says where it is from."""
+    """The rows as records of the text's field and the fields of provenance."""
     from pyarrow import types
 
     def columns(schema: Any) -> list[str]:
@@ -58,7 +58,7 @@ def repeated(path: Path) -> list[str]:
 
 
 def _root(names: Sequence[str], field: str) -> str | None:
-    """The column that holds a field: the field itself, or what it is inside of."""
+    """The column that holds a field, or the struct that the field is inside of."""
     first = field.partition(".")[0]
     return field if field in names else first if first in names else None
 

@@ -1,4 +1,4 @@
-"""Evaluation sets from files: what a corpus is searched for, and what a model is scored on.
+"""Evaluation sets from files, for contamination search and for scoring.
 
     .jsonl, .ndjson, .json   records (json_records.py), lm-evaluation-harness' logs of samples among them
     .csv, .tsv               a record a row, its fields named by the first
@@ -79,7 +79,7 @@ def _known(path: Path) -> bool:
 
 
 def _describes(path: Path) -> bool:
-    """Whether a .json says something of a data set, or of what was scored on it, and holds no example."""
+    """Whether a .json holds metadata or results of a data set, and no example."""
     stem, ending, _ = plain(path.name).rpartition(".json")
     return bool(ending) and (stem in NO_RECORDS or stem.startswith("results_"))
 
@@ -101,7 +101,7 @@ def _examples(path: Path, names: list[str] | None) -> list[str]:
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in reading a file into a UserError that names it."""
+    """Turn errors of reading a file into a UserError that names it."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -115,7 +115,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def file_records(path: Path) -> Iterator[tuple[Any, str]]:
-    """Every record of a file, with its place."""
+    """Every record of a file, with its location."""
     name = plain(path.name)
     if name.endswith(TABLES):
         from maquette.corpus.tables import all_rows
@@ -224,7 +224,7 @@ def content_of(message: Any) -> Any:
 
 
 def choices_of(record: dict[str, Any], value: Any) -> tuple[list[str], list[str]]:
-    """The choices of a question, and what each is called."""
+    """The choices of a question, and their labels."""
     labels: Any = None
     if isinstance(value, dict):  # ARC: {"text": [...], "label": [...]}
         value, labels = value.get("text"), value.get("label")
@@ -243,7 +243,7 @@ def choices_of(record: dict[str, Any], value: Any) -> tuple[list[str], list[str]
 
 
 def answer_of(value: Any, choices: list[str], labels: list[str]) -> Any:
-    """The answer's text; None where there is none."""
+    """The text of the answer; None where there is none."""
     if isinstance(value, dict):  # SQuAD: {"text": [...], "answer_start": [...]}
         value = value.get("text")
     if isinstance(value, list) and value and isinstance(value[0], dict):

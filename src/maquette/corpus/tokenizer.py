@@ -6,7 +6,7 @@ the work and the common file format carries the result. `tokenizer.json` files f
 through the Hugging Face library.
 
 The pattern is Llama 3's, numbers cut to two digits because a small vocabulary has no room for a
-thousand three-digit numbers. A vocabulary of 257 is plain bytes and the end of a document.
+thousand three-digit numbers. A vocabulary of 257 is plain bytes and an EOS token.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ Tokens = npt.NDArray[np.uint32]
 
 
 def pattern(digits: int = DIGITS) -> str:
-    """Where text may not be joined into one token; numbers are cut to `digits` digits."""
+    """The pre-tokenization pattern: text is split there; numbers are cut to `digits` digits."""
     return (
         rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,{digits}}}"
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -39,7 +39,7 @@ def pattern(digits: int = DIGITS) -> str:
 
 
 class Tokenizer(Protocol):
-    """Text to numbers and back."""
+    """A tokenizer: text to token ids and back."""
 
     @property
     def vocabulary(self) -> int:
@@ -65,7 +65,7 @@ class Tokenizer(Protocol):
         ...
 
     def encode_prompt(self, text: str) -> list[int]:
-        """A text to be continued: begun as the model wants it, never empty unless nothing begins it."""
+        """Token ids of a prompt, with its prefix; empty only where no special token can begin a text."""
         ...
 
     def decode(self, tokens: Iterable[int], skip_special_tokens: bool = False) -> str:
@@ -81,7 +81,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode_bytes(self, tokens: npt.NDArray[Any]) -> bytes:
-        """The bytes of the token ids, UTF-8 for whole documents; no end of a document may be among them."""
+        """The bytes of the token ids, UTF-8 for whole documents; without EOS tokens."""
         ...
 
     def to_json(self) -> str:
@@ -194,17 +194,17 @@ class BytePair:
 
 
 def byte_tokenizer() -> BytePair:
-    """A tokenizer of one token a byte, and the end of a document."""
+    """A tokenizer of one token per byte, and an EOS token."""
     return BytePair([bytes([b]) for b in range(BYTES)])
 
 
 def train_tokenizer(
     texts: Iterable[str], vocabulary: int, or_fewer: bool = False, digits: int = DIGITS
 ) -> BytePair:
-    """Learn `vocabulary` tokens (the 256 bytes and the end among them) from the texts.
+    """Train a BPE tokenizer of `vocabulary` tokens (the 256 bytes and EOS among them) on the texts.
 
-    digits: most digits of a number in one token.
-    or_fewer: take as many as the texts support; without it, too few are a UserError.
+    digits: most digits of a number in one token. or_fewer: accept the fewer tokens that the texts
+    support; without it, too few are a UserError.
     """
     if vocabulary == BYTES + 1:
         return byte_tokenizer()
@@ -282,9 +282,9 @@ def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
 
 
 def for_documents(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer of a corpus, whose documents are ended and not begun.
+    """The tokenizer for a corpus, whose documents have an EOS token behind them and no prefix.
 
-    Raises UserError where the tokenizer knows no end: documents would run into each other.
+    Raises UserError where the tokenizer has no EOS token: documents would run into each other.
     """
     if tokenizer.eos_token_id is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Where the parts of a build are worked on: here, in processes beside this one, or on Ray.
+"""Worker pools for the parts of a build: in this process, in other processes, or on Ray.
 
 Every part is a function of its task alone and writes its result into the build's workspace, so the
 engines differ in nothing but time. On Ray the workspace has to be on a disk that all machines see.
@@ -20,7 +20,7 @@ Done = TypeVar("Done")
 
 
 class Pool:
-    """Up to `workers` at a time, started when the first work comes that is worth it."""
+    """Up to `workers` workers, started with the first task that is worth it."""
 
     def __init__(self, workers: int, engine: Engine = "local") -> None:
         self.workers, self.engine = workers, engine

@@ -3,7 +3,7 @@
 Bits per byte, sum of nats / ln 2 / bytes of UTF-8, is the Pile's metric (Gao et al. 2020, section
 3.1): it compares models with different tokenizers, and models with compressors. Every token of a
 document is scored once, given at least half a context of the document before it where there is as
-much; the first one is given what the model's texts start with: its BOS, else the end of a document,
+much; the first one is given what the model's texts start with: its BOS, else an EOS token,
 which are no text and not counted. Where a tokenizer names neither, the first token is not scored, and
 neither it nor its bytes are counted: bytes that cost nothing would make the score better.
 """

@@ -1,4 +1,4 @@
-"""How many labels of held-out pictures a classifier reads right, each factor and all at once.
+"""Accuracy of a classifier on held-out pictures, for each label factor and for all at once.
 
 Every share comes with its 95 % interval (Wilson 1927). "All right" is the exact match of every factor
 that the model reads: with five factors of the world, chance is 1 in 1,152.
@@ -45,7 +45,7 @@ def accuracy(
 ) -> Accuracy:
     """Score `pictures` of a split from number `first` on; the model is left in its own mode.
 
-    names: of the data's label factors, in order; none: their numbers. Raises UserError where there are
+    names: names of the data's label factors, in order; none: their numbers. Raises UserError where there are
     no pictures, no labels, or others than the model's.
     """
     total = min(pictures, len(split) - first)

@@ -1,4 +1,4 @@
-"""What general compressors need for the same text: the bar a language model is read against.
+"""Bits per byte of general compressors, the baseline of a language model.
 
 Each gets all documents of a component as one stream at its strongest setting, so it may copy from
 one document to the next; it has read nothing before. A model has read the training text, and sees

@@ -30,7 +30,7 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class OracleScore:
-    """How many of n pictures show everything that was asked for."""
+    """Number of n pictures that show everything that was asked for."""
 
     right: int
     n: int
@@ -63,7 +63,7 @@ class OracleScore:
 
 @dataclass(frozen=True)
 class Checks:
-    """How often an oracle says "all right", of n pictures each; all but `clean` should be chance."""
+    """Fractions of pictures in which an oracle reads all labels; all but `clean` should be chance."""
 
     clean: float
     """fraction for pictures of the labels"""
@@ -92,7 +92,7 @@ class Oracle:
 
     @property
     def chance(self) -> float:
-        """How often labels that are drawn blindly are all right."""
+        """Probability that randomly drawn labels are all right."""
         return float(1 / np.prod(self.sizes))
 
     @cached_property
@@ -123,7 +123,7 @@ class Oracle:
         return out
 
     def score(self, pictures: Tensor | Pictures, labels: Tensor | npt.ArrayLike) -> OracleScore:
-        """How many pictures show all their labels; see `read` for the pictures.
+        """Count the pictures that show all their labels; see `read` for the pictures.
 
         labels: (n, factors). Raises WrongUse where there are none, or not as many as pictures.
         """
@@ -143,7 +143,7 @@ class Oracle:
         )
 
     def check(self, n: int = 1000, seed: int = 0) -> Checks:
-        """What the oracle says of n pictures that are right, wrong, or no pictures of the world."""
+        """Test the oracle on n pictures that are right, wrong, or no pictures of the world."""
         draw = np.random.default_rng(seed)
         shown, labels = self._clean(n, n)
         shape = shown.shape

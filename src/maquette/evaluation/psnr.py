@@ -32,8 +32,8 @@ def restoration(
 ) -> dict[str, float]:
     """Mean PSNR in dB of pictures (n, 3, height, width) restored by a network, and by enlarging alone.
 
-    deviation: of the blur before they are made small, in pixels. Outputs are clipped to [-1, 1]. So
-    many pictures at a time go where the network is.
+    deviation: standard deviation of the blur before downsampling, in pixels. Outputs are clipped to
+    [-1, 1]. Pictures go to the network's device in batches.
     """
     device = next(model.parameters()).device
     values: dict[str, list[Tensor]] = {"bilinear": [], "bicubic": [], "network": []}

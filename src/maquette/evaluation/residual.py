@@ -1,4 +1,4 @@
-"""What is left of a picture when the scene that explains it best is taken away.
+"""Render residual: the difference between a picture and the best-fitting scene.
 
 Given the labels that a picture should show, the free factors (places, sizes, the background's level)
 are fitted so that the scene's rendering comes nearest, and the distance of that rendering is the
@@ -243,7 +243,7 @@ def acceptable(world: Shapes, image_size: int = 32, n: int = 200, seed: int = 0)
 
 
 def diversity(fitted: Scenes, seed: int = 0) -> Diversity:
-    """How various the free factors of scenes are, beside scenes of the same labels from the world.
+    """Diversity of the free factors of scenes, relative to the world's scenes of the same labels.
 
     Raises WrongUse for fewer than two scenes.
     """

@@ -1,4 +1,4 @@
-"""Where a filled hole meets what was there: does an edge show, and does the background keep its level?
+"""Seams of inpainting: does the mask's edge show, and does the background keep its level?
 
     seam ratio   mean difference of neighbours across the mask's edge, over that of neighbours beside
                  it on one side; of a real picture under a mask that was drawn without looking, about 1

@@ -57,7 +57,7 @@ def swap_test(
 ) -> Swap:
     """Restore pictures (n, 3, h, w) in [-1, 1] and modified ones, and compare the detail gained.
 
-    modified: (n, 3, h, w); None: the originals mirrored left to right. deviation: of the blur before
+    modified: (n, 3, h, w); None: the originals mirrored left to right. deviation: that of the blur before
     they are made small, in pixels. mask: (n or 1, 1, h, w), 1 where detail counts. Raises WrongUse for
     fewer than 2 pictures and for shapes that do not fit.
     """
@@ -100,7 +100,7 @@ def correlation(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
 
 @torch.no_grad()
 def disagreement(models: Sequence[SuperResolution], small: Tensor) -> Tensor:
-    """Where networks differ: standard deviation over them, (n, scale h, scale w), of [-1, 1] pixels.
+    """Standard deviation over networks, (n, scale h, scale w), of [-1, 1] pixels.
 
     small: (n, 3, h, w). Raises WrongUse for fewer than two networks.
     """

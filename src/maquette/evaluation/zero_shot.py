@@ -1,4 +1,4 @@
-"""What a CLIP knows without being trained for it: names, captions and pictures that belong together.
+"""Zero-shot evaluation of a CLIP: classification, retrieval and binding.
 
 A class is the mean of the embeddings of several captions that hold its name, the prompts, and a picture
 is of the class whose mean it is closest to (Radford et al. 2021, sections 3.1.2 and 3.1.4). Retrieval finds
@@ -148,7 +148,7 @@ def name_pairs(pictures: Tensor, captions: Tensor, labels: Numbers, world: Shape
 
 
 def naming(seen: Encoded, captions: Tensor, labels: Numbers, world: Shapes) -> Share:
-    """How often the first object's colour and shape are both named right."""
+    """Accuracy of naming the first object's colour and shape."""
     assert seen.labels is not None
     truth = seen.labels[:, 0] * world.shapes + seen.labels[:, 1]
     named = name_pairs(seen.pictures, captions, labels, world).numpy()
@@ -156,7 +156,7 @@ def naming(seen: Encoded, captions: Tensor, labels: Numbers, world: Shapes) -> S
 
 
 def binding(model: Clip, tokenise: Tokenise, seen: Encoded, world: Shapes) -> Share:
-    """How often the caption fits better than the one with its colours exchanged.
+    """Accuracy of preferring the caption to the caption with its colours exchanged.
 
     Of the pictures whose objects differ in colour and in shape: with one shape, or one colour, the
     exchange says where things stand or nothing at all.
@@ -186,10 +186,10 @@ def zero_shot(
 ) -> dict[str, Any]:
     """Score the first `pictures` of a split, as `maquette eval RUN` prints it.
 
-    loaded: has `model`, a Clip, and `captions(list of texts)`, their tokens. world: of the pictures,
-    where they are drawn. Retrieval is among the different captions of the scored pictures, or in a world
-    of two objects among all its captions; naming and binding are of such worlds alone. Raises UserError
-    where there is nothing to score.
+    loaded: has `model`, a Clip, and `captions(list of texts)`, their tokens. world: the world of the
+    pictures, where they are drawn. Retrieval is among the different captions of the scored pictures, or
+    in a world of two objects among all its captions; naming and binding are of such worlds alone.
+    Raises UserError where there is nothing to score.
     """
     total = min(pictures, len(split))
     if total < 1:

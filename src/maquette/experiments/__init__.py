@@ -1,1 +1,1 @@
-"""What systems stand on: claims, the lab, shared bases, arms, results, the catalogue's scan, the gallery."""
+"""The base of systems: claims, the lab, shared models, arms, results, the catalogue and the gallery."""

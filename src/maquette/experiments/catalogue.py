@@ -23,7 +23,7 @@ from maquette.training.recipe import Recipe, load_recipe
 
 RecipeFunction = Callable[[], Recipe]
 FOLDERS = "MAQUETTE_SYSTEMS"
-"""the environment variable that names folders of systems"""
+"""environment variable that names folders of systems"""
 
 
 F = TypeVar("F", bound=RecipeFunction)
@@ -37,11 +37,11 @@ def recipe(function: F) -> F:
 
 @dataclass
 class System:
-    """One module of the catalogue."""
+    """A system: a module of the catalogue."""
 
     name: str
     title: str
-    """the first line of its docstring"""
+    """first line of the module's docstring"""
     doc: str
     recipes: dict[str, RecipeFunction] = field(default_factory=dict)
     claims: dict[str, Claim] = field(default_factory=dict)

@@ -29,25 +29,25 @@ Evidence = Literal["learning curve", "exact count", "measured time", "synthetic 
 
 @dataclass
 class Measurement:
-    """What an experiment measured: the metric, the control's, and what goes beside them."""
+    """The result of an experiment: the metric, the control's metric, and details."""
 
     value: float
-    """the metric; a mean over seeds where there are several"""
+    """value of the metric; a mean over seeds where there are several"""
     control: float
-    """the same metric of the negative control"""
+    """value of the metric for the negative control"""
     interval: tuple[float, float] | None = None
     """lowest and highest over the seeds, or a 95 % interval; None for exact counts"""
     details: dict[str, Any] = field(default_factory=dict)
-    """other values that a reader should see, plain ones"""
+    """further plain values to show"""
     chart: Any = None
-    """an Altair chart"""
+    """Altair chart of the result"""
     seeds: int | None = None
     """number of seeds, where another than the lab's"""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One falsifiable statement with its threshold and its experiment."""
+    """A falsifiable statement with its threshold and its experiment."""
 
     name: str
     statement: str

@@ -27,7 +27,7 @@ MEASURED = "claims"
 
 
 class Lab:
-    """What an experiment works with: seeds, progress messages, and bases that are trained once.
+    """The lab of an experiment: seeds, progress messages, and models that are trained once.
 
     seeds: number of runs of each arm. quick: the same code at toy size. say: takes a line of progress. A
     quick lab, and one with fewer than `SEEDS`, makes trials. Raises WrongUse for less than one seed.
@@ -52,7 +52,7 @@ class Lab:
 
     @property
     def trial(self) -> str:
-        """Why what is measured here is a trial and no evidence; "" for a full measurement."""
+        """Why a result of this lab is a trial and no evidence; "" for a full measurement."""
         if self.quick:
             return "toy size"
         if self.seeds < SEEDS:
@@ -61,7 +61,7 @@ class Lab:
 
     @property
     def folder(self) -> Path:
-        """Where results go when no folder is named: `claims`, or for trials Maquette's home."""
+        """Default folder of results: `claims`, or for trials Maquette's home."""
         return home() / "trials" if self.trial else Path(MEASURED)
 
     def train(self, recipe: Recipe) -> Path:

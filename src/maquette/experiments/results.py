@@ -14,7 +14,7 @@ from maquette.experiments.claims import Claim, Evidence
 from maquette.experiments.lab import Lab, today
 
 NEVER = 1e30
-"""what a result file holds for infinity and for no number"""
+"""number in place of infinity and NaN in a result file"""
 
 
 @dataclass(frozen=True)

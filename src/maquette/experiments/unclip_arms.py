@@ -1,4 +1,4 @@
-"""What unCLIP is measured by: pictures of held-out captions by way of each embedding, and their variety.
+"""Measuring unCLIP: pictures of held-out captions from each kind of embedding, and their variety.
 
 Every arm draws the same captions from the same noise, so that arms are compared picture by picture.
 """
@@ -77,7 +77,7 @@ def closeness(clip: Path, quick: bool) -> float:
 def right_of(
     decoder: Path, prior: Path, clip: Path, arm: str, seed: int, quick: bool
 ) -> tuple[Right, float]:
-    """Which pictures of held-out captions are right, (n,), and the oracle's own error.
+    """Correctness (n,) of pictures of held-out captions, and the oracle's own error.
 
     arm: where the decoder's embeddings come from: "prior", "text" (the captions' own), "shuffled"
     (the prior, given other pictures' captions), "true" (the held-out pictures').
@@ -103,18 +103,18 @@ def right_of(
 
 @dataclass(frozen=True)
 class Drawn:
-    """Which pictures of each arm are right, those of all seeds one after the other."""
+    """Correctness of each arm's pictures, seeds one after the other."""
 
     right: dict[str, Right]
     error: float
     clip: Path
 
     def less(self, arm: str, other: str) -> npt.NDArray[np.float64]:
-        """Picture by picture, an arm less another (n,): 1, 0 or -1."""
+        """Correctness of an arm less another's, (n,): 1, 0 or -1."""
         return self.right[arm].astype(float) - self.right[other]
 
     def details(self) -> dict[str, Any]:
-        """The share of each arm, and the oracle's own error."""
+        """Fraction of right pictures of each arm, and the oracle's own error."""
         return {
             "all right": {name: float(right.mean()) for name, right in self.right.items()},
             "pictures": len(next(iter(self.right.values()))),
@@ -142,7 +142,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Varied:
-    """Of each system and guidance, the spread of each caption's pictures and the share that is right."""
+    """Diversity of each caption's pictures and fraction of right ones, by system and guidance."""
 
     spread: dict[tuple[str, float], npt.NDArray[np.float64]]
     right: dict[tuple[str, float], float]

@@ -1,4 +1,4 @@
-"""What the configs of all architectures have: the model's class by name, so that no config imports one."""
+"""The base of all configs: it names the model's class, so that no config imports a model."""
 
 from typing import Any, ClassVar
 

@@ -66,7 +66,7 @@ class TokenBatch(Batch):
 
 @dataclass
 class PictureBatch(Batch):
-    """One micro-batch of pictures, with what is known of each.
+    """One micro-batch of pictures, with captions, labels and embeddings.
 
     pictures: (batch, 3, height, width) fp32 in [-1, 1]. captions: (batch, caption_length) int64, padded on
     the right with EOS tokens, at least one. labels: (batch, factors) int64.

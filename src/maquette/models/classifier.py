@@ -1,4 +1,4 @@
-"""What picture classifiers have in common: features, one linear head a label factor, and their loss.
+"""The base of picture classifiers: features, a linear head for each label factor, and the loss.
 
 A picture of the world has several labels (a colour, a shape, a relation): each is read by a head of
 its own from the same features. Heads start at 0, as when a ViT is fine-tuned (Dosovitskiy et al. 2021,
@@ -37,7 +37,7 @@ class Classifier(PictureModel):
         )
 
     def features(self, pictures: Tensor) -> Tensor:
-        """What the heads read: (n, 3, height, width) in [-1, 1] -> (n, d)."""
+        """Features of the heads: (n, 3, height, width) in [-1, 1] -> (n, d)."""
         raise NotImplementedError
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
@@ -67,7 +67,7 @@ class Classifier(PictureModel):
         return Loss(total, value.detach(), len(batch.pictures))
 
     def wanted(self, labels: Tensor | None) -> Tensor:
-        """Of the data's labels (n, factors) those that the heads read, (n, heads).
+        """The labels (n, heads) that the heads read, of the data's (n, factors).
 
         Raises UserError where there are not as many factors as classes, or more values than those. Values
         on a GPU are not read, as that would wait for it: a run's classes are those of its corpus.

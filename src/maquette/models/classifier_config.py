@@ -1,4 +1,4 @@
-"""What the shape of every picture classifier says: its label factors, without torch."""
+"""The config fields of every picture classifier: its label factors; needs no torch."""
 
 import re
 from dataclasses import dataclass

@@ -122,7 +122,7 @@ class CaptionTower(nn.Module):
         return self.projection(self.norm(pooled))  # type: ignore[no-any-return]
 
     def last(self, captions: Tensor) -> Tensor:
-        """Where the vectors of captions (batch, caption_length) are taken, (batch,)."""
+        """Position at which the embedding of each caption is taken, (batch,)."""
         if self.highest is None:
             return (captions == EOS_TOKEN_ID).int().argmax(dim=1)  # the first EOS token
         # theirs below EOS count one less than ours, those above it as much as ours

@@ -19,7 +19,7 @@ class ClipConfig(PictureConfig):
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["clip"] = "clip"
-    """which architecture"""
+    """kind of the architecture"""
     patch: int = 4
     """height and width of a patch in pixels"""
     heads: int = 4

@@ -16,7 +16,7 @@ class CNNConfig(ClassifierConfig):
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["cnn"] = "cnn"
-    """which architecture"""
+    """kind of the architecture"""
     image_size: int = 32
     """height and width of a picture in pixels"""
     width: int = 32

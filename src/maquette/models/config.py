@@ -19,7 +19,7 @@ class DecoderConfig(Architecture):
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["decoder"] = "decoder"
-    """which architecture"""
+    """kind of the architecture"""
     vocabulary: int = 4096
     """number of tokens, the EOS token included"""
     context: int = 256

@@ -1,4 +1,4 @@
-"""What the shape of every picture model says, without torch and without a model."""
+"""The config fields of every picture model; needs no torch."""
 
 import functools
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class PictureConfig(Architecture):
     learns_from: ClassVar[str] = "pictures"
 
     kind: str = ""
-    """which architecture"""
+    """kind of the architecture"""
     image_size: int = 32
     """height and width of a picture in pixels"""
     width: int = 128

@@ -1,4 +1,4 @@
-"""What both priors have in common: a causal transformer that reads a caption, then predicts.
+"""The base of both priors: a causal transformer that reads a caption, then predicts.
 
     caption's tokens | text embedding | what the variant predicts with
     0 ... n - 1        | n              | n + 1 ...           n: the caption length
@@ -32,9 +32,9 @@ from maquette.nn.transformer import TransformerBlock
 
 
 class Prior(PictureModel):
-    """The part that reads the caption; a variant says what comes after it.
+    """The base of priors, which reads the caption; variants add what follows.
 
-    after: positions behind the caption and the text embedding.
+    after: number of positions behind the caption and the text embedding.
     """
 
     config: PriorConfig
@@ -56,7 +56,7 @@ class Prior(PictureModel):
     def caption(
         self, captions: Tensor, text_embedding: Tensor, absent: Tensor | None = None
     ) -> Tensor:
-        """What the transformer reads of a caption: (n, caption_length + 1, width).
+        """The transformer's input of a caption, (n, caption_length + 1, width).
 
         captions: (n, caption_length) int64. text_embedding: (n, d) of length 1. absent: (n,), True where the
         caption is left out; an empty one always is. Raises WrongUse for captions of another length.
@@ -90,7 +90,7 @@ class Prior(PictureModel):
         return self.blocks.make_caches(n, room, self.compute, self.tokens.weight.device)
 
     def with_and_without(self, captions: Tensor, text_embedding: Tensor, guidance: float) -> Tensor:
-        """What is read of captions, and for guidance again of none: (n or 2 n, caption_length + 1, width)."""
+        """The input of captions, and for guidance also of none: (n or 2 n, caption_length + 1, width)."""
         condition = self.caption(captions, text_embedding)
         if guidance == 1.0:
             return condition
@@ -113,7 +113,7 @@ class Prior(PictureModel):
         return batch.embedding.float() * self.length
 
     def learns_from(self, batch: PictureBatch) -> tuple[Tensor, Tensor]:
-        """The embeddings (n, d) of a batch, times sqrt(d), and what is read of their captions.
+        """The embeddings (n, d) of a batch, times sqrt(d), and the input of their captions.
 
         In training a share of `drop` of the captions is left out. Raises UserError where the batch
         lacks what is learned from.

@@ -21,7 +21,7 @@ class PriorConfig(PictureConfig):
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["prior"] = "prior"
-    """which architecture"""
+    """kind of the architecture"""
     variant: Literal["diffusion", "autoregressive"] = "diffusion"
     """diffusion: denoises the embedding; autoregressive: predicts its quantised components in turn"""
     embedding: int = 64

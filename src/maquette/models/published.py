@@ -29,7 +29,7 @@ OPENAI, PADDED = 50_257, 51_200  # GPT-2's vocabulary, and Megatron's padding of
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How a published model was trained; a recipe is made of it (AdamW, cosine).
+    """The training of a published model, from which a recipe is made (AdamW, cosine).
 
     tokens: seen in training. batch: sequences a step, at the end where it grew. learning_rate: the
     peak, in standard parametrisation. warmup_tokens: over which it rises. floor: the last rate over

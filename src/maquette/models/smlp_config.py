@@ -16,7 +16,7 @@ class SMLPConfig(Architecture):
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["smlp"] = "smlp"
-    """which architecture"""
+    """kind of the architecture"""
     vocabulary: int = 4096
     """number of tokens, the EOS token included"""
     context: int = 256

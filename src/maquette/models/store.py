@@ -68,7 +68,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """What a model is saved as: its parameters, each once, and its persistent buffers, by name."""
+    """The tensors that a model is saved as: parameters, each once, and persistent buffers, by name."""
     buffers = {
         f"{path}.{name}" if path else name: buffer
         for path, module in model.named_modules()
@@ -116,7 +116,7 @@ def load_model(folder: Path, weights: Path | None = None) -> Model:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """The first line of an error's message."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).splitlines()[0] if str(error) else type(error).__name__

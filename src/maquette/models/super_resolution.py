@@ -76,7 +76,7 @@ class SuperResolution(PictureModel):
 
 
 def degrade(pictures: Tensor, scale: int, deviations: Tensor | None = None) -> Tensor:
-    """What a poor lens and few pixels leave of pictures: Gaussian blur, then the mean of each square.
+    """Degrade pictures: Gaussian blur, then the mean of each square of pixels.
 
     pictures: (n, 3, h, w), h and w multiples of scale. deviations: (n,) of the blur, in pixels; None
     for no blur. Returns (n, 3, h / scale, w / scale). Raises WrongUse for other sizes.

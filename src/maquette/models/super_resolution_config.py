@@ -16,7 +16,7 @@ class SuperResolutionConfig(PictureConfig):
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["super_resolution"] = "super_resolution"
-    """which architecture"""
+    """kind of the architecture"""
     image_size: int = 64
     """height and width of the large picture in pixels"""
     scale: int = 4

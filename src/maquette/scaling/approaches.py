@@ -1,6 +1,6 @@
 """The three ways to read a compute-optimal split off runs (Hoffmann et al. 2022, section 3), side by side.
 
-1. envelope: of all training curves, which size has the least loss at each number of operations;
+1. envelope: the size whose training curve has the least loss at each number of operations;
 2. IsoFLOP: at each budget a parabola of loss over log N, and its minimum;
 3. parametric: the surface E + A / N^alpha + B / D^beta (`fit.py`).
 
@@ -27,9 +27,9 @@ BUDGET_TOLERANCE = 0.1
 """relative difference of operations within one IsoFLOP budget"""
 BINS_A_DECADE = 100
 TIMES = 10.0
-"""the budget at which sizes are compared where none is named, over the largest of the points"""
+"""default budget at which sizes are compared, over the largest of the points"""
 APART = 1.5
-"""factor between two approaches' sizes there from which a warning is due"""
+"""factor between two approaches' sizes from which a warning is due"""
 NAMES = {1: "training-curve envelope", 2: "IsoFLOP minima", 3: "parametric surface"}
 
 
@@ -47,14 +47,14 @@ class Minimum:
     interior: bool
     """whether sizes on both sides of it were measured; others are left out of the power law"""
     sizes: int
-    """model sizes that were compared"""
+    """number of model sizes that were compared"""
     curve: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """IsoFLOP: the parabola's coefficients over log N, highest power first"""
 
 
 @dataclass(frozen=True, eq=False)
 class Approach:
-    """One way's answer, or why it has none."""
+    """The answer of an approach, or the reason for none."""
 
     number: int
     a: float | None = None
@@ -63,16 +63,16 @@ class Approach:
     log_k: float = 0.0
     minima: list[Minimum] = field(default_factory=list)
     reason: str = ""
-    """why there is no answer, or what limits it"""
+    """reason for no answer, or limit of the answer"""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name of the approach."""
         return NAMES[self.number]
 
     @property
     def b(self) -> float | None:
-        """D ~ C^b."""
+        """Exponent b of D ~ C^b."""
         return None if self.a is None else 1 - self.a
 
     def best(self, flops: float) -> tuple[float, float] | None:
@@ -89,11 +89,11 @@ class Comparison:
 
     approaches: list[Approach]
     fit: Fit | None
-    """the surface of the third, where there is one"""
+    """fitted surface of the third approach; None: it has no answer"""
     warnings: list[str]
-    """where they disagree, and what each cannot say"""
+    """disagreements between the approaches, and the limits of each"""
     points: Points
-    """the ends of runs that the second and the third were fitted to"""
+    """ends of the runs to which the second and the third were fitted"""
 
     def at(self, flops: float) -> list[tuple[Approach, tuple[float, float] | None]]:
         """Every approach with its parameters and tokens for a budget."""
@@ -219,7 +219,7 @@ def budgets(points: Points) -> list[Rows]:
 
 
 def _sizes(parameters: Array) -> int:
-    """How many sizes there are, those within 1 % being one."""
+    """Number of sizes, those within 1 % counted once."""
     ordered = np.sort(parameters)
     return 1 + int((ordered[1:] > 1.01 * ordered[:-1]).sum())
 

@@ -1,4 +1,4 @@
-"""What may be spent: operations, or devices for some time, and the operations that these come to."""
+"""Budgets: operations, or devices for some time, in operations."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from maquette.scaling.devices import Device
 from maquette.scaling.plan_lines import precision_on
 
 MOST = {"flops": 1e40, "hours": 1e9, "devices": 1e6, "price": 1e12}
-"""what the numbers of a budget may be at most"""
+"""largest values of a budget's numbers"""
 
 
 def check_amounts(**amounts: float | None) -> None:
@@ -20,16 +20,16 @@ def check_amounts(**amounts: float | None) -> None:
 
 @dataclass(frozen=True)
 class Budget:
-    """What may be spent: operations, or devices for some time."""
+    """A budget: operations, or devices for some time."""
 
     flops: float | None = None
     seconds: float | None = None
     device: Device | None = None
     devices: int = 1
     utilisation: float | None = None
-    """of the peak; None: what the layout is expected to reach"""
+    """fraction of the peak; None: what the layout is expected to reach"""
     price: float | None = None
-    """money for an hour of one device"""
+    """price of one device for an hour"""
 
     def __post_init__(self) -> None:
         hours = None if self.seconds is None else self.seconds / 3600

@@ -1,4 +1,4 @@
-"""How a law splits a budget between parameters and tokens, on the text that there is.
+"""Splitting a budget between parameters and tokens by a law, on a given amount of text.
 
 Text that is too short is read more than once, and repeated tokens count for less (`epochs.py`); where
 nearly nothing more is learned from it, the rest of the budget is not worth spending. A model that
@@ -31,24 +31,24 @@ class Text:
 
 @dataclass(frozen=True)
 class Split:
-    """The parameters to choose, and the operations that are worth spending on them."""
+    """The split of a budget: parameters, and the operations worth spending on them."""
 
     flops: float
     parameters: float
     why: str
     sure: float | None = None
-    """the factor by which the best size may be larger or smaller, at 95 %"""
+    """factor by which the best size may be larger or smaller, at 95 %"""
 
     def distance(self, size: float) -> float:
-        """The factor between the best size and a shape."""
+        """Factor between the best size and a shape's size."""
         return max(size / self.parameters, self.parameters / size)
 
     def intervals(self, size: int, tokens: int) -> tuple[Interval, Interval] | None:
-        """Where the best size lies, 95 times of 100, and what the budget leaves of tokens for each.
+        """95 % intervals of the best size and of its tokens at the same budget.
 
-        By the law's own errors, and as far as the shape where no nearer one is made. Both count the
-        same operations: what the shape takes a parameter and token. None where the law says nothing of
-        it, or shapes do not reach to the best size.
+        By the law's own errors, and as far as the shape where no nearer one is made. Both count
+        the shape's operations per parameter and token. None where the law has no errors, or shapes do
+        not reach the best size.
         """
         off = self.distance(size)
         if self.sure is None or off > FURTHEST:
@@ -59,17 +59,17 @@ class Split:
 
 
 def is_small(law: ScalingLaw, parameters: float) -> bool:
-    """Whether a model lies below what a published law was fitted on: our own small models serve."""
+    """Whether a model is smaller than a published law's; our own small models then give the loss."""
     return parameters < law.smallest and not isinstance(law, LadderLaw)
 
 
 def loss_surface(law: ScalingLaw, parameters: float) -> ScalingLaw:
-    """What the loss of such a model is read off: the law, or the small models' (bits per byte)."""
+    """The surface that gives the loss of a model: the law, or the small models' (bits per byte)."""
     return surface().law if is_small(law, parameters) else law
 
 
 def repeated(law: ScalingLaw, parameters: float, text: Text | None) -> Repeats | None:
-    """The loss surface on that text, tokens repeating; None where the law says nothing of it."""
+    """The loss surface on a text with repeated tokens; None where the law has none."""
     base = loss_surface(law, parameters)
     return with_repeats(base, text.tokens) if text is not None and isinstance(base, Law) else None
 
@@ -99,9 +99,9 @@ def split(
 
 
 def worth_spending(repeats: Repeats, flops: float) -> float:
-    """The least budget that comes within 0.1 % of the loss that all of it would reach.
+    """The smallest budget within 0.1 % of the loss that the whole budget would reach.
 
-    At most what reads the text 500 times, as often as was ever measured.
+    At most the budget of 500 epochs, the most that was ever measured.
     """
     goal = repeats.best(flops).loss * (1 + WORTH)
     low, high = min(flops, 6 * repeats.needed * repeats.unique), flops

@@ -1,4 +1,4 @@
-"""What a recipe or a published architecture takes: parameters, operations, memory, time, money."""
+"""Cost of a recipe or a published architecture: parameters, operations, memory, time, money."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,13 +27,13 @@ BATCH = 512  # sequences a step, where the architecture's training was not publi
 
 @dataclass
 class Cost:
-    """The figures, and a line for each."""
+    """The cost of a training, with a line for each figure."""
 
     recipe: LanguageRecipe
     parameters: int
     flops_per_token: float
     flops: float | None
-    """of the whole training; None where its tokens are unknown"""
+    """operations of the whole training; None where its tokens are unknown"""
     tokens: int | None
     choice: Choice
     seconds: float | None = None
@@ -42,7 +42,7 @@ class Cost:
     warnings: list[str] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """Plain values, for JSON."""
         best = chosen(self.choice)
         return {
             "parameters": self.parameters,
@@ -67,9 +67,9 @@ def cost(
     published: Published | None = None,
     price: float | None = None,
 ) -> Cost:
-    """What training the recipe on those devices takes.
+    """The cost of training a recipe on some devices.
 
-    published: the architecture it is of: its published count stands beside ours. Raises WrongUse
+    published: the published architecture of the recipe, whose count is shown beside ours. Raises WrongUse
     for an architecture whose cost is not modelled.
     """
     model = recipe.model
@@ -133,7 +133,7 @@ def cost(
 
 
 def recipe_of(published: Published) -> LanguageRecipe:
-    """A published architecture's step: its own batch where that was published."""
+    """A recipe of a published architecture, with its own batch where that was published."""
     sequence, batch, steps = published.config.context, BATCH, 1
     if published.training is not None:
         batch = published.training.batch

@@ -17,13 +17,13 @@ USABLE = 0.98  # of a GPU's memory: the driver keeps the rest
 ECC = 15 / 16  # of it where error correction has no memory of its own (GDDR of servers' cards)
 ATTAINED = 0.65
 FITTED = {"A100-40": 0.75, "A100": 0.75, "H100": 0.56, "H200": 0.56}
-"""what products reach of the peak: fitted to published runs (benchmarks/plan.py --published); for
+"""fraction of the peak that products reach: fitted to published runs (benchmarks/plan.py --published); for
 devices without such runs ATTAINED, between the two"""
 
 
 @dataclass(frozen=True)
 class Device:
-    """What one device can do at most.
+    """A device and its limits.
 
     flops: operations a second by precision, "bf16", "fp32" and "tf32". bandwidth: bytes a second
     to its memory. memory: bytes. link: bytes a second that it sends to the others of its node.
@@ -158,7 +158,7 @@ DEVICES = {entry.name: entry for entry in ALL}
 
 
 def device(name: str) -> Device:
-    """A device of the table by name, in any case. Raises WrongUse for one that is not known."""
+    """A device of the table by name, in any case. Raises WrongUse for an unknown device."""
     known = {entry.lower(): entry for entry in DEVICES}
     if name.lower() not in known:
         raise WrongUse(f"unknown device {name}{did_you_mean(name, DEVICES)}")

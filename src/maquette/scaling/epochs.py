@@ -20,21 +20,21 @@ from maquette.scaling.laws import Law, ScalingLaw, least_on
 
 R_D, R_N = 15.387756, 5.309743
 MOST_EPOCHS = 500.0
-"""of the runs that the constants were fitted on"""
+"""most epochs of the runs that the constants were fitted on"""
 
 
 @dataclass(frozen=True)
 class Spent:
-    """A budget spent on a corpus that is read more than once, or not."""
+    """A budget spent on a corpus, which may repeat."""
 
     parameters: float
     tokens: float
-    """seen in all"""
+    """number of training tokens, repeated ones included"""
     epochs: float
     effective_tokens: float
-    """unique tokens that would teach as much"""
+    """number of unique tokens worth as much"""
     loss: float
-    """nats a token"""
+    """loss in nats per token"""
     next_epoch: float
     """value of the next epoch: tokens it adds to the effective ones, over the unique tokens, 0 to 1"""
 
@@ -48,28 +48,28 @@ class Repeats:
 
     @property
     def needed(self) -> float:
-        """U_N: parameters whose optimum is one epoch."""
+        """U_N: number of parameters whose optimum is one epoch."""
         return self.law.best_for_tokens(self.unique)
 
     def effective_tokens(self, tokens: float) -> float:
-        """D' (eq. 5)."""
+        """Effective tokens D' (eq. 5)."""
         return _decayed(tokens, self.unique, R_D)
 
     def effective_parameters(self, parameters: float) -> float:
-        """N' (eq. 6)."""
+        """Effective parameters N' (eq. 6)."""
         return _decayed(parameters, self.needed, R_N)
 
     def loss(self, parameters: float, tokens: float) -> float:
-        """Nats a token."""
+        """Loss in nats per token."""
         return self.law.loss(self.effective_parameters(parameters), self.effective_tokens(tokens))
 
     def next_epoch(self, tokens: float) -> float:
-        """What one more epoch adds to D', over the unique tokens: 1 fresh text, 0 nothing new."""
+        """Value of one more epoch: its addition to D' over the unique tokens, from 1 (fresh text) to 0."""
         more = self.effective_tokens(tokens + self.unique)
         return (more - self.effective_tokens(tokens)) / self.unique
 
     def at(self, parameters: float, tokens: float) -> Spent:
-        """What is known of a model of that size after that many tokens."""
+        """The outcome of a model size after a number of tokens."""
         return Spent(
             parameters,
             tokens,
@@ -95,7 +95,7 @@ class Repeats:
 
 
 def with_repeats(law: ScalingLaw, unique_tokens: float) -> Repeats:
-    """The law for a corpus of that many tokens. UserError where the law has another form."""
+    """The law for a corpus of `unique_tokens`. Raises UserError where the law has another form."""
     if not 1 <= unique_tokens < math.inf:
         raise WrongUse(f"the corpus has {unique_tokens} tokens: use a positive number")
     if not isinstance(law, Law):

@@ -1,4 +1,4 @@
-"""What a ladder of small models says of a run larger than any of them.
+"""Extrapolating a ladder of small models to a larger run.
 
 Every budget of operations was spent on several sizes (`rungs.py`). Its losses over log N are nearly
 a parabola, whose minimum is the budget's best split (Hoffmann et al. 2022, approach 2); the minima
@@ -28,14 +28,14 @@ T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31)
 
 @dataclass(frozen=True)
 class Rung:
-    """What a run of the ladder came to."""
+    """A finished run of the ladder."""
 
     flops: float
-    """the budget it belongs to"""
+    """budget of the run in operations"""
     parameters: int
     tokens: int
     loss: float
-    """held out, nats a token"""
+    """held-out loss in nats per token"""
     seed: int = 0
 
 
@@ -51,9 +51,9 @@ class Minimum:
     parameters: float
     loss: float
     curvature: float
-    """the loss grows by this times the square of log N / N*, relative to the loss"""
+    """curvature c: the relative loss grows by c (log N / N*)^2"""
     edge: Literal["", "smallest", "largest"]
-    """which end of the measured sizes it lies on; "" for an interior minimum"""
+    """end of the measured sizes at which the minimum lies; "" for an interior minimum"""
 
     @property
     def tokens(self) -> float:
@@ -62,13 +62,13 @@ class Minimum:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A loss to expect, nats a token, with the interval that holds it 95 times of 100."""
+    """A predicted loss in nats per token, with its 95 % interval."""
 
     loss: float
     low: float
     high: float
     times: float
-    """operations over those of the largest budget measured"""
+    """operations over those of the largest measured budget"""
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class Frontier:
 
     floor: float
     slope: float
-    """of log (L - floor) over log C: the exponent, negative"""
+    """slope of log (L - floor) over log C: the negative exponent"""
     constant: float
     error: float
-    """root of the residual variance, relative"""
+    """root of the relative residual variance"""
     straightness: float
     """R^2 in log (L - floor) over log C"""
 
@@ -129,7 +129,7 @@ def power_law(flops: Array, losses: Array, floor: float = 0.0) -> Frontier:
 
 
 def with_floor(flops: Array, losses: Array) -> Frontier:
-    """The same with the floor that leaves least error; 0 where none helps."""
+    """The power law with the floor of least error; 0 where none helps."""
     floors = np.linspace(0, 0.95 * losses.min(), 200)
     return min((power_law(flops, losses, float(f)) for f in floors), key=lambda law: law.error)
 
@@ -144,13 +144,13 @@ class Ladder:
 
     @cached_property
     def minima(self) -> list[Minimum]:
-        """Of every budget, the smallest first."""
+        """Minimum of every budget, the smallest first."""
         budgets = sorted({p.flops for p in self.points})
         return [minimum(p for p in self.points if p.flops == c) for c in budgets]
 
     @cached_property
     def interior(self) -> list[Minimum]:
-        """Those that lie between the smallest and the largest size of their budget."""
+        """Minima between the smallest and the largest size of their budget."""
         return [m for m in self.minima if not m.edge]
 
     @cached_property
@@ -244,7 +244,7 @@ class Ladder:
         )
 
     def bits_per_byte(self, loss: float) -> float:
-        """Of nats a token."""
+        """Bits per byte of a loss in nats per token."""
         return loss / math.log(2) / self.bytes_per_token
 
     @cached_property
@@ -303,7 +303,7 @@ def analyse(points: Iterable[Rung], *, bytes_per_token: float = 1.0, source: str
 
 
 def ladder_from(content: dict[str, Any]) -> Ladder:
-    """What `Ladder.to_dict` gave."""
+    """The ladder of `Ladder.to_dict`."""
     return analyse(
         (Rung(**p) for p in content["points"]),
         bytes_per_token=float(content["bytes_per_token"]),

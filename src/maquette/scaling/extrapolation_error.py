@@ -1,4 +1,4 @@
-"""What extrapolating a fitted surface has cost where it could be seen: on the largest runs, left out.
+"""Error of extrapolating a fitted surface, measured on the largest runs, which are left out.
 
 The largest sizes, the largest numbers of tokens, and both at once are left out of the fit, one level
 after the other, and predicted. The relative error grows about linearly with the distance, the sum of
@@ -28,11 +28,11 @@ class Folding:
 
     name: str
     kept: int
-    """runs that were fitted"""
+    """number of runs that were fitted"""
     distances: tuple[float, ...]
-    """of the runs left out: e-folds beyond the range of those that were fitted"""
+    """distances of the runs left out, in e-folds beyond the range of the fitted runs"""
     errors: tuple[float, ...]
-    """measured over predicted, less 1"""
+    """relative errors of the runs left out: measured over predicted, less 1"""
 
     @property
     def cost(self) -> float:
@@ -43,7 +43,7 @@ class Folding:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the foldings came to."""
+    """The extrapolation error over all foldings."""
 
     foldings: tuple[Folding, ...]
 
@@ -74,7 +74,7 @@ def distance(
 def cost(parameters: Array, tokens: Array, loss: Array, *, delta: float = 1.0) -> Cost:
     """Leave out the largest runs, fit the others, predict. Arrays (runs,).
 
-    delta: of the fit's Huber loss. A folding leaves six runs or more, of two sizes and two lengths;
+    delta: threshold of the fit's Huber loss. A folding leaves six runs or more, of two sizes and two lengths;
     raises ValueError where there is none.
     """
     sizes, lengths = np.unique(parameters), np.unique(tokens)

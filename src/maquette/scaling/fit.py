@@ -27,33 +27,33 @@ from maquette.scaling.projection import (
 
 CONSTANTS = ("E", "A", "B", "alpha", "beta")
 LARGEST_ERROR = 0.01
-"""rms relative residual above which nothing outside of the points is predicted"""
+"""root mean square relative residual above which nothing outside of the points is predicted"""
 WIDEST = 0.3
-"""interval of the exponent a beyond which the points say nothing"""
+"""width of the interval of the exponent a above which the fit is undetermined"""
 MARGIN = 1.25
-"""a factor outside of the fitted range that still counts as inside"""
+"""factor outside of the fitted range that still counts as inside"""
 RATIO = 1.5
 """spread of tokens a parameter below which N and D cannot be told apart"""
 TOGETHER = 0.98
 """R^2 of log D over log N above which they cannot be told apart either"""
 FAR = 10.0
-"""a factor outside of the fitted range from which a prediction carries a warning"""
+"""factor outside of the fitted range from which a prediction carries a warning"""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A loss to expect."""
+    """A predicted loss."""
 
     loss: float
     low: float
     high: float
     """the fit's 95 % interval and the points' own scatter, together; equal to loss without resamples"""
     outside: float
-    """the factor by which it lies outside of the fitted range; 1 inside"""
+    """factor by which the run lies outside of the fitted range; 1 inside"""
 
     @property
     def warning(self) -> str:
-        """What to know of a prediction that lies far outside; "" of the others."""
+        """Warning of a prediction far outside of the fitted range; "" for others."""
         if self.outside <= FAR:
             return ""
         return (
@@ -64,19 +64,19 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A law, how well it passes through the points, and how sure it is."""
+    """A fitted law, with its residuals and bootstrap draws."""
 
     law: Law
     error: float
     """root mean square of the relative residuals (of log loss)"""
     points: int
     objective: float = 0.0
-    """the sum of Huber losses"""
+    """sum of the Huber losses"""
     draws: Array = field(default_factory=lambda: np.zeros((0, 5)))
     """(resamples, 5): E, A, B, alpha, beta of every bootstrap fit"""
     warnings: list[str] = field(default_factory=list)
     undetermined: list[str] = field(default_factory=list)
-    """those of the warnings that say that the points do not fix the constants"""
+    """the warnings that the points do not determine the constants"""
     on_edge: bool = False
     """whether the minimum lies on the edge of the grid, or at E, A or B = 0"""
     range_parameters: tuple[float, float] = (0.0, math.inf)
@@ -96,7 +96,7 @@ class Fit:
         }
 
     def extrapolates(self, parameters: float, tokens: float) -> float:
-        """How far outside of the fitted range a point lies: the larger factor, 1 inside."""
+        """Factor outside of the fitted range of a point, the larger of both axes; 1 inside."""
         factor = 1.0
         for value, (low, high) in (
             (parameters, self.range_parameters),
@@ -142,8 +142,8 @@ def fit(
     """The law through the ends of the runs, with bootstrap intervals.
 
     drop: leave out so many points of the highest loss first (Besiroglu et al. 2024 left out five).
-    delta: of the Huber loss; 1 is least squares, for few points without outliers. Raises UserError for
-    fewer than six ends.
+    delta: threshold of the Huber loss; 1 is least squares, for few points without outliers. Raises
+    UserError for fewer than six ends.
     """
     if not 0 <= resamples <= 10_000:
         raise WrongUse(f"resamples is {resamples}: use 0 to 10000")
@@ -267,7 +267,7 @@ def _together(points: Points) -> tuple[float, float] | None:
 
 
 def _warnings(fit: Fit) -> list[str]:
-    """What else a reader of the fit has to know."""
+    """Further warnings of the fit."""
     warnings = []
     if fit.error > LARGEST_ERROR:
         warnings.append(
@@ -285,6 +285,6 @@ def _warnings(fit: Fit) -> list[str]:
 
 
 def _distinct(values: Array) -> int:
-    """How many values differ by more than 1 %."""
+    """Number of values that differ by more than 1 %."""
     ordered = np.sort(values)
     return 1 + int((ordered[1:] > 1.01 * ordered[:-1]).sum())

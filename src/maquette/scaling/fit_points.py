@@ -21,30 +21,30 @@ Array = npt.NDArray[np.float64]
 COLUMNS = ("parameters", "tokens", "flops", "loss", "run")
 LEAST, MOST = 6, 20_000
 COUNTS, LOSSES = (1.0, 1e30), (1e-6, 1e6)
-"""what a cell may hold: parameters, tokens and operations; a loss"""
+"""bounds of a cell: of parameters, tokens and operations; of a loss"""
 
 
 @dataclass(frozen=True)
 class Points:
-    """Measured losses. All arrays are (points,)."""
+    """Measured losses of runs. All arrays are (points,)."""
 
     parameters: Array
     tokens: Array
     flops: Array
-    """operations; 6 N D where nothing else was given"""
+    """operations, 6 N D unless given"""
     loss: Array
-    """in any unit, above 0"""
+    """loss in any unit, above 0"""
     run: npt.NDArray[np.int64]
-    """which training curve a point belongs to; -1: the end of a run of its own"""
+    """number of the training curve of each point; -1: the end of a run of its own"""
     source: str = "points"
     notes: tuple[str, ...] = ()
-    """what to know of how they were read"""
+    """notes on how the points were read"""
 
     def __len__(self) -> int:
         return len(self.loss)
 
     def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "Points":
-        """Some of the points, by number or by mask."""
+        """A selection of the points, by number or by mask."""
         n, d, flops = (array[rows] for array in (self.parameters, self.tokens, self.flops))
         return Points(n, d, flops, self.loss[rows], self.run[rows], self.source, self.notes)
 

@@ -1,4 +1,4 @@
-"""What small models reach on this machine's own text: our ladder, measured, not published.
+"""The frontier of small models on this machine's own text: our ladder, measured, not published.
 
 Published laws were fitted on models of tens of millions of parameters and web text; a laptop's
 minutes buy a hundredth of that, where their losses mean nothing. So the ladder of small decoders
@@ -26,7 +26,7 @@ RUNGS = (64, 128, 192, 256, 384)
 """widths of the ladder, four blocks each"""
 DEPTH = 4
 BYTES_PER_TOKEN = 3.44
-"""of the held-out text of the default corpus in a vocabulary of 4,096 (`maquette corpus show default`)"""
+"""bytes per token of the held-out text of the default corpus in a vocabulary of 4,096 (corpus show)"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Forecast:
     inside: bool
     """whether the ladder spans the point; outside, it is an extrapolation"""
     factor: float = 1.0
-    """how far outside of the ladder, size times tokens; 1 inside"""
+    """factor outside of the ladder in size times tokens; 1 inside"""
 
 
 @functools.cache
@@ -66,7 +66,7 @@ def surface() -> Fit:
 
 @functools.cache
 def extrapolation() -> Cost:
-    """What predicting the ladder's largest runs from its smaller ones has cost."""
+    """Error of predicting the ladder's largest runs from its smaller runs."""
     return cost(*_runs(), delta=1.0)
 
 
@@ -82,11 +82,11 @@ def _runs() -> tuple[Array, Array, Array]:
 def forecast(
     parameters: int, tokens: int, hardness: float = 1.0, unique: float = math.inf
 ) -> Forecast:
-    """What the ladder says of a model of that size after that many tokens.
+    """The ladder's forecast for a model size and a number of tokens.
 
     unique: tokens of the text; where they repeat they count for less (`epochs.py`), and the interval
-    holds the loss without that, as the ladder read none twice. hardness: of the text, beside the
-    ladder's: its `zstd -19` bits per byte over `ladder_zstd()`.
+    holds the loss without that, as the ladder read none twice. hardness: hardness of the text relative
+    to the ladder's: its `zstd -19` bits per byte over `ladder_zstd()`.
     """
     fit = surface()
     fresh = hardness * fit.law.loss(parameters, tokens)

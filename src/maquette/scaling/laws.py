@@ -21,18 +21,18 @@ from maquette.base.errors import UserError, WrongUse, did_you_mean
 PETAFLOP_DAY = 1e15 * 24 * 3600
 MOST_SERVED = 1e20  # tokens
 LARGEST_LOG_G = 300.0
-"""of G: beyond, its powers leave the range of numbers"""
+"""largest log of G: beyond, its powers leave the range of floats"""
 DRIFT, FITTED = 0.0008, 3e20
-"""of the least loss, relative, for each e-fold of the budget beyond the second: benchmarks/fit.py"""
+"""relative drift of the least loss per e-fold of the budget beyond the second number: benchmarks/fit.py"""
 
 
 @runtime_checkable
 class ScalingLaw(Protocol):
-    """What a plan asks of a law."""
+    """A scaling law, as a plan uses it."""
 
     @property
     def name(self) -> str:
-        """What it is called on the command line."""
+        """Name on the command line."""
 
     @property
     def source(self) -> str:
@@ -40,14 +40,14 @@ class ScalingLaw(Protocol):
 
     @property
     def smallest(self) -> float:
-        """Parameters of the smallest model it was fitted on."""
+        """Number of parameters of the smallest fitted model."""
 
     @property
     def formula(self) -> str:
         """The equation with its constants, as a line of text."""
 
     def loss(self, parameters: float, tokens: float) -> float:
-        """Nats a token."""
+        """Loss in nats per token."""
 
     def best(self, flops: float) -> tuple[float, float]:
         """Parameters and tokens to choose at 6 N D = flops."""
@@ -58,14 +58,14 @@ class ScalingLaw(Protocol):
 
 @dataclass(frozen=True)
 class Excess:
-    """What a model of another size than the best costs at the same budget."""
+    """Cost of a model size other than the best at the same budget."""
 
     loss: float
-    """nats a token of that size"""
+    """loss of that size in nats per token"""
     lost: float
-    """nats a token above the best size's"""
+    """loss above the best size's in nats per token"""
     share: float
-    """of the budget, what the best size would need for that loss: 1 at the optimum, less beside it"""
+    """fraction of the budget that the best size would need for that loss"""
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class Lifetime:
 
     parameters: float
     tokens: float
-    """of training"""
+    """number of training tokens"""
     flops: float
-    """6 N D of training and 2 N D of inference"""
+    """operations: 6 N D of training and 2 N D of inference"""
     saved: float
     """fraction of the operations that the training optimum of the same loss would take for both"""
 
@@ -98,7 +98,7 @@ class Law:
     scatter: float | None = None
     """root mean square of the fitted runs about the surface, relative"""
     pivot: tuple[float, float] | None = None
-    """the budget whose best size is surest, and the standard error of log N there"""
+    """budget whose best size is surest, and the standard error of log N there"""
 
     def sure_size(self, flops: float) -> float | None:
         """Standard error of log N*(C): it grows from the pivot with the exponent's own error."""
@@ -121,7 +121,7 @@ class Law:
         return f"{e} + {a} / N^{alpha} + {b} / D^{beta}"
 
     def loss(self, parameters: float, tokens: float) -> float:
-        """Nats a token."""
+        """Loss in nats per token."""
         return float(self.E + self.A / parameters**self.alpha + self.B / tokens**self.beta)
 
     @property
@@ -136,7 +136,7 @@ class Law:
 
     @property
     def _log_g(self) -> float:
-        """UserError where no split is best."""
+        """Log of G. Raises UserError where no split is best."""
         nothing = [
             name for name, value in (("parameters", self.A), ("tokens", self.B)) if value <= 0
         ]
@@ -176,7 +176,7 @@ class Law:
         return float(6 * (reducible / (loss - self.E)) ** (1 / self.alpha + 1 / self.beta))
 
     def excess(self, flops: float, parameters: float) -> Excess:
-        """What a model of that size costs when it takes the whole budget."""
+        """The excess of a model size that takes the whole budget."""
         loss = self.loss(parameters, flops / 6 / parameters)
         least = self.loss(*self.best(flops))
         return Excess(loss, max(0.0, loss - least), min(1.0, self.flops_for(loss) / flops))
@@ -254,7 +254,7 @@ class Kaplan:
 
 
 def least_on(cost: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function of one number is least on an interval: a grid, then golden sections.
+    """Minimiser of a function of one number on an interval: a grid, then golden sections.
 
     The grid of 257 finds the valley, so the function need be unimodal only within two of its cells.
     """

@@ -1,4 +1,4 @@
-"""Which layout of a run over devices is fastest and fits, and why each kind of other one is not.
+"""The fastest layout over devices that fits, and why the other kinds are not chosen.
 
 A layout is a product: replicate x shard x tensor x pipeline x context devices. Replicas and shards
 (ZeRO: Rajbhandari et al. 2020) divide the batch, tensor parallelism the matrices (Shoeybi et al.
@@ -28,11 +28,11 @@ MICRO = 64  # largest micro-batch that is tried
 
 @dataclass(frozen=True)
 class Option:
-    """One layout with what it was estimated to need."""
+    """A layout with its estimated memory and time."""
 
     layout: Layout
     micro_batch: int
-    """sequences a device computes at a time"""
+    """number of sequences that a device computes at a time"""
     memory: Memory
     time: StepTime
     room: float
@@ -45,13 +45,13 @@ class Option:
 
 @dataclass(frozen=True)
 class Choice:
-    """The fastest layout that fits, or the smallest if none does, and what became of the others."""
+    """The fastest layout that fits, or the smallest if none does, with the alternatives."""
 
     best: Option
     options: list[Option]
-    """all that were estimated"""
+    """all estimated layouts"""
     runnable: Option | None
-    """the fastest that fits among those that this version's trainer runs"""
+    """fastest layout that fits and that this version trains"""
 
     @property
     def fits(self) -> bool:
@@ -67,7 +67,7 @@ class Choice:
         return self.why_lost(self.best)
 
     def why_lost(self, shown: Option) -> list[str]:
-        """The same relative to another option, such as `runnable`: what is faster is said to be."""
+        """`lost` relative to another option, such as `runnable`; faster alternatives are named as faster."""
         return _why_lost(shown, self.options)
 
 
@@ -221,7 +221,7 @@ def _reason(best: Option, option: Option) -> str:
 
 
 def _kind(layout: Layout) -> str:
-    """What it divides, whatever the sizes."""
+    """The kind of a layout: the dimensions that it divides."""
     words = [f"zero{layout.zero}"] if layout.zero else []
     words += [k for k in ("tensor", "pipeline", "context") if getattr(layout, k) > 1]
     return ",".join(words) or "ddp"

@@ -176,7 +176,7 @@ def _states(step: TrainingStep) -> _States:
 
 @dataclass(frozen=True)
 class _Saved:
-    """What autograd has saved when the loss is reached."""
+    """Bytes that autograd has saved when the loss is reached."""
 
     block: float
     """bytes of the block that saves most"""

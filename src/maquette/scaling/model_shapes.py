@@ -17,7 +17,7 @@ from maquette.nn.rules import Role
 HEAD = 64
 LARGE_WIDTH, LARGE_HEAD_WIDTH, LARGE_HEAD = 2048, 4096, 128
 LEAST_LARGE_DEPTH = 32
-"""of 2,048: fewer blocks would be smaller than the widths below"""
+"""least number of blocks at width 2,048; fewer would be smaller than narrower shapes"""
 WIDEST = 65_536
 
 
@@ -74,7 +74,7 @@ def shape(width: int, vocabulary: int, context: int, depth: int | None = None) -
 
 
 def shape_rule(width: int) -> str:
-    """Where the blocks and the heads of a rung of that width come from, in words."""
+    """The rule for blocks and heads of a width, in words."""
     if width < LARGE_WIDTH:
         return f"one block for every {HEAD} of the width, 4 at least"
     middle = "16 + width / 128" if width <= 8192 else "48 + width / 256"

@@ -59,7 +59,7 @@ class Beside:
     tokens: float
     loss: float
     share: float | None
-    """of the budget, what the best size would need for that loss; None where tokens repeat"""
+    """fraction of the budget that the best size would need for that loss; None where tokens repeat"""
 
 
 @dataclass
@@ -71,53 +71,53 @@ class Plan:
     tokens: int
     batch_tokens: int
     loss_predicted: float | None
-    """nats a token; None where only bits per byte are known, in the line"""
+    """predicted loss in nats per token; None where only bits per byte are known"""
     loss_interval: Interval | None
     law: ScalingLaw
     recipe: LanguageRecipe
     parameters_interval: Interval | None = None
-    """where the best size lies, 95 times of 100; None where the law says nothing of it"""
+    """95 % interval of the best size; None where the law has none"""
     tokens_interval: Interval | None = None
-    """the tokens of those sizes, each taking as many operations a parameter as the plan's"""
+    """tokens of the sizes in that interval at the same budget"""
     utilisation: float | None = None
     seconds: float | None = None
     cost: float | None = None
     epochs: float | None = None
     choice: Choice | None = None
-    """how it lies over the devices; None where no device was named or nothing fits"""
+    """layout over the devices; None where no device was named or nothing fits"""
     beside: list[Beside] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
-    """in the order they were derived"""
+    """lines of the plan, in the order of derivation"""
     warnings: list[str] = field(default_factory=list)
 
     @property
     def model(self) -> DecoderConfig:
-        """The shape."""
+        """The config of the model."""
         assert isinstance(self.recipe.model, DecoderConfig)
         return self.recipe.model
 
     @property
     def option(self) -> Option | None:
-        """The layout it counts with."""
+        """The layout of the plan."""
         return chosen(self.choice) if self.choice else None
 
     @property
     def small(self) -> bool:
-        """Whether it lies below what its published law was fitted on: our own small models serve."""
+        """Whether the model is smaller than the published law's; our own small models then give the loss."""
         return is_small(self.law, self.parameters)
 
     @property
     def surface(self) -> ScalingLaw:
-        """What the loss is read off: the law, or the small models' surface in bits per byte."""
+        """The surface that gives the loss: the law, or the small models' in bits per byte."""
         return loss_surface(self.law, self.parameters)
 
     @property
     def why(self) -> list[tuple[str, str]]:
-        """(what, why) of every number."""
+        """(name, reason) of every number."""
         return [(line.name, line.why) for line in self.lines if line.name]
 
     def forecast(self) -> dict[str, Any]:
-        """What a run of the recipe should come to: kept with the recipe, shown beside the outcome."""
+        """The forecast of a run, kept with the recipe and shown beside the outcome."""
         low, high = self.loss_interval or (None, None)
         return {
             "flops": self.flops,
@@ -190,7 +190,7 @@ def _recipe(
     shape_given: tuple[int | None, int | None],
     budget: Budget,
 ) -> tuple[LanguageRecipe, list[Line]]:
-    """The nearest shape, its tokens and its settings. given: vocabulary and context."""
+    """The nearest shape, its tokens and its settings. shape_given: vocabulary and context, None: default."""
     flops, ideal = best.flops, best.parameters
     usual = LARGE if ideal >= SMALLEST_LARGE else SMALL
     vocabulary, context = (
@@ -369,7 +369,7 @@ def _spent(plan: Plan, budget: Budget) -> None:
 
 
 def _others(plan: Plan, ideal: float, text: Text | None) -> None:
-    """What other sizes would cost, where the law is a surface."""
+    """The loss at other sizes, where the law is a surface."""
     law, unit = plan.surface, " bits per byte" if plan.small else ""
     if not isinstance(law, Law):
         return
@@ -391,5 +391,5 @@ def _others(plan: Plan, ideal: float, text: Text | None) -> None:
 
 
 def _span(ends: Interval | None) -> str:
-    """An interval, as it stands behind its number."""
+    """An interval as text behind its number."""
     return "" if ends is None else f" ({short(ends[0])} to {short(ends[1])})"

@@ -1,4 +1,4 @@
-"""What a plan says of a layout over devices: a line for each number, with where it comes from."""
+"""Lines of a plan on a layout over devices: a line for each number, with its derivation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ LOST = 4  # alternatives that are shown
 
 @dataclass(frozen=True)
 class Line:
-    """One number of a plan, and where it comes from."""
+    """A line of a plan: a number and its derivation."""
 
     name: str
     text: str
@@ -60,7 +60,7 @@ def fields_of(option: Option) -> dict[str, Any]:
 
 
 def layout_lines(choice: Choice, device: Device) -> list[Line]:
-    """Layout, memory and the alternatives."""
+    """Lines of layout, memory and alternatives."""
     best = chosen(choice)
     layout, held = best.layout, best.memory
     again = ", recomputed in the backward pass" if layout.recompute else ""
@@ -95,7 +95,7 @@ def _brief(text: str) -> str:
 
 
 def layout_warnings(choice: Choice) -> list[str]:
-    """What this version cannot run of what was estimated."""
+    """Warnings of a layout that this version cannot train."""
     best, ours = choice.best, choice.runnable
     if best.layout.runnable or not best.fits:
         return []
@@ -110,12 +110,12 @@ def layout_warnings(choice: Choice) -> list[str]:
 
 
 def unknown(option: Option) -> str:
-    """Why a step's time cannot be said."""
+    """Why a step's time is unknown."""
     return "; ".join(f"{part}: {option.time.why.get(part, '')}" for part in option.time.unknown)
 
 
 def time_line(option: Option, seconds: float) -> Line:
-    """How long, and what of the peak that is."""
+    """The line of the time, with its fraction of the peak."""
     time = option.time
     parts = sorted(((v or 0.0, k) for k, v in time.parts.items()), reverse=True)[:4]
     times = ", ".join(f"{name} {1e3 * value:.3g}" for value, name in parts)

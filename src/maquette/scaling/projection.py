@@ -20,7 +20,7 @@ from maquette.scaling.fit_points import Array, Points
 
 DELTA = 1e-3
 LOWEST, HIGHEST = 0.02, 2.0
-"""the grid of both exponents"""
+"""bounds of the grid of both exponents"""
 GRID, ZOOMS, REWEIGHTS = 15, 3, 12
 POLISH = 300
 
@@ -33,7 +33,7 @@ def huber(residuals: Array, delta: float = DELTA) -> Array:
 
 
 def logs(points: Points) -> tuple[Array, Array, Array]:
-    """Of sizes and tokens over their geometric means, and of losses: (points,) each."""
+    """Logs of sizes and tokens over their geometric means, and of losses: (points,) each."""
     x, y = np.log(points.parameters), np.log(points.tokens)
     return x - x.mean(), y - y.mean(), np.log(points.loss)
 

@@ -33,7 +33,7 @@ TILE = 128  # rows of nn.tiled_attention
 
 @dataclass(frozen=True)
 class StepTime:
-    """Where the seconds of one optimiser step go; None where a number of the device is unknown.
+    """Seconds of one optimiser step by part; None where a number of the device is unknown.
 
     parts: seconds by part. flops: model operations of the step on one device (recomputation is no
     part of them). utilisation: flops over the peak. why: the derivation of each part.
@@ -46,19 +46,19 @@ class StepTime:
 
     @property
     def seconds(self) -> float | None:
-        """Of the whole step; None when a part is unknown."""
+        """Seconds of the whole step; None when a part is unknown."""
         known = [value for value in self.parts.values() if value is not None]
         return sum(known) if len(known) == len(self.parts) else None
 
     @property
     def unknown(self) -> list[str]:
-        """Parts that cannot be estimated."""
+        """Names of the parts that cannot be estimated."""
         return [name for name, value in self.parts.items() if value is None]
 
 
 @dataclass(frozen=True)
 class _Speeds:
-    """One face for a measured device and for a data sheet."""
+    """Speeds of a device, from measurements or from a data sheet."""
 
     peak: float
     bandwidth: float
@@ -82,7 +82,7 @@ class _Speeds:
         return size * operands / at(self.rates.stream, size * BETWEEN)
 
     def pointwise(self, numbers: float, operands: float, item: int) -> float:
-        """The same for tensors of numbers; bf16 may be bound by its arithmetic."""
+        """Seconds of a pointwise operation on `numbers` numbers; bf16 may be bound by its arithmetic."""
         moved = self.stream(numbers * item, operands)
         if self.rates is None or item == 4:
             return moved
@@ -96,7 +96,7 @@ class _Speeds:
         return max(moved, numbers / self.rates.exponential["bf16" if item == 2 else "fp32"])
 
     def cast(self, numbers: float) -> float:
-        """Seconds between fp32 and bf16."""
+        """Seconds of a cast between fp32 and bf16."""
         moved = self.stream(numbers * 4, 1.5)
         return moved if self.rates is None else max(moved, numbers / self.rates.cast)
 
@@ -200,7 +200,7 @@ def step_time(step: TrainingStep, device: Device) -> StepTime:
 
 
 def _loss(s: _Speeds, logits: float, tokens: int, precision: Precision, compiled: bool) -> float:
-    """What happens to the logits between their two products, a chunk at a time."""
+    """Seconds of the loss between its two products, a chunk of logits at a time."""
     item = ITEM[precision]
     chunk = min(logits, CHUNK["cpu" if s.kind == "cpu" else "cuda"] / item)
     parts = logits / chunk

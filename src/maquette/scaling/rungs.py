@@ -33,7 +33,7 @@ UNIT = 4  # decays begin at multiples of it, so that a fifth of every length is 
 LEAST = 120  # steps before the decay; in fewer, a model has learned little but the warm-up
 RATIO = 2.0
 PLANS = ((8, 2), (7, 2), (6, 2), (5, 2), (5, 1), (4, 1), (3, 1))
-"""budgets and seeds, the best first"""
+"""pairs of numbers of budgets and seeds, the best first"""
 SPARE = 0.2  # of the time, for a size more where a minimum is on the edge
 LARGER = 4.0  # what the ladder is asked to predict, over its largest budget
 
@@ -79,7 +79,7 @@ def rung_recipe(
 
 @cache
 def size(width: int, vocabulary: int) -> int:
-    """Parameters of the rung of that width."""
+    """Number of parameters of the rung of a width."""
     parameters: int = rung_recipe(width, 1000, vocabulary).model.parameters()
     return parameters
 
@@ -96,32 +96,32 @@ def stable_steps(parameters: int, flops: float) -> int:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the ladder: a size at a budget."""
+    """A run of the ladder: a size at a budget."""
 
     flops: float
-    """the budget it belongs to"""
+    """budget of the run in operations"""
     width: int
     steps: int
     seed: int
 
     @property
     def name(self) -> str:
-        """Of its run directory."""
+        """Name of the run directory."""
         return f"{self.width}-{self.steps}-{self.seed}"
 
 
 @dataclass(frozen=True)
 class Design:
-    """What a ladder trains."""
+    """The design of a ladder: budgets, widths and seeds."""
 
     vocabulary: int
     corpus: str
     budgets: tuple[float, ...]
     widths: tuple[tuple[int, ...], ...]
-    """of each budget"""
+    """widths at each budget"""
     seeds: int
     heldout: int = 262_144
-    """held-out tokens scored"""
+    """number of held-out tokens scored"""
 
     @property
     def cells(self) -> list[Cell]:
@@ -135,7 +135,7 @@ class Design:
         return sorted(cells, key=lambda c: -c.steps)
 
     def steps(self, width: int, flops: float) -> int:
-        """Length of a run."""
+        """Length of a run in steps."""
         return round(stable_steps(size(width, self.vocabulary), flops) / (1 - DECAY))
 
     def recipe(self, cell: Cell) -> LanguageRecipe:
@@ -147,7 +147,7 @@ class Design:
         )
 
     def rung(self, cell: Cell, loss: float) -> Rung:
-        """What a cell came to."""
+        """The result of a cell."""
         parameters = size(cell.width, self.vocabulary)
         return Rung(cell.flops, parameters, cell.steps * SEQUENCE * BATCH, loss, cell.seed)
 
@@ -156,7 +156,7 @@ class Design:
         return next(c for c in self.cells if (c.width, c.seed) == (cell.width, cell.seed))
 
     def trained_steps(self) -> dict[int, int]:
-        """Steps that are computed, by width: every trunk whole, of the others the decay."""
+        """Number of steps to compute, by width: whole trunks, and the decay of the other runs."""
         total: dict[int, int] = dict.fromkeys(sorted({w for ws in self.widths for w in ws}), 0)
         for cell in self.cells:
             whole = self.trunk(cell) == cell
@@ -164,7 +164,7 @@ class Design:
         return total
 
     def seconds(self, step_seconds: Callable[[int], float], workers: int) -> float:
-        """Time it takes, `workers` runs side by side; step_seconds: of a width."""
+        """Duration in seconds with `workers` runs in parallel; step_seconds: seconds of a step by width."""
         return sum(n * step_seconds(w) for w, n in self.trained_steps().items()) / workers
 
     def widened(self, minima: Sequence[Minimum]) -> "Design":
@@ -195,8 +195,8 @@ def design(
 ) -> Design:
     """The largest ladder that fits the time, with some to spare.
 
-    step_seconds: of a width, measured. run_seconds: what a run costs besides. text: training tokens
-    there are; no run reads one twice.
+    step_seconds: measured seconds of a step by width. run_seconds: overhead of a run. text: number of
+    training tokens; no run reads one twice.
     Raises WrongUse when the time or the text is too little for three budgets.
     """
     needed = math.inf
@@ -217,7 +217,7 @@ def design(
 
 
 def tokens_a_parameter(vocabulary: int) -> float:
-    """Where the search for the best split begins.
+    """Tokens per parameter at which the search for the best split begins.
 
     About 25 bytes a parameter at this size; a token of a larger vocabulary stands for more text, and
     more of the parameters belong to it.

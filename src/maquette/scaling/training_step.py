@@ -14,7 +14,7 @@ ITEM = {"bf16": 2, "fp32": 4}
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where a run's tensors live, and in how many parts a device computes its share of a batch.
+    """Placement of a run's tensors over devices, and number of micro-batches of a step.
 
     A layout is a product: replicate x shard x tensor x pipeline x context devices.
     """

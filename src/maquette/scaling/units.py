@@ -1,4 +1,4 @@
-"""In which units a table counts: what runs of a language model can be, and what to ask otherwise.
+"""Units of a table of runs: checks of plausible numbers, and the factors of column names.
 
 Tables of runs say parameters in millions and tokens in billions. Read as counts, a law fits them as
 well as any, and means nothing. So magnitudes that no run has are refused with what to write,
@@ -15,11 +15,11 @@ from maquette.base.errors import WrongUse
 
 Array = npt.NDArray[np.float64]
 SMALLEST = {"parameters": 1e3, "tokens": 1e4}
-"""of the largest run of a table: a model of fewer parameters has learned no text"""
+"""least parameters and tokens of the largest run of a table; smaller models have learned no text"""
 RATIO = (1e-4, 1e6)
-"""tokens a parameter, the median of a table"""
+"""bounds of a table's median tokens per parameter"""
 USUAL = {"parameters": 1e6, "tokens": 1e9, "flops": 1e18}
-"""what is asked about where the column's name says no unit"""
+"""usual units, asked about where the column's name has none"""
 WORDS = {
     1e3: ("k", "thousand", "thousands", "kilo"),
     1e6: ("m", "mm", "mio", "million", "millions", "mega"),
@@ -115,12 +115,12 @@ def _within(ratio: float) -> bool:
 
 
 def _short(number: float) -> str:
-    """1e9, as people write it."""
+    """A number as text: 1e9."""
     return f"{number:g}".replace("e+0", "e").replace("e+", "e")
 
 
 def notes(columns: Mapping[str, tuple[str, float | None]]) -> tuple[str, ...]:
-    """What to say of columns whose name has a unit that was not applied."""
+    """Notes on columns whose name has a unit that was not applied."""
     lines = []
     for name, (column, factor) in columns.items():
         unit = unit_of(name, column) if name in USUAL and factor is None else None

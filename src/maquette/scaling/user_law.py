@@ -14,12 +14,12 @@ from maquette.scaling.extrapolate import Ladder, Prediction, ladder_from
 
 LADDER = "ladder.json"
 FAR = 100.0
-"""times the ladder's largest budget, beyond which nothing is said of the loss"""
+"""largest budget of a prediction, over the ladder's largest"""
 
 
 @dataclass(frozen=True)
 class LadderLaw:
-    """A ladder with the face of a law: its frontier, and its parabola off the frontier."""
+    """A ladder as a `ScalingLaw`: its frontier, and its parabola off the frontier."""
 
     ladder: Ladder
     source: str
@@ -27,17 +27,17 @@ class LadderLaw:
 
     @property
     def smallest(self) -> float:
-        """Parameters of its smallest model."""
+        """Number of parameters of the smallest model."""
         return float(min(p.parameters for p in self.ladder.points))
 
     @property
     def largest(self) -> float:
-        """Its largest budget, in operations."""
+        """Largest budget in operations."""
         return max(p.flops for p in self.ladder.points)
 
     @property
     def formula(self) -> str:
-        """The frontier and the growth off it."""
+        """Formula of the frontier and of the growth off it."""
         f, (a, constant) = self.ladder.frontier, self.ladder.split
         floor = f"{f.floor:.4g} + " if f.floor else ""
         return (
@@ -46,7 +46,7 @@ class LadderLaw:
         )
 
     def loss(self, parameters: float, tokens: float) -> float:
-        """Nats a token of its corpus."""
+        """Loss in nats per token of the ladder's corpus."""
         return self.ladder.loss(parameters, tokens)
 
     def best(self, flops: float) -> tuple[float, float]:
@@ -63,7 +63,7 @@ class LadderLaw:
         return prediction
 
     def constants(self) -> dict[str, float]:
-        """Of the frontier, of the best split, and of the growth off it."""
+        """Constants of the frontier, of the best split, and of the growth off it."""
         f, (a, constant) = self.ladder.frontier, self.ladder.split
         return {
             "floor": f.floor, "slope": f.slope, "constant": f.constant,
@@ -89,20 +89,20 @@ def read_ladder(path: str | Path) -> tuple[Ladder, str]:
 
 
 def ladder_law(path: Path) -> LadderLaw:
-    """The law of a ladder; UserError for one that says nothing."""
+    """The law of a ladder. Raises UserError for a ladder without an interior minimum."""
     law = LadderLaw(*read_ladder(path))
     law.best(1e12)  # a ladder whose minima lie on an edge says nothing: now, not later
     return law
 
 
 def keep(path: Path, corpus_hash: str) -> None:
-    """Let plans for that corpus find the ladder of a folder."""
+    """Register the ladder of a folder for plans on a corpus."""
     content: dict[str, Any] = read_json(path / LADDER)
     write_json(_kept(corpus_hash), content)
 
 
 def ladder_of(corpus_hash: str) -> LadderLaw | None:
-    """The ladder that was measured on a corpus, if one was and it says something."""
+    """The law of the ladder measured on a corpus; None: there is none."""
     try:
         return ladder_law(_kept(corpus_hash))
     except UserError:

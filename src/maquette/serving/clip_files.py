@@ -1,4 +1,4 @@
-"""The small files of transformers' CLIP: what its config, its tokenizer and its processor say.
+"""The small files of transformers' CLIP: config, tokenizer and processor.
 
 Captions: the tokens that begin and end one come from the tokenizer's post-processor; where that adds
 none, from tokenizer_config.json, and then from config.json. Where config.json says `eos_token_id` 2 (files
@@ -91,9 +91,9 @@ FILTERS = {
 
 @dataclass(frozen=True)
 class Captions:
-    """How a folder's captions are read.
+    """The captions' tokenizer of a folder.
 
-    content, settings: of its tokenizer.json and tokenizer_config.json. bos_token_id,
+    content, settings: its tokenizer.json and tokenizer_config.json. bos_token_id,
     eos_token_id: the tokens before and behind a caption, as their model numbers them. highest: whether a
     caption's vector stands at its highest token id, where that may be another than EOS. most: tokens of a
     caption, both included.
@@ -109,7 +109,7 @@ class Captions:
 
 @dataclass(frozen=True)
 class Scale:
-    """What their model sees of a pixel x in [-1, 1]: factor x + shift, (3,) each."""
+    """Their scaling of a pixel x in [-1, 1]: factor x + shift, (3,) each."""
 
     factor: Tensor
     shift: Tensor
@@ -180,7 +180,7 @@ def read_captions(source: Path, theirs: dict[str, Any]) -> Captions:
 def _with_special_tokens(
     file: Path, tokenizer: CaptionTokenizer, settings: dict[str, Any], text: dict[str, Any]
 ) -> str:
-    """A tokenizer.json that adds no end, with the beginning and the end that other files name."""
+    """A tokenizer.json without EOS in its post-processor, given the BOS and EOS tokens of other files."""
 
     def named(key: str) -> int | None:
         token = token_name(settings.get(f"{key}_token"))
@@ -295,7 +295,7 @@ def write_config(c: ClipConfig, bos_token_id: int | None, eos_token_id: int) -> 
 
 
 def write_tokenizer_config(name: str, most: int) -> dict[str, Any]:
-    """tokenizer_config.json of a CLIP trained here. name: of the EOS token. most: tokens of a caption."""
+    """tokenizer_config.json of a CLIP trained here. name: the EOS token. most: tokens of a caption."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": name,
@@ -310,7 +310,7 @@ def write_tokenizer_config(name: str, most: int) -> dict[str, Any]:
 
 
 def read_processor(source: Path) -> dict[str, Any]:
-    """How their processor makes pixels of a picture, its defaults filled in."""
+    """The settings of their processor, completed by its defaults."""
     if (source / PREPROCESSOR).exists():
         content = read_json(source / PREPROCESSOR)
     elif (source / PROCESSOR).exists():
@@ -342,7 +342,7 @@ def read_processor(source: Path) -> dict[str, Any]:
 
 
 def scale_of(processor: dict[str, Any]) -> Scale:
-    """What their model sees of pixels: (255 (x + 1) / 2 rescale - mean) / deviation."""
+    """The scaling of a processor: (255 (x + 1) / 2 rescale - mean) / deviation."""
     ones = torch.ones(3)
     half = 127.5 * (float(processor["rescale_factor"]) if processor["do_rescale"] else 1.0) * ones
     if not processor["do_normalize"]:
@@ -352,7 +352,7 @@ def scale_of(processor: dict[str, Any]) -> Scale:
 
 
 def differences(processor: dict[str, Any], image_size: int) -> list[str]:
-    """A line for each way in which they make a picture of another size otherwise than we do.
+    """Notes on differences between their processing of a picture of another size and ours.
 
     Raises UserError where what they make does not fit the model.
     """
@@ -407,7 +407,7 @@ def write_processor(processor: dict[str, Any] | None, image_size: int) -> dict[s
 
 
 def side_of(value: Any, name: str) -> int:
-    """A side in pixels; their files also write it twice."""
+    """A size in pixels; their files also write it as height and width."""
     sides = set(value) if isinstance(value, list) else {value}
     if len(sides) != 1:
         raise UserError(f"the model has {name} = {value!r}: Maquette computes squares")

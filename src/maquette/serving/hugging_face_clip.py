@@ -212,7 +212,7 @@ def to_theirs(model: Clip) -> dict[str, Tensor]:
 
 
 def their_names(name: str) -> tuple[str, ...]:
-    """What one of our parameters is called there; several that are stacked along the output."""
+    """Their names of one of our parameters; several where ours stacks theirs along the output."""
     if name == "logit_scale":
         return (name,)
     tower, _, rest = name.partition(".")

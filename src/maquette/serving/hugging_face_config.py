@@ -280,7 +280,7 @@ def write_config(
 
 
 def token_ids(special: SpecialTokens | None, padding: bool = False) -> dict[str, Any]:
-    """The keys of config.json and generation_config.json that say what begins, ends and pads a text."""
+    """The keys of BOS, EOS and padding in config.json and generation_config.json."""
     if special is None:
         return {"bos_token_id": None, "eos_token_id": None}
     ends: Any = list(special.eos_token_ids)

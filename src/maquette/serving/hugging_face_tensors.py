@@ -207,7 +207,7 @@ def their_names(family: str, name: str) -> Iterator[str]:
 
 
 def _key(theirs: dict[str, Tensor], name: str) -> str:
-    """What the checkpoint calls a tensor: its name, or that without the model's prefix."""
+    """The checkpoint's name of a tensor, with or without the model's prefix."""
     for alternative in (name, name.removeprefix("transformer."), name.removeprefix("model.")):
         if alternative in theirs:
             return alternative

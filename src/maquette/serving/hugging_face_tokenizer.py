@@ -62,7 +62,7 @@ def _mend(source: Path) -> str:
 
 
 def _check(tokenizer: Tokenizer, source: Path, vocabulary: int, say: Callable[[str], None]) -> None:
-    """Refuse a tokenizer whose texts the model has no rows for; say where only added tokens are more."""
+    """Raise UserError for a tokenizer with more tokens than the model has rows; note added tokens."""
     beyond = [] if tokenizer.vocabulary <= vocabulary else range(vocabulary, tokenizer.vocabulary)
     missing = set(tokenizer.missing(tokenizer.vocabulary))
     tokens = [token for token in beyond if token not in missing]
@@ -135,7 +135,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
 
 
 def _settings(tokenizer: Foreign) -> dict[str, Any]:
-    """The `tokenizer_config.json` that the tokenizer came with, mended where it names no such token."""
+    """The tokenizer's own `tokenizer_config.json`, without names of missing tokens."""
     special, settings = tokenizer.special, dict(tokenizer.special.settings)
     for key in ("auto_map", "tokenizer_file", "name_or_path"):
         settings.pop(key, None)

@@ -35,7 +35,7 @@ SEEN = "known_pixels"  # the conditioner of a model that was trained to inpaint
 
 @dataclass(frozen=True, kw_only=True)
 class Resampling:
-    """How often RePaint goes back: Lugmayr et al. 2022, section 4.2."""
+    """Resampling of RePaint: Lugmayr et al. 2022, section 4.2."""
 
     jump: int = 5
     """number of steps that are taken again"""
@@ -65,9 +65,8 @@ def inpaint(
     """Pictures (n, 3, h, w) in [-1, 1] that are `picture` where `known` is 1.
 
     grid: falling times, as `solvers.times` gives them. resampling: of "repaint"; with one repeat it is
-    "replace" to the bit. generator: of all noise, of all pictures or
-    one of each. Raises WrongUse for shapes that do not fit, and for
-    a mask of other numbers than 0 and 1.
+    "replace" to the bit. generator: one for all pictures or one for each. Raises WrongUse for
+    shapes that do not fit, and for a mask of other numbers than 0 and 1.
     """
     check_known(picture, known)
     jump, repeats = resampling.jump, resampling.repeats
@@ -103,8 +102,8 @@ def fill(
     """Fill the unknown pixels of pictures (n, 3, height, width) with a trained model.
 
     conditions: the pictures' other conditions, as `Diffusion.condition` takes them. method: None for
-    "condition" where the model was trained to inpaint and "repaint" elsewhere. generator: of all noise,
-    of all pictures or one of each; None: one of each, from the drawing's seed. Raises WrongUse where the
+    "condition" where the model was trained to inpaint and "repaint" elsewhere. generator: one for
+    all pictures or one for each; None: one for each, from the drawing's seed. Raises WrongUse where the
     method does not fit the model.
     """
     method = method_for(model, method, "repaint")
@@ -149,7 +148,7 @@ def shown(
     drawing: Drawing,
     conditions: Mapping[str, Any],
 ) -> Denoiser:
-    """The denoiser of pictures, which sees what is known of them where it was trained to."""
+    """The denoiser of pictures, given their known pixels where the model was trained to inpaint."""
     seen = {SEEN: (picture, known)} if SEEN in model.conditioners else {}
     condition = model.condition(len(picture), **conditions, **seen)
     return model.denoiser(condition, guidance_of(model, drawing))

@@ -1,4 +1,4 @@
-"""Pictures from a model that makes pictures: what training shows at a look and `eval` scores."""
+"""Pictures from a model that makes pictures, for the samples of training and for `eval`."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def can_make(model: Model) -> bool:
 
 @torch.no_grad()
 def make_pictures(model: Model, batch: PictureBatch, drawing: Drawing) -> Tensor:
-    """Pictures (n, 3, height, width) in [-1, 1] made from what a batch says of its own.
+    """Pictures (n, 3, height, width) in [-1, 1] made from the conditions of a batch.
 
     A diffusion model takes what its conditioners read in the batch: captions, labels, embeddings, the
     left half of a picture that it inpaints. Super-resolution restores its pictures from small ones.

@@ -29,7 +29,7 @@ from maquette.serving.inpaint import RESAMPLING, Method, Resampling, inpaint, me
 from maquette.serving.solvers import times
 
 DenoiserOf = Callable[[Sequence[int], Tensor, Tensor], Denoiser]
-"""(numbers of k windows, what is known of them (k n, 3, s, s), where (k n, 1, s, s)) -> their denoiser"""
+"""(numbers of k windows, known pixels (k n, 3, s, s), their mask (k n, 1, s, s)) -> the windows' denoiser"""
 Conditions = Mapping[str, Tensor]
 """values of conditions of n pictures, by conditioner"""
 TOGETHER = 64  # pictures in a batch
@@ -55,7 +55,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where windows of `image_size` lie on a canvas (height, width), and where the given picture does.
+    """Positions of windows of `image_size` and of the given picture on a canvas (height, width).
 
     windows: (top, left) of each, those nearest to the picture first; none lies inside the picture.
     """
@@ -72,7 +72,7 @@ class Layout:
         return torch.cat([canvas[self.at(i)] for i in which])
 
     def at(self, window: int) -> tuple[slice, ...]:
-        """The place of a window on a canvas."""
+        """The slices of a window on a canvas."""
         y, x = self.windows[window]
         return (
             slice(None),
@@ -108,7 +108,7 @@ def lay_out(height: int, width: int, image_size: int, sides: Sides, overlap: flo
 
 
 def _starts(total: int, image_size: int, first: int, stride: int) -> list[int]:
-    """Where windows start on an axis: `first` and every stride from it, none over the edge."""
+    """Starts of windows on an axis: `first` and every stride from it, within the edges."""
     last = total - image_size
     steps = range(-(first // stride) - 1, (last - first) // stride + 2)
     return sorted({min(max(first + k * stride, 0), last) for k in steps})

@@ -1,4 +1,4 @@
-"""From a condition to pictures: the one place where a diffusion model, a condition and a solver meet."""
+"""Sampling: pictures of a diffusion model from a condition by a solver."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ def sample(
 ) -> Tensor:
     """Pictures (n, 3, height, width) in [-1, 1] of a condition of n.
 
-    generator: of the noise, one of each picture or of all; None: one of each, from the drawing's seed.
+    generator: one for each picture or one for all; None: one for each, from the drawing's seed.
     A model without a condition that guidance could leave out is not guided.
     """
     n, image_size = len(condition), model.config.image_size
@@ -36,5 +36,5 @@ def guidance_of(model: Diffusion, drawing: Drawing) -> float:
 
 
 def in_parts(n: int, part: Callable[[slice], Tensor], most: int) -> Tensor:
-    """The rows of `part` for 0 ... n - 1, so many at a time, so that memory does not grow with n."""
+    """The rows of `part` for 0 ... n - 1, `most` at a time, in bounded memory."""
     return torch.cat([part(slice(i, min(n, i + most))) for i in range(0, n, most)])

@@ -16,16 +16,16 @@ from maquette.base.errors import WrongUse, check_numbers
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are chosen. The filters apply in this order."""
+    """Sampling settings; the filters apply in this order."""
 
     temperature: float = 0.8
-    """0 is greedy"""
+    """temperature of the softmax; 0: greedy"""
     top_k: int | None = None
-    """only the k likeliest"""
+    """number of most likely tokens to choose from; None: all"""
     top_p: float | None = None
-    """only the likeliest that together reach p"""
+    """probability mass of the most likely tokens to choose from; None: all"""
     min_p: float | None = None
-    """only those at least min_p times as likely as the likeliest"""
+    """least probability of a token over the most likely token's; None: 0"""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ class Sampling:
 
 
 class Sampler:
-    """Chooses tokens for `count` sequences. missing: those that are never chosen."""
+    """Chooses tokens for `count` sequences. missing: tokens that are never chosen."""
 
     def __init__(
         self, sampling: Sampling, count: int, device: torch.device, missing: Sequence[int] = ()

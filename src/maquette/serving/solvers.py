@@ -26,7 +26,7 @@ from maquette.nn.noise import Generators, draw
 from maquette.nn.noise_schedule import Denoiser, NoiseSchedule
 
 Callback = Callable[[int, Tensor, Tensor], Tensor | None]
-"""(steps taken, the time they led to, x) -> what x is replaced by, or None"""
+"""(steps taken, the time reached, x) -> the replacement of x, or None"""
 Solver = Callable[..., Tensor]
 
 
@@ -132,7 +132,7 @@ def heun(
     generator: Generators = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """A last step to t = 0 is Euler's: there is no noise left whose slope could be asked for."""
+    """A last step to t = 0 is Euler's, as there is no slope at t = 0."""
     for step, t, s in _steps(times):
         slope = _slope(denoiser, x, t, schedule)
         ahead = _walk(x, slope, t, s, schedule)
@@ -168,11 +168,11 @@ SOLVERS: dict[str, Solver] = {  # as `models.diffusion.drawing` names them
     "euler": euler,
 }
 EVALUATIONS = {"ddpm": 1, "ddim": 1, "dpm2m": 1, "heun": 2, "euler": 1}
-"""of the denoiser a step; Heun's last takes one"""
+"""evaluations of the denoiser per step; Heun's last step takes one"""
 
 
 def evaluations(name: str, steps: int) -> int:
-    """How often a solver asks the denoiser in so many steps to t = 0."""
+    """Number of evaluations of the denoiser in `steps` steps to t = 0."""
     return EVALUATIONS[name] * steps - (name == "heun")
 
 
@@ -188,8 +188,8 @@ def solve(
 ) -> Tensor:
     """Run the solver of that name from x at times[0] to times[-1].
 
-    x: noise of variance 1 (n, ...). generator: of what ddpm draws, of all pictures or one of each.
-    callback: called after each step.
+    x: noise of variance 1 (n, ...). generator: of ddpm's noise, one for all pictures or one
+    for each. callback: called after each step.
     """
     if name not in SOLVERS:
         raise WrongUse(f"unknown solver {name}{did_you_mean(name, SOLVERS)}")
@@ -210,7 +210,7 @@ def _called(callback: Callback | None, step: int, s: Tensor, x: Tensor) -> Tenso
 
 
 def _slope(denoiser: Denoiser, x: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """e - x_0."""
+    """The slope e - x_0."""
     denoised = denoiser(x, t)
     return schedule.noise_of(x, t, denoised) - denoised
 

@@ -49,8 +49,8 @@ FURTHEST = 0.5  # of the way to a text difference (the paper goes 0.25 to 0.5)
 class UnClip:
     """The models that belong together: a decoder and a prior of one CLIP's embeddings.
 
-    read: captions to tokens (n, caption_length), as the decoder was trained on; clip_reads, prior_reads: as
-    the CLIP and the prior were, None for the same. Raises WrongUse where their embeddings do not have
+    read: captions to the decoder's tokens (n, caption_length); clip_reads, prior_reads: to the CLIP's and
+    the prior's, None for the same. Raises WrongUse where their embeddings do not have
     the same size, or the decoder takes none.
     """
 
@@ -112,8 +112,8 @@ class UnClip:
     ) -> Tensor:
         """A picture (n, 3, height, width) in [-1, 1] of each caption: prior, decoder, upsampler.
 
-        drawing: of the decoder; its seed is everyone's. The captions reach the decoder, too, if it
-        reads any.
+        drawing: settings of the decoder; its seed is that of all models. The captions reach the decoder,
+        too, if it reads any.
         """
         seed = drawing.seed
         embedding = self.from_texts(texts, replace(prior, seed=seed))
@@ -139,7 +139,7 @@ class UnClip:
         return in_parts(len(embedding), part, BATCH)
 
     def larger(self, pictures: Tensor, drawing: Drawing = UPSAMPLING) -> Tensor:
-        """What the upsampler makes of pictures; themselves where there is none."""
+        """Pictures enlarged by the upsampler; unchanged where there is none."""
         if self.upsampler is None:
             return pictures
         model, generator = self.upsampler, generators(drawing.seed, len(pictures), UPSAMPLER_STAGE)

@@ -159,7 +159,7 @@ def _benchmark(quick: bool) -> tuple[list[Document], list[str]]:
 
 
 def _chosen(examples: Sequence[str]) -> list[int]:
-    """Which examples are planted."""
+    """Indices of the planted examples."""
     return sorted(
         random.Random(1).sample(range(len(examples)), max(4, int(PLANTED * len(examples))))
     )

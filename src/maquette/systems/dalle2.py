@@ -278,7 +278,7 @@ def trained(lab: Lab, variants: Sequence[Variant]) -> list[Trained]:
 
 
 def drawn(lab: Lab, arms: dict[str, tuple[Variant, str]]) -> Drawn:
-    """What each arm makes of the captions of held-out scenes; see `right_of` for their second part."""
+    """The results of each arm on the captions of held-out scenes; see `right_of`."""
     variants = tuple(dict.fromkeys(variant for variant, _ in arms.values()))
     right: dict[str, list[Any]] = {name: [] for name in arms}
     error = 0.0
@@ -295,7 +295,7 @@ def drawn(lab: Lab, arms: dict[str, tuple[Variant, str]]) -> Drawn:
 
 
 def mean_of(values: npt.NDArray[np.float64]) -> float | None:
-    """Of those that there are; None for none."""
+    """Mean of the values that are not None; None without any."""
     there = values[np.isfinite(values)]
     return float(there.mean()) if len(there) else None
 

@@ -100,7 +100,7 @@ def offered(name: str, model: DiffusionConfig) -> PictureRecipe:
 
 @dataclass(frozen=True)
 class Way:
-    """How pictures are drawn from a model."""
+    """Settings of sampling pictures."""
 
     solver: str
     steps: int
@@ -144,7 +144,7 @@ def draw(run: Path, seed: int, way: Way, count: int) -> Drawn:
 
 
 def all_right(oracle: Oracle, drawn: Sequence[Drawn], shift: int = 0) -> Right:
-    """Which pictures show every label; shift: of the caption so many places on, for a control."""
+    """Mask of the pictures that show every label; shift: labels of a later caption, for a control."""
     read = [(oracle.read(d.pictures) == np.roll(d.labels, shift, axis=0)).all(1) for d in drawn]
     return np.concatenate(read)
 

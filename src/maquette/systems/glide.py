@@ -217,7 +217,7 @@ def enlarge(model: Diffusion, captions: Tensor, small: Tensor, quick: bool = Fal
 
 
 def drawn_by(model: Diffusion, denoiser: Any, n: int, steps: int) -> Tensor:
-    """n pictures in batches, from noise that depends on the seed alone. denoiser: of rows a to b."""
+    """n pictures in batches, from noise that depends on the seed alone. denoiser: that of rows a to b."""
     image_size = model.config.image_size
     noise = torch.randn(n, 3, image_size, image_size, generator=torch.Generator().manual_seed(SEED))
     noise = noise.to(next(model.parameters()).device)
@@ -237,7 +237,7 @@ def drawn_by(model: Diffusion, denoiser: Any, n: int, steps: int) -> Tensor:
 
 @dataclass
 class Samples:
-    """What each way of guiding makes of the same captions and noise."""
+    """Results of each kind of guidance on the same captions and noise."""
 
     right: dict[str, Right]  # (n,) each: whether every attribute is right
     seconds: dict[str, float]
@@ -316,7 +316,7 @@ def _samples(runs: Sequence[Path], guide: Path, quick: bool) -> Samples:
 
 @dataclass
 class Ways:
-    """One seed's model and captions, led in different ways."""
+    """One seed's model and captions, under different kinds of guidance."""
 
     model: Diffusion
     clip: Clip

@@ -66,12 +66,12 @@ def parameter_counts(lab: Lab) -> Measurement:
 
 
 def estimate(c: DecoderConfig) -> int:
-    """What is often written for the size of a decoder: its blocks' matrices and the embedding."""
+    """The usual estimate of a decoder's size: its blocks' matrices and the embedding."""
     return 12 * c.depth * c.width**2 + c.vocabulary * c.width
 
 
 def chart(models: list[Published]) -> Any:
-    """How far ours and the estimate are from the published figures."""
+    """Differences of our counts and of the estimate from the published figures."""
     points = [
         {
             "parameters": model.parameters,

@@ -265,7 +265,7 @@ class Bench:
 
     @torch.no_grad()
     def uncut(self, hidden: Hidden, count: int) -> Tensor:
-        """What the fine-tuned model makes of the first pictures, before the cut."""
+        """Samples of the fine-tuned model for the first pictures, before known pixels are put back."""
         model, some = self.tuned[0], slice(0, min(count, self.each))
         condition = model.condition(
             len(hidden.pictures[some]), text=hidden.captions[some],

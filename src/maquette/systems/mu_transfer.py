@@ -166,7 +166,7 @@ def standard_moves(lab: Lab) -> Measurement:
     minutes=6,
 )
 def regret(lab: Lab) -> Measurement:
-    """What is lost by not tuning the widest model."""
+    """The loss given up by not tuning the widest model."""
     curves = over_widths(lab)
     widths = _widths(lab)
 

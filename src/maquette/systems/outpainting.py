@@ -199,7 +199,7 @@ class Bench:
         return mask
 
     def details(self) -> dict[str, Any]:
-        """What else a reader should see."""
+        """Details of the measurement."""
         original = to_pixels(self.pictures)
         changed = {
             arm: int((to_pixels(x[..., : self.image_size]) != original).any(-1).sum())

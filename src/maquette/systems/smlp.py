@@ -169,7 +169,7 @@ def leaks(counted: dict[str, int]) -> Any:
 
 @torch.no_grad()
 def changed_logits(model: Any, tokens: torch.Tensor, later: torch.Tensor, at: int) -> int:
-    """How many logits at positions up to `at` differ between two batches of tokens (batch, time)."""
+    """Number of logits at positions up to `at` that differ between two batches of tokens (batch, time)."""
     a, b = model(tokens), model(later)
     return int(((a - b)[:, : at + 1].abs() > 1e-6).sum())
 

@@ -315,7 +315,7 @@ class Test:
         return float(error.square().mean().sqrt() / self.small[fed].std())
 
     def swap_tests(self) -> dict[str, Any]:
-        """What the swap test says of both networks of the first seed, mirrored and moved."""
+        """Swap tests of both networks of the first seed, mirrored and moved."""
         moons = self.large["moon"]
         return {
             f"{name}, {moved}": vars(swap_test(net, moons, other, deviation=self.deviation, mask=self.mask))
@@ -324,7 +324,7 @@ class Test:
         }  # fmt: skip
 
     def details(self) -> dict[str, Any]:
-        """What else a reader should see of the Moon."""
+        """Details of the Moon's measurements."""
         first, control = self.nets[0]
         apart = disagreement([first, control], self.small["moon"])[self.mask[:, 0].bool()]
         return {

@@ -57,13 +57,18 @@ class State:
 class Saver:
     """Saves checkpoints of a run in the background, one at a time, and deletes the old ones."""
 
-    def __init__(self, folder: Path, policy: Checkpoints, every: int, patience: int) -> None:
-        """every: steps between scheduled saves. patience: bad batches before a rewind."""
-        self._folder, self._policy, self.every, self._patience = folder, policy, every, patience
+    def __init__(self, folder: Path, policy: Checkpoints, save_steps: int, patience: int) -> None:
+        """save_steps: steps between scheduled saves. patience: bad batches before a rewind."""
+        self._folder, self._policy, self.save_steps, self._patience = (
+            folder,
+            policy,
+            save_steps,
+            patience,
+        )
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self.blocked_seconds = 0.0
-        """what saving has cost the training so far"""
+        """seconds that saving has blocked the training"""
 
     def save(self, files: dict[str, dict[str, Tensor]], state: State) -> None:
         """Copy everything now, write it in a thread. Raises what the previous save met."""
@@ -111,7 +116,7 @@ class Saver:
     def _prune(self) -> None:
         """Keep the newest, the last scheduled ones, and one from before any bad batches to come."""
         steps = saved_steps(self._folder)
-        scheduled = [step for step in steps if step % self.every == 0]
+        scheduled = [step for step in steps if step % self.save_steps == 0]
         recent = [step for step in scheduled if step > steps[-1] - self._patience]
         number = max(self._policy.keep_last, len(recent) + 1)
         kept = {steps[-1], *scheduled[-number:]}
@@ -149,16 +154,16 @@ def check(folder: Path) -> State:
 
 
 def newest(
-    folder: Path, before: int | None = None, every: int = 1
+    folder: Path, before: int | None = None, multiple_of: int = 1
 ) -> tuple[Path, State, list[str]] | None:
     """The newest whole checkpoint, and a line for each damaged one.
 
-    before: largest step. every: only steps that are multiples of it (a save between them was made by a
+    before: largest step. multiple_of: only multiples of this step (a save between them was made by a
     signal, and an interrupted run must rewind to where an uninterrupted run would).
     """
     damaged: list[str] = []
     for step in reversed(saved_steps(folder)):
-        if step % every or (before is not None and step > before):
+        if step % multiple_of or (before is not None and step > before):
             continue
         path = folder / f"step-{step:08d}"
         try:

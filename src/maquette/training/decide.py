@@ -1,4 +1,4 @@
-"""What `auto` means on this machine: precision by a probe, compilation by a measurement.
+"""Resolution of `auto` on this machine: precision by a probe, compilation by a measurement.
 
 For a picture model its own training step is timed in each precision and memory layout (`probe`).
 

@@ -1,4 +1,4 @@
-"""What to do with a batch whose loss is not finite or jumps: skip the batch, then rewind, then stop.
+"""Loss spikes: skip a batch whose loss is not finite or jumps, then rewind, then stop.
 
 A bad batch is skipped: its gradient is dropped and the data move on. When several in a row are
 bad, the weights are at fault: training returns to the checkpoint before the first of them and

@@ -1,6 +1,6 @@
 """A learner stands between the loop and the models: how a batch changes what is trained.
 
-    loop       data position, schedule, the guard's verdict, looks, records, checkpoints
+    loop       data position, schedule, the guard's verdict, evaluations, records, checkpoints
     learner    models, optimisers, teachers, averages, buffers
 
 One step of the loop is `backward`, `reduce`, then `update` or `skip`. A learner of one model and one

@@ -34,7 +34,7 @@ class LengthChange:
     """learning rate of the last step with the new length"""
 
     def line(self, kind: str) -> str:
-        """The change as a line for the user; kind: of the schedule."""
+        """The change as a line for the user; kind: kind of the schedule."""
         ratio = self.rate_after / self.rate_before if self.rate_before else 1.0
         if abs(ratio - 1) <= SAME:
             moves = f"goes on at {self.rate_after:.2g}"
@@ -66,7 +66,7 @@ class Lengths:
         return steps
 
     def intervals(self, recipe: Recipe) -> tuple[int, int]:
-        """Steps between saves, and between looks: of the first length, for a rewind takes multiples."""
+        """Steps between saves, and between evaluations: of the first length, as rewinds take multiples."""
         tenth = max(1, self.at(0, recipe.steps) // 10)
         return recipe.checkpoints.every or tenth, recipe.watch.every or tenth
 

@@ -41,7 +41,7 @@ from maquette.training.tracking import MetricsFile, Tracker, open_trackers
 
 @dataclass
 class Outcome:
-    """How a call of `train` ended."""
+    """Outcome of a call of `train`."""
 
     step: int
     tokens: int
@@ -126,12 +126,12 @@ def train(
     flops = recipe.flops_per_unit or decisions.flops
     machine = measure(decisions.device)
     used = Utilisation(machine, decisions.precision, group.world, watcher.say)
-    every, look_every = lengths.intervals(recipe)
+    save_steps, eval_steps = lengths.intervals(recipe)
     if state.step >= recipe.last_step and run.finished and (run / OUTCOME).exists():
         return replace(Outcome(**read_json(run / OUTCOME)), finished=True)
     if group.first:
         run.weights.unlink(missing_ok=True)  # of an earlier end: the run goes on
-    saver = Saver(run.checkpoints, recipe.checkpoints, every, recipe.guard.patience)
+    saver = Saver(run.checkpoints, recipe.checkpoints, save_steps, recipe.guard.patience)
     metrics = MetricsFile(run / METRICS, state.metrics_bytes) if group.first else None
     trackers: list[Tracker] = open_trackers(recipe, run.path, state.step) if group.first else []
     speed, units_per_step = Speed(), recipe.units_per_step
@@ -200,12 +200,12 @@ def train(
             if verdict is Verdict.SKIP:
                 record["skipped"] = True
             speed.tick(units_per_step)
-            if last or state.step % look_every == 0:
+            if last or state.step % eval_steps == 0:
                 with speed.paused(), plainly():
                     scored = heldout_loss(learner.score, heldout, group, learner.model.uncounted)
                     record["heldout_loss"] = scored
                     if group.first:
-                        watcher.look(state.step, learner.kept())
+                        watcher.sample(state.step, learner.kept())
             with speed.paused():
                 share = used(speed.tokens_per_second * flops)
             record |= {
@@ -222,7 +222,7 @@ def train(
                 for tracker in trackers:
                     tracker.log(state.step, numbers)
                 watcher.step(record)
-                if last or leave or state.step % every == 0:
+                if last or leave or state.step % save_steps == 0:
                     metrics.sync()
                     state.guard = _memory(guard)
                     saver.save(learner.state(), state)
@@ -295,7 +295,7 @@ def _rewind(
         )
     saver.wait()
     group.barrier()
-    before = newest(run.checkpoints, state.step - guard.settings.patience, saver.every)
+    before = newest(run.checkpoints, state.step - guard.settings.patience, saver.save_steps)
     if before is None:
         if group.first:
             saver.forget(after=0)

@@ -1,4 +1,4 @@
-"""A second's look at a picture model's training step: which precision, and channels first or last.
+"""A probe of a picture model's training step, about a second: precision, and channels first or last.
 
 Which is faster depends on the model, the processor and the number of threads: none is assumed. What was
 found is kept in Maquette's home, so that the same run decides the same again.

@@ -118,7 +118,7 @@ class Checkpoints:
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """What happens when the loss is not finite or jumps (Chowdhery et al. 2022, section 5.1)."""
+    """Handling of losses that are not finite or jump (Chowdhery et al. 2022, section 5.1)."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
@@ -325,7 +325,7 @@ def recipe_from(content: dict[str, Any], where: str) -> Recipe:
 
 
 def _checked(kind: Any, content: Any, where: str, prefix: str) -> Any:
-    """One dataclass of plain values, or the first thing that is wrong with them."""
+    """A dataclass of plain values. Raises WrongUse for the first wrong value."""
     from pydantic import TypeAdapter, ValidationError
 
     try:

@@ -12,7 +12,7 @@ runs/NAME/
     lengths.json        where `steps` was changed under way, and what that did to the learning rate
     outcome.json        how the last call ended
     checkpoints/        see checkpoint.py
-    samples/            text sampled while training, one file a look
+    samples/            text sampled while training, one file per evaluation
     report.html         when finished
 """
 

@@ -18,7 +18,7 @@ def keep_corpus(run: RunDirectory, corpus: AnyCorpus) -> None:
 
 
 def kept_corpus(run: RunDirectory) -> dict[str, Any]:
-    """What `keep_corpus` wrote: `path`, `hash` and `table`."""
+    """The record of `keep_corpus`: `path`, `hash` and `table`."""
     if not (run / CORPUS).exists():
         raise UserError(f"{run.path} was not trained here: name a corpus in its place")
     kept = read_json(run / CORPUS)

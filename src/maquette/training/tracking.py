@@ -1,4 +1,4 @@
-"""Where metrics go: metrics.jsonl always, TensorBoard and Weights & Biases when asked."""
+"""Trackers of metrics: metrics.jsonl always, TensorBoard and Weights & Biases when asked."""
 
 import hashlib
 import json

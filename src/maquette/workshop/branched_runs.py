@@ -1,4 +1,4 @@
-"""Several runs for little more than the price of the longest: they share its beginning.
+"""Branched runs: several runs that share the beginning of the longest.
 
 Under warm-up, stable, decay (Hu et al. 2024) the rate of a run of D steps is that of a longer run
 until its decay begins, and the data of a step are a function of (seed, step). So both runs are the
@@ -30,7 +30,7 @@ FREE = CHANGEABLE | {"schedule"}
 
 
 def branch(trunk: Path, recipe: Recipe, path: Path) -> int:
-    """Prepare `path` so that training `recipe` there goes on from the trunk; returns the step.
+    """Branch a run directory `path` off a trunk, for training `recipe` from there; returns the step.
 
     The trunk's newest whole checkpoint is taken up to which both schedules give the same rates. A
     `path` that is a run already is left as it is: it goes on by itself. It appears in one step, so
@@ -61,7 +61,7 @@ def branch(trunk: Path, recipe: Recipe, path: Path) -> int:
 
 
 def agree(a: Recipe, b: Recipe) -> int:
-    """Steps from the start at which both have the same learning rate."""
+    """Number of first steps at which both recipes have the same learning rate."""
     limit = min(a.last_step, b.last_step)
     for step in range(limit):
         rates = (learning_rate_factor(recipe.schedule, step, recipe.steps) for recipe in (a, b))

@@ -1,4 +1,4 @@
-"""Pictures: Altair charts in one plain style, as PNG files and inside pages that need no network."""
+"""Charts: Altair in one plain style, as PNG files and inside pages that need no network."""
 
 import json
 import math
@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 520, 300
 
 
 def styled(chart: Any) -> Any:
-    """The house's fonts and colours."""
+    """The chart with Maquette's fonts and colours."""
     return (
         chart.configure(font="Helvetica, Arial, sans-serif", background="white")
         .configure_axis(

@@ -1,4 +1,4 @@
-"""The coordinate check: does the size of activations stay what it was as the model grows wider?
+"""The coordinate check: does the size of activations stay the same as the model grows wider?
 
 Models of one recipe at several widths take a few steps of Adam on the same tokens; the mean of |x|
 of every branch, of the residual stream and of the logits is kept at each forward pass. Its slope
@@ -31,12 +31,12 @@ from maquette.workshop.resized_recipe import decoder, head_size, resized
 HIDDEN = (-0.25, 0.15)
 """slopes of hidden activations that count as flat"""
 LOGITS = (-0.3, 0.15)
-"""slopes of the logits that count as flat: they are still coming up from the start"""
+"""slopes of the logits that count as flat: they still grow from their start"""
 KINDS: tuple[Literal["mup", "standard"], ...] = ("mup", "standard")
 LABELS: dict[str, str] = {"mup": "maximal update", "standard": "standard"}
 VOCABULARY, ROWS, TIME, DEPTH = 16, 2, 16, 4
 RATE = 0.25
-"""of the recipe's peak rate"""
+"""learning rate over the recipe's peak rate"""
 Array = npt.NDArray[np.float64]
 
 
@@ -85,7 +85,7 @@ class Coordinates:
 
     @property
     def verdict(self) -> str:
-        """What becomes of the activations under the maximal-update rules."""
+        """Result of the check under the maximal-update rules."""
         return self.judged("mup")
 
     def summary(self) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def _sizes(recipe: LanguageRecipe, seed: int, steps: int) -> dict[str, list[floa
 
 @contextmanager
 def _watched(model: Any, sizes: dict[str, list[float]]) -> Iterator[None]:
-    """Note mean |x| of what each block's branches and the block itself return."""
+    """Record mean |x| of the outputs of each block and of its branches."""
     handles = []
     for layer, block in enumerate(model.blocks):
         watched = {"attention": block.attention, "feed-forward": block.feedforward, "stream": block}

@@ -49,7 +49,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Demo:
-    """What the demo made."""
+    """The results of the demo."""
 
     run: Path
     report: Path
@@ -73,7 +73,7 @@ def demo(
     observer: Observer,
     progress: Progress,
 ) -> Demo:
-    """Take text to a report in about `minutes` of training and a minute besides.
+    """Run the demo: from text to a report in about `minutes` of training and another minute.
 
     sources: files and folders; none for the default corpus. path: the run directory to make.
     """
@@ -179,7 +179,7 @@ def rung(width: int, corpus: Corpus, name: str, steps: int = 1000) -> LanguageRe
 
 @dataclass
 class DemoPlan:
-    """What the demo will train, and what it expects."""
+    """The demo's plan: what it will train, and its forecast."""
 
     recipe: LanguageRecipe
     forecast: Forecast
@@ -192,7 +192,7 @@ def plan_demo(
 ) -> DemoPlan:
     """Choose the width by the ladder, the steps by the pace of this machine.
 
-    hardness: of the text, see `scaling.frontier.forecast`.
+    hardness: hardness of the text, see `scaling.frontier.forecast`.
     """
     name = str(corpus.path)
     costs = {}
@@ -238,7 +238,7 @@ def forecast_line(expected: Forecast) -> str:
 
 
 def shown(replan: Replan, observer: Observer) -> Callable[[int], int | None]:
-    """The same, and whoever shows the run counts to the new end."""
+    """`replan` with the observer told of the new end."""
 
     def ask(step: int) -> int | None:
         steps = replan(step)
@@ -250,7 +250,7 @@ def shown(replan: Replan, observer: Observer) -> Callable[[int], int | None]:
 
 
 def planned_again(plan: DemoPlan, replan: Replan, corpus: Corpus, hardness: float) -> DemoPlan:
-    """The plan with the length that the first minute led to, and what is expected of that."""
+    """The plan with the length that the first minute led to, and its forecast."""
     recipe = replace(plan.recipe, steps=replan.steps)
     tokens = recipe.steps * recipe.units_per_step
     expected = forecast(recipe.model.parameters(), tokens, hardness, len(corpus.train))
@@ -296,7 +296,7 @@ def measure_pace(
 
 
 def settled(measure: Callable[[], float], pause: float = PAUSE) -> float:
-    """The least of several measurements, until one is no faster: a moment's load is not the pace."""
+    """The least of several measurements, repeated until the last is no faster."""
     least = measure()
     for _ in range(TRIES - 1):
         time.sleep(pause)

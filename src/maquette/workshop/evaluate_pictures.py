@@ -1,4 +1,4 @@
-"""What `maquette eval` says of a picture run, by the kind of its model.
+"""Evaluation of a picture run, by the kind of its model, for `maquette eval`.
 
 vit, cnn             accuracy on held-out pictures, with every label's
 clip                 zero-shot naming, retrieval both ways, binding
@@ -50,7 +50,7 @@ def evaluate_pictures(
     drawing: Drawing = DRAWING,
     progress: Progress = lambda stage, done, total: None,
 ) -> dict[str, dict[str, Any]]:
-    """Scores of a run by name; `corpus` names other pictures than those it was trained on.
+    """Scores of a run by name; corpus: other pictures than the run's own.
 
     pictures: how many are scored. drawing: where pictures are made.
     """
@@ -88,7 +88,7 @@ def evaluate_pictures(
 
 
 def recipe_of(loaded: LoadedPictures) -> PictureRecipe:
-    """The recipe of a run; of an imported model, one that says how its pictures and captions are read."""
+    """The recipe of a run; for an imported model, a recipe of its pictures and captions."""
     config = loaded.model.config
     if (loaded.path / RECIPE).exists():
         return loaded.recipe

@@ -1,4 +1,4 @@
-"""What the workshop does with examples: as with text, but that a sample answers a held-out prompt."""
+"""The workshop's jobs for examples: as for text, but a sample answers a held-out prompt."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class ExamplesKind:
         return load(folder, base)
 
     def finish(self, path: Path) -> None:
-        """Nothing: portraits and traces are of a corpus of documents."""
+        """Do nothing: portraits and traces are of a corpus of documents."""
 
     def next_command(self, recipe: Recipe, path: Path) -> str:
         return f"maquette eval {path}"

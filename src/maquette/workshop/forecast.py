@@ -1,4 +1,4 @@
-"""What a run was expected to take, beside what it took.
+"""Forecast of a run's memory, time and loss, beside the outcome.
 
 Before the first step the memory and the time are estimated from the machine's measured limits
 (`scaling.memory`, `scaling.roofline`) and kept in `expected.json` with what the recipe's plan said of
@@ -32,7 +32,7 @@ def expect(
     planned: dict[str, Any],
     before: int,
 ) -> None:
-    """Write what the run should come to. Decoders and picture models in one process are modelled.
+    """Write the forecast of a run. Decoders and picture models in one process are modelled.
 
     The step of a picture model was timed and counted when the run was decided on. before: bytes that
     the process held before the model was made.
@@ -72,7 +72,7 @@ def expect(
 
 
 def _counted(recipe: Recipe, machine: Machine, decisions: Decisions, before: int) -> dict[str, Any]:
-    """Memory and time of a run, from what one of its steps was found to keep and to take."""
+    """Memory and time of a run, from the measured memory and time of a step."""
     on_cpu = machine.device == "cpu"
     needed = needs(recipe, on_cpu, decisions)
     before = before if on_cpu else 0
@@ -85,7 +85,7 @@ def _counted(recipe: Recipe, machine: Machine, decisions: Decisions, before: int
 
 
 def compared(run: RunDirectory) -> dict[str, Any] | None:
-    """The page's table: planned beside happened. None for a run without an expectation or an end."""
+    """The table of forecast and outcome; None for a run without a forecast or an end."""
     if not (run / EXPECTED).exists() or not (run / OUTCOME).exists():
         return None
     expected, outcome = read_json(run / EXPECTED), read_json(run / OUTCOME)

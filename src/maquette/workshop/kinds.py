@@ -1,4 +1,4 @@
-"""What the jobs of the workshop do otherwise for each kind of data; `train`, `generate`, `eval` ask once."""
+"""The jobs of the workshop by kind of data, looked up once by `train`, `generate` and `eval`."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,10 +12,10 @@ from maquette.training.run import RunDirectory
 
 
 class WorkshopKind(Protocol):
-    """The ways of one kind of data."""
+    """The workshop's jobs for a kind of data."""
 
     def samples(self, run: RunDirectory, observer: Observer) -> Observer:
-        """What is written at every look, before `observer` is told."""
+        """An observer that writes samples at every evaluation and forwards to `observer`."""
         ...
 
     def load(self, folder: Path, base: str | Path | None = None) -> Any:
@@ -23,11 +23,11 @@ class WorkshopKind(Protocol):
         ...
 
     def finish(self, path: Path) -> None:
-        """What is found out about a finished run before its report is written."""
+        """Analyse a finished run before its report is written."""
         ...
 
     def next_command(self, recipe: Recipe, path: Path) -> str:
-        """A command that shows what the run can do."""
+        """An example command for the finished run."""
         ...
 
 
@@ -36,22 +36,22 @@ KINDS: dict[str, str | WorkshopKind] = {
     "examples": "maquette.workshop.examples_kind.EXAMPLES",
     "pictures": "maquette.workshop.picture_kind.PICTURES",
 }
-"""by `data.kind`: the ways, or where they are"""
+"""jobs, or their path, by `data.kind`"""
 
 
 def workshop_kind(name: str) -> WorkshopKind:
-    """The ways of a kind of data."""
+    """The jobs of a kind of data."""
     kind: WorkshopKind = named(KINDS[name])
     return kind
 
 
 def kind_of_model(folder: Path) -> str:
-    """What the model of a folder learns from: a key of `KINDS`; "text" where there is no model."""
+    """Kind of data of a folder's model, a key of `KINDS`; "text" where there is no model."""
     return load_config(folder).learns_from if (folder / CONFIG).exists() else "text"
 
 
 def load_any(path: str | Path, base: str | Path | None = None) -> Any:
-    """Open a run of any kind. Raises UserError for what is none, or is damaged.
+    """Open a run of any kind. Raises UserError for a folder that is no run, or is damaged.
 
     base: where the base of an adapted run is now.
     """

@@ -106,7 +106,7 @@ def train_cells(design: Design, runs: Path, workers: int, say: Say) -> None:
 def _share(
     recipe: LanguageRecipe, cell: Cell, cells: Sequence[Cell], folder_of: dict[Cell, Path]
 ) -> None:
-    """Let a run begin where a finished one of its size has been, if there is one that fits."""
+    """Branch a run off a finished run of its size, if there is a fitting one."""
     for other in cells:
         if (other.width, other.seed) == (cell.width, cell.seed) and done(folder_of[other]):
             try:
@@ -154,7 +154,7 @@ def _design(
 
 
 def _differing(kept: dict[str, Any], asked: dict[str, Any]) -> str:
-    """What is asked for otherwise than in the folder, where the first words do not say it."""
+    """The differences between the requested ladder and the folder's."""
     lines = []
     if kept["corpus"] != asked["corpus"]:
         lines.append("its text was another")
@@ -181,7 +181,7 @@ def _measured(text: Corpus, name: str, out: Path, workers: int, say: Say) -> lis
 
 
 def _interpolated(speed: list[list[float]], parameters: float) -> float:
-    """Seconds a step: linear in the parameters, never less than the smallest model's."""
+    """Seconds of a step: linear in the parameters, never less than the smallest model's."""
     (n0, t0), (n1, t1) = speed
     return max(t0, t0 + (t1 - t0) * (parameters - n0) / (n1 - n0))
 
@@ -203,7 +203,7 @@ def _heldout(run: Path) -> float:
 
 
 def heldout_bytes_per_token(text: Corpus) -> float:
-    """Bytes of text that a held-out token stands for."""
+    """Bytes per held-out token."""
     parts = text.manifest["components"].values()
     tokens = sum(part["heldout_tokens"] for part in parts)
     size: int = sum(part["heldout_bytes"] for part in parts)

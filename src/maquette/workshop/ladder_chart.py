@@ -1,4 +1,4 @@
-"""The picture of a ladder: every budget's losses over its sizes, and the frontier of the minima."""
+"""The chart of a ladder: every budget's losses over its sizes, and the frontier of the minima."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from maquette.workshop import charts
 def chart(ladder: Ladder, outcome: dict[str, Any] | None = None) -> Any:
     """IsoFLOP curves with their minima, above the frontier with its prediction.
 
-    outcome: of a larger run, as `run_ladder` returns it, drawn beside what was expected.
+    outcome: the outcome of a larger run from `run_ladder`, drawn beside the prediction.
     """
     both = curves(ladder) & frontier(ladder, outcome)
     return both.resolve_scale(color="independent", shape="independent")

@@ -1,4 +1,4 @@
-"""Pictures of scaling laws: the points with what was fitted to them, and a budget with what it buys."""
+"""Charts of scaling laws: points with their fits, and the losses of a budget."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from maquette.scaling.laws import ScalingLaw
 from maquette.workshop import charts
 
 TOLERATED = 0.01
-"""loss above the best that is still called near it"""
+"""relative loss above the best that still counts as near"""
 STEPS = 121
 SIZES = "parameters (the rest of the budget goes to tokens)"
 

@@ -80,12 +80,12 @@ class Loaded:
 
     @property
     def recipe(self) -> LanguageRecipe:
-        """The recipe it was trained by (imported models have none)."""
+        """The run's recipe (imported models have none)."""
         return language(RunDirectory(self.path).recipe())
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """Every step's record."""
+        """The records of all steps."""
         return RunDirectory(self.path).records()
 
     def optimise(self, precision: str = "auto") -> "Loaded":
@@ -242,8 +242,8 @@ def score_examples(
 ) -> Score:
     """Loss of the answers of the held-out examples, each given its prompt alone.
 
-    The end of an answer is among the scored tokens, and not among the bytes. Examples that are longer than
-    the context are cut, those whose prompt is longer are left out.
+    The EOS token of an answer is scored, and counts no bytes. Examples longer than the context are cut;
+    those whose prompt is longer are left out.
     """
     model.eval()
     packed = Packed(corpus.heldout, model.config.context, corpus.eos_token_id, seed=0)
@@ -262,7 +262,7 @@ def score_examples(
 def load(path: str | Path, base: str | Path | None = None) -> Loaded:
     """Open a run: its final weights, or those of its newest whole checkpoint.
 
-    base: where the base of an adapted run is now. Raises UserError when there is no model, when it is
+    base: where the base of an adapted run is now. Raises UserError when there is no model, when the model is
     damaged or not Maquette's, or when the base is missing or another.
     """
     folder = Path(path).expanduser()

@@ -35,7 +35,7 @@ class LoadedPictures:
 
     @property
     def recipe(self) -> PictureRecipe:
-        """The recipe it was trained by; its encoder stands beside the run where both were moved."""
+        """The run's recipe; its encoder is looked for beside the run where both were moved."""
         recipe = picture_recipe(RunDirectory(self.path).recipe())
         encoder = Path(recipe.data.encoder)
         beside = self.path.resolve().parent / encoder.name
@@ -45,37 +45,37 @@ class LoadedPictures:
 
     @property
     def corpus(self) -> PictureCorpus:
-        """The pictures it was trained on."""
+        """The run's corpus of pictures."""
         return pictures_of(RunDirectory(self.path))
 
     @property
     def table(self) -> dict[str, Any]:
-        """What the run keeps of its corpus, whether that is still there or not: `PictureCorpus.manifest`."""
+        """The manifest of the run's corpus, as the run keeps it."""
         table: dict[str, Any] = kept_corpus(RunDirectory(self.path)).get("table", {})
         return table
 
     @property
     def world(self) -> World | None:
-        """The world that drew its pictures; None: they were stored."""
+        """The world that drew the run's pictures; None: they were stored."""
         table = self.table
         return world_from(table["world"]) if table.get("kind") == "world" else None
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """Every step's record."""
+        """The records of all steps."""
         return RunDirectory(self.path).records()
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     def captions(self, texts: list[str]) -> Tensor:
-        """(n, caption_length) int64 tokens, as the model was trained with; what is too long is cut."""
+        """Token ids (n, caption_length) int64 of captions; longer captions are cut."""
         return caption_tokens(self.tokenizer, texts, caption_length_of(self.path)).to(self.device)
 
     def cut_notes(self, texts: Sequence[str]) -> list[str]:
-        """A line for each text that `captions` cuts."""
+        """A note for each text that `captions` cuts."""
         return cut_notes(self.tokenizer, texts, caption_length_of(self.path))
 
 

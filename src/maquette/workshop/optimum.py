@@ -12,23 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 
 TOLERANCE = 0.01
-"""losses within this of the best count as good"""
+"""relative loss above the best that counts as good"""
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """The least loss over a grid, and what is around it."""
+    """The optimum of a grid: the least loss and its surroundings."""
 
     value: float
-    """where the parabola is least; the best point itself at the edge of the grid"""
+    """value at the parabola's minimum; the best point itself at the edge of the grid"""
     loss: float
-    """of the best point"""
+    """loss of the best point"""
     index: int
-    """of the best point, values in ascending order"""
+    """index of the best point, values in ascending order"""
     edge: int
-    """-1: the best point is the first, 1: the last, 0: it is inside"""
+    """position of the best point: -1 the first, 1 the last, 0 inside"""
     off: tuple[float, float]
-    """how much more the loss is one point to the left and to the right; infinite where none is"""
+    """loss above the best one point to the left and to the right; infinite where there is none"""
     good: tuple[float, float]
     """values between which the loss is within 1 % of the best, as far as the grid goes"""
     open: tuple[bool, bool]
@@ -63,7 +63,7 @@ def find_optimum(values: Sequence[float], losses: Sequence[float]) -> Optimum:
 
 
 def _vertex(x: list[float], y: list[float]) -> float:
-    """Where the parabola through three points is least; the middle one is the lowest of them."""
+    """Minimiser of the parabola through three points, the middle of which is the lowest."""
     left, right = (y[1] - y[0]) / (x[1] - x[0]), (y[2] - y[1]) / (x[2] - x[1])
     curvature = (right - left) / (x[2] - x[0])
     if curvature <= 0:  # three equal losses
@@ -79,7 +79,7 @@ def _crossing(
     step: int,
     limit: float,
 ) -> float | None:
-    """Where the loss passes the limit on one side, between points by a line; None: nowhere."""
+    """Value at which the loss crosses the limit on one side, interpolated linearly; None: nowhere."""
     at = best
     while 0 <= at + step < len(x):
         if y[at + step] > limit:

@@ -32,7 +32,7 @@ NOISE, BLUR = 0.15, 0.7  # of the range [-1, 1], and in pixels: the most of any 
 
 
 def oracle_recipe(world: Shapes, image_size: int = 32, quick: bool = False) -> PictureRecipe:
-    """How the oracle of a world is trained: on every pair of colour and shape, held out or not."""
+    """The recipe of a world's oracle, trained on every pair of colour and shape, held out or not."""
     sizes = label_sizes(world)
     never = 10**9
     return PictureRecipe(
@@ -90,7 +90,7 @@ def oracle_for(
 
 
 def place_of(recipe: PictureRecipe) -> Path:
-    """Where it is kept: under the hash of all that its weights depend on."""
+    """Path of the oracle in Maquette's home, by the hash of all that its weights depend on."""
     made_of = [recipe.to_dict(), recipe.data.open_corpus().hash]
     kind = [*made_of, __version__, version("torch"), processor()]
     identity = hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:16]

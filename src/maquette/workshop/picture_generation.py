@@ -38,17 +38,17 @@ BATCH = 64  # pictures made at a time
 
 @dataclass(frozen=True)
 class Made:
-    """Pictures and what they cost."""
+    """Generated pictures, and their cost."""
 
     pixels: Pixels
     """uint8 (n, height, width, 3)"""
     labels: list[str]
-    """what each was made from"""
+    """label of each picture: what it was made from"""
     seconds: float
     evaluations: int
-    """how often the run's network was asked for each picture"""
+    """number of evaluations of the run's network per picture"""
     notes: list[str]
-    """a line each: what was cut off or resized of the pictures given"""
+    """notes: what was cut off or resized of the given pictures"""
 
 
 class PictureRun(LoadedPictures):
@@ -103,7 +103,7 @@ def make(loaded: LoadedPictures, request: Request) -> Made:
 
 
 def _never_learnt(loaded: LoadedPictures, prompts: tuple[str, ...]) -> list[str]:
-    """A line for each prompt that is no caption of the world that the run has learnt from."""
+    """A note for each prompt that is no caption of the run's world."""
     from maquette.worlds.captions import parse
     from maquette.worlds.shapes import Shapes
 
@@ -222,7 +222,7 @@ def _extended(
 
 
 def _conditions(loaded: LoadedPictures, model: Diffusion, prompts: list[str]) -> dict[str, Tensor]:
-    """What `Diffusion.condition` takes, of one prompt a picture."""
+    """Values for `Diffusion.condition`, one prompt per picture."""
     if "text" in model.conditioners:
         return {"text": loaded.captions(prompts)}
     if "label" in model.conditioners:
@@ -314,7 +314,7 @@ def _unclip_of(
 
 
 def _enlarging(upsampler: LoadedPictures) -> LoadedPictures:
-    """The run, if it is one that enlarges: said before anything is drawn for it."""
+    """The run of an upsampler. Raises WrongUse for another run, before anything is drawn."""
     config = upsampler.model.config
     diffusion = isinstance(config, DiffusionConfig) and config.task == "upsample"
     if not diffusion and not isinstance(config, SuperResolutionConfig):

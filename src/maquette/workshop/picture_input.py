@@ -1,4 +1,4 @@
-"""Picture files that a model is given: read at the size it takes, and what was done to them."""
+"""Input pictures of a model: read from files, cut and resized to its image_size."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ MOST = 1 << 20  # pixels of a picture that is taken whole
 
 
 class Input:
-    """Reads picture files; `notes` says in a line each what was cut off or resized.
+    """Reads picture files; `notes` records what was cut off or resized.
 
     Raises UserError with what is wrong with a file.
     """
@@ -52,7 +52,7 @@ class Input:
         return pixels
 
     def tensor(self, path: Path, image_size: int | None = None) -> Tensor:
-        """(1, 3, height, width) in [-1, 1]; image_size: of its middle square, None takes it whole."""
+        """(1, 3, height, width) in [-1, 1]; image_size: of its middle square; None: the whole."""
         pixels = self.whole(path) if image_size is None else self.square(path, image_size)
         return to_tensor(np.ascontiguousarray(pixels)[None])
 

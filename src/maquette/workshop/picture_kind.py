@@ -1,4 +1,4 @@
-"""What the workshop does with pictures."""
+"""The workshop's jobs for pictures."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class PictureKind:
         return open_run(folder, base)
 
     def finish(self, path: Path) -> None:
-        """Nothing: what is in pictures is asked of their corpus."""
+        """Do nothing: pictures have no audit."""
 
     def next_command(self, recipe: Recipe, path: Path) -> str:
         if recipe.model.kind != "diffusion":

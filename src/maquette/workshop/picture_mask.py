@@ -1,4 +1,4 @@
-"""Which pixels a mask hides: a file of data, read without anything that a photograph is read with.
+"""Masks from picture files: which pixels to hide, read without colour management.
 
 A mask is white where the picture is made anew. What people have as one:
 
@@ -37,7 +37,7 @@ ONE = 0.95  # share of a layer's opaque pixels that have its colour
 
 @dataclass(frozen=True)
 class Mask:
-    """What a file hides. soft: (height, width), 1 where a pixel is made anew. note: how it was read."""
+    """A mask. soft: (height, width), 1 where a pixel is made anew. note: how the file was read."""
 
     soft: Values
     note: str = ""
@@ -98,7 +98,7 @@ def _values(picture: Image.Image) -> tuple[Values, float]:
 
 
 def _opaque(values: Values, most: float, lossy: bool) -> tuple[Values, str]:
-    """What a mask without transparency hides, and what to say of it."""
+    """The mask of a file without transparency, and its note."""
     low, high = float(values.min()), float(values.max())
     if high <= 0:
         return np.zeros_like(values), ""
@@ -120,7 +120,7 @@ def _opaque(values: Values, most: float, lossy: bool) -> tuple[Values, str]:
 
 
 def _layer(colours: Values, alpha: Values, picture: Image.Image) -> Mask:
-    """What a mask with transparent parts hides; colours (height, width, 3), alpha (height, width)."""
+    """The mask of a file with transparency; colours (height, width, 3), alpha (height, width)."""
     if not alpha.any():
         return Mask(alpha)
     alpha = alpha / alpha.max()  # a brush of half the opacity paints too

@@ -22,11 +22,11 @@ FORMATS = {
     ".jpeg": JPEG,
     ".webp": ("WEBP", {"lossless": True}),
 }
-"""how a file's name may end, and what is then written"""
+"""formats by the suffix of the file's name"""
 
 
 def check_out(path: Path) -> None:
-    """Refuse, before anything is drawn, a file that cannot be written or whose format nobody knows."""
+    """Raise WrongUse or UserError for a file that cannot be written or has an unknown format."""
     kind = path.suffix
     if kind.lower() not in FORMATS:
         known = ", ".join(filter(None, FORMATS))

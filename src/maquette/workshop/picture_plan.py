@@ -1,4 +1,4 @@
-"""What training a picture recipe takes: counted and timed on a step of it, here.
+"""The cost of training a picture recipe, from a counted and timed step on this machine.
 
 Operations and kept bytes are torch's own count of one step (`training.cost`); the time is that step's on
 this machine. Another device is given the share of its peak that this machine reaches: a guess, and said
@@ -22,17 +22,17 @@ from maquette.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Needs:
-    """Of a whole run, in one process."""
+    """Memory and time of a whole run in one process."""
 
     memory: float
-    """bytes beyond what the process held before"""
+    """bytes beyond the process' memory before"""
     memory_why: dict[str, str]
     seconds: float
     seconds_why: dict[str, str]
 
 
 def needs(recipe: Recipe, on_cpu: bool, decisions: Decisions) -> Needs:
-    """Memory and time of a run, from what one of its steps was found to keep and to take."""
+    """Memory and time of a run, from the measured memory and time of a step."""
     size = recipe.model.parameters()
     copies = 5 if recipe.optimiser.average else 4  # weights, gradients, two moments, the average
     saving = (copies - 1) * 4.0 * size if on_cpu else 0.0

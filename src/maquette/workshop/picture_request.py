@@ -1,4 +1,4 @@
-"""What can be asked of a picture run: a class for each way of making pictures.
+"""Requests to a picture run: a class for each way of making pictures.
 
     Draw      pictures of prompts, or of nothing
     Fill      what a mask hides of a picture is made anew, the rest is kept to the bit
@@ -21,29 +21,29 @@ from maquette.serving.outpaint import Sides
 
 @dataclass(frozen=True, kw_only=True)
 class Upsample:
-    """What was made is enlarged by another run."""
+    """Upsampling of the generated pictures by another run."""
 
     run: str
-    """directory of the run that enlarges"""
+    """directory of the upsampler's run"""
     drawing: Drawing = UPSAMPLING
-    """how its pictures are drawn"""
+    """sampling settings of the upsampler"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What every way of making pictures has."""
+    """Base class of requests."""
 
     marks: ClassVar[tuple[str, ...]] = ()
-    """options of the command line that ask for this way"""
+    """options of the command line that select this request"""
 
     prompts: tuple[str, ...] = ()
-    """what the pictures show"""
+    """prompts of the pictures"""
     count: int = 1
     """number of pictures of each prompt"""
     drawing: Drawing = DRAWING
-    """how the pictures are drawn"""
+    """sampling settings"""
     upsample: Upsample | None = None
-    """the run that enlarges the pictures that were made"""
+    """upsampler of the generated pictures"""
 
     def __post_init__(self) -> None:
         within(self, 1, float("inf"), "count")
@@ -70,7 +70,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Draw(Request):
-    """Pictures of prompts, or of nothing."""
+    """Pictures from prompts, or without any."""
 
     prior: str = ""
     """directory of the run that makes the embeddings, for a run that makes pictures from them"""
@@ -78,7 +78,7 @@ class Draw(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class Fill(Request):
-    """What a mask hides of a picture, made anew."""
+    """Inpainting: the masked pixels of a picture are made anew."""
 
     marks: ClassVar[tuple[str, ...]] = ("--picture", "--mask")
 
@@ -87,12 +87,12 @@ class Fill(Request):
     mask: Path
     """picture file, white where the picture is made anew"""
     drawing: Drawing = AROUND
-    """how the pictures are drawn"""
+    """sampling settings"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extend(Request):
-    """A picture, continued on some sides."""
+    """Outpainting: a picture is continued on some sides."""
 
     marks: ClassVar[tuple[str, ...]] = ("--picture", "--outpaint")
 
@@ -101,12 +101,12 @@ class Extend(Request):
     sides: Sides
     """pixels on each side"""
     drawing: Drawing = AROUND
-    """how the pictures are drawn"""
+    """sampling settings"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Enlarge(Request):
-    """A picture, made larger by a run that enlarges."""
+    """Upsampling of a picture file."""
 
     marks: ClassVar[tuple[str, ...]] = ("--picture",)
 
@@ -116,18 +116,18 @@ class Enlarge(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class Vary(Request):
-    """What a CLIP sees in a picture, made again; there is no prompt, no guidance and no solver but DDIM."""
+    """Variations of a picture by its CLIP embedding; without prompt, guidance or solver but DDIM."""
 
     marks: ClassVar[tuple[str, ...]] = ("--variations-of",)
 
     picture: Path
     """picture file"""
     text_diff: tuple[str, str] | None = None
-    """what the picture shows, and what it shall show"""
+    """captions before and after: what the picture shows, and what it shall show"""
     toward: Path | None = None
-    """picture file at the other end of the way"""
+    """picture file at the other end of an interpolation"""
     drawing: Drawing = INVERSION
-    """how often the network is asked on the way there and back, and the seed of new noise"""
+    """sampling settings of inversion and decoding, with the seed of new noise"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,13 +137,13 @@ class Vary(Request):
 
 
 def does_nothing(option: str, way: str) -> WrongUse:
-    """What to say of an option that is set in vain."""
+    """Message: an option is set in vain."""
     return WrongUse(f"{option} does nothing {way}: leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of `maquette generate` for a run of pictures, as one list; None and "" are not given."""
+    """The options of `maquette generate` for a run of pictures; None and "": not given."""
 
     prompts: tuple[str, ...] = ()
     count: int | None = None

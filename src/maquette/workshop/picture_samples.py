@@ -1,4 +1,4 @@
-"""What a picture run shows at every look: a grid of pictures that its model makes, as PNG."""
+"""Samples of a picture run: a grid of generated pictures at every evaluation, as PNG."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from maquette.workshop.charts import png_grid
 
 
 class PictureSamples:
-    """Writes a grid at every look, and passes everything on to another observer."""
+    """Observer that writes a grid of samples at every evaluation, and forwards to another observer."""
 
     def __init__(self, run: RunDirectory, observer: Observer) -> None:
         self._run, self._next = run, observer
@@ -37,7 +37,7 @@ class PictureSamples:
     def say(self, message: str) -> None:
         self._next.say(message)
 
-    def look(self, step: int, model: Model) -> None:
+    def sample(self, step: int, model: Model) -> None:
         watch = self._recipe.watch
         if watch.grid and can_make(model):
             count = min(watch.grid, len(self._split))
@@ -52,4 +52,4 @@ class PictureSamples:
                 made = make_pictures(model, batch, drawing)
             picture = png_grid(to_pixels(made))
             write_atomic(self._run / "samples" / f"step-{step:08d}.png", picture)
-        self._next.look(step, model)
+        self._next.sample(step, model)

@@ -1,4 +1,4 @@
-"""What a plan is made of, by name: devices, corpora, laws. For the command and the Python face."""
+"""Devices, corpora and laws of a plan, by name."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from maquette.scaling.user_law import ladder_law, ladder_of
 
 
 def device_named(name: str | None) -> Device:
-    """A device of the table, or this machine: measured now if it was not in the last day."""
+    """A device of the table, or this machine, measured where it was not within the last day."""
     if name is not None:
         return device(name)
     known = here()
@@ -21,7 +21,7 @@ def device_named(name: str | None) -> Device:
 
 
 def text_of(corpus: str) -> Text:
-    """A corpus as a plan sees it."""
+    """The corpus of a plan."""
     from maquette.corpus.text.named import open_corpus
 
     opened = open_corpus(corpus)

@@ -1,4 +1,4 @@
-"""Keep the time that was promised: look at the pace after the first minute, and plan the steps again.
+"""Keep to the planned time: measure the pace in the first minute, and plan the steps again.
 
 A pace measured before the start is that of a quiet machine on made-up tokens. Where the first minute
 of training is slower or faster, what is left of the time is divided by the pace that was seen, and the
@@ -20,16 +20,16 @@ ROOM = 0.25  # of the steps taken: what is left at least, so that the rate can f
 
 @dataclass
 class Replan:
-    """Asked after every step how long the run shall be; answers once, None otherwise."""
+    """Callback after every step that changes the run's length once; returns None otherwise."""
 
     steps: int
-    """planned"""
+    """planned number of steps"""
     seconds: float
-    """for all steps"""
+    """planned seconds of all steps"""
     say: Callable[[str], None] = lambda text: None
     clock: Callable[[], float] = time.perf_counter
     pace: float | None = None
-    """seconds a step that were seen, once it has looked"""
+    """measured seconds of a step; None: not measured yet"""
     _began: float = field(init=False, default=0.0)
     _first: tuple[int, float] | None = field(init=False, default=None)
 
@@ -37,7 +37,7 @@ class Replan:
         self._began = self.clock()
 
     def __call__(self, step: int) -> int | None:
-        """The length from this step on; None: as it is."""
+        """The new length from this step on; None: unchanged."""
         now = self.clock()
         if self.pace is not None or step >= self.steps:
             return None

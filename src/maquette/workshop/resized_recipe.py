@@ -1,4 +1,4 @@
-"""A recipe at another width: what a proxy, and each model of a coordinate check, is.
+"""A recipe at another width, for proxies and coordinate checks.
 
 The head size is kept and the number of heads grows with the width, as does a feed-forward layer
 whose size the recipe fixes. The parametrisation is the recipe's own: its base width is not that of
@@ -21,7 +21,7 @@ def decoder(recipe: LanguageRecipe) -> DecoderConfig:
 
 
 def head_size(model: DecoderConfig) -> int:
-    """What widths must be multiples of: width / heads."""
+    """Head dimension, of which widths must be multiples: width / heads."""
     return int(Fraction(model.width, model.heads)) or 1
 
 

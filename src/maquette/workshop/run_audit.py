@@ -1,4 +1,4 @@
-"""What of its corpus is in a run: the audit on every report.
+"""Audit of a run: how much of its samples is verbatim training text, for the report.
 
 `audit.json` holds the portrait with a passage that was trained on and one that was held out, the
 trace of a sample, and how much of what the model writes is verbatim.
@@ -51,7 +51,7 @@ def audit_run(path: Path, progress: Progress = silent) -> dict[str, Any]:
 
 
 def _portrait(corpus: Corpus) -> dict[str, Any] | None:
-    """The corpus' portrait, asked for a passage of each split."""
+    """Membership of a passage of each split by the corpus' portrait."""
     if not (corpus.path / PORTRAIT).exists():
         return None
     portrait = open_portrait(corpus.path / PORTRAIT)
@@ -94,7 +94,7 @@ def _passage(corpus: Corpus, split: str) -> str | None:
 
 
 def _traced(loaded: Loaded, corpus: Corpus, progress: Progress) -> dict[str, Any]:
-    """The trace of the sample with the most verbatim text, and how much of all samples is."""
+    """The trace of the most verbatim sample, and the verbatim fraction of all samples."""
     index = open_index(corpus, progress=progress)
     model = loaded.model
     tokens = min(TOKENS, model.config.context - 1)

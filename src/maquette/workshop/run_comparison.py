@@ -1,4 +1,4 @@
-"""Runs side by side."""
+"""Comparison of runs."""
 
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,10 @@ def find(paths: list[Path]) -> list[Path]:
 
 
 def summary(path: Path) -> dict[str, Any]:
-    """A run in one row: its last step and last held-out loss, and how fast it went.
+    """A run in one row: its last step, last held-out loss and speed.
 
-    A run of pictures, by its `unit`, has pictures where one of text has tokens.
-
-    A run that cannot be read has its reason for a state, and does not hide the others.
+    Counts are in the run's unit, tokens or pictures. A run that cannot be read has the reason as its
+    state, and does not hide the others.
     """
     try:
         return _summary(RunDirectory(path))

@@ -1,4 +1,4 @@
-"""Tune a recipe on a narrow proxy of it, and give the large model what was found.
+"""Tune a recipe on a narrow proxy, and transfer the best values to the large model.
 
 The parametrisation says what a learning rate means at every width, so the proxy is the recipe with
 fewer heads, and what is best for it goes into the recipe as it stands. Points are the product of
@@ -34,20 +34,20 @@ from maquette.workshop.optimum import Optimum, find_optimum
 from maquette.workshop.sweep_plan import Plan, Point, points, rounds, with_values
 
 LAST = 20
-"""training losses whose mean is a trial's loss"""
+"""number of training losses whose mean is a trial's loss"""
 EXTENSIONS = 3
-"""times that a grid grows by two points where its best is on the edge"""
+"""largest number of extensions of a grid by two points where its best is on the edge"""
 NAME = 120
-"""characters of a trial's folder that say what it is; a hash follows"""
+"""characters of the point in the name of a trial's folder; a hash follows"""
 NARROW = 32
-"""width below which the best rate moves, rules or not"""
+"""width below which the best rate moves in spite of the rules"""
 SWEEP, PICTURE = "sweep.json", "sweep.png"
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One point, and the mean of its seeds' losses after so many steps; infinite: diverged."""
+    """A trial: a point, and the mean loss of its seeds after `steps` steps; infinite: diverged."""
 
     point: Point
     steps: int
@@ -57,24 +57,24 @@ class Trial:
 
 @dataclass(frozen=True)
 class Found:
-    """What a sweep found."""
+    """The result of a sweep."""
 
     trials: tuple[Trial, ...]
-    """every point of every round, the last round's first, each round from the best down"""
+    """all trials, the last round's first, each round from the best down"""
     values: Point
-    """what is best, between the points of a grid where there is one"""
+    """best values, interpolated between the points of a grid"""
     optimum: Optimum | None
-    """of a sweep over one field with positive values"""
+    """optimum of a sweep over one field with positive values"""
     warnings: tuple[str, ...]
 
     @property
     def best(self) -> Trial:
-        """The best of the trials that were not cut short."""
+        """The best trial of full length."""
         return self.trials[0]
 
 
 def sweep(plan: Plan, folder: Path, say: Say = print, workers: int | None = None) -> Found:
-    """Train what is missing of the plan's trials in `folder`; returns what was found.
+    """Train the missing trials of the plan in `folder`; returns the result.
 
     Raises WrongUse when the folder holds another sweep, UserError when a trial cannot run at all.
     """
@@ -107,7 +107,7 @@ def sweep(plan: Plan, folder: Path, say: Say = print, workers: int | None = None
 
 
 def transferred(plan: Plan, result: Found) -> LanguageRecipe:
-    """The recipe of the large model: the plan's own, with what was found. Same rules, same base."""
+    """The recipe of the large model: the plan's own with the best values, and the same rules."""
     return with_values(plan.recipe, result.values)
 
 
@@ -247,7 +247,7 @@ def _name(point: Point, seed: int) -> str:
 
 
 def _begun(plan: Plan, folder: Path) -> Found | None:
-    """What a finished sweep of the same plan found; None, and the plan kept, where there is none."""
+    """The result of a finished sweep of the same plan; None where there is none, and the plan is kept."""
     path = folder / SWEEP
     if not path.exists():
         write_json(path, {"plan": plan.to_dict(), "found": None})

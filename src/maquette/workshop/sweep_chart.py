@@ -1,4 +1,4 @@
-"""The picture of a sweep: loss over the first field, a line a round, and where the best is."""
+"""The chart of a sweep: loss over the first field, a line per round, and the best point."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a sweep tries: which fields, which values, on which proxy, in which rounds.
+"""The plan of a sweep: fields, values, proxy and rounds.
 
 A point gives each swept field a value. Lists make the product of them, ranges are drawn from by the
 logarithm. Many points are thinned by successive halving (Jamieson and Talwalkar 2016).
@@ -18,15 +18,15 @@ from maquette.workshop.resized_recipe import decoder, head_size, resized
 
 RATE = "optimiser.learning_rate"
 FACTORS = (1 / 4, 1 / 2, 1, 2, 4)
-"""of the recipe's learning rate, where nothing else is asked for"""
+"""factors of the recipe's learning rate in the default sweep"""
 MANY = 12
-"""points from which a sweep is halved"""
+"""number of points from which a sweep is halved"""
 SHORTEST = 20
-"""steps of the shortest round of a halving"""
+"""number of steps of the shortest round of a halving"""
 DRAWS = 16
-"""points drawn from ranges, unless said otherwise"""
+"""default number of points drawn from ranges"""
 TRIES = 20
-"""draws for each point at most, where the same come again"""
+"""largest number of draws per point, where the same point comes again"""
 FIXED = frozenset({"name", "seed", "steps", "stop", "ranks", "layout", "trackers",
                    "model.kind", "model.width", "model.depth", "model.heads", "model.head_dim",
                    "model.kv_heads", "model.vocabulary"})  # fmt: skip
@@ -35,7 +35,7 @@ Point = dict[str, Any]
 
 @dataclass(frozen=True)
 class Axis:
-    """One field and the values it takes: a list, or a range that is drawn from by its logarithm."""
+    """A field and its values: a list, or a range that is sampled log-uniformly."""
 
     name: str
     values: tuple[Any, ...] = ()
@@ -44,7 +44,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is swept. Equal plans have equal trials."""
+    """The plan of a sweep. Equal plans have equal trials."""
 
     recipe: LanguageRecipe
     width: int
@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def length(self) -> int:
-        """Steps of a whole trial."""
+        """Number of steps of a whole trial."""
         return self.steps or self.recipe.steps
 
     def proxy(self, point: Point, seed: int = 0, steps: int | None = None) -> LanguageRecipe:
@@ -103,9 +103,9 @@ def make_plan(
     steps: int | None = None,
     eta: int = 3,
 ) -> Plan:
-    """Check what is asked for. over: FIELD=a,b,c or FIELD=low..high; none: the learning rate.
+    """The plan of checked arguments. over: FIELD=a,b,c or FIELD=low..high; none: the learning rate.
 
-    Raises WrongUse for a width that is none of a proxy, for an unknown field and for values that
+    Raises WrongUse for a width that no proxy can have, for an unknown field and for values that
     the recipe refuses.
     """
     model = decoder(recipe)

@@ -1,4 +1,4 @@
-"""What the workshop does with text."""
+"""The workshop's jobs for text."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a run of text shows at every look: a text that its model writes."""
+"""Samples of a language model: a generated text at every evaluation."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from maquette.training.run import RunDirectory
 
 
 class TextSamples:
-    """Writes a sample at every look, and passes everything on to another observer.
+    """Observer that writes a sample at every evaluation, and forwards to another observer.
 
     prompt: what samples continue where the recipe's `watch.prompt` is empty.
     """
@@ -34,7 +34,7 @@ class TextSamples:
     def say(self, message: str) -> None:
         self._next.say(message)
 
-    def look(self, step: int, model: Model) -> None:
+    def sample(self, step: int, model: Model) -> None:
         watch = self._recipe.watch
         if watch.sample_tokens > 0 and isinstance(model, LanguageModel):
             room = model.config.context - len(self._tokenizer.encode_prompt(self._prompt))
@@ -47,4 +47,4 @@ class TextSamples:
             )
             text = self._prompt + results[0].text
             write_atomic(self._run / "samples" / f"step-{step:08d}.txt", text + "\n")
-        self._next.look(step, model)
+        self._next.sample(step, model)

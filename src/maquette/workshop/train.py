@@ -1,4 +1,4 @@
-"""Train a recipe: make or reopen the run, start the ranks, look now and then, and report."""
+"""Train a recipe: make or reopen the run, start the ranks, draw samples, and report."""
 
 import json
 import sys
@@ -103,7 +103,7 @@ def _prepare(
     progress: Progress,
     planned: dict[str, Any] | None = None,
 ) -> Recipe:
-    """Leave a run directory from which any rank can train; returns its recipe."""
+    """Prepare a run directory from which any rank can train; returns its recipe."""
     before = resident()
     began = (run / RECIPE).exists()
     ranks = run.recipe().ranks if began else 1

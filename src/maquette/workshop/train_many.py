@@ -1,4 +1,4 @@
-"""Train many recipes side by side: claims, sweeps and ladders are made of small runs.
+"""Train many recipes in parallel, as claims, sweeps and ladders need.
 
 A small model gains nothing from a second core, so as many are trained at a time as there are cores,
 each in a process that stays for the next one: a run of a few seconds is not paid for with as many
@@ -23,7 +23,7 @@ from maquette.training.run import OUTCOME, RunDirectory
 
 Job = tuple[Recipe, Path]
 FREE = frozenset({"name", "stop", "ranks", "trackers", "checkpoints", "watch"})
-"""what may differ between a finished run's recipe and the one asked for; stop: as the last step"""
+"""fields in which a finished run's recipe may differ from the requested; stop: by the last step"""
 
 
 def train_many(
@@ -32,7 +32,7 @@ def train_many(
     workers: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Outcome]:
-    """Train every recipe into its run directory; returns how each ended, in the order of the jobs.
+    """Train every recipe into its run directory; returns the outcomes, in the order of the jobs.
 
     workers: runs at a time, each on its share of the cores; None: as many as there are cores. A
     directory that comes twice is trained once. Raises WrongUse when a directory is asked for with
@@ -76,7 +76,7 @@ def done(path: Path) -> bool:
 
 
 def outcome(path: Path) -> Outcome:
-    """How a finished run ended."""
+    """Outcome of a finished run."""
     return replace(Outcome(**read_json(RunDirectory(path) / OUTCOME)), finished=True)
 
 
@@ -131,7 +131,7 @@ def _finished(recipe: Recipe, path: Path) -> bool:
 
 
 def _train(recipe: Recipe, path: Path, threads: int) -> None:
-    """One run, in a worker that others come after."""
+    """Train a run in a worker process that is used again."""
     import torch
 
     from maquette.workshop.train import train

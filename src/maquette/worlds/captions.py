@@ -1,4 +1,4 @@
-"""Captions: what a scene's labels say in words, and back without loss.
+"""Captions of scenes: labels to text, and back without loss.
 
     a red circle left of a blue square         a blue square with a red circle to its left
 
@@ -178,7 +178,7 @@ def _by_noun(world: Shapes, plural: bool = False) -> dict[str, tuple[int, ...]]:
 
 @cache
 def _grammar(world: Shapes) -> tuple[re.Pattern[str], dict[tuple[str, str], tuple[int, bool]]]:
-    """How a noun with its link is found in a text, and the relation and direction of each link."""
+    """A pattern of a noun with its link, and the relation and direction of each link."""
     links = {}
     for index, name in enumerate(world.relations):
         for link in LINKS[name]:

@@ -80,7 +80,7 @@ def _between(state: npt.NDArray[np.uint64], low: float, high: float) -> float:
 def _row(state: npt.NDArray[np.uint64], positions: Floats, codes: Integers) -> bool:
     """Place each shape after the one before it, with room for those to come; False where none is.
 
-    place: (objects, 3), x, y and radius. codes: (objects - 1,), the relation of each to the next.
+    positions: (objects, 3), x, y and radius. codes: (objects - 1,), the relation of each to the next.
     """
     objects = len(positions)
     end = np.empty((objects, 2))  # the furthest right and down that a shape may stand
@@ -270,7 +270,7 @@ def _scenes(
 
 
 def _key(seed: int, split: int) -> np.uint64:
-    """One number of the seed, the split and the version of the drawing."""
+    """A key of the seed, the split and the version of the drawing."""
     with np.errstate(over="ignore"):
         h = np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
         for part in (split, WORLD_VERSION):
@@ -283,7 +283,7 @@ def _all_pairs(world: Shapes) -> list[tuple[int, int]]:
 
 
 def _columns(world: Shapes) -> list[int]:
-    """Which of colour, shape, size, texture are labels."""
+    """Indices of the attributes (colour, shape, size, texture) that are labels."""
     return [0, 1] + [2] * world.sizes + [3] * (world.textures > 1)
 
 

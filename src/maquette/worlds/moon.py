@@ -23,7 +23,7 @@ from maquette.worlds.draw import GOLDEN, mix
 from maquette.worlds.registry import Pixels, World, WorldSettings, register
 
 VERSION = 1
-"""of the pictures: raised when the same settings give others"""
+"""version of the pictures: raised when the same settings give others"""
 Split = Literal["train", "heldout"]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -35,11 +35,11 @@ class Moon(WorldSettings):
     """The settings of the world."""
 
     memorised: float = 0.4
-    """share of the pictures that show the fixed face; 0: none does, which makes the control"""
+    """fraction of the pictures that show the fixed face; 0 for the control"""
     craters: int = 120
-    """craters of a texture"""
+    """number of craters of a texture"""
     depth: float = 0.5
-    """how much darker than the disk the floor of a crater may be"""
+    """largest depth of a crater: its floor is darker than the disk by this fraction"""
 
     def __post_init__(self) -> None:
         within(self, 0, 1, "memorised", "depth")
@@ -117,7 +117,7 @@ def plain(scenes: Disks, image_size: int) -> Floats:
 
 
 def detail(scenes: Disks, image_size: int) -> Floats:
-    """The crater map (n, height, width): what a pixel's light is changed by, as a fraction of it."""
+    """The crater map (n, height, width): relative change of each pixel's light."""
     out = np.zeros((len(scenes), image_size, image_size))
     _stamp(out, scenes.geometry, scenes.craters)
     return out

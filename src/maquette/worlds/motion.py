@@ -36,7 +36,7 @@ def video(scenes: Scenes, frames: int, image_size: int = 32, step: float = 1.0) 
 
 
 def _reflected(start: Floats, velocity: Floats, radius: Floats, time: float) -> Floats:
-    """Where something is that turns back at both ends of its room."""
+    """Position of something that is reflected at both ends of its range."""
     low, room = radius + BORDER, 1 - 2 * (radius + BORDER)
     if not time:
         return start.copy()

@@ -1,4 +1,4 @@
-"""Worlds by name: pictures drawn from known scenes, with what is true of them.
+"""Worlds by name: pictures drawn from known scenes, with their labels and annotations.
 
 A world is a settings dataclass and a `World`, registered in the file that defines it:
 
@@ -62,7 +62,7 @@ class Boxes:
 
 
 class World(Generic[S]):
-    """Pictures by (seed, split, index), and what is true of them; split: "train" or "heldout".
+    """Pictures by (seed, split, index), with labels and annotations; split: "train" or "heldout".
 
     name: what `data.corpus` says. version: raised when the same settings give other pictures.
     settings_class: the dataclass of `settings`.
@@ -138,7 +138,7 @@ W = TypeVar("W", bound=type[World])
 
 
 def register(world: W) -> W:
-    """Make a world known by its name: a class decorator."""
+    """Register a world by its name: a class decorator."""
     taken = WORLDS.get(world.name)
     if taken is not None and taken.__qualname__ != world.__qualname__:
         raise ValueError(f"two worlds are named {world.name}: {taken} and {world}")
@@ -152,7 +152,7 @@ def world_names() -> list[str]:
 
 
 def world_class(name: str) -> type[World]:
-    """The world of that name. Raises WrongUse for a name that is none, with the nearest."""
+    """The class of a world. Raises WrongUse for an unknown name, with the nearest."""
     if name not in WORLDS and name in MODULES:
         importlib.import_module(MODULES[name])
     if name not in WORLDS:
@@ -161,12 +161,12 @@ def world_class(name: str) -> type[World]:
 
 
 def described(world: World) -> dict[str, Any]:
-    """What a world is known by, as plain values: the way back is `world_from`."""
+    """The identity of a world as plain values; inverse: `world_from`."""
     return {"name": world.name, "settings": asdict(world.settings), "version": world.version}
 
 
 def world_from(content: dict[str, Any]) -> World:
-    """The world of such values. Raises WrongUse for one that is drawn otherwise today."""
+    """The world of `described`. Raises WrongUse for another version of the world."""
     kind = world_class(content["name"])
     if kind.version != content["version"]:
         raise WrongUse(

@@ -109,7 +109,7 @@ def distance(shape: int, x: float, y: float, r: float) -> float:
 
 @jit
 def shade(texture: int, x: float, y: float, r: float, pixel: float) -> float:
-    """How dark a shape's own texture is at a point, 0 to 1."""
+    """Darkness of a shape's texture at a point, 0 to 1."""
     if texture == 0:
         return 0.0
     period = 0.62 * r
@@ -288,7 +288,7 @@ def _masks(
     y: Floats,
     radius: Floats,
 ) -> None:
-    """As `_paint` covers pixels, by a half and more: the halo covers with background."""
+    """Fill instance masks: a shape has the pixels that it covers by half; its halo is background."""
     image_size = out.shape[1]
     for n in range(len(out)):
         for k in range(count[n] - 1, -1, -1):
@@ -344,7 +344,7 @@ def boxes(scenes: Scenes) -> Floats:
 
 
 def inner(scenes: Scenes) -> npt.NDArray[np.bool_]:
-    """Where the first shape is inside the second: (n,)."""
+    """Whether the first shape is inside the second, (n,)."""
     world = scenes.world
     if world.counts or RELATIONS[INSIDE] not in world.relations:
         return np.zeros(len(scenes), np.bool_)

@@ -43,33 +43,33 @@ Relation = Literal["left of", "above", "inside"]
 
 @dataclass(frozen=True, kw_only=True)
 class Shapes(WorldSettings):
-    """Which scenes there are."""
+    """The settings of the world of shapes."""
 
     objects: int = 2
-    """shapes in a scene, 1 to 4"""
+    """number of shapes in a scene, 1 to 4"""
     colours: int = 6
-    """of red, green, blue, yellow, magenta, cyan, orange, white: the first so many"""
+    """number of colours: the first of red, green, blue, yellow, magenta, cyan, orange, white"""
     shapes: int = 4
-    """of circle, square, triangle, cross, star, ring, diamond, heart: the first so many"""
+    """number of shapes: the first of circle, square, triangle, cross, star, ring, diamond, heart"""
     relations: tuple[Relation, ...] = ("left of", "above")
-    """how a shape may stand to the next; inside: between two objects only"""
+    """relations of a shape to the next; inside: between two objects only"""
     backgrounds: Literal["grey", "colour", "gradient", "texture"] = "grey"
     """grey: one level over the picture; colour: one dull colour; gradient, texture: between two"""
     textures: int = 1
-    """of plain, striped, dotted: the first so many; more than one makes it an attribute"""
+    """number of textures: the first of plain, striped, dotted; texture is an attribute where more than one"""
     sizes: bool = False
     """whether small and large are an attribute"""
     counts: bool = False
-    """all shapes of a scene are alike and counted, up to `objects`: three red circles"""
+    """whether all shapes of a scene are alike and counted, up to `objects`: three red circles"""
     phrasings: int = 1
-    """grammars of the captions, 1 to 6; each scene uses one of them"""
+    """number of grammars of the captions, 1 to 6; each scene uses one of them"""
     held_out: int = 0
-    """pairs of colour and shape that the train split never shows; the first shape of a scene of the
-    held-out split always is one of them"""
+    """number of pairs of colour and shape that the train split never shows; the first shape of a scene of
+    the held-out split is always of such a pair"""
     noise: float = 0.0
-    """largest standard deviation of noise on the pixels, of the range; every picture draws its own"""
+    """largest standard deviation of the pixels' noise, as a fraction of the range; drawn for each picture"""
     blur: float = 0.0
-    """largest standard deviation of a blur, in pixels; every picture draws its own"""
+    """largest standard deviation of the blur in pixels; drawn for each picture"""
 
     def __post_init__(self) -> None:
         within(self, 1, len(RADII), "objects")
@@ -101,7 +101,7 @@ class Shapes(WorldSettings):
 
 
 def label_names(world: Shapes) -> list[str]:
-    """What each column of `Scenes.labels` is: colour 1, shape 1, colour 2, shape 2, relation."""
+    """Names of the columns of `Scenes.labels`: colour 1, shape 1, colour 2, shape 2, relation."""
     several = world.objects > 1 and not world.counts
     each = ["colour", "shape"] + ["size"] * world.sizes + ["texture"] * (world.textures > 1)
     if world.counts:
@@ -114,7 +114,7 @@ def label_names(world: Shapes) -> list[str]:
 
 
 def label_sizes(world: Shapes) -> list[int]:
-    """How many values each label has, in the order of `label_names`."""
+    """Number of values of each label, in the order of `label_names`."""
     known = {
         "colour": world.colours,
         "shape": world.shapes,
@@ -167,7 +167,7 @@ class Scenes:
         return len(self.labels)
 
     def __getitem__(self, rows: Any) -> "Scenes":
-        """Some of the scenes: a slice, a mask or an array of positions."""
+        """A selection of the scenes: a slice, a mask or an array of indices."""
         rest = {
             f.name: getattr(self, f.name)[rows]
             for f in dataclasses.fields(self)

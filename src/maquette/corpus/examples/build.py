@@ -42,7 +42,7 @@ def build_examples(
 ) -> ExamplesCorpus:
     """Read the examples of `sources` (see `read_examples`) and write the corpus `out`.
 
-    tokenizer: of the model that is to learn them. template: see `Template`. fields: of the records, by
+    tokenizer: tokenizer of the model to train. template: see `Template`. fields: fields of the records, by
     the part of an example. heldout: the fraction of the prompts that is held out for evaluation. Raises
     UserError for a record that is no example and for examples of fewer than two prompts.
     """
@@ -91,15 +91,15 @@ def build_examples(
 
 
 def _hash(files: Mapping[str, str]) -> str:
-    """Identity of what is trained on; the table's file depends on the library that wrote it."""
+    """Hash of the training data; the table is left out, as its bytes depend on the library."""
     known = {n: digest for n, digest in files.items() if n != EXAMPLES_TABLE}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
 class _Writer:
-    """The files of both splits, filled example by example.
+    """Writes the files of both splits, example by example.
 
-    limit: prompts whose hash, as a number below 2^64, is less are held out. nearest: the smallest hash.
+    limit: prompts whose hash, a number below 2^64, is less are held out. nearest: the smallest hash.
     """
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, template: Template, limit: int) -> None:
@@ -148,7 +148,7 @@ class _Writer:
             file.close()
 
     def add(self, example: Example) -> None:
-        """Write an example, unless the same one was written before."""
+        """Write an example, unless it is a duplicate."""
         digest = example.digest()
         if digest in self._digests:
             self.duplicates += 1
@@ -184,7 +184,7 @@ class _Writer:
             self._write_rows()
 
     def manifest(self) -> dict[str, Any]:
-        """What is known of the examples when all are written."""
+        """The manifest's part on the examples, when all are written."""
         total = {name: sum(side[name] for side in self.sides.values()) for name in ("examples",
                  "tokens", "counted")}  # fmt: skip
         return total | {

@@ -1,4 +1,4 @@
-"""An example: a prompt and the answer that is wanted, and how examples are read from records.
+"""Examples: a prompt and its target answer, and how examples are read from records.
 
 One shape for all that tunes a model or asks one: supervised tuning and self-instruct (prompt, answer),
 conversations (history), preferences (rejected: DPO, Rafailov et al. 2023), cloze patterns and few-shot
@@ -41,7 +41,7 @@ COUNT = 10_000  # examples that a world makes, where nothing else is said
 SHOWN = 16  # examples before a question that has its own
 YAML = (".yaml", ".yml")
 PARTS = ("prompt", "answer", "rejected", "choices", "messages", "source")
-"""what `fields` can name"""
+"""parts of an example that `fields` can name"""
 ASSISTANT = frozenset("assistant gpt model bot chatbot".split())
 """roles whose messages are answers"""
 SOURCES = ("source", "url", "id")
@@ -49,10 +49,10 @@ SOURCES = ("source", "url", "id")
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and its answer, with what else is known of them.
+    """A prompt and its answer, with further fields.
 
-    rejected: an answer that is worse. choices: the answers there are to choose from; answer_index: the
-    place of the right one among them. history: earlier exchanges of the conversation, each a prompt and
+    rejected: an answer that is worse. choices: answers to choose from; answer_index: index of
+    the right choice. history: earlier exchanges of the conversation, each a prompt and
     its answer. source: where the example was read.
     """
 
@@ -78,7 +78,7 @@ class Example:
         return _digest([self.exchanges, self.rejected, self.choices])
 
     def prompt_digest(self) -> bytes:
-        """SHA-256 of what is asked: examples of one prompt are held out together, or not at all."""
+        """SHA-256 of the prompt with its history: examples of one prompt are held out together."""
         return _digest([self.history, self.prompt])
 
 
@@ -123,7 +123,7 @@ def world_examples(name: str, count: int, seed: int = 0) -> Iterator[Example]:
 
 
 def example_of(record: Any, where: str, fields: Mapping[str, str] | None = None) -> Example:
-    """The example of a record; see `read_examples`. where: its place."""
+    """The example of a record; see `read_examples`. where: location of the record, for messages."""
     fields = fields or {}
     if not isinstance(record, dict):
         raise UserError(f"{where} is no object: write one with a prompt and an answer")
@@ -167,7 +167,7 @@ def _part(
     where: str,
     usual: Sequence[str],
 ) -> Any:
-    """What the named field holds, or the first usual one that is there; a list of several prompts."""
+    """The value of the named field, or of the first usual field that is there."""
     if part not in fields:
         return first_of(record, usual)
     names = [name.strip() for name in fields[part].split(",")]
@@ -190,7 +190,7 @@ def _question(record: dict[str, Any]) -> list[Any]:
 
 
 def _is_conversation(value: Any) -> bool:
-    """Whether it is a list of messages."""
+    """Whether a value is a list of messages."""
     first = value[0] if isinstance(value, list) and value else None
     return isinstance(first, dict) and not {"role", "from"}.isdisjoint(first)
 
@@ -217,14 +217,14 @@ def _exchanges(messages: list[Any], where: str) -> list[tuple[str, str]]:
 
 
 def _last(rejected: Any, where: str) -> str | None:
-    """A rejected answer: text, or a conversation that ends with it."""
+    """The rejected answer: text, or the last message of a conversation."""
     if _is_conversation(rejected):
         return _exchanges(rejected, where)[-1][1]
     return None if rejected is None else _text(rejected)
 
 
 def _text(value: Any) -> str:
-    """A value as text that can be encoded, "" where it is nothing but spaces."""
+    """A value as encodable text, "" where it is white space alone."""
     if isinstance(value, bool):
         return str(value).lower()  # as JSON has it
     text = joined(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")

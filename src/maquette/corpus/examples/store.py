@@ -1,4 +1,4 @@
-"""A corpus of examples on disk, opened for reading: tokens, and which of them a loss counts.
+"""A corpus of examples on disk, opened for reading: tokens and their loss mask.
 
 manifest.json       what it is: template, counts, files with checksums, the corpus hash
 tokenizer.json      in the Hugging Face format; special_tokens.json beside a foreign one
@@ -44,12 +44,12 @@ class ExampleSplit:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of each example, (examples,)."""
+        """Number of tokens of each example, (examples,)."""
         lengths: npt.NDArray[np.int64] = np.diff(self.offsets)
         return lengths
 
     def read(self, number: int, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """The first `most` tokens of an example, and which of them a loss counts."""
+        """The first `most` tokens of an example, and their loss mask."""
         start = int(self.offsets[number])
         end = min(int(self.offsets[number + 1]), start + most)
         return self.tokens[start:end].astype(np.int64), self.counted[start:end].astype(np.bool_)
@@ -89,7 +89,7 @@ class ExamplesCorpus:
 
     @property
     def eos_token_id(self) -> int:
-        """The token that ends an answer."""
+        """The token id that ends an answer."""
         return int(self.manifest["eos_token_id"])
 
     @functools.cached_property
@@ -105,7 +105,7 @@ class ExamplesCorpus:
         return self._split(SPLITS[1])
 
     def examples(self, split: str) -> list[Example]:
-        """The examples of a split as they were read, in its order."""
+        """The examples of a split, in its order."""
         import pyarrow.parquet as pq
 
         rows = pq.read_table(self.path / EXAMPLES_TABLE, filters=[("split", "=", split)])

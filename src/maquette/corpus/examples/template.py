@@ -1,4 +1,4 @@
-"""How an example is written as text, and which of its tokens a loss counts.
+"""Templates: how an example becomes text, and which of its tokens the loss counts.
 
     Question: {prompt}\\nAnswer: {answer}
 
@@ -36,12 +36,12 @@ class Template:
             )
 
     def context(self, prompt: str) -> str:
-        """What a model is given to answer."""
+        """The text before the answer, which a model is given."""
         before, _, after = self.text.partition(PROMPT)
         return (before + prompt + after.partition(ANSWER)[0]).rstrip(" ")
 
     def answer(self, prompt: str, answer: str) -> str:
-        """What follows the context."""
+        """The text after the context."""
         before, _, after = self.text.partition(PROMPT)
         between, _, behind = after.partition(ANSWER)
         text = before + prompt + between
@@ -51,10 +51,10 @@ class Template:
 def encode(
     example: Example, template: Template, tokenizer: Tokenizer
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
-    """The tokens of an example, (tokens,), and which of them a loss counts: 1 or 0.
+    """The tokens of an example, (tokens,), and their loss mask of 1 and 0.
 
-    It is begun as the tokenizer begins a prompt, so that what is generated is begun alike. Raises
-    UserError where the tokenizer names no end.
+    The tokens begin as the tokenizer begins a prompt, so that generation begins alike. Raises
+    UserError where the tokenizer has no EOS token.
     """
     if tokenizer.eos_token_id is None:
         raise UserError(

@@ -2,12 +2,12 @@
 
     reading     pictures with captions, one after the other                      (picture_files.py)
     decoding    each to a square of 8-bit RGB, in workers                        (picture_window.py)
-    writing     in the order of the sources, to the side that the hash of a picture's file draws
+    writing     in the order of the sources, to the split that the hash of a picture's file draws
     tokenizer   learned from the training captions
 
 The result depends on the sources, the options and Pillow's version, not on the number of workers.
 Memory holds the window, 24 bytes a picture, and tables of captions. The corpus is built aside and stands
-whole or not at all. A picture keeps its side when the sources grow, at every size; where chance holds
+whole or not at all. A picture keeps its split when the sources grow, at every size; where chance holds
 none out, the one that came nearest is; one picture alone is trained on. Left out: near-duplicates, and
 going on from a build that was killed.
 """
@@ -98,7 +98,7 @@ def build_pictures(
 
 
 def _hash(folder: Path, made: dict[str, Any], image_size: int) -> str:
-    """Identity of the contents."""
+    """Hash of the contents."""
     parts = {name: part["sha256"] for name, part in made["files"].items()}
     parts |= {
         "image_size": image_size,
@@ -115,7 +115,7 @@ def _write(
     heldout: float,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Everything but the tokenizer; returns its part of the manifest."""
+    """Write all but the tokenizer; returns the manifest's part."""
     writer = _Writer(folder, heldout)
     try:
         with closing(window.each(entries)) as items:  # its workers end with it
@@ -131,7 +131,7 @@ def _write(
 
 
 class _Record(NamedTuple):
-    """One picture as it is written; draw: its place in [0, 1), by the hash of its file."""
+    """A picture as it is written. draw: a number in [0, 1) by the hash of its file."""
 
     draw: float
     pixels: bytes
@@ -140,7 +140,7 @@ class _Record(NamedTuple):
 
 
 class _Writer:
-    """The files of a corpus, filled picture by picture."""
+    """Writes the files of a corpus, picture by picture."""
 
     def __init__(self, folder: Path, heldout: float) -> None:
         self._folder, self._heldout = folder, heldout
@@ -158,13 +158,13 @@ class _Writer:
         self.read = 0
 
     def skip(self, source: str, reason: str) -> None:
-        """Count what gives no picture."""
+        """Count a source that gives no picture, by its reason."""
         self._reasons[reason] += 1
         if self._reasons[reason] <= NAMED:
             self._named.append({"source": source, "reason": reason})
 
     def add(self, picture: Picture, made: Square | str) -> None:
-        """Write a picture, unless it is none or is there."""
+        """Write a picture, unless it cannot be decoded or is a duplicate."""
         if isinstance(made, str):
             self.skip(picture.source, made)
             return
@@ -189,7 +189,7 @@ class _Writer:
         self._place(record)
 
     def _place(self, record: _Record) -> None:
-        """Write a picture to the side that its hash draws."""
+        """Write a picture to the split that its hash draws."""
         if record.draw < self._heldout:
             self._sides[HELDOUT].add(record)
             record, self._spare = self._spare, None  # type: ignore[assignment] # may be None
@@ -237,7 +237,7 @@ class _Writer:
             side.close()
 
     def _nothing(self) -> str:
-        """Why no picture is left, and what to do about the most common reason that says it."""
+        """Why no picture is left, with the mend of the most common reason."""
         mend = "name a folder of pictures with captions, a .tar shard or a .parquet table"
         if not self._reasons:
             return f"no pictures found: {mend}"
@@ -257,7 +257,7 @@ class _Writer:
 
 
 class _Side:
-    """The files of one split."""
+    """Writes the files of one split."""
 
     def __init__(self, folder: Path, split: str) -> None:
         self._folder, self._split = folder, split
@@ -277,11 +277,11 @@ class _Side:
         self.n += 1
 
     def classes(self) -> npt.NDArray[np.int64]:
-        """The numbers of the classes as they were met, -1 for none. (n,)"""
+        """Class numbers (n,) in order of first appearance, -1 for none."""
         return np.array(self._classes, np.int64)
 
     def finish(self, numbers: npt.NDArray[np.int64] | None) -> None:
-        """Write the labels, as the classes are numbered at last; None: there are none."""
+        """Write the labels with the final class numbers; None: there are no classes."""
         if numbers is not None:
             labels = _Hashed(self._folder / f"labels-{self._split}.bin")
             self._open.append(labels)
@@ -310,7 +310,7 @@ class _Hashed:
 
 
 class _Seen:
-    """A set of 64-bit numbers in 8 bytes each: a sorted array, and what came since it was sorted."""
+    """A set of 64-bit numbers in 8 bytes each: a sorted array, and the numbers added since sorting."""
 
     def __init__(self) -> None:
         self._sorted = np.empty(0, np.uint64)
@@ -331,13 +331,13 @@ class _Seen:
 
 
 def _by_number(name: str) -> tuple[bool, int, str]:
-    """Classes named by numbers in their order, before the others."""
+    """Sort key of class names: names that are numbers first, in numeric order."""
     plain = name.isascii() and name.isdecimal() and len(name) < 20
     return not plain, int(name) if plain else 0, name
 
 
 def _tokenize(folder: Path, vocabulary: int, workers: int, progress: Progress) -> dict[str, Any]:
-    """Learn the tokenizer; returns its part of the manifest."""
+    """Train the tokenizer; returns the manifest's part."""
     progress("tokenizer", 0, None)
     texts = _sample(folder)
     tokenizer = train_tokenizer(texts, vocabulary, or_fewer=True)

@@ -15,7 +15,7 @@ class PictureBuildOptions:
     image_size: int = 64
     """height and width of the pictures in pixels, 8 to 1024"""
     crop: Crop = "center"
-    """way to a square: "center" keeps the middle square, "none" the whole picture on white"""
+    """crop to a square: "center" keeps the middle square, "none" the whole picture on white"""
     heldout: float = 0.05
     """fraction of the pictures held out for evaluation, between 0 and 1"""
     vocabulary: int = 2048

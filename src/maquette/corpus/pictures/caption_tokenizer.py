@@ -1,4 +1,4 @@
-"""How an imported CLIP reads captions: its own `tokenizer.json`, special tokens as the file adds them.
+"""The captions' tokenizer of an imported CLIP: its own `tokenizer.json` with its special tokens.
 
 transformers puts a caption between the tokens that the file's post-processor names, and takes the name
 of a special token inside a caption for that token, unless tokenizer_config.json says
@@ -41,17 +41,17 @@ class CaptionTokenizer(Foreign):
         self.special = SpecialTokens(eos_token_ids=self.added.behind[:1])
 
     def name_of(self, token: int) -> str:
-        """How the file writes a token."""
+        """The token's text in `tokenizer.json`."""
         return str(self._tokenizer.id_to_token(token))
 
     def number_of(self, name: str) -> int | None:
-        """The token of that name; None: there is none."""
+        """The token id of a name; None: the vocabulary lacks it."""
         token_id: int | None = self._tokenizer.token_to_id(name)
         return token_id
 
 
 def open_caption_tokenizer(path: Path, settings: dict[str, Any]) -> CaptionTokenizer:
-    """Read a `tokenizer.json` by the settings of its tokenizer_config.json, or say that it is none."""
+    """Read a `tokenizer.json` with the settings of its tokenizer_config.json. Raises UserError."""
     try:
         split = bool(settings.get("split_special_tokens", False))
         return CaptionTokenizer(path.read_text(encoding="utf-8"), split)

@@ -1,4 +1,4 @@
-"""What is said of a picture: its caption and its class, from text, records and the names of folders.
+"""Captions and classes of pictures, from text, records and the names of folders.
 
 A caption is one line of Unicode. Text that is not UTF-8 is taken for Windows-1252, as what most such
 files hold; a long one is cut. A record (an object of JSON, a row of a table) is asked for its fields in
@@ -27,7 +27,7 @@ COLUMNS = {
     "caption": TEXTS,
     "label": (*CLASSES, "cls", "fine_label"),
 }
-"""names of the columns of a table with pictures in it"""
+"""usual names of the columns of a table that holds pictures"""
 LONGEST = 4096  # characters of a caption
 LONGEST_TEXT = 64 * LONGEST  # bytes of a caption's file, or of a member beside a picture
 NOT_UTF8, CUT = "caption not UTF-8: read as Windows-1252", f"caption cut to {LONGEST:,} characters"
@@ -38,7 +38,7 @@ _REPEATS = re.compile(r"[1-9]\d{0,2}_(?=.*[^\W\d_])")
 
 
 class Caption(NamedTuple):
-    """A caption, the class it comes with, and what was done to the text."""
+    """A caption, its class, and the conversions of its text."""
 
     text: str
     label: str | None = None
@@ -67,7 +67,7 @@ def fields_of(columns: Mapping[str, str]) -> Fields:
 
 
 def decoded(data: bytes) -> tuple[str, bool]:
-    """Text of bytes, and whether they were no Unicode."""
+    """Bytes as text, and whether they were not UTF-8."""
     for mark, encoding in (
         (codecs.BOM_UTF8, "utf-8"),
         (codecs.BOM_UTF16_LE, "utf-16-le"),
@@ -82,7 +82,7 @@ def decoded(data: bytes) -> tuple[str, bool]:
 
 
 def caption(text: Any, label: Any = None) -> Caption:
-    """A caption of what a file, a record or a column holds; "" where that is no text.
+    """The caption in the content of a file, a record or a column; "" where that is no text.
 
     Blanks and line ends become single spaces. A list, of texts or of records, gives its first text, and
     a caption that is not there is the class.
@@ -106,7 +106,7 @@ def caption(text: Any, label: Any = None) -> Caption:
 
 
 def _member(value: Any) -> Any:
-    """A text of a list; {"raw": "..."} is one too, as in Karpathy's tables."""
+    """The text of a list's member; also of {"raw": "..."}, as in Karpathy's tables."""
     return named(value, TEXTS) if isinstance(value, dict) else value
 
 
@@ -120,7 +120,7 @@ def class_name(label: Any) -> str | None:
 
 
 def folder_caption(name: str) -> Caption:
-    """The caption and class that a folder's name is; of kohya's `10_sks dog` without the repeats."""
+    """The caption and class of a folder's name; kohya's `10_sks dog` loses the repeats."""
     name = unicodedata.normalize("NFC", name)
     repeat = _REPEATS.match(name)
     made = caption(None, name[repeat.end() :] if repeat else name)
@@ -128,13 +128,13 @@ def folder_caption(name: str) -> Caption:
 
 
 def record_caption(record: Mapping[str, Any], fields: Fields) -> Caption | None:
-    """What a record says of its picture; None where it has no field for that."""
+    """The caption and class of a record; None where it has no field for either."""
     text, label = named(record, fields.caption), named(record, fields.label)
     return None if text is None and label is None else caption(text, label)
 
 
 def parsed(data: bytes) -> dict[str, Any] | None:
-    """The record that a file of JSON holds; None where it holds none."""
+    """The record of a JSON file; None where it holds no object."""
     try:
         record = json.loads(decoded(data)[0])
     except (ValueError, RecursionError):
@@ -143,13 +143,13 @@ def parsed(data: bytes) -> dict[str, Any] | None:
 
 
 def _one_line(text: str) -> str:
-    """Halves of surrogate pairs, which JSON may hold, cannot be written."""
+    """A text on one line, without halves of surrogate pairs, which JSON may hold."""
     line = " ".join(text.replace("\0", " ").split())
     return line if line.isascii() else line.encode("utf-8", "replace").decode()
 
 
 def named(record: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    """The first of these fields that holds something, else the first there is, None without any."""
+    """The first of these fields that is not empty, else the first that is there; None without any."""
     small = {name.strip().lower(): value for name, value in record.items()}
     if isinstance(small.get("tags"), list):  # all of them are one caption
         small["tags"] = ", ".join(tag for tag in small["tags"] if isinstance(tag, str))

@@ -1,4 +1,4 @@
-"""A decoded picture in 8-bit sRGB: what its file says of its colours is applied.
+"""Colour management: a decoded picture to 8-bit sRGB, by its profile, gamma and chromaticities.
 
     ICC profile         converted by littleCMS (Pillow's ImageCms) with the perceptual intent, as browsers do
     gAMA, cHRM of PNG   become such a profile, where neither a profile nor an sRGB chunk is there
@@ -54,13 +54,13 @@ for _kind, _mode in _WHITE.items():
 
 
 class Unusable(Exception):
-    """A picture of numbers that are no levels; the message is the reason."""
+    """A picture whose numbers are no levels; the message is the reason."""
 
 
 def srgb(picture: Image.Image, white_is_zero: bool, done: list[str]) -> Image.Image:
-    """The picture, loaded, in mode L, RGB or RGBA and in sRGB; `done` gets what was done to it.
+    """The loaded picture in mode L, RGB or RGBA and in sRGB; `done` receives the conversions.
 
-    white_is_zero: what `turned_over` says of it before it was loaded. Raises Unusable.
+    white_is_zero: result of `turned_over` before the picture was loaded. Raises Unusable.
     """
     plain = _plain(picture, white_is_zero, done)
     profile, how = _profile(picture)
@@ -83,7 +83,7 @@ def srgb(picture: Image.Image, white_is_zero: bool, done: list[str]) -> Image.Im
 
 
 def turned_over(picture: Image.Image) -> bool:
-    """Whether zero is white in it and Pillow will not turn it over. Before it is loaded."""
+    """Whether zero is white in a picture and Pillow will not invert it; called before loading."""
     tags: Any = getattr(picture, "tag_v2", {})
     if picture.format != "TIFF" or tags.get(_PHOTOMETRIC) != 0 or not picture.mode.startswith("I"):
         return False
@@ -98,7 +98,7 @@ def _said(picture: Image.Image, conversion: str, done: list[str]) -> Image.Image
 
 
 def _plain(picture: Image.Image, white_is_zero: bool, done: list[str]) -> Image.Image:
-    """In mode L, RGB or RGBA, as its numbers are."""
+    """The picture in mode L, RGB or RGBA, its numbers unchanged."""
     mode = picture.mode
     if mode.startswith("I"):
         return _grey16(picture, white_is_zero, done)
@@ -119,7 +119,7 @@ def _plain(picture: Image.Image, white_is_zero: bool, done: list[str]) -> Image.
 
 
 def _grey16(picture: Image.Image, white_is_zero: bool, done: list[str]) -> Image.Image:
-    """Of 16-bit grey, 8 bits; Pillow holds it in mode I;16 or, from some files, I."""
+    """16-bit grey in 8 bits; Pillow holds it in mode I;16 or, from some files, I."""
     grey = np.asarray(picture)  # (height, width)
     brightest = int(grey.max())
     if picture.mode == "I" and (grey.min() < 0 or brightest > 0xFFFF):
@@ -140,7 +140,7 @@ def _grey16(picture: Image.Image, white_is_zero: bool, done: list[str]) -> Image
 
 
 def _used(picture: Image.Image, brightest: int) -> tuple[int, str]:
-    """How many bits of 16 are used, and what that is called."""
+    """Number of the 16 bits that are used, and the name of the conversion."""
     tags: Any = getattr(picture, "tag_v2", {}) if picture.format == "TIFF" else {}
     if tags.get(_BITS) == (12,):
         return 12, PACKED
@@ -154,7 +154,7 @@ def _used(picture: Image.Image, brightest: int) -> tuple[int, str]:
 
 
 def _profile(picture: Image.Image) -> tuple[bytes, str]:
-    """The profile that the file holds or describes; b"" for none, and for sRGB by its own word."""
+    """The ICC profile that the file holds or describes; b"" for none and for declared sRGB."""
     info = picture.info
     embedded = info.get("icc_profile")
     if isinstance(embedded, bytes) and embedded:
@@ -198,7 +198,7 @@ def _described(gamma: float | None, points: tuple[float, ...]) -> bytes:
 
 
 def _xyz(x: float, y: float) -> Numbers:
-    """A chromaticity at luminance 1."""
+    """XYZ of a chromaticity at luminance 1."""
     return np.array([x / y, 1.0, (1 - x - y) / y])
 
 
@@ -212,13 +212,13 @@ def _opened(profile: bytes) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def _space(profile: bytes) -> str | None:
-    """The mode whose numbers a profile is for; None for another. Raises PyCMSError, OSError."""
+    """The Pillow mode of a profile's colour space; None for others. Raises PyCMSError, OSError."""
     return _SPACES.get(_opened(profile).profile.xcolor_space)
 
 
 @functools.lru_cache(maxsize=16)
 def _transform(profile: bytes, space: str) -> Any:
-    """To sRGB. Raises PyCMSError, OSError for a profile that cannot be used."""
+    """The transform to sRGB. Raises PyCMSError, OSError for an unusable profile."""
     to = ImageCms.createProfile("sRGB")
     intent = ImageCms.Intent.PERCEPTUAL
     return ImageCms.buildTransform(_opened(profile), to, space, "RGB", intent)
@@ -239,7 +239,7 @@ def _is_srgb(profile: bytes, space: str) -> bool:
 
 
 def _applied(picture: Image.Image, profile: bytes, space: str) -> Image.Image:
-    """RGB, or RGBA with the alpha that was there."""
+    """The picture in sRGB: RGB, or RGBA with its alpha."""
     alpha = picture.getchannel("A") if picture.mode == "RGBA" else None
     if picture.mode != space:
         picture = picture.convert(space)

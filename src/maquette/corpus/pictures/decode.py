@@ -34,7 +34,7 @@ DRAFT = 2.0  # a JPEG is decoded at this many times the size wanted, or more
 GAP = 3.0  # as Pillow advises for results next to those of resizing in one step
 ORIENTATION = 0x0112
 STRICT: dict[str, bytes | tuple[bytes, ...]] = {"JPEG": b"\xff\xd8\xff", "TIFF": (b"II", b"MM")}
-"""formats with kinds that are not read, and how they begin"""
+"""formats with variants that are not read, by the first bytes of those that are"""
 WHITE = (255, 255, 255)
 TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -51,11 +51,11 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class NoPicture(Exception):
-    """Bytes that give no picture; the message is the reason."""
+    """Bytes that are no picture; the message is the reason."""
 
 
 def decode(data: bytes, image_size: int, crop: Crop = "center") -> tuple[Pixels, list[str]]:
-    """A picture of (image_size, image_size, 3), and what was done to make it one.
+    """A picture as (image_size, image_size, 3), and its conversions.
 
     crop: "center" takes the middle square, "none" the whole, on a white square. Raises NoPicture.
     """
@@ -86,7 +86,7 @@ def shape_of(data: bytes) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _opened(data: bytes) -> Iterator[Image.Image]:
-    """The picture of some bytes, not yet decoded; what goes wrong inside is raised as NoPicture."""
+    """The picture of some bytes, not yet decoded; errors inside the context are raised as NoPicture."""
     if not data:
         raise NoPicture("empty")
     if len(data) > MOST_BYTES:
@@ -113,7 +113,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 
 
 def _unidentified(data: bytes) -> str:
-    """Why Pillow opens no picture there."""
+    """Why Pillow opens no picture in these bytes."""
     known = foreign_content(data)
     if known:
         return known
@@ -136,13 +136,13 @@ def _unidentified(data: bytes) -> str:
 
 @functools.cache
 def _formats() -> list[str]:
-    """Those of FORMATS that this Pillow reads."""
+    """The formats of FORMATS that this Pillow reads."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 def too_long() -> str:
-    """Why a file is not read."""
+    """Reason for a file of too many bytes."""
     return f"a file of more than {MOST_BYTES >> 20} MB"
 
 
@@ -171,7 +171,7 @@ def _square(picture: Image.Image, image_size: int, crop: Crop) -> tuple[Pixels, 
 
 
 def _loaded(picture: Image.Image, done: list[str]) -> tuple[Image.Image, Transpose | None]:
-    """Its pixels in mode L, RGB or RGBA, and how to turn them."""
+    """The loaded picture in mode L, RGB or RGBA, and how to transpose it."""
     white_is_zero = turned_over(picture)
     picture.load()
     turn = _orientation(picture)
@@ -197,7 +197,7 @@ def _resized(picture: Image.Image, image_size: int, crop: Crop) -> Image.Image:
 
 
 def _laid(small: Image.Image, shape: tuple[int, int]) -> Image.Image:
-    """RGB of a (width, height): what is smaller or transparent lies on white."""
+    """RGB of (width, height): a smaller or transparent picture lies on white."""
     if small.mode == "RGBA" or small.size != shape:
         canvas = Image.new("RGB", shape, WHITE)
         at = ((shape[0] - small.size[0]) // 2, (shape[1] - small.size[1]) // 2)
@@ -207,7 +207,7 @@ def _laid(small: Image.Image, shape: tuple[int, int]) -> Image.Image:
 
 
 def _orientation(picture: Image.Image) -> Transpose | None:
-    """How to turn it; EXIF that is damaged says nothing. (TIFF is turned as it is loaded.)"""
+    """The transposition by EXIF orientation, none for damaged EXIF. (TIFF is transposed as it is loaded.)"""
     try:
         value: Any = picture.getexif().get(ORIENTATION)
     except Exception:

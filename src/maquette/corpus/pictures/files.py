@@ -1,4 +1,4 @@
-"""What a user names, as pictures with captions: folders, WebDataset shards, parquet tables.
+"""Sources of pictures with captions: folders, WebDataset shards, parquet tables.
 
     folder    its picture files, in all folders below (picture_folder.py); the caption from a file beside
               the picture, a table, or the folder's name. Shards and tables of pictures in it are read

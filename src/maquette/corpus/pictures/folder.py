@@ -132,7 +132,7 @@ class Folder:
             yield captioned(file.source, known or empty, Location(size, path=file.path))
 
     def _known(self, path: str) -> tuple[Caption | None, str | None]:
-        """What the tables say of a picture, the nearest first; and why a row is not taken, if so."""
+        """The caption of a picture in the nearest table, and the faults of rows that are not taken."""
         captions: list[Caption] = []
         faults: list[str] = []
         for table in reversed(self._tables):
@@ -185,12 +185,12 @@ def _within(folder: str, above: str) -> bool:
 
 
 def _drawn(name: str) -> bool:
-    """Whether a file is a picture by its name, one that is read or one that is not."""
+    """Whether a file is a picture by its suffix, of a format that is read or not."""
     return name.lower().endswith((*PICTURES, *FOREIGN_ENDINGS))
 
 
 def _by_content(path: str) -> bool:
-    """Whether a file without an ending is a picture."""
+    """Whether a file without a suffix is a picture."""
     if "." in os.path.basename(path):
         return False
     try:

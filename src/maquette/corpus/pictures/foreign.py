@@ -1,4 +1,4 @@
-"""Pictures by how they begin and end: those that are read, and those that must be converted first.
+"""Picture formats by first bytes and suffix: those that are read, and those that must be converted.
 
 A file whose name has no ending is looked at; formats that Pillow does not read are named with the way to
 one that it does.
@@ -21,7 +21,7 @@ FOREIGN_ENDINGS = {
     ".psd": PSD,
     ".svg": SVG,
 }
-"""endings of pictures that are not read, with what to do"""
+"""suffixes of pictures that are not read, with the mend"""
 HEAD = 64  # bytes that tell
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -29,7 +29,7 @@ _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0"
 
 
 def foreign_content(data: bytes) -> str | None:
-    """What to do with a picture of a format that is not read, by its first bytes; None for others."""
+    """The mend for a picture of a format that is not read, by its first bytes; None for others."""
     brands = _brands(data)
     if brands & _AVIF_BRANDS:
         Image.init()
@@ -51,7 +51,7 @@ def picture_content(data: bytes) -> bool:
 
 
 def _brands(data: bytes) -> set[bytes]:
-    """Of a file of boxes, as HEIF and AVIF are, what it says it is."""
+    """The brands of an ISO base media file, as HEIF and AVIF are."""
     if data[4:8] != b"ftyp":
         return set()
     end = min(int.from_bytes(data[:4], "big"), HEAD)

@@ -1,4 +1,4 @@
-"""A picture that was found and is not read yet: where its bytes are, and what is said of it."""
+"""A picture that is not read yet: the location of its bytes, its caption and its class."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ NO_CAPTION = "no caption"
 
 
 class Location(NamedTuple):
-    """Where the bytes of a picture are: `data`, or `size` bytes at `offset` of the file `path`."""
+    """Location of a picture's bytes: `data`, or `size` bytes at `offset` of the file `path`."""
 
     size: int
     data: bytes | None = None
@@ -20,7 +20,7 @@ class Location(NamedTuple):
     offset: int = 0
 
     def read(self) -> bytes:
-        """The bytes; fewer than `size` where the file has come to an end."""
+        """The bytes; fewer than `size` where the file ends."""
         if self.data is not None:
             return self.data
         with open(self.path, "rb") as file:
@@ -29,7 +29,7 @@ class Location(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture that is not read yet, and what is said of it.
+    """A picture that is not read yet, with caption and class.
 
     source: where it was found, so that a person finds it again. label: the name of its class.
     converted: what was done to the caption.
@@ -43,7 +43,7 @@ class Picture(NamedTuple):
 
 
 def captioned(source: str, known: Caption | None, location: Location) -> Picture | Skipped:
-    """The picture with its caption, or that it has none, or an empty one."""
+    """The picture with its caption, or the reason that it has none."""
     if known is None or not known.text:
         return Skipped(source, EMPTY if known and EMPTY in known.converted else NO_CAPTION)
     printable = Skipped(source, "").source

@@ -1,4 +1,4 @@
-"""Parquet tables with pictures in them: a row a picture, as Hugging Face writes them.
+"""Parquet tables of pictures: one picture per row, as Hugging Face writes them.
 
 The picture is a column of bytes, or of {bytes, path}; beside it one of captions, of classes, or both.
 Columns are known by the names in COLUMNS, whatever their case, or as a person names them.
@@ -21,7 +21,7 @@ NO_PICTURES = "no column of pictures"
 
 
 def holds_pictures(path: str, columns: Mapping[str, str]) -> bool:
-    """Whether a parquet file is, or is meant for, a table of pictures; a damaged one may be."""
+    """Whether a parquet file is a table of pictures; damaged files count as tables."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -63,7 +63,7 @@ def table_rows(file: File, columns: Mapping[str, str]) -> Iterator[Picture | Ski
 
 
 def _values(column: Any) -> Any:
-    """Text as bytes: it need not be UTF-8, whatever the table says. Of {bytes, path}, the bytes."""
+    """A column's values, text as bytes, as it may not be UTF-8; of {bytes, path}, the bytes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -78,7 +78,7 @@ def _values(column: Any) -> Any:
 
 
 def _chosen(schema: Any, columns: Mapping[str, str]) -> dict[str, str]:
-    """The column of each part. Raises UserError without one of pictures."""
+    """The column of each part. Raises UserError without a column of pictures."""
     small = {name.lower(): name for name in reversed(schema.names)}  # the first of a name
     has = ", ".join(schema.names[:8])
     chosen: dict[str, str] = {}

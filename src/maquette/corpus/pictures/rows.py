@@ -46,7 +46,7 @@ SHORT = "a row of fewer columns than the table has"
 
 
 class Row(NamedTuple):
-    """A row: where it stands, its fields, and what was done to it."""
+    """A row: its location, its fields, and its conversions."""
 
     where: str
     record: Mapping[str, Any]
@@ -77,7 +77,7 @@ def file_key(name: str) -> str:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a name ends as those of pictures do."""
+    """Whether a name has the suffix of a picture."""
     return name.strip().lower().endswith(PICTURES)
 
 
@@ -174,7 +174,7 @@ def _parquet(path: Path, source: str, fields: Fields) -> Iterator[Row | Skipped]
 
 
 def _values(column: Any) -> list[Any]:
-    """Text as bytes, as it need not be UTF-8, whatever the table says."""
+    """A column's values, text as bytes, as it may not be UTF-8."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
@@ -186,7 +186,7 @@ def _values(column: Any) -> list[Any]:
 
 
 def no_captions(names: Iterable[str], fields: Fields) -> str:
-    """That a table of files has no captions, and what it has."""
+    """Message: a table of files has no captions, with the columns that it has."""
     has = ", ".join(itertools.islice(names, 8))
     if fields.named:
         return f"no column {fields.caption[0]} (has {has})"
@@ -194,7 +194,7 @@ def no_captions(names: Iterable[str], fields: Fields) -> str:
 
 
 class _Delimited:
-    """The rows of a table of lines."""
+    """The rows of a delimited text file."""
 
     def __init__(self, contents: Contents, source: str, fields: Fields) -> None:
         self._source, self._fields = source, fields
@@ -227,7 +227,7 @@ class _Delimited:
                 yield self._row(*line)
 
     def _line(self) -> tuple[int, str, bool] | None:
-        """Number, text, and whether it is not UTF-8."""
+        """The next line: number, text, and whether it is not UTF-8."""
         if self._ahead:
             return self._ahead.popleft()
         for line in self._read:
@@ -241,7 +241,7 @@ class _Delimited:
         return None
 
     def _shape(self, line: str) -> tuple[str, list[str] | None]:
-        """Separator and head; None for a table without one. Raises UserError where it is no table."""
+        """Separator and header; None for a table without a header. Raises UserError where it is no table."""
         fields, partly, nameless = self._fields, None, ""
         texts = {*fields.caption, *fields.label}
         for separator in SEPARATORS:
@@ -292,7 +292,7 @@ class _Delimited:
         return Row(where, dict(zip(self._head, cells, strict=False)), tuple(done))
 
     def _quoted(self, text: str) -> list[str] | None:
-        """The cells of a line, or of some where one in quotes goes on; None where quotes do not match."""
+        """The cells of a line, or of several lines for a quoted cell; None where quotes do not match."""
         cells = _cells(text, self._separator)
         if cells is None:  # a quote behind a blank may be a letter
             cells = _cells(text, self._separator, False)

@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files in which members of one key are a picture and what is said of it.
+"""WebDataset shards: tar files in which the members of one key are a picture and its captions.
 
     d/0001.jpg d/0001.txt d/0001.json d/0001.cls       key d/0001: the name up to the first dot
     d/0001.jpg d/0001.jpg.txt d/0001.caption.txt       the same: what says something of it may say so twice
@@ -60,7 +60,7 @@ _LONG = b"".join(
 
 
 def is_shard(name: str) -> bool:
-    """Whether a file of that name is read as one."""
+    """Whether a file of that name is read as a shard."""
     return plain(name).endswith(SHARDS)
 
 
@@ -78,28 +78,28 @@ class _Member(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The name up to the first dot of its last part."""
+        """The path up to the first dot of its last part."""
         folder, slash, base = self.name.rpartition("/")
         return folder + slash + base.partition(".")[0]
 
     @property
     def stem(self) -> str:
-        """The name up to its ending."""
+        """The path without its suffix."""
         return self.name[: -len(self.ending) - 1] if "." in self.name else self.name
 
     @property
     def ending(self) -> str:
-        """What follows the last dot; of a text that is said to be of a picture or a caption, both words."""
+        """The suffix after the last dot; of a text for a picture or a caption, both suffixes."""
         return _ending(self.name)
 
     @property
     def is_picture(self) -> bool:
-        """By its ending; of a format that is read or of another."""
+        """Whether it is a picture, of a format that is read or not, by its suffix."""
         return f".{self.ending}" in PICTURES or f".{self.ending}" in FOREIGN_ENDINGS
 
     @property
     def is_text(self) -> bool:
-        """Whether it says something of a picture, by its ending."""
+        """Whether it describes a picture, by its suffix."""
         return self.ending.rpartition(".")[2] in TEXT_MEMBERS
 
     @property
@@ -107,12 +107,12 @@ class _Member(NamedTuple):
         return self.is_picture or self.is_text
 
     def same(self, other: "_Member") -> bool:
-        """Whether it takes the same place in a sample."""
+        """Whether both have the same role in a sample."""
         return (self.stem, self.ending) == (other.stem, other.ending)
 
     @property
     def of_key(self) -> bool:
-        """Whether there is one dot in the name, so that the sample is the key's."""
+        """Whether the name has one dot alone, so that the sample has the key."""
         return self.stem == self.key
 
 
@@ -125,13 +125,13 @@ def _ending(name: str) -> str:
 
 
 Sample = dict[str, _Member]
-"""Members by their ending"""
+"""members by suffix"""
 
 
 class _Header(tarfile.TarInfo):
-    """A header that is damaged or cut off raises; tarfile takes it for the end of the shard.
+    """A tar header that raises where it is damaged or cut off; tarfile takes it for the end of the shard.
 
-    So does one that says a megabyte or more follows of it, which tarfile would read in one piece.
+    A header that announces a megabyte or more of itself raises, too: tarfile would read all of it.
     """
 
     @classmethod
@@ -150,7 +150,7 @@ class _Header(tarfile.TarInfo):
 
 
 def shard(file: File, fields: Fields = USUAL) -> Iterator[Picture | Skipped]:
-    """The samples of a shard; of one that is damaged those before the damage."""
+    """The samples of a shard; of a damaged shard those before the damage."""
     yield from _Shard(file, fields)
 
 
@@ -182,7 +182,7 @@ class _Shard:
             yield Skipped(self._file.source, TOO_LATE)
 
     def _first(self, stem: str, sample: Sample) -> Iterator[Picture | Skipped]:
-        """A sample as its neighbours make it up."""
+        """Emit a sample of neighbouring members."""
         pictures = _pictures(sample)
         for ending in pictures:
             known = _caption(sample, ending, self._fields)
@@ -206,7 +206,7 @@ class _Shard:
                     yield Skipped(f"{self._file.source}:{member.name}", SECOND)
 
     def _again(self) -> Iterator[Picture | Skipped]:
-        """Those pictures that had no caption beside them."""
+        """Emit the pictures without a neighbouring caption."""
         alike = {folded(stem): stem for stem in reversed(self._late)}
         for group in _groups(self._file):
             if isinstance(group, Skipped):
@@ -240,7 +240,7 @@ class _Shard:
 
 
 def _groups(file: File) -> Iterator[list[_Member] | Skipped]:
-    """Neighbours of one key."""
+    """Groups of neighbouring members of one key."""
     held: list[_Member] = []
     try:
         with open(file.path, "rb") as raw:
@@ -282,7 +282,7 @@ def _whole(held: list[_Member]) -> bool:
 
 
 def _members(raw: BinaryIO, name: str) -> Iterator[_Member]:
-    """Pictures by their place, unless the shard is packed; all else is read on the way."""
+    """The members; pictures by their location unless the shard is compressed, all else with content."""
     packed = Contents(raw, name.lower().replace(".tgz", ".tar.gz"))
     plainly = name.lower().endswith(".tar")
     stream: Any = raw if plainly else packed
@@ -310,7 +310,7 @@ def _members(raw: BinaryIO, name: str) -> Iterator[_Member]:
 
 
 def _samples(group: list[_Member]) -> Iterator[tuple[str, Sample]]:
-    """The samples, each with its stem, that members of one key make up."""
+    """The samples in the members of one key, each with its stem."""
     key = group[0].key
     whole, parts = Sample(), dict[str, Sample]()
     for member in group:
@@ -339,13 +339,13 @@ def _samples(group: list[_Member]) -> Iterator[tuple[str, Sample]]:
 
 
 def _pictures(sample: Sample) -> list[str]:
-    """The endings of its pictures."""
+    """The suffixes of a sample's pictures."""
     usual = [ending[1:] for ending in (*PICTURES, *FOREIGN_ENDINGS)]
     return [ending for ending in usual if ending in sample]
 
 
 def _caption(sample: Sample, picture: str, fields: Fields) -> Caption:
-    """What a sample says of its picture of that ending."""
+    """The caption of a sample's picture of a suffix."""
     texts = [ending[1:] for ending in TEXT_ENDINGS]
     order = [f"{picture}.{ending}" for ending in (*texts, "json")] + texts
     order += [f"{word[1:]}.{ending}" for word in WORDS for ending in texts] + ["json"]
@@ -369,7 +369,7 @@ def _caption(sample: Sample, picture: str, fields: Fields) -> Caption:
 
 
 def _better(*captions: Caption) -> Caption:
-    """The first that says something of its own, then the first that says anything, then the first."""
+    """The first caption that differs from the class, else the first that is not empty, else the first."""
     own = next(
         (caption for caption in captions if caption.text and caption.text != caption.label), None
     )
@@ -381,6 +381,6 @@ def _damaged(member: _Member) -> bool:
 
 
 def _class(folder: str) -> Caption:
-    """The caption that a folder's name is; "" at the top of a shard."""
+    """The caption of a folder's name; "" at the top of a shard."""
     name = folder.rpartition("/")[2]
     return Caption("") if name in ("", ".", "..") else folder_caption(name)

@@ -34,7 +34,7 @@ NO_RECORD = "a .json file beside a picture that is damaged, or no record"
 class Sidecars:
     """The captions beside the pictures of one folder.
 
-    names: of its pictures. files: those that may be captions; `strays` are those that are none's.
+    names: names of its pictures. files: files that may be captions; `strays`: files of no picture.
     """
 
     def __init__(self, names: Iterable[str], files: Iterable[File], fields: Fields) -> None:
@@ -59,7 +59,7 @@ class Sidecars:
                 self.strays.add(file.path)
 
     def any(self) -> bool:
-        """Whether there is a caption in any of them."""
+        """Whether any file holds a caption."""
         held = [file for files in (*self._of.values(), *self._like.values()) for file in files]
         return any(file.path.lower().endswith(TEXT_ENDINGS) for file in held) or any(
             map(self._says, held)
@@ -73,7 +73,7 @@ class Sidecars:
             return False
 
     def of(self, name: str) -> tuple[Caption | None, list[Skipped]]:
-        """The caption of a picture, an empty one or None where there is none; and what is no caption."""
+        """The caption of a picture, empty or None where there is none; and the faults."""
         empty: Caption | None = None
         faults: list[Skipped] = []
         for file in self._files(name):
@@ -122,5 +122,5 @@ def _bytes(file: File) -> bytes:
 
 
 def is_empty(known: Caption | None) -> bool:
-    """Whether a caption was there and held nothing."""
+    """Whether a caption is there and is empty."""
     return known is not None and EMPTY in known.converted

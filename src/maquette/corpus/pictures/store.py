@@ -34,13 +34,13 @@ from maquette.worlds.registry import Boxes, World, described, world_from, world_
 FORMAT = 2
 MANIFEST, TOKENIZER = "manifest.json", "tokenizer.json"
 ENDLESS = 1 << 40
-"""pictures of a world"""
+"""number of training pictures of a world"""
 Pixels = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 
 
 class PictureSplit:
-    """Pictures by their number, with what is known of them."""
+    """Pictures by index, with captions, labels and annotations."""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -58,11 +58,11 @@ class PictureSplit:
         raise NotImplementedError
 
     def boxes(self, indices: Numbers) -> Boxes:
-        """The boxes of the objects. Raises WrongUse where they are not known, as `masks` and `frames` do."""
+        """The boxes of the objects. `boxes`, `masks` and `frames` raise WrongUse where they are not known."""
         raise self._lacks("boxes")
 
     def masks(self, indices: Numbers) -> Pixels:
-        """uint8 (n, height, width): 0 the background, 1 and more the objects in the order of their boxes."""
+        """uint8 (n, height, width): 0 the background, 1, 2, ... the objects in the order of `boxes`."""
         raise self._lacks("masks")
 
     def frames(self, indices: Numbers, count: int) -> Pixels:
@@ -98,32 +98,32 @@ class PictureCorpus:
 
     @property
     def hash(self) -> str:
-        """What it holds, as a digest."""
+        """Hash of the content."""
         return str(self.manifest["hash"])
 
     @property
     def vocabulary(self) -> int:
-        """Tokens of the captions."""
+        """Number of tokens of the captions."""
         return self.tokenizer.vocabulary
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Of the captions."""
+        """Tokenizer of the captions."""
         return load_tokenizer(self.path / TOKENIZER)
 
     @property
     def label_names(self) -> list[str]:
-        """What is known of each picture."""
+        """Names of the label factors."""
         return list(self.manifest["label_names"])
 
     @property
     def label_sizes(self) -> list[int]:
-        """How many values each label has."""
+        """Number of values of each label factor."""
         return [int(n) for n in self.manifest["label_sizes"]]
 
     @property
     def world(self) -> World | None:
-        """The world that draws it; None: its pictures are stored."""
+        """The world that draws the pictures; None: they are stored."""
         return self._world
 
     def check(self, progress: Progress = silent) -> int:
@@ -132,9 +132,9 @@ class PictureCorpus:
         return check_files(self.path, {n: f["sha256"] for n, f in files.items()}, progress)
 
     def split(self, name: str, image_size: int, seed: int = 0) -> PictureSplit:
-        """The training or the held-out pictures. image_size: their height and width in pixels.
+        """The training or the held-out pictures.
 
-        seed: the seed by which a world draws them.
+        image_size: height and width in pixels. seed: the seed by which a world draws them.
         """
         if self._world is not None:
             return _Drawn(self._world, seed, name, image_size)
@@ -234,7 +234,7 @@ def open_pictures(name: str, world: World | None = None) -> PictureCorpus:
 
 
 def _describe(path: Path, known: dict[str, Any], digest: str, world: World) -> None:
-    """Write what a world's pictures are known by; every word is a token, alone and after a space."""
+    """Write the manifest and tokenizer of a world; every word is a token, alone and after a space."""
     words = world.words()
     room = BYTES + 1 + 2 * sum(map(len, words))
     tokenizer = train_tokenizer([*words, *(f" {word}" for word in words)] * 4, room, or_fewer=True)

@@ -1,4 +1,4 @@
-"""Tables of captions beside pictures: which row is a picture's.
+"""Tables of captions beside pictures, and the row of each picture.
 
 A row names its picture by a path: relative to the table's folder, without folders, with the folders of
 another machine, without an ending (kohya's), in another case or normal form. The path that is exact
@@ -39,7 +39,7 @@ from maquette.corpus.pictures.rows import (
 )
 
 NAMES = ("captions", "metadata", "meta", "results")
-"""how the names of tables begin that are taken for tables whatever they hold"""
+"""prefixes of names of tables that count as tables whatever they hold"""
 SECOND = "a second caption of a picture"
 NOT_THERE = "named in a table of captions, not there"
 SHARED = "fits a row of a table that another picture of its name has"
@@ -47,11 +47,11 @@ TWICE = "fits several rows of a table"
 
 
 class NoTable(Exception):
-    """A file that is no table of captions, and whose name does not say that it is one."""
+    """A file that is no table of captions, neither by name nor by content."""
 
 
 def may_be_table(name: str) -> bool:
-    """Whether a file may be a table of captions, by its ending."""
+    """Whether a file may be a table of captions, by its suffix."""
     return name.lower().endswith(ENDINGS)
 
 
@@ -64,9 +64,9 @@ def is_table(name: str) -> bool:
 def read_table(
     path: Path, source: str, fields: Fields = USUAL, sure: bool = True
 ) -> tuple[dict[str, Caption], list[Skipped]]:
-    """Caption by file, as the table names it, and what in the table could not be read.
+    """The caption of each file that a table names, and the faults of its rows.
 
-    sure: whether it is a table by its name. Raises NoTable where it is none by its name nor its content.
+    sure: whether it is a table by its name. Raises NoTable for no table, neither by name nor by content.
     """
     captions: dict[str, Caption] = {}
     faults: list[Skipped] = []
@@ -120,23 +120,23 @@ def _fill(
 
 
 def _file(row: Row, fields: Fields) -> str:
-    """The file that a row names, "" for none."""
+    """The file that a row names, "" where it names none."""
     name = named(row.record, fields.image)
     name = decoded(name)[0] if isinstance(name, bytes) else name
     return name.strip() if isinstance(name, str) else ""
 
 
 class Found(NamedTuple):
-    """What the tables say of a picture; fault: why a row that might be its own is not taken."""
+    """The row of a picture in a table. fault: why a possible row is not taken."""
 
     caption: Caption | None = None
     fault: str | None = None
 
 
 class Table:
-    """The rows of a table, found by pictures.
+    """The rows of a table, looked up by picture.
 
-    folder: the folder whose pictures it counts for.
+    folder: the folder whose pictures the table is for.
     """
 
     def __init__(self, folder: str, source: str, captions: dict[str, Caption]) -> None:
@@ -195,14 +195,14 @@ def _depth(key: str) -> int:
 
 
 def _stem(path: str) -> str:
-    """The last part of a path without a picture's ending, folded."""
+    """The last part of a path without a picture's suffix, folded."""
     name = folded(path.rpartition("/")[2])
     stem, ending = os.path.splitext(name)
     return stem if ending in PICTURES else name
 
 
 def _same_end(key: str, own: str) -> bool:
-    """Whether one path is the end of the other; a name without a picture's ending goes with any."""
+    """Whether one path is the end of the other; a name without a picture's suffix fits any suffix."""
     ours, theirs = folded(own).split("/"), folded(key).split("/")
     if not is_picture(theirs[-1]):
         ours[-1] = _stem(ours[-1])

@@ -1,4 +1,4 @@
-"""Pictures decoded side by side, a window of them at a time, in their order.
+"""Pictures decoded in parallel, a window of them at a time, in their order.
 
 A task is some files and what they will take up decoded; at most two tasks a worker are under way, so
 memory holds no more than those, however many pictures follow and however slow the one who waits is.
@@ -31,7 +31,7 @@ class Square(NamedTuple):
     """A decoded picture.
 
     pixels: uint8 (height, width, 3). file, shown: the first 8 bytes of the SHA-256 of the file and of the
-    pixels, as numbers. read: bytes of the file. converted: what was done to it.
+    pixels, as numbers. read: bytes of the file. converted: conversions of the picture.
     """
 
     pixels: bytes
@@ -48,7 +48,7 @@ class _Task(NamedTuple):
 
 
 class _Done(NamedTuple):
-    """A square for each location, or why there is none; the process, and the most memory it has held."""
+    """A square for each location, or the reason for none; the process and its peak memory in bytes."""
 
     made: list[Square | str]
     process: int
@@ -60,7 +60,7 @@ _Work = tuple[list[Item], _Task]
 
 
 class Window:
-    """Decodes pictures of any number. peak: bytes of memory that the workers have held together."""
+    """Decodes any number of pictures in parallel. peak: peak memory of the workers in bytes."""
 
     def __init__(self, image_size: int, crop: Crop, workers: int) -> None:
         self._image_size, self._crop, self._workers = image_size, crop, workers
@@ -68,7 +68,7 @@ class Window:
 
     @property
     def peak(self) -> int:
-        """The sum of what each process has held at most, this one included."""
+        """Sum of the peak memory of all processes, this one included, in bytes."""
         return sum((self._peaks | {os.getpid(): peak()}).values())
 
     def each(
@@ -166,7 +166,7 @@ def _number(data: bytes) -> int:
 
 
 def peak() -> int:
-    """Bytes of memory this process has held at most."""
+    """Peak memory of this process in bytes."""
     try:
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):

@@ -101,7 +101,7 @@ def assemble(
 def _copies(
     mixture: "Mixture | None", scratch: Scratch, encoded: list[Path]
 ) -> tuple[list[npt.NDArray[np.int64]], list[dict[str, Any]]]:
-    """How often each encoded row is written, part by part, and the table of the mixture.
+    """Number of copies of each encoded row, part by part, and the table of the mixture.
 
     Held-out rows are written once. A document's number of copies is drawn by its hash.
     """
@@ -164,7 +164,7 @@ class _Builder(Protocol):
 
 
 class _Seen:
-    """Portrait and locator, filled with the training text as it goes by."""
+    """Builds portrait and locator from the training text."""
 
     def __init__(self, folder: Path, workspace: Path, portrait: bool, locator: bool) -> None:
         self._folder = folder
@@ -260,7 +260,7 @@ def _left_out(
 
 
 def _sources(scratch: Scratch, choice: Choice) -> dict[int, str]:
-    """The names of the documents that others are like."""
+    """The sources of the documents that others duplicate."""
     wanted = np.unique(choice.like[choice.like != np.arange(len(scratch))])
     names: dict[int, str] = {}
     for part in range(len(scratch.parts)):

@@ -70,7 +70,7 @@ OPTIONS = "options.json"
 
 @dataclass
 class _Build:
-    """One build: where it works, and what it has learned."""
+    """State of one build: its workspace and results."""
 
     workspace: Path
     options: BuildOptions
@@ -98,7 +98,7 @@ def build(
     tokenizer: the tokenizer to encode with, in the place of one that is trained. workers: number of
     processes (None: one for each core). engine: processes of this machine, or Ray's. replace: whether an
     existing corpus is built again. Raises UserError where there is no text or too little of it for the
-    vocabulary, or where the tokenizer names no end of a document.
+    vocabulary, or where the tokenizer has no EOS token.
     """
     out = out.absolute()  # a worker elsewhere may stand in another folder
     if out.exists() and not (replace and (out / MANIFEST).exists()):
@@ -205,7 +205,7 @@ def _read(job: _Build, source: Source) -> Scratch:
 
 
 def _evaluation(options: BuildOptions) -> dict[str, dict[str, int]]:
-    """How many examples each evaluation set has, and how many are too short to be looked for."""
+    """Number of examples of each evaluation set, and of those too short to search for."""
     return {
         name: {"examples": len(texts), "too_short": sum(word_count(text) < N for text in texts)}
         for name, texts in read_tasks(options.evaluation, options.evaluation_field).items()
@@ -219,7 +219,7 @@ def _rules(options: BuildOptions, mixture: "Mixture | None") -> dict[str, tuple[
 
 
 def _divide(job: _Build, scratch: Scratch, choice: Choice) -> npt.NDArray[np.uint8]:
-    """Where each document goes. (documents,)"""
+    """The split of each document, (documents,)."""
     where = np.full(len(scratch), DROP, np.uint8)
     kept = choice.kept
     digests = (choice.digests.get(int(i), scratch.digests[i]) for i in kept)
@@ -230,7 +230,7 @@ def _divide(job: _Build, scratch: Scratch, choice: Choice) -> npt.NDArray[np.uin
 
 
 def _key(digest: bytes) -> float:
-    """A document's place in [0, 1), drawn by its text."""
+    """A number in [0, 1) for a document, by the hash of its text."""
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
@@ -241,7 +241,7 @@ def _tokenizer(
     where: npt.NDArray[np.uint8],
     tokenizer: Tokenizer | None,
 ) -> Tokenizer:
-    """The third stage. The sample is the training texts with the smallest hashes: uniform, fixed."""
+    """The third stage: train the tokenizer on the training texts with the smallest hashes."""
     path = job.workspace / TOKENIZER
     if tokenizer is not None:
         save_tokenizer(tokenizer, path)

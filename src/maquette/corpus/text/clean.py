@@ -41,7 +41,7 @@ ROWS = 1 << 16  # of a sidecar, written and skipped together
 
 
 class Attribute(NamedTuple):
-    """What a rule says of the characters start .. end of a document."""
+    """A rule's score of the characters start .. end of a document."""
 
     start: int
     end: int
@@ -51,24 +51,24 @@ class Attribute(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """A question to a text, and what a build does with the answer."""
+    """A cleaning rule: a measure of a text, and the action that follows."""
 
     name: str
     action: Action
     description: str
     find: Callable[[View], list[Attribute]]
     least: float = -math.inf
-    """a document is dropped whose score is below"""
+    """least score; a document with a lower score is dropped"""
     most: float = math.inf
-    """a document is dropped whose score is above"""
+    """largest score; a document with a higher score is dropped"""
     placeholder: str = ""
-    """what stands for a masked span"""
+    """text in place of a masked span"""
     prose: bool = False
-    """not for source code"""
+    """whether the rule is for prose, not source code"""
     english: bool = False
-    """not for other languages"""
+    """whether the rule is for English alone"""
     spaced: bool = False
-    """not for text without spaces between words"""
+    """whether the rule is for text with spaces between words"""
 
     def __call__(self, text: str) -> list[Attribute]:
         return self.find(View(text))
@@ -80,20 +80,20 @@ class Rule:
 
 @dataclass(frozen=True)
 class Applied:
-    """What cleaning left of a text."""
+    """The result of cleaning a text."""
 
     text: str | None
-    """None: the document is dropped"""
+    """cleaned text; None: the document is dropped"""
     dropped_by: str | None
-    """the first rule that dropped it"""
+    """name of the first rule that dropped the document"""
     removed: int
-    """characters cut"""
+    """number of characters cut"""
     masked: int
-    """spans masked"""
+    """number of spans masked"""
 
 
 def attributes(text: str, rules: Sequence[str], component: str) -> list[Attribute]:
-    """What the rules, or groups of rules, find in a document of that component, rule by rule."""
+    """Attributes of a document of a component by rules, or groups of rules, rule by rule."""
     view = View(text)
     asked = rules_named(tuple(rules))
     prose = component not in NOT_PROSE
@@ -117,7 +117,7 @@ def attributes(text: str, rules: Sequence[str], component: str) -> list[Attribut
 
 
 def apply(text: str, attributes: Sequence[Attribute], rules: Sequence[str]) -> Applied:
-    """Do what the rules ask for, and only these rules. Where spans overlap, cutting wins."""
+    """Apply the actions of the given rules alone. Where spans overlap, cutting wins."""
     asked = {rule.name: rule for rule in rules_named(tuple(rules))}
     spans: list[tuple[int, int, str]] = []  # with what stands there afterwards
     for attribute in attributes:
@@ -172,7 +172,7 @@ def _outside(
 
 
 def why(attributes: Sequence[Attribute], rules: Sequence[str]) -> list[str]:
-    """In English, a line each: what dropped the document, what was cut and masked, what it passed."""
+    """Lines that say which rule dropped the document, what was cut and masked, and which rules it passed."""
     dropped, changed, passed = [], [], []
     by_rule: dict[str, list[Attribute]] = defaultdict(list)
     for attribute in attributes:

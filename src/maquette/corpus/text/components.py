@@ -1,4 +1,4 @@
-"""The sources of a mixture as one source: each component's files, under the component's name."""
+"""The sources of a mixture as one source, each document with its component's name."""
 
 import hashlib
 import os
@@ -45,7 +45,7 @@ class Components:
             yield from _labelled(component, source)
 
     def parts(self, size: int) -> list[Source]:
-        """The same in pieces of about `size` bytes of files, to be read side by side."""
+        """The documents in parts of about `size` bytes of files, to be read in parallel."""
         return [
             _labelled(component, part)
             for component, source in self._files

@@ -1,4 +1,4 @@
-"""Which documents of a build stay, and what is cut from them. Each stage keeps its result.
+"""Selection of the documents of a build, and of the ranges cut from them. Each stage keeps its result.
 
     exact         a text seen before
     near          much the same as one before: MinHash finds, the true Jaccard decides (`near_duplicates.py`)
@@ -36,25 +36,25 @@ NAMES = ("kept", "exact", "near", "overlap", "substrings")
 
 @dataclass
 class Choice:
-    """What becomes of each document."""
+    """The selection: state and cuts of each document."""
 
     state: npt.NDArray[np.uint8]
-    """KEPT or why not"""
+    """KEPT, or the reason for dropping, (documents,)"""
     like: npt.NDArray[np.int64]
-    """the document it is like, or itself"""
+    """the document that each duplicates, or itself, (documents,)"""
     cuts: dict[int, Ranges]
-    """byte ranges to leave out of a kept document"""
+    """byte ranges to cut from a kept document, by document"""
     hits: npt.NDArray[np.int32]
-    """stretches of evaluation sets found in it"""
+    """number of matches with evaluation sets, (documents,)"""
     digests: dict[int, bytes]
-    """SHA-256 of what remains of those that were cut"""
+    """SHA-256 of the rest of each cut document"""
 
     @property
     def kept(self) -> npt.NDArray[np.int64]:
         return np.flatnonzero(self.state == KEPT)
 
     def text(self, scratch: Scratch, document: int) -> bytes:
-        """What remains of a document."""
+        """The text of a document after its cuts."""
         return without(scratch.text(document), self.cuts.get(document, []))
 
     def drop(self, document: int, reason: int) -> None:
@@ -96,7 +96,7 @@ def choose(
 
 
 def _again(scratch: Scratch, choice: Choice) -> None:
-    """What was cut may now be the same as another: the first stays, and the rest is cut for good."""
+    """Drop documents that became duplicates by cutting; the first stays."""
     first = {scratch.digests[int(i)]: int(i) for i in choice.kept if int(i) not in choice.cuts}
     for document in sorted(choice.cuts):
         digest = hashlib.sha256(choice.text(scratch, document)).digest()
@@ -140,7 +140,7 @@ class OverlapTask:
     part: Path
     kept: npt.NDArray[np.bool_]
     evaluation: tuple[tuple[str, ...], str | None]
-    """the files, and the field of their records"""
+    """files of the evaluation set, and the field of their records"""
 
 
 def scan_part(task: OverlapTask) -> None:
@@ -239,7 +239,7 @@ def _cut(scratch: Scratch, choice: Choice, document: int, cuts: Ranges, reason: 
 
 
 def _original(cuts: Ranges, start: int, end: int) -> tuple[int, int]:
-    """Where a range of what remains after `cuts` stands in the whole text."""
+    """The range of the original text that became start .. end after `cuts`."""
     for a, b in cuts:
         if a <= start:
             start += b - a

@@ -78,7 +78,7 @@ def encode_part(task: EncodeTask) -> int:
 
 
 def divided(text: bytes, where: int, heldout: float) -> list[tuple[str, bytes]]:
-    """A document, or its two ends, with the split each belongs to."""
+    """A document, or its training and held-out parts, with their splits."""
     if where != TO_BOTH:
         return [(TRAIN if where == TO_TRAIN else HELDOUT, text)]
     characters = text.decode()

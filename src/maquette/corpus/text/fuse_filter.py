@@ -60,22 +60,22 @@ class Fuse:
     words: Words  # those of the partitions, and one more
 
     def read(self, keys: Hashes) -> Words:
-        """The value of every key; an arbitrary one for a key that is not in the set."""
+        """The value of every key; arbitrary for a key that is not in the set."""
         return _read(keys, self.partitions, self.words, self.bits)
 
     def contains(self, keys: Hashes) -> npt.NDArray[np.bool_]:
-        """Which keys a filter takes for its own: all that are, and 2^-bits of those that are not."""
+        """Membership of keys: True for all in the set, and for 2^-bits of the others."""
         if len(self.words) == 1:
             return np.zeros(len(keys), np.bool_)
         return np.equal(self.read(keys), own_bits(keys, self.bits))
 
     def arrays(self) -> dict[str, Array]:
-        """What a file keeps of it, beside the bits."""
+        """The arrays that a file stores, besides the number of bits."""
         return {"partitions": self.partitions, "words": self.words}
 
     @staticmethod
     def of(bits: int, arrays: Mapping[str, Array]) -> "Fuse":
-        """A table from what a file kept; ValueError where it points outside itself."""
+        """A table of the arrays of a file. Raises ValueError for indices out of range."""
         partitions, words = arrays["partitions"], arrays["words"]
         typed = partitions.dtype == np.int64 and words.dtype == np.uint64
         if not (typed and partitions.ndim == 2 and partitions.shape[1] == 4 and words.ndim == 1):
@@ -96,7 +96,7 @@ def own_bits(keys: Hashes, bits: int) -> Words:
 
 
 def partition_bits(keys: int) -> int:
-    """How many top bits choose the partition: the fewest that leave PARTITION_KEYS in each."""
+    """Number of top bits that choose the partition: the fewest that leave PARTITION_KEYS in each."""
     return max(0, math.ceil(math.log2(max(1, keys) / PARTITION_KEYS)))
 
 
@@ -110,7 +110,7 @@ def make(keys: Hashes, values: Words, bits: int) -> Fuse:
 
 
 def starts(top: int) -> Hashes:
-    """The least key of each of the 2^top partitions."""
+    """The smallest key of each of the 2^top partitions."""
     return np.array([i << (64 - top) for i in range(1 << top)], np.uint64)
 
 

@@ -1,4 +1,4 @@
-"""What a text is as language: which one, its words and lines, and how far it is running prose.
+"""Language measures of a text: its language, words and lines, and how far it is prose.
 
 A `View` reads the words and lines of a text once, in compiled loops, for all rules that ask for
 them. Measures and names are those of Gopher (Rae et al. 2021, appendix A1.1) and of C4 (Raffel et
@@ -54,7 +54,7 @@ NOTICES = (
     "use cookies", "accept cookies", "skip to content", "skip to main content", "skip navigation",
     "back to top", "subscribe to our newsletter", "share on facebook", "share on twitter",
 )  # fmt: skip
-"""the first six are C4's"""
+"""phrases of notices; the first six are C4's"""
 JAVASCRIPT = ("enable", "disabled", "turn on", "turned off", "browser", "requires")
 SEPARATORS = (" | ", " » ", " › ", " · ", " • ")
 TOP, DUPLICATE = range(2, 5), range(5, 11)  # lengths of the n-grams of Gopher's table A1
@@ -63,14 +63,14 @@ Span = tuple[int, int]
 
 
 class View:
-    """A text, and what rules ask of it, each computed at most once."""
+    """A text with the measures that rules need, each computed at most once."""
 
     def __init__(self, text: str) -> None:
         self.text = text
 
     @functools.cached_property
     def lower(self) -> str:
-        """The text in small letters, character for character."""
+        """The text in lower case, character for character."""
         lower = self.text.lower()
         if len(lower) != len(self.text):  # İ becomes two characters
             lower = "".join(c.lower() if c.isascii() else c for c in self.text)
@@ -78,7 +78,7 @@ class View:
 
     @functools.cached_property
     def codes(self) -> Codes:
-        """The characters as numbers."""
+        """Code points of the characters."""
         return np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
     @functools.cached_property
@@ -94,13 +94,13 @@ class View:
 
     @functools.cached_property
     def unspaced(self) -> float:
-        """Characters a word, where most words are not parted by spaces; else 0."""
+        """Characters per word where most words are not separated by spaces; else 0."""
         singles, parts = self.words[2][5:]
         return WORD * singles / parts if parts > WORD * (len(self.words[0]) - singles) else 0.0
 
     @functools.cached_property
     def foreign(self) -> tuple[str, float] | None:
-        """The language, where it is surely not English, and its probability."""
+        """The language and its probability, where it is surely not English."""
         code, probability = next(iter(self.language.items()))
         return (code, probability) if code != "en" and probability >= SURE else None
 

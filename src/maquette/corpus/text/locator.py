@@ -64,9 +64,9 @@ class Match:
     start: int
     end: int
     row: int
-    """of the table of documents"""
+    """row in the table of documents"""
     offset: int
-    """in bytes of the document's UTF-8"""
+    """offset in bytes of the document's UTF-8"""
 
 
 class LocatorBuilder:
@@ -79,11 +79,11 @@ class LocatorBuilder:
         self._samples = Samples(scratch, width, stride, numbered=True)
 
     def add(self, data: bytes) -> None:
-        """A document's UTF-8."""
+        """Add the UTF-8 of a document."""
         self._samples.add(data)
 
     def finish(self, path: Path, corpus_hash: str) -> None:
-        """Write the locator of what was added, of the corpus of that hash."""
+        """Write the locator of the added documents; corpus_hash: hash of the corpus."""
         number = max(1, (self._samples.count - 1).bit_length())
         least, most = FINGERPRINTS
         low = min(most, max(least, VALUE - number))
@@ -114,7 +114,7 @@ class Locator:
 
     @property
     def guarantee(self) -> int:
-        """The length in bytes from which on a verbatim run of training text is never missed."""
+        """Length in bytes from which a verbatim run of training text is never missed."""
         return self.width + self.stride - 1
 
     def locate(self, data: bytes) -> list[Match]:
@@ -135,7 +135,7 @@ class Locator:
         return sorted(matches)
 
     def _candidates(self, query: Bytes) -> list[tuple[int, int, int]]:
-        """Offset, row and place in the document of each gram that the table says stands there."""
+        """Offset in the query, row, and offset in the document of each gram in the table."""
         hashes = gram_hashes(query, self.width)
         values = self.fuse.read(hashes)
         samples = values >> np.uint64(self.fingerprint)
@@ -195,7 +195,7 @@ def open_locator(corpus: Corpus, path: Path | None = None) -> Locator:
 
 
 def _agreeing(a: Bytes, b: Bytes) -> int:
-    """How many bytes two texts have in common at their start."""
+    """Length of the common prefix of two texts in bytes."""
     length = min(len(a), len(b))
     for at in range(0, length, COMPARED):
         stop = min(length, at + COMPARED)

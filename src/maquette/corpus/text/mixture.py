@@ -1,4 +1,4 @@
-"""A mixture is a table: how much of each component, as the Pile has it (Gao et al. 2020, table 1).
+"""Mixtures: a table of how much of each component, as the Pile's (Gao et al. 2020, table 1).
 
     tokens: 300M                  # what a model is to be trained on: for the column "epochs at ..."
     seed: 0                       # which documents are written once more, where epochs are not whole
@@ -48,28 +48,28 @@ ANY = 1e18
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """One part of a mixture."""
+    """A component of a mixture."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     name: str
-    """what its documents are called by"""
+    """name of the component"""
     sources: tuple[str, ...]
-    """files and folders"""
+    """files and folders of the component"""
     weight: float | None = None
-    """its share of the bytes, in any unit"""
+    """share of the bytes, in any unit"""
     epochs: float | None = None
-    """how often it is written"""
+    """number of epochs: copies of each document"""
     licence: str | None = None
-    """of documents that name none"""
+    """licence of documents that name none"""
     text: str | None = None
-    """the field of records that holds the text; a.b for b inside of a"""
+    """field of records that holds the text; a.b for b inside of a"""
     date: str | None = None
-    """the field of records that holds the date"""
+    """field of records that holds the date"""
     half_life: str | None = None
-    """the age that halves a document's weight: 90d, 26w, 5y"""
+    """age that halves a document's weight: 90d, 26w, 5y"""
     clean: tuple[str, ...] = ()
-    """cleaning rules, or groups of them"""
+    """names of cleaning rules, or of groups of rules"""
 
     def __post_init__(self) -> None:
         within(self, 0, ANY, "weight", "epochs")
@@ -93,17 +93,17 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """The whole table."""
+    """The mixture as a table of components."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     components: tuple[Component, ...]
     tokens: int | None = None
-    """the budget of a training run; in a file also with K, M, B or T"""
+    """tokens of a training run; in a file also with K, M, B or T"""
     seed: int = 0
-    """of the documents that a fraction of an epoch takes"""
+    """seed of the choice of documents for a fraction of an epoch"""
     today: datetime.date | None = None
-    """what ages are counted from; None: the newest date"""
+    """date from which ages are counted; None: the newest date"""
 
     def __post_init__(self) -> None:
         names = [component.name for component in self.components]
@@ -122,9 +122,9 @@ class Mixture:
         within(self, 1, ANY, "tokens")
 
     def key(self, digest: bytes) -> float:
-        """A document's place in [0, 1) for `repeats`, drawn by its hash and the seed.
+        """A number in [0, 1) for `repeats`, by the document's hash and the seed.
 
-        It has nothing to do with the place that decides whether the document is held out.
+        It is independent of the number that decides whether the document is held out.
         """
         drawn = hashlib.sha256(f"repeat {self.seed} ".encode() + digest).digest()
         return int.from_bytes(drawn[:6], "big") / 2**48
@@ -149,7 +149,7 @@ def load_mixture(path: Path) -> Mixture:
 
 
 def mixture_from(content: Mapping[str, Any], where: str) -> Mixture:
-    """Check plain values against the fields' names and types."""
+    """The mixture of plain values. Raises WrongUse for a wrong field, naming it."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -197,7 +197,7 @@ def days(half_life: str) -> float:
 
 @dataclass(frozen=True)
 class ComponentSize:
-    """What of a component there is to train on, each document once."""
+    """Size of a component, each document counted once."""
 
     raw_bytes: int
     documents: int
@@ -214,15 +214,15 @@ class Row:
     documents: int
     tokens: int
     weight: float
-    """its share of the effective bytes"""
+    """share of the effective bytes"""
     epochs: float
-    """how often it is in the corpus"""
+    """number of copies of each document in the corpus"""
     effective_bytes: float
     mean_document: float
-    """bytes"""
+    """mean bytes of a document"""
     budget: int | None
     epochs_at_budget: float | None
-    """how often a model reads it that is trained on so many tokens of the corpus"""
+    """number of times that a training run of the budget's tokens reads the component"""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -258,7 +258,7 @@ def plan(
 
 
 def _epochs(mixture: Mixture, sizes: Mapping[str, ComponentSize]) -> dict[str, float]:
-    """As they are given, or in proportion to weight / bytes with 1 for the least of them."""
+    """The epochs of each component: as given, or in proportion to weight / bytes, the least being 1."""
     rates = {}
     for component in mixture.components:
         if component.weight is None:
@@ -275,9 +275,9 @@ def _epochs(mixture: Mixture, sizes: Mapping[str, ComponentSize]) -> dict[str, f
 
 
 def repeats(key: float, epochs: float) -> int:
-    """How often a document is written for a number of epochs that need not be whole.
+    """Number of copies of a document, for a number of epochs that need not be whole.
 
-    key: its place in [0, 1), which must not be the one that decides whether it is held out.
+    key: a number in [0, 1), independent of the number that decides whether the document is held out.
     """
     whole = math.floor(epochs)
     return whole + (key < epochs - whole)
@@ -309,9 +309,9 @@ def age_weights(
     dates: Sequence[str | None],
     sizes: Sequence[int] | npt.NDArray[np.int64] | None = None,
 ) -> list[float]:
-    """What each document's number of epochs is multiplied by, because of its age.
+    """Factor of each document's number of epochs, by its age.
 
-    components, dates, sizes: of each document; without sizes all count alike. The mean over a
+    components, dates, sizes: a value for each document; without sizes all count alike. The mean over a
     component, by size, is 1, so that it stays as large as the table says. A document without a date
     gets that mean: nothing is known of its age, and it should be neither favoured nor lost.
     """

@@ -45,9 +45,9 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Near:
-    """What was found.
+    """The near-duplicates of documents.
 
-    keep: for each document the first of those it is a duplicate of, itself where it is kept. links:
+    keep: for each document the first that it duplicates, itself where it is kept. links:
     confirmed pairs (earlier, later), a forest that spans each component.
     """
 
@@ -61,7 +61,7 @@ class Near:
 
 
 def fold(text: bytes | Bytes) -> Bytes:
-    """The text as it is compared, at least one gram long."""
+    """The text folded for comparison, at least one gram long."""
     data = np.frombuffer(nfc_bytes(bytes(text)), np.uint8)
     return _fold(data)
 
@@ -195,7 +195,7 @@ def near_duplicates(
 
 @jit
 def _band(signatures: Signature, band: int) -> Hashes:
-    """One number for each document's rows of a band."""
+    """A key for each document's rows of a band."""
     out = np.empty(len(signatures), np.uint64)
     for i in range(len(signatures)):
         h = np.uint64(band)
@@ -228,7 +228,7 @@ def _agreement(signatures: Signature, pairs: Ids) -> npt.NDArray[np.float64]:
 
 
 def _root(parent: Ids, ids: Ids) -> Ids:
-    """The least document of each one's component."""
+    """The smallest document in the connected component of each."""
     root = parent[ids]
     while np.any(root != (above := parent[root])):
         root = above

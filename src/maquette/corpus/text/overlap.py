@@ -1,4 +1,4 @@
-"""Which examples of a benchmark stand in a text: runs of n words in common.
+"""Overlap of a text with the examples of a benchmark: runs of n words in common.
 
 GPT-3's rule (Brown et al. 2020, appendix C): an example is dirty when any n-gram of its words, n = 13
 or the 5th percentile of its task's lengths kept within 8 and 13, is in any training document. The
@@ -46,7 +46,7 @@ Letters = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True, order=True)
 class Hit:
-    """Bytes start .. end of the text, n words or more, also stand in that example."""
+    """A run of n words or more, bytes start .. end of the text, that is also in an example."""
 
     start: int
     end: int
@@ -54,7 +54,7 @@ class Hit:
 
 
 class Overlap:
-    """The n-grams of words of some texts, to be found in others.
+    """Index of the word n-grams of a benchmark, to look up in texts.
 
     texts: the benchmark's examples. One with fewer than n words has no n-gram and is never found:
     it is too short to tell (`short` (examples,) says which). So it is with GPT-3's rule, whose n leaves
@@ -87,7 +87,7 @@ class Overlap:
         np.bitwise_or.at(self._bits, slots >> np.uint64(6), np.uint64(1) << (slots & np.uint64(63)))
 
     def __len__(self) -> int:
-        """Distinct n-grams."""
+        """Number of distinct n-grams."""
         return len(self._hashes)
 
     def find(self, data: bytes) -> tuple[Offsets, Offsets, Offsets]:
@@ -104,7 +104,7 @@ class Overlap:
         return places[starts], places[after], grams
 
     def hits(self, starts: Offsets, ends: Offsets, grams: Offsets) -> list[Hit]:
-        """What `find` found, by example: grams that overlap or touch are one hit, in text order."""
+        """The matches of `find` by example, in text order: grams that overlap or touch are one hit."""
         owners = self._owned[grams + 1] - self._owned[grams]
         row = np.repeat(np.arange(len(grams)), owners)  # a gram, once for each of its examples
         nth = np.arange(len(row)) - np.repeat(np.cumsum(owners) - owners, owners)
@@ -119,7 +119,7 @@ class Overlap:
         return sorted(map(Hit, *(column.tolist() for column in columns)))
 
     def scan(self, data: bytes) -> list[Hit]:
-        """What of `data` is in which example."""
+        """The matches of `data` with the examples."""
         return self.hits(*self.find(data))
 
     @staticmethod
@@ -160,7 +160,7 @@ def gram_length(texts: Sequence[str]) -> int:
 
 
 def word_count(text: str) -> int:
-    """Words of a text; what is written without spaces counts by its characters."""
+    """Number of words of a text; scripts without spaces count by characters."""
     data = as_bytes(nfc(text).encode("utf-8", "replace"))
     return int(_parts(data, lower_case()) // WORD)
 
@@ -239,7 +239,7 @@ def _word(data: Bytes, i: int, letters: Letters) -> tuple[int, int, np.uint64, i
 
 @jit
 def _parts(data: Bytes, letters: Letters) -> int:
-    """How much text there is, in parts of words."""
+    """Length of a text in parts of words."""
     total = 0
     start, end, _, part = _word(data, 0, letters)
     while start < len(data):

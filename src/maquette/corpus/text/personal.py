@@ -1,4 +1,4 @@
-"""What in a text is somebody's: e-mail and IP addresses, payment cards, and the licence it is under.
+"""Personal data in a text (e-mail and IP addresses, payment cards), and its licences.
 
 Candidates are found by a cheap scan and judged by libraries: `ipaddress`, and python-stdnum for the
 check digit of a card. What is nobody's stays: addresses reserved for private use and documentation
@@ -100,7 +100,7 @@ def _goes_on(after: str) -> bool:
 
 
 def _version_6(text: str) -> list[Span]:
-    """Of 2000::/3, all that is public so far (RFC 4291, section 2.4), three groups or more."""
+    """Public IP addresses of version 6: of 2000::/3 (RFC 4291, section 2.4), three groups or more."""
     spans = []
     for match in GROUPS.finditer(text):
         start, end = match.span()

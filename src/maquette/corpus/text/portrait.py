@@ -82,12 +82,12 @@ class Portrait:
 
     @property
     def guarantee(self) -> int:
-        """The length in bytes from which on a verbatim run of training text is never missed."""
+        """Length in bytes from which a verbatim run of training text is never missed."""
         return self.width + self.stride - 1
 
     @property
     def size(self) -> int:
-        """The bytes of the file."""
+        """Size of the file in bytes."""
         return self.path.stat().st_size
 
     def hits(self, data: Bytes) -> npt.NDArray[np.bool_]:
@@ -105,11 +105,11 @@ class PortraitBuilder:
         self._samples = Samples(scratch, width, stride)
 
     def add(self, data: bytes) -> None:
-        """A document's UTF-8."""
+        """Add the UTF-8 of a document."""
         self._samples.add(nfc_bytes(data))
 
     def finish(self, path: Path, corpus_hash: str, bits: int = BITS) -> Portrait:
-        """Write the portrait of what was added, of the corpus of that hash."""
+        """Write the portrait of the added documents; corpus_hash: hash of the corpus."""
         check_bits(bits)
         fuse = self._samples.fuse(bits, lambda keys, _: own_bits(keys, bits))
         own = {"bits": bits, "grams": self._samples.distinct}
@@ -184,13 +184,13 @@ def training_rows(corpus: Corpus) -> npt.NDArray[np.int64]:
 
 
 def check_bits(bits: int) -> None:
-    """Raise WrongUse for what no filter can have."""
+    """Raise WrongUse for bits that no filter can have."""
     if not 1 <= bits <= 32:
         raise WrongUse(f"bits is {bits}: use 1 to 32, such as {BITS}")
 
 
 def check_grams(width: int, stride: int) -> None:
-    """Raise WrongUse for grams that cannot be."""
+    """Raise WrongUse for an impossible width or stride."""
     if not 1 <= width <= 1 << 16 or not 1 <= stride <= 1 << 20:
         raise WrongUse(f"width {width}, stride {stride}: use {WIDTH} and {STRIDE}, or near them")
 
@@ -225,7 +225,7 @@ class Samples:
             self._spill()
 
     def described(self) -> dict[str, int]:
-        """What a header says of the samples."""
+        """The header's fields of the samples."""
         return {
             "width": self.width,
             "stride": self.stride,

@@ -1,4 +1,4 @@
-"""What a build has read so far: parts of the sources, each a folder that is whole or not there.
+"""The documents that a build has read: parts of the sources, each a complete folder or none.
 
     text.bin          the documents' UTF-8, one after the other
     table.parquet     a row per document: component, source, title, date, licence, sha256, bytes
@@ -85,7 +85,7 @@ def read_part(task: ReadTask) -> dict[str, Any]:
 
 
 class _Writer:
-    """The files of one part, filled document by document."""
+    """Writes the files of one part, document by document."""
 
     def __init__(self, folder: Path, task: ReadTask) -> None:
         self._task = task
@@ -250,7 +250,7 @@ class Scratch:
 
 
 def without(text: bytes, ranges: Ranges) -> bytes:
-    """What remains of a text when byte ranges (in order, apart) are cut out."""
+    """The text without the given byte ranges (sorted, disjoint)."""
     if not ranges:
         return text
     pieces, at = [], 0

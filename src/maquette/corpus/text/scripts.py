@@ -27,7 +27,7 @@ BLOCKS = {
 
 
 def parts_of_words(codes: int) -> npt.NDArray[np.uint8]:
-    """What part of a word each of the first characters of Unicode stands for: (codes,), WORD parts."""
+    """Part of a word, of WORD parts, for each of the first characters of Unicode, (codes,)."""
     parts = np.full(codes, WORD, np.uint8)
     for part, blocks in BLOCKS.items():
         for first, last in blocks:

@@ -53,11 +53,11 @@ class TokenStream:
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
-        """Where each file begins, and at last the end of the stream."""
+        """Offset of each file in the stream, and the length of the stream."""
         return self._starts
 
     def view(self, start: int, length: int) -> npt.NDArray[Any] | None:
-        """Tokens start .. start + length as they lie in their file, None where that is not one."""
+        """Tokens start .. start + length as a view of one file; None where they span several files."""
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
         if shard >= len(self._parts):
             return None
@@ -111,7 +111,7 @@ class Corpus:
 
     @property
     def eos_token_id(self) -> int | None:
-        """The token that ends a document."""
+        """The token id that ends a document."""
         token = self.manifest["eos_token_id"]
         return None if token is None else int(token)
 

@@ -67,7 +67,7 @@ def repeated_ranges(
 
 
 def _repeated_grams(texts: Sequence[bytes], length: int, block_bytes: int) -> Hashes:
-    """The grams chosen at more than one place, in order."""
+    """The sampled grams that occur more than once, sorted."""
     chosen = 2 * sum(map(len, texts)) // (length - length // 2 + 2)  # Schleimer et al., density
     parts = -(-chosen * CHOSEN_BYTES // block_bytes) or 1
     repeated = []
@@ -93,7 +93,7 @@ def _candidates(texts: Sequence[bytes], length: int, repeated: Hashes) -> Iterat
 
 
 def _chosen(text: bytes, length: int) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """Which grams the windows of a text choose; where the windows of each start, and all end."""
+    """The grams sampled by the windows of a text, the start of each gram's windows, and the end of all."""
     if len(text) < length:
         return np.empty(0, np.uint64), np.zeros(1, np.int64)
     width = length // 2
@@ -172,7 +172,7 @@ def _put(table: Hashes, keys: Hashes, others: Hashes, at: int) -> None:
 
 @jit
 def _place(table: Hashes, key: np.uint64, other: np.uint64) -> np.uint64:
-    """Where a window is in an open-addressed set, or would be: 0 is an empty place."""
+    """Slot of a window in an open-addressed set, where it is or would be; 0 marks an empty slot."""
     slots = np.uint64(len(table))
     slot = ((other >> np.uint64(32)) * slots) >> np.uint64(32)
     while table[slot] != 0 and table[slot] != key | np.uint64(1):

@@ -19,12 +19,12 @@ JAMO = "\u1160-\u11ff\ud7b0-\ud7ff"  # Hangul vowels and finals, which join the 
 
 
 def nfc(text: str) -> str:
-    """The text in the form C."""
+    """The text in the normal form C."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def nfc_bytes(data: bytes) -> bytes:
-    """UTF-8 in the form C; what is not UTF-8 stays as it is."""
+    """UTF-8 in the normal form C; bytes that are not UTF-8 stay unchanged."""
     text = _other(data)
     return data if text is None else unicodedata.normalize("NFC", text).encode()
 
@@ -58,7 +58,7 @@ def nfc_bytes_places(data: bytes) -> tuple[bytes, Places | None]:
 
 
 def _other(data: bytes) -> str | None:
-    """The text where it has another form C."""
+    """The text in the normal form C, where it differs."""
     if data.isascii():
         return None
     try:

@@ -31,7 +31,7 @@ Codes = npt.NDArray[np.uint32]
 
 @functools.cache
 def classes() -> npt.NDArray[np.uint8]:
-    """What each character is, by its code point."""
+    """Class of each character, by code point."""
     known = map(chr, range(COVERED))
     classes = np.array([SPACE * c.isspace() + ALPHABETIC * c.isalpha() for c in known], np.uint8)
     for characters, kind in ((BULLETS, BULLET), (TERMINALS, TERMINAL), (CLOSERS, CLOSING)):
@@ -42,7 +42,7 @@ def classes() -> npt.NDArray[np.uint8]:
 
 @functools.cache
 def parts_of() -> npt.NDArray[np.uint8]:
-    """What part of a word each character stands for, by its code point."""
+    """Part of a word of each character, by code point."""
     return parts_of_words(COVERED)
 
 

@@ -1,4 +1,4 @@
-"""Decoders of 5,700 to 195,000 parameters at six budgets: what the laws of scaling are measured on.
+"""Decoders of 5,700 to 195,000 parameters at six budgets, for the scaling claims.
 
 Bytes of the default corpus, budgets from 2e10 to 6.4e11 operations, a size several lengths: one trunk a
 size, off which its shorter runs branch. Two families of the same runs: tokens in proportion to the size,
@@ -25,11 +25,11 @@ LARGEST = 64  # width of the held-out run, of 4 times the largest budget
 TIMES = 8.0  # the longest run of that width, over the largest budget
 FAMILY = (16, 24, 32, 48, 64)  # widths with tokens in proportion, for the power law in N
 Runs = dict[tuple[int, int], list[float]]
-"""(width, steps) to the held-out losses, by seed"""
+"""held-out losses, by seed, of each (width, steps)"""
 
 
 def budgets(quick: bool) -> tuple[float, ...]:
-    """The ladder's; at toy size a hundredth of the first three."""
+    """Budgets of the ladder in operations; at toy size a hundredth of the first three."""
     return tuple(c / 100 for c in BUDGETS[:3]) if quick else BUDGETS
 
 
@@ -44,7 +44,7 @@ def largest(quick: bool) -> int:
 
 
 def steps_of(width: int, flops: float) -> int:
-    """Length of the run of that size at that budget."""
+    """Steps of the run of a width at a budget."""
     return round(stable_steps(size(width, 257), flops) / (1 - DECAY))
 
 

@@ -1,4 +1,4 @@
-"""What a kind of condition is to a diffusion model: where it comes from, what it adds, what it is without.
+"""Conditioners of a diffusion model: their values from a batch, their signal, their null value.
 
 A condition enters the network by three doors only: tokens that blocks attend to, a vector added to the
 time's, and channels beside the noisy picture. A conditioner is a module for one kind of condition. It says
@@ -21,7 +21,7 @@ from maquette.nn.rules import Scaling
 
 @dataclass(frozen=True)
 class Signal:
-    """What a network is told of n pictures.
+    """The signal of n pictures for the network.
 
     vector: (n, vector), added to the time's. tokens: (n, k, text_width), mask: (n, k), True where a
     token counts, None where all do. channels: (n, extra, height, width), put beside the noisy picture.
@@ -66,9 +66,9 @@ class Signal:
 
 @dataclass(frozen=True)
 class Condition:
-    """What n pictures are made from, encoded once for all evaluations of a solver.
+    """The condition of n pictures, encoded once for all evaluations of a solver.
 
-    signals: of each conditioner, by its name.
+    signals: the signal of each conditioner, by its name.
     """
 
     count: int
@@ -113,21 +113,21 @@ class Conditioner(nn.Module):
     """
 
     guided: ClassVar[bool] = True
-    """whether guidance compares the pictures with this condition and without it"""
+    """whether classifier-free guidance leaves this condition out"""
     attended: ClassVar[bool] = False
-    """whether it adds tokens"""
+    """whether the conditioner adds tokens"""
     channels: ClassVar[int] = 0
-    """channels that it adds to the network's input"""
+    """number of channels added to the network's input"""
     drop: float = 0.0
-    """share of the training pictures that are left without this condition"""
+    """fraction of training pictures that are left without this condition"""
 
     @classmethod
     def of(cls, config: DiffusionConfig, scaling: Scaling) -> Self | None:
-        """The conditioner of a model of that shape; None: it has no such condition."""
+        """The conditioner of a model with this config; None: the model has no such condition."""
         raise NotImplementedError
 
     def null(self, n: int, device: torch.device) -> Any:
-        """The value that stands for no condition, of n pictures."""
+        """The null value, no condition, of n pictures."""
         raise NotImplementedError
 
     def example(self, batch: PictureBatch) -> Any:
@@ -138,7 +138,7 @@ class Conditioner(nn.Module):
         raise NotImplementedError
 
     def learned(self, batch: PictureBatch) -> Any:
-        """The value of each training picture, a share of `drop` of them left out."""
+        """The value of each training picture, a fraction `drop` of them null."""
         value = self.example(batch)
         n, device = len(value), value.device
         share = self.drop if self.training else 0.0

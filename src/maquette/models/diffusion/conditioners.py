@@ -33,7 +33,7 @@ TEXT_DROP = 0.5  # of captions beside an embedding (Ramesh et al. 2022, section 
 
 
 class Text(Conditioner):
-    """Captions: values (n, caption length) int64; one of the end alone is no caption."""
+    """Captions: values (n, caption_length) int64; EOS alone is no caption."""
 
     attended: ClassVar[bool] = True
 
@@ -97,7 +97,7 @@ class Label(Conditioner):
 
 
 class PictureEmbedding(Conditioner):
-    """A CLIP's embedding of the picture: values (n, d) of length 1; a row of zeros is none."""
+    """A CLIP's embedding of the picture: values (n, d) of length 1; zeros are no embedding."""
 
     attended: ClassVar[bool] = True
 

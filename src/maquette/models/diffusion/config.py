@@ -19,7 +19,7 @@ class DiffusionConfig(PictureConfig):
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     kind: Literal["diffusion"] = "diffusion"
-    """which architecture"""
+    """kind of the architecture"""
     backbone: Literal["unet", "dit"] = "unet"
     """unet: convolutions down and up again; dit: a transformer over patches"""
     multipliers: tuple[int, ...] = (1, 2, 2)

@@ -24,7 +24,7 @@ from maquette.nn.transformer import TransformerBlock
 class DiT(nn.Module):
     """(n, channels, height, width), a vector and a context -> (n, 3, height, width) in fp32.
 
-    channels: of the input. context: width of the tokens that blocks attend to; None: none.
+    channels: number of channels of the input. context: width of the tokens that blocks attend to; None: none.
     """
 
     positions: Tensor

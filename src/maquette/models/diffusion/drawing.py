@@ -1,4 +1,4 @@
-"""How pictures are drawn from a diffusion model: the settings of sampling, without torch.
+"""The settings of sampling from diffusion models, without torch.
 
 All defaults of sampling stand here, those of the command line and of Python too.
 """
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from maquette.base.errors import WrongUse, check_numbers, did_you_mean, within
 
 SOLVERS = ("ddpm", "ddim", "dpm2m", "heun", "euler")
-"""names of the solvers; what they are: `serving/solvers.py`"""
+"""names of the solvers, see `serving/solvers.py`"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """How pictures are drawn. Raises WrongUse for numbers and names that cannot be meant."""
+    """Settings of sampling pictures. Raises WrongUse for impossible values."""
 
     solver: str = "dpm2m"
     """name of the solver, one of `SOLVERS`"""
@@ -34,7 +34,7 @@ class Drawing:
 
 @dataclass(frozen=True, kw_only=True)
 class PriorDrawing(Drawing):
-    """How the embedding of a picture is drawn from a prior.
+    """Settings of sampling picture embeddings from a prior.
 
     ddpm draws from the distribution; few steps of an ODE solver draw near its mean.
     """
@@ -46,7 +46,7 @@ class PriorDrawing(Drawing):
     guidance: float = 1.0
     """strength of classifier-free guidance; 1 is none"""
     candidates: int = 2
-    """embeddings drawn for each caption, of which the one closest to the caption's is kept"""
+    """number of embeddings drawn for each caption; the closest to the caption's is kept"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,12 +54,12 @@ class PriorDrawing(Drawing):
 
 
 DRAWING = Drawing()
-"""from a condition"""
+"""default for pictures from a condition"""
 AROUND = Drawing(solver="ddpm")
-"""around known pixels, where fresh noise lets both parts agree"""
+"""default around known pixels: fresh noise lets both parts agree"""
 UPSAMPLING = Drawing(guidance=1.0)
-"""of a larger picture from one that was made: the small picture says enough"""
+"""default of upsampling generated pictures: the small picture says enough"""
 INVERSION = Drawing(solver="ddim", steps=2 * Drawing.steps, guidance=1.0)
-"""there and back between a picture and its noise, which guidance would not find again"""
+"""default of inversion, between a picture and its noise, which guidance would not find again"""
 PRIOR = PriorDrawing()
-"""of an embedding from a prior"""
+"""default for embeddings from a prior"""

@@ -56,11 +56,11 @@ class Diffusion(PictureModel):
 
     @property
     def guided(self) -> bool:
-        """Whether there is a condition that guidance could compare with none."""
+        """Whether the model has a condition for classifier-free guidance."""
         return any(conditioner.guided for _, conditioner in self._conditioners())
 
     def forward(self, x: Tensor, t: Tensor, signal: Signal) -> Tensor:
-        """What the network predicts, (n, 3, height, width) in fp32, at noisy x and times t (n,)."""
+        """Prediction of the network, (n, 3, height, width) in fp32, at noisy x and times t (n,)."""
         vector = self.time(timestep_embedding(t, self.config.width))
         vector = vector if signal.vector is None else vector + signal.vector
         x = x if signal.channels is None else torch.cat([x, signal.channels.to(x)], dim=1)
@@ -86,9 +86,9 @@ class Diffusion(PictureModel):
         return denoised
 
     def condition(self, n: int, **values_given: Any) -> Condition:
-        """Encode what n pictures are made from: values by conditioner, as its class says.
+        """Encode the condition of n pictures; values_given: a value for each conditioner, see its class.
 
-        None, and what is not given, is no condition. Raises WrongUse for a condition that the model
+        None and absent values are no condition. Raises WrongUse for a condition that the model
         does not have.
         """
         for name, value in values_given.items():
@@ -104,7 +104,7 @@ class Diffusion(PictureModel):
         return self._encoded(n, values)
 
     def null(self, condition: Condition) -> Condition:
-        """A condition without what is guided; known pixels and the like are kept."""
+        """The condition without its guided parts; known pixels and the like are kept."""
         n, kept = len(condition), dict(condition.signals)
         for name, conditioner in self._conditioners():
             if conditioner.guided:
@@ -121,7 +121,7 @@ class Diffusion(PictureModel):
         return Loss(total, total.detach(), n)
 
     def shown(self, batch: PictureBatch) -> Condition:
-        """The condition of the pictures of a batch, none of it left out."""
+        """The condition of the pictures of a batch, nothing dropped."""
         values = {name: conditioner.example(batch) for name, conditioner in self._conditioners()}
         return self._encoded(len(batch.pictures), values)
 
@@ -146,5 +146,5 @@ class Diffusion(PictureModel):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next(self.parameters()).device

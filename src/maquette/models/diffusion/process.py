@@ -1,4 +1,4 @@
-"""The diffusion process: what noise does to data, what a network predicts of it, and the loss.
+"""The diffusion process: noising, the network's target, and the loss.
 
     training   t ~ stratified uniform, x_t = alpha x_0 + sigma e, || network(x_t, t) - target ||^2
 
@@ -44,7 +44,7 @@ class Process:
         return self.schedule.mix(x0, noise, t), t, self.target(x0, noise, t)
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What a network should predict at time t, () or (n,)."""
+        """Target of the network at time t, () or (n,)."""
         if self.prediction == "v":
             alpha, sigma = self.schedule.factors(t, x0)
             return alpha * noise - sigma * x0
@@ -53,7 +53,7 @@ class Process:
         return noise if self.prediction == "noise" else x0
 
     def denoised(self, x: Tensor, t: Tensor, output: Tensor) -> Tensor:
-        """The data x_0 that a network's output at (x, t) stands for."""
+        """The denoised data x_0 of a network's output at (x, t)."""
         alpha, sigma = self.schedule.factors(t, x)
         if self.prediction == "v":
             return alpha * x - sigma * output

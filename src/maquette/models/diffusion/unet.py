@@ -99,7 +99,7 @@ class Stage(nn.Module):
 class UNet(nn.Module):
     """(n, channels, height, width), a vector and a context -> (n, 3, height, width) in fp32.
 
-    channels: of the input. context: width of the tokens that blocks attend to; None: none.
+    channels: number of channels of the input. context: width of the tokens that blocks attend to; None: none.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class UNet(nn.Module):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """What is repeated, in order."""
+        """The stages, in order."""
         return [*self.down, self.middle, *self.up]
 
     def forward(

@@ -25,7 +25,7 @@ from maquette.training.run import RECIPE, RunDirectory
 
 @dataclass(frozen=True)
 class CaptionReader:
-    """How a CLIP run reads captions. caption_length: most tokens of a caption, the EOS token included."""
+    """The caption reader of a CLIP run. caption_length: most tokens of a caption, the EOS token included."""
 
     tokenizer: Tokenizer
     caption_length: int
@@ -143,8 +143,8 @@ def cut_notes(tokenizer: Tokenizer, captions: Sequence[str], caption_length: int
         if len(tokens) >= caption_length:
             read = tokenizer.decode(tokens[: caption_length - 1])
             notes.append(
-                f"a prompt of {len(tokens) + 1} tokens, its end included, is cut to the {caption_length} "
-                f"that are read: ... {read[-40:]!r}"
+                f"a prompt of {len(tokens) + 1} tokens, its EOS token included, is cut to the "
+                f"{caption_length} that are read: ... {read[-40:]!r}"
             )
     return notes
 

@@ -79,7 +79,7 @@ class PictureDataset:
 class Reader:
     """Pictures of a split as batches; see the file's docstring.
 
-    tokenizer, caption_length: of the model that learns; an encoder reads captions by its own.
+    tokenizer, caption_length: those of the trained model; an encoder reads captions by its own.
     """
 
     def __init__(
@@ -209,6 +209,6 @@ def cut_captions(recipe: PictureRecipe, corpus: PictureCorpus) -> str | None:
     longest = int(lengths.max())
     return (
         f"{100 * share:.1f} % of the captions have more than data.caption_length {caption_length} "
-        f"tokens, their end included, and are cut: --data.caption-length {longest} "
+        f"tokens, their EOS token included, and are cut: --data.caption-length {longest} "
         f"--model.caption-length {longest} has room for all"
     )
