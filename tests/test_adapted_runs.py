@@ -130,6 +130,17 @@ def test_an_adapted_run_is_a_recipe(adapted, tmp_path):
     written = json.loads((tmp_path / "run" / ADAPTER).read_text(encoding="utf-8"))
     assert (tmp_path / "run" / "report.html").exists()
     assert written["adapter"]["kind"] == "lora" and written["adapter"]["rank"] == 3
+    replace(adapted, adapter=None).save(tmp_path / "plain.yaml")
+    flags = ("--adapter.kind", "prefix", "--adapter.length", 2, "--steps", 1)
+    said = command("train", tmp_path / "plain.yaml", "--run", tmp_path / "flags", *flags)
+    assert said.code == 0, said.err
+    assert RunDirectory(tmp_path / "flags").recipe().adapter == PrefixConfig(length=2)
+    refused(
+        command("train", tmp_path / "plain.yaml", "--adapter.kind", "prefx"), "did you mean", code=2
+    )
+    for words in (("eval", tmp_path / "run"), ("runs", tmp_path / "run", tmp_path / "flags")):
+        said = command(*words, "--json")
+        assert said.code == 0 and said.json, said.err
     text = (tmp_path / "r.yaml").read_text(encoding="utf-8")
     for wrong, part in (("kind: loar", "did you mean"), ("kind: lora\n  rnak: 2", "adapter.rnak")):
         (tmp_path / "w.yaml").write_text(text.replace("kind: lora", wrong), encoding="utf-8")

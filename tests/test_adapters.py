@@ -35,6 +35,7 @@ from maquette.models.vit_config import ViTConfig
 from maquette.nn.parametrisation import declared
 from maquette.nn.rules import Parametrisation
 from maquette.serving.pack import PackedLinear, pack
+from maquette.training.cost import measure_cost
 
 RULES = Parametrisation(base_width=32, base_depth=2, base_head_dim=16)
 SMALL = DecoderConfig(
@@ -128,7 +129,7 @@ def test_every_row_has_its_own_weight(config):
     adapter.weight = torch.tensor(weights)
     assert torch.allclose(model(x), torch.cat(alone), atol=1e-4)
     assert torch.allclose(model(x)[0], base[0], atol=1e-4)
-    with pytest.raises((WrongUse, RuntimeError)):
+    with pytest.raises(WrongUse, match="weights for 3 rows, and 2 are computed"):
         model(tokens(2))
 
 
@@ -225,6 +226,20 @@ def test_traced_blocks_compute_with_the_adapter(config):
         found.append([*losses, *(p.grad for p in adapter.parameters())])
     for plain, traced in zip(*found, strict=True):
         torch.testing.assert_close(traced, plain)
+
+
+@pytest.mark.parametrize("config", EVERY, ids=lambda c: c.kind)
+def test_a_frozen_model_costs_two_thirds_of_a_trained_one(config):
+    """As torch counts it; that is what a run's utilisation is computed with."""
+    batch, costs = TokenBatch(tokens(), tokens()), []
+    for adapted in (False, True):
+        model = decoder(width=128)
+        if adapted:
+            model.requires_grad_(False)
+            small = config if not hasattr(config, "rank") else LoRAConfig(rank=1)
+            filled(small, model)
+        costs.append(measure_cost(model, batch).flops)
+    assert costs[1] / costs[0] == pytest.approx(2 / 3, rel=0.1)
 
 
 @pytest.mark.parametrize("config", EVERY, ids=lambda c: c.kind)

@@ -37,7 +37,7 @@ def with_flags(recipe: "R", words: Sequence[str]) -> "R":
 
     from maquette.training.recipe import field_names
 
-    recipe = _on_corpus(_with_data_kind(recipe, words), words)
+    recipe = _with_adapter(_on_corpus(_with_data_kind(recipe, words), words), words)
     names = {name.replace("_", "-") for name in field_names(recipe)}
     for word in words:
         flag = word.partition("=")[0].removeprefix("--").replace("_", "-")
@@ -117,6 +117,18 @@ def _with_data_kind(recipe: "R", words: Sequence[str]) -> "R":
         both = {f.name for f in fields(old)} & {f.name for f in fields(kind)}
         kept = {name: getattr(old, name) for name in both - {"kind", "corpus"}}
         return replace(recipe, data=kind(**kept))
+    return recipe
+
+
+def _with_adapter(recipe: "R", words: Sequence[str]) -> "R":
+    """The recipe with the kind of adapter that a flag names, and the options of that kind."""
+    from maquette.adaptation.adapters.config import adapter_kind
+
+    for word, following in pairwise([*words, ""]):
+        flag, sign, value = word.partition("=")
+        value = value if sign else following
+        if flag == "--adapter.kind" and getattr(recipe.adapter, "kind", "") != value:
+            recipe = replace(recipe, adapter=adapter_kind({"kind": value})())
     return recipe
 
 

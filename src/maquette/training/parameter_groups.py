@@ -57,8 +57,8 @@ def freeze(model: nn.Module, groups: tuple[ParameterGroup, ...]) -> int:
     learns = list(learning(model, groups))
     if not any(frozen == 0 for _, frozen in learns):
         raise WrongUse(
-            "optimiser.groups: no parameter is trained at step 1: give a group a rate factor above 0 "
-            "and 0 frozen steps"
+            "no parameter is trained at step 1: give a group of optimiser.groups a rate factor above 0 "
+            "and 0 frozen steps, or use an adapter that has parameters of its own"
         )
     model.requires_grad_(False)
     for p, frozen in learns:

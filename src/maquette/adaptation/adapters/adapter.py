@@ -97,13 +97,17 @@ class Addition:
 def weighted(change: Tensor, weight: Weight) -> Tensor:
     """A change (batch, ...) times its weight."""
     if isinstance(weight, Tensor):
-        if len(weight) != len(change):
-            raise WrongUse(
-                f"an adapter has weights for {len(weight)} rows, and {len(change)} are computed: "
-                f"give one weight a row"
-            )
+        check_rows(weight, len(change))
         return change * weight.to(change).view(-1, *[1] * (change.dim() - 1))
     return change if weight == 1 else change * weight
+
+
+def check_rows(weight: Tensor, rows: int) -> None:
+    """Raise WrongUse where there is not one weight a row."""
+    if len(weight) != rows:
+        raise WrongUse(
+            f"an adapter has weights for {len(weight)} rows, and {rows} are computed: give one a row"
+        )
 
 
 def attach(model: Model, name: str, adapter: Adapter) -> None:

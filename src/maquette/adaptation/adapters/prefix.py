@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maquette.adaptation.adapters.adapter import Adapter, Weight, no_place
+from maquette.adaptation.adapters.adapter import Adapter, Weight, check_rows, no_place
 from maquette.adaptation.adapters.config import AdapterConfig, PrefixConfig
 from maquette.base.errors import WrongUse
 from maquette.models.base import LanguageModel, Model
@@ -59,6 +59,8 @@ class Before:
         begun = caches is not None and caches[0].length > 0  # the cache has them
         if self.adapter.off or begun:
             return inputs, given
+        if isinstance(self.adapter.weight, Tensor):
+            check_rows(self.adapter.weight, len(inputs[0]))
         bias = scores(self.adapter.weight, self.adapter.config.length)  # type: ignore[attr-defined]
         own = [Prefix(p.keys, p.values, bias) for p in self.adapter.prefixes(self.model)]
         others = given.get("prefixes")
