@@ -21,7 +21,7 @@ from maquette.evaluation.tasks.metrics import exact_match
 from maquette.evaluation.tasks.task import Task
 from maquette.models import families
 from maquette.models.store import WEIGHTS, save_config, save_tensors
-from tests.conftest import ROOT, command, refused
+from tests.conftest import ROOT, command, process, refused
 
 ROWS = [
     {"land": "France", "cities": ["Paris", "Lyon"], "right": 0, "name": "Paris"},
@@ -345,3 +345,23 @@ def test_the_file_on_the_page_of_evaluation_is_a_task(tmp_path):
     assert [q.answer for q in questions] == ["Paris", "Madrid"]
     assert questions[0].text == "The capital of France is"
     assert questions[0].neutral == tuple(f"The capital of {x} is" for x in ("N/A", "[MASK]", ""))
+
+
+def test_the_world_on_the_page_of_evaluation_is_asked(tmp_path, run):
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    written(tmp_path, f'"""Mine: a world of questions."""\n\n{code}', "mine.py")
+    asked = process(
+        "eval",
+        run,
+        "doubled",
+        "--limit",
+        "3",
+        "--shots",
+        "2",
+        "--json",
+        MAQUETTE_SYSTEMS=str(tmp_path),
+    )
+    out, err = asked.communicate(timeout=300)
+    assert asked.returncode == 0, err
+    assert json.loads(out.splitlines()[-1])["tasks"]["doubled"]["examples"] == 3

@@ -89,5 +89,5 @@ def _say(tasks: dict[str, Any], context: int, known: bool, terminal: Terminal) -
             )
     if not known:
         terminal.say(
-            "  what of the questions was trained on is not known: the run has no text of its own"
+            "  what of the questions was trained on is not known: name the training text with --corpus"
         )
