@@ -226,6 +226,23 @@ def test_what_is_no_number_stays_so():
     assert loss.isnan().all()
 
 
+def test_a_target_that_is_no_token_is_an_error():
+    with pytest.raises(IndexError, match="target 7 of 7 logits"):
+        native.cross_entropy_(torch.zeros(1, 7), None, torch.tensor([7]), 1.0, 0.0, True)
+
+
+def test_recomputed_blocks_have_the_same_gradients():
+    model = Decoder(families.gpt2(vocabulary=40, context=16, width=32, depth=2, heads=2))
+    model.initialise(0)
+    batch = TokenBatch(*torch.randint(0, 40, (2, 3, 16)).unbind(0))
+    found = []
+    for recompute in (False, True):
+        model.recompute = recompute
+        loss = model.loss(batch)
+        found.append(torch.autograd.grad(loss.total, list(model.parameters())))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_custom_operators_keep_their_promises_to_torch():
     for activation, bias in (("gelu_tanh", torch.randn(6)), ("swiglu", None)):
         x = torch.randn(4, 6, requires_grad=True)

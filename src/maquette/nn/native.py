@@ -184,6 +184,8 @@ def cross_entropy_(
 
     logits: (rows, vocabulary), contiguous; their gradient takes their place where it is wanted.
     """
+    if len(targets) and int(targets.max()) >= logits.shape[1]:
+        raise IndexError(f"target {int(targets.max())} of {logits.shape[1]} logits")
     loss, entropy = torch.empty(2, len(logits)).unbind(0)
     bias, targets = None if bias is None else bias.float().contiguous(), targets.contiguous()
     _call(
