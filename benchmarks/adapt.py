@@ -144,7 +144,7 @@ def main() -> None:
         name, folder = arguments.arm
         print(json.dumps(arm(name, Path(folder), arguments.steps)))
         return
-    found: dict[str, dict[str, float]] = {}
+    measured: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), arguments.shape)
         for _ in range(arguments.rounds):
@@ -154,15 +154,17 @@ def main() -> None:
                     [*words, "--steps", str(arguments.steps)], check=True, text=True,
                     capture_output=True, encoding="utf-8",
                 ).stdout  # fmt: skip
-                one = json.loads(out.splitlines()[-1])
-                kept = found.setdefault(name, one)
-                kept["tokens_per_second"] = max(kept["tokens_per_second"], one["tokens_per_second"])
-                kept["memory"] = min(kept["memory"], one["memory"])
+                numbers = json.loads(out.splitlines()[-1])
+                kept = measured.setdefault(name, numbers)
+                kept["tokens_per_second"] = max(
+                    kept["tokens_per_second"], numbers["tokens_per_second"]
+                )
+                kept["memory"] = min(kept["memory"], numbers["memory"])
     print(f"{'arm':16} {'tokens/s':>9} {'memory, MiB':>12} {'trained':>11} {'loss':>9}")
-    for name, one in found.items():
+    for name, numbers in measured.items():
         print(
-            f"{name:16} {one['tokens_per_second']:9,.0f} {one['memory'] / 2**20:12,.0f} "
-            f"{one['trained']:11,} {one['loss']:9.5f}"
+            f"{name:16} {numbers['tokens_per_second']:9,.0f} {numbers['memory'] / 2**20:12,.0f} "
+            f"{numbers['trained']:11,} {numbers['loss']:9.5f}"
         )
 
 

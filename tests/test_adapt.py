@@ -18,6 +18,7 @@ from maquette.models.cnn_config import CNNConfig
 from maquette.models.store import WEIGHTS, load_tensors, tensors_of
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation
+from maquette.training import optimiser
 from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
 from maquette.training.initial_model import make_model
 from maquette.training.recipe import Optimiser
@@ -60,11 +61,11 @@ def base(tmp_path_factory) -> Path:
     return path
 
 
-def quick(method: str, base: Path, path: Path, *, sweep=False, **changes):
+def quick(method: str, base: Path, path: Path, *, sweep=False, resume=False, **changes):
     data = PictureData(image_size=16, world=OTHER, count=40)
     settings = {"labels": ("count",), "steps": 4, "batch": 16, "prompts": 3, "rank": 2}
     options = AdaptOptions(method, **(settings | changes))
-    return adapt(base, data, path, options, sweep=sweep, pictures=50)
+    return adapt(base, data, path, options, sweep=sweep, resume=resume, pictures=50)
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in TEXT])
@@ -108,6 +109,26 @@ def test_every_parameter_that_learns_moves(base, tmp_path):
         if method == "vpt-deep":
             (only,) = wanted
             assert bool((first[only] != after[only]).flatten(1).any(1).all())
+
+
+@pytest.mark.parametrize("method", ["vpt-deep", "full"])
+def test_cut_off_at_a_step_it_goes_on_to_the_same_end(method, base, tmp_path, monkeypatch):
+    whole = quick(method, base, tmp_path / "whole").to_dict()
+    calls, original = [], optimiser.set_learning_rate
+
+    def dying(*given):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("cut off")
+        return original(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="cut off"):
+        patch.setattr(optimiser, "set_learning_rate", dying)
+        quick(method, base, tmp_path / "cut")
+    with pytest.raises(WrongUse, match="go on with --resume"):
+        quick(method, base, tmp_path / "cut")
+    again = quick(method, base, tmp_path / "cut", resume=True).to_dict()
+    assert whole | {"run": ""} == again | {"run": ""}
 
 
 def test_heads_go_on_where_the_labels_are_the_same(base, tmp_path):

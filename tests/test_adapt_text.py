@@ -14,6 +14,7 @@ from conftest import command, refused
 
 from maquette.adaptation.methods import METHODS, PICTURES, count
 from maquette.adaptation.recipes import AdaptOptions, by_depth
+from maquette.base.errors import WrongUse
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.evaluation.bits_per_byte import score_corpus
 from maquette.models.smlp_config import SMLPConfig
@@ -100,6 +101,10 @@ def test_files_become_the_corpus_that_they_are(name, lines, kind, corpus, tmp_pa
     assert data.kind == kind and data.corpus == str(tmp_path / "built")
     assert data.open_corpus().tokenizer.vocabulary == corpus.tokenizer.vocabulary
     assert data_of(str(tmp_path / "built"), tmp_path / "other", corpus.tokenizer, 16) == data
+    again = (str(path), tmp_path / "built", corpus.tokenizer, 16)
+    assert data_of(*again, resume=True) == data
+    with pytest.raises(WrongUse, match="is in the way of the corpus"):  # it may be another file's
+        data_of(*again)
 
 
 def test_text_is_learned_as_text(trained, tmp_path):

@@ -31,11 +31,13 @@ from maquette.models import families
 from maquette.models.base import TokenBatch
 from maquette.models.config import DecoderConfig
 from maquette.models.smlp_config import SMLPConfig
+from maquette.models.store import WEIGHTS, save_config, save_tensors
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.parametrisation import declared
 from maquette.nn.rules import Parametrisation
 from maquette.serving.pack import PackedLinear, pack
 from maquette.training.cost import measure_cost
+from maquette.training.initial_model import begin_with
 
 RULES = Parametrisation(base_width=32, base_depth=2, base_head_dim=16)
 SMALL = DecoderConfig(
@@ -401,6 +403,19 @@ def test_adapters_that_cannot_be_are_refused():
         filled(LoRAConfig(), model)
     with pytest.raises(WrongUse, match="did you mean"):
         adapter_from({"kind": "loar"})
+
+
+def test_what_a_base_was_fitted_to_is_begun_with(tmp_path):
+    """Buffers of a run are part of the model that is adapted, as the components of a prior."""
+    save_config(tmp_path, SMALL)
+    given = {"weight": torch.ones(3), "mean": torch.full((2,), 5.0)}
+    save_tensors(tmp_path / WEIGHTS, given)
+    module = torch.nn.Module()
+    module.weight = torch.nn.Parameter(torch.zeros(3))
+    module.register_buffer("mean", torch.zeros(2))
+    begun = begin_with(module, tmp_path)
+    assert not begun.new and not begun.unused
+    assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in given.items())
 
 
 def test_every_kind_says_its_name():

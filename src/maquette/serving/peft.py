@@ -102,7 +102,7 @@ def import_peft(source: Path, base: Path, weights: Path, out: Path) -> LoRAConfi
     if not isinstance(model, Decoder):
         raise WrongUse(f"{base} is a {config.kind}: adapters of peft are read for decoders")
     family = family_of(model.config)
-    found = {
+    changes = {
         name: change
         for name in linear_maps(model)
         if (change := _change(family, model, name, theirs)) is not None
@@ -112,11 +112,11 @@ def import_peft(source: Path, base: Path, weights: Path, out: Path) -> LoRAConfi
             f"{source} changes {min(theirs)}, which {base} has no place for: "
             f"only linear maps inside blocks are read"
         )
-    rank = max(len(a) for a, _ in found.values())
-    adapter = LoRAConfig(rank=rank, alpha=scale * rank, places=tuple(found))
+    rank = max(len(a) for a, _ in changes.values())
+    adapter = LoRAConfig(rank=rank, alpha=scale * rank, places=tuple(changes))
     described = Description(adapter, str(base.resolve()), base_hash(config, weights), 0)
     tensors = {}
-    for name, (a, b) in found.items():
+    for name, (a, b) in changes.items():
         tensors[f"{described.prefix}{name}.lora_a"] = _padded(a, rank, 0)
         tensors[f"{described.prefix}{name}.lora_b"] = _padded(b, rank, 1)
     with directory_aside(out) as folder:
@@ -133,7 +133,7 @@ def _change(
 ) -> tuple[Tensor, Tensor] | None:
     """A (rank, in) and B (out, rank) of a linear map, taken out of their tensors; None: unchanged."""
     whole = f"{name}.weight"
-    modules = [one.removesuffix(".weight") for one in their_names(family, whole)]
+    modules = [their.removesuffix(".weight") for their in their_names(family, whole)]
     parts = [_taken(theirs, module) for module in modules]
     rank = sum(len(part[0]) for part in parts if part is not None)
     if not rank:

@@ -18,7 +18,7 @@ from maquette.adaptation.adapters.adapter import Adapter, attach
 from maquette.adaptation.adapters.store import ADAPTER, ADAPTER_WEIGHTS
 from maquette.base.errors import UserError
 from maquette.models.base import Model, PictureModel
-from maquette.models.store import CONFIG, WEIGHTS, load_config, load_tensors
+from maquette.models.store import CONFIG, WEIGHTS, load_config, load_tensors, tensors_of
 from maquette.nn.patches import resize_positions
 from maquette.training.checkpoint import AVERAGE, MODEL, newest
 from maquette.training.parameter_groups import freeze
@@ -60,7 +60,7 @@ def check_trained(recipe: Recipe) -> int:
 
 @dataclass(frozen=True)
 class Begun:
-    """How a model begins with another run's weights: names of parameters, sorted.
+    """How a model begins with another run's weights: names of parameters and buffers, sorted.
 
     new: it lacks them there. grown: they read more inputs here, which begin at zero. resized: positions
     of a grid of another side, interpolated. unused: tensors of that run that it has no parameter for.
@@ -93,7 +93,7 @@ def begin_with(model: nn.Module, folder: Path) -> Begun:
     """
     source = weights_file(folder)
     tensors = load_tensors(source)
-    own = dict(model.named_parameters())
+    own = tensors_of(model)
     common = own.keys() & tensors.keys()
     if not common:
         raise UserError(f"{source} has no parameter in common with this model: name another start")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from maquette.adaptation.adapters.adapter import kept_tensors
+from maquette.adaptation.adapters.adapter import adapters_of, kept_tensors
 from maquette.adaptation.adapters.store import load_kept
 from maquette.models.base import Loss, Model
 from maquette.parallel.group import Group
@@ -39,7 +39,8 @@ class Single:
         return batch if self._encoder is None else self._encoder(batch)
 
     def prepare(self, batch: Any, group: Group) -> None:
-        self.model.prepare(batch)
+        if not adapters_of(self.model):  # what a base was fitted to stays
+            self.model.prepare(batch)
         group.copy_from_first(self.model.buffers())
         self.average.begin()
 

@@ -23,8 +23,8 @@ def describe(folder: Path, recipe: Recipe) -> None:
     if recipe.adapter is None:
         return
     base = Path(recipe.start) if recipe.start else None
-    found = "" if base is None else base_hash(load_config(base), weights_file(base))
-    Description(recipe.adapter, recipe.start, found, recipe.seed).save(folder)
+    digest = "" if base is None else base_hash(load_config(base), weights_file(base))
+    Description(recipe.adapter, recipe.start, digest, recipe.seed).save(folder)
 
 
 def find_base(folder: Path, base: Path | None = None) -> Path | None:
@@ -42,11 +42,11 @@ def find_base(folder: Path, base: Path | None = None) -> Path | None:
         raise UserError(
             f"the base of {folder} is not at {places[0]}: move it back, or name it with --base"
         )
-    found = base_hash(load_config(there), weights_file(there))
-    if found != described.base_hash:
+    digest = base_hash(load_config(there), weights_file(there))
+    if digest != described.base_hash:
         raise UserError(
             f"{folder} adapts another model than {there} (hash {described.base_hash[:12]}, not "
-            f"{found[:12]}): name its base with --base"
+            f"{digest[:12]}): name its base with --base"
         )
     return there
 

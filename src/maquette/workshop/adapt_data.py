@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from maquette.base.errors import UserError
+from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.examples.build import build_examples
 from maquette.corpus.examples.example import YAML
 from maquette.corpus.examples.store import ExamplesCorpus
@@ -37,22 +37,26 @@ def data_of(
     *,
     fields: Mapping[str, str] | None = None,
     template: str = Template.text,
+    resume: bool = False,
     progress: Progress = silent,
 ) -> TextData | ExamplesData:
-    """What a recipe reads of a corpus, or of files, whose corpus is built as `out` where it is not there.
+    """What a recipe reads of a corpus, or of files, whose corpus is built as `out`.
 
-    sequence: tokens a training sequence. fields, template: see `build_examples`. Raises UserError for
-    files that are missing, and for a record that is neither an example nor a text.
+    sequence: tokens a training sequence. fields, template: see `build_examples`. resume: whether `out` is
+    taken as it is where it is there. Raises WrongUse where it is in the way, UserError for files that are
+    missing, and for a record that is neither an example nor a text.
     """
     path = Path(source).expanduser()
     if source in BUILT or (path / MANIFEST).exists():
-        found: Corpus | ExamplesCorpus = opened(source, progress)
+        corpus: Corpus | ExamplesCorpus = opened(source, progress)
     elif not path.exists():
         raise UserError(f"{source} does not exist: name a corpus, or files of examples or of text")
+    elif out.exists() and not resume:
+        raise WrongUse(f"{out} is in the way of the corpus: move it, or choose another --run")
     elif (out / MANIFEST).exists():
-        found = opened(str(out), progress)
+        corpus = opened(str(out), progress)
     elif fields or holds_examples(path):
-        found = build_examples(
+        corpus = build_examples(
             out,
             [path],
             tokenizer,
@@ -62,16 +66,16 @@ def data_of(
             progress=progress,
         )
     else:
-        found = build(
+        corpus = build(
             out,
             files([str(path)]),
             BuildOptions(heldout=HELDOUT),
             tokenizer=tokenizer,
             progress=progress,
         )
-    if isinstance(found, ExamplesCorpus):
-        return ExamplesData(corpus=str(found.path), sequence=sequence)
-    return TextData(corpus=str(found.path), sequence=sequence)
+    if isinstance(corpus, ExamplesCorpus):
+        return ExamplesData(corpus=str(corpus.path), sequence=sequence)
+    return TextData(corpus=str(corpus.path), sequence=sequence)
 
 
 def opened(source: str, progress: Progress = silent) -> Corpus | ExamplesCorpus:

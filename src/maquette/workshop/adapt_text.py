@@ -125,6 +125,7 @@ def adapt_text(
         options.sequence or min(config.context, SEQUENCE),
         fields=fields,
         template=template,
+        resume=resume,
         progress=progress,
     )
     recipe = text_recipe(options, start, config, data)

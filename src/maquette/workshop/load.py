@@ -65,8 +65,8 @@ class Loaded:
         before = {name: self.adapters[name].weight for name in self._known(weights or {})}
         try:
             for name, weight in (weights or {}).items():
-                one = isinstance(weight, int | float)
-                self.adapters[name].weight = weight if one else torch.tensor(weight)  # type: ignore[assignment]
+                single = isinstance(weight, int | float)
+                self.adapters[name].weight = weight if single else torch.tensor(weight)  # type: ignore[assignment]
             yield
         finally:
             for name, kept in before.items():

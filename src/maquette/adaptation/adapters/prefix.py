@@ -101,9 +101,9 @@ class KeyValuePrefix(LanguageAdapter):
     def initialise(self, model: Model, seed: int) -> None:
         """Fill them with what tokens drawn by the seed leave in the model."""
         assert isinstance(model, LanguageModel)
-        found = model.prefixes(drawn_rows(model, self.config.length, seed))
-        self.keys.copy_(torch.stack([p.keys for p in found]))
-        self.values.copy_(torch.stack([p.values for p in found]))
+        drawn = model.prefixes(drawn_rows(model, self.config.length, seed))
+        self.keys.copy_(torch.stack([p.keys for p in drawn]))
+        self.values.copy_(torch.stack([p.values for p in drawn]))
 
     def prefixes(self, model: LanguageModel) -> list[Prefix]:
         return [Prefix(k, v) for k, v in zip(self.keys, self.values, strict=True)]
