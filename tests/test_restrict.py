@@ -2,12 +2,13 @@
 
 import json
 import re
+import sys
 
 import pytest
 from tiny_models import KINDS, write_model
 
 import maquette
-from maquette.base.errors import WrongUse
+from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.tokenizer import byte_tokenizer, train_tokenizer
 from maquette.models import families
 from maquette.serving.generate import generate
@@ -90,3 +91,9 @@ def test_the_command_holds_its_answers(trained, tmp_path):
     assert json.loads(said.json["text"]).keys() == {"n", "c"}
     refused(command("generate", trained, "", "--regex", "("), "mend", code=2)
     refused(command("generate", trained, "", "--schema", tmp_path / "no.json"), "no.json", code=1)
+
+
+def test_the_extra_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(UserError, match=r"pip install 'maquette\[restrict\]'"):
+        Grammars(byte_tokenizer(), 257)

@@ -105,4 +105,4 @@ def question_worlds() -> dict[str, QuestionWorld]:
     """All worlds of questions, by name."""
     for module in MODULES:
         importlib.import_module(f"maquette.worlds.questions.{module}")
-    return QUESTION_WORLDS
+    return dict(sorted(QUESTION_WORLDS.items()))
