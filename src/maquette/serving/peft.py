@@ -114,7 +114,7 @@ def import_peft(source: Path, base: Path, weights: Path, out: Path) -> LoRAConfi
         )
     rank = max(len(a) for a, _ in changes.values())
     adapter = LoRAConfig(rank=rank, alpha=scale * rank, places=tuple(changes))
-    described = Description(adapter, str(base.resolve()), base_hash(config, weights), 0)
+    described = Description(adapter, str(base.resolve()), base_hash(base, weights), 0)
     tensors = {}
     for name, (a, b) in changes.items():
         tensors[f"{described.prefix}{name}.lora_a"] = _padded(a, rank, 0)

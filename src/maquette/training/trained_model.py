@@ -23,7 +23,7 @@ def describe(folder: Path, recipe: Recipe) -> None:
     if recipe.adapter is None:
         return
     base = Path(recipe.start) if recipe.start else None
-    digest = "" if base is None else base_hash(load_config(base), weights_file(base))
+    digest = "" if base is None else base_hash(base, weights_file(base))
     Description(recipe.adapter, recipe.start, digest, recipe.seed).save(folder)
 
 
@@ -42,7 +42,7 @@ def find_base(folder: Path, base: Path | None = None) -> Path | None:
         raise UserError(
             f"the base of {folder} is not at {places[0]}: move it back, or name it with --base"
         )
-    digest = base_hash(load_config(there), weights_file(there))
+    digest = base_hash(there, weights_file(there))
     if digest != described.base_hash:
         raise UserError(
             f"{folder} adapts another model than {there} (hash {described.base_hash[:12]}, not "

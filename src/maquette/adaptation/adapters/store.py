@@ -19,8 +19,7 @@ from maquette.adaptation.adapters.config import AdapterConfig, adapter_from
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, sha256, write_json
 from maquette.models.base import Model
-from maquette.models.registry import AnyConfig
-from maquette.models.store import copy_tensors
+from maquette.models.store import CONFIG, copy_tensors
 
 FORMAT = 1
 ADAPTER, ADAPTER_WEIGHTS = "adapter.json", "adapter.safetensors"
@@ -64,9 +63,9 @@ def read_description(folder: Path) -> Description:
         raise UserError(f"{path} is damaged or of another version: {error}") from error
 
 
-def base_hash(config: AnyConfig, weights: Path) -> str:
-    """Hash of a model: its config and its weights file."""
-    plain = json.dumps(dataclasses.asdict(config), sort_keys=True, default=str)
+def base_hash(folder: Path, weights: Path) -> str:
+    """Hash of the model of a folder: its `config.json` as it was written, and its weights file."""
+    plain = json.dumps(read_json(folder / CONFIG), sort_keys=True)
     return hashlib.sha256(f"{plain}\n{sha256(weights)}".encode()).hexdigest()
 
 
