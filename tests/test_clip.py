@@ -161,7 +161,7 @@ def test_parameters_start_by_their_roles_and_are_counted():
         ({"heads": 3}, "width 32 is not divisible by heads 3: use heads 2 or width 33"),
         ({"width": 34}, "width 34 is not a multiple of 4: use 36"),
         ({"text_heads": 5}, "text_width 32 is not divisible by text_heads 5"),
-        ({"begin": 20}, "begin is 20"),
+        ({"bos_token_id": 20}, "bos_token_id is 20"),
         ({"embedding": 0}, "embedding is 0"),
     ],
 )

@@ -165,7 +165,7 @@ def test_the_border_is_where_the_context_alone_ends():
     assert moved == plain
     assert moved.context == tuple(tokenizer.encode("the cat"))
     assert moved.context + moved.continuation == tuple(tokenizer.encode("the cat sat"))
-    assert encode("", "sat") == Request((tokenizer.end,), tuple(tokenizer.encode("sat")))
+    assert encode("", "sat") == Request((tokenizer.eos_token_id,), tuple(tokenizer.encode("sat")))
     assert encode("  ", "sat").continuation == tuple(tokenizer.encode("  sat"))
     whole = encode("the c", "at")  # one token, or two that begin otherwise: nothing is lost
     assert whole.continuation

@@ -241,13 +241,13 @@ def test_a_start_of_another_shape_says_what_to_set(tmp_path, change, mend):
 
 
 def test_what_a_start_lacks_and_what_it_has_besides_is_said(tmp_path):
-    before = kept(tmp_path / "r", vit(pool="cls"))
+    before = kept(tmp_path / "r", vit(pool="cls", positions="none"))
     recipe = PictureRecipe(
-        model=vit(prompts=2, pool="mean"), data=PictureData(image_size=32), start=str(before)
+        model=vit(pool="mean"), data=PictureData(image_size=32), start=str(before)
     )
     said = io.StringIO()
     make_model(recipe, say=said.write)
-    assert "prompts.weight are not there and keep their start" in said.getvalue()
+    assert "position.weight are not there and keep their start" in said.getvalue()
     assert "cls.weight are there alone and are left out" in said.getvalue()
     said = io.StringIO()
     make_model(replace(recipe, start=""), say=said.write)

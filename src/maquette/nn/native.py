@@ -69,7 +69,7 @@ def library() -> ctypes.CDLL | None:
     if path is None:
         return None
     version = subprocess.run(
-        [path, "--version"], capture_output=True, text=True, check=False
+        [path, "--version"], capture_output=True, encoding="utf-8", check=False
     ).stdout
     identity = [SOURCE.read_text(encoding="utf-8"), FLAGS, WIDE, version, _processor()]
     key = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
@@ -95,7 +95,7 @@ def _build(compiler: str, out: Path) -> str:
         made = Path(folder) / out.name
         for flags in ([WIDE], []):
             command = [compiler, *FLAGS.split(), *flags, "-o", str(made), str(SOURCE)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
             if done.returncode == 0:
                 os.replace(made, out)
                 return ""
