@@ -67,8 +67,8 @@ def test_what_cannot_be_compared_is_one_line(trained, questions, tmp_path):
     refused(compare(trained, questions, folder, "--methods", "lorra"), "unknown method lorra")
     refused(compare(trained, questions, folder, "--learning-rate", "0.1"), "own rate")
     refused(compare(trained, tmp_path / "nowhere.jsonl", folder), "does not exist")
-    assert not (folder / "comparison.json").exists()
-    folder.mkdir(exist_ok=True)
+    assert not folder.exists()
+    folder.mkdir()
     refused(compare(trained, questions, folder), "exists: choose another --run")
 
 

@@ -90,12 +90,12 @@ def compare(
     config = language_config(start)
     if folder.exists() and not resume:
         raise WrongUse(f"{folder} exists: choose another --run, or go on with --resume")
-    folder.mkdir(parents=True, exist_ok=True)
     sequence = options.sequence or min(config.context, SEQUENCE)
     data = data_of(
         source, folder / "corpus", load_tokenizer(start / TOKENIZER), sequence,
-        fields=fields, template=template, progress=progress,
+        fields=fields, template=template, resume=resume, progress=progress,
     )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
     done: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
     for method in chosen:
