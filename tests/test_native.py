@@ -84,7 +84,8 @@ def test_feed_forward_layers_and_their_gradients(activation, bias, dtype):
 
 
 def test_the_activation_is_exact_where_it_is_steep_and_where_it_is_flat():
-    x = torch.linspace(-12, 12, 4001, requires_grad=True)
+    x = torch.cat([torch.linspace(-12, 12, 4001), torch.linspace(-1000, 1000, 401)])
+    x.requires_grad_()
     exact = x.detach().double().requires_grad_()
     F.gelu(exact, approximate="tanh").sum().backward()
     y = native.activate(x, None, "gelu_tanh")
@@ -133,15 +134,6 @@ def test_an_adapter_takes_part(kind):
     assert abs(found - plain) > 1e-3
 
 
-def test_a_norm_reads_and_writes_bf16_and_computes_in_fp32():
-    norm = filled(LayerNorm(48, bias=True))
-    x = torch.randn(7, 48).to(torch.bfloat16)
-    y = norm(x)
-    assert y.dtype == torch.bfloat16
-    exact = F.layer_norm(x.float(), (48,), norm.weight, norm.bias)
-    torch.testing.assert_close(y.float(), exact, atol=0.01, rtol=0.01)
-
-
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", [(40, 70), (70, 40), (5, 5)])
 @pytest.mark.parametrize("bias", [True, False])
@@ -165,15 +157,17 @@ def test_linear_maps_and_their_gradients(shape, bias, frozen, dtype):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_root_mean_square_norms_and_their_gradients(dtype):
-    norm = filled(RMSNorm(45))
+@pytest.mark.parametrize("norm", [RMSNorm(45), LayerNorm(45), LayerNorm(45, bias=True)])
+def test_norms_and_their_gradients(norm, dtype):
+    norm = filled(norm)
     x = torch.randn(3, 23, 45).to(dtype)
 
     def computed(on):
         one = x.clone().requires_grad_()
         with native.kernels(on):
             y = norm(one)
-            return [y.detach(), *torch.autograd.grad(y.float().cos().sum(), [one, norm.weight])]
+            learning = [one, *norm.parameters()]
+            return [y.detach(), *torch.autograd.grad(y.float().cos().sum(), learning)]
 
     for a, b in zip(computed(True), computed(False), strict=True):
         assert a.dtype == b.dtype
@@ -244,9 +238,28 @@ def test_recomputed_blocks_have_the_same_gradients():
 
 
 def test_custom_operators_keep_their_promises_to_torch():
-    for activation, bias in (("gelu_tanh", torch.randn(6)), ("swiglu", None)):
-        x = torch.randn(4, 6, requires_grad=True)
-        torch.library.opcheck(native._activate, (x, bias, activation))
+    for strides in (False, True):
+        x = torch.randn(6, 4).T if strides else torch.randn(4, 6)
+        x.requires_grad_()
+        for activation, bias in (("gelu_tanh", torch.randn(6)), ("swiglu", None)):
+            torch.library.opcheck(native._activate, (x, bias, activation))
+        torch.library.opcheck(native._rms_norm, (x, torch.randn(6), 1e-5))
+        torch.library.opcheck(native._layer_norm, (x, torch.randn(6), torch.randn(6), 1e-5))
+        torch.library.opcheck(native._linear, (x, torch.randn(3, 6), torch.randn(3)))
+        q = torch.randn(2, 3, 6, 4).transpose(2, 3) if strides else torch.randn(2, 3, 4, 6)
+        q.requires_grad_()
+        table = rotary_table(torch.arange(3), 4, 100.0)
+        torch.library.opcheck(native._rotate, (q, *table, False, 1.0))
+
+
+def test_parameters_of_any_precision_and_document_ids_of_one_row_are_taken():
+    x, weight, bias = torch.randn(3, 6), torch.randn(2, 6), torch.randn(2).to(torch.bfloat16)
+    torch.testing.assert_close(native.linear(x, weight, bias), F.linear(x, weight, bias.float()))
+    assert Linear(6, 2).forward(torch.randn(6)).shape == (2,)
+    q, k, v = inputs(3, 2, 2, 9, 8)
+    ids = torch.tensor([[0] * 4 + [1] * 5])
+    shared = tiled_attention(q, k, v, 0.3, document_ids=ids)
+    torch.testing.assert_close(shared, tiled_attention(q, k, v, 0.3, document_ids=ids.repeat(3, 1)))
 
 
 def test_they_are_used_where_a_run_does_not_say_off(recipe, monkeypatch):

@@ -63,16 +63,22 @@ inline float exponential(float x) {
   return p * float_of(int32_t(uint32_t(bits_of(shifted)) << 23) + (127 << 23));  // p * 2^n
 }
 
-// 1 / (1 + exp(-x)). The quotient by Newton's method, from a first guess within an eighth of it that
-// negates the exponent: vectors divide four times as slowly.
-inline float sigmoid(float x) {
-  const float minus = -x;
-  const float d = 1.0f + exponential(80.0f < minus ? 80.0f : minus);
+// 1 / d, by Newton's method from a first guess within an eighth of it that negates the exponent: vectors
+// divide four times as slowly.
+inline float reciprocal(float d) {
   float y = float_of(0x7ef311c7 - bits_of(d));
   y = y * (2.0f - d * y);
   y = y * (2.0f - d * y);
   return y * (2.0f - d * y);
 }
+
+inline float exponential_of_minus(float x) {
+  const float minus = -x;
+  return exponential(80.0f < minus ? 80.0f : minus);
+}
+
+// 1 / (1 + exp(-x))
+inline float sigmoid(float x) { return reciprocal(1.0f + exponential_of_minus(x)); }
 
 // A tile of scores (batch, heads, rows, keys), whose first row and key stand at these positions.
 struct Tile {
@@ -185,8 +191,9 @@ const float GELU = 1.5957691216057308f, CUBE = 0.044715f;  // 2 sqrt(2 / pi); He
 struct GeluTanh {  // x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)): its tanh form, rewritten
   static float value(float x) { return x * sigmoid(GELU * (x + CUBE * x * x * x)); }
   static float slope(float x) {
-    const float s = sigmoid(GELU * (x + CUBE * x * x * x));
-    return s + x * s * (1.0f - s) * GELU * (1.0f + 3.0f * CUBE * x * x);
+    const float e = exponential_of_minus(GELU * (x + CUBE * x * x * x));
+    const float s = reciprocal(1.0f + e);  // and 1 - s = e s, which does not cancel
+    return s + x * s * (e * s) * GELU * (1.0f + 3.0f * CUBE * x * x);
   }
 };
 
@@ -265,8 +272,9 @@ void swiglu_backward(int64_t rows, int64_t width, const T* d_y, const T* x, T* d
     T *d_gate = d_x + 2 * r * width, *d_up = d_gate + width;
 #pragma omp simd
     for (int64_t j = 0; j < width; ++j) {
-      const float g = widen(gate[j]), s = sigmoid(g), dy = widen(d[j]);
-      narrow(dy * widen(up[j]) * s * (1.0f + g * (1.0f - s)), d_gate[j]);
+      const float g = widen(gate[j]), e = exponential_of_minus(g), dy = widen(d[j]);
+      const float s = reciprocal(1.0f + e);
+      narrow(dy * widen(up[j]) * s * (1.0f + g * (e * s)), d_gate[j]);
       narrow(dy * g * s, d_up[j]);
     }
   }
@@ -374,6 +382,68 @@ void rms_norm_backward(int64_t rows, int64_t width, const T* d_y, const T* x, co
   add_blocks(width, sums, d_weight);
 }
 
+// Layer norm: y = (x - mean) * inverse * weight + bias (bias may be null), inverse = 1 / sqrt(variance +
+// epsilon) of each row.
+template <class T>
+void layer_norm(int64_t rows, int64_t width, const T* x, const float* weight, const float* bias,
+                float epsilon, T* y, float* means, float* inverse, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* in = x + r * width;
+    T* out = y + r * width;
+    float sum = 0.0f, squares = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < width; ++j) sum += widen(in[j]);
+    const float mean = means[r] = sum / float(width);
+#pragma omp simd reduction(+ : squares)
+    for (int64_t j = 0; j < width; ++j) squares += (widen(in[j]) - mean) * (widen(in[j]) - mean);
+    const float factor = inverse[r] = 1.0f / std::sqrt(squares / float(width) + epsilon);
+    if (bias) {
+#pragma omp simd
+      for (int64_t j = 0; j < width; ++j)
+        narrow((widen(in[j]) - mean) * factor * weight[j] + bias[j], out[j]);
+    } else {
+#pragma omp simd
+      for (int64_t j = 0; j < width; ++j) narrow((widen(in[j]) - mean) * factor * weight[j], out[j]);
+    }
+  }
+}
+
+template <class T>
+void layer_norm_backward(int64_t rows, int64_t width, const T* d_y, const T* x, const float* weight,
+                         const float* means, const float* inverse, T* d_x, float* d_weight,
+                         float* d_bias, int threads) {
+  const int64_t block = (rows + BLOCKS - 1) / BLOCKS;
+  std::vector<float> weights(BLOCKS * width, 0.0f), biases(BLOCKS * width, 0.0f);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t b = 0; b < BLOCKS; ++b) {
+    float *w = weights.data() + b * width, *c = biases.data() + b * width;
+    for (int64_t r = b * block; r < std::min(rows, (b + 1) * block); ++r) {
+      const T *d = d_y + r * width, *in = x + r * width;
+      T* out = d_x + r * width;
+      const float mean = means[r], factor = inverse[r];
+      float sum = 0.0f, product = 0.0f;
+#pragma omp simd reduction(+ : sum, product)
+      for (int64_t j = 0; j < width; ++j) {
+        const float g = widen(d[j]) * weight[j];
+        sum += g;
+        product += g * (widen(in[j]) - mean) * factor;
+      }
+      sum /= float(width);
+      product /= float(width);
+#pragma omp simd
+      for (int64_t j = 0; j < width; ++j) {
+        const float g = widen(d[j]), v = (widen(in[j]) - mean) * factor;
+        narrow(factor * (g * weight[j] - sum - v * product), out[j]);
+        w[j] += g * v;
+        c[j] += g;
+      }
+    }
+  }
+  add_blocks(width, weights, d_weight);
+  add_blocks(width, biases, d_bias);
+}
+
 // Rotary embedding of x (rows, heads, width), whose rows are `stride` numbers apart, to y, whose rows are
 // not: the first 2 * pairs numbers of a head are turned by the angles of its row, or of row % period.
 // direction: 1, or -1 to turn back.
@@ -472,6 +542,17 @@ void column_sums(int64_t rows, int64_t width, const T* x, float* sums, int threa
                                            const float* weight, const float* inverse, T* d_x,          \
                                            float* d_weight, int threads) {                             \
     rms_norm_backward(rows, width, d_y, x, weight, inverse, d_x, d_weight, threads);                   \
+  }                                                                                                    \
+  extern "C" void layer_norm_##NAME(int64_t rows, int64_t width, const T* x, const float* weight,      \
+                                    const float* bias, float epsilon, T* y, float* means,              \
+                                    float* inverse, int threads) {                                     \
+    layer_norm(rows, width, x, weight, bias, epsilon, y, means, inverse, threads);                     \
+  }                                                                                                    \
+  extern "C" void layer_norm_backward_##NAME(int64_t rows, int64_t width, const T* d_y, const T* x,    \
+                                             const float* weight, const float* means,                  \
+                                             const float* inverse, T* d_x, float* d_weight,            \
+                                             float* d_bias, int threads) {                             \
+    layer_norm_backward(rows, width, d_y, x, weight, means, inverse, d_x, d_weight, d_bias, threads);  \
   }                                                                                                    \
   extern "C" void rotate_##NAME(int64_t rows, int64_t heads, int64_t width, int64_t stride,            \
                                 int64_t pairs, int64_t period, int64_t interleaved, const T* x,        \

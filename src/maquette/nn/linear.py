@@ -37,14 +37,14 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(fan_out)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:  # (..., fan_in) -> (..., fan_out)
-        if native.usable(x):
+        if native.usable(x) and x.dim() > 1:
             return native.linear(x, self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T without the bias."""
-        if native.usable(x):
+        if native.usable(x) and x.dim() > 1:
             return native.linear(x, self.weight, None)
         return F.linear(x, self.weight.to(x.dtype))
 

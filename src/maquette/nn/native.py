@@ -1,10 +1,10 @@
-"""The row kernels of `kernels.cpp`, compiled by the user's own compiler when a run first compiles.
+"""The row kernels of `kernels.cpp`, built by the user's own compiler when a run first uses them.
 
-Scores to probabilities and back, and activations with their bias: what stands between the matrix products
-of a step. torch's compiler turns each into several passes with positions in 64 bits; these are one pass
-each (docs/log.md has the times). They compute in fp32 and read and write fp32 or bf16. The build takes
-two seconds and is kept in Maquette's home; without a compiler, or where it fails, `library` is None and
-callers go on with torch alone.
+Softmax, norms, activations, rotary embeddings, biases and cross-entropy: what stands between the matrix
+products of a step. torch's compiler turns each into several passes with positions in 64 bits; these are
+one pass each (docs/log.md has the times). They compute in fp32 and read and write fp32 or bf16. The build
+takes two seconds and is kept in Maquette's home; without a compiler, or where it fails, `library` is None
+and callers go on with torch alone.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def compiler() -> str | None:
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the kernels serve this tensor now: on a processor, in a run that compiles."""
+    """Whether the kernels serve this tensor now: on a processor, in a run with kernels enabled."""
     return _on and x.device.type == "cpu" and x.dtype in TYPES and available()
 
 
@@ -138,6 +138,8 @@ def make_tile(
     tensors must live, and be contiguous, as long as the tile is used.
     """
     batch, heads, rows, keys = scores.shape
+    assert slopes is None or (slopes.dtype, slopes.shape) == (torch.float32, (heads,))
+    assert document_ids is None or (document_ids.dtype, len(document_ids)) == (torch.int32, batch)
     time = 0 if document_ids is None else document_ids.shape[1]
     return Tile(
         batch, heads, rows, keys, first_row, first_key, window, time, scale,
@@ -203,7 +205,7 @@ def activate(x: Tensor, bias: Tensor | None, activation: str) -> Tensor:
 
 @torch.library.custom_op("maquette::activate", mutates_args=())
 def _activate(x: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    x = x.contiguous()
+    x, bias = x.contiguous(), None if bias is None else bias.float().contiguous()
     y = _empty_result(x, activation)
     rows, width = y.numel() // y.shape[-1], y.shape[-1]
     arguments = (x, y) if activation == "swiglu" else (x, bias, y)
@@ -216,6 +218,7 @@ def _activate_backward(
     d_y: Tensor, x: Tensor, bias: Tensor | None, activation: str
 ) -> tuple[Tensor, Tensor]:
     d_y, x = d_y.contiguous(), x.contiguous()
+    bias = None if bias is None else bias.float().contiguous()
     d_x = torch.empty_like(x)
     d_bias = torch.empty(0 if bias is None else len(bias), dtype=torch.float32)
     rows, width = d_y.numel() // d_y.shape[-1], d_y.shape[-1]
@@ -234,13 +237,13 @@ def _call(name: str, dtype: torch.dtype, *arguments: object) -> None:
     """Call a kernel of that type of numbers; tensors go as their addresses."""
     kernels = library()
     assert kernels is not None, "the kernels are not built"
-    given = [
+    c_arguments = [
         ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor)
         else ctypes.c_int64(a) if isinstance(a, int)
         else ctypes.c_float(a) if isinstance(a, float) else a
         for a in arguments
     ]  # fmt: skip
-    getattr(kernels, f"{name}_{TYPES[dtype]}")(*given, ctypes.c_int(torch.get_num_threads()))
+    getattr(kernels, f"{name}_{TYPES[dtype]}")(*c_arguments, ctypes.c_int(torch.get_num_threads()))
 
 
 @_activate.register_fake
@@ -250,10 +253,10 @@ def _(x, bias, activation):  # type: ignore[no-untyped-def]
 
 @_activate_backward.register_fake
 def _(d_y, x, bias, activation):  # type: ignore[no-untyped-def]
-    return torch.empty_like(x), x.new_empty(0 if bias is None else len(bias), dtype=torch.float32)
+    return x.new_empty(x.shape), x.new_empty(0 if bias is None else len(bias), dtype=torch.float32)
 
 
-def _remember(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _setup_activation(ctx, inputs, output):  # type: ignore[no-untyped-def]
     x, bias, activation = inputs
     ctx.save_for_backward(x, bias)
     ctx.activation = activation
@@ -265,7 +268,7 @@ def _gradient(ctx, d_y):  # type: ignore[no-untyped-def]
     return d_x, None if bias is None else d_bias, None
 
 
-_activate.register_autograd(_gradient, setup_context=_remember)
+_activate.register_autograd(_gradient, setup_context=_setup_activation)
 
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -276,7 +279,7 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 @torch.library.custom_op("maquette::rms_norm", mutates_args=())
 def _rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    x = x.contiguous()
+    x, weight = x.contiguous(), weight.float().contiguous()
     y, inverse = torch.empty_like(x), torch.empty(x.shape[:-1], dtype=torch.float32)
     _call("rms_norm", x.dtype, inverse.numel(), x.shape[-1], x, weight, float(epsilon), y, inverse)
     return y, inverse
@@ -286,7 +289,7 @@ def _rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor
 def _rms_norm_backward(
     d_y: Tensor, x: Tensor, weight: Tensor, inverse: Tensor
 ) -> tuple[Tensor, Tensor]:
-    d_y, x = d_y.contiguous(), x.contiguous()
+    d_y, x, weight = d_y.contiguous(), x.contiguous(), weight.float().contiguous()
     d_x, d_weight = torch.empty_like(x), torch.empty_like(weight)
     sizes = inverse.numel(), x.shape[-1]
     _call("rms_norm_backward", x.dtype, *sizes, d_y, x, weight, inverse, d_x, d_weight)
@@ -295,15 +298,15 @@ def _rms_norm_backward(
 
 @_rms_norm.register_fake
 def _(x, weight, epsilon):  # type: ignore[no-untyped-def]
-    return torch.empty_like(x), x.new_empty(x.shape[:-1], dtype=torch.float32)
+    return x.new_empty(x.shape), x.new_empty(x.shape[:-1], dtype=torch.float32)
 
 
 @_rms_norm_backward.register_fake
 def _(d_y, x, weight, inverse):  # type: ignore[no-untyped-def]
-    return torch.empty_like(x), torch.empty_like(weight)
+    return x.new_empty(x.shape), weight.new_empty(weight.shape)
 
 
-def _remember_norm(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _setup_rms_norm(ctx, inputs, output):  # type: ignore[no-untyped-def]
     ctx.save_for_backward(inputs[0], inputs[1], output[1])
 
 
@@ -311,7 +314,62 @@ def _gradient_of_norm(ctx, d_y, _):  # type: ignore[no-untyped-def]
     return *_rms_norm_backward(d_y, *ctx.saved_tensors), None
 
 
-_rms_norm.register_autograd(_gradient_of_norm, setup_context=_remember_norm)
+_rms_norm.register_autograd(_gradient_of_norm, setup_context=_setup_rms_norm)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
+    """Layer norm of (..., width); weight, bias: (width,) fp32."""
+    out: Tensor = _layer_norm(x, weight, bias, epsilon)[0]
+    return out
+
+
+@torch.library.custom_op("maquette::layer_norm", mutates_args=())
+def _layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, weight = x.contiguous(), weight.float().contiguous()
+    bias = None if bias is None else bias.float().contiguous()
+    y = torch.empty_like(x)
+    mean, inverse = (torch.empty(x.shape[:-1], dtype=torch.float32) for _ in range(2))
+    sizes = inverse.numel(), x.shape[-1]
+    _call("layer_norm", x.dtype, *sizes, x, weight, bias, float(epsilon), y, mean, inverse)
+    return y, mean, inverse
+
+
+@torch.library.custom_op("maquette::layer_norm_backward", mutates_args=())
+def _layer_norm_backward(
+    d_y: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    d_y, x, weight = d_y.contiguous(), x.contiguous(), weight.float().contiguous()
+    d_x, d_weight, d_bias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+    sizes = inverse.numel(), x.shape[-1]
+    results = d_x, d_weight, d_bias
+    _call("layer_norm_backward", x.dtype, *sizes, d_y, x, weight, mean, inverse, *results)
+    return results
+
+
+@_layer_norm.register_fake
+def _(x, weight, bias, epsilon):  # type: ignore[no-untyped-def]
+    rows = [x.new_empty(x.shape[:-1], dtype=torch.float32) for _ in range(2)]
+    return x.new_empty(x.shape), *rows
+
+
+@_layer_norm_backward.register_fake
+def _(d_y, x, weight, mean, inverse):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape), *(weight.new_empty(weight.shape) for _ in range(2))
+
+
+def _setup_layer_norm(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.has_bias = inputs[2] is not None
+    ctx.save_for_backward(inputs[0], inputs[1], output[1], output[2])
+
+
+def _gradient_of_layer_norm(ctx, d_y, *_):  # type: ignore[no-untyped-def]
+    d_x, d_weight, d_bias = _layer_norm_backward(d_y, *ctx.saved_tensors)
+    return d_x, d_weight, d_bias if ctx.has_bias else None, None
+
+
+_layer_norm.register_autograd(_gradient_of_layer_norm, setup_context=_setup_layer_norm)
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
@@ -325,7 +383,7 @@ def _rotate(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool, directio
     batch, time, heads, width = x.shape
     if x.stride()[2:] != (width, 1) or x.stride(0) != time * x.stride(1):
         x = x.contiguous()
-    cosine, sine = cosine.contiguous(), sine.contiguous()
+    cosine, sine = cosine.float().contiguous(), sine.float().contiguous()
     y = torch.empty(x.shape, dtype=x.dtype)
     pairs = cosine.shape[-1]
     _call(
@@ -340,7 +398,7 @@ def _(x, cosine, sine, interleaved, direction):  # type: ignore[no-untyped-def]
     return x.new_empty(x.shape)
 
 
-def _remember_rotation(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _setup_rotation(ctx, inputs, output):  # type: ignore[no-untyped-def]
     _, cosine, sine, ctx.interleaved, ctx.direction = inputs
     ctx.save_for_backward(cosine, sine)
 
@@ -350,7 +408,7 @@ def _gradient_of_rotation(ctx, d_y):  # type: ignore[no-untyped-def]
     return d_x, None, None, None, None
 
 
-_rotate.register_autograd(_gradient_of_rotation, setup_context=_remember_rotation)
+_rotate.register_autograd(_gradient_of_rotation, setup_context=_setup_rotation)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -363,7 +421,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     y = x.flatten(0, -2) @ weight.to(x.dtype).T
     if bias is not None:
-        _call("add_bias", y.dtype, *y.shape, y, bias.contiguous())
+        _call("add_bias", y.dtype, *y.shape, y, bias.float().contiguous())
     return y.view(*x.shape[:-1], len(weight))
 
 
@@ -391,13 +449,13 @@ def _(x, weight, bias):  # type: ignore[no-untyped-def]
 @_linear_backward.register_fake
 def _(d_y, x, weight, needs_x, needs_weight, needs_bias):  # type: ignore[no-untyped-def]
     return (
-        torch.empty_like(x) if needs_x else x.new_empty(0, dtype=torch.float32),
-        torch.empty_like(weight) if needs_weight else weight.new_empty(0),
+        x.new_empty(x.shape) if needs_x else x.new_empty(0, dtype=torch.float32),
+        weight.new_empty(weight.shape) if needs_weight else weight.new_empty(0),
         weight.new_empty(len(weight) if needs_bias else 0),
     )
 
 
-def _remember_linear(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _setup_linear(ctx, inputs, output):  # type: ignore[no-untyped-def]
     ctx.save_for_backward(inputs[0], inputs[1])
 
 
@@ -407,4 +465,4 @@ def _gradient_of_linear(ctx, d_y):  # type: ignore[no-untyped-def]
     return tuple(g if needed else None for g, needed in zip(gradients, needs, strict=True))
 
 
-_linear.register_autograd(_gradient_of_linear, setup_context=_remember_linear)
+_linear.register_autograd(_gradient_of_linear, setup_context=_setup_linear)

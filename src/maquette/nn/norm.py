@@ -23,11 +23,9 @@ class LayerNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:  # (..., width) -> (..., width)
+        if native.usable(x):
+            return native.layer_norm(x, self.weight, self.bias, self.epsilon)
         bias = None if self.bias is None else self.bias.float()
-        if native.usable(x):  # torch's own kernel reads and writes bf16, and computes in fp32
-            return nn.functional.layer_norm(
-                x, self.weight.shape, self.weight.float(), bias, self.epsilon
-            )
         y = nn.functional.layer_norm(
             x.float(), self.weight.shape, self.weight.float(), bias, self.epsilon
         )
@@ -45,7 +43,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (..., width) -> (..., width)
         if native.usable(x):
-            return native.rms_norm(x, self.weight.float(), self.epsilon)
+            return native.rms_norm(x, self.weight, self.epsilon)
         y = x.float()
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.epsilon)
         return (y * self.weight.float()).to(x.dtype)

@@ -218,7 +218,9 @@ def _tiles(
 ) -> Iterator[Tile]:
     batch, heads, time, _ = q.shape
     slopes = None if slopes is None else slopes.float().contiguous()
-    ids = None if document_ids is None else document_ids.int().contiguous()
+    ids = None
+    if document_ids is not None:
+        ids = document_ids.int().expand(batch, -1).contiguous()
     sequence_bytes = heads * min(ROWS, time) * time * q.element_size()
     step = max(1, TILE_BYTES // sequence_bytes)
     for b in range(0, batch, step):
