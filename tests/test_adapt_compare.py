@@ -59,6 +59,8 @@ def test_methods_are_compared_and_a_comparison_that_was_cut_off_goes_on(
 
     assert numbers(again.json) == numbers(found)
     assert (folder / "lora" / "adaptation.json").stat().st_mtime_ns == untouched
+    other = compare(trained, questions, folder, "--methods", "lora", "--resume", "--steps", "9")
+    refused(other, "other options")
 
 
 def test_what_cannot_be_compared_is_one_line(trained, questions, tmp_path):

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import maquette
+from maquette.adaptation.adapters.adapter import attach
+from maquette.adaptation.adapters.config import PrefixConfig
 from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import byte_tokenizer
 from maquette.models import families
@@ -222,3 +224,15 @@ def test_a_beginning_that_all_prompts_share_is_run_once(family, sampling, monkey
     monkeypatch.setattr(model, "hidden", lambda x, **more: room.append(x.shape) or run(x, **more))
     assert list(stream(model, prompts, 12, sampling, shared=len(begin) - 1)) == plain
     assert room[:2] == [(1, 14), (4, 16)]
+
+
+def test_prompts_of_an_adapter_stand_before_a_shared_beginning_too():
+    model, begin = make("gpt2"), b"the cat sat on "
+    adapter = PrefixConfig(length=3).build(model)
+    adapter.initialise(model, 0)
+    attach(model, "new", adapter)
+    for p in adapter.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    prompts = [[*begin, *rest] for rest in (b"a", b"mat by")]
+    found = list(stream(model, prompts, 8, GREEDY, shared=len(begin) - 1))
+    assert found == list(stream(model, prompts, 8, GREEDY))

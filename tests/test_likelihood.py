@@ -8,6 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maquette.adaptation.adapters.adapter import attach
+from maquette.adaptation.adapters.config import LoRAConfig, PrefixConfig, PromptConfig
 from maquette.base.errors import UserError
 from maquette.corpus.tokenizer import byte_tokenizer, train_tokenizer
 from maquette.evaluation import likelihood
@@ -99,6 +101,23 @@ def test_likelihoods_are_those_of_scoring_one_by_one(name, shots, monkeypatch):
     same(found, [one_by_one(model, r) for r in requests])
     assert any(one.greedy for one in found)
     assert not all(one.greedy for one in found)
+
+
+@pytest.mark.parametrize("kind", [PromptConfig(length=3), PrefixConfig(length=3), LoRAConfig()])
+def test_an_adapter_is_scored_with_every_request(kind):
+    """What stands before the tokens of an adapted model is not in the keys and values of a shared text."""
+    model = small_model()
+    plain = few_shot(model, 5, 5, questions=4, choices=2)
+    before = log_likelihoods(model, plain)
+    adapter = kind.build(model)
+    adapter.initialise(model, 0)
+    attach(model, "new", adapter)
+    for p in adapter.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    found = log_likelihoods(model, plain)
+    same(found, [one_by_one(model, r) for r in plain])
+    pairs = zip(found, before, strict=True)
+    assert any(abs(a.log_likelihood - b.log_likelihood) > 1e-2 for a, b in pairs)
 
 
 TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=30).map(tuple)

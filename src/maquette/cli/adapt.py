@@ -121,6 +121,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             raise WrongUse("adapt compare is of language models: use one method with --sweep")
         if arguments.learning_rate is not None:
             raise WrongUse("compare takes every method's own rate: leave --learning-rate out")
+        if arguments.rate_decay != 1 or arguments.unfreeze:
+            raise WrongUse(
+                "--rate-decay and --unfreeze are of full, not of compare: leave them out"
+            )
     elif arguments.methods:
         raise WrongUse("--methods is of compare: leave it out")
     options = AdaptOptions(

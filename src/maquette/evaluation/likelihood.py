@@ -131,7 +131,8 @@ class _Scorer:
         self.greedy = torch.ones(len(requests), dtype=torch.bool)
         self._done = 0
         empty = model.cache(1, 0)
-        self._reuse = bool(empty) and all(isinstance(layer, LayerCache) for layer in empty)
+        plain = bool(empty) and all(isinstance(layer, LayerCache) for layer in empty)
+        self._reuse = plain and model.attends_to_tokens_alone
         layers = sum(c.keys[0].numel() + c.values[0].numel() for c in model.cache(1, 1)
                      if isinstance(c, LayerCache))  # fmt: skip
         self._positions = max(1, BYTES // max(1, layers * model.compute.itemsize))

@@ -126,6 +126,11 @@ class Model(nn.Module):
         """The `Stack` modules of the model."""
         return [module for module in self.modules() if isinstance(module, Stack)]
 
+    @property
+    def attends_to_tokens_alone(self) -> bool:
+        """Whether a cache holds keys and values of tokens alone: no adapter puts others before them."""
+        return not any(stack._forward_pre_hooks for stack in self.stacks())
+
     def initialise(self, seed: int) -> Self:
         """Fill the parameters from the seed; returns self."""
         initialise(self, self.scaling, seed)

@@ -143,7 +143,7 @@ def stream(
     """Yield the next token of every prompt, `tokens` times. missing: tokens that are never chosen.
 
     shared: number of first tokens that all prompts have in common, and whose keys and values are computed
-    once (0 where the cache is not one of keys and values). restriction: what the answers are held to.
+    once where a cache holds keys and values of tokens alone. restriction: what the answers are held to.
     """
     device = model.embedding.weight.device
     sampler = Sampler(sampling, len(prompts), device, missing)
@@ -157,7 +157,8 @@ def stream(
         (position >= padding.unsqueeze(1)).long() if ragged else None
     )  # padding is document 0
     cache = model.cache(len(prompts), longest + tokens)
-    if shared and all(isinstance(layer, LayerCache) for layer in cache):
+    plain = model.attends_to_tokens_alone and all(isinstance(layer, LayerCache) for layer in cache)
+    if shared and plain:
         _lay_prefix(model, prompts[0][:shared], cache, padding.tolist())
         past = shared
     else:

@@ -46,6 +46,8 @@ MODEL = "base_model.model."
 """what peft puts before the names of a model's modules"""
 UNREAD = ("rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication", "use_dora")
 """settings that change what is computed, and are not read"""
+BASES = ("pissa", "olora", "corda", "loftq", "eva")
+"""beginnings of `init_lora_weights` that change the base's weights too"""
 
 
 def export_peft(run: Path, model: Model, out: Path) -> int:
@@ -177,9 +179,13 @@ def _scale(source: Path) -> float:
     unread = [name for name in UNREAD if config.get(name)]
     if config.get("bias", "none") != "none":
         unread.append("bias")
+    if str(config.get("init_lora_weights", "")).lower().startswith(BASES):
+        unread.append("init_lora_weights")
     if unread:
         raise UserError(f"{source / CONFIG} sets {unread[0]}, which Maquette does not compute")
-    rank, alpha = config["r"], config["lora_alpha"]
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise UserError(f"{source / CONFIG} names no r and lora_alpha: it is no LoRA of peft")
     return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 

@@ -158,7 +158,8 @@ def _compilation(
         return False, "off: no C++ compiler was found"
     content = recipe.to_dict()
     shape = [content["model"], content["data"], recipe.micro_batch or recipe.batch // recipe.ranks]
-    identity = [shape, precision, threads, machine.processor, machine.torch]
+    kernels = native.usable(torch.empty(0))
+    identity = [shape, precision, threads, machine.processor, machine.torch, kernels]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     kept = home() / "compile.json"
     known: dict[str, Any] = read_json(kept) if kept.exists() else {}

@@ -40,13 +40,14 @@ def find_base(folder: Path, base: Path | None = None) -> Path | None:
     there = next((p for p in places if p.is_dir()), None)
     if there is None:
         raise UserError(
-            f"the base of {folder} is not at {places[0]}: move it back, or name it with --base"
+            f"the base of {folder} is not at {places[0]}: move it back, or beside {folder.name} "
+            f"(generate also takes --base)"
         )
     digest = base_hash(there, weights_file(there))
     if digest != described.base_hash:
         raise UserError(
             f"{folder} adapts another model than {there} (hash {described.base_hash[:12]}, not "
-            f"{digest[:12]}): name its base with --base"
+            f"{digest[:12]}): put its base there (generate also takes --base)"
         )
     return there
 

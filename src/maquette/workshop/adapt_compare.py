@@ -2,10 +2,11 @@
 
     compare(Path("runs/first"), "questions.jsonl", Path("runs/compared"))
 
-Every method is a run of its own in the folder, with the same data, steps and seed, and its own rate. A method
-that is done is not run again by `resume`, one that was cut off goes on. The recommendation: of the methods
-whose score cannot be told from the best one's (95 %), the one that forgets least, for a model that answers
-and still writes its own text is worth more; where what is forgotten is not known, the one that trains least.
+Every method is a run of its own in the folder, with the same data, steps and seed, and its own rate; those
+that train least come first, for a process keeps the memory that one has taken. A method that is done is not
+run again by `resume`, one that was cut off goes on. The recommendation: of the methods whose score cannot be
+told from the best one's (95 %), the one that forgets least, for a model that answers and still writes its
+own text is worth more; where what is forgotten is not known, the one that trains least.
 """
 
 import json
@@ -15,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from maquette.adaptation.methods import METHODS, PICTURES, checked
-from maquette.adaptation.recipes import AdaptOptions
+from maquette.adaptation.methods import METHODS, PICTURES, Method, checked, count
+from maquette.adaptation.recipes import AdaptOptions, text_recipe
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, write_json
 from maquette.corpus.examples.template import Template
@@ -25,6 +26,7 @@ from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer
 from maquette.models.store import language_config
 from maquette.training.observer import Observer
+from maquette.training.run import RunDirectory
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of
 from maquette.workshop.adapt_text import SEQUENCE, adapt_text
@@ -80,7 +82,7 @@ def compare(
     `adapt_data.data_of`. observer: what shows the training of a method. Raises WrongUse where `folder`
     exists and nothing is resumed, and where no method fits the model.
     """
-    chosen = [checked(method) for method in methods]
+    chosen = [checked(method) for method in dict.fromkeys(methods)]
     for method in chosen:
         if method in PICTURES:
             raise WrongUse(f"{method} is not for a run of text: use {', '.join(TEXT_METHODS)}")
@@ -98,24 +100,30 @@ def compare(
     folder.mkdir(parents=True, exist_ok=True)
     done: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
+    fitting: dict[Method, int] = {}
     for method in chosen:
-        path = folder / method
-        if resume and (path / ADAPTATION).exists():
-            done.append(read_json(path / ADAPTATION))
-            continue
-        say(f"{method}: {len(done) + len(left_out) + 1} of {len(chosen)}")
         try:
-            adapted = adapt_text(
-                start, data.corpus, path, replace(options, method=method, learning_rate=None),
-                resume=resume, observer=observer(method), progress=progress, say=say,
-            )  # fmt: skip
+            counted = count(config, replace(options, method=method).adapter("text"))
         except WrongUse as error:  # the model has no place for it
             left_out[method] = str(error)
             say(f"{method} is left out: {error}")
         else:
-            done.append(json.loads(json.dumps(adapted.to_dict())))
-    if not done:
+            fitting[method] = counted.trained
+    if not fitting:
         raise WrongUse(f"no method fits: {'; '.join(left_out.values())}")
+    for number, method in enumerate(sorted(fitting, key=fitting.__getitem__), 1):
+        path, own = folder / method, replace(options, method=method, learning_rate=None)
+        if resume and (path / ADAPTATION).exists():
+            if RunDirectory(path).recipe() != text_recipe(own, start, config, data):
+                raise WrongUse(f"{path} was adapted with other options: choose another --run")
+            done.append(read_json(path / ADAPTATION))
+            continue
+        say(f"{method}: {number} of {len(fitting)}")
+        adapted = adapt_text(
+            start, data.corpus, path, own,
+            resume=resume, observer=observer(method), progress=progress, say=say,
+        )  # fmt: skip
+        done.append(json.loads(json.dumps(adapted.to_dict())))
     done.sort(key=lambda one: one["metric_after"])
     name, why = recommended(done)
     result = Comparison(start, done, left_out, name, why)

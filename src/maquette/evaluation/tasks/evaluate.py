@@ -114,6 +114,11 @@ def _choices(asked: _Asked) -> _Found:
     counts: list[int] = []
     for question, prefix in zip(asked.questions, asked.prefixes, strict=True):
         if len(question.texts) > 1:
+            if calibrated or mutual:
+                raise UserError(
+                    f"{asked.task.name}: acc_calibrated and acc_mutual_info are of choices after one text, "
+                    f"and here the text differs: leave them out"
+                )
             pairs = [(prefix + text, between + question.targets[0]) for text in question.texts]
         else:
             contexts = [question.text, *question.neutral] if calibrated else [question.text]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maquette.base.errors import UserError
 from maquette.base.statistics import Mean, weighted_mean
 from maquette.evaluation.likelihood import Likelihood
 from maquette.evaluation.tasks.config import EXACT_MATCH, LOWER
@@ -101,10 +102,16 @@ def likelihood_values(names: Sequence[str], scores: Sequence[Likelihood]) -> lis
 def rolling_values(
     names: Sequence[str], texts: Sequence[str], nats: Sequence[float]
 ) -> list[Values]:
-    """Of texts that are scored whole. nats: minus the log-likelihood of each."""
-    sizes = np.array([float(len(text.encode())) for text in texts])
-    words = np.array([float(len(re.split(r"\s+", text))) for text in texts])
-    total = np.array(nats)
+    """Of texts that are scored whole; empty ones count nothing. nats: minus the log-likelihood of each.
+
+    Raises UserError where all are empty.
+    """
+    scored = [(text, value) for text, value in zip(texts, nats, strict=True) if text]
+    if not scored:
+        raise UserError("the task's texts are all empty: look at doc_to_target")
+    sizes = np.array([float(len(text.encode())) for text, _ in scored])
+    words = np.array([float(len(re.split(r"\s+", text))) for text, _ in scored])
+    total = np.array([value for _, value in scored])
     found = {
         "word_perplexity": Values("word_perplexity", total / words, words),
         "byte_perplexity": Values("byte_perplexity", total / sizes, sizes),

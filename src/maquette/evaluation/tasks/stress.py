@@ -214,7 +214,17 @@ class _Filler:
             at = draw.randrange(max(1, len(self._other) - self.room))
             rest = self._other[at:] + self._other[:at]
             return [[token] for token in rest]
-        examples = self._task.examples(turn if self._task.has_own else None)
+        asked = tuple(question.text for question in self._questions)
+        examples = [
+            example
+            for example in self._task.examples(turn if self._task.has_own else None)
+            if not example.question.startswith(asked)  # what is asked is not shown with its answer
+        ]
+        if not examples:
+            raise UserError(
+                f"{self._task.name} has no examples besides the questions that are asked: ask fewer with "
+                f"--limit, or give it a fewshot_split"
+            )
         draw.shuffle(examples)
         if kind == "repeated":
             return [self._tokenizer.encode(examples[0].text)]

@@ -11,17 +11,14 @@ example is read once an epoch, and what a step reads is a function of (seed, num
 
 import functools
 from bisect import bisect_left, insort
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from maquette.base.errors import UserError, WrongUse
+from maquette.base.errors import UserError
 from maquette.corpus.examples.store import ExamplesCorpus, ExampleSplit
 from maquette.corpus.order import Permutation, SampleOrder
-from maquette.corpus.text.store import TOKENIZER
-from maquette.corpus.tokenizer import digest, load_tokenizer
 from maquette.models.base import TokenBatch
 from maquette.models.registry import ModelConfig
 from maquette.training.datasets.examples_config import ExamplesData
@@ -55,14 +52,6 @@ class ExamplesDataset:
     def check(self) -> list[str]:
         """Notes where examples are cut or left out. Raises WrongUse for a model of another vocabulary."""
         check_tokens(self._recipe, self.corpus)
-        begun = Path(self._recipe.start) / TOKENIZER
-        if self._recipe.start and begun.exists():
-            own, other = digest(self.corpus.tokenizer), digest(load_tokenizer(begun))
-            if own != other:
-                raise WrongUse(
-                    f"the corpus {self._recipe.data.corpus} has another tokenizer than the run "
-                    f"{self._recipe.start}: build it with --tokenizer {self._recipe.start}"
-                )
         packed, notes = self._packed, []
         assert len(self._heldout)
         if packed.cut:

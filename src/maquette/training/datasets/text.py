@@ -1,12 +1,15 @@
 """Batches of a run, each computed from its number alone."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.open import AnyCorpus
 from maquette.corpus.order import SampleOrder
-from maquette.corpus.text.store import Corpus
+from maquette.corpus.text.store import TOKENIZER, Corpus
+from maquette.corpus.tokenizer import digest, load_tokenizer
 from maquette.models.base import TokenBatch
 from maquette.models.registry import ModelConfig
 from maquette.training.datasets.text_config import TextData, TextWatch
@@ -35,7 +38,7 @@ class TextDataset:
         self.order = SampleOrder(len(corpus.train), length, recipe.seed)
 
     def check(self) -> list[str]:
-        """Raise WrongUse for a vocabulary of another size and a prompt that no sample could continue."""
+        """Raise WrongUse for a tokenizer of another model, or a prompt that no sample could continue."""
         check_tokens(self._recipe, self.corpus)
         return []
 
@@ -58,11 +61,21 @@ class TextDataset:
 
 
 def check_tokens(recipe: LanguageRecipe, corpus: AnyCorpus) -> None:
-    """Raise WrongUse for a vocabulary of another size and a prompt that no sample could continue."""
+    """Raise WrongUse for a tokenizer of another model, or a prompt that no sample could continue."""
     if recipe.model.vocabulary != corpus.vocabulary:
         raise WrongUse(
             f"model.vocabulary is {recipe.model.vocabulary}, the corpus {recipe.data.corpus} "
             f"has {corpus.vocabulary}: use --model.vocabulary {corpus.vocabulary}"
+        )
+    begun = Path(recipe.start) / TOKENIZER
+    if (
+        recipe.start
+        and begun.exists()
+        and digest(corpus.tokenizer) != digest(load_tokenizer(begun))
+    ):
+        raise WrongUse(
+            f"the corpus {recipe.data.corpus} has another tokenizer than the run {recipe.start}: "
+            f"build it with --tokenizer {recipe.start}"
         )
     length = len(corpus.tokenizer.encode_prompt(recipe.watch.prompt))
     if recipe.watch.sample_tokens and length >= recipe.model.context:
