@@ -89,7 +89,7 @@ def test_another_base_is_refused_in_one_line_wherever_it_is_asked(adapted, train
     weights = trained / WEIGHTS
     tensors = weights.read_bytes()
     weights.write_bytes(tensors[:-1] + bytes([tensors[-1] ^ 1]))
-    refused(command("eval", path), "adapts another model than", "name its base with --base", code=1)
+    refused(command("eval", path), "adapts another model than", "put its base there", code=1)
     refused(command("train", "--run", path, "--resume", "--stop", "None"), "adapts another", code=1)
     refused(command("generate", trained, "a", "--adapter", path), "adapts another model", code=1)
     weights.write_bytes(tensors)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maquette.adaptation.adapters.adapter import attach
+from maquette.adaptation.adapters.adapter import attach, detach
 from maquette.adaptation.adapters.config import LoRAConfig, PrefixConfig, PromptConfig
 from maquette.base.errors import UserError
 from maquette.corpus.tokenizer import byte_tokenizer, train_tokenizer
@@ -112,10 +112,13 @@ def test_an_adapter_is_scored_with_every_request(kind):
     adapter = kind.build(model)
     adapter.initialise(model, 0)
     attach(model, "new", adapter)
-    for p in adapter.parameters():
-        torch.nn.init.normal_(p, std=0.5)
-    found = log_likelihoods(model, plain)
-    same(found, [one_by_one(model, r) for r in plain])
+    try:
+        for p in adapter.parameters():
+            torch.nn.init.normal_(p, std=0.5)
+        found = log_likelihoods(model, plain)
+        same(found, [one_by_one(model, r) for r in plain])
+    finally:
+        detach(model, "new")  # other tests have the same model
     pairs = zip(found, before, strict=True)
     assert any(abs(a.log_likelihood - b.log_likelihood) > 1e-2 for a, b in pairs)
 

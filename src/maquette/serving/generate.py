@@ -157,8 +157,8 @@ def stream(
         (position >= padding.unsqueeze(1)).long() if ragged else None
     )  # padding is document 0
     cache = model.cache(len(prompts), longest + tokens)
-    plain = model.attends_to_tokens_alone and all(isinstance(layer, LayerCache) for layer in cache)
-    if shared and plain:
+    caches_tokens = all(isinstance(layer, LayerCache) for layer in cache)
+    if shared and caches_tokens and model.attends_to_tokens_alone:
         _lay_prefix(model, prompts[0][:shared], cache, padding.tolist())
         past = shared
     else:

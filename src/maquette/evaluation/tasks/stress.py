@@ -214,10 +214,12 @@ class _Filler:
             at = draw.randrange(max(1, len(self._other) - self.room))
             rest = self._other[at:] + self._other[:at]
             return [[token] for token in rest]
-        asked = tuple(question.text for question in self._questions)
+        own = self._task.has_own
+        asking = [self._questions[turn]] if own else self._questions
+        asked = tuple(question.text for question in asking)
         examples = [
             example
-            for example in self._task.examples(turn if self._task.has_own else None)
+            for example in self._task.examples(turn if own else None)
             if not example.question.startswith(asked)  # what is asked is not shown with its answer
         ]
         if not examples:
