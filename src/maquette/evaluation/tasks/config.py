@@ -15,6 +15,7 @@ A field that is not known here is an error with its line, and so is one that ask
 `generation_kwargs.restrict`, and the metric acc_calibrated.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -211,6 +212,14 @@ class _Fields:
         if samples is not None:
             if not isinstance(samples, list) or not all(isinstance(s, dict) for s in samples):
                 self.fault("fewshot_config", "has samples that are no list of objects: write one")
+            if chosen and not (
+                isinstance(chosen, list)
+                and all(isinstance(i, int) and 0 <= i < len(samples) for i in chosen)
+            ):
+                self.fault(
+                    "fewshot_config",
+                    f"has fewshot_indices {chosen!r}: list places of the {len(samples)} samples, from 0",
+                )
             found["samples"] = tuple(samples[i] for i in chosen) if chosen else tuple(samples)
         elif chosen:
             self.fault("fewshot_config", "has fewshot_indices: write the examples as samples")
@@ -240,8 +249,20 @@ class _Fields:
                 self.fault(
                     "metric_list", f"gives {name} the option {option}, which it does not have"
                 )
+            self._patterns(options.get("regexes_to_ignore"))
             found.append(Metric(name, options))
         return tuple(found)
+
+    def _patterns(self, value: Any) -> None:
+        if value is None:
+            return
+        if not isinstance(value, list) or not all(isinstance(pattern, str) for pattern in value):
+            self.fault("metric_list", "has regexes_to_ignore, which is no list of texts: write one")
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                self.fault("metric_list", f"ignores {pattern!r}, which is no expression: {error}")
 
     def filters(self, value: Any) -> tuple[tuple[str, tuple[Filter, ...]], ...]:
         if not isinstance(value, list):
@@ -277,11 +298,22 @@ class _Fields:
         most = found.get("max_gen_toks", 1)
         if type(most) is not int or most < 1:
             self.fault("generation_kwargs", f"has max_gen_toks {most!r}: use a whole number from 1")
+        for name, kinds in {
+            "temperature": (int, float),
+            "top_p": (int, float),
+            "top_k": (int,),
+        }.items():
+            if name in found and (
+                isinstance(found[name], bool) or not isinstance(found[name], kinds)
+            ):
+                self.fault("generation_kwargs", f"has {name} {found[name]!r}: use a number")
         restrict = found.get("restrict", "choices")
         known = (
             isinstance(restrict, dict)
             and len(restrict) == 1
             and restrict.keys() <= {"regex", "schema"}
+            and isinstance(restrict.get("regex", ""), str)
+            and isinstance(restrict.get("schema", ""), str | dict)
         )
         if restrict != "choices" and not known:
             self.fault(
@@ -301,7 +333,7 @@ class _Fields:
         return value
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+def _read(path: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[str, int]]:
     """The fields of a YAML file, those it includes first, and their lines."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -322,6 +354,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise UserError(f"{path} is no task: write fields such as output_type and doc_to_text")
     lines = {str(key.value): key.start_mark.line + 1 for key, _ in root.value}
     included = content.pop("include", None)
+    if path.resolve() in above:
+        raise UserError(f"{path} includes itself: leave the include out")
     if included is None:
         return content, lines
     file = path.parent / str(included)
@@ -329,5 +363,5 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise UserError(
             f"{path}:{lines['include']}: include {included} is not there: name a file beside it"
         )
-    below, _ = _read(file)
+    below, _ = _read(file, (*above, path.resolve()))
     return below | content, lines
