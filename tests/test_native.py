@@ -280,6 +280,13 @@ def test_a_compiler_that_fails_is_a_warning_and_no_end(monkeypatch, tmp_path):
     assert not list((tmp_path / "home").rglob("*.so"))
 
 
+def test_a_home_that_cannot_be_written_is_a_warning_and_no_end(monkeypatch, tmp_path):
+    (tmp_path / "home").write_text("a file in the way", encoding="utf-8")
+    monkeypatch.setenv("MAQUETTE_HOME", str(tmp_path / "home"))
+    with pytest.warns(UserWarning, match="does not build the kernels, going on without"):
+        assert native.library.__wrapped__() is None
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_resumes_bit_for_bit(precision, recipe, tmp_path):
     recipe = replace(recipe, precision=precision, compile="kernels", steps=9)

@@ -75,7 +75,10 @@ def library() -> ctypes.CDLL | None:
     key = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
     built = home() / "compiled" / f"kernels-{key}.so"
     if not built.exists():
-        error = _build(path, built)
+        try:
+            error = _build(path, built)
+        except OSError as fault:  # a home that is full or cannot be written
+            error = str(fault)
         if error:
             warnings.warn(
                 f"{path} does not build the kernels, going on without: {error}", stacklevel=2
