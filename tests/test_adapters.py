@@ -209,7 +209,7 @@ def test_recomputation_and_a_copy_have_gradients_of_their_own(config):
 
 @pytest.mark.parametrize("config", EVERY, ids=lambda c: c.kind)
 def test_traced_blocks_compute_with_the_adapter(config):
-    """What the compiler sees of a block is what runs plainly, gradients too, and after a new weight."""
+    """What the compiler sees of a block is what runs in eager mode, gradients too, and after a new weight."""
     found = []
     batch = TokenBatch(tokens(), tokens())
     for traced in (False, True):

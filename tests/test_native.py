@@ -14,7 +14,7 @@ from maquette.adaptation.adapters.config import BiasConfig, LoRAConfig
 from maquette.models import families
 from maquette.models.base import TokenBatch
 from maquette.models.decoder import Decoder
-from maquette.nn import native
+from maquette.nn import native, native_operators, native_rows
 from maquette.nn.feedforward import FeedForward
 from maquette.nn.linear import Linear
 from maquette.nn.loss import linear_cross_entropy
@@ -65,7 +65,7 @@ def test_attention_and_its_gradient(name, kv_heads, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("activation", native.ACTIVATIONS)
+@pytest.mark.parametrize("activation", native_operators.ACTIVATIONS)
 @pytest.mark.parametrize("bias", [True, False])
 def test_feed_forward_layers_and_their_gradients(activation, bias, dtype):
     layer = filled(FeedForward(24, 70, activation, bias=bias))
@@ -88,7 +88,7 @@ def test_the_activation_is_exact_where_it_is_steep_and_where_it_is_flat():
     x.requires_grad_()
     exact = x.detach().double().requires_grad_()
     F.gelu(exact, approximate="tanh").sum().backward()
-    y = native.activate(x, None, "gelu_tanh")
+    y = native_operators.activate(x, None, "gelu_tanh")
     y.sum().backward()
     torch.testing.assert_close(y.double(), F.gelu(exact, approximate="tanh"), atol=2e-6, rtol=2e-6)
     torch.testing.assert_close(x.grad.double(), exact.grad, atol=3e-5, rtol=0)
@@ -201,7 +201,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads():
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            d_x, d_bias = native._activate_backward(x, x, bias, "gelu_tanh")
+            d_x, d_bias = native_operators._activate_backward(x, x, bias, "gelu_tanh")
             results.append([d_x, d_bias, tiled_attention(q, k, v, 0.3)])
     finally:
         torch.set_num_threads(before)
@@ -212,17 +212,17 @@ def test_what_is_no_number_stays_so():
     """The guard of a run sees it in the loss."""
     scores = torch.zeros(1, 1, 3, 40)
     scores[0, 0, 1, 1] = torch.nan
-    tile = native.make_tile(scores, 0, 0, 0, 1.0, None, None)
-    assert native.softmax_(scores, tile).isnan().tolist() == [[[False, True, False]]]
+    tile = native_rows.make_tile(scores, 0, 0, 0, 1.0, None, None)
+    assert native_rows.softmax_(scores, tile).isnan().tolist() == [[[False, True, False]]]
     x = torch.tensor([[torch.nan, 1.0]])
-    assert native.activate(x, None, "gelu_tanh").isnan().tolist() == [[True, False]]
-    loss, _ = native.cross_entropy_(x.clone(), None, torch.tensor([1]), 1.0, 0.0, True)
+    assert native_operators.activate(x, None, "gelu_tanh").isnan().tolist() == [[True, False]]
+    loss, _ = native_rows.cross_entropy_(x.clone(), None, torch.tensor([1]), 1.0, 0.0, True)
     assert loss.isnan().all()
 
 
 def test_a_target_that_is_no_token_is_an_error():
     with pytest.raises(IndexError, match="target 7 of 7 logits"):
-        native.cross_entropy_(torch.zeros(1, 7), None, torch.tensor([7]), 1.0, 0.0, True)
+        native_rows.cross_entropy_(torch.zeros(1, 7), None, torch.tensor([7]), 1.0, 0.0, True)
 
 
 def test_recomputed_blocks_have_the_same_gradients():
@@ -242,19 +242,21 @@ def test_custom_operators_keep_their_promises_to_torch():
         x = torch.randn(6, 4).T if strides else torch.randn(4, 6)
         x.requires_grad_()
         for activation, bias in (("gelu_tanh", torch.randn(6)), ("swiglu", None)):
-            torch.library.opcheck(native._activate, (x, bias, activation))
-        torch.library.opcheck(native._rms_norm, (x, torch.randn(6), 1e-5))
-        torch.library.opcheck(native._layer_norm, (x, torch.randn(6), torch.randn(6), 1e-5))
-        torch.library.opcheck(native._linear, (x, torch.randn(3, 6), torch.randn(3)))
+            torch.library.opcheck(native_operators._activate, (x, bias, activation))
+        torch.library.opcheck(native_operators._rms_norm, (x, torch.randn(6), 1e-5))
+        torch.library.opcheck(
+            native_operators._layer_norm, (x, torch.randn(6), torch.randn(6), 1e-5)
+        )
+        torch.library.opcheck(native_operators._linear, (x, torch.randn(3, 6), torch.randn(3)))
         q = torch.randn(2, 3, 6, 4).transpose(2, 3) if strides else torch.randn(2, 3, 4, 6)
         q.requires_grad_()
         table = rotary_table(torch.arange(3), 4, 100.0)
-        torch.library.opcheck(native._rotate, (q, *table, False, 1.0))
+        torch.library.opcheck(native_operators._rotate, (q, *table, False, 1.0))
 
 
 def test_parameters_of_any_precision_and_document_ids_of_one_row_are_taken():
     x, weight, bias = torch.randn(3, 6), torch.randn(2, 6), torch.randn(2).to(torch.bfloat16)
-    torch.testing.assert_close(native.linear(x, weight, bias), F.linear(x, weight, bias.float()))
+    torch.testing.assert_close(native_operators.linear(x, weight, bias), F.linear(x, weight, bias.float()))
     assert Linear(6, 2).forward(torch.randn(6)).shape == (2,)
     q, k, v = inputs(3, 2, 2, 9, 8)
     ids = torch.tensor([[0] * 4 + [1] * 5])

@@ -6,7 +6,7 @@
                                 +--- choice B        others of the same depth
 
 The inputs make a prefix tree; a branch is kept where it saves tokens enough. Rows of one batch may have
-pasts of different lengths: these are aligned on the right, so that distances (ALiBi, windows) are what
+prefixes of different lengths: these are aligned on the right, so that distances (ALiBi, windows) are what
 they are alone, positions are counted from each row's first token, and what pads on the left is a document
 of its own that nothing sees. What pads on the right is seen by nothing before it. The numbers are those
 of scoring one by one (tested for each kind of decoder). An architecture whose cache is not one of keys
@@ -62,7 +62,7 @@ class _Node:
 
 
 @dataclass
-class _Past:
+class _Cached:
     """Keys and values of a path, layer by layer: (kv_heads, length, head_dim)."""
 
     keys: list[Tensor]
@@ -178,7 +178,7 @@ class _Scorer:
                     nodes.append(_Node(start, end, part, self._branches(rest, end, end, depth - 1)))
         return nodes
 
-    def _descend(self, nodes: Sequence[tuple[_Node, _Past | None]]) -> None:
+    def _descend(self, nodes: Sequence[tuple[_Node, _Cached | None]]) -> None:
         """Run nodes, batch by batch, and after each batch all that is below it."""
         nodes = sorted(nodes, key=lambda n: (n[0].end - n[0].start, n[0].start), reverse=True)
         first = 0
@@ -198,7 +198,7 @@ class _Scorer:
                 self._descend(below)
             first = last
 
-    def _batch(self, nodes: list[tuple[_Node, _Past | None]]) -> list[tuple[_Node, _Past]]:
+    def _batch(self, nodes: list[tuple[_Node, _Cached | None]]) -> list[tuple[_Node, _Cached]]:
         """Run the nodes of one batch; returns their children, each with its past."""
         model = self._model
         longest = max(node.end - node.start for node, _ in nodes)
@@ -207,21 +207,21 @@ class _Scorer:
             own = self._inputs[node.inputs[0]][node.start : node.end]
             tokens[row, : len(own)] = torch.tensor(own)
         tokens = tokens.to(self._device)
-        pasts = [past for _, past in nodes]
-        room = max(node.start for node, _ in nodes)
-        if room == 0 and not any(node.children for node, _ in nodes):
+        prefixes = [past for _, past in nodes]
+        offset = max(node.start for node, _ in nodes)
+        if offset == 0 and not any(node.children for node, _ in nodes):
             self._score(nodes, model.hidden(tokens))
             return []
-        cache: list[LayerCache] = model.cache(len(nodes), room + longest)
-        positions, document_ids = self._lay(cache, pasts, room, longest)
+        cache: list[LayerCache] = model.cache(len(nodes), offset + longest)
+        positions, document_ids = self._fill(cache, prefixes, offset, longest)
         self._score(
             nodes, model.hidden(tokens, positions=positions, document_ids=document_ids, cache=cache)
         )
         below = []
         for row, (node, _) in enumerate(nodes):
             if node.children:
-                left, right = room - node.start, room + node.end - node.start
-                past = _Past(
+                left, right = offset - node.start, offset + node.end - node.start
+                past = _Cached(
                     [layer.keys[row, :, left:right] for layer in cache],
                     [layer.values[row, :, left:right] for layer in cache],
                     node.end,
@@ -229,41 +229,41 @@ class _Scorer:
                 below += [(child, past) for child in node.children]
         return below
 
-    def _lay(
-        self, cache: list[LayerCache], pasts: list[_Past | None], room: int, longest: int
+    def _fill(
+        self, cache: list[LayerCache], prefixes: list[_Cached | None], offset: int, longest: int
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Put the pasts into the first `room` places of a cache, aligned on the right.
+        """Copy the keys and values of prefixes to the first `offset` positions of a cache, right-aligned.
 
-        Returns positions (rows, longest) and document_ids (rows, room + longest), None where all pasts
+        Returns positions (rows, longest) and document_ids (rows, offset + longest), None where all prefixes
         are of one length.
         """
-        lengths = [0 if past is None else past.length for past in pasts]
-        one = pasts[0]
+        lengths = [0 if past is None else past.length for past in prefixes]
+        one = prefixes[0]
         for number, layer in enumerate(cache):
-            layer.length = room
-            if one is not None and all(past is one for past in pasts):
-                layer.keys[:, :, :room] = one.keys[number]
-                layer.values[:, :, :room] = one.values[number]
+            layer.length = offset
+            if one is not None and all(past is one for past in prefixes):
+                layer.keys[:, :, :offset] = one.keys[number]
+                layer.values[:, :, :offset] = one.values[number]
                 continue
-            for row, past in enumerate(pasts):
-                left = room - lengths[row]
+            for row, past in enumerate(prefixes):
+                left = offset - lengths[row]
                 # What is not seen is multiplied by 0, and must be a number for that.
                 layer.keys[row, :, :left] = 0
                 layer.values[row, :, :left] = 0
                 if past is not None:
-                    layer.keys[row, :, left:room] = past.keys[number]
-                    layer.values[row, :, left:room] = past.values[number]
-        if all(length == room for length in lengths):
+                    layer.keys[row, :, left:offset] = past.keys[number]
+                    layer.values[row, :, left:offset] = past.values[number]
+        if all(length == offset for length in lengths):
             return None, None
         starts = torch.tensor(lengths, device=self._device)[:, None]
         positions = starts + torch.arange(longest, device=self._device)
-        places = torch.arange(room + longest, device=self._device)
+        places = torch.arange(offset + longest, device=self._device)
         return (
             positions.clamp(max=self._model.config.context - 1),  # of what pads on the right
-            (places >= room - starts).long(),
+            (places >= offset - starts).long(),
         )
 
-    def _score(self, nodes: list[tuple[_Node, _Past | None]], hidden: Tensor) -> None:
+    def _score(self, nodes: list[tuple[_Node, _Cached | None]], hidden: Tensor) -> None:
         """Add what the positions of these nodes say to the requests below them."""
         asked: dict[tuple[int, int], int] = {}
         place, target, owner = [], [], []

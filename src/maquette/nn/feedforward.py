@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maquette.nn import native
+from maquette.nn import native, native_operators
 from maquette.nn.linear import Linear
 from maquette.nn.rules import Activation
 
@@ -27,11 +27,11 @@ class FeedForward(nn.Module):
         self.down = Linear(hidden, width, bias=bias, residual=True)
 
     def forward(self, x: Tensor) -> Tensor:  # (..., width) -> (..., width)
-        if self.activation in native.ACTIVATIONS and native.usable(x):
+        if self.activation in native_operators.ACTIVATIONS and native.usable(x):
             whole = self.activation == "swiglu" or bool(self.up._forward_hooks)  # adapters' hooks
             inner = self.up(x) if whole else self.up.product(x)
             bias = None if whole else self.up.bias
-            return self.down(native.activate(inner, bias, self.activation))  # type: ignore[no-any-return]
+            return self.down(native_operators.activate(inner, bias, self.activation))  # type: ignore[no-any-return]
         return self.down(activate(self.up(x), self.activation))  # type: ignore[no-any-return]
 
 

@@ -88,31 +88,31 @@ struct Tile {
   const int32_t* document_ids; // (batch, time), or null
 };
 
-// What row r of a tile may attend to: keys [begin, end), of the documents `ids` those equal to `own`.
+// What row r of a tile may attend to: keys [begin, end), those of the query's document.
 // It is widened to whole vectors of keys, [first, last), within the tile.
 struct Row {
   int32_t begin, end, first, last;
   float slope;
-  int32_t place;  // of the query, counted as the tile's keys are
-  const int32_t* ids;
-  int32_t own;
+  int32_t position;  // of the query, counted as the tile's keys are
+  const int32_t* documents;  // of the keys
+  int32_t document;          // of the query
 };
 
 const int64_t VECTOR = 32;
 
 Row row_of(const Tile& t, int64_t r) {
   const int64_t row = r % t.rows, head = r / t.rows % t.heads, sequence = r / t.rows / t.heads;
-  const int64_t place = t.first_row + row - t.first_key;
-  Row found;
-  found.begin = t.window ? std::max<int64_t>(0, place - t.window + 1) : 0;
-  found.end = std::min(t.keys, place + 1);
-  found.first = found.begin / VECTOR * VECTOR;
-  found.last = std::min(t.keys, (found.end + VECTOR - 1) / VECTOR * VECTOR);
-  found.slope = t.slopes ? t.slopes[head] : 0.0f;
-  found.place = place;
-  found.ids = t.document_ids ? t.document_ids + sequence * t.time + t.first_key : nullptr;
-  found.own = t.document_ids ? found.ids[place] : 0;
-  return found;
+  const int64_t position = t.first_row + row - t.first_key;
+  Row result;
+  result.begin = t.window ? std::max<int64_t>(0, position - t.window + 1) : 0;
+  result.end = std::min(t.keys, position + 1);
+  result.first = result.begin / VECTOR * VECTOR;
+  result.last = std::min(t.keys, (result.end + VECTOR - 1) / VECTOR * VECTOR);
+  result.slope = t.slopes ? t.slopes[head] : 0.0f;
+  result.position = position;
+  result.documents = t.document_ids ? t.document_ids + sequence * t.time + t.first_key : nullptr;
+  result.document = t.document_ids ? result.documents[position] : 0;
+  return result;
 }
 
 template <class T>
@@ -133,15 +133,15 @@ void softmax(const Tile& t, T* scores, float* logsumexp, int threads) {
       float top = -INFINITY, sum = 0.0f;
 #pragma omp simd reduction(max : top)
       for (int32_t j = row.first; j < row.last; ++j) {
-        const float y = widen(s[j]) * t.scale + row.slope * float(j - row.place);
+        const float y = widen(s[j]) * t.scale + row.slope * float(j - row.position);
         x[j] = (j >= row.begin) & (j < row.end) ? y : -INFINITY;
         top = x[j] > top ? x[j] : top;
       }
-      if (row.ids) {
+      if (row.documents) {
         top = -INFINITY;
 #pragma omp simd reduction(max : top)
         for (int32_t j = row.first; j < row.last; ++j) {
-          x[j] = row.ids[j] == row.own ? x[j] : -INFINITY;
+          x[j] = row.documents[j] == row.document ? x[j] : -INFINITY;
           top = x[j] > top ? x[j] : top;
         }
       }
@@ -172,15 +172,15 @@ void softmax_backward(const Tile& t, T* scores, T* gradient, const float* logsum
     clear(s, 0, row.first), clear(g, 0, row.first);
 #pragma omp simd
     for (int32_t j = row.first; j < row.last; ++j) {
-      const float x = widen(s[j]) * t.scale + row.slope * float(j - row.place);
+      const float x = widen(s[j]) * t.scale + row.slope * float(j - row.position);
       const float y = exponential(x - lse);
       const float p = (j >= row.begin) & (j < row.end) ? y : 0.0f;
       narrow(p, s[j]);
       narrow(p * (widen(g[j]) - mean) * t.scale, g[j]);
     }
-    if (row.ids) {
+    if (row.documents) {
       for (int32_t j = row.begin; j < row.end; ++j)
-        if (row.ids[j] != row.own) narrow(0.0f, s[j]), narrow(0.0f, g[j]);
+        if (row.documents[j] != row.document) narrow(0.0f, s[j]), narrow(0.0f, g[j]);
     }
     clear(s, row.last, t.keys), clear(g, row.last, t.keys);
   }

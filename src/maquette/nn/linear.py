@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maquette.nn import native
+from maquette.nn import native, native_operators
 from maquette.nn.rules import Role
 
 
@@ -38,14 +38,14 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (..., fan_in) -> (..., fan_out)
         if native.usable(x) and x.dim() > 1:
-            return native.linear(x, self.weight, self.bias)
+            return native_operators.linear(x, self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight.to(x.dtype), bias)
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T without the bias."""
         if native.usable(x) and x.dim() > 1:
-            return native.linear(x, self.weight, None)
+            return native_operators.linear(x, self.weight, None)
         return F.linear(x, self.weight.to(x.dtype))
 
 

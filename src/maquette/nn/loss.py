@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maquette.nn import native
+from maquette.nn import native, native_rows
 from maquette.nn.fused import fused
 
 CHUNK_BYTES = {"cpu": 1 << 24, "cuda": 1 << 28}  # logits alive at one time
@@ -63,7 +63,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             h, t = hidden[start : start + rows], targets[start : start + rows]
             logits = h @ cast.T  # (rows, vocabulary)
             if native.usable(logits):
-                losses, entropies = native.cross_entropy_(logits, bias, t, multiplier, z_loss, keep)
+                losses, entropies = native_rows.cross_entropy_(
+                    logits, bias, t, multiplier, z_loss, keep
+                )
                 d_logits = logits
             elif not keep:
                 losses, entropies = _losses(logits, bias, t, multiplier, z_loss)

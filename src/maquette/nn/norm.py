@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from maquette.nn import native
+from maquette.nn import native, native_operators
 from maquette.nn.rules import Role
 
 
@@ -24,7 +24,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (..., width) -> (..., width)
         if native.usable(x):
-            return native.layer_norm(x, self.weight, self.bias, self.epsilon)
+            return native_operators.layer_norm(x, self.weight, self.bias, self.epsilon)
         bias = None if self.bias is None else self.bias.float()
         y = nn.functional.layer_norm(
             x.float(), self.weight.shape, self.weight.float(), bias, self.epsilon
@@ -43,7 +43,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (..., width) -> (..., width)
         if native.usable(x):
-            return native.rms_norm(x, self.weight, self.epsilon)
+            return native_operators.rms_norm(x, self.weight, self.epsilon)
         y = x.float()
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.epsilon)
         return (y * self.weight.float()).to(x.dtype)

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from maquette.nn import native
+from maquette.nn import native, native_operators
 
 
 def rotary_table(positions: Tensor, dims: int, base: float) -> tuple[Tensor, Tensor]:
@@ -29,7 +29,7 @@ def rotate(
     x: (batch, time, heads, head_dim); cosine, sine: (time, dims / 2) or (batch, time, dims / 2).
     """
     if native.usable(x):
-        return native.rotate(x, cosine, sine, pairs == "interleaved")
+        return native_operators.rotate(x, cosine, sine, pairs == "interleaved")
     dims = 2 * cosine.shape[-1]
     cosine, sine = cosine.unsqueeze(-2), sine.unsqueeze(-2)  # (..., time, 1, dims / 2)
     turned, rest = x[..., :dims].float(), x[..., dims:]

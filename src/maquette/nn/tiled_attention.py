@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maquette.nn import native
+from maquette.nn import native, native_rows
 from maquette.nn.fused import fused
 
 ROWS = 256  # query rows a tile
@@ -81,7 +81,7 @@ def _backward(
     d_k, d_v = (
         torch.empty_like(t) if whole else torch.zeros_like(t, dtype=torch.float32) for t in (k, v)
     )
-    delta = (native.row_products if native.usable(out) else _row_products)(d_out, out)
+    delta = (native_rows.row_products if native.usable(out) else _row_products)(d_out, out)
     for tile in _tiles(q, k, scale, window, slopes, document_ids):
         batch, rows, keys = tile.where
         q_rows, d_rows = q[batch, :, rows], d_out[batch, :, rows]
@@ -118,7 +118,7 @@ class Tile:
     def softmax(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities in the place of scores (batch, heads, rows, keys); (batch, heads, rows)."""
         if native.usable(scores):
-            return scores, native.softmax_(scores, self._native(scores))
+            return scores, native_rows.softmax_(scores, self._native(scores))
         return _softmax(scores, *self._arguments())
 
     def softmax_backward(
@@ -127,14 +127,14 @@ class Tile:
         """Probabilities and the scores' gradient, (batch, heads, rows, keys) each."""
         if native.usable(scores):
             lse, means = logsumexp.contiguous(), delta.contiguous()
-            native.softmax_backward_(scores, d_probabilities, lse, means, self._native(scores))
+            native_rows.softmax_backward_(scores, d_probabilities, lse, means, self._native(scores))
             return scores, d_probabilities
         return _softmax_backward(scores, d_probabilities, logsumexp, delta, *self._arguments())
 
-    def _native(self, scores: Tensor) -> native.Tile:
+    def _native(self, scores: Tensor) -> native_rows.Tile:
         _, rows, keys = self.where
         ids = self.document_ids
-        return native.make_tile(
+        return native_rows.make_tile(
             scores, rows.start, keys.start, self.window, self.scale, self.slopes, ids
         )
 

@@ -59,7 +59,7 @@ def check_trained(recipe: Recipe) -> int:
 
 
 @dataclass(frozen=True)
-class Begun:
+class LoadReport:
     """How a model begins with another run's weights: names of parameters and buffers, sorted.
 
     new: it lacks them there. grown: they read more inputs here, which begin at zero. resized: positions
@@ -85,8 +85,8 @@ class Begun:
 
 
 @torch.no_grad()
-def begin_with(model: nn.Module, folder: Path) -> Begun:
-    """Copy a run's weights into a model, tensor by tensor of the same name; see `Begun`.
+def begin_with(model: nn.Module, folder: Path) -> LoadReport:
+    """Copy a run's weights into a model, tensor by tensor of the same name; see `LoadReport`.
 
     Raises UserError when they have no tensor in common, or one is of another shape and neither reads
     more inputs nor holds positions of a grid.
@@ -118,7 +118,7 @@ def begin_with(model: nn.Module, folder: Path) -> Begun:
                 f"not {tuple(p.shape)}{_mend(model, folder)}"
             )
     new, unused = sorted(own.keys() - common), sorted(tensors.keys() - common)
-    return Begun(new, grown, resized, unused)
+    return LoadReport(new, grown, resized, unused)
 
 
 def _grows(p: Tensor, given: Tensor) -> bool:

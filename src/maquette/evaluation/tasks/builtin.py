@@ -41,7 +41,7 @@ def builtin_task(name: str, count: int = QUESTIONS, seed: int = SEED) -> Task:
         [[(_record(*pair), "") for pair in one.shown] for one in asked] if asked[0].shown else None
     )
     shown = [] if own else [(_shown(one), "") for one in world.questions(SHOWN, seed, "train")]
-    return Task(config, [(_asked(one), "") for one in asked], shown, own=own)
+    return Task(config, [(_asked(one), "") for one in asked], shown, question_examples=own)
 
 
 def _asked(one: Asked) -> dict[str, Any]:

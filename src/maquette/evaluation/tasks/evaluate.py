@@ -68,7 +68,7 @@ def evaluate_task(
         "generate_until": _generate,
     }
     found = ways[task.config.output_type](
-        _Asked(model, tokenizer, task, questions, prefixes, progress)
+        _TaskInputs(model, tokenizer, task, questions, prefixes, progress)
     )
     rolling = task.config.output_type == "loglikelihood_rolling"
     between = task.config.target_delimiter
@@ -79,7 +79,7 @@ def evaluate_task(
 
 
 @dataclass
-class _Asked:
+class _TaskInputs:
     model: LanguageModel
     tokenizer: Tokenizer
     task: Task
@@ -96,7 +96,7 @@ class _Asked:
 
 
 @dataclass
-class _Found:
+class _TaskScores:
     metrics: list[Values]
     truncated: int
     requests: int
@@ -107,7 +107,7 @@ def _shown(question: Question) -> str:
     return question.texts[question.right[0]] if len(question.texts) > 1 else question.text
 
 
-def _choices(asked: _Asked) -> _Found:
+def _choices(asked: _TaskInputs) -> _TaskScores:
     encode, between = PairEncoder(asked.tokenizer), asked.task.config.target_delimiter
     calibrated, mutual = "acc_calibrated" in asked.names, "acc_mutual_info" in asked.names
     requests: list[Request] = []
@@ -152,7 +152,7 @@ def _choices(asked: _Asked) -> _Found:
         q.choices[int(np.argmax([one.log_likelihood for one in found]))]
         for q, found in zip(asked.questions, own, strict=True)
     ]
-    return _Found(values, truncated(asked.model, requests), len(requests), taken)
+    return _TaskScores(values, truncated(asked.model, requests), len(requests), taken)
 
 
 def _prior(neutral: Sequence[Likelihood], choices: int) -> Array:
@@ -165,17 +165,17 @@ def _prior(neutral: Sequence[Likelihood], choices: int) -> Array:
     return log
 
 
-def _likelihood(asked: _Asked) -> _Found:
+def _likelihood(asked: _TaskInputs) -> _TaskScores:
     encode = PairEncoder(asked.tokenizer)
     requests = [
         encode(prefix + question.text, question.targets[0])
         for question, prefix in zip(asked.questions, asked.prefixes, strict=True)
     ]
     values = likelihood_values(asked.names, asked.score(requests))
-    return _Found(values, truncated(asked.model, requests), len(requests))
+    return _TaskScores(values, truncated(asked.model, requests), len(requests))
 
 
-def _rolling(asked: _Asked) -> _Found:
+def _rolling(asked: _TaskInputs) -> _TaskScores:
     texts = [question.answer for question in asked.questions]
     start, context = asked.tokenizer.special.start, asked.model.config.context
     requests: list[Request] = []
@@ -187,10 +187,10 @@ def _rolling(asked: _Asked) -> _Found:
     nats = np.zeros(len(texts))
     for number, one in zip(owner, asked.score(requests), strict=True):
         nats[number] -= one.log_likelihood
-    return _Found(rolling_values(asked.names, texts, nats.tolist()), 0, len(requests))
+    return _TaskScores(rolling_values(asked.names, texts, nats.tolist()), 0, len(requests))
 
 
-def _generate(asked: _Asked) -> _Found:
+def _generate(asked: _TaskInputs) -> _TaskScores:
     config = asked.task.config
     repeated = [i for i in range(len(asked.questions)) for _ in range(config.repeats)]
     prompts = [asked.prefixes[i] + asked.questions[i].text for i in repeated]
@@ -226,14 +226,14 @@ def _generate(asked: _Asked) -> _Found:
                 for text, question in zip(filtered, asked.questions, strict=True)
             ]
             values.append(Values(metric.name, np.array(scores), None, name))
-    return _Found(values, cut, len(prompts), first)
+    return _TaskScores(values, cut, len(prompts), first)
 
 
 def _targets(question: Question) -> Sequence[str]:
     return [question.choices[i] for i in question.right] if question.choices else question.targets
 
 
-def _kwargs(asked: _Asked, repeated: Sequence[int]) -> Mapping[str, Any]:
+def _kwargs(asked: _TaskInputs, repeated: Sequence[int]) -> Mapping[str, Any]:
     """How answers are generated: the config's words, with the choices of every prompt."""
     config, given = asked.task.config, dict(asked.task.config.generation_kwargs)
     if given.get("restrict") == "choices":

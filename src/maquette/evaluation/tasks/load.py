@@ -61,4 +61,4 @@ def task_from(config: TaskConfig) -> Task:
         )
         shown_split = str(getattr(config, name))
         shown = records(name, shown_split)
-    return Task(config, asked, shown, same=shown_split == asked_split)
+    return Task(config, asked, shown, same_pool=shown_split == asked_split)

@@ -201,7 +201,7 @@ class _Filler:
     def _pieces(self, kind: str, number: int) -> list[list[int]]:
         """What is put one after the other before a question: tokens, or examples."""
         plain = kind in ("random", "documents")
-        turn = number if self._task.has_own and not plain else number % DRAWS
+        turn = number if self._task.has_question_examples and not plain else number % DRAWS
         if (kind, turn) not in self._made:
             self._made[kind, turn] = self._draw(kind, turn)
         return self._made[kind, turn]
@@ -214,7 +214,7 @@ class _Filler:
             at = draw.randrange(max(1, len(self._other) - self.room))
             rest = self._other[at:] + self._other[:at]
             return [[token] for token in rest]
-        own = self._task.has_own
+        own = self._task.has_question_examples
         asking = [self._questions[turn]] if own else self._questions
         asked = tuple(question.text for question in asking)
         examples = [

@@ -71,8 +71,8 @@ class Shown:
 class Task:
     """A task: its config, the records that are asked and those that may be shown, each with its place.
 
-    same: whether the shown ones are the asked ones. own: those that belong to each question, in place of
-    `shown`.
+    same_pool: whether the shown ones are the asked ones. question_examples: those that belong to each
+    question, in place of `shown`.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class Task:
         asked: Sequence[tuple[Record, str]],
         shown: Sequence[tuple[Record, str]],
         *,
-        same: bool = False,
-        own: Sequence[Sequence[tuple[Record, str]]] | None = None,
+        same_pool: bool = False,
+        question_examples: Sequence[Sequence[tuple[Record, str]]] | None = None,
     ) -> None:
         self.config, self.name = config, config.task
-        self._asked, self._shown, self._same = list(asked), list(shown), same
-        self._own = own
+        self._asked, self._shown, self._same_pool = list(asked), list(shown), same_pool
+        self._question_examples = question_examples
         few = config.fewshot_config
         changed = {
             name: value
@@ -102,9 +102,9 @@ class Task:
     @property
     def available(self) -> int:
         """How many examples can be shown before a question."""
-        if self._own is not None:
-            return min(map(len, self._own))
-        return len(self._shown) - self._same
+        if self._question_examples is not None:
+            return min(map(len, self._question_examples))
+        return len(self._shown) - self._same_pool
 
     def questions(self, limit: int | None = None) -> list[Question]:
         """Every question, or the first `limit`. Raises UserError for one that cannot be asked."""
@@ -127,11 +127,11 @@ class Task:
         prefixes = []
         for number, (record, where) in enumerate(self._asked[:limit]):
             description = _Reader(self.config, record, where).description()
-            if self._own is not None:
-                own = self._own[number][:shots]
-                prefixes.append(description + "".join(self._example(*one).text for one in own))
+            if self._question_examples is not None:
+                examples = self._question_examples[number][:shots]
+                prefixes.append(description + "".join(self._example(*one).text for one in examples))
                 continue
-            chosen = self._chosen(draw, shown, record if self._same else None, shots)
+            chosen = self._chosen(draw, shown, record if self._same_pool else None, shots)
             for index in chosen:
                 if index not in written:
                     written[index] = self._example(*self._shown[index]).text
@@ -145,14 +145,14 @@ class Task:
         if not shots:
             return []
         first = self.config.fewshot_config.sampler == "first_n"
-        places = range(len(shown))
+        indices = range(len(shown))
         if asked is None:
-            return list(places[:shots]) if first else draw.sample(places, shots)
-        others = [i for i in places if shown[i] != asked]
+            return list(indices[:shots]) if first else draw.sample(indices, shots)
+        others = [i for i in indices if shown[i] != asked]
         if first:
             chosen = others[:shots]
         else:
-            drawn = [i for i in draw.sample(places, shots + 1) if shown[i] != asked][:shots]
+            drawn = [i for i in draw.sample(indices, shots + 1) if shown[i] != asked][:shots]
             chosen = drawn if len(drawn) == shots else draw.sample(others, min(shots, len(others)))
         if len(chosen) < shots:
             raise UserError(
@@ -161,13 +161,17 @@ class Task:
         return chosen
 
     @property
-    def has_own(self) -> bool:
+    def has_question_examples(self) -> bool:
         """Whether every question has examples of its own."""
-        return self._own is not None
+        return self._question_examples is not None
 
     def examples(self, number: int | None = None) -> list[Shown]:
         """All examples that can be shown, of a question where each has its own."""
-        pool = self._shown if self._own is None or number is None else self._own[number]
+        pool = (
+            self._shown
+            if self._question_examples is None or number is None
+            else self._question_examples[number]
+        )
         return [self._example(*one) for one in pool]
 
     def _example(self, record: Record, where: str) -> Shown:
@@ -217,7 +221,8 @@ class _Reader:
                 self._fault("doc_to_target", "is an empty list")
             return Question(texts, (), (), tuple(self._filled("doc_to_target", t) for t in targets))
         right = tuple(
-            self._place(t, choices) for t in (target if isinstance(target, list) else [target])
+            self._choice_index(t, choices)
+            for t in (target if isinstance(target, list) else [target])
         )
         if not right:
             self._fault("doc_to_target", "is an empty list")
@@ -244,7 +249,7 @@ class _Reader:
         reader = _Reader(self._config, record, self._where)
         return reader._ended(str(reader._value("doc_to_text")))
 
-    def _place(self, target: Any, choices: tuple[str, ...]) -> int:
+    def _choice_index(self, target: Any, choices: tuple[str, ...]) -> int:
         if type(target) is bool:
             target = int(target)
         if type(target) is int and 0 <= target < len(choices):
