@@ -5,16 +5,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-claims coverage lint bench claims docs clean
+.PHONY: demo test test-slow coverage lint bench claims docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/maquette demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto -m 'not claims'
+	$(BIN)/python -m pytest -n auto -m 'not slow'
 
-test-claims: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto -m claims
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto -m slow
 
 coverage: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term

@@ -260,7 +260,7 @@ def test_every_system_opens_as_it_should():
             assert 0 < c.minutes <= 25  # two seeds, with what the claim shares with others
 
 
-@pytest.mark.claims
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [s for s, v in catalogue.systems().items() if v.claims])
 def test_every_claim_runs_at_toy_size(name, tmp_path):
     """The same code as the real measurement; its number is marked as no evidence."""

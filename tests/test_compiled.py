@@ -28,6 +28,7 @@ def gradients(model: Decoder, batch: TokenBatch) -> tuple[float, list[torch.Tens
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_compiled_blocks_compute_what_plain_ones_do():
     """Grouped queries, a band, documents, several tiles: everything the kernels know at once."""
     config = families.llama(
@@ -65,6 +66,7 @@ def test_bf16_is_fp32_to_rounding():
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_a_compiled_bf16_run_resumes_bit_for_bit(recipe, tmp_path):
     recipe = replace(recipe, precision="bf16", compile="on", steps=9)
     train(recipe, tmp_path / "whole")

@@ -129,7 +129,7 @@ def test_a_ratio_of_ratios_and_its_interval():
     assert ratio(plain, plain, plain, np.full(40, np.nan)) == (0.0, 0.0, 0.0)
 
 
-@pytest.mark.claims
+@pytest.mark.slow
 def test_the_claims_at_toy_size(folder, monkeypatch):
     def here(self, recipes, workers=None):
         """In this process: others would start longer than they train."""

@@ -106,7 +106,7 @@ def measured(system, folder):
     return {c.name: measure(c, Lab(1, quick=True), folder) for c in select([system])}
 
 
-@pytest.mark.claims
+@pytest.mark.slow
 def test_the_claims_of_clip_at_toy_size(here):
     results = measured("clip", here)
     assert set(results) == {"zero-shot", "retrieval", "binding", "sigmoid"}
@@ -117,7 +117,7 @@ def test_the_claims_of_clip_at_toy_size(here):
     assert results["retrieval"].details["chance"] == pytest.approx(1 / 1152)
 
 
-@pytest.mark.claims
+@pytest.mark.slow
 def test_the_claims_of_glide_at_toy_size(here):
     results = measured("glide", here)
     assert set(results) == {"guidance", "both", "upsampler"}

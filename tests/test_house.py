@@ -53,6 +53,7 @@ def test_the_readme_has_commands():
     } <= named
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)  # dozens of commands, one after the other
 def test_the_readmes_commands_run_in_order(tmp_path, monkeypatch):
     """As printed, in one folder, at toy size: minutes and tokens are cut, nothing else."""

@@ -256,7 +256,9 @@ def test_custom_operators_keep_their_promises_to_torch():
 
 def test_parameters_of_any_precision_and_document_ids_of_one_row_are_taken():
     x, weight, bias = torch.randn(3, 6), torch.randn(2, 6), torch.randn(2).to(torch.bfloat16)
-    torch.testing.assert_close(native_operators.linear(x, weight, bias), F.linear(x, weight, bias.float()))
+    torch.testing.assert_close(
+        native_operators.linear(x, weight, bias), F.linear(x, weight, bias.float())
+    )
     assert Linear(6, 2).forward(torch.randn(6)).shape == (2,)
     q, k, v = inputs(3, 2, 2, 9, 8)
     ids = torch.tensor([[0] * 4 + [1] * 5])

@@ -373,7 +373,7 @@ def test_two_ranks_share_one_training(sparse, tmp_path):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 
 
-@pytest.mark.claims
+@pytest.mark.slow
 def test_the_claims_at_toy_size(tmp_path, monkeypatch):
     """The count is exact even after eight steps; of the losses only that they are there."""
     from maquette.experiments.catalogue import select

@@ -217,7 +217,7 @@ def test_networks_that_remember_disagree_where_they_invent():
 # a whole run
 
 
-@pytest.mark.claims
+@pytest.mark.slow
 def test_the_claims_run_at_toy_size():
     from maquette.experiments.catalogue import systems
     from maquette.experiments.lab import Lab

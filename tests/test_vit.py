@@ -125,7 +125,7 @@ def test_shapes_that_cannot_be_are_refused(wrong):
         ViTConfig(**(SMALL | wrong))
 
 
-@pytest.mark.claims
+@pytest.mark.slow
 @pytest.mark.parametrize("one", [vit.small_data, vit.large_data, vit.all_labels])
 def test_every_claim_runs_at_toy_size(one, tmp_path):
     result = measure(dataclasses.replace(one, system="x"), Lab(seeds=1, quick=True), tmp_path)

@@ -16,7 +16,7 @@ from maquette.workshop.adapt import columns
 from maquette.workshop.load_pictures import load_pictures
 
 
-@pytest.mark.claims
+@pytest.mark.slow
 def test_the_first_claim_runs_at_toy_size(tmp_path):
     one = dataclasses.replace(vpt.deep_beats_linear, system="x")
     result = measure(one, Lab(seeds=1, quick=True), tmp_path)
@@ -25,7 +25,7 @@ def test_the_first_claim_runs_at_toy_size(tmp_path):
     assert set(result.details["mean"]) == {*vpt.ARMS, vpt.RANDOM}
 
 
-@pytest.mark.claims
+@pytest.mark.slow
 def test_the_second_claim_about_prompts_trains_nothing_anew(tmp_path):
     """It reads the runs of the first, and its table is the same."""
     lab = Lab(seeds=1, quick=True)
