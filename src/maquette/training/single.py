@@ -56,7 +56,7 @@ class Single:
         for batch in batches:
             part = self.loss(batch)
             (part.total / self._units).backward()
-            losses.add(part.count, loss=part.value)
+            losses.add(part.count, loss=part.value, **part.recorded)
         return losses
 
     def reduce(self, group: Group, count: float) -> float:

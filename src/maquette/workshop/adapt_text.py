@@ -130,7 +130,7 @@ def adapt_text(
     )
     recipe = text_recipe(options, start, config, data)
     base = load(start)
-    learned, own = opened(data.corpus), _own_corpus(start, say)
+    learned, own = opened(data.corpus), own_corpus(start, say)
     before, own_before = score(base, learned), None if own is None else score(base, own)
     del base
     outcome = train(recipe, path, resume=resume, observer=observer, progress=progress)
@@ -162,7 +162,7 @@ def score(loaded: Loaded, corpus: AnyCorpus) -> Score:
     return score_corpus(loaded.model, as_text(corpus), start=start, most_bytes=SCORED)["all"]
 
 
-def _own_corpus(base: Path, say: Callable[[str], None]) -> AnyCorpus | None:
+def own_corpus(base: Path, say: Callable[[str], None]) -> AnyCorpus | None:
     """What the base was trained on, or a line that says why that is not there."""
     try:
         return corpus_of(RunDirectory(base))
