@@ -101,7 +101,7 @@ def test_loss_and_gradient_are_those_of_the_formula(preferring, built, trained):
     for a, b in zip(found, gradients, strict=True):
         torch.testing.assert_close(a, b.float(), rtol=1e-3, atol=1e-5)
     right = [0.5 + 0.5 * math.copysign(m != 0, m) for m in (float(m.detach()) for m in margins)]
-    sums = {name: float(value) for name, value in part.recorded.items()}
+    sums = {name: float(value) for name, (value, _) in part.recorded.items()}
     assert sums["reward_accuracy"] == sum(right)
     assert sums["reward_margin"] == pytest.approx(float(sum(margins).detach()), abs=1e-4)
     assert sums["chosen_reward"] - sums["rejected_reward"] == pytest.approx(sums["reward_margin"])
@@ -161,7 +161,7 @@ def test_the_reference_is_the_start_and_is_computed_once(preferring, built, monk
     first = open_dataset(preferring, built)
     part = preference_loss(make_model(preferring).eval(), first.step(0)[0], preferring.data)
     assert float(part.value / part.count) == pytest.approx(math.log(2), abs=1e-5)
-    assert float(part.recorded["reward_margin"]) == pytest.approx(0, abs=1e-4)
+    assert float(part.recorded["reward_margin"][0]) == pytest.approx(0, abs=1e-4)
     assert len(first.heldout_rows)
     monkeypatch.setattr("maquette.training.datasets.preferences.open_model", None)
     again = open_dataset(preferring, built)  # from the files: no model is opened

@@ -49,11 +49,12 @@ def preference_loss(model: LanguageModel, batch: PreferenceBatch, data: Preferen
         "chosen_log_probability": policy[:, 0],
         "rejected_log_probability": policy[:, 1],
     }
+    count = batch.counted.sum()
     sums = {
-        name: torch.where(batch.counted, value.detach(), 0.0).sum()
+        name: (torch.where(batch.counted, value.detach(), 0.0).sum(), count)
         for name, value in recorded.items()
     }
-    return Loss(total, total.detach(), batch.counted.sum(), sums)
+    return Loss(total, total.detach(), count, sums)
 
 
 class DPO(Single):
@@ -74,5 +75,5 @@ class DPO(Single):
         model, losses = self.kept(), Losses()
         assert isinstance(model, LanguageModel)
         part = preference_loss(model, batch, self._data)
-        losses.add(part.count, loss=part.value, **part.recorded)
+        losses.add(part.count, loss=part.value)
         return losses

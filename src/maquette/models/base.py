@@ -1,6 +1,6 @@
 """Base classes of models and of their batches: what the trainer calls, for language and for pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -86,14 +86,14 @@ class PictureBatch(Batch):
 class Loss:
     """The loss of a batch: sums over `count` targets.
 
-    total: the sum to differentiate, regularisers included. value: the plain loss to report. recorded: other
-    sums that are recorded beside it, by name.
+    total: the sum to differentiate, regularisers included. value: the plain loss to report. recorded: what
+    is recorded beside it, by name: a sum, and the count that its mean is over.
     """
 
     total: Tensor
     value: Tensor
     count: Tensor | int
-    recorded: dict[str, Tensor] = field(default_factory=dict)
+    recorded: Mapping[str, tuple[Tensor, Tensor | int]] = field(default_factory=dict)
 
 
 class Model(nn.Module):

@@ -67,3 +67,18 @@ class PreferenceBatch(Batch):
         """All rows, (2 batch, time): chosen and rejected by turns."""
         rows = (self.tokens, self.targets, self.document_ids, self.positions)
         return TokenBatch(*(t.flatten(0, 1) for t in rows))
+
+
+@dataclass
+class QuestionBatch(Batch):
+    """One micro-batch of prompts that a model answers itself.
+
+    prompts: (batch, time) int64, padded on the right. lengths: (batch,), tokens of each prompt. numbers:
+    (batch,), which example of the training split each one is. samples: (batch,), the place of each in the
+    order of all training samples, from which its answers' random numbers come.
+    """
+
+    prompts: Tensor
+    lengths: Tensor
+    numbers: Tensor
+    samples: Tensor

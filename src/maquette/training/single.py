@@ -56,7 +56,8 @@ class Single:
         for batch in batches:
             part = self.loss(batch)
             (part.total / self._units).backward()
-            losses.add(part.count, loss=part.value, **part.recorded)
+            losses.add(part.count, loss=part.value)
+            losses.record(**part.recorded)
         return losses
 
     def reduce(self, group: Group, count: float) -> float:

@@ -27,17 +27,15 @@ from maquette.corpus.text.store import SPLITS, TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer
 from maquette.evaluation.bits_per_byte import Score
 from maquette.evaluation.divergence import kl_divergence
-from maquette.models.store import language_config
 from maquette.training.datasets.examples import Packed
 from maquette.training.datasets.preferences import Pairs, pair_log_likelihoods
 from maquette.training.datasets.preferences_config import PreferencesData
-from maquette.training.initial_model import weights_file
 from maquette.training.observer import Observer
 from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of
-from maquette.workshop.adapt_text import SEQUENCE, own_corpus, score
+from maquette.workshop.adapt_text import SEQUENCE, base_of, own_corpus, score
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
 
@@ -127,13 +125,7 @@ def adapt_dpo(
     goes on. Raises WrongUse for a `path` that exists and for data without answers, UserError for data
     without pairs.
     """
-    start = run.expanduser().resolve()
-    if not start.is_dir():
-        raise UserError(f"{run} does not exist: name a run directory")
-    config = language_config(start)
-    weights_file(start)  # says what is missing
-    if path.exists() and not resume:
-        raise WrongUse(f"{path} exists: choose another --run, or go on with --resume")
+    start, config = base_of(run, path, resume)
     counted = count(config, options.adapter("text"))
     data = data_of(
         source,

@@ -23,6 +23,7 @@ from maquette.corpus.progress import Progress, silent
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer
 from maquette.evaluation.bits_per_byte import Score, score_corpus
+from maquette.models.registry import ModelConfig
 from maquette.models.store import language_config
 from maquette.training.initial_model import weights_file
 from maquette.training.observer import Observer
@@ -108,13 +109,7 @@ def adapt_text(
     whether a run that was cut off goes on. Raises WrongUse for a method without a place in the model or a
     `path` that exists; UserError for what is wrong outside.
     """
-    start = run.expanduser().resolve()
-    if not start.is_dir():
-        raise UserError(f"{run} does not exist: name a run directory")
-    config = language_config(start)
-    weights_file(start)  # says what is missing
-    if path.exists() and not resume:
-        raise WrongUse(f"{path} exists: choose another --run, or go on with --resume")
+    start, config = base_of(run, path, resume)
     counted = count(config, options.adapter("text"))
     tokenizer = load_tokenizer(start / TOKENIZER)
     corpus = path.with_name(f"{path.name}-corpus")
@@ -152,6 +147,21 @@ def adapt_text(
     )
     write_json(path / ADAPTATION, done.to_dict())
     return done
+
+
+def base_of(run: Path, path: Path, resume: bool) -> tuple[Path, ModelConfig]:
+    """The folder of a run that is to be adapted as `path`, and its model's config.
+
+    Raises UserError where it has no whole language model, WrongUse where `path` is there and not resumed.
+    """
+    start = run.expanduser().resolve()
+    if not start.is_dir():
+        raise UserError(f"{run} does not exist: name a run directory")
+    config = language_config(start)
+    weights_file(start)  # says what is missing
+    if path.exists() and not resume:
+        raise WrongUse(f"{path} exists: choose another --run, or go on with --resume")
+    return start, config
 
 
 def score(loaded: Loaded, corpus: AnyCorpus) -> Score:

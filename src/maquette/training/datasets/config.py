@@ -92,6 +92,7 @@ class Data:
 KINDS: dict[str, str | type[Data]] = {
     "text": "maquette.training.datasets.text_config.TextData",
     "examples": "maquette.training.datasets.examples_config.ExamplesData",
+    "questions": "maquette.training.datasets.questions_config.QuestionsData",
     "preferences": "maquette.training.datasets.preferences_config.PreferencesData",
     "pictures": "maquette.training.datasets.picture_config.PictureData",
 }
