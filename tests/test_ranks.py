@@ -10,11 +10,15 @@ import pytest
 import torch
 from conftest import in_ranks
 
+from maquette.corpus.examples.build import build_examples
+from maquette.corpus.tokenizer import load_tokenizer
 from maquette.models.decoder import Decoder
 from maquette.models.store import load_tensors
 from maquette.parallel import group as group_module
 from maquette.parallel.group import Group
 from maquette.training.checkpoint import OPTIMISER
+from maquette.training.datasets.dataset import open_dataset
+from maquette.training.datasets.preferences_config import PreferencesData
 from maquette.training.recipe import Checkpoints
 from maquette.training.run import RunDirectory
 from maquette.workshop.train import run_rank, train
@@ -103,7 +107,8 @@ def as_rank(group: Group, folder: str) -> None:
     check_buckets(group)
     check_clipping(group)
     check_sums(group)
-    run_rank(RunDirectory(f"{folder}/plain"), group)
+    for name in ("plain", "preferring"):
+        run_rank(RunDirectory(f"{folder}/{name}"), group)
     drawn, looked, original = [], [], Decoder.loss
 
     def recorded(model, batch, z_loss=0.0):
@@ -129,6 +134,21 @@ def prepared(recipe, path: Path) -> None:
         (path / name).unlink()
 
 
+def preferences(recipe, folder: Path):
+    """A recipe of pairs whose ranks have different numbers of them, from what was trained as `one`."""
+    lines = [
+        {"prompt": f"q{i}", "chosen": f"{i}" * (1 + i % 5), "rejected": "no"} for i in range(20)
+    ]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    tokenizer = load_tokenizer(folder / "one" / "tokenizer.json")
+    corpus = build_examples(folder / "pairs", [folder / "pairs.jsonl"], tokenizer, heldout=0.2)
+    data = PreferencesData(corpus=str(corpus.path), sequence=24)
+    recipe = replace(recipe, data=data, start=str(folder / "one"), batch=2, steps=3)
+    alone = open_dataset(replace(recipe, micro_batch=1), corpus).step(0)
+    assert len({int(batch.counted.sum()) for batch in alone}) == 2
+    return recipe
+
+
 def test_two_ranks_train_as_one_and_draw_their_own(recipe, tmp_path):
     recipe = replace(
         recipe,
@@ -139,9 +159,18 @@ def test_two_ranks_train_as_one_and_draw_their_own(recipe, tmp_path):
     train(recipe, tmp_path / "one")
     prepared(recipe, tmp_path / "plain")
     prepared(dropping, tmp_path / "dropping")
+    preferring = preferences(recipe, tmp_path)
+    train(preferring, tmp_path / "preferring-one")
+    prepared(preferring, tmp_path / "preferring")
     in_ranks(as_rank, 2, str(tmp_path))
 
     # One training, from the first step on.
+    ones, twos = (
+        RunDirectory(tmp_path / name).records() for name in ("preferring-one", "preferring")
+    )
+    for a, b in zip(ones, twos, strict=True):
+        for name in ("loss", "reward_margin", "chosen_log_probability", "gradient_norm"):
+            assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-5), name
     ones, twos = (RunDirectory(tmp_path / name).records() for name in ("one", "plain"))
     for a, b in zip(ones, twos, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)

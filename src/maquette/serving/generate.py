@@ -129,6 +129,29 @@ def continue_tokens(
     return results, Timing(first - start, end - first, max(0, count - len(encoded)))
 
 
+def sample_tokens(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    encoded: Sequence[Sequence[int]],
+    *,
+    tokens: int,
+    sampling: Sampling,
+) -> list[list[int]]:
+    """The tokens that follow each encoded prompt, at most `tokens`, an EOS token that ends them included."""
+    answers: list[list[int]] = [[] for _ in encoded]
+    ended: set[int] = set()
+    missing = tokenizer.missing(model.config.vocabulary)
+    for chosen in stream(model, encoded, tokens, sampling, missing):
+        for row, token in enumerate(chosen):
+            if row not in ended:
+                answers[row].append(token)
+                if token in tokenizer.special.eos_token_ids:
+                    ended.add(row)
+        if len(ended) == len(encoded):
+            break
+    return answers
+
+
 @torch.inference_mode()
 def stream(
     model: LanguageModel,

@@ -157,11 +157,11 @@ def train(
 
             # Gradients of this rank's share, then of all; the device is waited for where they are summed.
             losses = learner.backward(parts, state.step + 1)
-            asked, count, *sums = group.sum(float(stop.asked), losses.count, *losses.sums.values())
+            asked, count, *totals = group.sum(float(stop.asked), losses.count, *losses.totals())
             leave = asked > 0
             if count == 0:
                 raise UserError(f"step {state.step + 1}: {learner.model.uncounted}")
-            means = {name: value / count for name, value in zip(losses.sums, sums, strict=True)}
+            means = losses.means(count, totals)
             loss = means["loss"]
             norm = learner.reduce(group, count)
 

@@ -3,6 +3,7 @@
 a folder that maquette corpus built    as it is, of text or of examples
 records with prompts and answers       examples: .jsonl, .json, .csv, .parquet, .yaml (`read_examples`)
 records with a text alone, other files text
+a world of questions, by name         examples: what its task never asks
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from maquette.corpus.text.store import MANIFEST, Corpus, stored_kind
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.training.datasets.examples_config import ExamplesData
 from maquette.training.datasets.text_config import TextData
+from maquette.worlds.questions.registry import question_worlds
 
 RECORDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *YAML)
 HELDOUT = 0.1  # of the prompts, or of the text
@@ -49,16 +51,18 @@ def data_of(
     path = Path(source).expanduser()
     if source in BUILT or (path / MANIFEST).exists():
         corpus: Corpus | ExamplesCorpus = opened(source, progress)
-    elif not path.exists():
-        raise UserError(f"{source} does not exist: name a corpus, or files of examples or of text")
+    elif not path.exists() and source not in question_worlds():
+        raise UserError(
+            f"{source} does not exist: name a corpus, files of examples or of text, or a world of questions"
+        )
     elif out.exists() and not resume:
         raise WrongUse(f"{out} is in the way of the corpus: move it, or choose another --run")
     elif (out / MANIFEST).exists():
         corpus = opened(str(out), progress)
-    elif fields or holds_examples(path):
+    elif fields or source in question_worlds() or holds_examples(path):
         corpus = build_examples(
             out,
-            [path],
+            [source if source in question_worlds() and not path.exists() else path],
             tokenizer,
             template=template,
             fields=fields,

@@ -1,4 +1,4 @@
-"""The workshop's jobs for examples: as for text, but a sample answers a held-out prompt."""
+"""The workshop's jobs for examples, also those of preferences and questions: a sample answers a prompt."""
 
 from pathlib import Path
 

@@ -83,16 +83,21 @@ def build_examples(
                 }
                 names = sorted(p.name for p in folder.iterdir())
                 made["files"] = {name: sha256(folder / name) for name in names}
-                made["hash"] = _hash(made["files"])
+                made["hash"] = _hash(made["files"], writer.rejected.hexdigest())
                 write_json(folder / MANIFEST, made)
         finally:
             locked.unlink(missing_ok=True)
     return ExamplesCorpus(out)
 
 
-def _hash(files: Mapping[str, str]) -> str:
-    """Hash of the training data; the table is left out, as its bytes depend on the library."""
+def _hash(files: Mapping[str, str], rejected: str) -> str:
+    """Hash of the training data; the table is left out, as its bytes depend on the library.
+
+    rejected: hash of the rejected answers, which are in the table alone.
+    """
     known = {n: digest for n, digest in files.items() if n != EXAMPLES_TABLE}
+    if rejected != hashlib.sha256().hexdigest():
+        known["rejected"] = rejected
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
@@ -135,6 +140,7 @@ class _Writer:
         self.sides = {split: {"examples": 0, "tokens": 0, "counted": 0} for split in SPLITS}
         self.duplicates = self.bytes = self.longest = 0
         self.nearest = 2**64
+        self.rejected = hashlib.sha256()
 
     def __enter__(self) -> "_Writer":
         return self
@@ -157,6 +163,8 @@ class _Writer:
         key = int.from_bytes(example.prompt_digest()[:8], "big")
         self.nearest = min(self.nearest, key)
         split = HELDOUT if key < self._limit else TRAIN
+        if example.rejected is not None:
+            self.rejected.update(digest)
         tokens, counted = encode(example, self._template, self._tokenizer)
         self._write_offset(split)
         self._files["tokens", split].write(tokens.astype(self._dtype).tobytes())

@@ -1,0 +1,112 @@
+"""Learn from preferences by direct preference optimisation (DPO): pairs of answers, one of them better.
+
+DATA is a file of records with prompt, chosen and rejected (texts, or conversations whose last message is the
+answer), or a corpus of examples with rejected answers. RUN should answer already, tuned on examples: it is
+where training starts, and the reference from which --beta keeps the model from moving far. Everything is
+trained, or what --adapter names: lora, bias, adapter, prompt, prefix.
+
+Printed are the share of held-out pairs whose chosen answer is the likelier one, before and after, how far the
+model has moved, and what held-out chosen answers and the base's own held-out text cost.
+
+example: maquette adapt dpo runs/tuned pairs.jsonl --run runs/preferred
+         maquette adapt dpo runs/tuned pairs.jsonl --adapter lora --rank 8 --beta 0.3
+         maquette adapt dpo runs/tuned votes.csv --fields prompt=question,answer=won,rejected=lost
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from maquette.cli.terminal import Terminal, TrainingProgress
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("base", metavar="RUN", help="the run that is adapted")
+    parser.add_argument("data", metavar="DATA", help="records of pairs, or a corpus of examples")
+    parser.add_argument("--run", help="the new run's directory (default: runs/dpo)")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
+    parser.add_argument("--beta", type=float, default=0.1,
+                        help="strength of the tie to the reference (%(default)s)")  # fmt: skip
+    parser.add_argument("--label-smoothing", type=float, default=0.0, metavar="P",
+                        help="probability that a pair is the wrong way round (0)")  # fmt: skip
+    add_training(parser, steps=100, batch=8)
+    parser.add_argument("--sequence", type=int, help="tokens of a sequence of answers")
+    parser.add_argument("--fields", default="", metavar="PART=NAME,...",
+                        help="of records: prompt=..., answer=..., rejected=...")  # fmt: skip
+    parser.add_argument("--template", default="{prompt}{answer}", metavar="TEXT",
+                        help="how an answer is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
+
+
+def add_training(parser: argparse.ArgumentParser, steps: int, batch: int) -> None:
+    """The options of what is trained and for how long."""
+    parser.add_argument("--adapter", default="full", metavar="METHOD",
+                        help="what is trained: full, lora, bias, ... (%(default)s)")  # fmt: skip
+    parser.add_argument("--rank", type=int, default=8, help="rank of lora, size of adapter (8)")
+    parser.add_argument("--prompts", type=int, default=10, help="length of prompt, prefix (10)")
+    parser.add_argument("--steps", type=int, default=steps, help="steps (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=batch, help="samples a step (%(default)s)")
+    parser.add_argument("--learning-rate", type=float, help="(default: the method's own)")
+    parser.add_argument("--weight-decay", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def options_of(arguments: argparse.Namespace) -> Any:
+    """The options of `add_training`, as `AdaptOptions`."""
+    from maquette.adaptation.recipes import AdaptOptions
+
+    return AdaptOptions(
+        arguments.adapter,
+        steps=arguments.steps,
+        batch=arguments.batch,
+        learning_rate=arguments.learning_rate,
+        weight_decay=arguments.weight_decay,
+        prompts=arguments.prompts,
+        rank=arguments.rank,
+        seed=arguments.seed,
+        sequence=getattr(arguments, "sequence", None),
+    )
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from maquette.cli.corpus_examples import fields_of
+    from maquette.training.run import free_name
+    from maquette.workshop.adapt_dpo import METRIC, adapt_dpo
+
+    terminal = Terminal(arguments.json)
+    path = Path(arguments.run or free_name(Path("runs"), "dpo")).expanduser()
+    with terminal.stages() as progress:
+        done = adapt_dpo(
+            Path(arguments.base),
+            arguments.data,
+            path,
+            options_of(arguments),
+            beta=arguments.beta,
+            label_smoothing=arguments.label_smoothing,
+            fields=fields_of(arguments.fields),
+            template=arguments.template.replace("\\n", "\n"),
+            resume=arguments.resume,
+            observer=TrainingProgress(terminal),
+            progress=progress,
+            say=terminal.say,
+        )
+    terminal.say(f"dpo, {done.options.method}: {done.counted}")
+    rows = [[METRIC, shown(done.before), shown(done.after)]]
+    costs = [("bits per byte of held-out chosen answers", done.answers)]
+    if done.own is not None:
+        costs.append(("bits per byte of the base's own text", done.own))
+    rows += [[name, *(f"{score.bits_per_byte:.4f}" for score in scores)] for name, scores in costs]
+    terminal.table(["", "before", "after"], rows)
+    terminal.say(
+        f"held-out pairs whose reward is right: {shown(done.reward_accuracy)}; moved from the base by "
+        f"{shown(done.divergence)} nats a token"
+    )
+    memory = f"{done.memory / 2**20:,.0f} MiB at the most"
+    terminal.say(f"adapted: {path} in {done.seconds / 60:.1f} minutes of training, {memory}")
+    return done.to_dict()
+
+
+def shown(mean: Any) -> str:
+    """A mean with its standard error."""
+    if mean.stderr is None:
+        return f"{mean.mean:.4f}"
+    return f"{mean.mean:.4f} ± {mean.stderr:.4f}"
