@@ -9,6 +9,7 @@ that --world.FIELD gives. METHOD merge writes an adapted run as an ordinary one,
 is worth it. With options of their own (maquette adapt METHOD --help):
 
     continue    goes on with the training of a language model, on your own documents and some of its own text
+    black-box   searches for a prompt by a model's answers alone, without a gradient; also of an endpoint
 
 Printed are the parameters that were trained and what held-out data cost before and after; of a language
 model also what its own held-out text costs now, minutes and memory.
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from maquette.adaptation.recipes import AdaptOptions
     from maquette.worlds.shapes import Shapes
 
-VERBS = {"continue": "adapt_continue"}
+VERBS = {"continue": "adapt_continue", "black-box": "adapt_black_box"}
 """methods with options of their own, and their modules"""
 PREFIX = "world."
 WORLD = (
