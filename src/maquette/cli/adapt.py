@@ -6,14 +6,19 @@ examples or text, or files: records with prompt and answer, messages or text (.j
 texts. DATA of a classifier: a corpus of pictures with labels, or shapes: the built-in world with the settings
 that --world.FIELD gives. METHOD merge writes an adapted run as an ordinary one, with its LoRA in the weights
 (no DATA). METHOD compare adapts a language model by every method that fits: one table, one picture, and which
-is worth it. METHOD dpo learns from pairs of answers, a better and a worse one (maquette adapt dpo --help).
-METHOD grpo learns from its own answers to questions with known results (maquette adapt grpo --help).
+is worth it. With options of their own (maquette adapt METHOD --help):
+
+    continue    goes on with the training of a language model, on your own documents and some of its own text
+    black-box   searches for a prompt by a model's answers alone, without a gradient; also of an endpoint
+    dpo         learns from pairs of answers, a better and a worse one
+    grpo        learns from its own answers to questions with known results
 
 Printed are the parameters that were trained and what held-out data cost before and after; of a language
 model also what its own held-out text costs now, minutes and memory.
 
 example: maquette adapt lora runs/first questions.jsonl --run runs/tuned
          maquette adapt compare runs/first questions.jsonl --run runs/compared
+         maquette adapt continue runs/first notes/ --run runs/mine
          maquette adapt full runs/first notes/ --rate-decay 2.6 --unfreeze 50
          maquette adapt vpt-deep runs/vit shapes --label count --world.objects 4 --world.counts true
 """
@@ -30,8 +35,13 @@ if TYPE_CHECKING:
     from maquette.adaptation.recipes import AdaptOptions
     from maquette.worlds.shapes import Shapes
 
-VERBS = {"dpo": "adapt_dpo", "grpo": "adapt_grpo"}
-"""methods with options of their own, and the file of each"""
+VERBS = {
+    "continue": "adapt_continue",
+    "black-box": "adapt_black_box",
+    "dpo": "adapt_dpo",
+    "grpo": "adapt_grpo",
+}
+"""methods with options of their own, and their modules"""
 PREFIX = "world."
 WORLD = (
     "objects",
@@ -155,6 +165,7 @@ def adapt_language_model(
     arguments: argparse.Namespace, options: "AdaptOptions", path: Path, terminal: Terminal
 ) -> dict[str, Any]:
     """Examples or text; a table of what held-out text costs before and after."""
+    from maquette.cli.adapted import show_adapted
     from maquette.cli.corpus_examples import fields_of
     from maquette.workshop.adapt_text import adapt_text
 
@@ -171,19 +182,7 @@ def adapt_language_model(
             progress=progress,
             say=terminal.say,
         )
-    terminal.say(f"{done.method}: {done.counted}")
-    rows = [(done.metric, done.before, done.after)]
-    if done.own_before is not None and done.own_after is not None:
-        rows.append(("the same of the base's own text", done.own_before, done.own_after))
-    terminal.table(
-        ["", "before", "after", "loss before", "loss after"],
-        [
-            [name, *(f"{s.bits_per_byte:.4f}" for s in scores), *(f"{s.loss:.4f}" for s in scores)]
-            for name, *scores in rows
-        ],
-    )
-    memory = f"{done.memory / 2**20:,.0f} MiB at the most"
-    terminal.say(f"adapted: {path} in {done.seconds / 60:.1f} minutes of training, {memory}")
+    show_adapted(done, path, terminal)
     return done.to_dict()
 
 

@@ -191,6 +191,7 @@ class LanguageModel(Model):
     def prefixes(self, vectors: Tensor) -> list[Prefix]:
         """What vectors (length, width) before a sequence leave in every block, for `Stack.forward`.
 
+        With a batch before, (rows, length, width), every row of a batch of sequences has its own.
         Raises WrongUse for an architecture without attention.
         """
         raise self._without_attention()
