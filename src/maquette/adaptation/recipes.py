@@ -37,6 +37,7 @@ TEXT_RATES: dict[Method, float] = {
     "lora": 0.01,
     "adapter": 0.01,
     "prompt": 0.1,
+    "p-tuning": 0.03,
     "prefix": 0.1,
     "full": 0.003,
 }
@@ -47,6 +48,7 @@ STANDARD_RATES: dict[Method, float] = {
     "lora": 0.0002,
     "adapter": 0.0003,
     "prompt": 0.03,
+    "p-tuning": 0.001,
     "prefix": 0.01,
     "full": 0.00005,
 }
@@ -74,7 +76,7 @@ class AdaptOptions:
     weight_decay: float = 0.0
     """weight decay of AdamW"""
     prompts: int = 10
-    """number of prompts of a block, of the methods vpt-*, prompt and prefix"""
+    """number of prompts of a block, of the methods vpt-*, prompt, p-tuning and prefix"""
     rank: int = 8
     """rank of the low-rank changes of lora, size of the layers of adapter"""
     sequence: int | None = None

@@ -1,12 +1,12 @@
 """Adapt a trained model to a task: a language model to examples or text, a classifier to other labels.
 
-METHOD is lora, adapter, bias, prompt or prefix (of text), linear, vpt-shallow or vpt-deep (of pictures), or
-full. What it trains is kept in the adapted run, beside no copy of RUN. DATA of a language model: a corpus of
-examples or text, or files: records with prompt and answer, messages or text (.jsonl, .csv, .parquet ...), or
-texts. DATA of a classifier: a corpus of pictures with labels, or shapes: the built-in world with the settings
-that --world.FIELD gives. METHOD merge writes an adapted run as an ordinary one, with its LoRA in the weights
-(no DATA). METHOD compare adapts a language model by every method that fits: one table, one picture, and which
-is worth it. With options of their own (maquette adapt METHOD --help):
+METHOD is lora, adapter, bias, prompt, p-tuning or prefix (of text), linear, vpt-shallow or vpt-deep (of
+pictures), or full. What it trains is kept in the adapted run, beside no copy of RUN. DATA of a language
+model: a corpus of examples or text, or files: records with prompt and answer, messages or text (.jsonl, .csv,
+.parquet ...), or texts. DATA of a classifier: a corpus of pictures with labels, or shapes: the built-in world
+with the settings that --world.FIELD gives. METHOD merge writes an adapted run as an ordinary one, with its
+LoRA in the weights (no DATA). METHOD compare adapts a language model by every method that fits: one table,
+one picture, and which is worth it. With options of their own (maquette adapt METHOD --help):
 
     continue    goes on with the training of a language model, on your own documents and some of its own text
     black-box   searches for a prompt by a model's answers alone, without a gradient; also of an endpoint

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from maquette.adaptation.adapters.adapter import kept_tensors
+from maquette.adaptation.adapters.adapter import final_tensors
 from maquette.base.errors import UserError
 from maquette.base.files import read_json, write_json
 from maquette.base.machine import keep_freed_memory, measure, resident
@@ -236,7 +236,7 @@ def train(
         if group.first:
             saver.wait()
             if finished:
-                save_tensors(run.weights, kept_tensors(learner.kept()))
+                save_tensors(run.weights, final_tensors(learner.kept()))
         if not speed.steps:  # the run ends where it was cut off
             taken = next((r["loss"] for r in reversed(run.records()) if "skipped" not in r), None)
             with eager_mode():
