@@ -6,13 +6,16 @@ examples or text, or files: records with prompt and answer, messages or text (.j
 texts. DATA of a classifier: a corpus of pictures with labels, or shapes: the built-in world with the settings
 that --world.FIELD gives. METHOD merge writes an adapted run as an ordinary one, with its LoRA in the weights
 (no DATA). METHOD compare adapts a language model by every method that fits: one table, one picture, and which
-is worth it.
+is worth it. With options of their own (maquette adapt METHOD --help):
+
+    star        lets a language model teach itself to reason, from questions and their answers
 
 Printed are the parameters that were trained and what held-out data cost before and after; of a language
 model also what its own held-out text costs now, minutes and memory.
 
 example: maquette adapt lora runs/first questions.jsonl --run runs/tuned
          maquette adapt compare runs/first questions.jsonl --run runs/compared
+         maquette adapt star runs/steps corpus/sums --run runs/star
          maquette adapt full runs/first notes/ --rate-decay 2.6 --unfreeze 50
          maquette adapt vpt-deep runs/vit shapes --label count --world.objects 4 --world.counts true
 """
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from maquette.adaptation.recipes import AdaptOptions
     from maquette.worlds.shapes import Shapes
 
+VERBS = {"star": "adapt_star"}
+"""methods with options of their own, and their modules"""
 PREFIX = "world."
 WORLD = (
     "objects",

@@ -53,6 +53,10 @@ class Sampler:
             for i in range(count)
         ]
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these sequences alone."""
+        self._generators = [self._generators[row] for row in rows]
+
     def __call__(self, logits: Tensor) -> Tensor:
         """logits: (count, vocabulary), fp32. Returns (count,) tokens."""
         if self._missing is not None:
