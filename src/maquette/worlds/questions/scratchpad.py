@@ -69,6 +69,6 @@ for count in LENGTHS:
                 f"the sum of two numbers of {count} digits{about}",
                 partial(column_addition, count, traced, hinted),
                 fields if traced else fields | {"filter_list": ANSWER_ALONE},
-                group=f"column_addition_{count}d",
+                group="column_addition",
             )
         )
