@@ -2,16 +2,18 @@
 
 The tokens are the same with the cache and without, alone and in a batch (tested), because padding
 is a document of its own that nothing sees, positions count from each prompt's first token, and
-every sequence has its own random numbers.
+every sequence has its own random numbers. So a sequence that has ended is taken out of the batch, and the
+others go on as they would have.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from maquette.adaptation.adapters.adapter import adapters_of
 from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import LanguageModel
@@ -20,6 +22,7 @@ from maquette.serving.restrict import Restriction
 from maquette.serving.sampler import Sampler, Sampling
 
 HALF = "\N{REPLACEMENT CHARACTER}"  # what a part of a character reads as
+TAKEN_OUT = 0.25  # share of a batch that has ended, from which copying the others' cache pays
 
 
 @dataclass(frozen=True)
@@ -105,22 +108,27 @@ def continue_tokens(
     first = start
     count = 0
     written = 0
+    ended: set[int] = set()
     steps = stream(
-        model, encoded, tokens, sampling, missing, shared=shared, restriction=restriction
-    )
+        model, encoded, tokens, sampling, missing, shared=shared, restriction=restriction,
+        ended=ended,
+    )  # fmt: skip
     for chosen in steps:
         if count == 0:
             first = time.perf_counter()
         for row, (text, token) in enumerate(zip(texts, chosen, strict=True)):
-            if text.finish is None:
-                text.add(token)
-                count += 1
+            if row in ended:
+                continue
+            text.add(token)
+            count += 1
             if restriction is not None and restriction.complete(row):
                 text.finish = text.finish or "end"
+            if text.finish is not None:
+                ended.add(row)
         if on_text is not None and (piece := texts[0].ready()[written:]):
             on_text(piece)
             written += len(piece)
-        if all(text.finish is not None for text in texts):
+        if len(ended) == len(texts):
             break
     end = time.perf_counter()
     results = [Generated(text.text(), text.tokens, text.finish or "length") for text in texts]
@@ -162,11 +170,14 @@ def stream(
     *,
     shared: int = 0,
     restriction: Restriction | None = None,
+    ended: Collection[int] = (),
 ) -> Iterator[list[int]]:
     """Yield the next token of every prompt, `tokens` times. missing: tokens that are never chosen.
 
     shared: number of first tokens that all prompts have in common, and whose keys and values are computed
     once where a cache holds keys and values of tokens alone. restriction: what the answers are held to.
+    ended: numbers of the prompts whose tokens are not needed any more; the caller may add some between
+    two steps. They are taken out of the batch where that pays, and the last token stands for them then.
     """
     device = model.embedding.weight.device
     sampler = Sampler(sampling, len(prompts), device, missing)
@@ -180,14 +191,29 @@ def stream(
         (position >= padding.unsqueeze(1)).long() if ragged else None
     )  # padding is document 0
     cache = model.cache(len(prompts), longest + tokens)
-    caches_tokens = all(isinstance(layer, LayerCache) for layer in cache)
-    if shared and caches_tokens and model.attends_to_tokens_alone:
+    caches_tokens = bool(cache) and all(isinstance(layer, LayerCache) for layer in cache)
+    plain = caches_tokens and model.attends_to_tokens_alone
+    by_row = plain and any(isinstance(a.weight, Tensor) for a in adapters_of(model).values())
+    if shared and plain:
         _lay_prefix(model, prompts[0][:shared], cache, padding.tolist())
         past = shared
     else:
         past = 0
     x = rows[:, past:]
+    live = list(range(len(prompts)))  # rows of the batch, by the number of their prompt
+    last = [0] * len(prompts)
     for _ in range(tokens):
+        going = [row for row, number in enumerate(live) if number not in ended]
+        if plain and not by_row and 0 < len(going) <= (1 - TAKEN_OUT) * len(live):
+            kept = torch.tensor(going, device=device)
+            live = [live[row] for row in going]
+            x, positions = x[kept], positions[kept]
+            document_ids = None if document_ids is None else document_ids[kept]
+            for layer in cache:
+                layer.keys, layer.values = layer.keys[kept], layer.values[kept]
+            sampler.keep(going)
+            if restriction is not None:
+                restriction.keep(live)
         end = past + x.shape[1]
         hidden = model.hidden(
             x,
@@ -199,7 +225,9 @@ def stream(
         chosen = sampler(logits if restriction is None else restriction.masked(logits))
         if restriction is not None:
             restriction.accept(chosen.tolist())
-        yield chosen.tolist()
+        for number, token in zip(live, chosen.tolist(), strict=True):
+            last[number] = token
+        yield last[:]
         x, past = chosen.unsqueeze(1), end
 
 

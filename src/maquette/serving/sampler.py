@@ -56,6 +56,10 @@ class Sampler:
             torch.Generator(device).manual_seed(seed & ((1 << 63) - 1)) for seed in seeds
         ]
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these sequences alone."""
+        self._generators = [self._generators[row] for row in rows]
+
     def __call__(self, logits: Tensor) -> Tensor:
         """logits: (count, vocabulary), fp32. Returns (count,) tokens."""
         if self._missing is not None:
