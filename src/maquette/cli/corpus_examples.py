@@ -4,8 +4,9 @@ A source is a file of records (.jsonl, .json, .csv, .parquet, .yaml ...) or a fo
 prompt and an answer by the names that well-known sets give them, or a conversation (messages with role
 and content, of which the assistant's are learned); --fields names the fields of others. Or it is a world of
 questions (maquette eval --list), which makes --count examples that its task never asks. The template says
-how an example is written; what stands before {answer} is read, and not learned. The same example again is
-left out, and a fraction of the prompts is held out.
+how an example is written; what stands before {answer} is read, and not learned. --template chat is a
+conversation as the tokenizer's own chat template has it, else 'Q: {prompt}\\nA: {answer}'; a template in Jinja2
+is taken, too. The same example again is left out, and a fraction of the prompts is held out.
 
 example: maquette corpus examples corpus/questions questions.jsonl --tokenizer runs/first
          maquette corpus examples corpus/chat chats.parquet --tokenizer runs/first \\
@@ -36,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--eos-token", metavar="NAME",
                         help="what ends an answer, where the tokenizer's files do not say")  # fmt: skip
     parser.add_argument("--template", default="{prompt}{answer}", metavar="TEXT",
-                        help="how an example is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
+                        help="how an example is written ({prompt}{answer}), or chat; \\n is a line end")  # fmt: skip
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=..., rejected=..., choices=...")  # fmt: skip
     parser.add_argument("--count", type=int, default=10_000,

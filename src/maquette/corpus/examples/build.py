@@ -17,9 +17,10 @@ import numpy as np
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, lock, sha256, write_json
+from maquette.corpus.examples.chat_template import template_of
 from maquette.corpus.examples.example import COUNT, Example, read_examples
 from maquette.corpus.examples.store import EXAMPLES_TABLE, FORMAT, KIND, ExamplesCorpus
-from maquette.corpus.examples.template import Template, encode
+from maquette.corpus.examples.template import ConversationTemplate, Template, encode
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.text.store import MANIFEST, SPLITS, TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, save_tokenizer
@@ -42,7 +43,7 @@ def build_examples(
 ) -> ExamplesCorpus:
     """Read the examples of `sources` (see `read_examples`) and write the corpus `out`.
 
-    tokenizer: tokenizer of the model to train. template: see `Template`. fields: fields of the records, by
+    tokenizer: tokenizer of the model to train. template: see `template_of`. fields: fields of the records, by
     the part of an example. heldout: the fraction of the prompts that is held out for evaluation. Raises
     UserError for a record that is no example and for examples of fewer than two prompts.
     """
@@ -52,7 +53,7 @@ def build_examples(
         raise WrongUse(f"{out} exists: choose another folder ({how})")
     if not 0 < heldout < 1:
         raise WrongUse(f"heldout is {heldout}: use a fraction between 0 and 1, such as 0.05")
-    written = Template(template)
+    written = template_of(template, tokenizer)
     locked = out.with_name(f".{out.name}.lock")
     with lock(locked, busy=f"another process is building {out}: wait for it"):
         try:
@@ -76,7 +77,7 @@ def build_examples(
                     "format": FORMAT,
                     "vocabulary": tokenizer.vocabulary,
                     "eos_token_id": tokenizer.eos_token_id,
-                    "template": template,
+                    "template": written.text,
                     "fields": dict(fields or {}),
                     "heldout": heldout,
                     "sources": [str(source) for source in sources],
@@ -102,7 +103,9 @@ class _Writer:
     limit: prompts whose hash, a number below 2^64, is less are held out. nearest: the smallest hash.
     """
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, template: Template, limit: int) -> None:
+    def __init__(
+        self, folder: Path, tokenizer: Tokenizer, template: ConversationTemplate, limit: int
+    ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
