@@ -9,7 +9,7 @@ on from a build that was killed.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, lock, sha256, write_json
 from maquette.corpus.examples.chat_template import template_of
 from maquette.corpus.examples.example import COUNT, Example, read_examples
+from maquette.corpus.examples.pairs import corpus_pairs
 from maquette.corpus.examples.store import EXAMPLES_TABLE, FORMAT, KIND, ExamplesCorpus
 from maquette.corpus.examples.template import ConversationTemplate, Template, encode
 from maquette.corpus.progress import Progress, silent
-from maquette.corpus.text.store import MANIFEST, SPLITS, TOKENIZER
+from maquette.corpus.text.store import MANIFEST, SPLITS, TOKENIZER, Corpus
 from maquette.corpus.tokenizer import Tokenizer, save_tokenizer
 
 ROWS = 4096  # of the table that are written at a time
@@ -31,7 +32,7 @@ TRAIN, HELDOUT = SPLITS
 
 def build_examples(
     out: Path,
-    sources: Sequence[str | Path],
+    sources: Sequence[str | Path | Example],
     tokenizer: Tokenizer,
     *,
     template: str = Template.text,
@@ -41,7 +42,9 @@ def build_examples(
     replace: bool = False,
     progress: Progress = silent,
 ) -> ExamplesCorpus:
-    """Read the examples of `sources` (see `read_examples`) and write the corpus `out`.
+    """Read the examples of `sources` and write the corpus `out`.
+
+    sources: see `read_examples`; of a corpus of text, `corpus_pairs`; or examples themselves.
 
     tokenizer: tokenizer of the model to train. template: see `template_of`. fields: fields of the records, by
     the part of an example. heldout: the fraction of the prompts that is held out for evaluation. Raises
@@ -62,7 +65,7 @@ def build_examples(
                 limit = int(heldout * 2**64)
                 for _ in range(2):
                     with _Writer(folder, tokenizer, written, limit) as writer:
-                        for example in read_examples(sources, fields, count):
+                        for example in _read(sources, fields, count):
                             writer.add(example)
                             progress("examples", writer.bytes, None)
                     if all(side["examples"] for side in writer.sides.values()):
@@ -80,7 +83,9 @@ def build_examples(
                     "template": written.text,
                     "fields": dict(fields or {}),
                     "heldout": heldout,
-                    "sources": [str(source) for source in sources],
+                    "sources": [
+                        str(source) for source in sources if not isinstance(source, Example)
+                    ],
                 }
                 names = sorted(p.name for p in folder.iterdir())
                 made["files"] = {name: sha256(folder / name) for name in names}
@@ -89,6 +94,19 @@ def build_examples(
         finally:
             locked.unlink(missing_ok=True)
     return ExamplesCorpus(out)
+
+
+def _read(
+    sources: Sequence[str | Path | Example], fields: Mapping[str, str] | None, count: int
+) -> Iterator[Example]:
+    """The examples of all sources, in their order."""
+    for source in sources:
+        if isinstance(source, Example):
+            yield source
+        elif (Path(source).expanduser() / MANIFEST).exists():
+            yield from corpus_pairs(Corpus(source), count)  # refuses one of another kind
+        else:
+            yield from read_examples([source], fields, count)
 
 
 def _hash(files: Mapping[str, str]) -> str:
@@ -157,9 +175,12 @@ class _Writer:
             self.duplicates += 1
             return
         self._digests.add(digest)
-        key = int.from_bytes(example.prompt_digest()[:8], "big")
-        self.nearest = min(self.nearest, key)
-        split = HELDOUT if key < self._limit else TRAIN
+        held = example.heldout
+        if held is None:
+            key = int.from_bytes(example.prompt_digest()[:8], "big")
+            self.nearest = min(self.nearest, key)
+            held = key < self._limit
+        split = HELDOUT if held else TRAIN
         tokens, counted = encode(example, self._template, self._tokenizer)
         self._write_offset(split)
         self._files["tokens", split].write(tokens.astype(self._dtype).tobytes())
