@@ -100,7 +100,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--fields", metavar="PART=NAME,...",
                       help="of records: prompt=..., answer=..., messages=...")  # fmt: skip
     text.add_argument("--template", metavar="TEXT",
-                      help="how an example is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
+                      help="how an example is written ({prompt}{answer}); chat; \\n: a line end")  # fmt: skip
     pictures = parser.add_argument_group("classifiers")
     pictures.add_argument("--label", action="append", help="learn this label (may be repeated)")
     pictures.add_argument("--examples", type=int, help="training pictures (1000)")

@@ -26,6 +26,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.serving.peft import export_peft
     from maquette.training.datasets.encoder import caption_length_of
     from maquette.training.trained_model import open_model
+    from maquette.workshop.chat import exported_template
 
     path = Path(arguments.run).expanduser()
     out, model = Path(arguments.out).expanduser(), open_model(path)
@@ -33,7 +34,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         maps = export_peft(path, model, out)
         Terminal(arguments.json).say(f"exported: {arguments.out} ({maps} linear maps)")
         return {"path": arguments.out, "maps": maps}
+    chat = exported_template(path)
     caption_length = caption_length_of(path) if isinstance(load_config(path), ClipConfig) else None
-    name = export_model(path, out, model, caption_length)
+    name = export_model(path, out, model, caption_length, chat)
     Terminal(arguments.json).say(f"exported: {arguments.out} (transformers.{name})")
     return {"path": arguments.out, "class": name}

@@ -9,7 +9,7 @@ on from a build that was killed.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ import numpy as np
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, lock, sha256, write_json
+from maquette.corpus.examples.chat_template import template_of
 from maquette.corpus.examples.example import COUNT, Example, read_examples
+from maquette.corpus.examples.pairs import corpus_pairs
 from maquette.corpus.examples.store import EXAMPLES_TABLE, FORMAT, KIND, ExamplesCorpus
-from maquette.corpus.examples.template import Template, encode
+from maquette.corpus.examples.template import ConversationTemplate, Template, encode
 from maquette.corpus.progress import Progress, silent
-from maquette.corpus.text.store import MANIFEST, SPLITS, TOKENIZER
+from maquette.corpus.text.store import MANIFEST, SPLITS, TOKENIZER, Corpus
 from maquette.corpus.tokenizer import Tokenizer, save_tokenizer
 
 ROWS = 4096  # of the table that are written at a time
@@ -30,7 +32,7 @@ TRAIN, HELDOUT = SPLITS
 
 def build_examples(
     out: Path,
-    sources: Sequence[str | Path],
+    sources: Sequence[str | Path | Example],
     tokenizer: Tokenizer,
     *,
     template: str = Template.text,
@@ -40,9 +42,11 @@ def build_examples(
     replace: bool = False,
     progress: Progress = silent,
 ) -> ExamplesCorpus:
-    """Read the examples of `sources` (see `read_examples`) and write the corpus `out`.
+    """Read the examples of `sources` and write the corpus `out`.
 
-    tokenizer: tokenizer of the model to train. template: see `Template`. fields: fields of the records, by
+    sources: see `read_examples`; of a corpus of text, `corpus_pairs`; or examples themselves.
+
+    tokenizer: tokenizer of the model to train. template: see `template_of`. fields: fields of the records, by
     the part of an example. heldout: the fraction of the prompts that is held out for evaluation. Raises
     UserError for a record that is no example and for examples of fewer than two prompts.
     """
@@ -52,7 +56,7 @@ def build_examples(
         raise WrongUse(f"{out} exists: choose another folder ({how})")
     if not 0 < heldout < 1:
         raise WrongUse(f"heldout is {heldout}: use a fraction between 0 and 1, such as 0.05")
-    written = Template(template)
+    written = template_of(template, tokenizer)
     locked = out.with_name(f".{out.name}.lock")
     with lock(locked, busy=f"another process is building {out}: wait for it"):
         try:
@@ -61,7 +65,7 @@ def build_examples(
                 limit = int(heldout * 2**64)
                 for _ in range(2):
                     with _Writer(folder, tokenizer, written, limit) as writer:
-                        for example in read_examples(sources, fields, count):
+                        for example in _read(sources, fields, count):
                             writer.add(example)
                             progress("examples", writer.bytes, None)
                     if all(side["examples"] for side in writer.sides.values()):
@@ -76,10 +80,12 @@ def build_examples(
                     "format": FORMAT,
                     "vocabulary": tokenizer.vocabulary,
                     "eos_token_id": tokenizer.eos_token_id,
-                    "template": template,
+                    "template": written.text,
                     "fields": dict(fields or {}),
                     "heldout": heldout,
-                    "sources": [str(source) for source in sources],
+                    "sources": [
+                        str(source) for source in sources if not isinstance(source, Example)
+                    ],
                 }
                 names = sorted(p.name for p in folder.iterdir())
                 made["files"] = {name: sha256(folder / name) for name in names}
@@ -88,6 +94,19 @@ def build_examples(
         finally:
             locked.unlink(missing_ok=True)
     return ExamplesCorpus(out)
+
+
+def _read(
+    sources: Sequence[str | Path | Example], fields: Mapping[str, str] | None, count: int
+) -> Iterator[Example]:
+    """The examples of all sources, in their order."""
+    for source in sources:
+        if isinstance(source, Example):
+            yield source
+        elif (Path(source).expanduser() / MANIFEST).exists():
+            yield from corpus_pairs(Corpus(source), count)  # refuses one of another kind
+        else:
+            yield from read_examples([source], fields, count)
 
 
 def _hash(files: Mapping[str, str], rejected: str) -> str:
@@ -107,7 +126,9 @@ class _Writer:
     limit: prompts whose hash, a number below 2^64, is less are held out. nearest: the smallest hash.
     """
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, template: Template, limit: int) -> None:
+    def __init__(
+        self, folder: Path, tokenizer: Tokenizer, template: ConversationTemplate, limit: int
+    ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -160,9 +181,12 @@ class _Writer:
             self.duplicates += 1
             return
         self._digests.add(digest)
-        key = int.from_bytes(example.prompt_digest()[:8], "big")
-        self.nearest = min(self.nearest, key)
-        split = HELDOUT if key < self._limit else TRAIN
+        held = example.heldout
+        if held is None:
+            key = int.from_bytes(example.prompt_digest()[:8], "big")
+            self.nearest = min(self.nearest, key)
+            held = key < self._limit
+        split = HELDOUT if held else TRAIN
         if example.rejected is not None:
             self.rejected.update(digest)
         tokens, counted = encode(example, self._template, self._tokenizer)

@@ -53,7 +53,8 @@ class Example:
 
     rejected: an answer that is worse. choices: answers to choose from; answer_index: index of
     the right choice. history: earlier exchanges of the conversation, each a prompt and
-    its answer. source: where the example was read.
+    its answer. source: where the example was read. heldout: whether it is kept for evaluation; None: its
+    prompt's hash says so.
     """
 
     prompt: str
@@ -63,6 +64,7 @@ class Example:
     answer_index: int | None = None
     history: tuple[tuple[str, str], ...] = ()
     source: str = ""
+    heldout: bool | None = None
 
     def __post_init__(self) -> None:
         if self.answer_index is not None and not 0 <= self.answer_index < len(self.choices):
