@@ -14,7 +14,7 @@ from maquette.adaptation.dpo import DPO, dpo_loss, preference_loss
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.examples.build import build_examples
 from maquette.corpus.examples.store import ExamplesCorpus
-from maquette.models.store import WEIGHTS, load_tensors
+from maquette.models.store import WEIGHTS, load_tensors, save_tensors
 from maquette.parallel.group import Group
 from maquette.training import optimiser
 from maquette.training.datasets.dataset import open_dataset
@@ -193,6 +193,15 @@ def test_cut_off_and_resumed_it_is_the_run_that_was_not(preferring, tmp_path):
     assert whole[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert whole[-1]["loss"] < math.log(2) and whole[-1]["reward_margin"] > 0
     assert whole[-1]["heldout_loss"] != whole[0]["loss"]
+
+
+def test_a_reference_that_has_changed_is_refused(preferring, trained, tmp_path):
+    """A run that goes on would learn from another one than it began with."""
+    train(replace(preferring, stop=3), tmp_path / "run")
+    tensors = load_tensors(trained / WEIGHTS)
+    save_tensors(trained / WEIGHTS, {name: 1.01 * tensor for name, tensor in tensors.items()})
+    with pytest.raises(UserError, match=r"^start .*trained has changed since this run began"):
+        train(replace(preferring, stop=None), tmp_path / "run", resume=True)
 
 
 def test_a_batch_counts_its_pairs_alike_whatever_its_parts(preferring, built, tmp_path):

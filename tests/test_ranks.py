@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import in_ranks
 
+from maquette.adaptation.grpo import Results
 from maquette.corpus.examples.build import build_examples
 from maquette.corpus.tokenizer import load_tokenizer
 from maquette.models.decoder import Decoder
@@ -19,6 +20,7 @@ from maquette.parallel.group import Group
 from maquette.training.checkpoint import OPTIMISER
 from maquette.training.datasets.dataset import open_dataset
 from maquette.training.datasets.preferences_config import PreferencesData
+from maquette.training.datasets.questions_config import QuestionsData
 from maquette.training.recipe import Checkpoints
 from maquette.training.run import RunDirectory
 from maquette.workshop.train import run_rank, train
@@ -102,12 +104,18 @@ def check_sums(group: Group) -> None:
     assert group.sum(1 / 3) == [pytest.approx(group.world / 3, rel=1e-15)]
 
 
+def even(results, number, answer):
+    """A reward that half the answers of any model have."""
+    return sum(answer) % 2 == 0
+
+
 def as_rank(group: Group, folder: str) -> None:
     """What one rank does (at module level, to be sent to it)."""
+    Results.right = even
     check_buckets(group)
     check_clipping(group)
     check_sums(group)
-    for name in ("plain", "preferring"):
+    for name in ("plain", "preferring", "reinforcing"):
         run_rank(RunDirectory(f"{folder}/{name}"), group)
     drawn, looked, original = [], [], Decoder.loss
 
@@ -149,7 +157,8 @@ def preferences(recipe, folder: Path):
     return recipe
 
 
-def test_two_ranks_train_as_one_and_draw_their_own(recipe, tmp_path):
+def test_two_ranks_train_as_one_and_draw_their_own(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(Results, "right", even)
     recipe = replace(
         recipe,
         optimiser=replace(recipe.optimiser, clip=0.5, z_loss=1e-3),
@@ -160,17 +169,21 @@ def test_two_ranks_train_as_one_and_draw_their_own(recipe, tmp_path):
     prepared(recipe, tmp_path / "plain")
     prepared(dropping, tmp_path / "dropping")
     preferring = preferences(recipe, tmp_path)
-    train(preferring, tmp_path / "preferring-one")
-    prepared(preferring, tmp_path / "preferring")
+    data = QuestionsData(corpus=preferring.data.corpus, sequence=24, answer_tokens=12, group=6)
+    others = {"preferring": preferring, "reinforcing": replace(preferring, data=data)}
+    for name, other in others.items():
+        train(other, tmp_path / f"{name}-one")
+        prepared(other, tmp_path / name)
     in_ranks(as_rank, 2, str(tmp_path))
 
     # One training, from the first step on.
-    ones, twos = (
-        RunDirectory(tmp_path / name).records() for name in ("preferring-one", "preferring")
-    )
-    for a, b in zip(ones, twos, strict=True):
-        for name in ("loss", "reward_margin", "chosen_log_probability", "gradient_norm"):
-            assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-5), name
+    for kind in others:
+        ones, twos = (RunDirectory(tmp_path / name).records() for name in (f"{kind}-one", kind))
+        times = {"seconds", "tokens_per_second", "flops_utilisation", "memory"}
+        for a, b in zip(ones, twos, strict=True):
+            for name in a.keys() - times:
+                assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-5), (kind, name)
+    assert len({r["reward"] for r in ones}) > 1  # there is something to sum
     ones, twos = (RunDirectory(tmp_path / name).records() for name in ("one", "plain"))
     for a, b in zip(ones, twos, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)

@@ -13,6 +13,7 @@ from maquette.corpus.special_tokens import SPECIAL
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import copy_tokenizer
 from maquette.models.store import CONFIG, WEIGHTS, save_config
+from maquette.training.initial_model import weights_file
 from maquette.training.length import change_length, check_end, reached
 from maquette.training.recipe import Recipe
 from maquette.training.run import CORPUS, ENCODER, RECIPE, RunDirectory
@@ -43,22 +44,24 @@ def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
     save_config(run.path, recipe.model)
     copy_tokenizer(corpus.path, run.path)
     keep_corpus(run, corpus)
-    frozen = recipe.data.frozen_weights
+    frozen = _frozen(recipe)
     if frozen is not None:
-        write_json(run / ENCODER, {"path": str(frozen.parent), "sha256": _frozen_hash(frozen)})
+        _, weights = frozen
+        write_json(run / ENCODER, {"path": str(weights.parent), "sha256": _frozen_hash(*frozen)})
     describe(run.path, recipe)
     recipe.save(run / RECIPE)  # last: its presence says that the run began
 
 
 def _check_encoder(run: RunDirectory, recipe: Recipe) -> None:
-    """Raise UserError where the frozen CLIP has changed since the start."""
-    frozen = recipe.data.frozen_weights
+    """Raise UserError where the frozen CLIP, or the reference, has changed since the start."""
+    frozen = _frozen(recipe)
     if frozen is None or not (run / ENCODER).exists():
         return
-    before, now = str(read_json(run / ENCODER)["sha256"]), _frozen_hash(frozen)
+    before, now = str(read_json(run / ENCODER)["sha256"]), _frozen_hash(*frozen)
     if before != now:
+        field, weights = frozen
         raise UserError(
-            f"data.encoder {frozen.parent} has changed since this run began (weights "
+            f"{field} {weights.parent} has changed since this run began (weights "
             f"{now[:12]}, not {before[:12]}): restore it, or start a new run"
         )
 
@@ -107,9 +110,17 @@ def lengthen(
     return longer
 
 
-def _frozen_hash(weights: Path) -> str:
+def _frozen(recipe: Recipe) -> tuple[str, Path] | None:
+    """The field of the recipe that names a frozen model, and that model's weights; None: there is none."""
+    weights = recipe.data.frozen_weights
+    if weights is not None:
+        return "data.encoder", weights
+    return ("start", weights_file(Path(recipe.start))) if recipe.data.reads_start else None
+
+
+def _frozen_hash(field: str, weights: Path) -> str:
     if not weights.exists():
-        raise UserError(f"data.encoder {weights.parent} has no {WEIGHTS}: move it back")
+        raise UserError(f"{field} {weights.parent} has no {WEIGHTS}: move it back")
     return sha256(weights)
 
 

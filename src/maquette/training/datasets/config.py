@@ -73,6 +73,11 @@ class Data:
         """The weights file of the model of `frozen_encoder`."""
         return None
 
+    @property
+    def reads_start(self) -> bool:
+        """Whether what the model of the recipe's `start` says is a part of every batch's loss."""
+        return False
+
     def frozen_encoder(self, device: "torch.device") -> Callable[[Any], Any] | None:
         """Function that adds a frozen model's outputs to every batch, on the learner's device; None: none."""
         return None

@@ -38,6 +38,10 @@ class PreferencesData(AnsweredData):
                 f"label_smoothing is {plain(self.label_smoothing)}: use 0 or more, and less than 0.5"
             )
 
+    @property
+    def reads_start(self) -> bool:
+        return True
+
     def check(self, recipe: Any) -> None:
         """Raise WrongUse where a sequence does not fit the model, and where there is no reference."""
         super().check(recipe)

@@ -38,6 +38,10 @@ class QuestionsData(AnsweredData):
         within(self, 1, ANY, "answer_tokens")
         within(self, 0, ANY, "kl")
 
+    @property
+    def reads_start(self) -> bool:
+        return self.kl > 0
+
     def check(self, recipe: Any) -> None:
         """Raise WrongUse where a sequence does not fit the model, or no answer fits a sequence."""
         super().check(recipe)
