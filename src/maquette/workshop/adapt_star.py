@@ -332,6 +332,8 @@ class _Star:
                 f"after {self.options.answer_after!r}; tune it on some rationales first (adapt full)"
             )
         records += [{"prompt": one.prompt, "answer": one.answer} for one in self.replayed]
+        if len({one["prompt"] for one in records}) < 2:  # one of them is held out
+            raise UserError(f"loop {number} kept one question alone: ask more, or --replay some")
         write_atomic(folder / KEPT, "".join(json.dumps(one) + "\n" for one in records))
         return build_examples(
             folder / "corpus",
