@@ -18,9 +18,8 @@ from maquette.base.errors import WrongUse
 from maquette.models.base import Model
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.models.registry import AnyConfig, ModelConfig
-from maquette.training.datasets.examples_config import ExamplesData
 from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
-from maquette.training.datasets.text_config import TextData, TextWatch
+from maquette.training.datasets.text_config import TextWatch, TokenData
 from maquette.training.recipe import LanguageRecipe, Optimiser, ParameterGroup, Schedule
 
 RATES: dict[Method, float] = {
@@ -143,9 +142,9 @@ def by_depth(config: AnyConfig, decay: float, steps: int) -> tuple[ParameterGrou
 
 
 def text_recipe(
-    options: AdaptOptions, start: Path, base: ModelConfig, data: TextData | ExamplesData
+    options: AdaptOptions, start: Path, base: ModelConfig, data: TokenData
 ) -> LanguageRecipe:
-    """The run that adapts `start`, whose model is `base`, to text or examples."""
+    """The run that adapts `start`, whose model is `base`, to data that is read in tokens."""
     return LanguageRecipe(
         name=options.method,
         steps=options.steps,

@@ -6,13 +6,16 @@ model: a corpus of examples or text, or files: records with prompt and answer, m
 .parquet ...), or texts. DATA of a classifier: a corpus of pictures with labels, or shapes: the built-in world
 with the settings that --world.FIELD gives. METHOD merge writes an adapted run as an ordinary one, with its
 LoRA in the weights (no DATA). METHOD compare adapts a language model by every method that fits: one table,
-one picture, and which is worth it.
+one picture, and which is worth it. With options of their own (maquette adapt METHOD --help):
+
+    pet         classifies with few labels: patterns, an ensemble, soft labels (PET and iPET)
 
 Printed are the parameters that were trained and what held-out data cost before and after; of a language
 model also what its own held-out text costs now, minutes and memory.
 
 example: maquette adapt lora runs/first questions.jsonl --run runs/tuned
          maquette adapt compare runs/first questions.jsonl --run runs/compared
+         maquette adapt pet runs/first reviews.jsonl --unlabelled more.jsonl --patterns patterns.yaml
          maquette adapt full runs/first notes/ --rate-decay 2.6 --unfreeze 50
          maquette adapt vpt-deep runs/vit shapes --label count --world.objects 4 --world.counts true
 """
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from maquette.adaptation.recipes import AdaptOptions
     from maquette.worlds.shapes import Shapes
 
+VERBS = {"pet": "adapt_pet"}
+"""methods with options of their own, and the file of each"""
 PREFIX = "world."
 WORLD = (
     "objects",

@@ -5,7 +5,8 @@
 
 One step of the loop is `backward`, `reduce`, then `update` or `skip`. A learner of one model and one
 optimiser is `single.Single`; an architecture that learns otherwise (two networks by turn, a student of its
-own average) names its own: `learner` of its config is a key of `LEARNERS`.
+own average) names its own: `learner` of its config is a key of `LEARNERS`. So does a kind of data from which
+every architecture learns otherwise (cloze texts).
 """
 
 from collections.abc import Callable, Iterable
@@ -121,13 +122,17 @@ def on_device(model: N, recipe: Recipe, decisions: Decisions, device: torch.devi
 MakeLearner = Callable[[Recipe, Decisions, torch.device, bool], Learner]
 """(recipe, decisions, device, fresh); fresh: False where a checkpoint is loaded over the first parameters"""
 
-LEARNERS: dict[str, str | MakeLearner] = {"single": "maquette.training.single.Single"}
-"""class of a learner, or its path, by the name in a model config's `learner`"""
+LEARNERS: dict[str, str | MakeLearner] = {
+    "single": "maquette.training.single.Single",
+    "cloze": "maquette.adaptation.pet.Cloze",
+}
+"""class of a learner, or its path, by the name in the `learner` of a model's config or of a kind of data"""
 
 
 def make_learner(
     recipe: Recipe, decisions: Decisions, device: torch.device, fresh: bool = True
 ) -> Learner:
-    """The learner of the recipe's model, before its first step; see `MakeLearner`."""
-    learner: Learner = named(LEARNERS[recipe.model.learner])(recipe, decisions, device, fresh)
+    """The learner of the recipe's data, else of its model, before its first step; see `MakeLearner`."""
+    name = recipe.data.learner or recipe.model.learner
+    learner: Learner = named(LEARNERS[name])(recipe, decisions, device, fresh)
     return learner

@@ -23,6 +23,7 @@ from maquette.corpus.progress import Progress, silent
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer
 from maquette.evaluation.bits_per_byte import Score, score_corpus
+from maquette.models.registry import ModelConfig
 from maquette.models.store import language_config
 from maquette.training.initial_model import weights_file
 from maquette.training.observer import Observer
@@ -108,13 +109,7 @@ def adapt_text(
     whether a run that was cut off goes on. Raises WrongUse for a method without a place in the model or a
     `path` that exists; UserError for what is wrong outside.
     """
-    start = run.expanduser().resolve()
-    if not start.is_dir():
-        raise UserError(f"{run} does not exist: name a run directory")
-    config = language_config(start)
-    weights_file(start)  # says what is missing
-    if path.exists() and not resume:
-        raise WrongUse(f"{path} exists: choose another --run, or go on with --resume")
+    start, config = language_base(run, path, resume)
     counted = count(config, options.adapter("text"))
     tokenizer = load_tokenizer(start / TOKENIZER)
     corpus = path.with_name(f"{path.name}-corpus")
@@ -130,7 +125,7 @@ def adapt_text(
     )
     recipe = text_recipe(options, start, config, data)
     base = load(start)
-    learned, own = opened(data.corpus), _own_corpus(start, say)
+    learned, own = opened(data.corpus), own_corpus(start, say)
     before, own_before = score(base, learned), None if own is None else score(base, own)
     del base
     outcome = train(recipe, path, resume=resume, observer=observer, progress=progress)
@@ -154,6 +149,21 @@ def adapt_text(
     return done
 
 
+def language_base(run: Path, path: Path, resume: bool) -> tuple[Path, ModelConfig]:
+    """The absolute path and the config of a language model that is to be adapted in the run directory `path`.
+
+    Raises UserError where there is no such run, WrongUse where `path` exists and nothing is resumed.
+    """
+    start = run.expanduser().resolve()
+    if not start.is_dir():
+        raise UserError(f"{run} does not exist: name a run directory")
+    config = language_config(start)
+    weights_file(start)  # says what is missing
+    if path.exists() and not resume:
+        raise WrongUse(f"{path} exists: choose another --run, or go on with --resume")
+    return start, config
+
+
 def score(loaded: Loaded, corpus: AnyCorpus) -> Score:
     """Loss and bits per byte of held-out answers, or of held-out text."""
     if isinstance(corpus, ExamplesCorpus):
@@ -162,7 +172,7 @@ def score(loaded: Loaded, corpus: AnyCorpus) -> Score:
     return score_corpus(loaded.model, as_text(corpus), start=start, most_bytes=SCORED)["all"]
 
 
-def _own_corpus(base: Path, say: Callable[[str], None]) -> AnyCorpus | None:
+def own_corpus(base: Path, say: Callable[[str], None]) -> AnyCorpus | None:
     """What the base was trained on, or a line that says why that is not there."""
     try:
         return corpus_of(RunDirectory(base))

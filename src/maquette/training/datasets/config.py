@@ -39,7 +39,8 @@ class Data:
     """The data of a recipe.
 
     modality: `learns_from` of the models that its batches are for. unit: name of what is counted. watch:
-    the class of the recipe's `watch`. dataset: the class of its `Dataset`, or "module.Class".
+    the class of the recipe's `watch`. dataset: the class of its `Dataset`, or "module.Class". learner: how
+    models learn from it, a key of `training.learner.LEARNERS`; "": as they say themselves.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -47,6 +48,7 @@ class Data:
     unit: ClassVar[str] = "samples"
     watch: ClassVar[type[Watch]] = Watch
     dataset: ClassVar[Any] = ""
+    learner: ClassVar[str] = ""
 
     kind: str = ""
     """kind of data"""
@@ -90,6 +92,7 @@ class Data:
 KINDS: dict[str, str | type[Data]] = {
     "text": "maquette.training.datasets.text_config.TextData",
     "examples": "maquette.training.datasets.examples_config.ExamplesData",
+    "cloze": "maquette.training.datasets.cloze_config.ClozeData",
     "pictures": "maquette.training.datasets.picture_config.PictureData",
 }
 """class of a recipe's `data` by its `kind`, or the path of that class"""
