@@ -12,6 +12,7 @@ one picture, and which is worth it. With options of their own (maquette adapt ME
     black-box   searches for a prompt by a model's answers alone, without a gradient; also of an endpoint
     dpo         learns from pairs of answers, a better and a worse one
     grpo        learns from its own answers to questions with known results
+    pet         classifies with few labels: patterns, an ensemble, soft labels (PET and iPET)
     star        teaches itself to reason, from questions and their answers
 
 Printed are the parameters that were trained and what held-out data cost before and after; of a language
@@ -21,6 +22,7 @@ example: maquette adapt lora runs/first questions.jsonl --run runs/tuned
          maquette adapt compare runs/first questions.jsonl --run runs/compared
          maquette adapt continue runs/first notes/ --run runs/mine
          maquette adapt star runs/steps corpus/sums --run runs/star
+         maquette adapt pet runs/first reviews.jsonl --unlabelled more.jsonl --patterns patterns.yaml
          maquette adapt full runs/first notes/ --rate-decay 2.6 --unfreeze 50
          maquette adapt vpt-deep runs/vit shapes --label count --world.objects 4 --world.counts true
 """
@@ -42,6 +44,7 @@ VERBS = {
     "black-box": "adapt_black_box",
     "dpo": "adapt_dpo",
     "grpo": "adapt_grpo",
+    "pet": "adapt_pet",
     "star": "adapt_star",
 }
 """methods with options of their own, and their modules"""

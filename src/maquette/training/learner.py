@@ -6,7 +6,7 @@
 One step of the loop is `backward`, `reduce`, then `update` or `skip`. A learner of one model and one
 optimiser is `single.Single`; an architecture that learns otherwise (two networks by turn, a student of its
 own average) names its own: `learner` of its config is a key of `LEARNERS`. So does a kind of data from which
-every architecture learns otherwise (preferences, questions).
+every architecture learns otherwise (preferences, questions, cloze texts).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -144,6 +144,7 @@ LEARNERS: dict[str, str | MakeLearner] = {
     "single": "maquette.training.single.Single",
     "dpo": "maquette.adaptation.dpo.DPO",
     "grpo": "maquette.adaptation.grpo.GRPO",
+    "cloze": "maquette.adaptation.pet.Cloze",
 }
 """class of a learner, or its path, by the name in the `learner` of a model's config or of a kind of data"""
 

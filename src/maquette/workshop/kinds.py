@@ -36,6 +36,7 @@ KINDS: dict[str, str | WorkshopKind] = {
     "examples": "maquette.workshop.examples_kind.EXAMPLES",
     "questions": "maquette.workshop.examples_kind.EXAMPLES",
     "preferences": "maquette.workshop.examples_kind.EXAMPLES",
+    "cloze": "maquette.workshop.cloze_kind.CLOZE",
     "pictures": "maquette.workshop.picture_kind.PICTURES",
 }
 """jobs, or their path, by `data.kind`"""

@@ -99,6 +99,7 @@ KINDS: dict[str, str | type[Data]] = {
     "examples": "maquette.training.datasets.examples_config.ExamplesData",
     "questions": "maquette.training.datasets.questions_config.QuestionsData",
     "preferences": "maquette.training.datasets.preferences_config.PreferencesData",
+    "cloze": "maquette.training.datasets.cloze_config.ClozeData",
     "pictures": "maquette.training.datasets.picture_config.PictureData",
 }
 """class of a recipe's `data` by its `kind`, or the path of that class"""
