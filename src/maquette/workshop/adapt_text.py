@@ -183,21 +183,6 @@ def run_adaptation(
     return done
 
 
-def language_base(run: Path, path: Path, resume: bool) -> tuple[Path, ModelConfig]:
-    """The absolute path and the config of a language model that is to be adapted in the run directory `path`.
-
-    Raises UserError where there is no such run, WrongUse where `path` exists and nothing is resumed.
-    """
-    start = run.expanduser().resolve()
-    if not start.is_dir():
-        raise UserError(f"{run} does not exist: name a run directory")
-    config = language_config(start)
-    weights_file(start)  # says what is missing
-    if path.exists() and not resume:
-        raise WrongUse(f"{path} exists: choose another --run, or go on with --resume")
-    return start, config
-
-
 def score(loaded: Loaded, corpus: AnyCorpus) -> Score:
     """Loss and bits per byte of held-out answers, or of held-out text."""
     if isinstance(corpus, ExamplesCorpus):
