@@ -6,7 +6,7 @@ examples or text, or files: records with prompt and answer, messages or text (.j
 texts. DATA of a classifier: a corpus of pictures with labels, or shapes: the built-in world with the settings
 that --world.FIELD gives. METHOD merge writes an adapted run as an ordinary one, with its LoRA in the weights
 (no DATA). METHOD compare adapts a language model by every method that fits: one table, one picture, and which
-is worth it.
+is worth it. METHOD self-instruct lets a language model write instructions from seeds, and learn them.
 
 Printed are the parameters that were trained and what held-out data cost before and after; of a language
 model also what its own held-out text costs now, minutes and memory.
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from maquette.adaptation.recipes import AdaptOptions
     from maquette.worlds.shapes import Shapes
 
+VERBS = {"self-instruct": "adapt_self_instruct"}
+"""methods with options of their own"""
 PREFIX = "world."
 WORLD = (
     "objects",
