@@ -1,4 +1,4 @@
-"""Self-instruct: what is read from what a model writes, what is dropped, and a job that is cut off anywhere."""
+"""Self-instruct: what is read from what a model writes, what is dropped, a job that is cut off anywhere."""
 
 import json
 from dataclasses import replace
@@ -50,7 +50,7 @@ def test_rouge_l_of_many_is_the_longest_common_subsequence():
     draw = Random(0)
     texts = [" ".join(draw.choices("abcd", k=draw.randrange(1, 9))) for _ in range(30)]
     pool = RougePool(texts)
-    for text in texts[:8] + ["a z b", "y"]:
+    for text in [*texts[:8], "a z b", "y"]:
         words = text.split()
         for other, score in zip(texts, pool.scores(text), strict=True):
             table = {(-1, j): 0 for j in range(-1, 9)} | {(i, -1): 0 for i in range(9)}

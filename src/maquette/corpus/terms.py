@@ -10,6 +10,7 @@ expression OR leaves the choice and AND adds up; what is not known forbids nothi
 derivative of its training data is disputed; that a licensor says no is not, and is all that is kept here.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -64,19 +65,40 @@ class Term:
 
 
 def forbidden(licence: str) -> frozenset[str]:
-    """What a licence forbids: a name, or an expression of names with OR, AND and WITH."""
-    text = licence.strip().lower().replace("(", " ").replace(")", " ")
-    choices = [
-        frozenset(
-            use
-            for name in choice.split(" and ")
-            for known, uses in KNOWN.items()
-            if fnmatchcase("-".join(name.split(" with ")[0].split()), known)
-            for use in uses
-        )
-        for choice in text.split(" or ")
-    ]
-    return min(choices, key=len)
+    """What a licence forbids: a name, or an SPDX expression of names with OR, AND, WITH and brackets."""
+    words = re.findall(r"[()]|[^\s()]+", licence.lower())
+    return _expression(words)
+
+
+def _expression(words: list[str]) -> frozenset[str]:
+    """What an expression forbids; takes its words up to the bracket that closes it."""
+    choices: list[frozenset[str]] = []
+    all_of: frozenset[str] = frozenset()
+    name: list[str] = []
+    while words:
+        word = words.pop(0)
+        if word == "(":
+            all_of |= _expression(words)
+        elif word in ("and", "or", ")"):
+            all_of |= _named("-".join(name))
+            name = []
+            if word == "or":
+                choices.append(all_of)
+                all_of = frozenset()
+            elif word == ")":
+                break
+        elif word == "with":  # an exception: it allows more
+            words[:1] = []
+        else:
+            name.append(word)
+    choices.append(all_of | _named("-".join(name)))
+    return min(choices, key=lambda uses: [use in uses for use in FORBIDS])
+
+
+def _named(name: str) -> frozenset[str]:
+    return frozenset(
+        use for known, uses in KNOWN.items() if fnmatchcase(name, known) for use in uses
+    )
 
 
 def said_terms(names: str) -> tuple[str, ...]:
