@@ -8,12 +8,13 @@ with the settings that --world.FIELD gives. METHOD merge writes an adapted run a
 LoRA in the weights (no DATA). METHOD compare adapts a language model by every method that fits: one table,
 one picture, and which is worth it. With options of their own (maquette adapt METHOD --help):
 
-    continue    goes on with the training of a language model, on your own documents and some of its own text
-    black-box   searches for a prompt by a model's answers alone, without a gradient; also of an endpoint
-    dpo         learns from pairs of answers, a better and a worse one
-    grpo        learns from its own answers to questions with known results
-    pet         classifies with few labels: patterns, an ensemble, soft labels (PET and iPET)
-    star        teaches itself to reason, from questions and their answers
+    continue       goes on with the training of a language model, on your own documents and some of its own
+    black-box      searches for a prompt by a model's answers alone, without a gradient; also of an endpoint
+    pet            classifies with few labels: patterns, an ensemble, soft labels (PET and iPET)
+    self-instruct  writes instructions from seeds, filters and learns them
+    star           teaches itself to reason, from questions and their answers
+    dpo            learns from pairs of answers, a better and a worse one
+    grpo           learns from its own answers to questions with known results
 
 Printed are the parameters that were trained and what held-out data cost before and after; of a language
 model also what its own held-out text costs now, minutes and memory.
@@ -44,6 +45,7 @@ VERBS = {
     "black-box": "adapt_black_box",
     "dpo": "adapt_dpo",
     "grpo": "adapt_grpo",
+    "self-instruct": "adapt_self_instruct",
     "pet": "adapt_pet",
     "star": "adapt_star",
 }

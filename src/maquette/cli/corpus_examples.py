@@ -50,12 +50,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="examples of a world, or of a corpus of text (10000)")  # fmt: skip
     parser.add_argument("--heldout", type=float, default=0.05,
                         help="fraction of prompts kept for evaluation (0.05)")  # fmt: skip
+    parser.add_argument("--terms", default="", metavar="NAME,...",
+                        help="terms of all sources: forbid-training, forbid-export, a licence")  # fmt: skip
     parser.add_argument("--replace", action="store_true", help="build an existing corpus again")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.corpus.examples.build import build_examples
     from maquette.corpus.progress import Stages
+    from maquette.corpus.terms import said_terms
     from maquette.corpus.tokenizer import named_tokenizer
 
     terminal = Terminal(arguments.json)
@@ -70,6 +73,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             fields=fields_of(arguments.fields),
             count=arguments.count,
             heldout=arguments.heldout,
+            terms=said_terms(arguments.terms),
             replace=arguments.replace,
             progress=Stages(progress),
         )
@@ -125,10 +129,23 @@ def describe(corpus: "ExamplesCorpus", terminal: Terminal) -> None:
         f"{m['duplicates_removed']:,} duplicates removed; vocabulary {m['vocabulary']:,}; "
         f"hash {m['hash'][:12]}"
     )
+    say_terms(m, terminal)
+
+
+def say_terms(manifest: dict[str, Any], terminal: Terminal) -> None:
+    """The licences of a corpus, and which of them forbid something."""
+    from maquette.corpus.terms import USES, terms_of_manifest
+
+    counts = {name or "none named": n for name, n in manifest.get("licences", {}).items()}
+    if set(counts) - {"none named"}:
+        summary = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:6])
+        terminal.say(f"  licences: {summary}")
+    for term in terms_of_manifest(manifest):
+        terminal.say(f"  terms: {term} {' and '.join(USES[use] for use in term.forbids)}")
 
 
 def summarise(corpus: "ExamplesCorpus") -> dict[str, Any]:
     """Summary of a corpus of examples for --json."""
     keys = ("kind", "examples", "splits", "tokens", "counted", "bytes", "longest", "template",
-            "duplicates_removed", "vocabulary", "hash")  # fmt: skip
-    return {key: corpus.manifest[key] for key in keys}
+            "duplicates_removed", "licences", "terms", "vocabulary", "hash")  # fmt: skip
+    return {key: corpus.manifest[key] for key in keys if key in corpus.manifest}

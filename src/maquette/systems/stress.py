@@ -170,7 +170,8 @@ def _lost(scores: Scores, value: tuple[str, str], control: tuple[str, str]) -> M
 def inflation(seed: int, repeats: int) -> Array:
     """Variance of the first coefficient over that at rho 0: (2, correlations), squares and logistic."""
     variances = np.array([_variances(seed, rho, repeats) for rho in CORRELATIONS])
-    return (variances / variances[0]).T
+    ratios: Array = (variances / variances[0]).T
+    return ratios
 
 
 def _variances(seed: int, rho: float, repeats: int) -> tuple[float, float]:

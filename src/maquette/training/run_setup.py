@@ -18,13 +18,18 @@ from maquette.training.length import change_length, check_end, reached
 from maquette.training.recipe import Recipe
 from maquette.training.run import CORPUS, ENCODER, RECIPE, RunDirectory
 from maquette.training.run_corpus import keep_corpus
+from maquette.training.run_terms import TERMS, keep_terms, terms_to_train
 from maquette.training.trained_model import describe, find_base
 
 CHANGEABLE = frozenset({"name", "steps", "stop", "ranks", "trackers", "checkpoints", "watch"})
 
 
 def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
-    """Create a run directory. Raises UserError where a run is there already."""
+    """Create a run directory.
+
+    Raises UserError where a run is there already, and where the terms of a source forbid to train.
+    """
+    terms = terms_to_train(corpus, recipe.start)
     started = {
         ".lock",
         CONFIG,
@@ -33,6 +38,7 @@ def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
         CORPUS,
         ENCODER,
         ADAPTER,
+        TERMS,
     }  # what a start that was cut off leaves
     there = {p.name for p in run.path.iterdir()} if run.path.exists() else set()
     if not {name for name in there if not name.endswith(".tmp")} <= started:
@@ -44,6 +50,7 @@ def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
     save_config(run.path, recipe.model)
     copy_tokenizer(corpus.path, run.path)
     keep_corpus(run, corpus)
+    keep_terms(run.path, terms)
     frozen = _frozen(recipe)
     if frozen is not None:
         _, weights = frozen

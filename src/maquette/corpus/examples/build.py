@@ -23,6 +23,7 @@ from maquette.corpus.examples.pairs import corpus_pairs
 from maquette.corpus.examples.store import EXAMPLES_TABLE, FORMAT, KIND, ExamplesCorpus
 from maquette.corpus.examples.template import ConversationTemplate, Template, encode
 from maquette.corpus.progress import Progress, silent
+from maquette.corpus.terms import Licences
 from maquette.corpus.text.store import MANIFEST, SPLITS, TOKENIZER, Corpus
 from maquette.corpus.tokenizer import Tokenizer, save_tokenizer
 
@@ -39,6 +40,7 @@ def build_examples(
     fields: Mapping[str, str] | None = None,
     count: int = COUNT,
     heldout: float = 0.05,
+    terms: Sequence[str] = (),
     replace: bool = False,
     progress: Progress = silent,
 ) -> ExamplesCorpus:
@@ -47,7 +49,8 @@ def build_examples(
     sources: see `read_examples`; of a corpus of text, `corpus_pairs`; or examples themselves.
 
     tokenizer: tokenizer of the model to train. template: see `template_of`. fields: fields of the records, by
-    the part of an example. heldout: the fraction of the prompts that is held out for evaluation. Raises
+    the part of an example. heldout: the fraction of the prompts that is held out for evaluation. terms: names
+    of terms that all sources are under (`corpus/terms.py`). Raises
     UserError for a record that is no example and for examples of fewer than two prompts.
     """
     out = out.absolute()
@@ -64,7 +67,7 @@ def build_examples(
                 save_tokenizer(tokenizer, folder / TOKENIZER)
                 limit = int(heldout * 2**64)
                 for _ in range(2):
-                    with _Writer(folder, tokenizer, written, limit) as writer:
+                    with _Writer(folder, tokenizer, written, limit, terms) as writer:
                         for example in _read(sources, fields, count):
                             writer.add(example)
                             progress("examples", writer.bytes, None)
@@ -127,7 +130,12 @@ class _Writer:
     """
 
     def __init__(
-        self, folder: Path, tokenizer: Tokenizer, template: ConversationTemplate, limit: int
+        self,
+        folder: Path,
+        tokenizer: Tokenizer,
+        template: ConversationTemplate,
+        limit: int,
+        terms: Sequence[str],
     ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -143,6 +151,7 @@ class _Writer:
                 ("answer_index", pa.int32()),
                 ("history", pa.list_(exchange)),
                 ("source", pa.string()),
+                ("licence", pa.string()),
                 ("sha256", pa.binary(32)),
                 ("tokens", pa.int64()),
                 ("counted", pa.int64()),
@@ -158,6 +167,7 @@ class _Writer:
             for split in SPLITS
         }
         self._digests: set[bytes] = set()
+        self._licences = Licences(terms)
         self.sides = {split: {"examples": 0, "tokens": 0, "counted": 0} for split in SPLITS}
         self.duplicates = self.bytes = self.longest = 0
         self.nearest = 2**64
@@ -198,6 +208,7 @@ class _Writer:
             self.sides[split][name] += more
         self.bytes += sum(len(text.encode()) for pair in example.exchanges for text in pair)
         self.longest = max(self.longest, len(tokens))
+        self._licences.add(example.licence, example.source)
         self._rows.append(
             size
             | {
@@ -209,6 +220,7 @@ class _Writer:
                 "answer_index": example.answer_index,
                 "history": [{"prompt": p, "answer": a} for p, a in example.history],
                 "source": example.source,
+                "licence": example.licence,
                 "sha256": digest,
             }
         )
@@ -219,13 +231,17 @@ class _Writer:
         """The manifest's part on the examples, when all are written."""
         total = {name: sum(side[name] for side in self.sides.values()) for name in ("examples",
                  "tokens", "counted")}  # fmt: skip
-        return total | {
-            "splits": self.sides,
-            "bytes": self.bytes,
-            "longest": self.longest,
-            "duplicates_removed": self.duplicates,
-            "dtype": self._dtype,
-        }
+        return (
+            total
+            | self._licences.manifest()
+            | {
+                "splits": self.sides,
+                "bytes": self.bytes,
+                "longest": self.longest,
+                "duplicates_removed": self.duplicates,
+                "dtype": self._dtype,
+            }
+        )
 
     def _write_offset(self, split: str) -> None:
         offset = np.array([self.sides[split]["tokens"]], np.int64)
