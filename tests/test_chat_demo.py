@@ -70,6 +70,8 @@ def test_the_way_to_chat_and_its_report(base):
     answer = command("chat", tuned.path, "Hello!", "--tokens", 8, "--json")
     assert answer.json["learnt"] is True
     refused(command("demo", "--resume"), "--resume is of --chat", code=2)
+    again = ("demo", "--chat", "--run", base)
+    refused(command(*again), "demo-chat exists", "--resume", code=2)  # before minutes of training
 
 
 def test_a_training_that_was_cut_off_goes_on_to_the_same_model(base, monkeypatch):

@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.training.run import RECIPE, free_name
-    from maquette.workshop.chat_demo import GO_ON
+    from maquette.workshop.chat_demo import GO_ON, check_room
     from maquette.workshop.demo import demo
 
     chat, resume = arguments.chat, arguments.resume
@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise WrongUse("--resume is of --chat: go on with maquette train --resume --run RUN")
     path = free_name(Path("runs"), "demo") if not resume else Path("runs/demo")
     path = Path(arguments.run) if arguments.run else path
+    if chat:
+        check_room(answering_run(path), resume)  # before minutes of training
     terminal = Terminal(arguments.json)
     result: dict[str, Any] = {}
     if not (resume and (path / RECIPE).exists()):
@@ -73,12 +75,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def answering_run(base: Path) -> Path:
+    """The directory of the run that answers."""
+    return base.with_name(f"{base.name}-chat")
+
+
 def answering(base: Path, minutes: float, resume: bool, terminal: Terminal) -> dict[str, Any]:
     """Tune the base to answer; the scores of both, and a prompt where there is a terminal."""
     from maquette.cli.chat import talk
     from maquette.workshop.chat_demo import chat_demo, table
 
-    path = base.with_name(f"{base.name}-chat")
+    path = answering_run(base)
     with terminal.stages() as progress:
         made = chat_demo(
             base,

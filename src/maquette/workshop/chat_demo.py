@@ -87,15 +87,13 @@ def chat_demo(
     for what is wrong outside.
     """
     began = time.perf_counter()
-    if path.exists() and not resume:
-        raise WrongUse(f"{path} exists: choose another --run, or go on with --resume")
+    folder = check_room(path, resume)
     if not RunDirectory(base).finished:
         say(f"chat: going on with {base}")
         checked(train(None, base, resume=True, observer=observer), base)
     corpus, recipe = text_of(RunDirectory(base)), language(RunDirectory(base).recipe())
     pace = median(record["seconds"] for record in RunDirectory(base).records())
     steps = max(LEAST_STEPS, int(seconds / pace))
-    folder = path.with_name(f"{path.name}-corpus")
     examples = opened_examples(base, corpus, folder, steps * recipe.units_per_step, progress)
     counts = examples.manifest["splits"]["train"]
     say(
@@ -110,15 +108,21 @@ def chat_demo(
         outcome = train(wanted, path, resume=resume, observer=observer, replan=again)
     else:
         outcome = train(None, path, resume=True, observer=observer)
-    if not outcome.finished:
-        raise UserError(
-            f"stopped at step {outcome.step}, saved: go on with maquette demo --chat --resume"
-        )
+    checked(outcome, base)
     say("evaluation: the base and the tuned run, asked the same")
-    stations = score_both(base, path, examples, corpus, say)
+    stations = score_both(base, path, examples, corpus)
     write_json(path / STATIONS, page(stations, examples))
     report = write_report(path)
     return ChatDemo(path, report, stations, int(counts["examples"]), time.perf_counter() - began)
+
+
+def check_room(path: Path, resume: bool = False) -> Path:
+    """The folder of the examples of the run `path`. Raises WrongUse where either is in the way."""
+    folder = path.with_name(f"{path.name}-corpus")
+    for there in (path, folder):
+        if there.exists() and not resume:
+            raise WrongUse(f"{there} exists: choose another --run, or go on with --resume")
+    return folder
 
 
 def checked(outcome: Outcome, base: Path) -> None:
@@ -151,9 +155,7 @@ def tuned(base: LanguageRecipe, run: Path, folder: Path, steps: int) -> Language
     )
 
 
-def score_both(
-    base: Path, path: Path, examples: ExamplesCorpus, corpus: Corpus, say: Say
-) -> list[Station]:
+def score_both(base: Path, path: Path, examples: ExamplesCorpus, corpus: Corpus) -> list[Station]:
     """The scores of the base and of the tuned run, of the same questions."""
     template = Template(examples.manifest["template"])
     groups = heldout_questions(ASKED)
