@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 COMMANDS = (
     "/reset forgets the conversation, /save FILE keeps it, /quit leaves; Ctrl-C stops an answer"
 )
+TEMPERATURE = 0.6
 WORDS_ANYWHERE = True  # questions before options, or after them
 
 
@@ -42,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--system", default="", help="text before the first question")
     parser.add_argument("--tokens", type=int, help="of an answer at most (128)")
-    parser.add_argument("--temperature", type=float, default=0.6, help="0: greedy (0.6)")
+    parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="0: greedy (0.6)")
     parser.add_argument("--top-k", type=int, help="choose among the k likeliest")
     parser.add_argument("--top-p", type=float, help="choose among the likeliest of mass p")
     parser.add_argument("--min-p", type=float, help="drop what is less than p times the likeliest")
@@ -92,6 +93,19 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "dropped": sum(reply.dropped for reply in replies),
         "tokens_per_second": round(replies[-1].tokens_per_second, 1) if replies else None,
     }
+
+
+def talk(path: Path, terminal: Terminal) -> None:
+    """A conversation with a run in the terminal, at the usual settings."""
+    from maquette.serving.sampler import Sampling
+    from maquette.workshop.chat import open_chat
+    from maquette.workshop.load import load
+
+    loaded = load(path)
+    chat, _ = open_chat(loaded, sampling=Sampling(temperature=TEMPERATURE))
+    loaded.optimise()
+    terminal.say(COMMANDS)
+    converse(chat, typed, terminal)
 
 
 def ask_all(chat: "Chat", questions: Iterable[str], terminal: Terminal) -> "list[Reply]":

@@ -145,13 +145,15 @@ def document_pairs(text: str, source: str, title: str = "") -> list[Pair]:
 def sentences_of(text: str) -> list[str]:
     """The sentences of a text's paragraphs of prose, in their order; what is no prose is left out."""
     found = []
-    for paragraph in re.split(r"\n\s*\n", text):
+    for paragraph in re.split(r"\n\s*\n", CAPITALS.sub("\n\n", text)):
         if paragraph[:1] in ("#", "|", ">", "`"):
+            found.append("")
             continue
         for sentence in SENTENCE.split(" ".join(paragraph.split())):
             letters = sum(c.isalpha() or c in " ,.'" for c in sentence)
-            whole = sentence[-1:] in (".", "!", "?") and sentence[:1].isalpha()
-            if whole and 30 <= len(sentence) <= 240 and letters >= 0.9 * len(sentence):
+            whole = sentence.endswith((".", "!", "?")) and sentence[:1].isalpha()
+            whole = whole and not sentence.endswith(("e.g.", "i.e.")) and "\\" not in sentence
+            if whole and 24 <= len(sentence) <= 240 and letters >= 0.9 * len(sentence):
                 found.append(sentence)
             else:
                 found.append("")  # what stands on either side of it does not follow each other
@@ -180,7 +182,7 @@ def docstrings(text: str) -> list[Pair]:
     """What a function does or a class is, by the first line of its docstring."""
     pairs = []
     for word, name, line in DOCUMENTED.findall(text):
-        if name.startswith("_") or name.lower().startswith("test") or len(line) < 12:
+        if name.startswith(("_", "test", "Test")) or len(name) < 3 or len(line) < 12:
             continue
         kind = "function" if word == "def" else "class"
         verb = "does the function {} do" if word == "def" else "is the class {}"
