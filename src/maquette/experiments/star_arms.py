@@ -27,7 +27,7 @@ from maquette.evaluation.generation import generate_answers
 from maquette.experiments.lab import Lab
 from maquette.models.store import language_config
 from maquette.training.datasets.examples_config import ExamplesData
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import Guard, Recipe
 from maquette.workshop.adapt_star import ANSWERED, ATTEMPTS, KEPT, AdaptedStar, adapt_star
 from maquette.workshop.load import load
 from maquette.worlds.questions.registry import question_world
@@ -111,7 +111,7 @@ def told(base: Path, corpus: ExamplesCorpus, options: StarOptions, steps: int) -
     )  # fmt: skip
     config = language_config(base)
     data = ExamplesData(corpus=str(corpus.path), sequence=options.sequence or config.context)
-    return replace(text_recipe(how, base, config, data), name="star-told")
+    return replace(text_recipe(how, base, config, data), name="star-told", guard=Guard(spike=0))
 
 
 def shuffled(star: AdaptedStar, seed: int) -> ExamplesCorpus:

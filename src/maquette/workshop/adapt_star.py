@@ -45,6 +45,7 @@ from maquette.models.registry import ModelConfig
 from maquette.training.datasets.examples_config import ExamplesData
 from maquette.training.initial_model import weights_file
 from maquette.training.observer import Quiet
+from maquette.training.recipe import Guard
 from maquette.training.run import RunDirectory
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of
@@ -242,7 +243,11 @@ class _Star:
                 learning_rate=self.options.learning_rate, seed=self.options.seed,
             )  # fmt: skip
             data = replace(self.data, corpus=str(corpus.path))
-            recipe = replace(text_recipe(options, self.start, self.config, data), name="star")
+            recipe = replace(
+                text_recipe(options, self.start, self.config, data),
+                name="star",
+                guard=Guard(spike=0),  # what is new among much that is known is no fault
+            )
             shown = _Shown(f"loop {number}: steps", self.progress)
             outcome = train(recipe, self.run_of(number), resume=True, observer=shown)
             if not outcome.finished:

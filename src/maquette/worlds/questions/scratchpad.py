@@ -1,13 +1,17 @@
 """Sums of two numbers of n digits, with the steps of column addition: what STaR teaches itself.
 
-    column_addition_3d          624+259=   883                                       the sum alone
-    column_addition_3d_trace    624+259=   62+25,3c1  6+2,83c0  +,883c0  #### 883    a line a column
-    column_addition_3d_hinted   624+259= (883)   the same                            the sum is shown
+    column_addition_3d          624+259=  883                    the sum alone
+    column_addition_3d_trace    624+259=  4+9+0=13,62+25,3       a line a column
+                                          2+5+1=08,6+2,83
+                                          6+2+0=08,+,883
+                                          #### 883
+    column_addition_3d_hinted   624+259= (883)  the same         the sum is shown
 
-A line holds what is left of both numbers, the digits found so far, and the carry; the sum stands after ####,
-as in GSM8K. All three hold out the same pairs of numbers, in either order. Zelikman et al. 2022, figure 3
-and appendix, after Nye et al. 2021; there a first line says both numbers again, and digits are spaced: here
-they are apart for a tokenizer of bytes or of single digits.
+A line holds the column's two digits and the carry with their sum, what is left of both numbers, and the
+digits found so far; the sum stands after ####, as in GSM8K. All three hold out the same pairs of numbers, in
+either order. Zelikman et al. 2022, section 4.3, after Nye et al. 2021; there a first line says both numbers
+again, and no line says the digits that it adds, which a small decoder needs far longer to find. Digits are
+apart for a tokenizer of bytes or of single digits.
 """
 
 from functools import partial
@@ -27,9 +31,11 @@ def trace(a: int, b: int) -> str:
     left, right = str(a), str(b)
     carry, found, lines = 0, "", []
     while left:
-        carry, digit = divmod(int(left[-1]) + int(right[-1]) + carry, 10)
+        total = int(left[-1]) + int(right[-1]) + carry
+        column = f"{left[-1]}+{right[-1]}+{carry}={total:02}"
+        carry, digit = divmod(total, 10)
         left, right, found = left[:-1], right[:-1], f"{digit}{found}"
-        lines.append(f"{left}+{right},{found}c{carry}")
+        lines.append(f"{column},{left}+{right},{found}")
     return "\n" + "\n".join([*lines, f"{MARK} {a + b}"])
 
 
@@ -61,7 +67,7 @@ WAYS = (
 """ending of a name, of its description, whether the steps are asked for, whether the sum is shown"""
 for count in LENGTHS:
     for ending, about, traced, hinted in WAYS:
-        most = (count + 3) * (count + 7)  # tokens of a trace, of bytes
+        most = (count + 2) * (count + 16)  # tokens of a trace, of bytes
         fields = {"generation_kwargs": {"until": ["\n\n"], "max_gen_toks": most}}
         register(
             QuestionWorld(
