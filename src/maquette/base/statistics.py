@@ -3,6 +3,7 @@
     proportions   `Share`, `pooled`, `difference`: Wilson (1927), Newcombe (1998)
     paired        `paired_difference`, `agresti_min`: two answers to each of the same questions
     means         `mean_interval`, `weighted_mean`: in the normal approximation
+    ranks         `spearman`
     bootstrap     `bootstrap`, `bootstrap_arrays`: of any statistic, by resampling rows
 
 Two levels of the normal distribution are in use, 1.96 and its exact value, and two generators draw
@@ -106,6 +107,17 @@ def mean_interval(values: Array) -> tuple[float, float, float]:
     """The mean of values (n,), and its 95 % interval in the normal approximation: (mean, low, high)."""
     half = ROUNDED * float(values.std(ddof=1)) / len(values) ** 0.5
     return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
+
+
+def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """The rank correlation of two rows (n,), equal values with their mean rank; 0 where one is constant."""
+    ranks = []
+    for row in (a, b):
+        _, place, counts = np.unique(np.asarray(row), return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
+    if any(row.std() == 0 for row in ranks):
+        return 0.0
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 @dataclass(frozen=True)
