@@ -95,7 +95,7 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_model(base, monkeypatch
 
 
 def test_small_talk_is_true(base):
-    answers = {one.prompt: one.answer for one in small_talk(RunDirectory(base)) if not one.history}
+    answers = {one.prompt: one.answer for one in small_talk(RunDirectory(base))}
     size = RunDirectory(base).recipe().model.parameters()
     assert f"{size / 1e6:.1f} million parameters" in answers["Who are you?"]
     assert "stories and code" in answers["What were you trained on?"]
