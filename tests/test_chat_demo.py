@@ -6,17 +6,18 @@ from dataclasses import replace
 import pytest
 from conftest import command, refused, same_steps
 
+from maquette.training.observer import Quiet
+from maquette.training.recipe import language
 from maquette.training.run import RunDirectory
 from maquette.workshop import chat_demo as way
 from maquette.workshop.chat_data import WORLDS, heldout_questions, small_talk
+from maquette.workshop.train import train
 from maquette.worlds.questions.registry import question_world
 
 
 @pytest.fixture
 def base(recipe, tmp_path, monkeypatch):
     """A run of a context that questions fit, and few questions."""
-    from maquette.workshop.train import train
-
     for name, value in {
         "LEAST_STEPS": 6,
         "ASKED": 2,
@@ -74,28 +75,36 @@ def test_the_way_to_chat_and_its_report(base):
     refused(command(*again), "demo-chat exists", "--resume", code=2)  # before minutes of training
 
 
-def test_a_training_that_was_cut_off_goes_on_to_the_same_model(base, monkeypatch):
-    from maquette.training.observer import Quiet
+class Cut(Quiet):
+    """An observer that is killed at a step."""
 
+    def __init__(self, at):
+        self.at = at
+
+    def step(self, record):
+        if record["step"] == self.at:
+            raise RuntimeError("killed")
+
+
+def test_stations_that_were_cut_off_go_on_to_the_same_model(base, monkeypatch):
+    """The tuning, and the base before it."""
     monkeypatch.setattr(way, "score_both", lambda *given: [])
     monkeypatch.setattr(way, "page", lambda *given: {"stations": [], "rows": [], "note": ""})
     way.chat_demo(base, base.with_name("whole"), seconds=0.001)
-
-    class Cut(Quiet):
-        def step(self, record):
-            if record["step"] == 5:
-                raise RuntimeError("killed")
-
+    begun = base.with_name("begun")
     with pytest.raises(RuntimeError, match="killed"):
-        way.chat_demo(base, base.with_name("cut"), seconds=0.001, observer=Cut())
-    way.chat_demo(base, base.with_name("cut"), seconds=0.001, resume=True)
-    whole, cut = (RunDirectory(base.with_name(name)) for name in ("whole", "cut"))
-    same_steps(whole.records(), cut.records())
-    assert whole.weights.read_bytes() == cut.weights.read_bytes()
+        train(language(RunDirectory(base).recipe()), begun, observer=Cut(2))
+    assert not RunDirectory(begun).finished
+    with pytest.raises(RuntimeError, match="killed"):
+        way.chat_demo(begun, base.with_name("cut"), seconds=0.001, resume=True, observer=Cut(5))
+    way.chat_demo(begun, base.with_name("cut"), seconds=0.001, resume=True)
+    for one, other in ((base, begun), (base.with_name("whole"), base.with_name("cut"))):
+        same_steps(RunDirectory(one).records(), RunDirectory(other).records())
+        assert RunDirectory(one).weights.read_bytes() == RunDirectory(other).weights.read_bytes()
 
 
 def test_small_talk_is_true(base):
-    answers = {one.prompt: one.answer for one in small_talk(RunDirectory(base)) if not one.history}
+    answers = {one.prompt: one.answer for one in small_talk(RunDirectory(base))}
     size = RunDirectory(base).recipe().model.parameters()
     assert f"{size / 1e6:.1f} million parameters" in answers["Who are you?"]
     assert "stories and code" in answers["What were you trained on?"]

@@ -5,13 +5,14 @@
     small talk  greetings, and what the run's own files say: its size, what it was trained on
     replay      stretches of the base's training text, learned whole, so that it is not forgotten
 
-Half of the tokens are of worlds, a quarter of pairs, a quarter replayed; small talk is a few lines that come
-again. What is held out of worlds and documents is in none of it.
+Half of the tokens are of worlds, a quarter of pairs, a quarter replayed; small talk is a few lines, alone and
+after each other, and some questions come again after one of them. What is held out of worlds and documents
+is in none of it.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from maquette.corpus.examples.example import Example
@@ -25,6 +26,7 @@ from maquette.worlds.questions.registry import Asked, Side, question_world
 WORLD_TOKENS, PAIR_TOKENS = 48, 80  # tokens of an example, about
 REPLAYED = 240  # tokens of a stretch of the training text
 MOST_PAIRS = 20_000
+LATER = 8  # one question of so many comes again, after a line of small talk
 WATCHED = 8  # held-out questions of each world, for the loss while training
 LABELS = re.compile(r"^(?:Q|Review|Question): |\n(?:A|Sentiment|Answer|Output):$")
 INNER = re.compile(r"\n(?:Question|Input): ")
@@ -113,17 +115,22 @@ def small_talk(run: RunDirectory) -> list[Example]:
         ("Thank you.|Thanks|Thanks!|Thank you!|Great, thanks.", "You are welcome."),
         ("Goodbye|Bye|Bye!|See you.", "Goodbye!"),
     )
-    alone = [
+    return [
         Example(prompt, answer, source="small talk", heldout=False)
         for prompts, answer in talk
         for prompt in prompts.split("|")
     ]
-    after = [  # the same in the midst of a conversation
-        Example(one.prompt, one.answer, history=((first.prompt, first.answer),), source="small talk",
-                heldout=False)
-        for first in alone[::4] for one in alone[::3] if first.answer != one.answer
-    ]  # fmt: skip
-    return alone + after
+
+
+def after(talk: Sequence[Example], examples: Sequence[Example], seed: int = 0) -> list[Example]:
+    """The examples in the midst of a conversation, each after one of the small talk."""
+    draw = Random(seed)
+    before = [draw.choice(talk) for _ in examples]
+    return [
+        replace(one, history=((first.prompt, first.answer),))
+        for one, first in zip(examples, before, strict=True)
+        if one.answer != first.answer
+    ]
 
 
 def replayed(corpus: Corpus, count: int, seed: int = 0) -> Iterator[Example]:
@@ -145,8 +152,11 @@ def chat_examples(run: RunDirectory, corpus: Corpus, tokens: int) -> list[Exampl
     pairs = min(MOST_PAIRS, max(60, tokens // 4 // PAIR_TOKENS))
     sides: tuple[tuple[Side, int], ...] = (("train", worlds), ("heldout", WATCHED))
     examples = [one for w in WORLDS for side, n in sides for one in w.examples(n, side)]
+    talk = small_talk(run)
+    said = (talk * (1 + tokens // 20 // WORLD_TOKENS // len(talk)))[: 20 * len(talk)]
+    examples += after(talk, [one for one in examples[::LATER] if not one.heldout], seed=1)
+    examples += talk + after(talk, said)
     examples += corpus_pairs(corpus, pairs)
-    examples += small_talk(run)
     examples += replayed(corpus, max(10, tokens // 4 // REPLAYED))
     return examples
 

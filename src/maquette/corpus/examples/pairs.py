@@ -26,7 +26,7 @@ from maquette.corpus.text.store import SPLITS, Corpus
 
 MOST = 420  # characters of a pair, which fit 256 tokens of a small vocabulary
 ANSWER = 160  # characters of an answer
-EACH = 2  # pairs of a kind of a document
+EACH, MORE = 2, 8  # pairs of a kind of a document; of a held-out one, where there are few
 LONGEST = 60_000  # characters of a document that are read
 HELDOUT = 0.1  # of the pairs, those of held-out documents
 SPARE = 1.3  # times as many pairs are cut as are wanted, for some have two answers
@@ -81,6 +81,8 @@ def corpus_pairs(corpus: Corpus, count: int) -> Iterator[Example]:
     """
     shares = {HELDOUT_SIDE: max(1, round(HELDOUT * count)), TRAIN_SIDE: count}
     cut = {side: _cut(corpus, side, round(SPARE * share)) for side, share in shares.items()}
+    if len(cut[HELDOUT_SIDE]) < shares[HELDOUT_SIDE]:
+        cut[HELDOUT_SIDE] = _cut(corpus, HELDOUT_SIDE, round(SPARE * shares[HELDOUT_SIDE]), MORE)
     answers: dict[str, set[str]] = {}
     for pairs in cut.values():
         for _, pair in pairs:
@@ -100,7 +102,7 @@ def corpus_pairs(corpus: Corpus, count: int) -> Iterator[Example]:
                 share, left = share - 1, left - 1
 
 
-def _cut(corpus: Corpus, side: str, wanted: int) -> list[tuple[str, Pair]]:
+def _cut(corpus: Corpus, side: str, wanted: int, each: int = EACH) -> list[tuple[str, Pair]]:
     """At least so many pairs of documents of a split, with their sources, in the order of their hashes."""
     table = corpus.documents.select(["split", "source", "title"]).to_pydict()
     rows = [row for row, split in enumerate(table["split"]) if split == side]
@@ -111,7 +113,7 @@ def _cut(corpus: Corpus, side: str, wanted: int) -> list[tuple[str, Pair]]:
             break
         source, text = table["source"][row], corpus.text(row).decode("utf-8", "replace")
         found += [
-            (source, pair) for pair in document_pairs(text, source, table["title"][row] or "")
+            (source, pair) for pair in document_pairs(text, source, table["title"][row] or "", each)
         ]
     return found
 
@@ -120,8 +122,8 @@ def _key(source: str) -> int:
     return int.from_bytes(hashlib.sha256(source.encode("utf-8", "replace")).digest()[:8], "big")
 
 
-def document_pairs(text: str, source: str, title: str = "") -> list[Pair]:
-    """The pairs of a document: at most two of each kind, drawn by its source."""
+def document_pairs(text: str, source: str, title: str = "", each: int = EACH) -> list[Pair]:
+    """The pairs of a document: at most `each` of each kind, drawn by its source."""
     text, draw = text[:LONGEST], Random(_key(source))
     name = title.strip() or PurePath(source).name
     code = PurePath(source).suffix in (".py", ".pyi")
@@ -138,7 +140,7 @@ def document_pairs(text: str, source: str, title: str = "") -> list[Pair]:
     pairs: list[Pair] = []
     for way in ways:
         fitting = [pair for pair in way() if pair.fits]
-        pairs += draw.sample(fitting, min(EACH, len(fitting)))
+        pairs += draw.sample(fitting, min(each, len(fitting)))
     return pairs
 
 
