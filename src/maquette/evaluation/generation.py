@@ -59,7 +59,7 @@ def generate_answers(
             tokenizer,
             batch,
             tokens=most,
-            sampling=_sampling(kwargs, first),
+            sampling=_sampling(kwargs, chosen),
             stop=until,
             shared=shared if shared >= LEAST_SHARED and len(batch) > 1 else 0,
             restriction=restriction,
@@ -81,13 +81,16 @@ def _common(rows: Sequence[Sequence[int]]) -> int:
     return count
 
 
-def _sampling(kwargs: Mapping[str, Any], seed: int) -> Sampling:
-    """Greedy, unless a temperature is given."""
+def _sampling(kwargs: Mapping[str, Any], numbers: Sequence[int]) -> Sampling:
+    """Greedy, unless a temperature is given; each prompt's random numbers come from its number."""
     temperature = float(kwargs.get("temperature", 1.0 if kwargs.get("do_sample") else 0.0))
     if kwargs.get("do_sample") is False:
         temperature = 0.0
     return Sampling(
-        temperature=temperature, top_k=kwargs.get("top_k"), top_p=kwargs.get("top_p"), seed=seed
+        temperature=temperature,
+        top_k=kwargs.get("top_k"),
+        top_p=kwargs.get("top_p"),
+        seeds=tuple(numbers),
     )
 
 

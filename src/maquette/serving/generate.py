@@ -69,7 +69,7 @@ def generate(
     the first sequence's text piece by piece. restriction: what the continuations are held to.
     Raises WrongUse when a prompt and its continuation do not fit the model's context.
     """
-    encoded = [_encode(tokenizer, prompt, model.config.vocabulary) for prompt in prompts]
+    encoded = [_encode(tokenizer, prompt) for prompt in prompts]
     longest = max(len(e) for e in encoded)
     if longest + tokens > model.config.context:
         raise WrongUse(
@@ -103,6 +103,8 @@ def continue_tokens(
 ) -> tuple[list[Generated], Timing]:
     """As `generate`, of prompts that are encoded and that fit. shared: see `stream`."""
     start = time.perf_counter()
+    for prompt in encoded:
+        _check_vocabulary(tokenizer, prompt, model.config.vocabulary)
     texts = [_Text(tokenizer, prompt, stop) for prompt in encoded]
     missing = tokenizer.missing(model.config.vocabulary)
     first = start
@@ -309,13 +311,18 @@ class _Text:
         return whole[: min(cuts)] if cuts else whole
 
 
-def _encode(tokenizer: Tokenizer, prompt: str, vocabulary: int) -> list[int]:
+def _encode(tokenizer: Tokenizer, prompt: str) -> list[int]:
     encoded = tokenizer.encode_prompt(prompt)
     if not encoded:
         raise WrongUse(
             "the prompt is empty, and the model's files name no token that begins or ends a text: "
             "give a prompt"
         )
+    return encoded
+
+
+def _check_vocabulary(tokenizer: Tokenizer, encoded: Sequence[int], vocabulary: int) -> None:
+    """Raise WrongUse for a prompt with a token that the model does not have."""
     beyond = next((token for token in encoded if token >= vocabulary), None)
     if beyond is not None:
         name = tokenizer.decode([beyond])
@@ -323,4 +330,3 @@ def _encode(tokenizer: Tokenizer, prompt: str, vocabulary: int) -> list[int]:
             f"the prompt holds {name!r}, token {beyond}, and the model's vocabulary ends at "
             f"{vocabulary - 1}: leave it out"
         )
-    return encoded

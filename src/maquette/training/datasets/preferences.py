@@ -20,6 +20,7 @@ from torch import Tensor
 
 from maquette.adaptation.adapters.store import base_hash
 from maquette.base.errors import UserError
+from maquette.base.files import lock
 from maquette.base.machine import pick_device
 from maquette.corpus.examples.example import Example
 from maquette.corpus.examples.store import ExamplesCorpus
@@ -196,11 +197,14 @@ def reference_scores(run: Path, pairs: Pairs, device: str) -> Tensor:
     identity = f"{digest}\n{pairs.corpus.hash}\n{pairs.split}\n{pairs.sequence}"
     name = hashlib.sha256(identity.encode()).hexdigest()[:16]
     path = pairs.corpus.path / f"reference-{name}.safetensors"
-    if not path.exists():
+    with lock(path.with_name(f".{path.name}.lock")):
+        if path.exists():
+            return load_tensors(path)["log_probabilities"]
         model = open_model(run).to(pick_device(device)).eval()
         assert isinstance(model, LanguageModel)
-        save_tensors(path, {"log_probabilities": pair_log_likelihoods(model, pairs)})
-    return load_tensors(path)["log_probabilities"]
+        found = pair_log_likelihoods(model, pairs)
+        save_tensors(path, {"log_probabilities": found})
+        return found
 
 
 def _last_answer(encoded: Encoded, most: int) -> Encoded:
