@@ -94,11 +94,11 @@ def test_what_goes_on_learns_the_documents_and_is_an_ordinary_run(trained, docum
         and found["trained_parameters"] == load_config(trained).parameters()
     )
     assert recipe.data.replay == 0.25 and recipe.start == str(trained)
-    assert (
-        recipe.optimiser == RunDirectory(trained).recipe().optimiser
-    )  # its own rate, warmed up again
+    before = RunDirectory(trained).recipe().optimiser
+    assert replace(recipe.optimiser, learning_rate=before.learning_rate) == before
     rates = [record["learning_rate"] for record in RunDirectory(tmp_path / "run").records()]
-    assert max(rates) == recipe.optimiser.learning_rate and rates[-1] < max(rates) / 5
+    assert max(rates) == recipe.optimiser.learning_rate < before.learning_rate
+    assert rates[-1] < max(rates) / 5  # warmed up again, and decayed
     begun, ended = load_tensors(trained / WEIGHTS), load_tensors(tmp_path / "run" / WEIGHTS)
     assert begun.keys() == ended.keys()
     assert "12 steps" in said.err and "25 % of the sequences replayed" in said.err
@@ -170,6 +170,9 @@ def test_steps_and_batch_fit_the_documents(recipe, tmp_path):
 
     assert made(100).batch == 3 and made(100).steps < made(100_000).steps
     assert made(16 * 32 * 100).steps == 400 and made(100, steps=7).steps == 7
+    rates = [made(100, steps=n).optimiser.learning_rate for n in (10, 250, 1000, 2000)]
+    assert rates == pytest.approx([0.001, 0.005, 0.01, 0.01])  # of the run's own 0.01
+    assert made(100, learning_rate=0.02).optimiser.learning_rate == 0.02
     assert continued_recipe(
         ContinueOptions(replay=0.5), tmp_path, recipe.model, None, data, 16 * 32 * 100
     ).steps == 800  # fmt: skip

@@ -235,7 +235,9 @@ def test_what_cannot_be_searched_is_one_line(trained, questions, tmp_path, monke
     notes = tmp_path / "notes.txt"
     notes.write_text("nothing is asked here, it is a text. " * 60, encoding="utf-8")
     refused(tune(trained, notes, run), "is text, which asks nothing", code=2)
-    refused(tune(trained, questions, run, "--population", 1), "population is 1", code=2)
+    refused(
+        tune(trained, questions, run, "--population", 1), "population is 1: use at least 2", code=2
+    )
     refused(tune(trained, questions, run, "--population", 30), "calls is 24", code=2)
     refused(tune(trained, questions, run, "--model", "x"), "--model is of an endpoint", code=2)
     refused(command("adapt", "black-box", trained), "name a run and examples", code=2)

@@ -1,9 +1,10 @@
 """Continue the training of a language model on your own documents, with some of its own text replayed.
 
 DOCUMENTS are files and folders of text, or one corpus of text. The run that comes out is an ordinary one,
-which begins with the weights of RUN. Its learning rate is warmed up to that of RUN's training and decayed
-again; --replay is the share of the sequences that are of the corpus of RUN, against forgetting (0: none,
-which needs no corpus of RUN). Without --steps the documents are read four times, in 50 to 2000 steps.
+which begins with the weights of RUN. Its learning rate is warmed up again, to that of RUN's training or, in
+fewer than 1000 steps, to less, and decayed again; --replay is the share of the sequences that are of the
+corpus of RUN, against forgetting (0: none, which needs no corpus of RUN). Without --steps the documents are
+read four times, in 10 to 2000 steps.
 
 Printed are bits per byte of held-out documents (a tenth) and of the base's own held-out text, before and
 after.
@@ -31,7 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="steps (four passes over the documents)")
     parser.add_argument("--batch", type=int, default=16, help="sequences a step (16)")
     parser.add_argument("--sequence", type=int, help="tokens a training sequence")
-    parser.add_argument("--learning-rate", type=float, help="(default: RUN's own)")
+    parser.add_argument(
+        "--learning-rate", type=float, help="(default: RUN's own, less in few steps)"
+    )
     parser.add_argument("--seed", type=int, default=0)
 
 

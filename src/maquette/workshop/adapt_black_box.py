@@ -6,7 +6,7 @@ What comes out is an ordinary run with a prompt adapter, as `adapt prompt` leave
 calls, scores before and after, and what was forgotten.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ def adapt_black_box(
         base, own = load(start), own_corpus(start, say)
         seen, others = drawn(corpus.examples("train"), options.examples, options.seed)
         asked = [
-            questions_of(part, corpus, tokenizer)
+            questions_of(part, Template(corpus.manifest["template"]), tokenizer)
             for part in (seen, others, corpus.examples("heldout"))
         ]
         say(f"{len(seen)} examples are searched on, {len(others)} others choose")
@@ -200,10 +200,10 @@ def adapt_black_box(
 
 
 def questions_of(
-    examples: list[Example], corpus: ExamplesCorpus, tokenizer: Tokenizer
+    examples: Sequence[Example], template: Template, tokenizer: Tokenizer
 ) -> list[Question]:
-    """Examples as tokens, with the template of their corpus; an answer without others ends with its EOS."""
-    template, questions = Template(corpus.manifest["template"]), []
+    """Examples as tokens; an answer without others to choose from ends with its EOS token."""
+    questions = []
     for example in examples:
         right = example.answer_index
         chosen = right is not None and len(example.choices) > 1

@@ -44,11 +44,9 @@ class SearchOptions:
     """seed of the search and of the choice of examples"""
 
     def __post_init__(self) -> None:
-        for name in ("population", "examples", "every"):
-            if getattr(self, name) < (2 if name == "population" else 1):
-                raise WrongUse(
-                    f"{name} is {getattr(self, name)}: use at least 2, or 1 where one will do"
-                )
+        for name, least in (("population", 2), ("examples", 1), ("every", 1)):
+            if getattr(self, name) < least:
+                raise WrongUse(f"{name} is {getattr(self, name)}: use at least {least}")
         if self.calls < self.population:
             raise WrongUse(
                 f"calls is {self.calls}, less than a population of {self.population}: use more calls"
