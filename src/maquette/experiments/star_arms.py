@@ -59,13 +59,15 @@ def kept_examples(name: str, examples: Iterable[Mapping[str, Any]]) -> ExamplesC
     return ExamplesCorpus(path)
 
 
-def traces(counts: Mapping[int, int], hinted: float, seed: int) -> ExamplesCorpus:
-    """Sums with their steps: so many of each number of digits, of which a share shows the sum before."""
+def traces(plain: Mapping[int, int], hinted: Mapping[int, int], seed: int) -> ExamplesCorpus:
+    """Sums with their steps: so many of each number of digits, and so many with the sum shown before.
+
+    The fewer are among the more.
+    """
     found: list[dict[str, str]] = []
-    for digits, count in counts.items():
-        for ending, part in (("trace", 1 - hinted), ("hinted", hinted)):
-            world = f"column_addition_{digits}d_{ending}"
-            found += map(record, world_examples(world, round(count * part), seed))
+    for ending, counts in (("trace", plain), ("hinted", hinted)):
+        for digits, count in counts.items():
+            found += map(record, world_examples(f"column_addition_{digits}d_{ending}", count, seed))
     return kept_examples("star-traces", found)
 
 
@@ -82,12 +84,15 @@ def record(example: Example) -> dict[str, str]:
 
 
 @functools.cache  # several claims measure the same runs
-def taught(lab: Lab, base: Path, questions: Path, options: StarOptions) -> AdaptedStar:
+def taught(
+    lab: Lab, base: Path, questions: Path, replay: Path, options: StarOptions
+) -> AdaptedStar:
     """The run that a base makes of itself with these options; kept in Maquette's home, as bases are.
 
-    questions: folder of a corpus.
+    questions, replay: folders of corpora.
     """
-    identity = json.dumps([base.name, questions.name, asdict(options), __version__], sort_keys=True)
+    names = [one.name for one in (base, questions, replay)]
+    identity = json.dumps([names, asdict(options), __version__], sort_keys=True)
     path = home() / "bases" / f"star-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     how = "with" if options.hint else "without"
     lab.say(f"  teaching itself {how} rationalisation: {options.loops} loops ({path.name})")
@@ -96,6 +101,7 @@ def taught(lab: Lab, base: Path, questions: Path, options: StarOptions) -> Adapt
         str(questions),
         path,
         options,
+        replay=[str(replay)],
         resume=path.exists(),
         on_loop=lambda one: lab.say(
             f"    loop {one.loop}: {one.kept} kept, {one.rationalised} rationalised, "
