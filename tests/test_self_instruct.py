@@ -21,8 +21,10 @@ from maquette.adaptation.self_instruct import (
     worked,
 )
 from maquette.base.errors import UserError, WrongUse
+from maquette.base.files import write_json
 from maquette.models.store import WEIGHTS
 from maquette.serving.generate import Generated
+from maquette.training.run_terms import terms_of
 from maquette.workshop import adapt_self_instruct
 from maquette.workshop.adapt_self_instruct import GENERATED, read_seeds, self_instruct
 from maquette.workshop.load import Loaded
@@ -203,6 +205,8 @@ def taught(base, seeds, path, resume=False):
 
 def test_a_job_that_is_cut_off_anywhere_goes_on_to_the_same(base, seeds, tmp_path, monkeypatch):
     monkeypatch.setattr(Loaded, "generate_batch", scripted)
+    term = {"licence": "llama2", "source": "the model", "forbids": ["others"]}
+    write_json(base / "terms.json", [term])
     whole = taught(base, seeds, tmp_path / "whole")
     rows = [json.loads(line) for line in (tmp_path / "whole" / GENERATED).open(encoding="utf-8")]
     own = [row for row in rows if row["origin"].startswith("round")]
@@ -216,6 +220,10 @@ def test_a_job_that_is_cut_off_anywhere_goes_on_to_the_same(base, seeds, tmp_pat
     examples = (tmp_path / "whole-written" / "examples.jsonl").read_text(encoding="utf-8")
     prompts = [json.loads(line)["prompt"] for line in examples.splitlines()]
     assert len(prompts) == sum(len(r["instances"]) for r in rows if not r["dropped"])
+    by_model = [json.loads(line) for line in examples.splitlines() if "round" in line]
+    assert by_model and all(row["licence"] == "llama2" for row in by_model)
+    assert "licence" not in json.loads(examples.splitlines()[0])  # of a seed
+    assert {term.licence for term in terms_of(tmp_path / "whole")} == {"llama2"}
     assert f"{SEEDS[0]['instruction']}\nInput: b a c\nOutput:" in prompts
     keeps = whole.written.rounds + 2  # rounds, one batch of instances, the end
     calls = []

@@ -134,6 +134,16 @@ def test_terms_travel_to_adapted_and_merged_runs_and_stop_their_export(recipe, t
     refused(command("export", "peft", tuned, tmp_path / "peft"), "made:20", code=1)
     said = command("export", "hf", base, tmp_path / "out", "--accept-terms")
     assert said.code == 0 and "CC-BY-NC-4.0" in said.out
+    again = command("import", "hf", tmp_path / "out", tmp_path / "again", "--terms", "llama2")
+    assert again.code == 0, again.err
+    assert [(t.licence, t.forbids) for t in terms_of(tmp_path / "again")] == [
+        ("llama2", ("others",))
+    ]
+    assert command("export", "peft", tuned, tmp_path / "peft", "--accept-terms").code == 0
+    back = ("import", "peft", tmp_path / "peft", tmp_path / "back", "--base", base)
+    assert command(*back).code == 0
+    assert terms_of(tmp_path / "back") == terms_of(base)
+    refused(command(*back[:3], tmp_path / "x", *back[4:], "--terms", "llama2"), "leave them out")
 
 
 def test_what_a_model_wrote_may_train_that_model_alone(recipe, corpus, tmp_path):
