@@ -11,6 +11,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, write_json
 from maquette.corpus.document import Document
 from maquette.corpus.examples.build import build_examples
+from maquette.corpus.examples.cloze import Cloze, write_cloze
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.terms import forbidden, joined_licences, said_terms, terms_of_manifest
 from maquette.corpus.text.build import build
@@ -21,7 +22,8 @@ from maquette.training.datasets.examples_config import ExamplesData
 from maquette.training.run import RECIPE, RunDirectory
 from maquette.training.run_setup import create
 from maquette.training.run_terms import check_export, terms_of
-from maquette.workshop.adapt_data import data_of
+from maquette.workshop.adapt_data import data_of, source_terms
+from maquette.workshop.adapt_self_instruct import read_seeds
 from maquette.workshop.train import train
 
 PERMISSIVE = (None, "MIT", "Apache-2.0", "CC0-1.0", "CC-BY-4.0", "words (found", "GPL-3.0-only",
@@ -32,6 +34,7 @@ PLANTED = {
     "cc-by-nc-sa-3.0": "export",
     "research-only": "export",
     "MIT AND CC-BY-NC-ND-4.0": "export",
+    "CC-BY-NC-4.0 or later": "export",
     "(no-train OR CC-BY-NC-4.0) WITH x": "export",
     "(MIT OR Zlib) AND research-only": "export",
     "openai-output": "others",
@@ -104,6 +107,32 @@ def test_examples_keep_their_licence(tmp_path):
     both = corpus.examples("train") + corpus.examples("heldout")
     assert sorted(one.licence for one in both) == ["CC-BY-NC-4.0"] * 4 + ["MIT"] * 4
     assert corpus.manifest["licences"] == {"CC-BY-NC-4.0": 4, "MIT": 4}
+
+
+def test_what_is_made_of_a_corpus_or_a_file_keeps_its_terms(tmp_path):
+    text = text_corpus(tmp_path / "text", ["MIT", "research-only"] * 6, ("forbid-training",))
+    pairs = build_examples(tmp_path / "pairs", [text.path], byte_tokenizer())
+    kept = {term.licence for term in terms_of_manifest(pairs.manifest)}
+    assert kept == {"forbid-training", "research-only"}
+    examples = pairs.examples("train") + pairs.examples("heldout")
+    assert {one.licence for one in examples} == {"MIT", "research-only"}
+    examples_corpus(tmp_path / "file", ["MIT"] * 4 + ["no-train"])
+    found = source_terms([str(pairs.path), str(tmp_path / "file.jsonl"), "default"])
+    assert {term.licence for term in found} == kept | {"no-train"}
+    labelled = [Cloze((1, 2), (1.0, 0.0))] * 2
+    made = write_cloze(
+        tmp_path / "cloze", byte_tokenizer(), ["a", "b"], (((3,),), ((4,),)), labelled, labelled, (), found
+    )  # fmt: skip
+    assert terms_of_manifest(made.manifest) == found
+    (seed,) = read_seeds(seeds_of(tmp_path, "no-train"))
+    assert seed.licence == "no-train"
+
+
+def seeds_of(folder, licence):
+    path = folder / "seeds.jsonl"
+    row = {"instruction": "Add.", "input": "1 1", "output": "2", "license": licence}
+    path.write_text(json.dumps(row), encoding="utf-8")
+    return path
 
 
 def test_terms_that_a_user_says_are_of_all_sources(tmp_path):

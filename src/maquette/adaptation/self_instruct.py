@@ -126,6 +126,8 @@ class Instruction:
     """inputs with their outputs"""
     left_out: dict[str, int] = field(default_factory=dict)
     """number of instances that were dropped, by the reason"""
+    licence: str = ""
+    """licence of a seed; of what a model wrote see the terms of its run"""
 
     @property
     def kept(self) -> bool:

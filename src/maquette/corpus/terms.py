@@ -66,7 +66,8 @@ class Term:
 
 def forbidden(licence: str) -> frozenset[str]:
     """What a licence forbids: a name, or an SPDX expression of names with OR, AND, WITH and brackets."""
-    words = re.findall(r"[()]|[^\s()]+", licence.lower())
+    written = licence.lower().replace(" or later", "-or-later")  # a part of a name, no choice
+    words = re.findall(r"[()]|[^\s()]+", written)
     return _expression(words)
 
 
@@ -144,12 +145,15 @@ def joined_licences(terms: Iterable[Term]) -> str:
 class Licences:
     """Counts the licences of what is read, and keeps the first source of each.
 
-    said: terms that a user says of all sources; source: what they are said of.
+    said: terms of all sources: names that a user says, or what other corpora have kept.
     """
 
-    def __init__(self, said: Iterable[str] = (), source: str = "all sources") -> None:
+    def __init__(self, said: Iterable[str | Term] = ()) -> None:
         self.counts: dict[str, int] = {}
-        self._sources = dict.fromkeys(said, source)
+        self._sources = dict(
+            (one.licence, one.source) if isinstance(one, Term) else (one, "all sources")
+            for one in said
+        )
 
     def add(self, licence: str | None, source: str) -> None:
         """Count a document or an example; one without a licence counts under ""."""

@@ -6,18 +6,20 @@ records with a text alone, other files text
 a world of questions, by name         examples: what its task never asks
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from maquette.base.errors import UserError, WrongUse
+from maquette.base.files import read_json
 from maquette.corpus.examples.build import build_examples
-from maquette.corpus.examples.example import YAML
+from maquette.corpus.examples.example import LICENCES, YAML
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.examples.template import Template
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.read import files
 from maquette.corpus.tasks import ANSWERS, MESSAGES, file_records, first_of
+from maquette.corpus.terms import Term, terms_of_licences, terms_of_manifest
 from maquette.corpus.text.build import build
 from maquette.corpus.text.build_options import BuildOptions
 from maquette.corpus.text.named import BUILT, open_corpus
@@ -80,6 +82,27 @@ def data_of(
     if isinstance(corpus, ExamplesCorpus):
         return ExamplesData(corpus=str(corpus.path), sequence=sequence)
     return TextData(corpus=str(corpus.path), sequence=sequence)
+
+
+def source_terms(sources: Sequence[str], fields: Mapping[str, str] | None = None) -> list[Term]:
+    """The terms of corpora, and of the licences that the records of files name.
+
+    fields: fields of the records, by the part of an example.
+    """
+    found: list[Term] = []
+    for source in sources:
+        path = Path(source).expanduser()
+        if (path / MANIFEST).exists():
+            found += terms_of_manifest(read_json(path / MANIFEST))
+        elif path.is_file() and any(suffix in RECORDS for suffix in path.suffixes):
+            names = (fields or {}).get("licence")
+            licences: dict[str, str] = {}
+            for record, where in file_records(path):
+                if isinstance(record, dict):
+                    licence = first_of(record, (names,) if names else LICENCES)
+                    licences.setdefault(str(licence or ""), where)
+            found += terms_of_licences(licences)
+    return list(dict.fromkeys(found))
 
 
 def opened(source: str, progress: Progress = silent) -> Corpus | ExamplesCorpus:

@@ -34,6 +34,7 @@ from maquette.base.statistics import weighted_mean
 from maquette.corpus.examples.cloze import Cloze, one_hot, write_cloze
 from maquette.corpus.examples.patterns import Patterns
 from maquette.corpus.progress import Progress, silent
+from maquette.corpus.terms import Term
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 from maquette.models.registry import ModelConfig
@@ -42,6 +43,7 @@ from maquette.training.observer import Observer
 from maquette.training.recipe import LanguageRecipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.adapt import ADAPTATION
+from maquette.workshop.adapt_data import source_terms
 from maquette.workshop.adapt_text import language_base, own_corpus, score
 from maquette.workshop.load import load
 from maquette.workshop.pet_texts import PatternTexts, Texts, read_texts, views
@@ -164,7 +166,8 @@ def adapt_pet(
     first = [view.accuracy(base.model, "heldout") for view in shown]
     del base
 
-    trainer = _Trainer(work, start, config, tokenizer, options, observer, progress)
+    terms = source_terms((source, unlabelled), fields)
+    trainer = _Trainer(work, start, config, tokenizer, options, terms, observer, progress)
     members: list[Member] = []
     for generation in range(options.generations):
         taught = _taught(members, weights, texts, options, generation)
@@ -291,11 +294,13 @@ class _Trainer:
         config: ModelConfig,
         tokenizer: Tokenizer,
         options: PetOptions,
+        terms: list[Term],
         observer: Observer | None,
         progress: Progress,
     ) -> None:
         self._work, self._start, self._config, self._tokenizer = work, start, config, tokenizer
-        self._options, self._observer, self._progress = options, observer, progress
+        self._options, self._terms = options, terms
+        self._observer, self._progress = observer, progress
         self.members: list[Member] = []
 
     def member(
@@ -350,7 +355,7 @@ class _Trainer:
             write_cloze(
                 path, self._tokenizer, texts.labels, view.word_tokens, rows,
                 _rows(view.heldout, texts.heldout_numbers, len(texts.labels)),
-                [Cloze(context) for context in view.unlabelled] if alpha else [],
+                [Cloze(context) for context in view.unlabelled] if alpha else [], self._terms,
             )  # fmt: skip
         return ClozeData(
             corpus=str(path.resolve()), sequence=view.sequence, alpha=alpha, temperature=temperature

@@ -21,8 +21,9 @@ from maquette.adaptation.recipes import AdaptOptions
 from maquette.adaptation.self_instruct import Instruction, SelfInstructOptions
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, sha256, write_atomic, write_json
+from maquette.corpus.examples.example import LICENCES
 from maquette.corpus.progress import Progress, silent
-from maquette.corpus.tasks import file_records
+from maquette.corpus.tasks import file_records, first_of
 from maquette.corpus.terms import joined_licences
 from maquette.models.store import language_config
 from maquette.training.initial_model import weights_file
@@ -146,7 +147,8 @@ def read_seeds(path: Path) -> list[Instruction]:
         if not text:
             raise UserError(f"{where} has no instruction: write instruction, input and output")
         labels = bool(record.get("is_classification") or record.get("choices"))
-        one = seeds.setdefault(text, Instruction(text, where, labels=labels))
+        licence = str(first_of(record, LICENCES) or "")
+        one = seeds.setdefault(text, Instruction(text, where, labels=labels, licence=licence))
         for row in rows:
             output = _word(row, "output", "answer") if isinstance(row, dict) else ""
             if not output:
@@ -180,7 +182,8 @@ def _write_examples(path: Path, written: Written, options: SelfInstructOptions, 
         for given, output in one.instances if one.kept else []:
             row = {"prompt": options.prompt(one.text, given), "answer": output}
             row["source"] = f"written by {run.name}, {one.origin}" if own else one.origin
-            rows.append(row | ({"licence": licence} if own and licence else {}))
+            terms = licence if own else one.licence
+            rows.append(row | ({"licence": terms} if terms else {}))
     write_atomic(path, _lines(rows))
 
 

@@ -37,6 +37,7 @@ from maquette.corpus.examples.example import Example, read_examples
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.examples.template import Template
 from maquette.corpus.progress import Progress, silent
+from maquette.corpus.terms import Term, terms_of_manifest
 from maquette.corpus.text.store import MANIFEST, TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer
 from maquette.evaluation.bits_per_byte import Score
@@ -48,7 +49,7 @@ from maquette.training.observer import Quiet
 from maquette.training.recipe import Guard
 from maquette.training.run import RunDirectory
 from maquette.workshop.adapt import ADAPTATION
-from maquette.workshop.adapt_data import data_of
+from maquette.workshop.adapt_data import data_of, source_terms
 from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, score
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
@@ -176,7 +177,8 @@ def adapt_star(
                 f"{path} was begun with another base, other questions or options: give the same, or choose "
                 f"another --run"
             )
-        star = _Star(start, config, path, corpus, data, options, again, progress, say)
+        terms = [*terms_of_manifest(corpus.manifest), *source_terms(replay)]
+        star = _Star(start, config, path, corpus, data, options, again, terms, progress, say)
         loops = [star.loop(number, on_loop) for number in range(options.loops + 1)]
         own = own_corpus(start, say)
         last = star.run_of(options.loops)
@@ -204,6 +206,7 @@ class _Star:
     data: ExamplesData
     options: StarOptions
     replayed: list[Example]
+    terms: list[Term]
     progress: Progress
     say: Callable[[str], None]
 
@@ -346,6 +349,7 @@ class _Star:
             self.corpus.tokenizer,
             template=self.template.text,
             heldout=WATCHED,
+            terms=self.terms,
             progress=self.progress,
         )
 

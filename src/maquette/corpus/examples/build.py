@@ -23,7 +23,7 @@ from maquette.corpus.examples.pairs import corpus_pairs
 from maquette.corpus.examples.store import EXAMPLES_TABLE, FORMAT, KIND, ExamplesCorpus
 from maquette.corpus.examples.template import ConversationTemplate, Template, encode
 from maquette.corpus.progress import Progress, silent
-from maquette.corpus.terms import Licences
+from maquette.corpus.terms import Licences, Term, terms_of_manifest
 from maquette.corpus.text.store import MANIFEST, SPLITS, TOKENIZER, Corpus
 from maquette.corpus.tokenizer import Tokenizer, save_tokenizer
 
@@ -40,7 +40,7 @@ def build_examples(
     fields: Mapping[str, str] | None = None,
     count: int = COUNT,
     heldout: float = 0.05,
-    terms: Sequence[str] = (),
+    terms: Sequence[str | Term] = (),
     replace: bool = False,
     progress: Progress = silent,
 ) -> ExamplesCorpus:
@@ -49,8 +49,8 @@ def build_examples(
     sources: see `read_examples`; of a corpus of text, `corpus_pairs`; or examples themselves.
 
     tokenizer: tokenizer of the model to train. template: see `template_of`. fields: fields of the records, by
-    the part of an example. heldout: the fraction of the prompts that is held out for evaluation. terms: names
-    of terms that all sources are under (`corpus/terms.py`). Raises
+    the part of an example. heldout: the fraction of the prompts that is held out for evaluation. terms: terms
+    that all sources are under (`corpus/terms.py`), beside those that corpora among them keep. Raises
     UserError for a record that is no example and for examples of fewer than two prompts.
     """
     out = out.absolute()
@@ -60,6 +60,10 @@ def build_examples(
     if not 0 < heldout < 1:
         raise WrongUse(f"heldout is {heldout}: use a fraction between 0 and 1, such as 0.05")
     written = template_of(template, tokenizer)
+    terms = [
+        *terms,
+        *(term for one in _corpora(sources) for term in terms_of_manifest(one.manifest)),
+    ]
     locked = out.with_name(f".{out.name}.lock")
     with lock(locked, busy=f"another process is building {out}: wait for it"):
         try:
@@ -99,6 +103,12 @@ def build_examples(
     return ExamplesCorpus(out)
 
 
+def _corpora(sources: Sequence[str | Path | Example]) -> list[Corpus]:
+    """The corpora of text among the sources."""
+    paths = [Path(source).expanduser() for source in sources if not isinstance(source, Example)]
+    return [Corpus(path) for path in paths if (path / MANIFEST).exists()]
+
+
 def _read(
     sources: Sequence[str | Path | Example], fields: Mapping[str, str] | None, count: int
 ) -> Iterator[Example]:
@@ -135,7 +145,7 @@ class _Writer:
         tokenizer: Tokenizer,
         template: ConversationTemplate,
         limit: int,
-        terms: Sequence[str],
+        terms: Sequence[str | Term],
     ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -26,6 +26,7 @@ from maquette.base.files import directory_aside, read_json, sha256, write_atomic
 from maquette.corpus.checksums import check_files
 from maquette.corpus.examples.patterns import LabelledText, Pattern, Patterns
 from maquette.corpus.progress import Progress, silent
+from maquette.corpus.terms import Term, records_of
 from maquette.corpus.text.store import MANIFEST, TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 
@@ -106,8 +107,12 @@ def write_cloze(
     train: Iterable[Cloze],
     heldout: Iterable[Cloze],
     unlabelled: Iterable[Cloze] = (),
+    terms: Iterable[Term] = (),
 ) -> ClozeCorpus:
-    """Write a corpus of cloze texts, which stands whole or not at all; an older one is replaced."""
+    """Write a corpus of cloze texts, which stands whole or not at all; an older one is replaced.
+
+    terms: terms of the sources of the texts.
+    """
     with directory_aside(out) as folder:
         save_tokenizer(tokenizer, folder / TOKENIZER)
         counts = {}
@@ -130,6 +135,7 @@ def write_cloze(
                 "words": words,
                 "examples": counts["train"],
                 "splits": counts,
+                "terms": records_of(terms),
                 "files": files,
                 "hash": hashlib.sha256(identity.encode()).hexdigest(),
             },

@@ -88,6 +88,8 @@ def corpus_pairs(corpus: Corpus, count: int) -> Iterator[Example]:
         for _, pair in pairs:
             answers.setdefault(pair.prompt, set()).add(pair.answer)
     left, seen = count, set[str]()
+    table = corpus.documents.select(["source", "licence"]).to_pydict()
+    licences = dict(zip(table["source"], table["licence"], strict=True))
     known = [source for source, _ in cut[TRAIN_SIDE]]
     apart = set() if cut[HELDOUT_SIDE] else {s for s in known if _key(s) % 10 == 0} | {*known[:1]}
     for side, pairs in cut.items():
@@ -97,8 +99,9 @@ def corpus_pairs(corpus: Corpus, count: int) -> Iterator[Example]:
                 seen.add(pair.prompt)
                 held = side == HELDOUT_SIDE or source in apart
                 yield Example(
-                    pair.prompt, pair.answer, source=f"{source}#{pair.kind}", heldout=held
-                )
+                    pair.prompt, pair.answer, source=f"{source}#{pair.kind}", heldout=held,
+                    licence=licences.get(source) or "",
+                )  # fmt: skip
                 share, left = share - 1, left - 1
 
 
