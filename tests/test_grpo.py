@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -34,6 +35,8 @@ from maquette.training.decide import load_decisions
 from maquette.training.heldout import derived_seed
 from maquette.training.learner import make_learner
 from maquette.training.run import DECISIONS, RunDirectory
+from maquette.workshop import adapt_grpo
+from maquette.workshop.adapt_data import data_of
 from maquette.workshop.load import load
 from maquette.workshop.train import train
 
@@ -207,6 +210,17 @@ def test_an_answers_random_numbers_are_its_own(reinforcing, built, trained):
     assert len({tuple(answer) for answer in together}) == 4
     assert [sampled([i])[0] for i in range(4)] == together
     assert sampled([3, 1]) == [together[3], together[1]]
+    ending = together[0][2]
+
+    class Ends:  # as if that token were an end
+        special = SimpleNamespace(eos_token_ids=(ending,))
+
+        def missing(self, vocabulary):
+            return []
+
+    sampling = Sampling(temperature=1.0, seeds=seeds)
+    ended = sample_tokens(model, Ends(), prompts, tokens=6, sampling=sampling)
+    assert ended == [a[: a.index(ending) + 1] if ending in a else a for a in together]
     dataset = open_dataset(reinforcing, built)
     (whole,) = dataset.step(4)
     halves = [dataset.step(4, rank, 2)[0] for rank in (0, 1)]
@@ -270,6 +284,10 @@ def test_the_command_goes_on_and_says_what_is_right(
         ]
         assert said.json["after"]["mean"] == pytest.approx(sum(rights) / len(rights))
         assert (tmp_path / "whole" / WEIGHTS).exists()
+        monkeypatch.setattr(adapt_grpo, "ASKED", 3)  # of more that there are
+        monkeypatch.setattr(adapt_grpo, "AT_A_TIME", 2)
+        some = adapt_grpo.accuracy(held, corpus, held.recipe.data)
+        assert (some.examples, some.mean) == (3, pytest.approx(sum(rights[:3]) / 3))
     records = RunDirectory(tmp_path / "whole").records()
     assert said.json["reward_last"] == records[-1]["reward"]
     assert "trained parameters" in said.err and "moved from the base" in said.err
@@ -300,3 +318,7 @@ def test_longer_prompts_are_left_out_and_a_world_is_asked(reinforcing, built, tr
     data = replace(reinforcing.data, sequence=most + 2)  # one token less than all need
     (note,) = open_dataset(replace(reinforcing, data=data), built).check()
     assert note.startswith(f"{room.left_out:,} of {len(built.train):,} prompts")
+    tokenizer = load(trained).tokenizer
+    world = data_of("facts_one_hop", tmp_path / "w", tokenizer, 128, template="{prompt} {answer}")
+    asked = world.open_corpus().examples("train")
+    assert world.kind == "examples" and {example.source for example in asked} == {"facts_one_hop"}
