@@ -6,8 +6,10 @@ examples or text, or files: records with prompt and answer, messages or text (.j
 texts. DATA of a classifier: a corpus of pictures with labels, or shapes: the built-in world with the settings
 that --world.FIELD gives. METHOD merge writes an adapted run as an ordinary one, with its LoRA in the weights
 (no DATA). METHOD compare adapts a language model by every method that fits: one table, one picture, and which
-is worth it. METHOD dpo learns from pairs of answers, a better and a worse one (maquette adapt dpo --help).
-METHOD grpo learns from its own answers to questions with known results (maquette adapt grpo --help).
+is worth it. With options of their own (maquette adapt METHOD --help):
+
+    dpo         learns from preferences, pairs of answers of which one is better
+    grpo        learns from its own answers to questions whose results can be checked
 
 Printed are the parameters that were trained and what held-out data cost before and after; of a language
 model also what its own held-out text costs now, minutes and memory.
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from maquette.worlds.shapes import Shapes
 
 VERBS = {"dpo": "adapt_dpo", "grpo": "adapt_grpo"}
-"""methods with options of their own, and the file of each"""
+"""methods with options of their own, and their modules"""
 PREFIX = "world."
 WORLD = (
     "objects",

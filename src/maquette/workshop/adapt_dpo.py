@@ -35,7 +35,7 @@ from maquette.training.recipe import Recipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of
-from maquette.workshop.adapt_text import SEQUENCE, base_of, own_corpus, score
+from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, score
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
 
@@ -126,7 +126,7 @@ def adapt_dpo(
     goes on. Raises WrongUse for a `path` that exists and for data without answers, UserError for data
     without pairs.
     """
-    start, config = base_of(run, path, resume)
+    start, config = language_base(run, path, resume)
     counted = count(config, options.adapter("text"))
     data = data_of(
         source,

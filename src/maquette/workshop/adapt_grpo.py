@@ -37,7 +37,7 @@ from maquette.training.run import RunDirectory
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of
 from maquette.workshop.adapt_dpo import heldout_batches, with_rate
-from maquette.workshop.adapt_text import base_of, own_corpus, score
+from maquette.workshop.adapt_text import language_base, own_corpus, score
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
 
@@ -130,7 +130,7 @@ def adapt_grpo(
     world of questions by name. resume: whether a run that was cut off goes on. Raises WrongUse for a `path`
     that exists and for data without answers.
     """
-    start, config = base_of(run, path, resume)
+    start, config = language_base(run, path, resume)
     counted = count(config, options.adapter("text"))
     known = Path(source).expanduser().exists()
     data = data_of(

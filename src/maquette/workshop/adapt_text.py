@@ -109,7 +109,7 @@ def adapt_text(
     whether a run that was cut off goes on. Raises WrongUse for a method without a place in the model or a
     `path` that exists; UserError for what is wrong outside.
     """
-    start, config = base_of(run, path, resume)
+    start, config = language_base(run, path, resume)
     counted = count(config, options.adapter("text"))
     tokenizer = load_tokenizer(start / TOKENIZER)
     corpus = path.with_name(f"{path.name}-corpus")
@@ -149,10 +149,10 @@ def adapt_text(
     return done
 
 
-def base_of(run: Path, path: Path, resume: bool) -> tuple[Path, ModelConfig]:
-    """The folder of a run that is to be adapted as `path`, and its model's config.
+def language_base(run: Path, path: Path, resume: bool) -> tuple[Path, ModelConfig]:
+    """The absolute path and the config of a language model that is to be adapted in the run directory `path`.
 
-    Raises UserError where it has no whole language model, WrongUse where `path` is there and not resumed.
+    Raises UserError where there is no such run, WrongUse where `path` exists and nothing is resumed.
     """
     start = run.expanduser().resolve()
     if not start.is_dir():
