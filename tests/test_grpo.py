@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +23,6 @@ from maquette.adaptation.grpo import (
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.examples.build import build_examples
 from maquette.models.config import DecoderConfig
-from maquette.models.store import WEIGHTS
 from maquette.parallel.group import Group
 from maquette.serving.generate import generate, sample_tokens
 from maquette.serving.sampler import Sampling
@@ -34,6 +34,8 @@ from maquette.training.decide import load_decisions
 from maquette.training.heldout import derived_seed
 from maquette.training.learner import make_learner
 from maquette.training.run import DECISIONS, RunDirectory
+from maquette.workshop import adapt_grpo
+from maquette.workshop.adapt_data import data_of
 from maquette.workshop.load import load
 from maquette.workshop.train import train
 
@@ -48,16 +50,16 @@ def questions(tmp_path):
 
 
 @pytest.fixture
-def built(questions, trained, tmp_path):
-    tokenizer = load(trained).tokenizer
+def built(questions, shared_run, tmp_path):
+    tokenizer = load(shared_run).tokenizer
     return build_examples(tmp_path / "built", [questions], tokenizer, heldout=0.2)
 
 
 @pytest.fixture
-def reinforcing(recipe, trained, built):
+def reinforcing(recipe, shared_run, built):
     """A recipe of eight steps on the questions."""
     data = QuestionsData(corpus=str(built.path), sequence=12, answer_tokens=4, group=4)
-    return replace(recipe, data=data, start=str(trained), batch=4, steps=8)
+    return replace(recipe, data=data, start=str(shared_run), batch=4, steps=8)
 
 
 @pytest.fixture
@@ -130,13 +132,13 @@ def test_results_are_read_from_answers(text, after, result):
     assert result_of(text, after) == result
 
 
-def test_an_answer_is_right_by_its_result(trained, tmp_path):
+def test_an_answer_is_right_by_its_result(shared_run, tmp_path):
     """The template's words behind an answer belong to it; a mark in the right answer is read there, too."""
     path = tmp_path / "a.jsonl"
     lines = [{"prompt": f"p{i}", "answer": f"because #### {i}"} for i in range(8)]
     lines += [{"prompt": f"r{i}", "answer": f"Yes {i}"} for i in range(8)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    tokenizer = load(trained).tokenizer
+    tokenizer = load(shared_run).tokenizer
     corpus = build_examples(
         tmp_path / "b", [path], tokenizer, template="{prompt}: {answer}", heldout=0.3
     )
@@ -192,9 +194,9 @@ def test_a_step_is_what_sampling_scoring_and_the_formula_say(
         torch.testing.assert_close(p.grad, gradient * scale, rtol=2e-3, atol=1e-5)
 
 
-def test_an_answers_random_numbers_are_its_own(reinforcing, built, trained):
+def test_an_answers_random_numbers_are_its_own(reinforcing, built, shared_run):
     """The same in any batch: of a prompt in a step, not of its neighbours."""
-    model, tokenizer = load(trained).model, built.tokenizer
+    model, tokenizer = load(shared_run).model, built.tokenizer
     prompts = [tokenizer.encode_prompt(p) for p in ("q1", "qq2", "q", "qqq3")]
     seeds = (11, 12, 11, 13)
 
@@ -207,6 +209,17 @@ def test_an_answers_random_numbers_are_its_own(reinforcing, built, trained):
     assert len({tuple(answer) for answer in together}) == 4
     assert [sampled([i])[0] for i in range(4)] == together
     assert sampled([3, 1]) == [together[3], together[1]]
+    ending = together[0][2]
+
+    class Ends:  # as if that token were an end
+        special = SimpleNamespace(eos_token_ids=(ending,))
+
+        def missing(self, vocabulary):
+            return []
+
+    sampling = Sampling(temperature=1.0, seeds=seeds)
+    ended = sample_tokens(model, Ends(), prompts, tokens=6, sampling=sampling)
+    assert ended == [a[: a.index(ending) + 1] if ending in a else a for a in together]
     dataset = open_dataset(reinforcing, built)
     (whole,) = dataset.step(4)
     halves = [dataset.step(4, rank, 2)[0] for rank in (0, 1)]
@@ -237,11 +250,10 @@ def test_cut_off_and_resumed_it_is_the_run_that_was_not(adapter, reinforcing, tm
 OPTIONS = ("--steps", 10, "--batch", 2, "--answer-tokens", 4, "--rank", 2, "--group", 3)
 
 
-@pytest.mark.parametrize("adapter", ["full", "lora"])
 def test_the_command_goes_on_and_says_what_is_right(
-    adapter, trained, questions, tmp_path, monkeypatch, rewarded
+    shared_run, questions, tmp_path, monkeypatch, rewarded
 ):
-    words = ["adapt", "grpo", trained, questions, *OPTIONS, "--adapter", adapter]
+    words = ["adapt", "grpo", shared_run, questions, *OPTIONS]
     whole = command(*words, "--run", tmp_path / "whole", "--json")
     assert whole.code == 0, whole.err
     calls, original = [], optimiser.set_learning_rate
@@ -262,25 +274,28 @@ def test_the_command_goes_on_and_says_what_is_right(
     a, b = ({k: v for k, v in one.items() if k not in timings} for one in (said.json, whole.json))
     assert a == b
     held = load(tmp_path / "whole")
-    corpus = held.recipe.data.open_corpus() if adapter == "full" else None
-    if corpus is not None:
-        rights = [
-            "e" in held.generate(e.prompt, tokens=4, temperature=0)
-            for e in corpus.examples("heldout")
-        ]
-        assert said.json["after"]["mean"] == pytest.approx(sum(rights) / len(rights))
-        assert (tmp_path / "whole" / WEIGHTS).exists()
+    corpus = held.recipe.data.open_corpus()
+    rights = [
+        "e" in held.generate(e.prompt, tokens=4, temperature=0) for e in corpus.examples("heldout")
+    ]
+    assert said.json["after"]["mean"] == pytest.approx(sum(rights) / len(rights))
+    monkeypatch.setattr(adapt_grpo, "ASKED", 3)  # of more that there are
+    monkeypatch.setattr(adapt_grpo, "AT_A_TIME", 2)
+    some = adapt_grpo.accuracy(held, corpus, held.recipe.data)
+    assert (some.examples, some.mean) == (3, pytest.approx(sum(rights[:3]) / 3))
     records = RunDirectory(tmp_path / "whole").records()
     assert said.json["reward_last"] == records[-1]["reward"]
     assert "trained parameters" in said.err and "moved from the base" in said.err
 
 
-def test_what_cannot_be_learned_from_is_refused_in_one_line(reinforcing, trained, built, tmp_path):
+def test_what_cannot_be_learned_from_is_refused_in_one_line(
+    reinforcing, shared_run, built, tmp_path
+):
     text = tmp_path / "text.txt"
     text.write_text("a line of a text that is long enough to be some\n" * 40, encoding="utf-8")
     run = ("--run", tmp_path / "run", *OPTIONS)
-    refused(command("adapt", "grpo", trained, text, *run), "is text", code=2)
-    refused(command("adapt", "grpo", trained, "nowhere", *run), "does not exist", code=1)
+    refused(command("adapt", "grpo", shared_run, text, *run), "is text", code=2)
+    refused(command("adapt", "grpo", shared_run, "nowhere", *run), "does not exist", code=1)
     for wrong in ({"group": 1}, {"answer_tokens": 0}, {"kl": -1.0}):
         with pytest.raises(WrongUse, match=next(iter(wrong))):
             replace(reinforcing.data, **wrong)
@@ -292,7 +307,7 @@ def test_what_cannot_be_learned_from_is_refused_in_one_line(reinforcing, trained
         Questions(built.train, 1)
 
 
-def test_longer_prompts_are_left_out_and_a_world_is_asked(reinforcing, built, trained, tmp_path):
+def test_longer_prompts_are_left_out_and_a_world_is_asked(reinforcing, built, shared_run, tmp_path):
     most = max(map(len, Questions(built.train, 99).prompts))
     room = Questions(built.train, most - 1)
     assert room.left_out == len(built.train) - len(room) > 0
@@ -300,3 +315,7 @@ def test_longer_prompts_are_left_out_and_a_world_is_asked(reinforcing, built, tr
     data = replace(reinforcing.data, sequence=most + 2)  # one token less than all need
     (note,) = open_dataset(replace(reinforcing, data=data), built).check()
     assert note.startswith(f"{room.left_out:,} of {len(built.train):,} prompts")
+    tokenizer = load(shared_run).tokenizer
+    world = data_of("facts_one_hop", tmp_path / "w", tokenizer, 128, template="{prompt} {answer}")
+    asked = world.open_corpus().examples("train")
+    assert world.kind == "examples" and {example.source for example in asked} == {"facts_one_hop"}

@@ -17,6 +17,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from maquette.cli.adapt_training import add_training, options_of, shown
 from maquette.cli.terminal import Terminal, TrainingProgress
 
 
@@ -29,42 +30,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="strength of the tie to the reference (%(default)s)")  # fmt: skip
     parser.add_argument("--label-smoothing", type=float, default=0.0, metavar="P",
                         help="probability that a pair is the wrong way round (0)")  # fmt: skip
-    add_training(parser, steps=100, batch=8)
+    add_training(parser, 100, 8, "sequences of pairs")
     parser.add_argument("--sequence", type=int, help="tokens of a sequence of answers")
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=..., rejected=...")  # fmt: skip
     parser.add_argument("--template", default="{prompt}{answer}", metavar="TEXT",
                         help="how an answer is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
-
-
-def add_training(parser: argparse.ArgumentParser, steps: int, batch: int) -> None:
-    """The options of what is trained and for how long."""
-    parser.add_argument("--adapter", default="full", metavar="METHOD",
-                        help="what is trained: full, lora, bias, ... (%(default)s)")  # fmt: skip
-    parser.add_argument("--rank", type=int, default=8, help="rank of lora, size of adapter (8)")
-    parser.add_argument("--prompts", type=int, default=10, help="length of prompt, prefix (10)")
-    parser.add_argument("--steps", type=int, default=steps, help="steps (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=batch, help="samples a step (%(default)s)")
-    parser.add_argument("--learning-rate", type=float, help="(default: the method's own)")
-    parser.add_argument("--weight-decay", type=float, default=0.0)
-    parser.add_argument("--seed", type=int, default=0)
-
-
-def options_of(arguments: argparse.Namespace) -> Any:
-    """The options of `add_training`, as `AdaptOptions`."""
-    from maquette.adaptation.recipes import AdaptOptions
-
-    return AdaptOptions(
-        arguments.adapter,
-        steps=arguments.steps,
-        batch=arguments.batch,
-        learning_rate=arguments.learning_rate,
-        weight_decay=arguments.weight_decay,
-        prompts=arguments.prompts,
-        rank=arguments.rank,
-        seed=arguments.seed,
-        sequence=getattr(arguments, "sequence", None),
-    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -103,10 +74,3 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     memory = f"{done.memory / 2**20:,.0f} MiB at the most"
     terminal.say(f"adapted: {path} in {done.seconds / 60:.1f} minutes of training, {memory}")
     return done.to_dict()
-
-
-def shown(mean: Any) -> str:
-    """A mean with its standard error."""
-    if mean.stderr is None:
-        return f"{mean.mean:.4f}"
-    return f"{mean.mean:.4f} ± {mean.stderr:.4f}"

@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from maquette.cli.adapt_dpo import add_training, options_of, shown
+from maquette.cli.adapt_training import add_training, options_of, shown
 from maquette.cli.terminal import Terminal, TrainingProgress
 
 
@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="what the result of an answer stands after, as ####")  # fmt: skip
     parser.add_argument("--kl", type=float, default=0.0,
                         help="weight of the divergence from RUN (0; 0.04 in the paper)")  # fmt: skip
-    add_training(parser, steps=100, batch=16)
+    add_training(parser, 100, 16, "prompts")
     parser.add_argument("--sequence", type=int, help="room in tokens for a prompt with its answer")
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=...")  # fmt: skip

@@ -39,8 +39,9 @@ from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, sc
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
 
-RATE = 0.1
-"""learning rate over the method's own for answers: the better of three that were tried (0.03, 0.1, 0.3)"""
+RATE = 0.03
+"""learning rate over the method's own for answers: of three that were tried (0.03, 0.1, 0.3) the one with
+most held-out pairs right, of right and nearly right sums, for a decoder of width 96 and 40 steps"""
 METRIC = "share of held-out pairs whose chosen answer is likelier"
 
 

@@ -42,7 +42,8 @@ from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
 
 RATE = 0.05
-"""learning rate over the method's own for answers: the best of three that were tried (0.02, 0.05, 0.15)"""
+"""learning rate over the method's own for answers: of three that were tried (0.02, 0.05, 0.17) the one with
+the largest expected reward on sums of two numbers, for a decoder of width 96 and 40 steps"""
 METRIC = "share of held-out questions answered right, greedily"
 PROMPT = 256  # most tokens of a prompt, where no other number is asked for
 ASKED = 500  # held-out questions that are asked before and after
@@ -195,16 +196,17 @@ def accuracy(loaded: Loaded, corpus: ExamplesCorpus, data: QuestionsData) -> Mea
     """Share of held-out questions that are answered right, greedily; the first ones, where there are many."""
     questions = Questions(corpus.heldout, data.sequence + 1 - data.answer_tokens)
     results, right = Results(corpus, SPLITS[1], data.answer_after), []
-    prompts = [prompt.tolist() for prompt in questions.prompts[:ASKED]]
-    for first in range(0, len(prompts), AT_A_TIME):
-        part = prompts[first : first + AT_A_TIME]
+    asked = list(zip(questions.numbers, questions.prompts, strict=True))[:ASKED]
+    for first in range(0, len(asked), AT_A_TIME):
+        part = asked[first : first + AT_A_TIME]
         answers = sample_tokens(
             loaded.model,
             loaded.tokenizer,
-            part,
+            [prompt.tolist() for _, prompt in part],
             tokens=data.answer_tokens,
             sampling=Sampling(temperature=0.0),
         )
-        numbers = questions.numbers[first : first + AT_A_TIME]
-        right += [results.right(n, answer) for n, answer in zip(numbers, answers, strict=True)]
+        right += [
+            results.right(number, answer) for (number, _), answer in zip(part, answers, strict=True)
+        ]
     return weighted_mean(np.array(right, np.float64))
