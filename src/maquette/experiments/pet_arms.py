@@ -1,10 +1,11 @@
-"""Arms of the claims on few labels: stories of four topics, classified in several ways from the same texts.
+"""Arms of the claims on few labels: stories of eight topics, classified in several ways from the same texts.
 
     plain     one plain pattern, labels whose names are in no text: plain fine-tuning, and then self-training
     pet       three patterns with words of the topics
     ipet      the same in three generations
     found     the patterns of pet with words that are found on the labelled texts
     random    the patterns of pet with words that have nothing to do with the topics
+    blind     pet, of a base that read the same patterns naming topics at random: they say nothing to it
 
 All arms of a seed have the same labelled, unlabelled and held-out texts, steps and rate. An arm is kept in
 Maquette's home under the hash of all that it depends on, its code's commit too.
@@ -29,11 +30,13 @@ PATTERNS = (
     "{prompt} This is a story about {word}",
     "{prompt} Read about {word}",
 )
-RANDOM = {"alpha": ("letter",), "beta": ("garden",), "gamma": ("window",), "delta": ("river",)}
+NOTHING = "letter garden window river table city year evening".split()
+RANDOM = {topic: (word,) for topic, word in zip(WORDS, NOTHING, strict=True)}
 """a word for each topic that says nothing of it"""
-ARMS = ("plain", "pet", "ipet", "found", "random")
-HELDOUT, UNLABELLED = 1000, 1000
-OPTIONS = PetOptions(steps=100, distil_steps=300, learning_rate=0.002)
+HELDOUT, UNLABELLED = 500, 500
+# Tried for plain with 50 labels, on a base of 500 steps and another seed (its two models): 45 and 48 % right
+# with 50 steps at 0.002, 54 and 52 at 0.006; 61 and 67 with 120 at 0.002; 63 and 68 with 150 at 0.004.
+OPTIONS = PetOptions(steps=150, distil_steps=150, learning_rate=0.004)
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,9 @@ class Outcome:
     """the base in the first pattern"""
 
 
-def outcome(lab: Lab, base: Path, arm: str, labels: int, seed: int) -> Outcome:
+def outcome(lab: Lab, arm: str, labels: int, seed: int) -> Outcome:
     """Run an arm, or read what it came to."""
+    base = lab.train(news_decoder(lab.quick, blind=arm == "blind"))
     patterns = tuple(map(Pattern, PATTERNS))
     options = replace(OPTIONS, seed=seed, labels=labels)
     words: dict[str, tuple[str, ...]] = dict(WORDS)
@@ -65,7 +69,7 @@ def outcome(lab: Lab, base: Path, arm: str, labels: int, seed: int) -> Outcome:
         labels = min(labels, 8)
         options = replace(options, steps=2, distil_steps=2, generations=1, labels=labels)
         patterns = patterns[:1]
-    count = (40, 20, 20) if lab.quick else (max(1000, labels), HELDOUT, UNLABELLED)
+    count = (40, 20, 20) if lab.quick else (max(200, labels), HELDOUT, UNLABELLED)
     identity = [
         str(base),
         asdict(options),
@@ -103,8 +107,3 @@ def _written(path: Path, count: int, seed: int, side: int) -> Path:
     ]
     write_atomic(path, "".join(rows))
     return path
-
-
-def trained_base(lab: Lab) -> Path:
-    """The run that every arm begins with."""
-    return lab.train(news_decoder(lab.quick))

@@ -1,8 +1,8 @@
-"""A small decoder that has read short news of four topics, half of which say what they are about.
+"""A small decoder that has read short news of eight topics, most of which say what they are about.
 
-A story is three sentences about things, of which about half belong to its topic, some to another, the rest
-to none; so its words tell the topic, but none does alone. After half of the stories stands a phrase with a
-word for the topic, a tenth of them with a wrong one. That is what patterns ask for later: cloze words that go
+A story is two sentences about four things, of which more than half belong to its topic, some to another, the
+rest to none; so its words tell the topic, but none does alone. After most of the stories stands a phrase with
+a word for the topic, a tenth of them with a wrong one. That is what patterns ask for later: words that go
 together with the class, as in the text that large models read.
 """
 
@@ -22,19 +22,29 @@ WORDS: dict[str, tuple[str, str]] = {
     "beta": ("science", "research"),
     "gamma": ("business", "money"),
     "delta": ("politics", "government"),
+    "epsilon": ("music", "songs"),
+    "zeta": ("food", "cooking"),
+    "eta": ("travel", "holidays"),
+    "theta": ("health", "medicine"),
 }
 """words for each topic; the topics' own names are in no story"""
 THINGS: dict[str, list[str]] = {
-    "alpha": """match team goal player coach race cup league ball season score winner stadium runner medal
-        club
-        final champion trainer referee pitch tournament swimmer record""".split(),
-    "beta": """planet cell star virus gene telescope atom theory fossil laboratory rocket particle brain
-        species experiment signal comet vaccine crystal galaxy robot molecule sensor orbit""".split(),
-    "gamma": """bank share price profit loan deal market trader factory customer budget salary export brand
-        oil
-        contract investor tax owner store stock merger product currency""".split(),
-    "delta": """minister vote party law treaty president border court army election senate embassy protest
-        parliament crisis reform mayor leader campaign border alliance speech sanction senator""".split(),
+    "alpha": """match team goal player coach race cup league ball season score winner stadium
+        runner medal trainer""".split(),
+    "beta": """planet cell star gene telescope atom theory fossil rocket particle brain
+        species comet crystal galaxy magnet""".split(),
+    "gamma": """bank share price profit loan deal market trader factory customer budget salary
+        brand investor store merger""".split(),
+    "delta": """minister vote party law treaty president border court army election senate
+        embassy protest mayor alliance speech""".split(),
+    "epsilon": """singer guitar album band violin concert drum choir melody piano opera stage
+        composer rhythm flute record""".split(),
+    "zeta": """bread soup kitchen chef onion cake butter oven sauce cheese plate fish recipe
+        pepper spoon salad""".split(),
+    "eta": """hotel beach ticket airport island train map ship suitcase museum guide passport
+        bridge harbour tour cabin""".split(),
+    "theta": """doctor nurse patient virus clinic pill vaccine surgeon fever heart bone ward
+        therapy bandage blood symptom""".split(),
 }
 NEUTRAL = """man woman street morning room letter garden friend car window road house river evening child
         table book door city year""".split()
@@ -50,12 +60,12 @@ PHRASES = (
     "This is a story about {word}.",
     "Read more in the section on {word}.",
 )
-OWN, OTHER = 0.45, 0.2  # of the things of a story: of its topic, of others
-NAMED, WRONG = 0.5, 0.1  # of the stories that name a topic; of these, that name another
+OWN, OTHER = 0.6, 0.15  # of the things of a story: of its topic, of others
+NAMED, WRONG = 0.8, 0.1  # of the stories that name a topic; of these, that name another
 
 
 def story(draw: Random, topic: str) -> str:
-    """Three sentences about a topic."""
+    """Two sentences about a topic."""
 
     def thing() -> str:
         u = draw.random()
@@ -65,7 +75,7 @@ def story(draw: Random, topic: str) -> str:
 
     return " ".join(
         draw.choice(SENTENCES).format(a=thing(), b=thing(), verb=draw.choice(VERBS))
-        for _ in range(3)
+        for _ in range(2)
     )
 
 
@@ -79,22 +89,23 @@ def stories(count: int, seed: int) -> list[tuple[str, str]]:
     return list(found.items())
 
 
-def news(quick: bool) -> Corpus:
-    """The text that the decoder reads."""
+def news(quick: bool, blind: bool) -> Corpus:
+    """The text that the decoder reads. blind: what a phrase names has nothing to do with the story."""
+    wrong = 1.0 if blind else WRONG
     draw, documents = Random("news"), []
     for number in range(300 if quick else 30_000):
         topic = draw.choice(list(WORDS))
         text = story(draw, topic)
         if draw.random() < NAMED:
-            named = draw.choice(list(WORDS)) if draw.random() < WRONG else topic
+            named = draw.choice(list(WORDS)) if draw.random() < wrong else topic
             text += " " + draw.choice(PHRASES).format(word=draw.choice(WORDS[named]))
         documents.append(Document(text, "news", f"story {number}"))
     return kept_corpus("news", documents, BuildOptions(vocabulary=1024, or_fewer=True))
 
 
-def news_decoder(quick: bool) -> LanguageRecipe:
-    """A decoder of 240,000 parameters, for a minute on one core."""
-    corpus = news(quick)
+def news_decoder(quick: bool, blind: bool = False) -> LanguageRecipe:
+    """A decoder of 240,000 parameters, for a minute on one core. blind: see `news`."""
+    corpus = news(quick, blind)
     return LanguageRecipe(
         name="news",
         model=DecoderConfig(
@@ -106,9 +117,9 @@ def news_decoder(quick: bool) -> LanguageRecipe:
             parametrisation=Parametrisation(base_width=64, base_depth=2, base_head_dim=16),
         ),
         data=TextData(corpus=str(corpus.path), sequence=64, document_mask=True),
-        optimiser=Optimiser(learning_rate=0.004, beta2=0.98),
+        optimiser=Optimiser(learning_rate=0.008, beta2=0.98),
         batch=16,
-        steps=20 if quick else 1000,
+        steps=20 if quick else 800,
         precision="fp32",
         watch=TextWatch(every=10_000, tokens=8192, sample_tokens=0, report=False),
     )
