@@ -11,6 +11,7 @@ from maquette.adaptation.adapters.adapter import attach
 from maquette.adaptation.adapters.config import LoRAConfig, PrefixConfig
 from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import byte_tokenizer
+from maquette.evaluation import generation
 from maquette.models import families
 from maquette.models.decoder import Decoder
 from maquette.serving.generate import generate, stream, stream_without_cache
@@ -72,6 +73,31 @@ def test_rows_that_have_ended_leave_the_batch_and_the_others_as_they_are(family,
         ended |= {3: {1}, 5: {4, 0}, 9: {5, 2}}.get(step, set())
     assert rows == [6] * 4 + [5] * 2 + [3] * 4 + [1] * 6
     assert sizes == [6] * 6 + [3] * 4 + [1] * 6  # one of six is not worth copying the others for
+
+
+def test_answers_do_not_depend_on_how_many_prompts_are_batched(monkeypatch):
+    model, tokenizer = make("llama"), byte_tokenizer()
+    prompts = [bytes(prompt).decode() for prompt in PROMPTS] * 3
+
+    def answers():
+        found, cut = generation.generate_answers(
+            model, tokenizer, prompts, {"max_gen_toks": 20}, until=("q",)
+        )
+        assert not cut
+        return found
+
+    whole, sizes = answers(), []
+    assert len(set(whole)) == len(PROMPTS)
+    original = generation.continue_tokens
+
+    def counted(model, tokenizer, encoded, **named):
+        sizes.append(len(encoded))
+        return original(model, tokenizer, encoded, **named)
+
+    monkeypatch.setattr(generation, "continue_tokens", counted)
+    monkeypatch.setattr(generation, "POSITIONS", 100)  # rows of the prompt and room for the answer
+    assert answers() == whole
+    assert sizes == [2, 2, 3, 2]
 
 
 def test_rows_stay_where_adapters_have_a_weight_for_each():
