@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if chat:
         check_room(answering_run(path), resume)  # before minutes of training
     terminal = Terminal(arguments.json)
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {"run": str(path)}
     if not (resume and (path / RECIPE).exists()):
         with terminal.stages() as progress:
             made = demo(
