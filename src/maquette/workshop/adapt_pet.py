@@ -50,7 +50,7 @@ from maquette.workshop.train import train
 ANY = float("inf")
 PROGRESS = "pet.json"
 RATE = 1 / 6
-"""learning rate over that of full fine-tuning; of two that were tried, with 16 labels, 1 made a base forget"""
+"""learning rate over that of full fine-tuning; of two that were tried with 16 labels, 1 made a base forget"""
 
 
 @dataclass(frozen=True)
