@@ -250,7 +250,7 @@ def asked(trained, files, run, *more):
     return command(
         "adapt", "pet", trained, files / "data.jsonl", "--unlabelled", files / "more.txt",
         "--heldout", files / "test.jsonl", "--patterns", files / "p.yaml", "--run", run, *more,
-        "--steps", 12, "--distil-steps", 12, "--batch", 8, "--json",
+        "--steps", 12, "--distil-steps", 12, "--batch", 8, "--learning-rate", 0.01, "--json",
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--distil-steps", type=int, default=300, help="steps of the last model (300)"
     )
     parser.add_argument("--batch", type=int, default=16, help="texts a step (16)")
-    parser.add_argument("--learning-rate", type=float, help="(default: that of full fine-tuning)")
+    parser.add_argument("--learning-rate", type=float, help="(default: a sixth of full's)")
     parser.add_argument("--alpha", type=float, default=0.0001,
                         help="weight of the language-model loss on unlabelled texts (0.0001)")  # fmt: skip
     parser.add_argument("--temperature", type=float, default=2.0, help="of the soft labels (2)")
