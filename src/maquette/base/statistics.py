@@ -173,3 +173,15 @@ def bootstrap_arrays(
 ) -> tuple[float, float]:
     """As `bootstrap`, of NumPy's arrays and by its generator."""
     return percentiles(statistic(np.random.default_rng(0).integers(0, n, (draws, n))))
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's correlation, equal values sharing their mean rank; 0 where either does not vary."""
+    ranks = []
+    for values in (a, b):
+        _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+        last = counts.cumsum()
+        ranks.append(((last - counts + last - 1) / 2)[index])
+    if not all(r.std() > 0 for r in ranks):
+        return 0.0
+    return float(np.corrcoef(*ranks)[0, 1])

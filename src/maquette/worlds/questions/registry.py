@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from maquette.base.errors import WrongUse, did_you_mean
 
-MODULES = ("arithmetic", "letters", "in_context", "facts", "phrases")
+MODULES = ("arithmetic", "letters", "in_context", "facts", "phrases", "styles")
 """that register the worlds"""
 Side = Literal["train", "heldout"]
 HELD_OUT = 0.2  # share of the keys
