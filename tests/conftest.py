@@ -119,6 +119,17 @@ def trained(recipe: Any, tmp_path: Path) -> Path:
     return tmp_path / "trained"
 
 
+@pytest.fixture
+def shared_run(recipe: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of twelve steps that tests share: none may change it."""
+    from maquette.workshop.train import train
+
+    path = tmp_path_factory.getbasetemp() / "shared-run"
+    if not path.exists():
+        train(recipe, path)
+    return path
+
+
 @dataclass
 class Said:
     """What a command said."""

@@ -128,7 +128,7 @@ def test_an_all_mlp_is_adapted_where_it_has_places(recipe, questions, tmp_path):
         said = adapt(method, tmp_path / "smlp", questions, tmp_path / method)
         assert said.code == 0, said.err
         assert said.json["metric_after"] < said.json["metric_before"]
-    for method in ("prompt", "prefix"):
+    for method in ("prompt", "p-tuning", "prefix"):
         said = adapt(method, tmp_path / "smlp", questions, tmp_path / method)
         refused(said, "smlp has no attention", "use lora or bottleneck", code=2)
         assert not (tmp_path / method).exists()

@@ -67,6 +67,26 @@ def test_every_kind_learns_and_keeps_its_change_alone(adapter, adapted, trained,
     assert steps[-1]["heldout_loss"] < records(trained)[-1]["heldout_loss"]
 
 
+def test_a_p_tuned_run_drops_its_network_when_it_ends(adapted, trained, tmp_path):
+    """Opened from its last checkpoint, network and all, it is the finished run; cut off, it goes on alike."""
+    recipe = replace(adapted, adapter=PromptConfig(length=3, reparametrised=True), steps=6)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(recipe, whole)
+    assert set(load_tensors(whole / ADAPTER_WEIGHTS)) == {"adapters.prompt.vectors"}
+    train(replace(recipe, stop=3), parts)
+    checkpoint = next(iter((parts / "checkpoints").iterdir()))
+    assert "adapters.prompt.network.output.weight" in load_tensors(checkpoint / "model.safetensors")
+    train(recipe, parts, resume=True)
+    names = (whole / ADAPTER_WEIGHTS, parts / ADAPTER_WEIGHTS)
+    assert names[0].read_bytes() == names[1].read_bytes()
+    x = torch.arange(9)[None]
+    finished = open_model(whole)(x)
+    attached = load(trained).attach("one", whole).model(x)
+    (whole / ADAPTER_WEIGHTS).unlink()
+    assert torch.allclose(open_model(whole)(x), finished, atol=1e-5)
+    assert torch.allclose(attached, finished, atol=1e-5)
+
+
 def test_killed_at_any_moment_and_resumed_is_the_uninterrupted_run(adapted, tmp_path):
     one = replace(adapted, optimiser=replace(adapted.optimiser, average=0.9))
     train(one, tmp_path / "whole")

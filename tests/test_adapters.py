@@ -254,6 +254,26 @@ def test_what_is_trained_has_a_role_and_is_all_that_is_kept(config):
     assert {p.name for p in declared(model)} == base | own
 
 
+def test_p_tuning_trains_a_network_and_is_a_plain_prompt_afterwards():
+    """What it keeps is a prompt's, with the same logits, and differs from the inputs of its network."""
+    config, x = PromptConfig(length=3, reparametrised=True), tokens()
+    model, plain = decoder(), decoder()
+    adapter = filled(config, model)
+    assert {p.name for p in declared(model)} == set(dict(model.named_parameters()))
+    model(x).sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in adapter.parameters())
+    kept = adapter.trained_tensors()
+    prompt = config.trained.build(plain)
+    assert {n: p.shape for n, p in prompt.named_parameters()} == {
+        n: t.shape for n, t in kept.items()
+    }
+    prompt.load_state_dict(kept)
+    attach(plain, "one", prompt.eval())
+    assert torch.allclose(plain(x), model(x), atol=1e-5)
+    prompt.load_state_dict({"vectors": adapter.vectors})
+    assert not torch.allclose(plain(x), model(x), atol=1e-2)
+
+
 def test_low_rank_changes_start_at_nothing_and_merge_exactly():
     """Merged is the same model; unmerged the base's weights, to the bit; two at once add up."""
     model, x = decoder(), tokens()

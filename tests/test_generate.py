@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 import maquette
 from maquette.adaptation.adapters.adapter import attach
-from maquette.adaptation.adapters.config import PrefixConfig
+from maquette.adaptation.adapters.config import LoRAConfig, PrefixConfig
 from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import byte_tokenizer
+from maquette.evaluation import generation
 from maquette.models import families
 from maquette.models.decoder import Decoder
 from maquette.serving.generate import generate, stream, stream_without_cache
@@ -56,6 +57,57 @@ def test_every_row_of_a_ragged_batch_is_what_it_is_alone(family):
     rows = list(zip(*stream(model, PROMPTS, 12, GREEDY), strict=True))
     for prompt, row in zip(PROMPTS, rows, strict=True):
         assert list(row) == [step[0] for step in stream(model, [prompt], 12, GREEDY)]
+
+
+@pytest.mark.parametrize("family", ["gpt3", "llama", "bloom"])
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_rows_that_have_ended_leave_the_batch_and_the_others_as_they_are(family, sampling):
+    model, sizes, ended = make(family), [], set()
+    whole = list(stream(model, PROMPTS * 2, 16, sampling))
+    model.blocks[0].register_forward_pre_hook(lambda block, inputs: sizes.append(len(inputs[0])))
+    rows = []
+    for step, chosen in enumerate(stream(model, PROMPTS * 2, 16, sampling, ended=ended)):
+        going = sorted(set(range(6)) - ended)
+        assert [chosen[row] for row in going] == [whole[step][row] for row in going]
+        rows.append(len(going))
+        ended |= {3: {1}, 5: {4, 0}, 9: {5, 2}}.get(step, set())
+    assert rows == [6] * 4 + [5] * 2 + [3] * 4 + [1] * 6
+    assert sizes == [6] * 6 + [3] * 4 + [1] * 6  # one of six is not worth copying the others for
+
+
+def test_answers_do_not_depend_on_how_many_prompts_are_batched(monkeypatch):
+    model, tokenizer = make("llama"), byte_tokenizer()
+    prompts = [bytes(prompt).decode() for prompt in PROMPTS] * 3
+
+    def answers():
+        found, cut = generation.generate_answers(
+            model, tokenizer, prompts, {"max_gen_toks": 20}, until=("q",)
+        )
+        assert not cut
+        return found
+
+    whole, sizes = answers(), []
+    assert len(set(whole)) == len(PROMPTS)
+    original = generation.continue_tokens
+
+    def counted(model, tokenizer, encoded, **named):
+        sizes.append(len(encoded))
+        return original(model, tokenizer, encoded, **named)
+
+    monkeypatch.setattr(generation, "continue_tokens", counted)
+    monkeypatch.setattr(generation, "POSITIONS", 100)  # rows of the prompt and room for the answer
+    assert answers() == whole
+    assert sizes == [2, 2, 3, 2]
+
+
+def test_rows_stay_where_adapters_have_a_weight_for_each():
+    model = make("llama")
+    adapter = LoRAConfig(rank=2).build(model)
+    attach(model, "own", adapter)
+    adapter.weight = torch.tensor([1.0, 0.0, -1.0])
+    whole = list(stream(model, PROMPTS, 6, GREEDY))
+    cut = list(stream(model, PROMPTS, 6, GREEDY, ended={0, 1}))
+    assert [step[2] for step in whole] == [step[2] for step in cut]
 
 
 def test_a_seed_is_a_text():

@@ -132,8 +132,11 @@ def test_links_between_pages_lead_somewhere(path):
         assert (page.parent / target).exists(), target
 
 
+NAMED_BY_THE_USER = {"endpoint.py"}  # an address that `adapt black-box --endpoint` names
+
+
 def test_no_pickle_is_loaded_and_no_network_is_used():
-    """Neither the modules nor the calls that would do it are in the package."""
+    """Neither the modules nor the calls that would do it are in the package, but for what a user names."""
     modules = {
         "pickle",
         "dill",
@@ -155,6 +158,8 @@ def test_no_pickle_is_loaded_and_no_network_is_used():
                 named = {(node.module or "").partition(".")[0]} & modules
             elif isinstance(node, ast.Call):
                 named = {ast.unparse(node.func)} & calls
+            if path.name in NAMED_BY_THE_USER:
+                named -= {"urllib", "http"}
             assert not named, f"{path.name}:{node.lineno}: {named}"
 
 

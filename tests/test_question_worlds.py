@@ -13,11 +13,12 @@ from maquette.base.errors import WrongUse
 from maquette.worlds.questions.facts import land
 from maquette.worlds.questions.in_context import KINDS
 from maquette.worlds.questions.registry import question_world, question_worlds, side_of
+from maquette.worlds.questions.scratchpad import LENGTHS
 from maquette.worlds.questions.words import WORDS
 from tests.conftest import command, refused
 
 NAMES = list(question_worlds())
-KNOWN = "cb96"  # of all worlds' first questions
+KNOWN = "ace3"  # of all worlds' first questions
 
 
 def test_the_questions_are_the_same_everywhere():
@@ -62,6 +63,33 @@ def test_sums_are_right(name):
         for word, sign in (("plus", "+"), ("minus", "-"), ("times", "*")):
             text = text.replace(word, sign)
         assert one.answer == str(value(ast.parse(text, mode="eval").body))
+
+
+def test_the_steps_of_column_addition_are_exact_and_reach_the_sum():
+    """Every line holds what is left of both numbers, the digits found so far and the carry."""
+    for n in LENGTHS:
+        for one in question_world(f"column_addition_{n}d").questions(20):
+            a, b = re.fullmatch(r"(\d+)\+(\d+)=", one.question).groups()
+            assert len(a) == len(b) == n and int(one.answer) == int(a) + int(b)
+        for ending in ("_trace", "_hinted"):
+            for one in question_world(f"column_addition_{n}d{ending}").questions(20):
+                a, b, hint = re.fullmatch(r"(\d+)\+(\d+)=(?: \((\d+)\))?", one.question).groups()
+                *lines, last = one.answer.removeprefix("\n").split("\n")
+                assert last == f"#### {int(a) + int(b)}" and len(lines) == n
+                assert hint == (str(int(a) + int(b)) if ending == "_hinted" else None)
+                carry = 0
+                for column, line in enumerate(lines, 1):
+                    added, left, found = line.split(",")
+                    x, y = int(a[n - column]), int(b[n - column])
+                    assert added == f"{x}+{y}+{carry}={x + y + carry:02}"
+                    assert left == f"{a[: n - column]}+{b[: n - column]}"
+                    part = int(a[n - column :]) + int(b[n - column :])
+                    carry = part // 10**column
+                    assert found == f"{part % 10**column:0{column}}"
+    two = [question_world("column_addition_2d" + e) for e in ("", "_trace", "_hinted")]
+    keys = [{q.key for q in world.questions(300, side="train")} for world in two]
+    asked = {q.key for world in two for q in world.questions(100)}
+    assert not asked & set.union(*keys)  # one side for all three
 
 
 def test_operands_are_held_out_in_either_order():

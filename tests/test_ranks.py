@@ -10,11 +10,17 @@ import pytest
 import torch
 from conftest import in_ranks
 
+from maquette.adaptation.grpo import Results
+from maquette.corpus.examples.build import build_examples
+from maquette.corpus.tokenizer import load_tokenizer
 from maquette.models.decoder import Decoder
 from maquette.models.store import load_tensors
 from maquette.parallel import group as group_module
 from maquette.parallel.group import Group
 from maquette.training.checkpoint import OPTIMISER
+from maquette.training.datasets.dataset import open_dataset
+from maquette.training.datasets.preferences_config import PreferencesData
+from maquette.training.datasets.questions_config import QuestionsData
 from maquette.training.recipe import Checkpoints
 from maquette.training.run import RunDirectory
 from maquette.workshop.train import run_rank, train
@@ -98,12 +104,19 @@ def check_sums(group: Group) -> None:
     assert group.sum(1 / 3) == [pytest.approx(group.world / 3, rel=1e-15)]
 
 
+def even(results, number, answer):
+    """A reward that half the answers of any model have."""
+    return sum(answer) % 2 == 0
+
+
 def as_rank(group: Group, folder: str) -> None:
     """What one rank does (at module level, to be sent to it)."""
+    Results.right = even
     check_buckets(group)
     check_clipping(group)
     check_sums(group)
-    run_rank(RunDirectory(f"{folder}/plain"), group)
+    for name in ("plain", "preferring", "reinforcing"):
+        run_rank(RunDirectory(f"{folder}/{name}"), group)
     drawn, looked, original = [], [], Decoder.loss
 
     def recorded(model, batch, z_loss=0.0):
@@ -129,7 +142,23 @@ def prepared(recipe, path: Path) -> None:
         (path / name).unlink()
 
 
-def test_two_ranks_train_as_one_and_draw_their_own(recipe, tmp_path):
+def preferences(recipe, folder: Path):
+    """A recipe of pairs whose ranks have different numbers of them, from what was trained as `one`."""
+    lines = [
+        {"prompt": f"q{i}", "chosen": f"{i}" * (1 + i % 5), "rejected": "no"} for i in range(20)
+    ]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    tokenizer = load_tokenizer(folder / "one" / "tokenizer.json")
+    corpus = build_examples(folder / "pairs", [folder / "pairs.jsonl"], tokenizer, heldout=0.2)
+    data = PreferencesData(corpus=str(corpus.path), sequence=24)
+    recipe = replace(recipe, data=data, start=str(folder / "one"), batch=2, steps=3)
+    alone = open_dataset(replace(recipe, micro_batch=1), corpus).step(0)
+    assert len({int(batch.counted.sum()) for batch in alone}) == 2
+    return recipe
+
+
+def test_two_ranks_train_as_one_and_draw_their_own(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(Results, "right", even)
     recipe = replace(
         recipe,
         optimiser=replace(recipe.optimiser, clip=0.5, z_loss=1e-3),
@@ -139,9 +168,22 @@ def test_two_ranks_train_as_one_and_draw_their_own(recipe, tmp_path):
     train(recipe, tmp_path / "one")
     prepared(recipe, tmp_path / "plain")
     prepared(dropping, tmp_path / "dropping")
+    preferring = preferences(recipe, tmp_path)
+    data = QuestionsData(corpus=preferring.data.corpus, sequence=24, answer_tokens=12, group=6)
+    others = {"preferring": preferring, "reinforcing": replace(preferring, data=data)}
+    for name, other in others.items():
+        train(other, tmp_path / f"{name}-one")
+        prepared(other, tmp_path / name)
     in_ranks(as_rank, 2, str(tmp_path))
 
     # One training, from the first step on.
+    for kind in others:
+        ones, twos = (RunDirectory(tmp_path / name).records() for name in (f"{kind}-one", kind))
+        times = {"seconds", "tokens_per_second", "flops_utilisation", "memory"}
+        for a, b in zip(ones, twos, strict=True):
+            for name in a.keys() - times:
+                assert a[name] == pytest.approx(b[name], rel=1e-3, abs=1e-5), (kind, name)
+    assert len({r["reward"] for r in ones}) > 1  # there is something to sum
     ones, twos = (RunDirectory(tmp_path / name).records() for name in ("one", "plain"))
     for a, b in zip(ones, twos, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)

@@ -54,6 +54,13 @@ def test_an_answer_is_one_of_those_that_may_be(name):
                     found = json.loads(result.text)
                     assert 0 <= found["n"] <= 99 and found["c"] in ("x", "y") and len(found) == 2
     assert seen == set(CHOICES)  # all of them, "yes" and what goes on from it too
+    mixed = [Answers(("yes",)), Answers(regex="[0-9]{9}"), Answers(("yesterday",)), Answers(("a",))]
+    results, _ = generate(  # rows end one after the other, and leave the batch
+        model, tokenizer, prompts, tokens=40, restriction=Restriction(grammars, mixed),
+        sampling=Sampling(temperature=0),
+    )  # fmt: skip
+    assert [r.text for r in results][::2] == ["yes", "yesterday"] and results[3].text == "a"
+    assert re.fullmatch("[0-9]{9}", results[1].text)
 
 
 @pytest.mark.parametrize("name", ["bos and a list of ends", "pieces"])

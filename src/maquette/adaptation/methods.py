@@ -8,6 +8,7 @@
     vpt-shallow   prompts before the first block                Vision Transformers
     vpt-deep      prompts before every block                    Vision Transformers
     prompt        vectors before the first token                decoders
+    p-tuning      the same, trained through a network           decoders
     prefix        keys and values before those of the tokens    decoders
     full          nothing: everything is trained                every model
 
@@ -38,12 +39,21 @@ from maquette.models.base import Model
 from maquette.models.registry import AnyConfig
 
 Method = Literal[
-    "linear", "bias", "lora", "adapter", "vpt-shallow", "vpt-deep", "prompt", "prefix", "full"
+    "linear",
+    "bias",
+    "lora",
+    "adapter",
+    "vpt-shallow",
+    "vpt-deep",
+    "prompt",
+    "p-tuning",
+    "prefix",
+    "full",
 ]
 METHODS: tuple[str, ...] = get_args(Method)
 PICTURES = ("vpt-shallow", "vpt-deep", "linear")
 """methods of pictures alone"""
-TEXT = ("prompt", "prefix")
+TEXT = ("prompt", "p-tuning", "prefix")
 """methods of text alone"""
 
 
@@ -99,6 +109,7 @@ def adapter_of(method: Method, learns_from: str, *, length: int, size: int) -> A
         "vpt-shallow": PromptConfig(length=length),
         "vpt-deep": PromptConfig(length=length, deep=True),
         "prompt": PromptConfig(length=length),
+        "p-tuning": PromptConfig(length=length, reparametrised=True),
         "prefix": PrefixConfig(length=length),
         "full": None,
     }

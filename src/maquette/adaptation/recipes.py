@@ -18,9 +18,8 @@ from maquette.base.errors import WrongUse
 from maquette.models.base import Model
 from maquette.models.classifier_config import ClassifierConfig
 from maquette.models.registry import AnyConfig, ModelConfig
-from maquette.training.datasets.examples_config import ExamplesData
 from maquette.training.datasets.picture_config import PictureData, PictureRecipe, PictureWatch
-from maquette.training.datasets.text_config import TextData, TextWatch
+from maquette.training.datasets.text_config import TextWatch, TokenData
 from maquette.training.recipe import LanguageRecipe, Optimiser, ParameterGroup, Schedule
 
 RATES: dict[Method, float] = {
@@ -38,6 +37,7 @@ TEXT_RATES: dict[Method, float] = {
     "lora": 0.01,
     "adapter": 0.01,
     "prompt": 0.1,
+    "p-tuning": 0.03,
     "prefix": 0.1,
     "full": 0.003,
 }
@@ -48,6 +48,7 @@ STANDARD_RATES: dict[Method, float] = {
     "lora": 0.0002,
     "adapter": 0.0003,
     "prompt": 0.03,
+    "p-tuning": 0.001,
     "prefix": 0.01,
     "full": 0.00005,
 }
@@ -75,7 +76,7 @@ class AdaptOptions:
     weight_decay: float = 0.0
     """weight decay of AdamW"""
     prompts: int = 10
-    """number of prompts of a block, of the methods vpt-*, prompt and prefix"""
+    """number of prompts of a block, of the methods vpt-*, prompt, p-tuning and prefix"""
     rank: int = 8
     """rank of the low-rank changes of lora, size of the layers of adapter"""
     sequence: int | None = None
@@ -141,9 +142,9 @@ def by_depth(config: AnyConfig, decay: float, steps: int) -> tuple[ParameterGrou
 
 
 def text_recipe(
-    options: AdaptOptions, start: Path, base: ModelConfig, data: TextData | ExamplesData
+    options: AdaptOptions, start: Path, base: ModelConfig, data: TokenData
 ) -> LanguageRecipe:
-    """The run that adapts `start`, whose model is `base`, to text or examples."""
+    """The run that adapts `start`, whose model is `base`, to data that is read in tokens."""
     return LanguageRecipe(
         name=options.method,
         steps=options.steps,

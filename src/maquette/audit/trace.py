@@ -37,7 +37,7 @@ import numpy.typing as npt
 from maquette.audit.index import Index
 from maquette.audit.page import PageDocument, PageSpan, write_page
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.order import SampleOrder
+from maquette.corpus.order import Interleaving, SampleOrder
 
 LEAST_BYTES = 24  # of a span, in tokens of the corpus' mean size
 VERBATIM_BYTES = 50
@@ -207,15 +207,19 @@ def fewest_tokens(index: Index) -> int:
     return max(1, math.ceil(LEAST_BYTES * int(counts.sum()) / read))
 
 
-def seen_at(order: SampleOrder, position: int, batch: int, steps: int) -> list[int]:
+def seen_at(
+    order: SampleOrder, position: int, batch: int, steps: int, replay: float = 0.0
+) -> list[int]:
     """The steps, from 1, at which a run trained on the token at a position of the stream.
 
-    order: the run's order on this corpus. The last tokens of the stream, which fill no sample, are
-    never trained on. A run that skipped batches took what follows so many steps earlier.
+    order: the run's order on this corpus. replay: share of its samples that were of another corpus. The
+    last tokens of the stream, which fill no sample, are never trained on. A run that skipped batches took
+    what follows so many steps earlier.
     """
     if position // order.length >= order.samples:
         return []
-    samples = (order.seen_at(position, epoch) for epoch in itertools.count())
+    number = Interleaving(replay).number
+    samples = (number(order.seen_at(position, epoch)) for epoch in itertools.count())
     return [n // batch + 1 for n in itertools.takewhile(lambda n: n < batch * steps, samples)]
 
 

@@ -3,6 +3,7 @@
     proportions   `Share`, `pooled`, `difference`: Wilson (1927), Newcombe (1998)
     paired        `paired_difference`, `agresti_min`: two answers to each of the same questions
     means         `mean_interval`, `weighted_mean`: in the normal approximation
+    ranks         `spearman`
     bootstrap     `bootstrap`, `bootstrap_arrays`: of any statistic, by resampling rows
 
 Two levels of the normal distribution are in use, 1.96 and its exact value, and two generators draw
@@ -108,6 +109,17 @@ def mean_interval(values: Array) -> tuple[float, float, float]:
     return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
 
 
+def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """The rank correlation of two rows (n,), equal values with their mean rank; 0 where one is constant."""
+    ranks = []
+    for row in (a, b):
+        _, place, counts = np.unique(np.asarray(row), return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
+    if any(row.std() == 0 for row in ranks):
+        return 0.0
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
 @dataclass(frozen=True)
 class Mean:
     """A mean over examples with its standard error (None for fewer than two)."""
@@ -173,15 +185,3 @@ def bootstrap_arrays(
 ) -> tuple[float, float]:
     """As `bootstrap`, of NumPy's arrays and by its generator."""
     return percentiles(statistic(np.random.default_rng(0).integers(0, n, (draws, n))))
-
-
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
-    """Spearman's correlation, equal values sharing their mean rank; 0 where either does not vary."""
-    ranks = []
-    for values in (a, b):
-        _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
-        last = counts.cumsum()
-        ranks.append(((last - counts + last - 1) / 2)[index])
-    if not all(r.std() > 0 for r in ranks):
-        return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])

@@ -1,18 +1,29 @@
 """Adapt a trained model to a task: a language model to examples or text, a classifier to other labels.
 
-METHOD is lora, adapter, bias, prompt or prefix (of text), linear, vpt-shallow or vpt-deep (of pictures), or
-full. What it trains is kept in the adapted run, beside no copy of RUN. DATA of a language model: a corpus of
-examples or text, or files: records with prompt and answer, messages or text (.jsonl, .csv, .parquet ...), or
-texts. DATA of a classifier: a corpus of pictures with labels, or shapes: the built-in world with the settings
-that --world.FIELD gives. METHOD merge writes an adapted run as an ordinary one, with its LoRA in the weights
-(no DATA). METHOD compare adapts a language model by every method that fits: one table, one picture, and which
-is worth it.
+METHOD is lora, adapter, bias, prompt, p-tuning or prefix (of text), linear, vpt-shallow or vpt-deep (of
+pictures), or full. What it trains is kept in the adapted run, beside no copy of RUN. DATA of a language
+model: a corpus of examples or text, or files: records with prompt and answer, messages or text (.jsonl, .csv,
+.parquet ...), or texts. DATA of a classifier: a corpus of pictures with labels, or shapes: the built-in world
+with the settings that --world.FIELD gives. METHOD merge writes an adapted run as an ordinary one, with its
+LoRA in the weights (no DATA). METHOD compare adapts a language model by every method that fits: one table,
+one picture, and which is worth it. With options of their own (maquette adapt METHOD --help):
+
+    continue       goes on with the training of a language model, on your own documents and some of its own
+    black-box      searches for a prompt by a model's answers alone, without a gradient; also of an endpoint
+    pet            classifies with few labels: patterns, an ensemble, soft labels (PET and iPET)
+    self-instruct  writes instructions from seeds, filters and learns them
+    star           teaches itself to reason, from questions and their answers
+    dpo            learns from pairs of answers, a better and a worse one
+    grpo           learns from its own answers to questions with known results
 
 Printed are the parameters that were trained and what held-out data cost before and after; of a language
 model also what its own held-out text costs now, minutes and memory.
 
 example: maquette adapt lora runs/first questions.jsonl --run runs/tuned
          maquette adapt compare runs/first questions.jsonl --run runs/compared
+         maquette adapt continue runs/first notes/ --run runs/mine
+         maquette adapt star runs/steps corpus/sums --run runs/star
+         maquette adapt pet runs/first reviews.jsonl --unlabelled more.jsonl --patterns patterns.yaml
          maquette adapt full runs/first notes/ --rate-decay 2.6 --unfreeze 50
          maquette adapt vpt-deep runs/vit shapes --label count --world.objects 4 --world.counts true
 """
@@ -29,6 +40,16 @@ if TYPE_CHECKING:
     from maquette.adaptation.recipes import AdaptOptions
     from maquette.worlds.shapes import Shapes
 
+VERBS = {
+    "continue": "adapt_continue",
+    "black-box": "adapt_black_box",
+    "dpo": "adapt_dpo",
+    "grpo": "adapt_grpo",
+    "self-instruct": "adapt_self_instruct",
+    "pet": "adapt_pet",
+    "star": "adapt_star",
+}
+"""methods with options of their own, and their modules"""
 PREFIX = "world."
 WORLD = (
     "objects",
@@ -84,7 +105,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--fields", metavar="PART=NAME,...",
                       help="of records: prompt=..., answer=..., messages=...")  # fmt: skip
     text.add_argument("--template", metavar="TEXT",
-                      help="how an example is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
+                      help="how an example is written ({prompt}{answer}); chat; \\n: a line end")  # fmt: skip
     pictures = parser.add_argument_group("classifiers")
     pictures.add_argument("--label", action="append", help="learn this label (may be repeated)")
     pictures.add_argument("--examples", type=int, help="training pictures (1000)")
@@ -152,6 +173,7 @@ def adapt_language_model(
     arguments: argparse.Namespace, options: "AdaptOptions", path: Path, terminal: Terminal
 ) -> dict[str, Any]:
     """Examples or text; a table of what held-out text costs before and after."""
+    from maquette.cli.adapted import show_adapted
     from maquette.cli.corpus_examples import fields_of
     from maquette.workshop.adapt_text import adapt_text
 
@@ -168,19 +190,7 @@ def adapt_language_model(
             progress=progress,
             say=terminal.say,
         )
-    terminal.say(f"{done.method}: {done.counted}")
-    rows = [(done.metric, done.before, done.after)]
-    if done.own_before is not None and done.own_after is not None:
-        rows.append(("the same of the base's own text", done.own_before, done.own_after))
-    terminal.table(
-        ["", "before", "after", "loss before", "loss after"],
-        [
-            [name, *(f"{s.bits_per_byte:.4f}" for s in scores), *(f"{s.loss:.4f}" for s in scores)]
-            for name, *scores in rows
-        ],
-    )
-    memory = f"{done.memory / 2**20:,.0f} MiB at the most"
-    terminal.say(f"adapted: {path} in {done.seconds / 60:.1f} minutes of training, {memory}")
+    show_adapted(done, path, terminal)
     return done.to_dict()
 
 

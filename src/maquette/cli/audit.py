@@ -249,7 +249,8 @@ def _steps(source: str, corpus: "Corpus") -> "Callable[[int], list[int]] | None"
         return None
     recipe = language(run.recipe())
     order = SampleOrder(len(corpus.train), recipe.data.sequence, recipe.seed)
-    return lambda position: seen_at(order, position, recipe.batch, records[-1]["step"])
+    replay = getattr(recipe.data, "replay", 0.0)
+    return lambda position: seen_at(order, position, recipe.batch, records[-1]["step"], replay)
 
 
 def locate(arguments: argparse.Namespace, text: str, terminal: Terminal) -> dict[str, Any]:

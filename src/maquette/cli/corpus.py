@@ -60,6 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
                        help="the field of its records with the text (default: usual ones)")  # fmt: skip
     build.add_argument("--no-portrait", action="store_true", help="write no portrait")
     build.add_argument("--locator", action="store_true", help="write a locator of long passages")
+    build.add_argument("--terms", default="", metavar="NAME,...",
+                       help="terms of all sources: forbid-training, forbid-export, a licence")  # fmt: skip
     build.add_argument("--workers", type=int, help="processes (default: all cores)")
     build.add_argument("--engine", choices=("local", "ray"), default="local")
     build.add_argument("--replace", action="store_true", help="build an existing corpus again")
@@ -98,6 +100,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     from maquette.corpus.progress import Stages
     from maquette.corpus.read import files
+    from maquette.corpus.terms import said_terms
     from maquette.corpus.text.build import build as build_corpus
     from maquette.corpus.text.build_options import BuildOptions
     from maquette.corpus.text.local import Local
@@ -135,6 +138,7 @@ def build(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
         substrings=arguments.substrings,
         portrait=not arguments.no_portrait,
         locator=arguments.locator,
+        terms=said_terms(arguments.terms),
     )
     start = time.perf_counter()
     with terminal.stages() as progress:
@@ -262,12 +266,14 @@ def summarise(manifest: dict[str, Any]) -> dict[str, Any]:
     """Summary of a corpus for --json."""
     keys = ("documents", "bytes", "tokens", "duplicates_removed", "removed", "cut_bytes",
             "contaminated", "evaluation", "vocabulary", "hash", "skipped", "components",
-            "mixture")  # fmt: skip
+            "mixture", "licences", "terms")  # fmt: skip
     return {key: manifest[key] for key in keys if key in manifest}
 
 
 def describe(corpus: Any, terminal: Terminal) -> None:
-    """The table of components, the mixture, and what was left out."""
+    """The table of components, the mixture, the terms, and what was left out."""
+    from maquette.cli import corpus_examples
+
     m = corpus.manifest
     rows = []
     for name, c in m["components"].items():
@@ -296,6 +302,7 @@ def describe(corpus: Any, terminal: Terminal) -> None:
         f"  {m['documents']:,} documents, {m['duplicates_removed']:,} duplicates removed, "
         f"{m['skipped']:,} skipped; vocabulary {m['vocabulary']:,}; hash {m['hash'][:12]}"
     )
+    corpus_examples.say_terms(m, terminal)
     left = {name: count for name, count in m.get("removed", {}).items() if count}
     if left or m.get("cut_bytes"):
         summary = ", ".join(f"{count:,} {name}" for name, count in left.items()) or "no document"

@@ -3,9 +3,11 @@
 Its tokenizer comes along, with what begins and ends its texts (tokenizer_config.json,
 generation_config.json).
 
-A LoRA of peft becomes an adapted run of --base, the run of its model.
+A LoRA of peft becomes an adapted run of --base, the run of its model. --terms says what the licence of the
+model is called; it travels on to what is made of the run (docs/adaptation.md).
 
 example: maquette import hf ~/models/gpt2 runs/gpt2
+         maquette import hf ~/models/llama runs/llama --terms llama2
          maquette import peft ~/adapters/sql runs/sql --base runs/gpt2
 """
 
@@ -25,10 +27,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("run", help="run directory to write")
     parser.add_argument("--base", help="run of the model that an adapter of peft is for")
+    parser.add_argument("--terms", default="", metavar="NAME,...",
+                        help="terms of the model: llama2, CC-BY-NC-4.0, forbid-export ...")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from maquette.corpus.terms import said_terms, terms_of_licences
     from maquette.serving.hugging_face import import_model
+    from maquette.training.run_terms import keep_terms
 
     terminal = Terminal(arguments.json)
     notes: list[str] = []
@@ -38,11 +44,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         terminal.say(note)
 
     source, out = Path(arguments.source).expanduser(), Path(arguments.run).expanduser()
+    terms = terms_of_licences(dict.fromkeys(said_terms(arguments.terms), str(source)))
     if arguments.format == "peft":
+        if terms:
+            raise WrongUse("--terms are of a model: leave them out, an adapter has its base's")
         return import_adapter(arguments, source, out, terminal)
     if arguments.base is not None:
         raise WrongUse("--base is of an adapter: leave it out")
     config = import_model(source, out, say)
+    keep_terms(out, terms)
     terminal.say(f"imported: {arguments.run}")
     return {"path": arguments.run, "config": asdict(config), "notes": notes}
 
@@ -53,10 +63,12 @@ def import_adapter(
     """A LoRA of peft as an adapted run."""
     from maquette.serving.peft import import_peft
     from maquette.training.initial_model import weights_file
+    from maquette.training.run_terms import keep_terms, terms_of
 
     if arguments.base is None:
         raise WrongUse("an adapter is of a model: name the run of its base with --base")
     base = Path(arguments.base).expanduser()
     config = import_peft(source, base, weights_file(base), out)
+    keep_terms(out, terms_of(base))
     terminal.say(f"imported: {arguments.run}, an adapter of {arguments.base}")
     return {"path": arguments.run, "adapter": asdict(config)}

@@ -23,6 +23,14 @@ def raised() -> bool:
     return bool(_raised)
 
 
+def ctrl_c() -> bool:
+    """Whether the last interrupt was Ctrl-C, which is then taken as dealt with."""
+    if _raised and _raised[-1] == signal.SIGTERM:
+        return False
+    _raised.clear()
+    return True
+
+
 @contextmanager
 def heard() -> Iterator[None]:
     """Within, SIGINT and SIGTERM raise KeyboardInterrupt in the main thread."""

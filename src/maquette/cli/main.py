@@ -28,6 +28,7 @@ COMMANDS = {
     "sweep": "tune on a small model what a large one will use",
     "train": "train a recipe",
     "generate": "continue a prompt, or make pictures of it",
+    "chat": "talk to a run's model in the terminal",
     "eval": "loss, bits per byte, accuracy, what an oracle sees",
     "audit": "what is in a corpus, and what of it is in a model",
     "adapt": "change a trained model: head, bias, prompts, LoRA, or all of it",

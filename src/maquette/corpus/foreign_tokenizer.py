@@ -94,6 +94,9 @@ class Foreign:
         ids = [*self.special.prefix, *reader.encode(text, add_special_tokens=False).ids]
         return ids or list(self.special.start)
 
+    def encode_marked(self, text: str) -> list[int]:
+        return list(self._parsing.encode(text, add_special_tokens=False).ids)
+
     def decode(self, tokens: Iterable[int], skip_special_tokens: bool = False) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=skip_special_tokens))
 

@@ -14,6 +14,7 @@ from maquette.worlds.registry import world_from
 KINDS: dict[str, Any] = {
     "text": "maquette.corpus.text.store.Corpus",
     "examples": "maquette.corpus.examples.store.ExamplesCorpus",
+    "cloze": "maquette.corpus.examples.cloze.ClozeCorpus",
     "pictures": "maquette.corpus.pictures.store.PictureCorpus",
     "world": "maquette.corpus.pictures.store.PictureCorpus",
 }

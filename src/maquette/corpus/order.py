@@ -96,3 +96,22 @@ class SampleOrder:
 
     def _permutation(self, epoch: int) -> Permutation:
         return Permutation(self.samples, self.seed, epoch)
+
+
+class Interleaving:
+    """Two sequences of samples as one: a share of the samples of a run is of the second, spread evenly."""
+
+    def __init__(self, share: float) -> None:
+        self._parts = round(
+            share * (1 << 20)
+        )  # of 2^20: whole numbers, so that no rounding moves a sample
+        if not 0 <= self._parts < 1 << 20:
+            raise ValueError(f"a share of {share} is not from 0 to below 1")
+
+    def second_before(self, n: npt.ArrayLike) -> Indices:
+        """How many of a run's first n samples are of the second sequence."""
+        return np.asarray(n, np.int64) * self._parts >> 20
+
+    def number(self, k: int) -> int:
+        """The number in the run of sample k of the first sequence, both from 0."""
+        return (k << 20) // ((1 << 20) - self._parts)

@@ -68,6 +68,10 @@ class Tokenizer(Protocol):
         """Token ids of a prompt, with its prefix; empty only where no special token can begin a text."""
         ...
 
+    def encode_marked(self, text: str) -> list[int]:
+        """Token ids of a text in which the names of special tokens are these tokens, without a prefix."""
+        ...
+
     def decode(self, tokens: Iterable[int], skip_special_tokens: bool = False) -> str:
         """The text of the token ids; broken characters become U+FFFD."""
         ...
@@ -124,6 +128,10 @@ class BytePair:
 
     def encode_prompt(self, text: str) -> list[int]:
         return self.encode(text) or [len(self.token_bytes)]
+
+    def encode_marked(self, text: str) -> list[int]:
+        first, *others = map(self.encode, text.split(EOS_TOKEN))
+        return [*first, *(token for part in others for token in (len(self.token_bytes), *part))]
 
     def decode(self, tokens: Iterable[int], skip_special_tokens: bool = False) -> str:
         eos_token = b"" if skip_special_tokens else EOS_TOKEN.encode()

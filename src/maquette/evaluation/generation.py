@@ -11,7 +11,8 @@ from maquette.serving.generate import continue_tokens
 from maquette.serving.restrict import Answers, Grammars, Restriction
 from maquette.serving.sampler import Sampling
 
-BATCH = 32
+BATCH = 256  # prompts at a time
+POSITIONS = 1 << 16  # of keys and values of a batch, its room for answers included
 LEAST_SHARED = 8  # tokens that are worth being run once
 MOST_TOKENS = 256  # of an answer, where the task does not say
 
@@ -44,26 +45,29 @@ def generate_answers(
     grammars = Grammars(tokenizer, model.config.vocabulary) if answers_of else None
     order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), encoded[i]), reverse=True)
     results = [""] * len(prompts)
-    for first in range(0, len(order), BATCH):
-        chosen = order[first : first + BATCH]
-        rows = [encoded[i] for i in chosen]
-        shared = min(_common(rows), min(map(len, rows)) - 1)
+    first = 0
+    while first < len(order):  # the longest come first
+        rows = min(BATCH, max(1, POSITIONS // (len(encoded[order[first]]) + most)))
+        chosen = order[first : first + rows]
+        batch = [encoded[i] for i in chosen]
+        shared = min(_common(batch), min(map(len, batch)) - 1)
         restriction = None
         if grammars is not None:
             restriction = Restriction(grammars, [answers_of[i] for i in chosen])
         written, _ = continue_tokens(
             model,
             tokenizer,
-            rows,
+            batch,
             tokens=most,
-            sampling=_sampling(kwargs, first),
+            sampling=_sampling(kwargs, chosen),
             stop=until,
-            shared=shared if shared >= LEAST_SHARED and len(rows) > 1 else 0,
+            shared=shared if shared >= LEAST_SHARED and len(batch) > 1 else 0,
             restriction=restriction,
         )
         for i, one in zip(chosen, written, strict=True):
             results[i] = one.text
-        progress(first + len(chosen), len(order))
+        first += len(chosen)
+        progress(first, len(order))
     return results, cut
 
 
@@ -77,13 +81,16 @@ def _common(rows: Sequence[Sequence[int]]) -> int:
     return count
 
 
-def _sampling(kwargs: Mapping[str, Any], seed: int) -> Sampling:
-    """Greedy, unless a temperature is given."""
+def _sampling(kwargs: Mapping[str, Any], numbers: Sequence[int]) -> Sampling:
+    """Greedy, unless a temperature is given; each prompt's random numbers come from its number."""
     temperature = float(kwargs.get("temperature", 1.0 if kwargs.get("do_sample") else 0.0))
     if kwargs.get("do_sample") is False:
         temperature = 0.0
     return Sampling(
-        temperature=temperature, top_k=kwargs.get("top_k"), top_p=kwargs.get("top_p"), seed=seed
+        temperature=temperature,
+        top_k=kwargs.get("top_k"),
+        top_p=kwargs.get("top_p"),
+        seeds=tuple(numbers),
     )
 
 

@@ -1,7 +1,7 @@
 """Base classes of models and of their batches: what the trainer calls, for language and for pictures."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -12,7 +12,7 @@ from maquette.models.picture_config import PictureConfig
 from maquette.models.registry import ModelConfig
 from maquette.nn.attention import Prefix
 from maquette.nn.linear import Embedding, Linear
-from maquette.nn.loss import linear_cross_entropy
+from maquette.nn.loss import linear_cross_entropy, linear_log_likelihoods
 from maquette.nn.parametrisation import initialise, scaled
 from maquette.nn.rules import Parametrisation, Scaling
 from maquette.nn.stack import Stack
@@ -86,12 +86,14 @@ class PictureBatch(Batch):
 class Loss:
     """The loss of a batch: sums over `count` targets.
 
-    total: the sum to differentiate, regularisers included. value: the plain loss to report.
+    total: the sum to differentiate, regularisers included. value: the plain loss to report. recorded: what
+    is recorded beside it, by name: a sum, and the count that its mean is over.
     """
 
     total: Tensor
     value: Tensor
     count: Tensor | int
+    recorded: Mapping[str, tuple[Tensor, Tensor | int]] = field(default_factory=dict)
 
 
 class Model(nn.Module):
@@ -189,6 +191,7 @@ class LanguageModel(Model):
     def prefixes(self, vectors: Tensor) -> list[Prefix]:
         """What vectors (length, width) before a sequence leave in every block, for `Stack.forward`.
 
+        With a batch before, (rows, length, width), every row of a batch of sequences has its own.
         Raises WrongUse for an architecture without attention.
         """
         raise self._without_attention()
@@ -240,6 +243,18 @@ class LanguageModel(Model):
             z_loss,
         )
         return Loss(total, value, (targets >= 0).sum())
+
+    def log_likelihoods(self, batch: TokenBatch) -> Tensor:
+        """Log-probabilities of the counted targets in nats, 0 elsewhere: (batch, time), differentiable."""
+        targets = self.counted(batch)
+        x = self.hidden(batch.tokens, positions=batch.positions, document_ids=batch.document_ids)
+        return linear_log_likelihoods(
+            x.flatten(0, 1),
+            self.output.weight,
+            targets.flatten(),
+            self.output.bias,
+            self.scaling.output_multiplier,
+        ).view_as(targets)
 
     def flops_per_token(self, time: int) -> float:
         """Operations of a training step per token; see the config's method."""

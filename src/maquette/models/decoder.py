@@ -77,19 +77,20 @@ class Decoder(LanguageModel):
 
     def prefixes(self, vectors: Tensor) -> list[Prefix]:
         """They stand at positions -length, ..., -1, and a learned table has no row for them."""
-        c, length = self.config, len(vectors)
-        x = vectors[None].to(self.compute)
+        c, length = self.config, vectors.shape[-2]
+        x = vectors.view(-1, length, c.width).to(self.compute)  # (rows, length, width)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         rotation = None
         if c.positions == "rotary":
             before = torch.arange(-length, 0, device=x.device)
             rotation = rotary_table(before, c.turned, c.rotary_base)
-        caches: list[LayerCache] = self.blocks.make_caches(1, length, x.dtype, x.device)
+        caches: list[LayerCache] = self.blocks.make_caches(len(x), length, x.dtype, x.device)
         for layer, block in enumerate(self.blocks):
             mask = Mask(causal=True, window=c.window(layer))
             x = block(x, mask=mask, rotation=rotation, cache=caches[layer])
-        return [Prefix(cache.keys[0], cache.values[0]) for cache in caches]
+        one = vectors.dim() == 2
+        return [Prefix(c.keys[0], c.values[0]) if one else Prefix(c.keys, c.values) for c in caches]
 
     def prefix_shape(self, length: int) -> tuple[int, int, int, int]:
         c = self.config

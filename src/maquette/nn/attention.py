@@ -35,7 +35,8 @@ SHORT, CAPTION = 256 * 256, 32 * 32  # scores of a head, up to which plain produ
 class Prefix:
     """Keys and values before those of a sequence, which every query attends to (Li and Liang 2021).
 
-    keys, values: (kv_heads, length, head_dim). bias: added to the scores, (1 or batch, length); None: 0.
+    keys, values: (kv_heads, length, head_dim), or with a batch before, each row its own. bias: added to the
+    scores, (1 or batch, length); None: 0.
     """
 
     keys: Tensor
@@ -43,7 +44,7 @@ class Prefix:
     bias: Tensor | None = None
 
     def __len__(self) -> int:
-        return self.keys.shape[1]
+        return self.keys.shape[-2]
 
     def after(self, other: "Prefix") -> "Prefix":
         """Both, the other first."""
@@ -54,8 +55,8 @@ class Prefix:
             for p, b in zip((other, self), biases, strict=True)
         ]
         return Prefix(
-            torch.cat([other.keys, self.keys], 1),
-            torch.cat([other.values, self.values], 1),
+            torch.cat([other.keys, self.keys], -2),
+            torch.cat([other.values, self.values], -2),
             torch.cat(filled, 1) if any(b is not None for b in biases) else None,
         )
 

@@ -2,7 +2,8 @@
 
 At 50,000 tokens the logits of one step weigh more than every activation together. Here a chunk
 of rows is projected, turned into its loss *and* its gradient in one compiled pass, multiplied
-back, and dropped: the backward pass only scales what forward has computed.
+back, and dropped: the backward pass only scales what forward has computed. Where every row's likelihood
+is wanted (preferences, policy gradients), the backward pass computes a chunk's logits again.
 
 z-loss: weight * logsumexp^2 keeps the logits from drifting (Chowdhery et al. 2022, section 5).
 """
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from maquette.nn import native, native_rows
 from maquette.nn.fused import fused
@@ -39,6 +41,37 @@ def linear_cross_entropy(
     return total, entropy
 
 
+def linear_log_likelihoods(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None = None,
+    multiplier: float = 1.0,
+) -> Tensor:
+    """The log-probability of each row's target, (rows,) in fp32, differentiable; 0 for a negative target.
+
+    See `linear_cross_entropy` for the arguments.
+    """
+
+    def chunk(h: Tensor, t: Tensor) -> Tensor:
+        x = (h @ weight.to(h.dtype).T).float() * multiplier  # (rows, vocabulary)
+        if bias is not None:
+            x = x + bias.float()
+        chosen = x.gather(1, t.clamp(min=0).unsqueeze(1)).squeeze(1)
+        return torch.where(t >= 0, chosen - torch.logsumexp(x, -1), 0.0)
+
+    parts = zip(*(t.split(_chunk_rows(hidden, weight)) for t in (hidden, targets)), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([chunk(h, t) for h, t in parts])
+    return torch.cat([checkpoint(chunk, h, t, use_reentrant=False) for h, t in parts])
+
+
+def _chunk_rows(hidden: Tensor, weight: Tensor) -> int:
+    """Number of rows whose logits are alive at one time."""
+    size = CHUNK_BYTES.get(hidden.device.type, 1 << 26)
+    return max(1, size // (weight.shape[0] * hidden.element_size()))
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -57,8 +90,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if keep and bias is not None else None
         total = torch.zeros((), device=hidden.device)
         entropy = torch.zeros((), device=hidden.device)
-        size = CHUNK_BYTES.get(hidden.device.type, 1 << 26)
-        rows = max(1, size // (weight.shape[0] * hidden.element_size()))
+        rows = _chunk_rows(hidden, weight)
         for start in range(0, hidden.shape[0], rows):
             h, t = hidden[start : start + rows], targets[start : start + rows]
             logits = h @ cast.T  # (rows, vocabulary)

@@ -2,16 +2,18 @@
 
 The tokens are the same with the cache and without, alone and in a batch (tested), because padding
 is a document of its own that nothing sees, positions count from each prompt's first token, and
-every sequence has its own random numbers.
+every sequence has its own random numbers. So a sequence that has ended is taken out of the batch, and the
+others go on as they would have.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from maquette.adaptation.adapters.adapter import adapters_of
 from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import LanguageModel
@@ -20,6 +22,7 @@ from maquette.serving.restrict import Restriction
 from maquette.serving.sampler import Sampler, Sampling
 
 HALF = "\N{REPLACEMENT CHARACTER}"  # what a part of a character reads as
+TAKEN_OUT = 0.25  # share of a batch that has ended, from which copying the others' cache pays
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def generate(
     the first sequence's text piece by piece. restriction: what the continuations are held to.
     Raises WrongUse when a prompt and its continuation do not fit the model's context.
     """
-    encoded = [_encode(tokenizer, prompt, model.config.vocabulary) for prompt in prompts]
+    encoded = [_encode(tokenizer, prompt) for prompt in prompts]
     longest = max(len(e) for e in encoded)
     if longest + tokens > model.config.context:
         raise WrongUse(
@@ -100,33 +103,63 @@ def continue_tokens(
 ) -> tuple[list[Generated], Timing]:
     """As `generate`, of prompts that are encoded and that fit. shared: see `stream`."""
     start = time.perf_counter()
+    for prompt in encoded:
+        _check_vocabulary(tokenizer, prompt, model.config.vocabulary)
     texts = [_Text(tokenizer, prompt, stop) for prompt in encoded]
     missing = tokenizer.missing(model.config.vocabulary)
     first = start
     count = 0
     written = 0
+    ended: set[int] = set()
     steps = stream(
-        model, encoded, tokens, sampling, missing, shared=shared, restriction=restriction
-    )
+        model, encoded, tokens, sampling, missing, shared=shared, restriction=restriction,
+        ended=ended,
+    )  # fmt: skip
     for chosen in steps:
         if count == 0:
             first = time.perf_counter()
         for row, (text, token) in enumerate(zip(texts, chosen, strict=True)):
-            if text.finish is None:
-                text.add(token)
-                count += 1
+            if row in ended:
+                continue
+            text.add(token)
+            count += 1
             if restriction is not None and restriction.complete(row):
                 text.finish = text.finish or "end"
+            if text.finish is not None:
+                ended.add(row)
         if on_text is not None and (piece := texts[0].ready()[written:]):
             on_text(piece)
             written += len(piece)
-        if all(text.finish is not None for text in texts):
+        if len(ended) == len(texts):
             break
     end = time.perf_counter()
     results = [Generated(text.text(), text.tokens, text.finish or "length") for text in texts]
     if on_text is not None and results[0].text[written:]:
         on_text(results[0].text[written:])
     return results, Timing(first - start, end - first, max(0, count - len(encoded)))
+
+
+def sample_tokens(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    encoded: Sequence[Sequence[int]],
+    *,
+    tokens: int,
+    sampling: Sampling,
+) -> list[list[int]]:
+    """The tokens that follow each encoded prompt, at most `tokens`, an EOS token that ends them included."""
+    answers: list[list[int]] = [[] for _ in encoded]
+    ended: set[int] = set()
+    missing = tokenizer.missing(model.config.vocabulary)
+    for chosen in stream(model, encoded, tokens, sampling, missing):
+        for row, token in enumerate(chosen):
+            if row not in ended:
+                answers[row].append(token)
+                if token in tokenizer.special.eos_token_ids:
+                    ended.add(row)
+        if len(ended) == len(encoded):
+            break
+    return answers
 
 
 @torch.inference_mode()
@@ -139,11 +172,14 @@ def stream(
     *,
     shared: int = 0,
     restriction: Restriction | None = None,
+    ended: Collection[int] = (),
 ) -> Iterator[list[int]]:
     """Yield the next token of every prompt, `tokens` times. missing: tokens that are never chosen.
 
     shared: number of first tokens that all prompts have in common, and whose keys and values are computed
     once where a cache holds keys and values of tokens alone. restriction: what the answers are held to.
+    ended: numbers of the prompts whose tokens are not needed any more; the caller may add some between
+    two steps. They are taken out of the batch where that pays, and the last token stands for them then.
     """
     device = model.embedding.weight.device
     sampler = Sampler(sampling, len(prompts), device, missing)
@@ -157,14 +193,29 @@ def stream(
         (position >= padding.unsqueeze(1)).long() if ragged else None
     )  # padding is document 0
     cache = model.cache(len(prompts), longest + tokens)
-    caches_tokens = all(isinstance(layer, LayerCache) for layer in cache)
-    if shared and caches_tokens and model.attends_to_tokens_alone:
+    caches_tokens = bool(cache) and all(isinstance(layer, LayerCache) for layer in cache)
+    plain = caches_tokens and model.attends_to_tokens_alone
+    by_row = plain and any(isinstance(a.weight, Tensor) for a in adapters_of(model).values())
+    if shared and plain:
         _lay_prefix(model, prompts[0][:shared], cache, padding.tolist())
         past = shared
     else:
         past = 0
     x = rows[:, past:]
+    live = list(range(len(prompts)))  # rows of the batch, by the number of their prompt
+    last = [0] * len(prompts)
     for _ in range(tokens):
+        going = [row for row, number in enumerate(live) if number not in ended]
+        if plain and not by_row and 0 < len(going) <= (1 - TAKEN_OUT) * len(live):
+            kept = torch.tensor(going, device=device)
+            live = [live[row] for row in going]
+            x, positions = x[kept], positions[kept]
+            document_ids = None if document_ids is None else document_ids[kept]
+            for layer in cache:
+                layer.keys, layer.values = layer.keys[kept], layer.values[kept]
+            sampler.keep(going)
+            if restriction is not None:
+                restriction.keep(live)
         end = past + x.shape[1]
         hidden = model.hidden(
             x,
@@ -176,7 +227,9 @@ def stream(
         chosen = sampler(logits if restriction is None else restriction.masked(logits))
         if restriction is not None:
             restriction.accept(chosen.tolist())
-        yield chosen.tolist()
+        for number, token in zip(live, chosen.tolist(), strict=True):
+            last[number] = token
+        yield last[:]
         x, past = chosen.unsqueeze(1), end
 
 
@@ -258,13 +311,18 @@ class _Text:
         return whole[: min(cuts)] if cuts else whole
 
 
-def _encode(tokenizer: Tokenizer, prompt: str, vocabulary: int) -> list[int]:
+def _encode(tokenizer: Tokenizer, prompt: str) -> list[int]:
     encoded = tokenizer.encode_prompt(prompt)
     if not encoded:
         raise WrongUse(
             "the prompt is empty, and the model's files name no token that begins or ends a text: "
             "give a prompt"
         )
+    return encoded
+
+
+def _check_vocabulary(tokenizer: Tokenizer, encoded: Sequence[int], vocabulary: int) -> None:
+    """Raise WrongUse for a prompt with a token that the model does not have."""
     beyond = next((token for token in encoded if token >= vocabulary), None)
     if beyond is not None:
         name = tokenizer.decode([beyond])
@@ -272,4 +330,3 @@ def _encode(tokenizer: Tokenizer, prompt: str, vocabulary: int) -> list[int]:
             f"the prompt holds {name!r}, token {beyond}, and the model's vocabulary ends at "
             f"{vocabulary - 1}: leave it out"
         )
-    return encoded

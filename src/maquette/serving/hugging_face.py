@@ -10,7 +10,10 @@ from pathlib import Path
 
 from maquette.adaptation.adapters.lora import merge_and_detach
 from maquette.base.errors import UserError
-from maquette.base.files import directory_aside, read_json, write_json
+from maquette.base.files import directory_aside, read_json, write_atomic, write_json
+from maquette.corpus.examples.chat_template import CHAT_TEMPLATE
+from maquette.corpus.foreign_tokenizer import Foreign
+from maquette.corpus.special_tokens import read_settings
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer, save_tokenizer
 from maquette.models.base import Model
@@ -69,17 +72,26 @@ def import_model(
         save_config(folder, config)
         save_tensors(folder / WEIGHTS, dict(model.named_parameters()))
         save_tokenizer(tokenizer, folder / TOKENIZER)
+        chat = read_settings(source).get("chat_template")
+        if not isinstance(tokenizer, Foreign) and isinstance(
+            chat, str
+        ):  # its settings are not kept
+            write_atomic(folder / CHAT_TEMPLATE, chat)
     return config
 
 
 def export_model(
-    run: Path, out: Path, model: Model | None = None, caption_length: int | None = None
+    run: Path,
+    out: Path,
+    model: Model | None = None,
+    caption_length: int | None = None,
+    chat_template: str | None = None,
 ) -> str:
     """Write a run as a folder that transformers opens; returns the class that reads it.
 
     model: the run's where that is not what its weights file alone says; low-rank adapters are merged into
-    it. caption_length: tokens that a CLIP run reads of a caption; see `export_clip`. Raises WrongUse for
-    adapters of other kinds.
+    it. caption_length: tokens that a CLIP run reads of a caption; see `export_clip`. chat_template: how the
+    run learnt to write conversations. Raises WrongUse for adapters of other kinds.
     """
     if out.exists():
         raise UserError(f"{out} exists: choose another folder")
@@ -101,7 +113,7 @@ def export_model(
     with directory_aside(out) as folder:
         save_tensors(folder / WEIGHTS, to_family(family, model.config, folded(model)))
         if tokenizer:
-            write_tokenizer(tokenizer, folder, model.config.context)
+            write_tokenizer(tokenizer, folder, model.config.context, chat_template)
         write_json(folder / CONFIG, write_config(family, model.config, special))
         write_json(folder / "generation_config.json", token_ids(special, padding=True))
     return CLASSES[family]

@@ -112,8 +112,14 @@ def _gpt2(source: Path) -> Foreign:
     return Foreign(made.to_str(), special)
 
 
-def write_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
-    """Write tokenizer.json and tokenizer_config.json for transformers."""
+def write_tokenizer(
+    tokenizer: Tokenizer, folder: Path, context: int, chat_template: str | None = None
+) -> None:
+    """Write tokenizer.json and tokenizer_config.json for transformers.
+
+    chat_template: how conversations are written, where that is not what the tokenizer says. With one, the
+    name of the end token is that token in any text, for so the end of an answer is written.
+    """
     special = tokenizer.special
     content = json.loads(tokenizer.to_json())
     if isinstance(tokenizer, Foreign):
@@ -131,6 +137,8 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
             "clean_up_tokenization_spaces": False,
         }
     write_atomic(folder / TOKENIZER, json.dumps(content, ensure_ascii=False))
+    if chat_template is not None:
+        settings |= {"chat_template": chat_template, "split_special_tokens": False}
     write_json(folder / "tokenizer_config.json", settings | {"tokenizer_class": CLASS})
 
 

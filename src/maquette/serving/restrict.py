@@ -85,17 +85,23 @@ class Restriction:
         made = {one: grammars.matcher(one) for one in set(answers)}
         self._matchers = [made[one].deep_copy() for one in answers]
         self._masks: list[Tensor | None] = [self._mask(matcher) for matcher in self._matchers]
+        self._live: Sequence[int] = range(len(answers))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows alone, by their number in the whole batch."""
+        self._live = list(rows)
 
     def masked(self, logits: Tensor) -> Tensor:
-        """Logits (rows, vocabulary), -inf where a token may not follow; a complete row as it is."""
+        """Logits (live rows, vocabulary), -inf where a token may not follow; a complete row as it is."""
         rows = []
-        for row, mask in zip(logits, self._masks, strict=True):
+        for row, number in zip(logits, self._live, strict=True):
+            mask = self._masks[number]
             rows.append(row if mask is None else row.masked_fill(~mask.to(row.device), -torch.inf))
         return torch.stack(rows)
 
     def accept(self, tokens: Sequence[int]) -> None:
-        """Take the chosen token of every row."""
-        for row, token in enumerate(tokens):
+        """Take the chosen token of every live row."""
+        for row, token in zip(self._live, tokens, strict=True):
             if self._masks[row] is None:
                 continue
             matcher = self._matchers[row]
@@ -105,7 +111,7 @@ class Restriction:
                 self._masks[row] = self._mask(matcher)
 
     def complete(self, row: int) -> bool:
-        """Whether nothing may follow any more."""
+        """Whether nothing may follow in a row of the whole batch any more."""
         return self._masks[row] is None
 
     def _mask(self, matcher: Any) -> Tensor | None:

@@ -27,6 +27,8 @@ class Sampling:
     min_p: float | None = None
     """least probability of a token over the most likely token's; None: 0"""
     seed: int = 0
+    seeds: tuple[int, ...] = ()
+    """seed of each sequence; empty: from `seed` and the sequence's number"""
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -48,10 +50,15 @@ class Sampler:
     ) -> None:
         self.sampling = sampling
         self._missing = torch.tensor(missing, dtype=torch.long, device=device) if missing else None
+        seeds = sampling.seeds or tuple(sampling.seed * 1_000_003 + i for i in range(count))
+        assert len(seeds) == count, "a seed for each sequence"
         self._generators = [
-            torch.Generator(device).manual_seed((sampling.seed * 1_000_003 + i) & ((1 << 63) - 1))
-            for i in range(count)
+            torch.Generator(device).manual_seed(seed & ((1 << 63) - 1)) for seed in seeds
         ]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these sequences alone."""
+        self._generators = [self._generators[row] for row in rows]
 
     def __call__(self, logits: Tensor) -> Tensor:
         """logits: (count, vocabulary), fp32. Returns (count,) tokens."""

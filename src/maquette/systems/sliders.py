@@ -29,7 +29,7 @@ import torch
 
 from maquette.adaptation.methods import Method
 from maquette.adaptation.recipes import AdaptOptions, text_recipe
-from maquette.base.statistics import mean_interval, rank_correlation
+from maquette.base.statistics import mean_interval, spearman
 from maquette.corpus.document import Document
 from maquette.corpus.text.build_options import BuildOptions
 from maquette.evaluation.bits_per_byte import score_documents
@@ -249,7 +249,7 @@ def _permute(model: Loaded, name: str, seed: int) -> None:
 def _correlations(found: Sequence[Slid], arm: str) -> Values:
     """Rank correlation of position and degree, of every slider of an arm."""
     return np.array([
-        rank_correlation(*zip(*((w, level.get(one.pole, 0.0)) for w, level in one.levels), strict=True))
+        spearman(*zip(*((w, level.get(one.pole, 0.0)) for w, level in one.levels), strict=True))
         for one in found
         if one.arm == arm
     ])  # fmt: skip
@@ -279,7 +279,7 @@ def _goes_over(
         level = read(" ".join(_written(lab, model, weights, seed)))
         first, second = (level.get(topic, 0.0) for topic in topics)
         points.append((w, second / (first + second) if first + second else 0.5))
-    return rank_correlation(*zip(*points, strict=True))
+    return spearman(*zip(*points, strict=True))
 
 
 def _plain(found: Sequence[Slid]) -> dict[str, Any]:

@@ -5,10 +5,11 @@
 
 One step of the loop is `backward`, `reduce`, then `update` or `skip`. A learner of one model and one
 optimiser is `single.Single`; an architecture that learns otherwise (two networks by turn, a student of its
-own average) names its own: `learner` of its config is a key of `LEARNERS`.
+own average) names its own: `learner` of its config is a key of `LEARNERS`. So does a kind of data from which
+every architecture learns otherwise (preferences, questions, cloze texts).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -31,11 +32,13 @@ class Losses:
     """The losses of a step on one rank: sums over its targets, left on the device.
 
     sums: by name, each () in fp64. "loss" is what the guard judges and every run records; others are recorded
-    beside it. count: how many targets the sums are over.
+    beside it. count: how many targets the sums are over. counts: of sums over something else, by name, how
+    much.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     count: Tensor | float = 0.0
+    counts: dict[str, Tensor | float] = field(default_factory=dict)
 
     def add(self, count: Tensor | float, **sums: Tensor) -> None:
         """Add the sums over `count` more targets."""
@@ -43,6 +46,22 @@ class Losses:
         for name, value in sums.items():
             value = value.detach().double()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def record(self, **recorded: tuple[Tensor, Tensor | float]) -> None:
+        """Add sums that have counts of their own."""
+        for name, (value, count) in recorded.items():
+            self.add(0, **{name: value})
+            self.counts[name] = self.counts.get(name, 0.0) + count
+
+    def totals(self) -> list[Tensor | float]:
+        """The sums, and then the counts of their own, to be summed over the ranks."""
+        return [*self.sums.values(), *self.counts.values()]
+
+    def means(self, count: float, totals: Sequence[float]) -> dict[str, float]:
+        """The means by name, of `count` targets and `totals` over all ranks."""
+        counts = dict(zip(self.counts, totals[len(self.sums) :], strict=True))
+        sums = zip(self.sums, totals, strict=False)
+        return {name: value / counts.get(name, count) for name, value in sums}
 
 
 def score(model: Model, batch: Any) -> Losses:
@@ -121,13 +140,19 @@ def on_device(model: N, recipe: Recipe, decisions: Decisions, device: torch.devi
 MakeLearner = Callable[[Recipe, Decisions, torch.device, bool], Learner]
 """(recipe, decisions, device, fresh); fresh: False where a checkpoint is loaded over the first parameters"""
 
-LEARNERS: dict[str, str | MakeLearner] = {"single": "maquette.training.single.Single"}
-"""class of a learner, or its path, by the name in a model config's `learner`"""
+LEARNERS: dict[str, str | MakeLearner] = {
+    "single": "maquette.training.single.Single",
+    "dpo": "maquette.adaptation.dpo.DPO",
+    "grpo": "maquette.adaptation.grpo.GRPO",
+    "cloze": "maquette.adaptation.pet.Cloze",
+}
+"""class of a learner, or its path, by the name in the `learner` of a model's config or of a kind of data"""
 
 
 def make_learner(
     recipe: Recipe, decisions: Decisions, device: torch.device, fresh: bool = True
 ) -> Learner:
-    """The learner of the recipe's model, before its first step; see `MakeLearner`."""
-    learner: Learner = named(LEARNERS[recipe.model.learner])(recipe, decisions, device, fresh)
+    """The learner of the recipe's data, else of its model, before its first step; see `MakeLearner`."""
+    name = recipe.data.learner or recipe.model.learner
+    learner: Learner = named(LEARNERS[name])(recipe, decisions, device, fresh)
     return learner

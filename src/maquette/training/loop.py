@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from maquette.adaptation.adapters.adapter import kept_tensors
+from maquette.adaptation.adapters.adapter import final_tensors
 from maquette.base.errors import UserError
 from maquette.base.files import read_json, write_json
 from maquette.base.machine import keep_freed_memory, measure, resident
@@ -157,11 +157,11 @@ def train(
 
             # Gradients of this rank's share, then of all; the device is waited for where they are summed.
             losses = learner.backward(parts, state.step + 1)
-            asked, count, *sums = group.sum(float(stop.asked), losses.count, *losses.sums.values())
+            asked, count, *totals = group.sum(float(stop.asked), losses.count, *losses.totals())
             leave = asked > 0
             if count == 0:
                 raise UserError(f"step {state.step + 1}: {learner.model.uncounted}")
-            means = {name: value / count for name, value in zip(losses.sums, sums, strict=True)}
+            means = losses.means(count, totals)
             loss = means["loss"]
             norm = learner.reduce(group, count)
 
@@ -236,7 +236,7 @@ def train(
         if group.first:
             saver.wait()
             if finished:
-                save_tensors(run.weights, kept_tensors(learner.kept()))
+                save_tensors(run.weights, final_tensors(learner.kept()))
         if not speed.steps:  # the run ends where it was cut off
             taken = next((r["loss"] for r in reversed(run.records()) if "skipped" not in r), None)
             with eager_mode():

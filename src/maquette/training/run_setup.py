@@ -13,17 +13,23 @@ from maquette.corpus.special_tokens import SPECIAL
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import copy_tokenizer
 from maquette.models.store import CONFIG, WEIGHTS, save_config
+from maquette.training.initial_model import weights_file
 from maquette.training.length import change_length, check_end, reached
 from maquette.training.recipe import Recipe
 from maquette.training.run import CORPUS, ENCODER, RECIPE, RunDirectory
 from maquette.training.run_corpus import keep_corpus
+from maquette.training.run_terms import TERMS, keep_terms, terms_to_train
 from maquette.training.trained_model import describe, find_base
 
 CHANGEABLE = frozenset({"name", "steps", "stop", "ranks", "trackers", "checkpoints", "watch"})
 
 
 def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
-    """Create a run directory. Raises UserError where a run is there already."""
+    """Create a run directory.
+
+    Raises UserError where a run is there already, and where the terms of a source forbid to train.
+    """
+    terms = terms_to_train(corpus, recipe.start)
     started = {
         ".lock",
         CONFIG,
@@ -32,6 +38,7 @@ def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
         CORPUS,
         ENCODER,
         ADAPTER,
+        TERMS,
     }  # what a start that was cut off leaves
     there = {p.name for p in run.path.iterdir()} if run.path.exists() else set()
     if not {name for name in there if not name.endswith(".tmp")} <= started:
@@ -43,22 +50,25 @@ def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
     save_config(run.path, recipe.model)
     copy_tokenizer(corpus.path, run.path)
     keep_corpus(run, corpus)
-    frozen = recipe.data.frozen_weights
+    keep_terms(run.path, terms)
+    frozen = _frozen(recipe)
     if frozen is not None:
-        write_json(run / ENCODER, {"path": str(frozen.parent), "sha256": _frozen_hash(frozen)})
+        _, weights = frozen
+        write_json(run / ENCODER, {"path": str(weights.parent), "sha256": _frozen_hash(*frozen)})
     describe(run.path, recipe)
     recipe.save(run / RECIPE)  # last: its presence says that the run began
 
 
 def _check_encoder(run: RunDirectory, recipe: Recipe) -> None:
-    """Raise UserError where the frozen CLIP has changed since the start."""
-    frozen = recipe.data.frozen_weights
+    """Raise UserError where the frozen CLIP, or the reference, has changed since the start."""
+    frozen = _frozen(recipe)
     if frozen is None or not (run / ENCODER).exists():
         return
-    before, now = str(read_json(run / ENCODER)["sha256"]), _frozen_hash(frozen)
+    before, now = str(read_json(run / ENCODER)["sha256"]), _frozen_hash(*frozen)
     if before != now:
+        field, weights = frozen
         raise UserError(
-            f"data.encoder {frozen.parent} has changed since this run began (weights "
+            f"{field} {weights.parent} has changed since this run began (weights "
             f"{now[:12]}, not {before[:12]}): restore it, or start a new run"
         )
 
@@ -107,9 +117,17 @@ def lengthen(
     return longer
 
 
-def _frozen_hash(weights: Path) -> str:
+def _frozen(recipe: Recipe) -> tuple[str, Path] | None:
+    """The field of the recipe that names a frozen model, and that model's weights; None: there is none."""
+    weights = recipe.data.frozen_weights
+    if weights is not None:
+        return "data.encoder", weights
+    return ("start", weights_file(Path(recipe.start))) if recipe.data.reads_start else None
+
+
+def _frozen_hash(field: str, weights: Path) -> str:
     if not weights.exists():
-        raise UserError(f"data.encoder {weights.parent} has no {WEIGHTS}: move it back")
+        raise UserError(f"{field} {weights.parent} has no {WEIGHTS}: move it back")
     return sha256(weights)
 
 

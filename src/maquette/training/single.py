@@ -57,6 +57,7 @@ class Single:
             part = self.loss(batch)
             (part.total / self._units).backward()
             losses.add(part.count, loss=part.value)
+            losses.record(**part.recorded)
         return losses
 
     def reduce(self, group: Group, count: float) -> float:

@@ -66,9 +66,8 @@ def open_model(folder: Path, base: Path | None = None) -> Model:
     model: Model = load_config(folder).build().initialise(described.seed)
     if start is not None:
         begin_with(model, start)
-    adapter = described.adapter.build(model)
-    attach(model, described.adapter.kind, adapter)
     source = kept_file(folder)
+    attach(model, described.adapter.kind, described.stored(source).build(model))
     load_kept(model, load_tensors(source), source)
     return model.eval()
 

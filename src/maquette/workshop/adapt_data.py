@@ -3,20 +3,23 @@
 a folder that maquette corpus built    as it is, of text or of examples
 records with prompts and answers       examples: .jsonl, .json, .csv, .parquet, .yaml (`read_examples`)
 records with a text alone, other files text
+a world of questions, by name         examples: what its task never asks
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from maquette.base.errors import UserError, WrongUse
+from maquette.base.files import read_json
 from maquette.corpus.examples.build import build_examples
-from maquette.corpus.examples.example import YAML
+from maquette.corpus.examples.example import LICENCES, YAML
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.examples.template import Template
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.read import files
 from maquette.corpus.tasks import ANSWERS, MESSAGES, file_records, first_of
+from maquette.corpus.terms import Term, terms_of_licences, terms_of_manifest
 from maquette.corpus.text.build import build
 from maquette.corpus.text.build_options import BuildOptions
 from maquette.corpus.text.named import BUILT, open_corpus
@@ -24,6 +27,7 @@ from maquette.corpus.text.store import MANIFEST, Corpus, stored_kind
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.training.datasets.examples_config import ExamplesData
 from maquette.training.datasets.text_config import TextData
+from maquette.worlds.questions.registry import question_worlds
 
 RECORDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *YAML)
 HELDOUT = 0.1  # of the prompts, or of the text
@@ -49,16 +53,18 @@ def data_of(
     path = Path(source).expanduser()
     if source in BUILT or (path / MANIFEST).exists():
         corpus: Corpus | ExamplesCorpus = opened(source, progress)
-    elif not path.exists():
-        raise UserError(f"{source} does not exist: name a corpus, or files of examples or of text")
+    elif not path.exists() and source not in question_worlds():
+        raise UserError(
+            f"{source} does not exist: name a corpus, files of examples or of text, or a world of questions"
+        )
     elif out.exists() and not resume:
         raise WrongUse(f"{out} is in the way of the corpus: move it, or choose another --run")
     elif (out / MANIFEST).exists():
         corpus = opened(str(out), progress)
-    elif fields or holds_examples(path):
+    elif fields or source in question_worlds() or holds_examples(path):
         corpus = build_examples(
             out,
-            [path],
+            [source if source in question_worlds() and not path.exists() else path],
             tokenizer,
             template=template,
             fields=fields,
@@ -76,6 +82,27 @@ def data_of(
     if isinstance(corpus, ExamplesCorpus):
         return ExamplesData(corpus=str(corpus.path), sequence=sequence)
     return TextData(corpus=str(corpus.path), sequence=sequence)
+
+
+def source_terms(sources: Sequence[str], fields: Mapping[str, str] | None = None) -> list[Term]:
+    """The terms of corpora, and of the licences that the records of files name.
+
+    fields: fields of the records, by the part of an example.
+    """
+    found: list[Term] = []
+    for source in sources:
+        path = Path(source).expanduser()
+        if (path / MANIFEST).exists():
+            found += terms_of_manifest(read_json(path / MANIFEST))
+        elif path.is_file() and any(suffix in RECORDS for suffix in path.suffixes):
+            names = (fields or {}).get("licence")
+            licences: dict[str, str] = {}
+            for record, where in file_records(path):
+                if isinstance(record, dict):
+                    licence = first_of(record, (names,) if names else LICENCES)
+                    licences.setdefault(str(licence or ""), where)
+            found += terms_of_licences(licences)
+    return list(dict.fromkeys(found))
 
 
 def opened(source: str, progress: Progress = silent) -> Corpus | ExamplesCorpus:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maquette.adaptation.methods import Counted, Method, count
+from maquette.adaptation.methods import Counted, count
 from maquette.adaptation.recipes import AdaptOptions, text_recipe
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import write_json
@@ -23,10 +23,11 @@ from maquette.corpus.progress import Progress, silent
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer
 from maquette.evaluation.bits_per_byte import Score, score_corpus
+from maquette.models.registry import ModelConfig
 from maquette.models.store import language_config
 from maquette.training.initial_model import weights_file
 from maquette.training.observer import Observer
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import LanguageRecipe, Recipe
 from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import as_text, corpus_of
 from maquette.workshop.adapt import ADAPTATION
@@ -44,7 +45,7 @@ class AdaptedText:
 
     path: Path
     """directory of the adapted run"""
-    method: Method
+    method: str
     """name of the method"""
     counted: Counted
     """numbers of parameters that were trained"""
@@ -108,13 +109,7 @@ def adapt_text(
     whether a run that was cut off goes on. Raises WrongUse for a method without a place in the model or a
     `path` that exists; UserError for what is wrong outside.
     """
-    start = run.expanduser().resolve()
-    if not start.is_dir():
-        raise UserError(f"{run} does not exist: name a run directory")
-    config = language_config(start)
-    weights_file(start)  # says what is missing
-    if path.exists() and not resume:
-        raise WrongUse(f"{path} exists: choose another --run, or go on with --resume")
+    start, config = language_base(run, path, resume)
     counted = count(config, options.adapter("text"))
     tokenizer = load_tokenizer(start / TOKENIZER)
     corpus = path.with_name(f"{path.name}-corpus")
@@ -129,19 +124,53 @@ def adapt_text(
         progress=progress,
     )
     recipe = text_recipe(options, start, config, data)
-    base = load(start)
-    learned, own = opened(data.corpus), _own_corpus(start, say)
+    return run_adaptation(recipe, path, options.method, counted, own_corpus(start, say),
+                          resume=resume, observer=observer, progress=progress)  # fmt: skip
+
+
+def language_base(run: Path, path: Path, resume: bool) -> tuple[Path, ModelConfig]:
+    """The absolute path and the config of a language model that is to be adapted in the run directory `path`.
+
+    Raises UserError where there is no such run, WrongUse where `path` exists and nothing is resumed.
+    """
+    start = run.expanduser().resolve()
+    if not start.is_dir():
+        raise UserError(f"{run} does not exist: name a run directory")
+    config = language_config(start)
+    weights_file(start)  # says what is missing
+    if path.exists() and not resume:
+        raise WrongUse(f"{path} exists: choose another --run, or go on with --resume")
+    return start, config
+
+
+def run_adaptation(
+    recipe: LanguageRecipe,
+    path: Path,
+    method: str,
+    counted: Counted,
+    own: AnyCorpus | None,
+    *,
+    resume: bool = False,
+    observer: Observer | None = None,
+    progress: Progress = silent,
+) -> AdaptedText:
+    """Train a recipe that begins with a run, score held-out text before and after, write `adaptation.json`.
+
+    own: what the base was trained on; None: that is not there.
+    """
+    base, learned = load(recipe.start), opened(recipe.data.corpus)
     before, own_before = score(base, learned), None if own is None else score(base, own)
     del base
     outcome = train(recipe, path, resume=resume, observer=observer, progress=progress)
     if not outcome.finished:
         raise UserError(f"stopped at step {outcome.step}, saved: go on with --resume")
+    kind = recipe.data.kind
     adapted, records = load(path), RunDirectory(path).records()
     done = AdaptedText(
         path,
-        options.method,
+        method,
         counted,
-        f"bits per byte of held-out {'answers' if data.kind == 'examples' else 'text'}",
+        f"bits per byte of held-out {'answers' if kind == 'examples' else 'text'}",
         before,
         score(adapted, learned),
         own_before,
@@ -162,7 +191,7 @@ def score(loaded: Loaded, corpus: AnyCorpus) -> Score:
     return score_corpus(loaded.model, as_text(corpus), start=start, most_bytes=SCORED)["all"]
 
 
-def _own_corpus(base: Path, say: Callable[[str], None]) -> AnyCorpus | None:
+def own_corpus(base: Path, say: Callable[[str], None]) -> AnyCorpus | None:
     """What the base was trained on, or a line that says why that is not there."""
     try:
         return corpus_of(RunDirectory(base))

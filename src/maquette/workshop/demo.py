@@ -32,7 +32,7 @@ from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
 from maquette.training.run import RunDirectory
 from maquette.workshop.load import load
-from maquette.workshop.replan import Replan
+from maquette.workshop.replan import Replan, shown
 from maquette.workshop.report import EVALUATION, PLAN, write_report
 from maquette.workshop.run_audit import audit_run
 from maquette.workshop.train import train
@@ -72,10 +72,12 @@ def demo(
     say: Say,
     observer: Observer,
     progress: Progress,
+    go_on: str = "maquette train --resume",
 ) -> Demo:
     """Run the demo: from text to a report in about `minutes` of training and another minute.
 
-    sources: files and folders; none for the default corpus. path: the run directory to make.
+    sources: files and folders; none for the default corpus. path: the run directory to make. go_on: the
+    command, without --run, that goes on with a training that was stopped.
     """
     start = time.perf_counter()
     corpus = own_corpus(sources, progress) if sources else open_corpus("default", progress)
@@ -92,10 +94,7 @@ def demo(
     replan = Replan(plan.recipe.steps, plan.seconds, say)
     outcome = train(plan.recipe, path, observer=observer, replan=shown(replan, observer))
     if not outcome.finished:
-        raise UserError(
-            f"stopped at step {outcome.step}, saved: go on with "
-            f"maquette train --resume --run {path}"
-        )
+        raise UserError(f"stopped at step {outcome.step}, saved: go on with {go_on} --run {path}")
     if replan.steps != plan.recipe.steps:
         plan = planned_again(plan, replan, corpus, hardness)
         say(f"plan: {': '.join(plan.why[-1])}")
@@ -235,18 +234,6 @@ def forecast_line(expected: Forecast) -> str:
         else f" (an extrapolation: {expected.factor:.1f} times outside the ladder)"
     )
     return f"{expected.bits_per_byte:.2f} bits per byte, {expected.low:.2f} to {expected.high:.2f}{wide}"
-
-
-def shown(replan: Replan, observer: Observer) -> Callable[[int], int | None]:
-    """`replan` with the observer told of the new end."""
-
-    def ask(step: int) -> int | None:
-        steps = replan(step)
-        if steps is not None:
-            observer.start(step, steps)
-        return steps
-
-    return ask
 
 
 def planned_again(plan: DemoPlan, replan: Replan, corpus: Corpus, hardness: float) -> DemoPlan:

@@ -1,7 +1,8 @@
-"""The workshop's jobs for examples: as for text, but a sample answers a held-out prompt."""
+"""The workshop's jobs for examples, also those of preferences and questions: a sample answers a prompt."""
 
 from pathlib import Path
 
+from maquette.corpus.examples.chat_template import template_of
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.examples.template import Template
 from maquette.training.observer import Observer
@@ -35,7 +36,9 @@ def heldout_prompt(run: RunDirectory) -> str:
     """The first held-out prompt that leaves a sample its room, as the template writes it; "": none."""
     corpus, recipe = corpus_of(run), language(run.recipe())
     assert isinstance(corpus, ExamplesCorpus)
-    template = Template(corpus.manifest["template"])
+    template = template_of(corpus.manifest["template"], corpus.tokenizer)
+    if not isinstance(template, Template):
+        return ""  # its special tokens are none in a prompt of text
     for example in corpus.examples("heldout"):
         context = template.context(example.prompt)
         length = len(corpus.tokenizer.encode_prompt(context))

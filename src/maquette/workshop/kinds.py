@@ -34,6 +34,9 @@ class WorkshopKind(Protocol):
 KINDS: dict[str, str | WorkshopKind] = {
     "text": "maquette.workshop.text_kind.TEXT",
     "examples": "maquette.workshop.examples_kind.EXAMPLES",
+    "questions": "maquette.workshop.examples_kind.EXAMPLES",
+    "preferences": "maquette.workshop.examples_kind.EXAMPLES",
+    "cloze": "maquette.workshop.cloze_kind.CLOZE",
     "pictures": "maquette.workshop.picture_kind.PICTURES",
 }
 """jobs, or their path, by `data.kind`"""

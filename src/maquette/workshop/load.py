@@ -11,12 +11,14 @@ import torch
 from maquette.adaptation.adapters.adapter import Adapter, adapters_of
 from maquette.base.errors import UserError, WrongUse, did_you_mean
 from maquette.base.machine import measure, pick_device
+from maquette.corpus.examples.cloze import ClozeCorpus
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.open import AnyCorpus
 from maquette.corpus.text.named import open_corpus
 from maquette.corpus.text.store import TOKENIZER, Corpus, stored_kind
 from maquette.corpus.tokenizer import Tokenizer, digest, load_tokenizer
 from maquette.evaluation.bits_per_byte import Score, counted, score_corpus, score_documents
+from maquette.evaluation.likelihood import Request, log_likelihoods
 from maquette.models.base import LanguageModel
 from maquette.models.store import language_config
 from maquette.serving.generate import Generated, Timing, generate
@@ -209,7 +211,7 @@ class Loaded:
     ) -> dict[str, Score]:
         """Loss and bits per byte of each component of the held-out text, and of all.
 
-        Of a corpus of examples: of the held-out answers, see `score_examples`.
+        Of a corpus of examples: of the held-out answers, see `score_examples`; of cloze texts: of the words.
         """
         run = RunDirectory(self.path)
         if not corpus and not (run / CORPUS).exists():
@@ -219,9 +221,11 @@ class Loaded:
             raise UserError(
                 f"{opened.path} has another tokenizer than the model: score text itself with --text"
             )
-        if isinstance(opened, ExamplesCorpus):
+        if isinstance(opened, ClozeCorpus | ExamplesCorpus):
             if most_bytes is not None:
                 raise WrongUse("examples are scored whole: leave --bytes out")
+            if isinstance(opened, ClozeCorpus):
+                return {"all": score_cloze(self.model, opened, progress)}
             return {"all": score_examples(self.model, opened, progress)}
         start = self.tokenizer.special.start
         return score_corpus(
@@ -256,6 +260,22 @@ def score_examples(
         score.add(float(loss.value), int(loss.count), len(text))
         progress(number + 1, len(packed))
     score.documents = packed.examples
+    return score
+
+
+def score_cloze(
+    model: LanguageModel,
+    corpus: ClozeCorpus,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Score:
+    """Loss of the right label's first word after each held-out context."""
+    words = [corpus.words[int(np.argmax(text.probabilities))][0] for text in corpus.heldout]
+    requests = [Request(t.tokens, w) for t, w in zip(corpus.heldout, words, strict=True)]
+    score = Score()
+    for word, found in zip(words, log_likelihoods(model, requests, progress=progress), strict=True):
+        size = len(corpus.tokenizer.decode_bytes(np.array(word)))
+        score.add(-found.log_likelihood, len(word), size)
+    score.documents = len(words)
     return score
 
 

@@ -11,9 +11,10 @@ from maquette.corpus.special_tokens import SPECIAL
 from maquette.corpus.text.store import TOKENIZER
 from maquette.models.store import WEIGHTS, load_config, save_config, save_tensors, tensors_of
 from maquette.training.run import CORPUS
+from maquette.training.run_terms import TERMS
 from maquette.training.trained_model import open_model
 
-KEPT = (TOKENIZER, SPECIAL, CORPUS)
+KEPT = (TOKENIZER, SPECIAL, CORPUS, TERMS)
 """files that the merged run takes along"""
 
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from maquette.training.observer import Observer
+
 MINUTE = 60.0
 SHARE = 0.25  # of the time or of the steps, where that comes before the minute
 LEAST_SEEN = 10  # steps
@@ -61,3 +63,15 @@ class Replan:
         )
         self.steps = wanted
         return wanted
+
+
+def shown(replan: Replan, observer: Observer) -> Callable[[int], int | None]:
+    """`replan` with the observer told of the new end."""
+
+    def ask(step: int) -> int | None:
+        steps = replan(step)
+        if steps is not None:
+            observer.start(step, steps)
+        return steps
+
+    return ask

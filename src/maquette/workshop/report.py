@@ -20,7 +20,7 @@ from maquette.workshop import charts
 from maquette.workshop.forecast import compared
 
 EVALUATION, PLAN, REPORT = "evaluation.json", "plan.json", "report.html"
-AUDIT = "audit.json"
+AUDIT, CHAT = "audit.json", "chat.json"
 POINTS = 1500  # at most so many steps are drawn
 
 
@@ -55,6 +55,7 @@ def write_report(path: Path) -> Path:
         events=run.events(),
         evaluation=evaluation,
         audit=_audit(run),
+        chat=_optional(run / CHAT),
         plan=plan,
         samples=_samples(run),
         grids=_grids(run),

@@ -64,6 +64,10 @@ class Adapter(nn.Module):
     def hook(self, model: Model) -> None:
         """Take part in the model's computation, by `add` and `keep`."""
 
+    def trained_tensors(self) -> dict[str, Tensor]:
+        """Its tensors as its config's `trained` names them: without what only training needs."""
+        return tensors_of(self)
+
     def add(self, module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
         """Add the weighted change of a module's input to its output.
 
@@ -163,6 +167,16 @@ def kept_tensors(model: nn.Module) -> dict[str, Tensor]:
         return tensors
     frozen = {name for name, _ in model.named_parameters() if not belongs_to_task(model, name)}
     return {name: tensor for name, tensor in tensors.items() if name not in frozen}
+
+
+def final_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a finished run saves of its model: `kept_tensors`, of adapters their `trained_tensors`."""
+    tensors = kept_tensors(model)
+    for name, adapter in adapters_of(model).items():
+        prefix = f"{ADAPTERS}.{name}."
+        tensors = {n: t for n, t in tensors.items() if not n.startswith(prefix)}
+        tensors |= {prefix + n: t for n, t in adapter.trained_tensors().items()}
+    return tensors
 
 
 def put(adapter: nn.Module, place: str, module: nn.Module) -> None:

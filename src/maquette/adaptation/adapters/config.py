@@ -7,13 +7,13 @@
     bias         a vector to the output of every module with a bias (BitFit, Ben Zaken et al. 2021)
     lora         a product of two thin matrices to linear maps (Hu et al. 2021)
     bottleneck   a small layer after every branch of a block (Houlsby et al. 2019)
-    prompt       vectors before the sequence (Lester et al. 2021, Jia et al. 2022)
+    prompt       vectors before the sequence (Lester et al. 2021, Liu et al. 2021, Jia et al. 2022)
     prefix       keys and values before the sequence, of every block (Li and Liang 2021)
 
 `KINDS` names them; another file may add its own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from maquette.base.errors import WrongUse, did_you_mean, within
@@ -41,6 +41,11 @@ class AdapterConfig:
         Raises WrongUse where the model has no place for it.
         """
         return named(self.adapter_class)(self, model)
+
+    @property
+    def trained(self) -> "AdapterConfig":
+        """The config of the adapter when it is trained: without what only training needs."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +117,18 @@ class PromptConfig(AdapterConfig):
     """whether every block has vectors of its own; off: those of the first flow on"""
     dropout: float = 0.0
     """dropout of the vectors while they are trained"""
+    reparametrised: bool = False
+    """whether the vectors are trained through a network (P-tuning), which a finished run does not keep"""
 
     def __post_init__(self) -> None:
         within(self, 1, ANY, "length")
         if not 0 <= self.dropout < 1:
             raise WrongUse(f"dropout is {self.dropout}: use 0 to below 1")
+
+    @property
+    def trained(self) -> AdapterConfig:
+        """Without the network that makes the vectors."""
+        return replace(self, reparametrised=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,10 @@
 
 Of a decoder (Lester et al. 2021): they stand before the first token, and since nothing before them is seen,
 all that the tokens see of them are the keys and values that they leave in every block, which are computed
-once a step for all rows. They begin as embeddings of tokens that the seed draws.
+once a step for all rows. They begin as embeddings of tokens that the seed draws. P-tuning (Liu et al. 2021,
+section 3.2) trains them through a network, a bidirectional LSTM and an MLP over those embeddings, which ties
+them to each other; a finished run keeps the vectors that came out of it, and is a plain prompt. Left out:
+virtual tokens inside and after the text.
 
 Of a Vision Transformer (Jia et al. 2022, section 3.2): tokens after the class token. Shallow: they enter
 before the first block and flow on. Deep: before every later block what came out of them is dropped and
@@ -26,6 +29,7 @@ from maquette.base.errors import WrongUse
 from maquette.models.base import LanguageModel, Model
 from maquette.models.vit import ViT
 from maquette.nn.attention import Prefix
+from maquette.nn.linear import Linear
 from maquette.nn.rules import Role
 
 
@@ -50,15 +54,63 @@ class TextPrompts(LanguageAdapter):
         model.prefix_shape(config.length)  # refuses a model without attention
         self.roles = {"vectors": Role.INPUT}
         self.vectors = nn.Parameter(torch.empty(config.length, self.width))
+        self.network = PromptEncoder(self.width) if config.reparametrised else None
 
     @torch.no_grad()
     def initialise(self, model: Model, seed: int) -> None:
         """Fill them with the embeddings of tokens drawn by the seed."""
         assert isinstance(model, LanguageModel)
         self.vectors.copy_(drawn_rows(model, self.config.length, seed))
+        if self.network is not None:
+            self.network.initialise(seed)
+
+    def trained_vectors(self) -> Tensor:
+        """The vectors (length, width) that stand before the first token."""
+        return self.vectors if self.network is None else self.network(self.vectors)
+
+    @torch.no_grad()
+    def trained_tensors(self) -> dict[str, Tensor]:
+        return {"vectors": self.trained_vectors().detach()}
 
     def prefixes(self, model: LanguageModel) -> list[Prefix]:
-        return model.prefixes(F.dropout(self.vectors, self.config.dropout, self.training))
+        vectors = self.trained_vectors()
+        return model.prefixes(F.dropout(vectors, self.config.dropout, self.training))
+
+
+class PromptEncoder(nn.Module):
+    """The network of P-tuning: a bidirectional LSTM of two layers, then an MLP with one hidden layer.
+
+    It starts as torch starts an LSTM, uniform in (-v, v), v = 1 / sqrt(width), under every parametrisation.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.lstm = LSTM(width, width, num_layers=2, bidirectional=True, batch_first=True)
+        self.hidden = Linear(2 * width, 2 * width, bias=True)
+        self.output = Linear(2 * width, width, bias=True)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Draw the parameters, as a function of the seed alone."""
+        bound = 1 / math.sqrt(self.width)
+        generator = torch.Generator().manual_seed(seed)
+        for p in self.parameters():
+            p.copy_(torch.empty(p.shape).uniform_(-bound, bound, generator=generator))
+
+    def forward(self, inputs: Tensor) -> Tensor:  # (length, width) -> (length, width)
+        states, _ = self.lstm(inputs)  # (length, 2 width)
+        return self.output(F.relu(self.hidden(states)))  # type: ignore[no-any-return]
+
+
+class LSTM(nn.LSTM):
+    """torch's LSTM with the roles of its parameters."""
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """Role of each parameter by its name."""
+        names = [name for name, _ in self.named_parameters(recurse=False)]
+        return {n: Role.HIDDEN if n.startswith("weight") else Role.VECTOR for n in names}
 
 
 class VisualPrompts(Adapter):
@@ -68,6 +120,8 @@ class VisualPrompts(Adapter):
 
     def __init__(self, config: PromptConfig, model: ViT) -> None:
         super().__init__(config, model)
+        if config.reparametrised:
+            raise WrongUse("p-tuning is for decoders: use vpt-shallow or vpt-deep")
         c = model.config
         self.roles = {"vectors": Role.INPUT}
         layers = c.depth if config.deep else 1

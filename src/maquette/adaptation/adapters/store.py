@@ -1,7 +1,7 @@
 """An adapter on disk: `adapter.json` and `adapter.safetensors`, beside no copy of its base.
 
     adapter.json          kind and options, where the base was, the base's hash
-    adapter.safetensors   what `kept_tensors` gives: the adapter's tensors, the task's parameters, buffers
+    adapter.safetensors   what `final_tensors` gives: the adapter's tensors, the task's parameters, buffers
 
 An adapter is of one base: its hash covers config and weights, and another base is refused.
 """
@@ -48,6 +48,10 @@ class Description:
         """What the names of the adapter's tensors begin with in a run's files."""
         return f"{ADAPTERS}.{self.adapter.kind}."
 
+    def stored(self, source: Path) -> AdapterConfig:
+        """The config of the adapter in a file of the run: the trained one's in the final file."""
+        return self.adapter.trained if source.name == ADAPTER_WEIGHTS else self.adapter
+
 
 def read_description(folder: Path) -> Description:
     """Read `adapter.json`. Raises UserError where it is none, or of another format."""
@@ -81,7 +85,7 @@ def attach_saved(
 
     Raises UserError where the file has parameters of a task, which are of that task's model alone.
     """
-    adapter: Adapter = description.adapter.build(model)
+    adapter: Adapter = description.stored(source).build(model)
     own = {
         n.removeprefix(description.prefix): t for n, t in tensors.items() if n.startswith(ADAPTERS)
     }

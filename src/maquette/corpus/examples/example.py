@@ -40,11 +40,12 @@ from maquette.worlds.questions.registry import question_world, question_worlds
 COUNT = 10_000  # examples that a world makes, where nothing else is said
 SHOWN = 16  # examples before a question that has its own
 YAML = (".yaml", ".yml")
-PARTS = ("prompt", "answer", "rejected", "choices", "messages", "source")
+PARTS = ("prompt", "answer", "rejected", "choices", "messages", "source", "licence")
 """parts of an example that `fields` can name"""
 ASSISTANT = frozenset("assistant gpt model bot chatbot".split())
 """roles whose messages are answers"""
 SOURCES = ("source", "url", "id")
+LICENCES = ("licence", "license")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Example:
 
     rejected: an answer that is worse. choices: answers to choose from; answer_index: index of
     the right choice. history: earlier exchanges of the conversation, each a prompt and
-    its answer. source: where the example was read.
+    its answer. source: where the example was read. heldout: whether it is kept for evaluation; None: its
+    prompt's hash says so. licence: an SPDX identifier, or the words found.
     """
 
     prompt: str
@@ -63,6 +65,8 @@ class Example:
     answer_index: int | None = None
     history: tuple[tuple[str, str], ...] = ()
     source: str = ""
+    heldout: bool | None = None
+    licence: str = ""
 
     def __post_init__(self) -> None:
         if self.answer_index is not None and not 0 <= self.answer_index < len(self.choices):
@@ -129,6 +133,7 @@ def example_of(record: Any, where: str, fields: Mapping[str, str] | None = None)
         raise UserError(f"{where} is no object: write one with a prompt and an answer")
     source = _part(record, "source", fields, where, SOURCES)
     source = where if source is None or source == "" else _text(source)
+    licence = _text(_part(record, "licence", fields, where, LICENCES))
     conversation = _part(record, "messages", fields, where, MESSAGES)
     rejected = _part(record, "rejected", fields, where, ("rejected",))
     answer = _part(record, "answer", fields, where, ("chosen", *ANSWERS))
@@ -137,8 +142,9 @@ def example_of(record: Any, where: str, fields: Mapping[str, str] | None = None)
     if _is_conversation(conversation) and "prompt" not in fields:
         *history, (prompt, answer) = _exchanges(conversation, where)
         return Example(
-            prompt, answer, _last(rejected, where), history=tuple(history), source=source
-        )
+            prompt, answer, _last(rejected, where), history=tuple(history), source=source,
+            licence=licence,
+        )  # fmt: skip
     options, labels = choices_of(record, _part(record, "choices", fields, where, CHOICES))
     question = _part(record, "prompt", fields, where, ())
     if question is None:
@@ -157,7 +163,9 @@ def example_of(record: Any, where: str, fields: Mapping[str, str] | None = None)
         raise UserError(f"{where} has no prompt: {_mend(record)}")
     choices = tuple(map(_text, options))
     index = choices.index(text) if text in choices else None
-    return Example(prompt, text, _last(rejected, where), choices, index, source=source)
+    return Example(
+        prompt, text, _last(rejected, where), choices, index, source=source, licence=licence
+    )
 
 
 def _part(

@@ -6,7 +6,7 @@ tokens-SPLIT.bin    examples one after the other; SPLIT is train or heldout
 counted-SPLIT.bin   the loss mask: a byte a token, 1 where the loss counts it
 offsets-SPLIT.bin   where each example begins, int64, and at last the end
 examples.parquet    a row per example, in the order of each split's: split, prompt, answer, rejected,
-                    choices, answer_index, history, source, sha256, tokens, counted
+                    choices, answer_index, history, source, licence, sha256, tokens, counted
 """
 
 import functools
@@ -118,6 +118,7 @@ class ExamplesCorpus:
                 row["answer_index"],
                 tuple((turn["prompt"], turn["answer"]) for turn in row["history"]),
                 row["source"],
+                licence=row.get("licence") or "",
             )
             for row in rows.to_pylist()
         ]

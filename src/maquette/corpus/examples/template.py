@@ -9,7 +9,10 @@ between them is one between tokens; spaces before the answer are encoded with it
 begin with them (as lm-evaluation-harness does).
 """
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,40 @@ from maquette.corpus.examples.example import Example
 from maquette.corpus.tokenizer import Tokenizer
 
 PROMPT, ANSWER = "{prompt}", "{answer}"
+Turn = tuple[list[int], list[int]]
+"""tokens of an exchange that are read, and those that are learned"""
+
+
+class ConversationTemplate(Protocol):
+    """How a conversation is written: `Template`, or a chat template in Jinja2 (`chat_template.py`)."""
+
+    @property
+    def text(self) -> str:
+        """The template as it is given."""
+        ...
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings that end an answer, where its end is not a token."""
+        ...
+
+    def turns(self, exchanges: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> list[Turn]:
+        """The tokens of every exchange."""
+        ...
+
+    def conversation(
+        self,
+        history: Sequence[tuple[str, str]],
+        prompt: str,
+        tokenizer: Tokenizer,
+        system: str = "",
+    ) -> list[int]:
+        """The tokens that a model is given to answer `prompt` after the exchanges of `history`."""
+        ...
+
+    def jinja(self) -> str:
+        """The template as Hugging Face's `chat_template` writes one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,9 +84,62 @@ class Template:
         text = before + prompt + between
         return text[len(text.rstrip(" ")) :] + answer + behind
 
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """What a model writes that goes on with a question of its own; none where nothing marks one."""
+        marker = self.text.partition(PROMPT)[0].strip()
+        return (f"\n{marker}",) if marker else ()
+
+    def turns(self, exchanges: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> list[Turn]:
+        """The tokens of every exchange. A prompt of nothing has no context: its answer is a text."""
+        turns = []
+        for number, (prompt, answer) in enumerate(exchanges):
+            context = self.context(prompt) if prompt else ""
+            text = self.answer(prompt, answer) if prompt else answer
+            encode = tokenizer.encode if number else tokenizer.encode_prompt
+            turns.append((encode(context), [*tokenizer.encode(text), *_end(tokenizer)]))
+        return turns
+
+    def conversation(
+        self,
+        history: Sequence[tuple[str, str]],
+        prompt: str,
+        tokenizer: Tokenizer,
+        system: str = "",
+    ) -> list[int]:
+        """The tokens that a model is given to answer `prompt`; system: text before the first prompt."""
+        first, *others = [p for p, _ in history] + [prompt]
+        prompts = [f"{system}\n\n{first}" if system else first, *others]
+        answered = list(zip(prompts, (a for _, a in history), strict=False))
+        tokens = [
+            token for turn in self.turns(answered, tokenizer) for part in turn for token in part
+        ]
+        encode = tokenizer.encode if tokens else tokenizer.encode_prompt
+        return [*tokens, *encode(self.context(prompts[-1]))]
+
+    def jinja(self) -> str:
+        """The template as Hugging Face's `chat_template` writes one."""
+        before, _, after = self.text.partition(PROMPT)
+        between, _, behind = after.partition(ANSWER)
+        kept = between.rstrip(" ")
+        asked = f"{json.dumps(before)} + start.system + message['content'] + {json.dumps(kept)}"
+        answered = f"{json.dumps(between[len(kept) :])} + message['content'] + {json.dumps(behind)}"
+        return (
+            "{%- set start = namespace(system='') -%}{%- for message in messages -%}"
+            "{%- if message['role'] == 'system' -%}"
+            "{%- set start.system = message['content'] + '\\n\\n' -%}"
+            f"{{%- elif message['role'] == 'user' -%}}{{{{- {asked} -}}}}"
+            "{%- set start.system = '' -%}"
+            f"{{%- else -%}}{{{{- {answered} + eos_token -}}}}{{%- endif -%}}{{%- endfor -%}}"
+        )
+
+
+def _end(tokenizer: Tokenizer) -> list[int]:
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+
 
 def encode(
-    example: Example, template: Template, tokenizer: Tokenizer
+    example: Example, template: ConversationTemplate, tokenizer: Tokenizer
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
     """The tokens of an example, (tokens,), and their loss mask of 1 and 0.
 
@@ -62,10 +152,7 @@ def encode(
         )
     tokens: list[int] = []
     counted: list[int] = []
-    for prompt, answer in example.exchanges:
-        context = template.context(prompt)
-        context_tokens = tokenizer.encode(context) if tokens else tokenizer.encode_prompt(context)
-        wanted = [*tokenizer.encode(template.answer(prompt, answer)), tokenizer.eos_token_id]
-        tokens += [*context_tokens, *wanted]
-        counted += [0] * len(context_tokens) + [1] * len(wanted)
+    for context, learned in template.turns(example.exchanges, tokenizer):
+        tokens += [*context, *learned]
+        counted += [0] * len(context) + [1] * len(learned)
     return np.array(tokens, np.uint32), np.array(counted, np.uint8)

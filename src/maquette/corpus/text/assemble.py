@@ -7,6 +7,7 @@ and the locator are filled.
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,11 +19,18 @@ import pyarrow.parquet as pq
 from maquette.base.arrays import write_arrays
 from maquette.base.errors import UserError
 from maquette.corpus.progress import Progress
+from maquette.corpus.terms import Licences
 from maquette.corpus.text.build_options import BuildOptions
 from maquette.corpus.text.document_selection import KEPT, NAMES, REASONS, Choice
 from maquette.corpus.text.encode import ROWS, TO_BOTH, divided, token_dtype
 from maquette.corpus.text.scratch import ATTRIBUTES, DROPPED, FOUND, LEFT_OUT, SIGNATURES, Scratch
-from maquette.corpus.text.store import ATTRIBUTES_TABLE, DROPPED_TABLE, FORMAT, SPLITS
+from maquette.corpus.text.store import (
+    ATTRIBUTES_TABLE,
+    DOCUMENTS_TABLE,
+    DROPPED_TABLE,
+    FORMAT,
+    SPLITS,
+)
 from maquette.corpus.text.streams import Streams
 from maquette.corpus.tokenizer import Tokenizer, digest
 
@@ -95,7 +103,16 @@ def assemble(
         "components": components,
         "mixture": table,
         "shards": shards,
-    }
+    } | _licences(folder / DOCUMENTS_TABLE, options.terms)
+
+
+def _licences(documents: Path, said: Sequence[str]) -> dict[str, Any]:
+    """The manifest's part on licences."""
+    licences = Licences(said)
+    for batch in pq.ParquetFile(documents).iter_batches(columns=["licence", "source"]):
+        for licence, source in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            licences.add(licence, source)
+    return licences.manifest()
 
 
 def _copies(

@@ -42,6 +42,8 @@ class BuildOptions:
     """whether a portrait of the training text is written (`maquette audit member`)"""
     locator: bool = False
     """whether a locator of long passages is written (`maquette audit trace`)"""
+    terms: tuple[str, ...] = ()
+    """names of terms that all sources are under (`corpus/terms.py`)"""
 
     def __post_init__(self) -> None:
         if not 0 < self.heldout < 1:

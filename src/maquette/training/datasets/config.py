@@ -39,7 +39,8 @@ class Data:
     """The data of a recipe.
 
     modality: `learns_from` of the models that its batches are for. unit: name of what is counted. watch:
-    the class of the recipe's `watch`. dataset: the class of its `Dataset`, or "module.Class".
+    the class of the recipe's `watch`. dataset: the class of its `Dataset`, or "module.Class". learner: how
+    models learn from it, a key of `training.learner.LEARNERS`; "": as they say themselves.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
@@ -47,6 +48,7 @@ class Data:
     unit: ClassVar[str] = "samples"
     watch: ClassVar[type[Watch]] = Watch
     dataset: ClassVar[Any] = ""
+    learner: ClassVar[str] = ""
 
     kind: str = ""
     """kind of data"""
@@ -71,6 +73,11 @@ class Data:
         """The weights file of the model of `frozen_encoder`."""
         return None
 
+    @property
+    def reads_start(self) -> bool:
+        """Whether what the model of the recipe's `start` says is a part of every batch's loss."""
+        return False
+
     def frozen_encoder(self, device: "torch.device") -> Callable[[Any], Any] | None:
         """Function that adds a frozen model's outputs to every batch, on the learner's device; None: none."""
         return None
@@ -90,6 +97,9 @@ class Data:
 KINDS: dict[str, str | type[Data]] = {
     "text": "maquette.training.datasets.text_config.TextData",
     "examples": "maquette.training.datasets.examples_config.ExamplesData",
+    "questions": "maquette.training.datasets.questions_config.QuestionsData",
+    "preferences": "maquette.training.datasets.preferences_config.PreferencesData",
+    "cloze": "maquette.training.datasets.cloze_config.ClozeData",
     "pictures": "maquette.training.datasets.picture_config.PictureData",
 }
 """class of a recipe's `data` by its `kind`, or the path of that class"""

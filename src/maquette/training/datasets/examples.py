@@ -11,6 +11,7 @@ example is read once an epoch, and what a step reads is a function of (seed, num
 
 import functools
 from bisect import bisect_left, insort
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,28 +25,82 @@ from maquette.models.registry import ModelConfig
 from maquette.training.datasets.examples_config import ExamplesData
 from maquette.training.datasets.text import check_tokens
 from maquette.training.datasets.text_config import TextWatch
-from maquette.training.recipe import Recipe
+from maquette.training.recipe import LanguageRecipe, Recipe
 
 HELDOUT_ROWS = 32  # sequences of a held-out batch
 ExamplesRecipe = Recipe[ModelConfig, ExamplesData, TextWatch]
 """recipe of a run on a corpus of examples"""
 
 
-class ExamplesDataset:
-    """The samples of a recipe on a corpus of examples; see `datasets.Dataset`.
+class Rows(Protocol):
+    """The samples of a split, by number."""
 
-    Rank r of a step takes its contiguous share of the step's samples. Raises UserError where no
-    example has an answer that begins within a sequence.
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: npt.NDArray[np.int64]) -> Any:
+        """The samples of those numbers as a batch."""
+        ...
+
+
+class RowsDataset:
+    """The samples of a recipe whose corpus is cut into rows; see `datasets.Dataset`.
+
+    Rank r of a step takes its contiguous share of the step's samples. What follows what is drawn anew
+    every epoch.
+    """
+
+    def __init__(self, recipe: LanguageRecipe, corpus: ExamplesCorpus) -> None:
+        self._recipe, self.corpus, self._sequence = recipe, corpus, recipe.data.sequence
+
+    @property
+    def rows(self) -> Rows:
+        """Samples to train on."""
+        raise NotImplementedError
+
+    @property
+    def heldout_rows(self) -> Rows:
+        """Held-out samples."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def order(self) -> SampleOrder:
+        """The order of the samples."""
+        return SampleOrder(len(self.rows) + 1, 1, self._recipe.seed)
+
+    def step(self, sample: int, rank: int = 0, world: int = 1) -> list[Any]:
+        """This rank's micro-batches of the step that starts at training sample `sample`."""
+        share = self._recipe.batch // world
+        micro = self._recipe.micro_batch or share
+        rows = self.order.starts(sample + rank * share, share)
+        return [self.rows.batch(rows[i : i + micro]) for i in range(0, share, micro)]
+
+    def heldout(self) -> list[Any]:
+        """Rows spread evenly over the held-out ones, the same at every call."""
+        available = len(self.heldout_rows)
+        count = min(available, max(1, self._recipe.watch.tokens // self._sequence))
+        rows = np.arange(count) * available // count
+        return [
+            self.heldout_rows.batch(rows[i : i + HELDOUT_ROWS])
+            for i in range(0, count, HELDOUT_ROWS)
+        ]
+
+
+class ExamplesDataset(RowsDataset):
+    """The samples of a recipe on a corpus of examples.
+
+    Raises UserError where no example has an answer that begins within a sequence.
     """
 
     def __init__(self, recipe: ExamplesRecipe, corpus: ExamplesCorpus) -> None:
-        self._recipe, self.corpus = recipe, corpus
-        self._sequence = recipe.data.sequence
+        super().__init__(recipe, corpus)
         self._packed = Packed(corpus.train, self._sequence, corpus.eos_token_id, recipe.seed)
-        self.order = SampleOrder(len(self._packed) + 1, 1, recipe.seed)
+
+    @property
+    def rows(self) -> "Packed":
+        return self._packed
 
     @functools.cached_property
-    def _heldout(self) -> "Packed":
+    def heldout_rows(self) -> "Packed":
         """Held-out sequences. Raises UserError where no example fits."""
         return Packed(self.corpus.heldout, self._sequence, self.corpus.eos_token_id, seed=0)
 
@@ -53,7 +108,7 @@ class ExamplesDataset:
         """Notes where examples are cut or left out. Raises WrongUse for a model of another vocabulary."""
         check_tokens(self._recipe, self.corpus)
         packed, notes = self._packed, []
-        assert len(self._heldout)
+        assert len(self.heldout_rows)
         if packed.cut:
             notes.append(
                 f"{packed.cut:,} of {len(self.corpus.train):,} examples are longer than data.sequence "
@@ -65,22 +120,6 @@ class ExamplesDataset:
                 f"longer than data.sequence {self._sequence}: left out"
             )
         return notes
-
-    def step(self, sample: int, rank: int = 0, world: int = 1) -> list[TokenBatch]:
-        """This rank's micro-batches of the step that starts at training sample `sample`."""
-        share = self._recipe.batch // world
-        micro = self._recipe.micro_batch or share
-        rows = self.order.starts(sample + rank * share, share)
-        return [self._packed.batch(rows[i : i + micro]) for i in range(0, share, micro)]
-
-    def heldout(self) -> list[TokenBatch]:
-        """Sequences spread evenly over the held-out ones, the same at every call."""
-        available = len(self._heldout)
-        count = min(available, max(1, self._recipe.watch.tokens // self._sequence))
-        rows = np.arange(count) * available // count
-        return [
-            self._heldout.batch(rows[i : i + HELDOUT_ROWS]) for i in range(0, count, HELDOUT_ROWS)
-        ]
 
 
 class Packed:
@@ -112,22 +151,34 @@ class Packed:
 
     def batch(self, rows: npt.NDArray[np.int64]) -> TokenBatch:
         """The sequences of those numbers; padded with the EOS token, which is a document of its own."""
-        shape = (len(rows), self._sequence)
-        tokens, targets = np.full(shape, self._eos_token_id), np.full(shape, -1)
-        documents, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for row, number in enumerate(rows.tolist()):
-            start = document = 0
-            for document, example in enumerate(self._rows[number]):
-                read, counted = self._split.read(example, self._sequence + 1)
-                end = start + len(read) - 1
-                tokens[row, start:end] = read[:-1]
-                targets[row, start:end] = np.where(counted[1:], read[1:], -1)
-                documents[row, start:end] = document
-                positions[row, start:end] = np.arange(end - start)
-                start = end
-            documents[row, start:] = document + 1
-            positions[row, start:] = np.arange(self._sequence - start)
-        return TokenBatch(*map(torch.from_numpy, (tokens, targets, documents, positions)))
+        documents = [
+            [self._split.read(example, self._sequence + 1) for example in self._rows[number]]
+            for number in rows.tolist()
+        ]
+        return laid(documents, self._sequence, self._eos_token_id)
+
+
+def laid(
+    rows: list[list[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]],
+    sequence: int,
+    eos_token_id: int,
+) -> TokenBatch:
+    """Documents (their tokens and loss masks) one after the other in each row, then padding."""
+    shape = (len(rows), sequence)
+    tokens, targets = np.full(shape, eos_token_id), np.full(shape, -1)
+    document_ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for row, documents in enumerate(rows):
+        start = 0
+        for document, (read, counted) in enumerate(documents):
+            end = start + len(read) - 1
+            tokens[row, start:end] = read[:-1]
+            targets[row, start:end] = np.where(counted[1:], read[1:], -1)
+            document_ids[row, start:end] = document
+            positions[row, start:end] = np.arange(end - start)
+            start = end
+        document_ids[row, start:] = len(documents)
+        positions[row, start:] = np.arange(sequence - start)
+    return TokenBatch(*map(torch.from_numpy, (tokens, targets, document_ids, positions)))
 
 
 def pack(

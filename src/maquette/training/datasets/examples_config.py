@@ -15,16 +15,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExamplesData(TokenData):
-    """A corpus of examples as the data of a recipe.
+class AnsweredData(TokenData):
+    """A corpus of examples as the data of a recipe, in whatever way it is learned from."""
 
-    Whole examples are packed into sequences; none sees another, and the loss counts answers alone.
-    """
-
-    dataset: ClassVar[Any] = "maquette.training.datasets.examples.ExamplesDataset"
-
-    kind: Literal["examples"] = "examples"
-    """kind of data"""
     corpus: str = ""
     """corpus folder, built by maquette corpus examples"""
 
@@ -36,3 +29,16 @@ class ExamplesData(TokenData):
                 "data.corpus is empty: name a folder that maquette corpus examples has built"
             )
         return ExamplesCorpus(self.corpus)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplesData(AnsweredData):
+    """A corpus of examples whose answers are learned.
+
+    Whole examples are packed into sequences; none sees another, and the loss counts answers alone.
+    """
+
+    dataset: ClassVar[Any] = "maquette.training.datasets.examples.ExamplesDataset"
+
+    kind: Literal["examples"] = "examples"
+    """kind of data"""

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.open import AnyCorpus
-from maquette.corpus.order import SampleOrder
+from maquette.corpus.order import Interleaving, SampleOrder
 from maquette.corpus.text.store import TOKENIZER, Corpus
 from maquette.corpus.tokenizer import digest, load_tokenizer
 from maquette.models.base import TokenBatch
@@ -15,6 +16,8 @@ from maquette.models.registry import ModelConfig
 from maquette.training.datasets.text_config import TextData, TextWatch
 from maquette.training.objectives import next_token
 from maquette.training.recipe import LanguageRecipe, Recipe
+from maquette.training.run import RunDirectory
+from maquette.training.run_corpus import text_of
 
 TextRecipe = Recipe[ModelConfig, TextData, TextWatch]
 """recipe of a run on a corpus of text"""
@@ -24,7 +27,9 @@ class TextDataset:
     """The samples of a recipe on a corpus of text; see `datasets.Dataset`.
 
     Rank r of a step takes its contiguous share of the step's samples, so the union over ranks is
-    the same batch for any number of them. Raises UserError for less text than a batch.
+    the same batch for any number of them. With `data.replay` some samples are of the corpus of the run that
+    this one starts with, in that corpus' own order: every one new, until all have been read. Raises
+    UserError for less text than a batch, and where the text to replay is gone or has changed.
     """
 
     def __init__(self, recipe: TextRecipe, corpus: Corpus) -> None:
@@ -36,6 +41,11 @@ class TextDataset:
                 f"{recipe.batch} x {length}: add text, or lower batch or data.sequence"
             )
         self.order = SampleOrder(len(corpus.train), length, recipe.seed)
+        self._interleaving = Interleaving(recipe.data.replay)
+        self._sources = [(corpus.train, self.order)]
+        if recipe.data.replay:
+            replayed = text_of(RunDirectory(recipe.start)).train
+            self._sources.append((replayed, SampleOrder(len(replayed), length, recipe.seed)))
 
     def check(self) -> list[str]:
         """Raise WrongUse for a tokenizer of another model, or a prompt that no sample could continue."""
@@ -46,14 +56,25 @@ class TextDataset:
         """This rank's micro-batches of the step that starts at training sample `sample`."""
         share = self._recipe.batch // world
         micro = self._recipe.micro_batch or share
-        starts = self.order.starts(sample + rank * share, share)
-        length = self._recipe.data.sequence
-        rows = np.stack([self.corpus.train.read(int(s), length + 1) for s in starts])
+        rows = self._rows(sample + rank * share, share)
         eos_token_id = self.corpus.eos_token_id if self._recipe.data.document_mask else None
         return [
             next_token(torch.from_numpy(rows[i : i + micro]), eos_token_id)
             for i in range(0, share, micro)
         ]
+
+    def _rows(self, first: int, count: int) -> npt.NDArray[np.int64]:
+        """Training samples first .. first + count - 1, (count, sequence + 1)."""
+        length = self._recipe.data.sequence
+        replayed = self._interleaving.second_before(np.arange(first, first + count + 1))
+        second = np.diff(replayed)  # (count,): 1 where the sample is replayed, else 0
+        begins = (first - int(replayed[0]), int(replayed[0]))
+        rows = np.empty((count, length + 1), np.int64)
+        for number, (stream, order) in enumerate(self._sources):
+            own = np.flatnonzero(second == number)
+            for row, start in zip(own, order.starts(begins[number], len(own)), strict=True):
+                rows[row] = stream.read(int(start), length + 1)
+        return rows
 
     def heldout(self) -> list[TokenBatch]:
         """See `heldout_batches`."""

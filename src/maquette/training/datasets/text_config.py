@@ -67,6 +67,20 @@ class TextData(TokenData):
     """corpus folder, or "default" or "tiny": built from the text on this machine"""
     document_mask: bool = False
     """whether attention stops at document boundaries, and positions restart there"""
+    replay: float = 0.0
+    """share of the training samples that are of the corpus of the run that `start` names, against
+    forgetting; 0: none"""
+
+    def check(self, recipe: Any) -> None:
+        """Raise WrongUse where a sequence does not fit the model, or where replay has nothing to replay."""
+        super().check(recipe)
+        if not 0 <= self.replay < 1:
+            raise WrongUse(f"data.replay is {plain(self.replay)}: use a share from 0 to below 1")
+        if self.replay and not recipe.start:
+            raise WrongUse(
+                f"data.replay is {plain(self.replay)}, and start names no run whose text is replayed: "
+                "name it with --start, or use 0"
+            )
 
     def open_corpus(self, progress: Progress = silent) -> "Corpus":
         from maquette.corpus.text.named import open_corpus

@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 from maquette.base.errors import WrongUse, did_you_mean
 
-MODULES = ("arithmetic", "letters", "in_context", "facts", "phrases", "styles")
+MODULES = (
+    "arithmetic", "scratchpad", "letters", "in_context", "facts", "phrases", "instructions", "styles",
+)  # fmt: skip
 """that register the worlds"""
 Side = Literal["train", "heldout"]
 HELD_OUT = 0.2  # share of the keys

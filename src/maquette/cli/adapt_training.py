@@ -1,0 +1,45 @@
+"""What adapt dpo and adapt grpo share: options of what is trained, and how means are shown."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from maquette.adaptation.recipes import AdaptOptions
+    from maquette.base.statistics import Mean
+
+
+def add_training(parser: argparse.ArgumentParser, steps: int, batch: int, samples: str) -> None:
+    """The options of what is trained and for how long. samples: what a batch is counted in."""
+    parser.add_argument("--adapter", default="full", metavar="METHOD",
+                        help="what is trained: full, lora, bias, ... (%(default)s)")  # fmt: skip
+    parser.add_argument("--rank", type=int, default=8, help="rank of lora, size of adapter (8)")
+    parser.add_argument("--prompts", type=int, default=10, help="length of prompt, prefix (10)")
+    parser.add_argument("--steps", type=int, default=steps, help="steps (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=batch, help=f"{samples} a step (%(default)s)")
+    parser.add_argument("--learning-rate", type=float, help="(default: the method's own)")
+    parser.add_argument("--weight-decay", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def options_of(arguments: argparse.Namespace) -> "AdaptOptions":
+    """The options of `add_training`, as `AdaptOptions`."""
+    from maquette.adaptation.recipes import AdaptOptions
+
+    return AdaptOptions(
+        arguments.adapter,
+        steps=arguments.steps,
+        batch=arguments.batch,
+        learning_rate=arguments.learning_rate,
+        weight_decay=arguments.weight_decay,
+        prompts=arguments.prompts,
+        rank=arguments.rank,
+        seed=arguments.seed,
+        sequence=getattr(arguments, "sequence", None),
+    )
+
+
+def shown(mean: "Mean") -> str:
+    """A mean with its standard error."""
+    if mean.stderr is None:
+        return f"{mean.mean:.4f}"
+    return f"{mean.mean:.4f} ± {mean.stderr:.4f}"

@@ -1,0 +1,229 @@
+"""Find a prompt of vectors for a language model by its answers alone, and measure what came of it.
+
+    adapt_black_box(Path("runs/first"), "questions.jsonl", Path("runs/prompted"), BlackBoxOptions())
+
+What comes out is an ordinary run with a prompt adapter, as `adapt prompt` leaves one; `adaptation.json` has
+calls, scores before and after, and what was forgotten.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maquette.adaptation.adapters.adapter import attach, kept_tensors
+from maquette.adaptation.adapters.prompt import TextPrompts
+from maquette.adaptation.black_box import LossName, Outcome, Projection, Question, Scorer
+from maquette.adaptation.methods import Counted, count
+from maquette.adaptation.recipes import AdaptOptions, text_recipe
+from maquette.adaptation.search import Array, Evolution
+from maquette.base.errors import WrongUse
+from maquette.base.files import write_json
+from maquette.base.machine import resident
+from maquette.corpus.examples.example import Example
+from maquette.corpus.examples.store import ExamplesCorpus
+from maquette.corpus.examples.template import Template, encode
+from maquette.corpus.progress import Progress, silent
+from maquette.corpus.text.store import MANIFEST, TOKENIZER
+from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
+from maquette.evaluation.bits_per_byte import Score
+from maquette.models.store import save_tensors
+from maquette.training.datasets.text import check_tokens
+from maquette.training.run import RECIPE, RunDirectory
+from maquette.training.run_setup import create
+from maquette.workshop.adapt import ADAPTATION
+from maquette.workshop.adapt_data import data_of, holds_examples
+from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, score
+from maquette.workshop.load import Loaded, load
+from maquette.workshop.prompt_search import LOG, Found, SearchLog, SearchOptions, drawn, search
+
+
+@dataclass(frozen=True)
+class BlackBoxOptions(SearchOptions):
+    """How vectors are searched."""
+
+    size: int = 64
+    """number of dimensions that are searched"""
+    length: int = 10
+    """number of vectors of the prompt"""
+    loss: LossName = "cross-entropy"
+    """loss over the choices of an example"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size < 2 or self.length < 1:
+            raise WrongUse(
+                f"size is {self.size} and prompts {self.length}: use at least 2, and at least 1"
+            )
+
+
+@dataclass(frozen=True)
+class BlackBoxAdapted:
+    """An adapted run, and what held-out questions and text cost before and after."""
+
+    path: Path
+    """directory of the adapted run"""
+    base: Path
+    """directory of the run that was adapted"""
+    counted: Counted
+    """number of parameters of the prompt"""
+    options: BlackBoxOptions
+    """options of the search"""
+    found: Found
+    """the prompt that was found"""
+    questions: tuple[Outcome, Outcome]
+    """outcome of the held-out questions before and after"""
+    answers: tuple[Score, Score]
+    """score of the held-out answers before and after"""
+    own: tuple[Score, Score] | None
+    """score of the base's own held-out text before and after; None: that is not there"""
+    memory: float
+    """largest memory of the searching process, in bytes"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `adaptation.json` has them."""
+        right = self.questions[0].right is not None
+        metric = "share of held-out questions answered right, of their choices"
+        values = [
+            q.right if right else s.bits_per_byte
+            for q, s in zip(self.questions, self.answers, strict=True)
+        ]
+        return {
+            "run": str(self.path),
+            "base": str(self.base),
+            "method": "black-box",
+            "trained_parameters": self.counted.trained,
+            "base_parameters": self.counted.base,
+            "calls": self.found.calls,
+            "examples": self.options.examples,
+            "searched_dimensions": self.options.size,
+            "chosen_by": asdict(self.found.chosen_by),
+            "metric": metric if right else "bits per byte of held-out answers",
+            "metric_before": values[0],
+            "metric_after": values[1],
+            "before": self.answers[0].to_dict(),
+            "after": self.answers[1].to_dict(),
+            "forgetting": None
+            if self.own is None
+            else {"before": self.own[0].bits_per_byte, "after": self.own[1].bits_per_byte},
+            "minutes": self.found.seconds / 60,
+            "peak_memory": self.memory,
+        }
+
+
+def adapt_black_box(
+    run: Path,
+    source: str,
+    path: Path,
+    options: BlackBoxOptions,
+    *,
+    fields: Mapping[str, str] | None = None,
+    template: str = Template.text,
+    resume: bool = False,
+    progress: Progress = silent,
+    say: Callable[[str], None] = lambda text: None,
+) -> BlackBoxAdapted:
+    """Search a prompt for the language model of `run` on examples; the adapted run is `path`.
+
+    source, fields, template: see `adapt_data.data_of`. resume: whether a search that was cut off goes on.
+    Raises WrongUse for text, which has no answers, and for a model without a place for a prompt.
+    """
+    start, config = language_base(run, path, resume)
+    tuning = AdaptOptions(
+        "prompt",
+        steps=options.calls // options.population,
+        batch=options.examples,
+        prompts=options.length,
+        seed=options.seed,
+    )
+    counted = count(config, tuning.adapter("text"))
+    strategy = Evolution(
+        options.size, options.population, options.seed
+    )  # says what is not installed
+    files = Path(source).expanduser()
+    asks = fields or not files.exists() or (files / MANIFEST).exists() or holds_examples(files)
+    if not asks:
+        raise WrongUse(
+            f"{source} is text, which asks nothing: name examples, with prompt and answer"
+        )
+    tokenizer = load_tokenizer(start / TOKENIZER)
+    data = data_of(
+        source, path.with_name(f"{path.name}-corpus"), tokenizer, min(config.context, SEQUENCE),
+        fields=fields, template=template, resume=resume, progress=progress,
+    )  # fmt: skip
+    corpus = data.open_corpus()
+    if not isinstance(corpus, ExamplesCorpus):
+        raise WrongUse(f"{source} is a corpus of text: name one of examples")
+    recipe = replace(text_recipe(tuning, start, config, data), name="black-box")
+    check_tokens(recipe, corpus)
+    directory = RunDirectory(path)
+    with directory.locked():
+        if not (directory / RECIPE).exists():
+            create(directory, recipe, corpus)
+        identity = asdict(options) | {"base": str(start), "data": corpus.hash}
+        log = SearchLog(directory / LOG, identity)
+        base, own = load(start), own_corpus(start, say)
+        seen, others = drawn(corpus.examples("train"), options.examples, options.seed)
+        asked = [
+            questions_of(part, Template(corpus.manifest["template"]), tokenizer)
+            for part in (seen, others, corpus.examples("heldout"))
+        ]
+        say(f"{len(seen)} examples are searched on, {len(others)} others choose")
+        before = Scorer(base.model, asked[2]).outcomes(None)[0], score(base, corpus)
+        own_before = None if own is None else score(base, own)
+        projection = Projection(base.model, options.length, options.size, options.seed)
+        searched, judging = (Scorer(base.model, q, options.loss) for q in asked[:2])
+        memory = [resident()]
+
+        def losses(z: Array) -> list[float]:
+            scored = [outcome.loss for outcome in searched.outcomes(projection(z))]
+            memory.append(resident())
+            return scored
+
+        found = search(
+            strategy, options, log, losses,
+            lambda z: judging.outcomes(projection(z[None]))[0], progress=progress, say=say,
+        )  # fmt: skip
+        keep_prompt(directory, base, projection(found.candidate[None])[0])
+        adapted = load(path)
+        after = Scorer(adapted.model, asked[2]).outcomes(None)[0], score(adapted, corpus)
+        done = BlackBoxAdapted(
+            path, start, counted, options, found,
+            (before[0], after[0]), (before[1], after[1]),
+            None if own is None or own_before is None else (own_before, score(adapted, own)),
+            max(memory),
+        )  # fmt: skip
+        write_json(directory / ADAPTATION, done.to_dict())
+    return done
+
+
+def questions_of(
+    examples: Sequence[Example], template: Template, tokenizer: Tokenizer
+) -> list[Question]:
+    """Examples as tokens; an answer without others to choose from ends with its EOS token."""
+    questions = []
+    for example in examples:
+        right = example.answer_index
+        chosen = right is not None and len(example.choices) > 1
+        answers = []
+        for answer in example.choices if chosen else (example.answer,):
+            tokens, _ = encode(replace(example, answer=answer), template, tokenizer)
+            first = len(tokens) - len(tokenizer.encode(template.answer(example.prompt, answer))) - 1
+            answers.append(tuple(tokens[first : len(tokens) - chosen].tolist()))
+        context = tuple(tokens[:first].tolist())
+        questions.append(Question(context, tuple(answers), right if chosen and right else 0))
+    return questions
+
+
+@torch.no_grad()
+def keep_prompt(run: RunDirectory, base: Loaded, vectors: torch.Tensor) -> None:
+    """Write a prompt (length, width) as the adapter of a run, which attaches it to the base's model."""
+    config = run.recipe().adapter
+    assert config is not None
+    adapter = config.build(base.model)
+    assert isinstance(adapter, TextPrompts)
+    adapter.vectors.copy_(vectors)
+    attach(base.model, config.kind, adapter)
+    save_tensors(run.weights, kept_tensors(base.model))
