@@ -15,7 +15,7 @@ from typing import Any, Literal
 from maquette.base.errors import WrongUse, did_you_mean
 
 MODULES = (
-    "arithmetic", "scratchpad", "letters", "in_context", "facts", "phrases", "instructions",
+    "arithmetic", "scratchpad", "letters", "in_context", "facts", "phrases", "instructions", "styles",
 )  # fmt: skip
 """that register the worlds"""
 Side = Literal["train", "heldout"]
