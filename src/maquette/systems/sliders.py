@@ -1,7 +1,7 @@
 """Sliders: adapters of a language model as controls that are moved by degrees, also below nothing.
 
     maquette generate runs/first "Once" --adapter runs/medieval=0.7 --adapter runs/terse=-0.3
-    maquette reproduce sliders            about MINUTES minutes on one core, 2 seeds
+    maquette reproduce sliders            about 40 minutes on one core, 2 seeds
 
 A wish of the time ("more medieval", "more united kingdom", halfway between two articles), answered with
 low-rank adapters (Hu et al. 2021) whose change is multiplied by the slider, and with prefixes (Li and Liang
@@ -13,7 +13,7 @@ are known word by word (`worlds/styles.py`); a slider is an adapter of rank 4 th
 on passages of one pole, all else as it was. It was never shown a degree, nor the other pole. Every position
 of a slider writes 96 passages, which the world's oracle reads.
 
-Expected: EXPECTED
+Expected: not measured yet.
 """
 
 from collections.abc import Mapping, Sequence
