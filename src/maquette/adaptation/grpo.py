@@ -35,7 +35,7 @@ from maquette.training.datasets.questions_config import QuestionsData
 from maquette.training.decide import Decisions
 from maquette.training.heldout import derived_seed
 from maquette.training.learner import on_device
-from maquette.training.loop import plainly
+from maquette.training.loop import eager_mode
 from maquette.training.recipe import Recipe
 from maquette.training.single import Single
 from maquette.training.trained_model import open_model
@@ -75,7 +75,7 @@ class GRPO(Single):
         ]
         sampling = Sampling(temperature=1.0, seeds=tuple(seeds))
         model.eval()
-        with plainly():
+        with eager_mode():
             answers = sample_tokens(
                 model, self._tokenizer, prompts, tokens=data.answer_tokens, sampling=sampling
             )

@@ -201,7 +201,7 @@ def train(
                 record["skipped"] = True
             speed.tick(units_per_step)
             if last or state.step % eval_steps == 0:
-                with speed.paused(), plainly():
+                with speed.paused(), eager_mode():
                     scored = heldout_loss(learner.score, heldout, group, learner.model.uncounted)
                     record["heldout_loss"] = scored
                     if group.first:
@@ -239,7 +239,7 @@ def train(
                 save_tensors(run.weights, kept_tensors(learner.kept()))
         if not speed.steps:  # the run ends where it was cut off
             taken = next((r["loss"] for r in reversed(run.records()) if "skipped" not in r), None)
-            with plainly():
+            with eager_mode():
                 scored = heldout_loss(learner.score, heldout, group, learner.model.uncounted)
         for tracker in trackers:
             tracker.close()
@@ -263,7 +263,7 @@ def train(
 
 
 @contextlib.contextmanager
-def plainly() -> Iterator[None]:
+def eager_mode() -> Iterator[None]:
     """Context without compiled code and row kernels: every new shape would be compiled."""
     with (
         torch.compiler.set_stance("force_eager"),

@@ -9,7 +9,7 @@ from maquette.serving.make import can_make, make_pictures
 from maquette.training.datasets.encoder import encoder_of, encoder_reader
 from maquette.training.datasets.picture_config import picture_recipe
 from maquette.training.datasets.pictures import Reader, to_pixels
-from maquette.training.loop import plainly
+from maquette.training.loop import eager_mode
 from maquette.training.observer import Observer
 from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import pictures_of
@@ -47,7 +47,7 @@ class PictureSamples:
                 batch.captions = self._reader.token_ids(prompts)
             if self._encoder is not None:
                 batch = self._encoder(batch)
-            with plainly():
+            with eager_mode():
                 drawing = Drawing(steps=watch.steps, guidance=watch.guidance, seed=step)
                 made = make_pictures(model, batch, drawing)
             picture = png_grid(to_pixels(made))
