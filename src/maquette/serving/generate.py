@@ -151,7 +151,7 @@ def sample_tokens(
     answers: list[list[int]] = [[] for _ in encoded]
     ended: set[int] = set()
     missing = tokenizer.missing(model.config.vocabulary)
-    for chosen in stream(model, encoded, tokens, sampling, missing):
+    for chosen in stream(model, encoded, tokens, sampling, missing, ended=ended):
         for row, token in enumerate(chosen):
             if row not in ended:
                 answers[row].append(token)
