@@ -95,7 +95,9 @@ def test_answers_do_not_depend_on_how_many_prompts_are_batched(monkeypatch):
         return original(model, tokenizer, encoded, **named)
 
     monkeypatch.setattr(generation, "continue_tokens", counted)
-    monkeypatch.setattr(generation, "POSITIONS", 100)  # rows of the prompt and room for the answer
+    monkeypatch.setattr(generation, "BATCHES", (1, 4))
+    numbers = 2 * 2 * 2 * 8  # keys and values of two layers, two key-value heads, eight dimensions
+    monkeypatch.setattr(generation, "BYTES", 100 * 4 * numbers)  # a hundred positions
     assert answers() == whole
     assert sizes == [2, 2, 3, 2]
 

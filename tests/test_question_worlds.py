@@ -18,7 +18,7 @@ from maquette.worlds.questions.words import WORDS
 from tests.conftest import command, refused
 
 NAMES = list(question_worlds())
-KNOWN = "870e"  # of all worlds' first questions
+KNOWN = "3be9"  # of all worlds' first questions
 
 
 def test_the_questions_are_the_same_everywhere():
@@ -74,7 +74,7 @@ def test_the_steps_of_column_addition_are_exact_and_reach_the_sum():
         for ending in ("_trace", "_hinted"):
             for one in question_world(f"column_addition_{n}d{ending}").questions(20):
                 a, b, hint = re.fullmatch(r"(\d+)\+(\d+)=(?: \((\d+)\))?", one.question).groups()
-                *lines, last = one.answer.removeprefix("\n").split("\n")
+                *lines, last = one.answer.split("\n")
                 assert last == f"#### {int(a) + int(b)}" and len(lines) == n
                 assert hint == (str(int(a) + int(b)) if ending == "_hinted" else None)
                 carry = 0

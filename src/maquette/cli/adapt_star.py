@@ -8,10 +8,11 @@ answer some questions this way from the start: tune it on a few rationales first
 that of the last loop; each loop's questions, answers and run stay in it. --resume goes on with one that was
 cut off.
 
-example: maquette corpus examples corpus/traces column_addition_2d_trace --tokenizer runs/first
-         maquette adapt full runs/first corpus/traces --run runs/steps
-         maquette corpus examples corpus/sums column_addition_2d column_addition_3d --tokenizer runs/first
-         maquette adapt star runs/steps corpus/sums --replay corpus/traces --run runs/star
+example: maquette corpus examples corpus/steps column_addition_2d_trace column_addition_2d_hinted \\
+             --tokenizer bytes
+         maquette train tiny --data.kind examples --data.corpus corpus/steps --steps 800 --run runs/steps
+         maquette corpus examples corpus/sums column_addition_2d column_addition_3d --tokenizer bytes
+         maquette adapt star runs/steps corpus/sums --replay corpus/steps --run runs/star
 """
 
 import argparse

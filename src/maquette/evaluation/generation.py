@@ -7,12 +7,13 @@ from typing import Any
 from maquette.base.errors import UserError
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import LanguageModel
+from maquette.nn.attention import LayerCache
 from maquette.serving.generate import continue_tokens
 from maquette.serving.restrict import Answers, Grammars, Restriction
 from maquette.serving.sampler import Sampling
 
-BATCH = 256  # prompts at a time
-POSITIONS = 1 << 16  # of keys and values of a batch, its room for answers included
+BATCHES = 32, 256  # prompts at a time, at the least and at the most
+BYTES = 1 << 29  # of keys and values of a batch beyond the least one
 LEAST_SHARED = 8  # tokens that are worth being run once
 MOST_TOKENS = 256  # of an answer, where the task does not say
 
@@ -47,8 +48,7 @@ def generate_answers(
     results = [""] * len(prompts)
     first = 0
     while first < len(order):  # the longest come first
-        rows = min(BATCH, max(1, POSITIONS // (len(encoded[order[first]]) + most)))
-        chosen = order[first : first + rows]
+        chosen = order[first : first + _rows(model, len(encoded[order[first]]) + most)]
         batch = [encoded[i] for i in chosen]
         shared = min(_common(batch), min(map(len, batch)) - 1)
         restriction = None
@@ -69,6 +69,19 @@ def generate_answers(
         first += len(chosen)
         progress(first, len(order))
     return results, cut
+
+
+def _rows(model: LanguageModel, positions: int) -> int:
+    """How many prompts are run at a time, of so many positions each with their answers."""
+    least, most = BATCHES
+    numbers = sum(
+        layer.keys.numel() + layer.values.numel()
+        for layer in model.cache(1, 1)
+        if isinstance(layer, LayerCache)
+    )
+    if not numbers:  # an architecture with another kind of cache
+        return least
+    return max(least, min(most, BYTES // (numbers * model.compute.itemsize * positions)))
 
 
 def _common(rows: Sequence[Sequence[int]]) -> int:

@@ -36,7 +36,7 @@ def trace(a: int, b: int) -> str:
         carry, digit = divmod(total, 10)
         left, right, found = left[:-1], right[:-1], f"{digit}{found}"
         lines.append(f"{column},{left}+{right},{found}")
-    return "\n" + "\n".join([*lines, f"{MARK} {a + b}"])
+    return "\n".join([*lines, f"{MARK} {a + b}"])
 
 
 def column_addition(digits: int, traced: bool, hinted: bool, draw: Random, side: Side) -> Asked:
