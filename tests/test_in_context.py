@@ -11,7 +11,7 @@ import torch
 from maquette.corpus.tokenizer import byte_tokenizer
 from maquette.evaluation.likelihood import log_likelihoods
 from maquette.experiments.bases.bursts import World
-from maquette.experiments.bases.made_documents import asked, exact_matches, right_choices
+from maquette.experiments.bases.made_documents import asked, right_choices
 from maquette.models.config import DecoderConfig
 from maquette.systems import bursty_data, stress
 
@@ -22,7 +22,6 @@ def run():
     model.initialise(0).eval()
     with torch.no_grad():  # as initialised all scores are alike
         model.output.weight.normal_(generator=torch.Generator().manual_seed(1))
-        model.output.weight[128:] = 0  # so that what greedy decoding writes is text
     return SimpleNamespace(model=model, tokenizer=byte_tokenizer())
 
 
@@ -34,17 +33,6 @@ def test_the_first_answer_is_right_where_it_is_the_likeliest(run):
         ("ab:", [first, *(other for other in answers if other != first)]) for first in answers
     ]
     assert right_choices(run, questions) == [first == best for first in answers]
-
-
-def test_an_exact_match_is_what_greedy_decoding_writes(run):
-    tokens = [256, *b"ab:"]
-    for _ in range(3):
-        with torch.inference_mode():
-            tokens.append(int(run.model(torch.tensor([tokens]))[0, -1].argmax()))
-    written = bytes(tokens[-3:]).decode()
-    other = chr(tokens[-1] ^ 1)
-    questions = [("ab:", written), ("ab:", written[:2] + other), ("ab:", other + written[1:])]
-    assert exact_matches(run, questions) == [True, False, other == written[0]]
 
 
 def test_both_orders_hold_the_same_pairs_and_one_has_bursts():

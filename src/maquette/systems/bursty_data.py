@@ -16,10 +16,11 @@ In context: two of the 4,776 names that were never seen, each four times with a 
 one of them: which of the two labels (chance 50 %)? By heart: a name by Zipf's law after eight others: which
 of the 26 labels (chance 4 %)?
 
-Expected: 99 % in context where the data were bursty, 50 % where not. Tried before: labels that
-are no letters of names are learned by heart first and copied late, digits for 1,600 names of two letters not
-within 700 steps, capitals for 12,800 names by one seed of two within 1,200; and steps of twice the tokens
-come half as far with as many tokens.
+Expected: in context 83 % where the data were bursty (the seeds 100 and 67: one began late to copy), 53 %
+where not; by heart 17 points less (the seeds 14 and 20). Tried before: labels that are no letters of names
+are learned by heart first and copied late, digits for 1,600 names of two letters not within 700 steps,
+capitals for 12,800 names by one seed of two within 1,200; and steps of twice the tokens come half as far with
+as many tokens.
 """
 
 from typing import Any

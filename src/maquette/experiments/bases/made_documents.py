@@ -72,9 +72,3 @@ def right_choices(run: Loaded, questions: Sequence[tuple[str, Sequence[str]]]) -
         own = [next(scores).log_likelihood for _ in answers]
         right.append(own[0] > max(own[1:]))
     return right
-
-
-def exact_matches(run: Loaded, questions: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether the answer is what greedy decoding writes, of every (context, answer)."""
-    requests = [asked(run, context, [answer])[0] for context, answer in questions]
-    return [one.greedy for one in log_likelihoods(run.model, requests)]
