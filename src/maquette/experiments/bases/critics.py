@@ -94,7 +94,7 @@ def critics_base(corpus: Corpus, quick: bool, seed: int = 0) -> LanguageRecipe:
         optimiser=Optimiser(learning_rate=0.01, beta2=0.98),
         schedule=Schedule(floor=0.02),
         batch=32,
-        steps=4 if quick else 400,
+        steps=4 if quick else 1600,
         seed=seed,
         precision="fp32",
         compile="off",
