@@ -100,7 +100,26 @@ def merged(lab: Lab) -> Measurement:
             twice = run.model(tokens)
         differences.append(float((together - apart).abs().max()))
         doubled.append(float((twice - apart).abs().max()))
-    return Measurement(max(differences), min(doubled), (min(differences), max(differences)))
+    interval = min(differences), max(differences)
+    rows = [
+        {"merged": name, "difference": value}
+        for name, values in (("as it was", differences), ("with twice the scale", doubled))
+        for value in values
+    ]
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_point(filled=True, size=60)
+        .encode(
+            x=alt.X(
+                "difference:Q",
+                title="largest difference of a logit",
+                scale=alt.Scale(type="symlog", constant=1e-7),
+            ),
+            y=alt.Y("merged:N", title=None),
+        )
+        .properties(width=charts.WIDTH, height=charts.HEIGHT // 4)
+    )
+    return Measurement(max(differences), min(doubled), interval, chart=chart)
 
 
 def _chart(found: dict[str, dict[str, list[float]]]) -> Any:

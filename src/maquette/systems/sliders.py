@@ -126,14 +126,27 @@ def fluency(lab: Lab) -> Measurement:
 )
 def mixture(lab: Lab) -> Measurement:
     """Sea to market, kitchen to forest: weights (1 - w, w)."""
-    values, unrelated = [], []
+    values, unrelated, rows = [], [], list[dict[str, Any]]()
     for seed in range(lab.seeds):
         base = _base(lab, seed)
         for pair in (("sea", "market"), ("kitchen", "forest")):
-            values.append(_goes_over(lab, base, seed, pair, pair))
-            unrelated.append(_goes_over(lab, base, seed, ("glad", "grim"), pair))
+            for sliders, found in ((pair, values), (("glad", "grim"), unrelated)):
+                points = _goes_over(lab, base, seed, sliders, pair)
+                found.append(spearman(*zip(*points, strict=True)))
+                name = f"{' to '.join(pair)}, sliders {' and '.join(sliders)}"
+                rows += [{"weight": w, "share": share, "arm": name} for w, share in points]
     middle, low, high = mean_interval(np.array(values))
-    return Measurement(middle, float(np.mean(unrelated)), (low, min(1.0, high)))
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("weight:Q", title="weight of the second slider"),
+            y=alt.Y("mean(share):Q", title="share of the second topic's words"),
+            color=alt.Color("arm:N", title=None),
+        )
+        .properties(width=charts.WIDTH, height=charts.HEIGHT)
+    )
+    return Measurement(middle, float(np.mean(unrelated)), (low, min(1.0, high)), chart=chart)
 
 
 @dataclass(frozen=True)
@@ -268,8 +281,8 @@ def _moved(one: Slid) -> float:
 
 def _goes_over(
     lab: Lab, base: Path, seed: int, sliders: tuple[str, str], topics: tuple[str, str]
-) -> float:
-    """Rank correlation of the second slider's weight and the second topic's share of two."""
+) -> list[tuple[float, float]]:
+    """The second slider's weights, each with the second topic's share of the two topics' words."""
     model = load(base)
     for pole in sliders:
         model.attach(pole, _slider(lab, base, seed, "lora", (pole,)))
@@ -279,7 +292,7 @@ def _goes_over(
         level = read(" ".join(_written(lab, model, weights, seed)))
         first, second = (level.get(topic, 0.0) for topic in topics)
         points.append((w, second / (first + second) if first + second else 0.5))
-    return spearman(*zip(*points, strict=True))
+    return points
 
 
 def _plain(found: Sequence[Slid]) -> dict[str, Any]:

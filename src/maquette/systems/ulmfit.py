@@ -95,12 +95,26 @@ def forgetting(lab: Lab) -> Measurement:
     high = Arm("flat, high rate", "full", 3 * RATE, WIDTH)
     careful, flat, fast = (_bits(lab, arm) for arm in (ULMFIT[1000], FLAT[1000], high))
     middle, low, up = mean_interval(careful / flat)
-    details = {
-        "bits per byte, base": float(_base_bits(lab).mean()),
-        "ulmfit": float(careful.mean()),
-        "one rate": float(flat.mean()),
+    bits = {
+        "base": _base_bits(lab),
+        "ULMFiT": careful,
+        "one rate": flat,
+        "three times the rate": fast,
     }
-    return Measurement(middle, float((fast / flat).mean()), (low, up), details)
+    details = {f"bits per byte, {name}": float(values.mean()) for name, values in bits.items()}
+    rows = [{"arm": name, "bits": float(v)} for name, values in bits.items() for v in values]
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_point(filled=True, size=60)
+        .encode(
+            x=alt.X(
+                "bits:Q", title="bits per byte of held-out passages", scale=alt.Scale(zero=False)
+            ),
+            y=alt.Y("arm:N", title=None, sort=None),
+        )
+        .properties(width=charts.WIDTH, height=charts.HEIGHT // 3)
+    )
+    return Measurement(middle, float((fast / flat).mean()), (low, up), details, chart)
 
 
 def _errors(lab: Lab) -> "dict[str, np.ndarray[Any, np.dtype[np.float64]]]":
