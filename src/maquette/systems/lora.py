@@ -101,13 +101,13 @@ def merged(lab: Lab) -> Measurement:
         differences.append(float((together - apart).abs().max()))
         doubled.append(float((twice - apart).abs().max()))
     interval = min(differences), max(differences)
-    rows = [
+    points = [
         {"merged": name, "difference": value}
         for name, values in (("as it was", differences), ("with twice the scale", doubled))
         for value in values
     ]
     chart = (
-        alt.Chart(alt.Data(values=rows))
+        alt.Chart(alt.Data(values=points))
         .mark_point(filled=True, size=60)
         .encode(
             x=alt.X(

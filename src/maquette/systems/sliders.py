@@ -126,7 +126,9 @@ def fluency(lab: Lab) -> Measurement:
 )
 def mixture(lab: Lab) -> Measurement:
     """Sea to market, kitchen to forest: weights (1 - w, w)."""
-    values, unrelated, rows = [], [], list[dict[str, Any]]()
+    values: list[float] = []
+    unrelated: list[float] = []
+    rows: list[dict[str, Any]] = []
     for seed in range(lab.seeds):
         base = _base(lab, seed)
         for pair in (("sea", "market"), ("kitchen", "forest")):
