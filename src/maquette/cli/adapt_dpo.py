@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="strength of the tie to the reference (%(default)s)")  # fmt: skip
     parser.add_argument("--label-smoothing", type=float, default=0.0, metavar="P",
                         help="probability that a pair is the wrong way round (0)")  # fmt: skip
-    add_training(parser, steps=100, batch=8)
+    add_training(parser, steps=100, batch=8, rate=0.1)
     parser.add_argument("--sequence", type=int, help="tokens of a sequence of answers")
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=..., rejected=...")  # fmt: skip
@@ -37,15 +37,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="how an answer is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
 
 
-def add_training(parser: argparse.ArgumentParser, steps: int, batch: int) -> None:
-    """The options of what is trained and for how long."""
+def add_training(parser: argparse.ArgumentParser, steps: int, batch: int, rate: float) -> None:
+    """The options of what is trained and for how long. rate: default rate over that of adapt METHOD."""
     parser.add_argument("--adapter", default="full", metavar="METHOD",
                         help="what is trained: full, lora, bias, ... (%(default)s)")  # fmt: skip
     parser.add_argument("--rank", type=int, default=8, help="rank of lora, size of adapter (8)")
     parser.add_argument("--prompts", type=int, default=10, help="length of prompt, prefix (10)")
     parser.add_argument("--steps", type=int, default=steps, help="steps (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=batch, help="samples a step (%(default)s)")
-    parser.add_argument("--learning-rate", type=float, help="(default: the method's own)")
+    parser.add_argument("--learning-rate", type=float,
+                        help=f"(default: {rate:g} of that of adapt METHOD)")  # fmt: skip
     parser.add_argument("--weight-decay", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
 
