@@ -119,6 +119,24 @@ def test_cut_off_and_resumed_it_is_the_one_that_was_not(trained, documents, tmp_
         patch.setattr(optimiser, "set_learning_rate", cut)
         assert go_on(trained, documents, tmp_path / "cut").code == 1
     refused(go_on(trained, documents, tmp_path / "cut"), "exists", "--resume", code=2)
+    kept = trained / "corpus.json"
+    content, own = (
+        kept.read_text(encoding="utf-8"),
+        Corpus(RunDirectory(trained).recipe().data.corpus),
+    )
+    shutil.copytree(own.path, tmp_path / "other")  # the base's text is another, and its run says so
+    for file, old in ((tmp_path / "other" / "manifest.json", None), (kept, content)):
+        text = (old or file.read_text(encoding="utf-8")).replace(own.hash, own.hash[::-1])
+        file.write_text(text.replace(str(own.path), str(tmp_path / "other")), encoding="utf-8")
+    said = go_on(trained, documents, tmp_path / "cut", "--resume")
+    refused(said, "was trained on another corpus", code=1)
+    kept.write_text(content, encoding="utf-8")
+    page = documents / "0.txt"
+    before = page.read_text(encoding="utf-8")
+    page.write_text(before + "more", encoding="utf-8")
+    said = go_on(trained, documents, tmp_path / "cut", "--resume")
+    refused(said, "was built with other data", code=2)
+    page.write_text(before, encoding="utf-8")
     assert go_on(trained, documents, tmp_path / "cut", "--resume").code == 0
     same_steps(*(RunDirectory(tmp_path / name).records() for name in ("cut", "whole")))
 

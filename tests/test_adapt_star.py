@@ -1,6 +1,7 @@
 """STaR: what is kept, that every loop begins with the base, and that a killed run is the one that was not."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -159,6 +160,42 @@ def test_a_loop_that_keeps_nothing_ends_in_a_line(base, questions, tmp_path, mon
 
 class Killed(Exception):
     pass
+
+
+def test_resume_touches_no_run_that_it_has_not_begun(base, questions, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    for path, parts in (
+        (other, "was not begun by this command"),
+        (base, "is the run that is adapt"),
+    ):
+        kept = {file: file.read_bytes() for file in path.iterdir() if file.is_file()}
+        with pytest.raises(WrongUse, match=parts):
+            star.adapt_star(base, str(questions), path, OPTIONS, resume=True)
+        assert all(file.read_bytes() == content for file, content in kept.items())
+        assert not (path / "corpus").exists()
+
+
+def test_held_out_questions_are_not_replayed_and_a_refusal_leaves_nothing_in_the_way(
+    base, questions, tmp_path, monkeypatch
+):
+    chat, made = tmp_path / "chat.jsonl", []
+    turns = [{"role": role, "content": "a"} for role in ("user", "assistant")]
+    lines = [{"messages": [*turns, turns[0] | {"content": str(i)}, turns[1]]} for i in range(9)]
+    chat.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    for refusing, parts in ((tmp_path / "none", "does not exist"), (chat, "is a conversation")):
+        with pytest.raises(UserError, match=parts):
+            star.adapt_star(base, str(refusing), tmp_path / "run", OPTIONS)
+
+    def stops(self, number, on_loop):
+        made.append(self)
+        raise Killed
+
+    monkeypatch.setattr(star._Star, "loop", stops)
+    with pytest.raises(Killed):
+        star.adapt_star(base, str(questions), tmp_path / "run", OPTIONS, replay=[str(questions)])
+    replayed = {one.prompt for one in made[0].replayed}
+    assert len(replayed) > 50 and not replayed & {one.prompt for one in made[0].heldout}
 
 
 POINTS = [("generate_answers", 5), ("train", 2), ("write_json", 4), ("_copy_run", 1)]

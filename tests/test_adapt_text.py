@@ -18,7 +18,7 @@ from maquette.base.errors import WrongUse
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.evaluation.bits_per_byte import score_corpus
 from maquette.models.smlp_config import SMLPConfig
-from maquette.models.store import WEIGHTS, load_config, load_tensors
+from maquette.models.store import WEIGHTS, load_config, load_tensors, save_tensors
 from maquette.models.vit_config import ViTConfig
 from maquette.nn.rules import Parametrisation
 from maquette.training.parameter_groups import group_of
@@ -105,6 +105,13 @@ def test_files_become_the_corpus_that_they_are(name, lines, kind, corpus, tmp_pa
     assert data_of(*again, resume=True) == data
     with pytest.raises(WrongUse, match="is in the way of the corpus"):  # it may be another file's
         data_of(*again)
+    with pytest.raises(WrongUse, match="was built with other template"):
+        data_of(*again, template="{prompt} {answer}", resume=True)
+    with pytest.raises(WrongUse, match="was built with other fields"):
+        data_of(*again, fields={"prompt": "other"}, resume=True)
+    path.write_text("\n".join([*text, text[-1] + "1"]) + "\n", encoding="utf-8")
+    with pytest.raises(WrongUse, match="was built with other data"):
+        data_of(*again, resume=True)
 
 
 def test_text_is_learned_as_text(trained, tmp_path):
@@ -219,3 +226,21 @@ def test_full_fine_tuning_is_an_ordinary_run(trained, questions, tmp_path):
     assert all(not torch.equal(before[name], after[name]) for name in before)
     again = adapt("lora", tmp_path / "run", questions, tmp_path / "second")
     assert again.code == 0, again.err
+    save_tensors(trained / WEIGHTS, {name: t + 1 for name, t in before.items()})
+    said = adapt("full", trained, questions, tmp_path / "run", "--resume")
+    refused(said, "has changed since", code=1)
+
+
+def test_a_job_that_is_refused_is_not_in_the_way_of_the_corrected_one(trained, questions, tmp_path):
+    """Whatever it is refused for: text, no pairs, a context that is too short."""
+    notes = tmp_path / "notes.txt"
+    notes.write_text("nothing is asked here, it is a text. " * 60, encoding="utf-8")
+    run = ("--run", tmp_path / "run")
+    refused(command("adapt", "dpo", trained, notes, *run), "is text", code=2)
+    refused(command("adapt", "grpo", trained, notes, *run), "is text", code=2)
+    refused(command("adapt", "dpo", trained, questions, *run), "rejected", code=1)
+    refused(command("adapt", "full", trained, questions, *run, "--sequence", 999), "999", code=2)
+    assert not list(tmp_path.glob("run*"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    refused(command("adapt", "full", trained, questions, *run, "--sequence", 999), "999", code=2)

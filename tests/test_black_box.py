@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import sys
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.examples.example import Example
 from maquette.evaluation.likelihood import Request, log_likelihoods
 from maquette.models.config import DecoderConfig
+from maquette.models.store import WEIGHTS, load_tensors, save_tensors
 from maquette.nn.rules import Parametrisation
 from maquette.workshop.load import load
 from maquette.workshop.prompt_search import SearchLog, SearchOptions, drawn, search
@@ -228,6 +230,62 @@ def test_a_prompt_is_found_kept_and_found_again_after_a_kill(
     ]
     files = [tmp_path / name / "adapter.safetensors" for name in ("whole", "cut")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_resume_goes_on_with_a_search_of_the_same_base_alone(
+    trained, questions, tmp_path, monkeypatch
+):
+    shutil.copytree(trained, tmp_path / "other")
+    said = tune(trained, questions, tmp_path / "other", "--resume")
+    refused(said, "is no search for a prompt", code=2)
+    assert (
+        not (tmp_path / "other-corpus").exists() or not (tmp_path / "other/search.jsonl").exists()
+    )
+
+    def stops(*given):
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "outcomes", stops)
+        assert tune(trained, questions, tmp_path / "cut").code == 1
+    tensors = load_tensors(trained / WEIGHTS)
+    save_tensors(trained / WEIGHTS, {name: t + 1 for name, t in tensors.items()})
+    said = tune(trained, questions, tmp_path / "cut", "--resume")
+    refused(said, "adapts another model than", code=1)
+
+
+def test_examples_have_choices_all_or_none(trained, questions, tmp_path):
+    """One without would always be right."""
+    with questions.open("a", encoding="utf-8") as file:
+        file.write("".join(f'{{"prompt": "z{i}", "answer": " good"}}\n' for i in range(60)))
+    said = tune(trained, questions, tmp_path / "run")
+    refused(said, "has no choices, and others have", code=1)
+    words = ("--endpoint", "http://127.0.0.1:1", "--model", "x", "--run", tmp_path / "words")
+    said = command("adapt", "black-box", questions, *words)
+    refused(said, "has no choices, and others have", code=1)
+    assert not list(tmp_path.glob("run*")) and not (tmp_path / "words").exists()
+
+
+def test_what_is_held_at_a_time_does_not_grow_with_the_questions(monkeypatch):
+    model = SMALL.build().initialise(0).eval()
+    found = Scorer(model, QUESTIONS).log_likelihoods(None)
+    sizes = {"hidden": [], "logits": []}
+    for name, kept in sizes.items():
+        original = getattr(model, name)
+
+        def counted(x, _original=original, _kept=kept):
+            out = _original(x)
+            _kept.append(x.numel() if x.dtype == torch.long else out.numel())
+            return out
+
+        monkeypatch.setattr(model, name, counted)
+    monkeypatch.setattr(black_box, "POSITIONS", 60)
+    monkeypatch.setattr(black_box, "SCORES", 150)
+    for prompts in (None, torch.zeros(1, 2, 32)):
+        again = Scorer(model, QUESTIONS * 3).log_likelihoods(prompts)
+        assert max(sizes["hidden"]) <= 60 and max(sizes["logits"]) <= 150
+        if prompts is None:
+            torch.testing.assert_close(again[:, :4], found, atol=1e-5, rtol=0)
 
 
 def test_what_cannot_be_searched_is_one_line(trained, questions, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from conftest import command, refused, same_steps
 
 from maquette.adaptation.dpo import DPO, dpo_loss, preference_loss
 from maquette.base.errors import UserError, WrongUse
+from maquette.cli.main import main
 from maquette.corpus.examples.build import build_examples
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.models.store import WEIGHTS, load_tensors, save_tensors
@@ -25,6 +26,7 @@ from maquette.training.decide import load_decisions
 from maquette.training.initial_model import make_model
 from maquette.training.learner import make_learner
 from maquette.training.run import DECISIONS, RunDirectory
+from maquette.workshop import adapt_dpo, adapt_grpo
 from maquette.workshop.load import load
 from maquette.workshop.train import train
 
@@ -312,3 +314,11 @@ def test_pairs_that_are_left_out_are_counted(shared_run, tmp_path):
         assert len(p.notes()) == sum(n > 0 for n in found)
     equal = sum(line["chosen"] == line.get("rejected") for line in records(12))
     assert counts == [1, 1 + equal, 1, 1]
+
+
+def test_the_help_says_the_default_rates(capsys):
+    for name, rate in (("dpo", adapt_dpo.RATE), ("grpo", adapt_grpo.RATE)):
+        with pytest.raises(SystemExit):
+            main(["adapt", name, "--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"(default: {rate:g} of that of adapt METHOD)" in said

@@ -177,6 +177,9 @@ def test_words_that_help_are_found_and_a_cut_search_goes_on(server, data, tmp_pa
     assert KEY.encode() not in written and KEY not in said.out + said.err
 
     count = len(server.requests)
+    again = find(server, data, tmp_path / "whole", "--resume", "--key-variable", "MY_KEY")
+    assert again.code == 0 and len(server.requests) == count  # all of it is on record
+    assert again.json["before"] == found["before"] and again.json["after"] == found["after"]
 
     def failing(path, content):
         return echoing(path, content) if len(server.requests) < count + 60 else (500, {}, {})
@@ -192,6 +195,23 @@ def test_words_that_help_are_found_and_a_cut_search_goes_on(server, data, tmp_pa
     }
 
 
+@pytest.mark.parametrize("replies", [(chatting, echoing), (echoing, chatting)])
+def test_a_search_goes_on_in_the_way_that_it_began(replies, server, data, tmp_path):
+    """Whole answers and first tokens are losses of two kinds. What was refused is not in the way."""
+    for _ in range(2):
+        server.reply = answer(500)
+        refused(find(server, data, tmp_path / "run"), "refuses (500)", code=1)
+    server.reply = lambda *given: replies[0](*given) if len(server.requests) < 40 else (500, {}, {})
+    refused(find(server, data, tmp_path / "run"), "refuses (500)", code=1)
+    log = tmp_path / "run/search.jsonl"
+    before, asked = log.read_bytes(), len(server.requests)
+    server.reply = replies[1]
+    said = find(server, data, tmp_path / "run", "--resume")
+    assert said.code == 1 and log.read_bytes() == before
+    paths = {path for path, _, _ in server.requests[asked:]}
+    assert paths == {"/v1/chat/completions" if replies[0] is chatting else "/v1/completions"}
+
+
 def answer(code, body=b"{}", **headers):
     return lambda path, content: (code, {k.replace("_", "-"): v for k, v in headers.items()}, body)
 
@@ -199,6 +219,20 @@ def answer(code, body=b"{}", **headers):
 def plain(path, content):
     """A reply without log-probabilities."""
     return 200, {}, {"choices": [{"text": "good", "message": {"content": "good"}}]}
+
+
+def test_no_part_of_a_key_is_shown(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for length in range(140, 165):
+        server.reply = answer(500, {"error": "x" * length + KEY})
+        with pytest.raises(UserError) as caught:
+            made(server).log_likelihoods([("a", ("b",))])
+        assert KEY[:3] not in str(caught.value)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY + "\n")
+    asked = len(server.requests)
+    with pytest.raises(UserError, match="OPENAI_API_KEY holds a line end") as caught:
+        made(server).log_likelihoods([("a", ("b",))])
+    assert KEY not in str(caught.value) and len(server.requests) == asked
 
 
 @pytest.mark.parametrize(

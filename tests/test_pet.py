@@ -27,7 +27,7 @@ from maquette.corpus.examples.patterns import (
     unlabelled_texts,
 )
 from maquette.evaluation.likelihood import Request, log_likelihoods
-from maquette.models.store import WEIGHTS
+from maquette.models.store import WEIGHTS, load_tensors, save_tensors
 from maquette.training import optimiser
 from maquette.training.datasets.cloze import ClozeDataset, WordPlaces
 from maquette.training.datasets.cloze_config import ClozeData
@@ -111,6 +111,25 @@ def test_the_loss_is_over_the_words_of_the_labels_alone_with_the_text_beside_it(
     assert model.output.weight.grad.any()
     plain = cloze_loss(model, batch, replace(recipe.data, alpha=0.0))
     assert torch.allclose(plain.total, 4 * wanted)
+
+
+def test_the_loss_of_a_step_does_not_depend_on_its_batches_and_ranks(dataset, corpus, tmp_path):
+    """Unlabelled contexts of different lengths: a mean over the tokens of all."""
+    _, recipe = dataset
+    rows = [Cloze((1, 2, 3), (1.0, 0.0, 0.0)), Cloze((4,), (0.0, 0.5, 0.5))]
+    unlabelled = [Cloze(tuple(range(1, n))) for n in (3, 4, 9)]
+    made = write_cloze(tmp_path / "long", corpus.tokenizer, "abc", WORDS, rows, rows, unlabelled)
+    own = replace(recipe, data=replace(recipe.data, corpus=str(made.path)), batch=6)
+    model = own.model.build().initialise(0).train()
+    totals = [
+        sum(
+            float(cloze_loss(model, batch, own.data).total.detach())
+            for rank in range(world)
+            for batch in ClozeDataset(replace(own, micro_batch=micro), made).step(6, rank, world)
+        )
+        for micro, world in ((6, 1), (1, 1), (3, 2), (1, 3))
+    ]
+    assert totals == pytest.approx([totals[0]] * 4, rel=1e-5)
 
 
 def test_a_micro_batch_of_each_rank_is_its_share(dataset):
@@ -327,8 +346,26 @@ def test_cut_off_anywhere_and_resumed_it_is_the_one_that_was_not(trained, files,
 
 
 def test_bytes_are_no_words_to_find(trained, files):
-    said = asked(trained, files, files / "run", "--find-words", 1)
-    refused(said, "no token that is a word", "--patterns", code=2)
+    for _ in range(2):  # what is refused is not in the way
+        said = asked(trained, files, files / "run", "--find-words", 1)
+        refused(said, "no token that is a word", "--patterns", code=2)
+
+
+def test_it_goes_on_from_the_same_base_and_its_own_folders_alone(trained, files, monkeypatch):
+    def stops(*given, **named):
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("maquette.workshop.adapt_pet.train", stops)
+        assert asked(trained, files, files / "run").code == 1
+    tensors = load_tensors(trained / WEIGHTS)
+    save_tensors(trained / WEIGHTS, {name: t + 1 for name, t in tensors.items()})
+    said = asked(trained, files, files / "run", "--resume")
+    refused(said, "begun with other weights", code=2)
+    (files / "other-corpus").mkdir()
+    (files / "other-corpus" / "manifest.json").touch()  # of a run that was deleted
+    said = asked(trained, files, files / "other", "--resume")
+    refused(said, "was not begun by this command", code=2)
 
 
 def test_scores_by_pattern_are_those_of_the_learner(dataset):

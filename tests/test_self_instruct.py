@@ -261,6 +261,15 @@ def test_a_job_that_is_cut_off_anywhere_goes_on_to_the_same(base, seeds, tmp_pat
         taught(base, seeds, tmp_path / "again")
 
 
+def test_a_corpus_of_another_run_is_refused_before_anything_is_written(base, seeds, tmp_path):
+    (tmp_path / "run-corpus").mkdir()
+    (tmp_path / "run-corpus" / "manifest.json").touch()
+    for resume in (False, True):
+        with pytest.raises(WrongUse, match="run-corpus"):
+            taught(base, seeds, tmp_path / "run", resume=resume)
+    assert not (tmp_path / "run-written").exists()
+
+
 def dies_after_training(recipe, path, **options):
     train(recipe, path, **options)
     raise KeyboardInterrupt

@@ -31,6 +31,7 @@ from maquette.nn.attention import Prefix
 LossName = Literal["cross-entropy", "hinge"]
 MARGIN = 2.0  # of the hinge loss, Sun et al. 2022
 POSITIONS = 1 << 14  # tokens and prompt vectors of a batch
+SCORES = 1 << 24  # scores of tokens of the vocabulary that are held at a time
 
 
 @dataclass(frozen=True)
@@ -165,24 +166,17 @@ class Scorer:
         """
         model = self._model.eval()
         if prompts is None:
-            return self._filled(self._run(self._rows, self._asked, 1))
-        length, width = prompts.shape[1], self._rows.shape[1]
-        rows = min(len(self._rows), max(1, POSITIONS // (width + length)))
-        group = max(1, POSITIONS // (rows * (width + length)))
+            return self._filled(self._sums(1, self._at_a_time(0)))
+        length = prompts.shape[1]
+        rows = self._at_a_time(length)
+        group = max(1, POSITIONS // (rows * (self._rows.shape[1] + length)))
         adapter = Candidates(PromptConfig(length=length), model)
         attach(model, "candidates", adapter)
         try:
             done = []
             for some in prompts.to(model.embedding.weight.device).split(group):
                 adapter.vectors = torch.nn.Parameter(some, requires_grad=False)
-                sums = torch.zeros(len(some), self._answers, dtype=torch.float64)
-                for first in range(0, len(self._rows), rows):
-                    part = self._rows[first : first + rows]
-                    here = (self._asked[:, 0] >= first) & (self._asked[:, 0] < first + rows)
-                    asked = self._asked[here] - torch.tensor([first, 0, 0, 0])
-                    adapter.rows = len(part)
-                    sums += self._run(part, asked, len(some))
-                done.append(sums)
+                done.append(self._sums(len(some), rows, adapter))
         finally:
             detach(model, "candidates")
         return self._filled(torch.cat(done))
@@ -191,17 +185,32 @@ class Scorer:
         """The outcome of every prompt; see `log_likelihoods`."""
         return outcomes(self.log_likelihoods(prompts), self._right, self._loss)
 
-    def _run(self, rows: Tensor, asked: Tensor, prompts: int) -> Tensor:
-        """Sums (prompts, answers) of what these rows say, repeated for every prompt."""
-        device = self._model.embedding.weight.device
+    def _at_a_time(self, length: int) -> int:
+        """Rows of a batch, each after a prompt of that length."""
+        return min(len(self._rows), max(1, POSITIONS // (self._rows.shape[1] + length)))
+
+    def _sums(self, prompts: int, rows: int, adapter: Candidates | None = None) -> Tensor:
+        """Sums (prompts, answers) of what all rows say after every prompt; so many rows at a time."""
+        sums = torch.zeros(prompts, self._answers, dtype=torch.float64)
+        for first in range(0, len(self._rows), rows):
+            part = self._rows[first : first + rows]
+            here = (self._asked[:, 0] >= first) & (self._asked[:, 0] < first + rows)
+            if adapter is not None:
+                adapter.rows = len(part)
+            self._add(sums, part, self._asked[here] - torch.tensor([first, 0, 0, 0]))
+        return sums
+
+    def _add(self, sums: Tensor, rows: Tensor, asked: Tensor) -> None:
+        """Add to sums (prompts, answers) what these rows say, repeated for every prompt."""
+        device, prompts = self._model.embedding.weight.device, len(sums)
         hidden = self._model.hidden(rows.repeat(prompts, 1).to(device))
         hidden = hidden.view(prompts, *rows.shape, -1)
-        row, position, target, answer = asked.T
-        chosen = hidden[:, row, position]  # (prompts, asked, width)
-        scores = self._model.logits(chosen).log_softmax(-1)
-        scores = scores.gather(2, target.to(device).expand(prompts, -1)[:, :, None])[:, :, 0]
-        sums = torch.zeros(prompts, self._answers, dtype=torch.float64)
-        return sums.index_add_(1, answer, scores.double().cpu())
+        for part in asked.split(max(1, SCORES // (prompts * self._model.config.vocabulary))):
+            row, position, target, answer = part.T
+            chosen = hidden[:, row, position]  # (prompts, asked, width)
+            scores = self._model.logits(chosen).log_softmax(-1)
+            scores = scores.gather(2, target.to(device).expand(prompts, -1)[:, :, None])[:, :, 0]
+            sums.index_add_(1, answer, scores.double().cpu())
 
     def _filled(self, sums: Tensor) -> Tensor:
         found = sums[:, self._places.clamp(min=0)]

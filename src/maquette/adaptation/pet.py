@@ -53,15 +53,15 @@ def label_scores(model: LanguageModel, batch: ClozeBatch) -> Tensor:
 def cloze_loss(model: LanguageModel, batch: ClozeBatch, data: ClozeData) -> Loss:
     """Sums over the texts of a batch. Gradients of soft labels are scaled by the squared temperature.
 
-    Hinton et al. 2015, section 2: so that they do not depend on the temperature.
+    Hinton et al. 2015, section 2: so that they do not depend on the temperature. The language-model loss
+    is the mean over all unlabelled tokens of a step, however it is cut into batches.
     """
     scores = label_scores(model, batch) / data.temperature
     value = -(batch.probabilities * scores.log_softmax(-1)).sum()
     total = (1 - data.alpha) * data.temperature**2 * value
     if data.alpha and model.training:
         text = model.loss(TokenBatch(batch.unlabelled, batch.unlabelled_targets))
-        mean = text.total / torch.as_tensor(text.count).clamp(min=1)
-        total = total + data.alpha * len(batch) * mean
+        total = total + data.alpha * text.total / batch.tokens_per_text
     return Loss(total, value.detach(), len(batch))
 
 

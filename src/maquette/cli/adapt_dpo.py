@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="strength of the tie to the reference (%(default)s)")  # fmt: skip
     parser.add_argument("--label-smoothing", type=float, default=0.0, metavar="P",
                         help="probability that a pair is the wrong way round (0)")  # fmt: skip
-    add_training(parser, 100, 8, "sequences of pairs")
+    add_training(parser, 100, 8, "sequences of pairs", rate=0.03)
     parser.add_argument("--sequence", type=int, help="tokens of a sequence of answers")
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=..., rejected=...")  # fmt: skip

@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="what the result of an answer stands after, as ####")  # fmt: skip
     parser.add_argument("--kl", type=float, default=0.0,
                         help="weight of the divergence from RUN (0; 0.04 in the paper)")  # fmt: skip
-    add_training(parser, 100, 16, "prompts")
+    add_training(parser, 100, 16, "prompts", rate=0.05)
     parser.add_argument("--sequence", type=int, help="room in tokens for a prompt with its answer")
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=...")  # fmt: skip

@@ -8,15 +8,21 @@ if TYPE_CHECKING:
     from maquette.base.statistics import Mean
 
 
-def add_training(parser: argparse.ArgumentParser, steps: int, batch: int, samples: str) -> None:
-    """The options of what is trained and for how long. samples: what a batch is counted in."""
+def add_training(
+    parser: argparse.ArgumentParser, steps: int, batch: int, samples: str, rate: float
+) -> None:
+    """The options of what is trained and for how long.
+
+    samples: what a batch is counted in. rate: the default rate over that of adapt METHOD.
+    """
     parser.add_argument("--adapter", default="full", metavar="METHOD",
                         help="what is trained: full, lora, bias, ... (%(default)s)")  # fmt: skip
     parser.add_argument("--rank", type=int, default=8, help="rank of lora, size of adapter (8)")
     parser.add_argument("--prompts", type=int, default=10, help="length of prompt, prefix (10)")
     parser.add_argument("--steps", type=int, default=steps, help="steps (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=batch, help=f"{samples} a step (%(default)s)")
-    parser.add_argument("--learning-rate", type=float, help="(default: the method's own)")
+    parser.add_argument("--learning-rate", type=float,
+                        help=f"(default: {rate:g} of that of adapt METHOD)")  # fmt: skip
     parser.add_argument("--weight-decay", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
 

@@ -2,11 +2,11 @@
 
     Endpoint("http://localhost:8000/v1", "small").log_likelihoods([("2 + 2 =", (" 4", " 5"))])
 
-Two ways, the first that works is taken: /completions, which echoes a text with the log-probability of each
-of its tokens (`echo` and `logprobs`: vLLM, llama.cpp's server, OpenAI's first API), so that answers are
-scored whole; else /chat/completions, which gives the likeliest first tokens of its own answer
-(`top_logprobs`): an answer is then scored by the tokens that it begins with, and one that is not among
-them counts as less than the least. Nothing else of a reply is used.
+Two ways, of which the first that works is taken, and stays (`way`): /completions, which echoes a text with
+the log-probability of each of its tokens (`echo` and `logprobs`: vLLM, llama.cpp's server, OpenAI's first
+API), so that answers are scored whole; else /chat/completions, which gives the likeliest first tokens of its
+own answer (`top_logprobs`): an answer is then scored by the tokens that it begins with, and one that is not
+among them counts as less than the least. Nothing else of a reply is used.
 
 The key comes from an environment variable at each request, is sent to this address alone (redirects are
 refused) and neither kept nor shown. A rate limit is waited out, as long as the endpoint asks, within bounds.
@@ -21,7 +21,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
-from typing import Any
+from typing import Any, Literal
 
 from maquette.base.errors import UserError, WrongUse
 
@@ -74,7 +74,8 @@ class Endpoint:
         self.model, self.requests = model, 0
         self._key_variable, self._timeout, self._sleep = key_variable, timeout, sleep
         self._opener = urllib.request.build_opener(NoRedirect())
-        self._way: Callable[[Sequence[Asked]], list[list[float]]] | None = None
+        self.way: Literal["echo", "first tokens"] | None = None
+        """how answers are scored; None: what works is found out with the first of them"""
 
     def log_likelihoods(self, asked: Sequence[Asked]) -> list[list[float]]:
         """The log-likelihood of every answer after its context, in nats; `asked` is not empty.
@@ -82,14 +83,14 @@ class Endpoint:
         Raises UserError, in one line, for an endpoint that is down, slow, refuses the key, knows no such
         model, limits the rate for too long, or gives no log-probabilities.
         """
-        if self._way is not None:
-            return self._way(asked)
+        if self.way is not None:
+            return self._echoed(asked) if self.way == "echo" else self._chatted(asked)
         try:
             found = self._echoed(asked)
-            self._way = self._echoed
+            self.way = "echo"
         except NoLogProbabilities:
             found = self._chatted(asked)
-            self._way = self._chatted
+            self.way = "first tokens"
         return found
 
     def _echoed(self, asked: Sequence[Asked]) -> list[list[float]]:
@@ -172,6 +173,10 @@ class Endpoint:
             self.url + path, json.dumps(content).encode(), {"Content-Type": "application/json"}
         )
         if key := os.environ.get(self._key_variable):
+            if not (key.isascii() and key.isprintable()):
+                raise UserError(
+                    f"${self._key_variable} holds a line end, or a sign that no key has: set the key alone"
+                )
             request.add_unredirected_header("Authorization", f"Bearer {key}")
         for number in range(TRIES):
             self.requests += 1
@@ -209,9 +214,8 @@ class Endpoint:
         )
 
     def _refused(self, code: int, body: bytes, optional: bool) -> UserError:
-        said = _message(body)
-        if key := os.environ.get(self._key_variable):
-            said = said.replace(key, "...")
+        key = os.environ.get(self._key_variable)
+        said = _message(body, key)
         if code in (401, 403):
             has = "refuses the key of" if key else "wants a key, and there is none in"
             return UserError(f"{self.url} {has} ${self._key_variable} ({code}): set the right one")
@@ -263,12 +267,13 @@ def _wait(asked: str | None, number: int) -> float:
     return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else LONGEST_WAIT
 
 
-def _message(body: bytes) -> str:
-    """What an error's body says, shortened."""
+def _message(body: bytes, key: str | None) -> str:
+    """What an error's body says, without the key, shortened."""
     try:
         content = json.loads(body)
     except ValueError:
         return ""
     said = content.get("error", content.get("message", "")) if isinstance(content, dict) else ""
     said = said.get("message", "") if isinstance(said, dict) else said
-    return f": {' '.join(str(said).split())[:160]}" if said else ""
+    said = str(said).replace(key, "...") if key else str(said)
+    return f": {' '.join(said.split())[:160]}" if said else ""

@@ -45,7 +45,7 @@ class State:
     sample: int = 0
     """number of training samples consumed: the position in the data order"""
     fingerprint: str = ""
-    """hash of the corpus"""
+    """hash of the corpus; see `datasets.dataset.fingerprint`"""
     seed: int = 0
     tokens: int = 0
     metrics_bytes: int = 0

@@ -25,7 +25,7 @@ from maquette.models.store import save_tensors
 from maquette.nn import fused, native
 from maquette.parallel.group import Group
 from maquette.training.checkpoint import Saver, State, newest, read_files
-from maquette.training.datasets.dataset import Dataset
+from maquette.training.datasets.dataset import Dataset, fingerprint
 from maquette.training.decide import Decisions, keep_compiled_code
 from maquette.training.guard import SpikeGuard, Verdict
 from maquette.training.heldout import derived_seed, heldout_loss, seed
@@ -111,7 +111,7 @@ def train(
         learner.read(batch.to(device)) for batch in dataset.heldout()[group.rank :: group.world]
     ]
     guard = SpikeGuard(recipe.guard)
-    state = State(fingerprint=dataset.corpus.hash, seed=recipe.seed)
+    state = State(fingerprint=fingerprint(dataset), seed=recipe.seed)
     if resumed:
         path, state, damaged = resumed
         learner.load(read_files(path))
@@ -119,7 +119,7 @@ def train(
         if group.first:
             for line in damaged:
                 watcher.say(f"{line}; going on from {path.name}")
-        if state.fingerprint != dataset.corpus.hash:
+        if state.fingerprint != fingerprint(dataset):
             raise UserError(f"{path} was trained on another corpus: restore it, or start a new run")
 
     lengths = lengths_of(run.path)

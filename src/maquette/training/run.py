@@ -7,7 +7,9 @@ runs/NAME/
     adapter.json, adapter.safetensors       of an adapted run, in place of the weights: what is not its base's
     special_tokens.json what begins and ends a text, where the tokenizer is another model's
     corpus.json         where the corpus was, its hash and its table
-    encoder.json        where the frozen CLIP of a picture run was, and the SHA-256 of its weights
+    terms.json          terms that the run is under, of its corpus and of its base, where there are some
+    base.json           where the run that this one began with was, and the SHA-256 of its weights
+    encoder.json        the same of a frozen model: the CLIP of a picture run, the reference of DPO and GRPO
     metrics.jsonl       one object a step; events (a skipped batch, a rewind) beside them
     lengths.json        where `steps` was changed under way, and what that did to the learning rate
     outcome.json        how the last call ended
@@ -29,7 +31,7 @@ from maquette.models.store import WEIGHTS
 from maquette.training.recipe import Recipe, load_recipe
 
 RECIPE, DECISIONS, CORPUS = "recipe.yaml", "decisions.json", "corpus.json"
-ENCODER = "encoder.json"
+ENCODER, BASE = "encoder.json", "base.json"
 METRICS, OUTCOME = "metrics.jsonl", "outcome.json"
 
 

@@ -16,7 +16,7 @@ from maquette.models.store import CONFIG, WEIGHTS, save_config
 from maquette.training.initial_model import weights_file
 from maquette.training.length import change_length, check_end, reached
 from maquette.training.recipe import Recipe
-from maquette.training.run import CORPUS, ENCODER, RECIPE, RunDirectory
+from maquette.training.run import BASE, CORPUS, ENCODER, RECIPE, RunDirectory
 from maquette.training.run_corpus import keep_corpus
 from maquette.training.run_terms import TERMS, keep_terms, terms_to_train
 from maquette.training.trained_model import describe, find_base
@@ -39,6 +39,7 @@ def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
         ENCODER,
         ADAPTER,
         TERMS,
+        BASE,
     }  # what a start that was cut off leaves
     there = {p.name for p in run.path.iterdir()} if run.path.exists() else set()
     if not {name for name in there if not name.endswith(".tmp")} <= started:
@@ -55,6 +56,9 @@ def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
     if frozen is not None:
         _, weights = frozen
         write_json(run / ENCODER, {"path": str(weights.parent), "sha256": _frozen_hash(*frozen)})
+    if recipe.start and recipe.adapter is None:  # an adapter keeps its base's hash itself
+        weights = weights_file(Path(recipe.start))
+        write_json(run / BASE, {"path": recipe.start, "sha256": sha256(weights)})
     describe(run.path, recipe)
     recipe.save(run / RECIPE)  # last: its presence says that the run began
 

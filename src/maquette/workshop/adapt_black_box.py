@@ -26,18 +26,29 @@ from maquette.corpus.examples.example import Example
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.examples.template import Template, encode
 from maquette.corpus.progress import Progress, silent
-from maquette.corpus.text.store import MANIFEST, TOKENIZER
+from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 from maquette.evaluation.bits_per_byte import Score
 from maquette.models.store import save_tensors
 from maquette.training.datasets.text import check_tokens
 from maquette.training.run import RECIPE, RunDirectory
 from maquette.training.run_setup import create
+from maquette.training.run_setup import resume as resume_run
 from maquette.workshop.adapt import ADAPTATION
-from maquette.workshop.adapt_data import data_of, holds_examples
+from maquette.workshop.adapt_data import data_of, is_text
+from maquette.workshop.adapt_resume import tidy
 from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, score
 from maquette.workshop.load import Loaded, load
-from maquette.workshop.prompt_search import LOG, Found, SearchLog, SearchOptions, drawn, search
+from maquette.workshop.prompt_search import (
+    LOG,
+    Found,
+    SearchLog,
+    SearchOptions,
+    check_choices,
+    drawn,
+    has_choices,
+    search,
+)
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ class BlackBoxAdapted:
         }
 
 
+@tidy(RECIPE)
 def adapt_black_box(
     run: Path,
     source: str,
@@ -142,9 +154,7 @@ def adapt_black_box(
     strategy = Evolution(
         options.size, options.population, options.seed
     )  # says what is not installed
-    files = Path(source).expanduser()
-    asks = fields or not files.exists() or (files / MANIFEST).exists() or holds_examples(files)
-    if not asks:
+    if is_text(source, fields):
         raise WrongUse(
             f"{source} is text, which asks nothing: name examples, with prompt and answer"
         )
@@ -154,21 +164,27 @@ def adapt_black_box(
         fields=fields, template=template, resume=resume, progress=progress,
     )  # fmt: skip
     corpus = data.open_corpus()
-    if not isinstance(corpus, ExamplesCorpus):
-        raise WrongUse(f"{source} is a corpus of text: name one of examples")
+    assert isinstance(corpus, ExamplesCorpus)
     recipe = replace(text_recipe(tuning, start, config, data), name="black-box")
     check_tokens(recipe, corpus)
+    seen, others = drawn(corpus.examples("train"), options.examples, options.seed)
+    heldout = corpus.examples("heldout")
+    check_choices([*seen, *others, *heldout])
     directory = RunDirectory(path)
     with directory.locked():
         if not (directory / RECIPE).exists():
             create(directory, recipe, corpus)
+        elif directory.recipe().name != recipe.name or (
+            directory.finished and not (directory / LOG).exists()
+        ):
+            raise WrongUse(f"{path} is no search for a prompt: choose another --run")
         identity = asdict(options) | {"base": str(start), "data": corpus.hash}
         log = SearchLog(directory / LOG, identity)
+        resume_run(directory, recipe)  # refuses another recipe, and a base that has changed
         base, own = load(start), own_corpus(start, say)
-        seen, others = drawn(corpus.examples("train"), options.examples, options.seed)
         asked = [
             questions_of(part, Template(corpus.manifest["template"]), tokenizer)
-            for part in (seen, others, corpus.examples("heldout"))
+            for part in (seen, others, heldout)
         ]
         say(f"{len(seen)} examples are searched on, {len(others)} others choose")
         before = Scorer(base.model, asked[2]).outcomes(None)[0], score(base, corpus)
@@ -205,8 +221,7 @@ def questions_of(
     """Examples as tokens; an answer without others to choose from ends with its EOS token."""
     questions = []
     for example in examples:
-        right = example.answer_index
-        chosen = right is not None and len(example.choices) > 1
+        right, chosen = example.answer_index, has_choices(example)
         answers = []
         for answer in example.choices if chosen else (example.answer,):
             tokens, _ = encode(replace(example, answer=answer), template, tokenizer)

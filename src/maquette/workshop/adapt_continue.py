@@ -11,7 +11,7 @@ from pathlib import Path
 
 from maquette.adaptation.continued import ContinueOptions, continued_recipe
 from maquette.adaptation.methods import count
-from maquette.base.errors import UserError, WrongUse
+from maquette.base.errors import UserError
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.read import files
 from maquette.corpus.text.build import build
@@ -25,6 +25,7 @@ from maquette.training.recipe import LanguageRecipe, language
 from maquette.training.run import RECIPE, RunDirectory
 from maquette.training.run_corpus import text_of
 from maquette.workshop.adapt_data import HELDOUT
+from maquette.workshop.adapt_resume import asked_of, built_as, is_built, tidy
 from maquette.workshop.adapt_text import (
     SEQUENCE,
     AdaptedText,
@@ -34,6 +35,7 @@ from maquette.workshop.adapt_text import (
 )
 
 
+@tidy(RECIPE)
 def adapt_continue(
     run: Path,
     sources: Sequence[str],
@@ -86,7 +88,7 @@ def documents_of(
 ) -> Corpus:
     """One corpus of text by its folder or name, or the corpus `out`, built of files and folders.
 
-    resume: whether `out` is taken as it is where it is there; WrongUse where it is in the way.
+    resume: whether `out` is taken where it was built of the same; WrongUse where it is in the way.
     """
     if len(sources) == 1:
         source = Path(sources[0]).expanduser()
@@ -95,12 +97,11 @@ def documents_of(
     for name in sources:
         if not Path(name).expanduser().exists():
             raise UserError(f"{name} does not exist: name documents, folders of them, or a corpus")
-    if (out / MANIFEST).exists() and resume:
-        return open_corpus(str(out), progress)
-    if out.exists():
-        raise WrongUse(f"{out} is in the way of the corpus: move it, or choose another --run")
-    options = BuildOptions(heldout=HELDOUT)
-    return build(out, files(sources), options, tokenizer=tokenizer, progress=progress)
+    if not is_built(out, asked := asked_of(sources), resume):
+        with built_as(out, asked) as place:
+            options = BuildOptions(heldout=HELDOUT)
+            build(place, files(sources), options, tokenizer=tokenizer, progress=progress)
+    return open_corpus(str(out), progress)
 
 
 def _check_replay(start: Path) -> None:

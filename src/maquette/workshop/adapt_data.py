@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from maquette.base.errors import UserError, WrongUse
+from maquette.base.errors import UserError
 from maquette.base.files import read_json
 from maquette.corpus.examples.build import build_examples
 from maquette.corpus.examples.example import LICENCES, YAML
@@ -27,6 +27,7 @@ from maquette.corpus.text.store import MANIFEST, Corpus, stored_kind
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.training.datasets.examples_config import ExamplesData
 from maquette.training.datasets.text_config import TextData
+from maquette.workshop.adapt_resume import asked_of, built_as, is_built
 from maquette.worlds.questions.registry import question_worlds
 
 RECORDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", *YAML)
@@ -47,7 +48,7 @@ def data_of(
     """What a recipe reads of a corpus, or of files, whose corpus is built as `out`.
 
     sequence: tokens a training sequence. fields, template: see `build_examples`. resume: whether `out` is
-    taken as it is where it is there. Raises WrongUse where it is in the way, UserError for files that are
+    taken where it was built of the same. Raises WrongUse where it is in the way, UserError for files that are
     missing, and for a record that is neither an example nor a text.
     """
     path = Path(source).expanduser()
@@ -57,28 +58,29 @@ def data_of(
         raise UserError(
             f"{source} does not exist: name a corpus, files of examples or of text, or a world of questions"
         )
-    elif out.exists() and not resume:
-        raise WrongUse(f"{out} is in the way of the corpus: move it, or choose another --run")
-    elif (out / MANIFEST).exists():
+    elif is_built(out, asked := asked_of([source], fields, template), resume):
         corpus = opened(str(out), progress)
-    elif fields or source in question_worlds() or holds_examples(path):
-        corpus = build_examples(
-            out,
-            [source if source in question_worlds() and not path.exists() else path],
-            tokenizer,
-            template=template,
-            fields=fields,
-            heldout=HELDOUT,
-            progress=progress,
-        )
     else:
-        corpus = build(
-            out,
-            files([str(path)]),
-            BuildOptions(heldout=HELDOUT),
-            tokenizer=tokenizer,
-            progress=progress,
-        )
+        with built_as(out, asked) as place:
+            if is_text(source, fields):
+                build(
+                    place,
+                    files([str(path)]),
+                    BuildOptions(heldout=HELDOUT),
+                    tokenizer=tokenizer,
+                    progress=progress,
+                )
+            else:
+                build_examples(
+                    place,
+                    [source if source in question_worlds() and not path.exists() else path],
+                    tokenizer,
+                    template=template,
+                    fields=fields,
+                    heldout=HELDOUT,
+                    progress=progress,
+                )
+        corpus = opened(str(out), progress)
     if isinstance(corpus, ExamplesCorpus):
         return ExamplesData(corpus=str(corpus.path), sequence=sequence)
     return TextData(corpus=str(corpus.path), sequence=sequence)
@@ -110,6 +112,19 @@ def opened(source: str, progress: Progress = silent) -> Corpus | ExamplesCorpus:
     if stored_kind(source) == "text":
         return open_corpus(source, progress)
     return ExamplesCorpus(source)  # refuses one of pictures
+
+
+def is_text(source: str, fields: Mapping[str, str] | None = None) -> bool:
+    """Whether `data_of` makes text of a source; one that is not there is none."""
+    path = Path(source).expanduser()
+    if source in BUILT or (path / MANIFEST).exists():
+        return stored_kind(source) == "text"
+    return (
+        path.exists()
+        and not fields
+        and source not in question_worlds()
+        and not holds_examples(path)
+    )
 
 
 def holds_examples(path: Path) -> bool:

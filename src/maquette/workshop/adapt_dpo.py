@@ -32,9 +32,10 @@ from maquette.training.datasets.preferences import Pairs, pair_log_likelihoods
 from maquette.training.datasets.preferences_config import PreferencesData
 from maquette.training.observer import Observer
 from maquette.training.recipe import Recipe
-from maquette.training.run import RunDirectory
+from maquette.training.run import RECIPE, RunDirectory
 from maquette.workshop.adapt import ADAPTATION
-from maquette.workshop.adapt_data import data_of
+from maquette.workshop.adapt_data import data_of, is_text
+from maquette.workshop.adapt_resume import tidy
 from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, score
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
@@ -104,6 +105,7 @@ class Preferred:
         }
 
 
+@tidy(RECIPE)
 def adapt_dpo(
     run: Path,
     source: str,
@@ -128,6 +130,8 @@ def adapt_dpo(
     """
     start, config = language_base(run, path, resume)
     counted = count(config, options.adapter("text"))
+    if is_text(source, fields):
+        raise WrongUse(f"{source} is text: dpo takes records with prompt, chosen and rejected")
     data = data_of(
         source,
         path.with_name(f"{path.name}-corpus"),
@@ -138,8 +142,6 @@ def adapt_dpo(
         resume=resume,
         progress=progress,
     )
-    if data.kind != "examples":
-        raise WrongUse(f"{source} is text: dpo takes records with prompt, chosen and rejected")
     preferences = PreferencesData(
         corpus=data.corpus, sequence=data.sequence, beta=beta, label_smoothing=label_smoothing
     )

@@ -29,14 +29,16 @@ from maquette.evaluation.bits_per_byte import Score
 from maquette.evaluation.divergence import kl_divergence
 from maquette.serving.generate import sample_tokens
 from maquette.serving.sampler import Sampling
+from maquette.training.datasets.examples_config import ExamplesData
 from maquette.training.datasets.questions import Questions
 from maquette.training.datasets.questions_config import QuestionsData
 from maquette.training.observer import Observer
 from maquette.training.recipe import Guard, Recipe
-from maquette.training.run import RunDirectory
+from maquette.training.run import RECIPE, RunDirectory
 from maquette.workshop.adapt import ADAPTATION
-from maquette.workshop.adapt_data import data_of
+from maquette.workshop.adapt_data import data_of, is_text
 from maquette.workshop.adapt_dpo import heldout_batches, with_rate
+from maquette.workshop.adapt_resume import tidy
 from maquette.workshop.adapt_text import language_base, own_corpus, score
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
@@ -106,6 +108,7 @@ class Reinforced:
         }
 
 
+@tidy(RECIPE)
 def adapt_grpo(
     run: Path,
     source: str,
@@ -132,6 +135,8 @@ def adapt_grpo(
     """
     start, config = language_base(run, path, resume)
     counted = count(config, options.adapter("text"))
+    if is_text(source, fields):
+        raise WrongUse(f"{source} is text: grpo takes records with prompt and answer")
     known = Path(source).expanduser().exists()
     data = data_of(
         source,
@@ -143,8 +148,7 @@ def adapt_grpo(
         resume=resume,
         progress=progress,
     )
-    if data.kind != "examples":
-        raise WrongUse(f"{source} is text: grpo takes records with prompt and answer")
+    assert isinstance(data, ExamplesData)
     corpus = data.open_corpus()
     questions = QuestionsData(
         corpus=data.corpus,

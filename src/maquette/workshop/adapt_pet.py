@@ -44,6 +44,7 @@ from maquette.training.recipe import LanguageRecipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import source_terms
+from maquette.workshop.adapt_resume import base_identity, check_begun, occupied
 from maquette.workshop.adapt_text import language_base, own_corpus, score
 from maquette.workshop.load import load
 from maquette.workshop.pet_texts import PatternTexts, Texts, read_texts, views
@@ -147,10 +148,11 @@ def adapt_pet(
     start, config = language_base(run, path, resume)
     work, corpus = (path.with_name(f"{path.name}-{name}") for name in ("pet", "corpus"))
     for folder in (work, corpus):
-        if folder.exists() and not resume:
+        if occupied(folder) and not resume:
             raise WrongUse(
                 f"{folder} is in the way: move it, choose another --run, or go on with --resume"
             )
+    check_begun(work / PROGRESS, work, corpus, path)
     texts, patterns = read_texts(
         source,
         unlabelled,
@@ -160,7 +162,7 @@ def adapt_pet(
         labels=options.labels,
         seed=options.seed,
     )
-    _begin(work, start, options, texts, patterns)
+    content = _content(work, start, options, texts, patterns)
     tokenizer = load_tokenizer(start / TOKENIZER)
     base = load(start)
     own = own_corpus(start, say)
@@ -169,6 +171,7 @@ def adapt_pet(
     weights = np.array([view.accuracy(base.model, "labelled").mean() for view in shown])
     first = [view.accuracy(base.model, "heldout") for view in shown]
     del base
+    write_json(work / PROGRESS, content)  # nothing is refused any more
 
     terms = source_terms((source, unlabelled), fields)
     trainer = _Trainer(work, start, config, tokenizer, options, terms, observer, progress)
@@ -251,11 +254,13 @@ def share(right: Any) -> dict[str, float | None]:
     return {"accuracy": found.mean, "stderr": found.stderr}
 
 
-def _begin(work: Path, start: Path, options: PetOptions, texts: Texts, patterns: Patterns) -> None:
-    """Keep what decides the outcome. Raises WrongUse where what goes on began otherwise."""
+def _content(
+    work: Path, start: Path, options: PetOptions, texts: Texts, patterns: Patterns
+) -> dict[str, Any]:
+    """What decides the outcome. Raises WrongUse where what goes on began otherwise."""
     identity = hashlib.sha256(json.dumps(texts.to_dict()).encode()).hexdigest()
     content = {
-        "base": str(start),
+        **base_identity(start),
         "options": asdict(options),
         "patterns": patterns.to_dict(),
         "texts": identity,
@@ -265,7 +270,7 @@ def _begin(work: Path, start: Path, options: PetOptions, texts: Texts, patterns:
         for name, value in content.items():
             if before.get(name) != value:
                 raise WrongUse(f"{work} was begun with other {name}: choose another --run")
-    write_json(work / PROGRESS, content)
+    return content
 
 
 def _scores(members: list[Member]) -> Array:

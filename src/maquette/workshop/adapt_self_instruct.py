@@ -26,10 +26,10 @@ from maquette.corpus.progress import Progress, silent
 from maquette.corpus.tasks import file_records, first_of
 from maquette.corpus.terms import joined_licences
 from maquette.models.store import language_config
-from maquette.training.initial_model import weights_file
 from maquette.training.observer import Observer
 from maquette.training.run_terms import terms_of
 from maquette.workshop.adapt import ADAPTATION
+from maquette.workshop.adapt_resume import base_identity, check_begun, check_folder
 from maquette.workshop.adapt_text import AdaptedText, adapt_text
 from maquette.workshop.load import load
 from maquette.workshop.self_instruct_writer import Writer, Written
@@ -85,15 +85,16 @@ def self_instruct(
         raise UserError(f"{run} does not exist: name a run directory")
     context = language_config(start).context
     folder = path.with_name(f"{path.name}-written")
-    for there in (path, folder):
-        if there.exists() and not resume:
-            raise WrongUse(f"{there} exists: choose another --run, or go on with --resume")
+    corpus = path.with_name(f"{path.name}-corpus")
+    for there in (path, folder, corpus):
+        check_folder(there, start, resume)
+    check_begun(folder / EXAMPLES, path, corpus)  # they come after what was written
     first = read_seeds(seeds)
     identity = {
         "options": json.loads(json.dumps(dataclasses.asdict(options))),
         "tokens": tokens,
         "seeds": sha256(seeds.expanduser()),
-        "base": sha256(weights_file(start)),
+        "base": base_identity(start)["weights"],
     }
     state = read_json(folder / STATE) if (folder / STATE).exists() else None
     if state is not None and state["identity"] != identity:

@@ -29,7 +29,7 @@ from maquette.adaptation.methods import Counted, count
 from maquette.adaptation.recipes import AdaptOptions, text_recipe
 from maquette.adaptation.star import Attempt, StarOptions, kept_records
 from maquette.base.errors import UserError, WrongUse
-from maquette.base.files import read_json, sha256, write_atomic, write_json
+from maquette.base.files import read_json, write_atomic, write_json
 from maquette.base.machine import resident
 from maquette.base.statistics import Share, weighted_mean
 from maquette.corpus.examples.build import build_examples
@@ -44,12 +44,12 @@ from maquette.evaluation.bits_per_byte import Score
 from maquette.evaluation.generation import generate_answers
 from maquette.models.registry import ModelConfig
 from maquette.training.datasets.examples_config import ExamplesData
-from maquette.training.initial_model import weights_file
 from maquette.training.observer import Quiet
 from maquette.training.recipe import Guard
 from maquette.training.run import RunDirectory
 from maquette.workshop.adapt import ADAPTATION
-from maquette.workshop.adapt_data import data_of, source_terms
+from maquette.workshop.adapt_data import data_of, is_text, source_terms
+from maquette.workshop.adapt_resume import base_identity, check_begun, tidy
 from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, score
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
@@ -133,6 +133,7 @@ class AdaptedStar:
         }
 
 
+@tidy(ASKED_FOR)
 def adapt_star(
     run: Path,
     source: str,
@@ -150,26 +151,34 @@ def adapt_star(
     """Let the language model of `run` teach itself the questions of a corpus or files, as the run `path`.
 
     source, fields, template: see `adapt_data.data_of`. replay: corpora or files of examples that every loop
-    learns too, each a question with its rationale and answer. on_loop: given every loop when it is done.
-    Raises WrongUse for options that do not fit and a `path` that exists; UserError where a loop keeps
-    nothing, and for what is wrong outside.
+    learns too, each a question with its rationale and answer; those of held-out questions are left out.
+    on_loop: given every loop when it is done. Raises WrongUse for options that do not fit and a `path` that
+    exists; UserError where a loop keeps nothing, and for what is wrong outside.
     """
     start, config = language_base(run, path, resume)
     tokenizer = load_tokenizer(start / TOKENIZER)
     sequence = options.sequence or min(config.context, SEQUENCE)
-    again = _replayed(replay)
+    check_begun(path / ASKED_FOR, path, but=("corpus",))
+    if is_text(source, fields):
+        raise WrongUse(f"{source} holds text: star needs questions with a prompt and an answer")
+    found = _replayed(replay)
     with RunDirectory(path).locked():
         data = data_of(
             source, path / "corpus", tokenizer, sequence,
             fields=fields, template=template, resume=resume, progress=progress,
         )  # fmt: skip
-        if not isinstance(data, ExamplesData):
-            raise WrongUse(f"{source} holds text: star needs questions with a prompt and an answer")
+        assert isinstance(data, ExamplesData)
         corpus = ExamplesCorpus(data.corpus)
+        kept_apart = {one.prompt_digest() for one in corpus.examples("heldout")}
+        again = [one for one in found if one.prompt_digest() not in kept_apart]
+        if len(again) < len(found):
+            say(f"{len(found) - len(again)} replayed examples are of held-out questions: left out")
         asked_for = json.loads(json.dumps({
-            "base": str(start), "weights": sha256(weights_file(start)), "corpus": corpus.hash,
+            **base_identity(start), "corpus": corpus.hash,
             "replay": [[one.prompt, one.answer] for one in again], "options": asdict(options),
         }))  # fmt: skip
+        terms = [*terms_of_manifest(corpus.manifest), *source_terms(replay)]
+        star = _Star(start, config, path, corpus, data, options, again, terms, progress, say)
         if not (path / ASKED_FOR).exists():
             write_json(path / ASKED_FOR, asked_for)
         elif read_json(path / ASKED_FOR) != asked_for:
@@ -177,8 +186,6 @@ def adapt_star(
                 f"{path} was begun with another base, other questions or options: give the same, or choose "
                 f"another --run"
             )
-        terms = [*terms_of_manifest(corpus.manifest), *source_terms(replay)]
-        star = _Star(start, config, path, corpus, data, options, again, terms, progress, say)
         loops = [star.loop(number, on_loop) for number in range(options.loops + 1)]
         own = own_corpus(start, say)
         last = star.run_of(options.loops)

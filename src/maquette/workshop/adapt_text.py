@@ -14,7 +14,7 @@ from typing import Any
 
 from maquette.adaptation.methods import Counted, count
 from maquette.adaptation.recipes import AdaptOptions, text_recipe
-from maquette.base.errors import UserError, WrongUse
+from maquette.base.errors import UserError
 from maquette.base.files import write_json
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.examples.template import Template
@@ -28,10 +28,11 @@ from maquette.models.store import language_config
 from maquette.training.initial_model import weights_file
 from maquette.training.observer import Observer
 from maquette.training.recipe import LanguageRecipe, Recipe
-from maquette.training.run import RunDirectory
+from maquette.training.run import RECIPE, RunDirectory
 from maquette.training.run_corpus import as_text, corpus_of
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of, opened
+from maquette.workshop.adapt_resume import check_folder, tidy
 from maquette.workshop.load import Loaded, load, score_examples
 from maquette.workshop.train import train
 
@@ -90,6 +91,7 @@ class AdaptedText:
         }
 
 
+@tidy(RECIPE)
 def adapt_text(
     run: Path,
     source: str,
@@ -131,15 +133,14 @@ def adapt_text(
 def language_base(run: Path, path: Path, resume: bool) -> tuple[Path, ModelConfig]:
     """The absolute path and the config of a language model that is to be adapted in the run directory `path`.
 
-    Raises UserError where there is no such run, WrongUse where `path` exists and nothing is resumed.
+    Raises UserError where there is no such run, and see `adapt_resume.check_folder`.
     """
     start = run.expanduser().resolve()
     if not start.is_dir():
         raise UserError(f"{run} does not exist: name a run directory")
     config = language_config(start)
     weights_file(start)  # says what is missing
-    if path.exists() and not resume:
-        raise WrongUse(f"{path} exists: choose another --run, or go on with --resume")
+    check_folder(path, start, resume)
     return start, config
 
 

@@ -4,7 +4,8 @@
 
 Vectors cannot be sent, so every place of the prompt takes a word of a list, and the search is
 `adaptation.search.Words` (Diao et al. 2022). `prompt.json` in the folder has the best prompt and its scores,
-`search.jsonl` what was asked of the endpoint, so that no call is paid twice.
+`search.jsonl` what the endpoint said and in which of its two ways, so that a search that was cut off pays
+again for no more than it was at: one population with its favourite, or the held-out examples once.
 """
 
 import re
@@ -26,7 +27,17 @@ from maquette.corpus.examples.template import Template
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.text.store import MANIFEST
 from maquette.serving.endpoint import Endpoint
-from maquette.workshop.prompt_search import LOG, SearchLog, SearchOptions, drawn, search
+from maquette.workshop.adapt_resume import check_begun, occupied
+from maquette.workshop.prompt_search import (
+    LOG,
+    SearchLog,
+    SearchOptions,
+    begun_with,
+    check_choices,
+    drawn,
+    has_choices,
+    search,
+)
 from maquette.worlds.questions.registry import question_worlds
 
 PROMPT = "prompt.json"
@@ -70,21 +81,25 @@ def prompt_words(
     from, one a line; None: the most frequent of the examples and the choices. Raises WrongUse where `path`
     exists and nothing is resumed, UserError for what the endpoint does not do.
     """
-    if path.exists() and not resume:
+    if occupied(path) and not resume:
         raise WrongUse(f"{path} exists: choose another --run, or go on with --resume")
+    check_begun(path / LOG, path)
     known, held, written = examples_of(source, fields, template)
     seen, others = drawn(known, options.examples, options.seed)
     shortlist = read_words(words) if words else frequent_words([*seen, *others])
     held = held[:TESTED]
-    path.mkdir(parents=True, exist_ok=True)
+    check_choices([*seen, *others, *held])
     with lock(path / ".lock", f"{path} is being searched by another process: wait for it"):
         identity = asdict(options) | {
             "endpoint": endpoint.url, "model": endpoint.model, "words": shortlist,
             "template": written.text, "data": [e.digest().hex()[:16] for e in (*seen, *others)],
         }  # fmt: skip
-        if not (path / LOG).exists():  # says what the endpoint cannot do before anything is written
+        begun = begun_with(path / LOG)
+        if begun is None:  # says what the endpoint cannot do before anything is written
             endpoint.log_likelihoods([asked_of(seen[0], written, "")])
-        log = SearchLog(path / LOG, identity)
+        else:
+            endpoint.way = begun.get("way")
+        log = SearchLog(path / LOG, identity | {"way": endpoint.way})
 
         def prompt(candidate: Array) -> str:
             return " ".join(shortlist[i] for i in candidate)
@@ -92,13 +107,20 @@ def prompt_words(
         def outcome(text: str, examples: Sequence[Example]) -> Outcome:
             return outcome_of(endpoint, examples, written, text, options.loss)
 
-        before = outcome("", held)
+        def once(name: str, text: str) -> Outcome:
+            record = log.next()
+            if record is None:
+                record = {name: asdict(outcome(text, held))}
+                log.write(record)
+            return Outcome(**record[name])
+
+        before = once("before", "")
         found = search(
             Words(options.places, len(shortlist), options.population, options.seed), options, log,
             lambda candidates: [outcome(prompt(c), seen).loss for c in candidates],
             lambda candidate: outcome(prompt(candidate), others), progress=progress, say=say,
         )  # fmt: skip
-        after = outcome(prompt(found.candidate), held)
+        after = once("after", prompt(found.candidate))
         right = before.right is not None
         result = {
             "prompt": prompt(found.candidate),
@@ -151,8 +173,7 @@ def examples_of(
 def asked_of(example: Example, template: Template, prompt: str) -> tuple[str, tuple[str, ...]]:
     """A question as text after a prompt, and its answers; an answer without others alone."""
     context = template.context(example.prompt)
-    chosen = example.answer_index is not None and len(example.choices) > 1
-    answers = example.choices if chosen else (example.answer,)
+    answers = example.choices if has_choices(example) else (example.answer,)
     return (
         f"{prompt}\n{context}" if prompt else context,
         tuple(template.answer(example.prompt, answer) for answer in answers),

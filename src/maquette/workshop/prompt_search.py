@@ -67,6 +67,13 @@ class Found:
     """time that they took, of all calls of the command"""
 
 
+def begun_with(path: Path) -> dict[str, Any] | None:
+    """What the record of a search says that it is; None where there is none, or not a whole line."""
+    first = path.read_bytes().splitlines(keepends=True)[:1] if path.exists() else []
+    whole = first and first[0].endswith(b"\n")
+    return dict(json.loads(first[0])) if whole else None
+
+
 class SearchLog:
     """The record of a search; see the file's docstring.
 
@@ -155,6 +162,21 @@ def said(outcome: Outcome) -> str:
     """An outcome in words."""
     right = "" if outcome.right is None else f", {100 * outcome.right:.1f} % right"
     return f"loss {outcome.loss:.3f}{right}"
+
+
+def has_choices(example: Example) -> bool:
+    """Whether an example's answer is one of several."""
+    return example.answer_index is not None and len(example.choices) > 1
+
+
+def check_choices(examples: Sequence[Example]) -> None:
+    """Raise UserError where some examples have choices and others none: the latter are never wrong."""
+    without = [example for example in examples if not has_choices(example)]
+    if 0 < len(without) < len(examples):
+        raise UserError(
+            f"{without[0].source or 'an example'} has no choices, and others have: give all of them choices, "
+            "or none"
+        )
 
 
 def drawn(

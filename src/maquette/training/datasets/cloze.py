@@ -35,7 +35,8 @@ class ClozeBatch(Batch):
     which: (batch, labels, words, length) int64, the number of the place of each token of each word;
     targets: the same shape, these tokens, negative where there is none. probabilities: (batch, labels)
     fp32. unlabelled: (batch, time) int64 contexts, unlabelled_targets: what follows, negative where
-    nothing counts.
+    nothing counts. tokens_per_text: counted tokens of the whole step's unlabelled contexts, over its texts,
+    so that the loss does not depend on how a step is shared out.
     """
 
     tokens: Tensor
@@ -45,6 +46,7 @@ class ClozeBatch(Batch):
     probabilities: Tensor
     unlabelled: Tensor
     unlabelled_targets: Tensor
+    tokens_per_text: float
 
 
 class ClozeDataset:
@@ -72,12 +74,23 @@ class ClozeDataset:
         micro = self._recipe.micro_batch or share
         first = sample + rank * share
         rows, others = self._order.starts(first, share), self._others.starts(first, share)
+        tokens = self._tokens_per_text(sample)
         return [
             self._batch(
-                [self.corpus.train[n] for n in rows[i : i + micro].tolist()], others[i : i + micro]
+                [self.corpus.train[n] for n in rows[i : i + micro].tolist()],
+                others[i : i + micro],
+                tokens,
             )
             for i in range(0, share, micro)
         ]
+
+    def _tokens_per_text(self, sample: int) -> float:
+        """Of all ranks' share of the step that starts at that sample."""
+        if not self._unlabelled:
+            return 1.0
+        numbers = self._others.starts(sample, self._recipe.batch).tolist()
+        counts = [min(len(self._unlabelled[n].tokens) - 1, self._sequence) for n in numbers]
+        return sum(counts) / len(counts)
 
     def heldout(self) -> list[ClozeBatch]:
         """All held-out texts."""
@@ -87,7 +100,9 @@ class ClozeDataset:
             for i in range(0, len(texts), HELDOUT_TEXTS)
         ]
 
-    def _batch(self, texts: list[Cloze], others: npt.NDArray[np.int64] | None) -> ClozeBatch:
+    def _batch(
+        self, texts: list[Cloze], others: npt.NDArray[np.int64] | None, tokens_per_text: float = 1.0
+    ) -> ClozeBatch:
         time = self._sequence
         unlabelled = np.zeros((len(texts), time), np.int64)
         following = np.full((len(texts), time), -1)
@@ -99,7 +114,11 @@ class ClozeDataset:
         laid = self._words.lay([c.tokens for c in texts], time)
         probabilities = torch.tensor([c.probabilities for c in texts], dtype=torch.float32)
         return ClozeBatch(
-            *laid, probabilities, torch.from_numpy(unlabelled), torch.from_numpy(following)
+            *laid,
+            probabilities,
+            torch.from_numpy(unlabelled),
+            torch.from_numpy(following),
+            tokens_per_text,
         )
 
 

@@ -24,6 +24,13 @@ class Dataset(Protocol):
         ...
 
 
+def fingerprint(dataset: Dataset) -> str:
+    """Hash of what samples are read from: the corpus, and a `replayed` one that a dataset has beside it."""
+    replayed = getattr(dataset, "replayed", None)
+    own = str(dataset.corpus.hash)
+    return own if replayed is None else f"{own} {replayed.hash}"
+
+
 def open_dataset(recipe: Recipe, corpus: Any) -> Dataset:
     """The dataset of the recipe's kind of data."""
     dataset: Dataset = named(recipe.data.dataset)(recipe, corpus)

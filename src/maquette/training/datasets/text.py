@@ -43,9 +43,10 @@ class TextDataset:
         self.order = SampleOrder(len(corpus.train), length, recipe.seed)
         self._interleaving = Interleaving(recipe.data.replay)
         self._sources = [(corpus.train, self.order)]
-        if recipe.data.replay:
-            replayed = text_of(RunDirectory(recipe.start)).train
-            self._sources.append((replayed, SampleOrder(len(replayed), length, recipe.seed)))
+        self.replayed = text_of(RunDirectory(recipe.start)) if recipe.data.replay else None
+        if self.replayed is not None:
+            stream = self.replayed.train
+            self._sources.append((stream, SampleOrder(len(stream), length, recipe.seed)))
 
     def check(self) -> list[str]:
         """Raise WrongUse for a tokenizer of another model, or a prompt that no sample could continue."""
