@@ -68,7 +68,8 @@ def test_every_method_learns_answers_and_says_what_it_cost(method, trained, ques
     for name, loaded in (("before", first), ("after", last)):
         score = score_corpus(loaded.model, own, start=loaded.tokenizer.special.start)["all"]
         assert found["forgetting"][name] == score.bits_per_byte
-    assert found["minutes"] > 0 and found["peak_memory"] > 0
+    assert found["minutes"] > 0 and found["peak_memory"] > 0 and found["adapter"] == method
+    assert found["stderr_after"] == score_examples(last.model, corpus).stderr > 0
     assert (trained / WEIGHTS).read_bytes() == before
     assert f"{counted.trained:,} trained parameters" in said.err and "MiB at the most" in said.err
 

@@ -239,10 +239,10 @@ def test_the_command_says_what_held_out_pairs_say(shared_run, pairs, tmp_path):
     both = Pairs(corpus, "heldout", 32)
     for name, run in (("before", shared_run), ("after", tmp_path / "run")):
         scores = pair_log_likelihoods(load(run).model, both)
-        assert found[name]["mean"] == float((scores[:, 0] > scores[:, 1]).double().mean())
-        assert found[name]["examples"] == len(held)
+        right = float((scores[:, 0] > scores[:, 1]).double().mean())
+        assert found[f"metric_{name}"] == pytest.approx(right) and found["scored"] == len(held)
     assert found["kl_divergence"]["mean"] > 0 and found["forgetting"]["after"] > 0
-    assert found["answers"][0]["bits_per_byte"] != found["answers"][1]["bits_per_byte"]
+    assert found["scores"]["before"]["bits_per_byte"] != found["scores"]["after"]["bits_per_byte"]
     assert 0 < found["trained_parameters"] < found["base_parameters"]
     assert "trained parameters" in said.err and "moved from the base" in said.err
 

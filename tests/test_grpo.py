@@ -278,7 +278,7 @@ def test_the_command_goes_on_and_says_what_is_right(
     rights = [
         "e" in held.generate(e.prompt, tokens=4, temperature=0) for e in corpus.examples("heldout")
     ]
-    assert said.json["after"]["mean"] == pytest.approx(sum(rights) / len(rights))
+    assert said.json["metric_after"] == pytest.approx(sum(rights) / len(rights))
     monkeypatch.setattr(adapt_grpo, "ASKED", 3)  # of more that there are
     monkeypatch.setattr(adapt_grpo, "AT_A_TIME", 2)
     some = adapt_grpo.accuracy(held, corpus, held.recipe.data)

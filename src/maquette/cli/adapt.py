@@ -173,7 +173,7 @@ def adapt_language_model(
     arguments: argparse.Namespace, options: "AdaptOptions", path: Path, terminal: Terminal
 ) -> dict[str, Any]:
     """Examples or text; a table of what held-out text costs before and after."""
-    from maquette.cli.adapted import show_adapted
+    from maquette.cli.adapted import losses, show_adapted
     from maquette.cli.corpus_examples import fields_of
     from maquette.workshop.adapt_text import adapt_text
 
@@ -190,7 +190,7 @@ def adapt_language_model(
             progress=progress,
             say=terminal.say,
         )
-    show_adapted(done, path, terminal)
+    show_adapted(done, terminal, losses(done))
     return done.to_dict()
 
 

@@ -94,8 +94,9 @@ def of_run(
     arguments: argparse.Namespace, path: Path, search: dict[str, Any], terminal: Terminal
 ) -> dict[str, Any]:
     """A prompt of vectors for a run; a table of what is right or costs before and after."""
+    from maquette.cli.adapted import show_adapted
     from maquette.cli.corpus_examples import fields_of
-    from maquette.workshop.adapt_black_box import BlackBoxOptions, adapt_black_box
+    from maquette.workshop.adapt_black_box import CHOSEN, BlackBoxOptions, adapt_black_box
 
     run, data = arguments.names
     options = BlackBoxOptions(**search, size=arguments.size, length=arguments.prompts)
@@ -105,21 +106,10 @@ def of_run(
             fields=fields_of(arguments.fields), template=arguments.template.replace("\\n", "\n"),
             resume=arguments.resume, progress=progress, say=terminal.say,
         )  # fmt: skip
-    terminal.say(f"black-box: {done.counted}, {options.size} dimensions searched")
-    first, last = done.questions
-    rows = [
-        ["bits per byte of held-out answers", *(f"{s.bits_per_byte:.4f}" for s in done.answers)]
-    ]
-    if first.right is not None and last.right is not None:
-        rows.insert(0, ["held-out questions right", f"{first.right:.3f}", f"{last.right:.3f}"])
-    if done.own is not None:
-        own = [f"{s.bits_per_byte:.4f}" for s in done.own]
-        rows.append(["bits per byte of the base's own text", *own])
-    terminal.table(["", "before", "after"], rows)
-    found, memory = done.found, f"{done.memory / 2**20:,.0f} MiB at the most"
-    terminal.say(
-        f"adapted: {path} in {found.calls:,} calls, {found.seconds / 60:.1f} minutes, {memory}"
-    )
+    terminal.say(f"{done.found.calls:,} calls, {options.size} dimensions searched")
+    bits = [f"{score.bits_per_byte:.4f}" for score in done.scores]
+    rows = [["bits per byte of held-out answers", *bits]]
+    show_adapted(done, terminal, rows if done.metric == CHOSEN else ())
     return done.to_dict()
 
 

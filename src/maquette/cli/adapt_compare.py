@@ -37,7 +37,7 @@ def compare_methods(
         )
     rows = []
     for one in found.methods:
-        error = one["after"]["stderr"]
+        error = one["stderr_after"]
         share = one["trained_parameters"] / one["base_parameters"]
         rows.append([
             one["method"],

@@ -17,7 +17,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from maquette.cli.adapt_training import add_training, options_of, shown
+from maquette.cli.adapt_training import add_training, options_of
 from maquette.cli.terminal import Terminal, TrainingProgress
 
 
@@ -39,9 +39,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from maquette.cli.adapted import show_adapted
     from maquette.cli.corpus_examples import fields_of
     from maquette.training.run import free_name
-    from maquette.workshop.adapt_dpo import METRIC, adapt_dpo
+    from maquette.workshop.adapt_dpo import adapt_dpo
 
     terminal = Terminal(arguments.json)
     path = Path(arguments.run or free_name(Path("runs"), "dpo")).expanduser()
@@ -60,17 +61,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             progress=progress,
             say=terminal.say,
         )
-    terminal.say(f"dpo, {done.options.method}: {done.counted}")
-    rows = [[METRIC, shown(done.before), shown(done.after)]]
-    costs = [("bits per byte of held-out chosen answers", done.answers)]
-    if done.own is not None:
-        costs.append(("bits per byte of the base's own text", done.own))
-    rows += [[name, *(f"{score.bits_per_byte:.4f}" for score in scores)] for name, scores in costs]
-    terminal.table(["", "before", "after"], rows)
+    bits = (f"{score.bits_per_byte:.4f}" for score in done.scores)
+    show_adapted(done, terminal, [["bits per byte of held-out chosen answers", *bits]])
     terminal.say(
-        f"held-out pairs whose reward is right: {shown(done.reward_accuracy)}; moved from the base by "
-        f"{shown(done.divergence)} nats a token"
+        f"held-out pairs whose reward is right: {done.reward_accuracy:.4f}; moved from the base by "
+        f"{done.divergence:.4f} nats a token"
     )
-    memory = f"{done.memory / 2**20:,.0f} MiB at the most"
-    terminal.say(f"adapted: {path} in {done.seconds / 60:.1f} minutes of training, {memory}")
     return done.to_dict()

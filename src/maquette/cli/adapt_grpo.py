@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from maquette.cli.adapt_training import add_training, options_of, shown
+from maquette.cli.adapt_training import add_training, options_of
 from maquette.cli.terminal import Terminal, TrainingProgress
 
 
@@ -43,9 +43,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from maquette.cli.adapted import show_adapted
     from maquette.cli.corpus_examples import fields_of
     from maquette.training.run import free_name
-    from maquette.workshop.adapt_grpo import METRIC, adapt_grpo
+    from maquette.workshop.adapt_grpo import adapt_grpo
 
     terminal = Terminal(arguments.json)
     path = Path(arguments.run or free_name(Path("runs"), "grpo")).expanduser()
@@ -66,16 +67,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             progress=progress,
             say=terminal.say,
         )
-    terminal.say(f"grpo, {done.options.method}: {done.counted}")
-    rows = [
-        [METRIC, shown(done.before), shown(done.after)],
-        ["mean reward of the first and the last steps", *(f"{r:.4f}" for r in done.rewards)],
-    ]
-    if done.own is not None:
-        costs = (f"{score.bits_per_byte:.4f}" for score in done.own)
-        rows.append(["bits per byte of the base's own text", *costs])
-    terminal.table(["", "before", "after"], rows)
-    terminal.say(f"moved from the base by {shown(done.divergence)} nats a token")
-    memory = f"{done.memory / 2**20:,.0f} MiB at the most"
-    terminal.say(f"adapted: {path} in {done.seconds / 60:.1f} minutes of training, {memory}")
+    rewards = (f"{reward:.4f}" for reward in done.rewards)
+    show_adapted(done, terminal, [["mean reward of the first and the last steps", *rewards]])
+    terminal.say(f"moved from the base by {done.divergence:.4f} nats a token")
     return done.to_dict()

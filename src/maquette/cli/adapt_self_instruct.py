@@ -62,6 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.adaptation.recipes import AdaptOptions
     from maquette.adaptation.self_instruct import FORBIDDEN, SelfInstructOptions
+    from maquette.cli.adapted import losses, show_adapted
     from maquette.training.run import free_name
     from maquette.workshop.adapt_self_instruct import self_instruct
 
@@ -107,20 +108,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             progress=progress,
             say=terminal.say,
         )
-    written, adapted = done.written, done.adapted
+    written = done.written
     reasons = ", ".join(f"{n:,} {why}" for why, n in list(written.dropped.items())[:SHOWN])
     terminal.say(
         f"{len(written.own):,} instructions of {written.rounds} rounds, from {len(written.seeds):,} seeds; "
         f"dropped: {reasons or 'none'}"
     )
-    terminal.say(f"{adapted.method}: {adapted.counted}")
-    rows = [(adapted.metric, adapted.before, adapted.after)]
-    if adapted.own_before is not None and adapted.own_after is not None:
-        rows.append(("the same of the base's own text", adapted.own_before, adapted.own_after))
-    terminal.table(
-        ["", "before", "after"],
-        [[name, *(f"{score.bits_per_byte:.4f}" for score in scores)] for name, *scores in rows],
-    )
-    memory = f"{adapted.memory / 2**20:,.0f} MiB at the most"
-    terminal.say(f"adapted: {path} in {adapted.seconds / 60:.1f} minutes of training, {memory}")
+    show_adapted(done.adapted, terminal, losses(done.adapted))
     return done.to_dict()

@@ -56,6 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.adaptation.star import StarOptions
     from maquette.base.files import write_atomic
+    from maquette.cli.adapted import show_adapted
     from maquette.cli.corpus_examples import fields_of
     from maquette.training.run import free_name
     from maquette.workshop.adapt_star import adapt_star
@@ -93,38 +94,25 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     picture = path / "loops.png"
     write_atomic(picture, png(star_chart(done.loops)))
-    terminal.say(f"star: {done.counted}")
     terminal.table(
-        ["loop", "steps", "asked", "kept", "rationalised", "held out right", "error", "minutes"],
+        ["loop", "steps", "asked", "kept", "rationalised", "held-out questions right", "minutes"],
         [
             [one.loop, one.steps, one.asked, one.kept, one.rationalised,
-             f"{one.heldout.value:.3f}", error_of(one), f"{one.seconds / 60:.1f}"]
+             f"{one.heldout.mean:.3f}", f"{one.seconds / 60:.1f}"]
             for one in done.loops
         ],
     )  # fmt: skip
-    found = done.to_dict()
-    if found["forgetting"]:
-        terminal.say(
-            "bits per byte of the base's own held-out data: {before:.4f} before, {after:.4f} after".format(
-                **found["forgetting"]
-            )
-        )
-    memory = f"{found['peak_memory'] / 2**20:,.0f} MiB at the most"
-    terminal.say(f"adapted: {path} in {found['minutes']:.1f} minutes, {memory}; {picture.name}")
-    return found | {"picture": str(picture)}
+    show_adapted(done, terminal)
+    terminal.say(f"accuracy by loop: {picture}")
+    return done.to_dict() | {"picture": str(picture)}
 
 
 def line_of(loop: "Loop") -> str:
     """What came of a loop, in a line."""
-    right = f"{loop.heldout.value:.3f} ± {error_of(loop)} of held-out questions right"
+    right = f"{loop.heldout.mean:.3f} of held-out questions right"
     if not loop.loop:
         return f"the base: {right}"
     return (
         f"loop {loop.loop}: {loop.kept:,} of {loop.asked:,} kept, {loop.rationalised:,} rationalised, "
         f"{loop.steps:,} steps, {right}"
     )
-
-
-def error_of(loop: "Loop") -> str:
-    """The standard error of a loop's held-out accuracy."""
-    return "-" if loop.stderr is None else f"{loop.stderr:.3f}"

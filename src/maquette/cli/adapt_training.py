@@ -1,11 +1,10 @@
-"""What adapt dpo and adapt grpo share: options of what is trained, and how means are shown."""
+"""What adapt dpo and adapt grpo share: the options of what is trained."""
 
 import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from maquette.adaptation.recipes import AdaptOptions
-    from maquette.base.statistics import Mean
 
 
 def add_training(parser: argparse.ArgumentParser, steps: int, batch: int, samples: str) -> None:
@@ -36,10 +35,3 @@ def options_of(arguments: argparse.Namespace) -> "AdaptOptions":
         seed=arguments.seed,
         sequence=getattr(arguments, "sequence", None),
     )
-
-
-def shown(mean: "Mean") -> str:
-    """A mean with its standard error."""
-    if mean.stderr is None:
-        return f"{mean.mean:.4f}"
-    return f"{mean.mean:.4f} ± {mean.stderr:.4f}"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from maquette.base.statistics import weighted_mean
+from maquette.base.statistics import Mean, weighted_mean
 from maquette.corpus.examples.example import Example
 from maquette.corpus.examples.template import Template
 from maquette.corpus.text.store import Corpus
@@ -26,29 +26,18 @@ ANSWER = 40  # tokens of an answer
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One score of a station."""
-
-    value: float
-    stderr: float | None
-    """standard error; None: of fewer than two"""
-    examples: int
-    """number of questions, of documents"""
-
-
-@dataclass(frozen=True)
 class Station:
     """The scores of a station."""
 
     name: str
     run: str
-    bits_per_byte: Figure
+    bits_per_byte: Mean
     """bits per byte of the base's held-out text"""
-    pair_bits: Figure | None
+    pair_bits: Mean | None
     """bits per byte of answers cut from held-out documents; None: nothing could be cut"""
-    pairs: Figure | None
+    pairs: Mean | None
     """share of these that are right to the letter"""
-    groups: dict[str, Figure]
+    groups: dict[str, Mean]
     """share of the held-out questions of each group of worlds that are right"""
     conversation: list[tuple[str, str]]
     """questions and answers of one conversation"""
@@ -74,7 +63,7 @@ def score_station(
     return Station(
         name,
         str(loaded.path),
-        Figure(text.bits_per_byte, text.to_dict()["stderr"], text.documents),
+        Mean(text.documents, text.bits_per_byte, text.stderr),
         answer_bits(loaded, template, pairs) if pairs else None,
         right(loaded, template, pairs) if pairs else None,
         {group: right(loaded, template, asked) for group, asked in groups.items() if asked},
@@ -82,7 +71,7 @@ def score_station(
     )
 
 
-def right(loaded: Loaded, template: Template, examples: Sequence[Example]) -> Figure:
+def right(loaded: Loaded, template: Template, examples: Sequence[Example]) -> Mean:
     """The share of examples whose greedy answer is right to the letter."""
     prompts = [template.context(one.prompt) for one in examples]
     most = min(ANSWER, loaded.model.config.context // 2)
@@ -93,11 +82,10 @@ def right(loaded: Loaded, template: Template, examples: Sequence[Example]) -> Fi
         float(answer.strip() == one.answer.strip())
         for answer, one in zip(answers, examples, strict=True)
     ]
-    mean = weighted_mean(scores)
-    return Figure(mean.mean or 0.0, mean.stderr, mean.examples)
+    return weighted_mean(scores)
 
 
-def answer_bits(loaded: Loaded, template: Template, examples: Sequence[Example]) -> Figure:
+def answer_bits(loaded: Loaded, template: Template, examples: Sequence[Example]) -> Mean:
     """Bits per byte of the answers, each given its prompt; the ends are not scored."""
     requests, sizes = [], []
     for one in examples:
@@ -108,8 +96,7 @@ def answer_bits(loaded: Loaded, template: Template, examples: Sequence[Example])
     bits = [
         -one.log_likelihood / math.log(2) / size for one, size in zip(scored, sizes, strict=True)
     ]
-    mean = weighted_mean(bits, sizes)
-    return Figure(mean.mean or 0.0, mean.stderr, mean.examples)
+    return weighted_mean(bits, sizes)
 
 
 def conversation(
