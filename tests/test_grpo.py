@@ -18,10 +18,10 @@ from maquette.adaptation.grpo import (
     answer_batch,
     kl_estimate,
     policy_loss,
-    result_of,
 )
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.examples.build import build_examples
+from maquette.corpus.examples.results import result_of
 from maquette.models.config import DecoderConfig
 from maquette.parallel.group import Group
 from maquette.serving.generate import generate, sample_tokens

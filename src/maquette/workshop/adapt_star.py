@@ -34,6 +34,7 @@ from maquette.base.machine import resident
 from maquette.base.statistics import Share
 from maquette.corpus.examples.build import build_examples
 from maquette.corpus.examples.example import Example, read_examples
+from maquette.corpus.examples.results import is_right
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.examples.template import Template
 from maquette.corpus.progress import Progress, silent
@@ -299,7 +300,7 @@ class _Star:
         for one, text in zip(questions, texts, strict=True):
             before, _, behind = self.template.answer(one.prompt, "\0").partition("\0")
             written = text.removeprefix(before).removesuffix(behind)
-            right = self.options.is_right(written, one.answer)
+            right = is_right(written, one.answer, self.options.answer_after)
             attempts.append(Attempt(one.prompt, one.answer, written, right))
         return attempts
 

@@ -179,7 +179,7 @@ def page(stations: list[Station], examples: ExamplesCorpus) -> dict[str, Any]:
         "examples": examples.manifest["splits"],
         "template": examples.manifest["template"],
         "note": "Both stations were asked the same held-out questions in the same words, greedily; an answer "
-        "is right where it is right to the letter. Pairs are cut from documents that neither has read.",
+        "is right whatever its letters and spaces. Pairs are cut from documents that neither has read.",
     }
 
 

@@ -1,7 +1,7 @@
 """Scores of a station on the way to chat: what it is worth as a model of text, and what it answers.
 
 Every station is asked the same held-out questions in the same words, greedily: the share of answers that are
-right to the letter, with its standard error; bits per byte of answers cut from held-out documents; bits per
+right, with its standard error; bits per byte of answers cut from held-out documents; bits per
 byte of held-out text; and a conversation.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from maquette.base.statistics import Mean, weighted_mean
 from maquette.corpus.examples.example import Example
+from maquette.corpus.examples.results import is_right
 from maquette.corpus.examples.template import Template
 from maquette.corpus.text.store import Corpus
 from maquette.evaluation.bits_per_byte import score_corpus
@@ -36,7 +37,7 @@ class Station:
     pair_bits: Mean | None
     """bits per byte of answers cut from held-out documents; None: nothing could be cut"""
     pairs: Mean | None
-    """share of these that are right to the letter"""
+    """share of these that are right"""
     groups: dict[str, Mean]
     """share of the held-out questions of each group of worlds that are right"""
     conversation: list[tuple[str, str]]
@@ -72,15 +73,14 @@ def score_station(
 
 
 def right(loaded: Loaded, template: Template, examples: Sequence[Example]) -> Mean:
-    """The share of examples whose greedy answer is right to the letter."""
+    """The share of examples whose greedy answer is right, whatever its letters and spaces."""
     prompts = [template.context(one.prompt) for one in examples]
     most = min(ANSWER, loaded.model.config.context // 2)
     answers, _ = generate_answers(
         loaded.model, loaded.tokenizer, prompts, {"max_gen_toks": most}, until=["\n"]
     )
     scores = [
-        float(answer.strip() == one.answer.strip())
-        for answer, one in zip(answers, examples, strict=True)
+        float(is_right(answer, one.answer)) for answer, one in zip(answers, examples, strict=True)
     ]
     return weighted_mean(scores)
 
