@@ -1,5 +1,7 @@
 """Adapting a language model: examples and text, every method, what is counted, scored and refused."""
 
+import argparse
+import importlib
 import itertools
 import json
 import math
@@ -220,3 +222,19 @@ def test_full_fine_tuning_is_an_ordinary_run(trained, questions, tmp_path):
     assert all(not torch.equal(before[name], after[name]) for name in before)
     again = adapt("lora", tmp_path / "run", questions, tmp_path / "second")
     assert again.code == 0, again.err
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("adapt", ["template"]), ("adapt_black_box", ["template"]), ("adapt_dpo", ["template"]),
+        ("adapt_grpo", ["template", "answer_after"]), ("adapt_self_instruct", ["written"]),
+        ("adapt_star", ["template", "answer_after", "hint"]), ("corpus_examples", ["template"]),
+        ("chat", ["system"]), ("generate", ["stop"]),
+    ],
+)  # fmt: skip
+def test_a_line_end_is_written_alike_in_every_option(verb, options):
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    importlib.import_module(f"maquette.cli.{verb}").configure(parser)
+    actions = {action.dest: action for action in parser._actions}
+    assert all(actions[name].type("a\\nb") == "a\nb" for name in options)

@@ -230,7 +230,7 @@ OPTIONS = ("--steps", 10, "--batch", 2, "--sequence", 32, "--rank", 2, "--beta",
 
 def test_the_command_says_what_held_out_pairs_say(shared_run, pairs, tmp_path):
     said = command("adapt", "dpo", shared_run, pairs, "--run", tmp_path / "run", *OPTIONS,
-                   "--adapter", "lora", "--learning-rate", 0.01, "--json")  # fmt: skip
+                   "--train", "lora", "--learning-rate", 0.01, "--json")  # fmt: skip
     assert said.code == 0, said.err
     found = said.json
     assert json.loads((tmp_path / "run" / "adaptation.json").read_text("utf-8")) == found
@@ -284,7 +284,7 @@ def test_what_cannot_be_preferred_is_refused_in_one_line(preferring, shared_run,
 
     refused(of(plain), "have no rejected answers", "--fields rejected=NAME", code=1)
     refused(of(text), "is text", code=2)
-    refused(of(plain, "--adapter", "nothing"), "unknown method nothing", code=2)
+    refused(of(plain, "--train", "nothing"), "unknown method nothing", code=2)
     with pytest.raises(WrongUse, match="name its run as start"):
         replace(preferring, start="")
     for wrong in ({"beta": 0.0}, {"label_smoothing": 0.5}, {"beta": -1.0}):

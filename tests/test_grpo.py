@@ -247,7 +247,7 @@ def test_cut_off_and_resumed_it_is_the_run_that_was_not(adapter, reinforcing, tm
     assert len({r["reward"] for r in whole}) > 1 and len({r["entropy"] for r in whole}) == 8
 
 
-OPTIONS = ("--steps", 10, "--batch", 2, "--answer-tokens", 4, "--rank", 2, "--group", 3)
+OPTIONS = ("--steps", 10, "--batch", 2, "--tokens", 4, "--rank", 2, "--group", 3)
 
 
 def test_the_command_goes_on_and_says_what_is_right(

@@ -23,6 +23,7 @@ from typing import Any
 
 from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal
+from maquette.cli.texts import line_ends
 
 VECTORS = {"size": 64, "prompts": 10}
 """options of a search for vectors, and what they are when not given"""
@@ -48,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=..., choices=...")  # fmt: skip
-    parser.add_argument("--template", default="{prompt}{answer}", metavar="TEXT",
+    parser.add_argument("--template", type=line_ends, default="{prompt}{answer}", metavar="TEXT",
                         help="how an example is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
     vectors = parser.add_argument_group("a run of ours")
     vectors.add_argument("--size", type=int, help="dimensions that are searched (64)")
@@ -103,7 +104,7 @@ def of_run(
     with terminal.stages(counts=True) as progress:
         done = adapt_black_box(
             Path(run), data, path, options,
-            fields=fields_of(arguments.fields), template=arguments.template.replace("\\n", "\n"),
+            fields=fields_of(arguments.fields), template=arguments.template,
             resume=arguments.resume, progress=progress, say=terminal.say,
         )  # fmt: skip
     terminal.say(f"{done.found.calls:,} calls, {options.size} dimensions searched")
@@ -134,7 +135,7 @@ def of_endpoint(
             endpoint, arguments.names[0], path,
             WordOptions(**search, places=arguments.places),
             words=None if arguments.words is None else Path(arguments.words),
-            fields=fields_of(arguments.fields), template=arguments.template.replace("\\n", "\n"),
+            fields=fields_of(arguments.fields), template=arguments.template,
             resume=arguments.resume, progress=progress, say=terminal.say,
         )  # fmt: skip
     terminal.say(f'prompt: "{done["prompt"]}"')

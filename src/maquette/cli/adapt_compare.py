@@ -29,7 +29,7 @@ def compare_methods(
             options,
             chosen,
             fields=fields_of(arguments.fields),
-            template=arguments.template.replace("\\n", "\n"),
+            template=arguments.template,
             resume=arguments.resume,
             observer=lambda method: TrainingProgress(terminal),
             progress=progress,

@@ -3,13 +3,13 @@
 DATA is a file of records with prompt, chosen and rejected (texts, or conversations whose last message is the
 answer), or a corpus of examples with rejected answers. RUN should answer already, tuned on examples: it is
 where training starts, and the reference from which --beta keeps the model from moving far. Everything is
-trained, or what --adapter names: lora, bias, adapter, prompt, prefix.
+trained, or what --train names: lora, bias, adapter, prompt, prefix.
 
 Printed are the share of held-out pairs whose chosen answer is the likelier one, before and after, how far the
 model has moved, and what held-out chosen answers and the base's own held-out text cost.
 
 example: maquette adapt dpo runs/tuned pairs.jsonl --run runs/preferred
-         maquette adapt dpo runs/tuned pairs.jsonl --adapter lora --rank 8 --beta 0.3
+         maquette adapt dpo runs/tuned pairs.jsonl --train lora --rank 8 --beta 0.3
          maquette adapt dpo runs/tuned votes.csv --fields prompt=question,answer=won,rejected=lost
 """
 
@@ -19,6 +19,7 @@ from typing import Any
 
 from maquette.cli.adapt_training import add_training, options_of
 from maquette.cli.terminal import Terminal, TrainingProgress
+from maquette.cli.texts import line_ends
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequence", type=int, help="tokens of a sequence of answers")
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=..., rejected=...")  # fmt: skip
-    parser.add_argument("--template", default="{prompt}{answer}", metavar="TEXT",
+    parser.add_argument("--template", type=line_ends, default="{prompt}{answer}", metavar="TEXT",
                         help="how an answer is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             beta=arguments.beta,
             label_smoothing=arguments.label_smoothing,
             fields=fields_of(arguments.fields),
-            template=arguments.template.replace("\\n", "\n"),
+            template=arguments.template,
             resume=arguments.resume,
             observer=TrainingProgress(terminal),
             progress=progress,

@@ -4,13 +4,13 @@ DATA is a file of records with prompt and answer, a corpus of examples, or a wor
 (maquette eval --list). Every step samples a group of answers to each of some prompts, rewards those whose
 result is that of the right answer (in small letters, white space as one space; --answer-after: what follows
 the last such mark), and makes the better ones of a group likelier. RUN should answer some already: where no
-answer of a group is right, nothing is learned. Everything is trained, or what --adapter names.
+answer of a group is right, nothing is learned. Everything is trained, or what --train names.
 
 Printed are the share of held-out questions answered right, greedily, before and after, the mean reward of the
 first and last steps, how far the model has moved, and what the base's own held-out text costs.
 
-example: maquette adapt grpo runs/tuned sums.jsonl --run runs/reinforced --answer-tokens 8
-         maquette adapt grpo runs/tuned arithmetic_2da --adapter lora --group 16 --answer-tokens 8
+example: maquette adapt grpo runs/tuned sums.jsonl --run runs/reinforced --tokens 8
+         maquette adapt grpo runs/tuned arithmetic_2da --train lora --group 16 --tokens 8
          maquette adapt grpo runs/star reasons.jsonl --answer-after '####' --kl 0.04
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 
 from maquette.cli.adapt_training import add_training, options_of
 from maquette.cli.terminal import Terminal, TrainingProgress
+from maquette.cli.texts import line_ends
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,17 +29,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", help="the new run's directory (default: runs/grpo)")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
     parser.add_argument("--group", type=int, default=8, help="answers to a prompt (%(default)s)")
-    parser.add_argument("--answer-tokens", type=int, default=32,
+    parser.add_argument("--tokens", type=int, default=32,
                         help="most tokens of an answer, its end included (%(default)s)")  # fmt: skip
-    parser.add_argument("--answer-after", default="", metavar="TEXT",
-                        help="what the result of an answer stands after, as ####")  # fmt: skip
+    parser.add_argument("--answer-after", type=line_ends, default="", metavar="TEXT",
+                        help="what the result of an answer stands after, as ####; \\n: line end")  # fmt: skip
     parser.add_argument("--kl", type=float, default=0.0,
                         help="weight of the divergence from RUN (0; 0.04 in the paper)")  # fmt: skip
     add_training(parser, 100, 16, "prompts")
     parser.add_argument("--sequence", type=int, help="room in tokens for a prompt with its answer")
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=...")  # fmt: skip
-    parser.add_argument("--template", metavar="TEXT",
+    parser.add_argument("--template", type=line_ends, metavar="TEXT",
                         help="how an answer is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
 
 
@@ -57,11 +58,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             path,
             options_of(arguments),
             group=arguments.group,
-            answer_tokens=arguments.answer_tokens,
+            answer_tokens=arguments.tokens,
             answer_after=arguments.answer_after,
             kl=arguments.kl,
             fields=fields_of(arguments.fields),
-            template=arguments.template and arguments.template.replace("\\n", "\n"),
+            template=arguments.template,
             resume=arguments.resume,
             observer=TrainingProgress(terminal),
             progress=progress,

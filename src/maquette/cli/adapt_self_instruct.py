@@ -8,7 +8,7 @@ instruction with its origin and why it was dropped. What was written carries the
 cut off goes on with --resume to the same result.
 
 example: maquette adapt self-instruct runs/first seeds.jsonl --run runs/taught
-         maquette adapt self-instruct runs/first seeds.jsonl --count 500 --rouge-l 0.6 --method lora
+         maquette adapt self-instruct runs/first seeds.jsonl --count 500 --rouge-l 0.6 --train lora
          maquette adapt self-instruct runs/first seeds.jsonl --run runs/taught --resume
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.cli.terminal import Terminal, TrainingProgress
+from maquette.cli.texts import line_ends
 
 SHOWN = 6  # reasons that are named
 
@@ -49,8 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     dropping.add_argument("--rouge-l", type=float, default=0.7,
                           help="largest ROUGE-L with an instruction that is there (0.7)")  # fmt: skip
     learning = parser.add_argument_group("learning")
-    learning.add_argument("--method", default="full", help="full, lora, ... (full)")
-    learning.add_argument("--written", metavar="TEXT",
+    learning.add_argument("--train", default="full", metavar="METHOD",
+                          help="what is trained: full, lora, bias, ... (%(default)s)")  # fmt: skip
+    learning.add_argument("--written", type=line_ends, metavar="TEXT",
                           default="{instruction}\\nInput: {input}\\nOutput:",
                           help="how an instruction is asked; \\n is a line end")  # fmt: skip
     learning.add_argument("--steps", type=int, default=300, help="(%(default)s)")
@@ -83,11 +85,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         most_words=arguments.most_words,
         forbidden=FORBIDDEN if words is None else tuple(w.strip() for w in words.split(",") if w.strip()),
         rouge_l=arguments.rouge_l,
-        written=arguments.written.replace("\\n", "\n"),
+        written=arguments.written,
         seed=arguments.seed,
     )  # fmt: skip
     learning = AdaptOptions(
-        arguments.method,
+        arguments.train,
         steps=arguments.steps,
         batch=arguments.batch,
         learning_rate=arguments.learning_rate,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.cli.terminal import Terminal
+from maquette.cli.texts import line_ends
 
 if TYPE_CHECKING:
     from maquette.workshop.adapt_star import Loop
@@ -35,9 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="factor of the steps from loop to loop (1.2)")  # fmt: skip
     parser.add_argument("--questions", type=int, metavar="N",
                         help="ask so many in a loop, drawn anew in each (all)")  # fmt: skip
-    parser.add_argument("--answer-after", default="####", metavar="TEXT",
-                        help="the answer is what is written after this (####)")  # fmt: skip
-    parser.add_argument("--hint", default="{prompt} ({answer})", metavar="TEXT",
+    parser.add_argument("--answer-after", type=line_ends, default="####", metavar="TEXT",
+                        help="the answer is what is written after this (####); \\n: a line end")  # fmt: skip
+    parser.add_argument("--hint", type=line_ends, default="{prompt} ({answer})", metavar="TEXT",
                         help="how a question shows its answer ({prompt} ({answer}))")  # fmt: skip
     parser.add_argument("--no-rationalise", action="store_true", help="give no hints")
     parser.add_argument("--replay", action="append", default=[], metavar="DATA",
@@ -48,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequence", type=int, help="tokens a training sequence")
     parser.add_argument("--fields", metavar="PART=NAME,...", default="",
                         help="of records: prompt=..., answer=...")  # fmt: skip
-    parser.add_argument("--template", metavar="TEXT", default="{prompt}{answer}",
+    parser.add_argument("--template", type=line_ends, metavar="TEXT", default="{prompt}{answer}",
                         help="how a question and what is written stand ({prompt}{answer})")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
 
@@ -70,8 +71,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         steps=arguments.steps,
         growth=arguments.growth,
         questions=arguments.questions,
-        answer_after=arguments.answer_after.replace("\\n", "\n"),
-        hint="" if arguments.no_rationalise else arguments.hint.replace("\\n", "\n"),
+        answer_after=arguments.answer_after,
+        hint="" if arguments.no_rationalise else arguments.hint,
         tokens=arguments.tokens,
         batch=arguments.batch,
         learning_rate=arguments.learning_rate,
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             path,
             options,
             fields=fields_of(arguments.fields),
-            template=arguments.template.replace("\\n", "\n"),
+            template=arguments.template,
             replay=arguments.replay,
             resume=arguments.resume,
             on_loop=lambda loop: terminal.say(line_of(loop)),

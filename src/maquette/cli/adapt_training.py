@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 def add_training(parser: argparse.ArgumentParser, steps: int, batch: int, samples: str) -> None:
     """The options of what is trained and for how long. samples: what a batch is counted in."""
-    parser.add_argument("--adapter", default="full", metavar="METHOD",
+    parser.add_argument("--train", default="full", metavar="METHOD",
                         help="what is trained: full, lora, bias, ... (%(default)s)")  # fmt: skip
     parser.add_argument("--rank", type=int, default=8, help="rank of lora, size of adapter (8)")
     parser.add_argument("--prompts", type=int, default=10, help="length of prompt, prefix (10)")
@@ -25,7 +25,7 @@ def options_of(arguments: argparse.Namespace) -> "AdaptOptions":
     from maquette.adaptation.recipes import AdaptOptions
 
     return AdaptOptions(
-        arguments.adapter,
+        arguments.train,
         steps=arguments.steps,
         batch=arguments.batch,
         learning_rate=arguments.learning_rate,
