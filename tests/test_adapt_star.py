@@ -10,6 +10,7 @@ from conftest import command, refused
 from maquette.adaptation.star import Attempt, StarOptions, kept_records
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.examples.build import build_examples
+from maquette.corpus.examples.results import is_right
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.tokenizer import byte_tokenizer
 from maquette.models.config import DecoderConfig
@@ -75,9 +76,9 @@ def scripted(monkeypatch, written):
 
 def test_the_answer_is_read_after_the_last_marker_whatever_its_letters():
     options = StarOptions(answer_after="So:")
-    assert options.answer_in("a So: b So:  Yes \n") == "Yes"
-    assert options.answer_in("Yes") is None and not options.is_right("Yes", "Yes")
-    assert options.is_right("because So: yEs", "Yes") and not options.is_right("So: yes!", "yes")
+    assert is_right("a So: b So:  Yes \n", "Yes", "So:") and not is_right("Yes", "Yes", "So:")
+    assert is_right("because So: yEs", "Yes", "So:") and not is_right("So: yes!", "yes", "So:")
+    assert is_right("So: a  b", "thus So: A b", "So:")  # an answer with its own reasons
     assert options.hinted("{answer}?", "7") == "{answer}? (7)"  # braces in a question are its own
     assert replace(options, hint="[{answer}] {prompt}").hinted("q", "7") == "[7] q"
     assert [StarOptions().steps_of(loop) for loop in (1, 2, 3, 8)] == [40, 48, 58, 143]

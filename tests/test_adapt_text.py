@@ -1,5 +1,7 @@
 """Adapting a language model: examples and text, every method, what is counted, scored and refused."""
 
+import argparse
+import importlib
 import itertools
 import json
 import math
@@ -68,7 +70,8 @@ def test_every_method_learns_answers_and_says_what_it_cost(method, trained, ques
     for name, loaded in (("before", first), ("after", last)):
         score = score_corpus(loaded.model, own, start=loaded.tokenizer.special.start)["all"]
         assert found["forgetting"][name] == score.bits_per_byte
-    assert found["minutes"] > 0 and found["peak_memory"] > 0
+    assert found["minutes"] > 0 and found["peak_memory"] > 0 and found["adapter"] == method
+    assert found["stderr_after"] == score_examples(last.model, corpus).stderr > 0
     assert (trained / WEIGHTS).read_bytes() == before
     assert f"{counted.trained:,} trained parameters" in said.err and "MiB at the most" in said.err
 
@@ -244,3 +247,19 @@ def test_a_job_that_is_refused_is_not_in_the_way_of_the_corrected_one(trained, q
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").touch()
     refused(command("adapt", "full", trained, questions, *run, "--sequence", 999), "999", code=2)
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("adapt", ["template"]), ("adapt_black_box", ["template"]), ("adapt_dpo", ["template"]),
+        ("adapt_grpo", ["template", "answer_after"]), ("adapt_self_instruct", ["written"]),
+        ("adapt_star", ["template", "answer_after", "hint"]), ("corpus_examples", ["template"]),
+        ("chat", ["system"]), ("generate", ["stop"]),
+    ],
+)  # fmt: skip
+def test_a_line_end_is_written_alike_in_every_option(verb, options):
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    importlib.import_module(f"maquette.cli.{verb}").configure(parser)
+    actions = {action.dest: action for action in parser._actions}
+    assert all(actions[name].type("a\\nb") == "a\nb" for name in options)

@@ -66,7 +66,7 @@ def test_the_way_to_chat_and_its_report(base):
         assert name in report
         assert all(value in report for value in values)
     assert "Who are you?" in report
-    text = [station["bits_per_byte"]["value"] for station in made["stations"]]
+    text = [station["bits_per_byte"]["mean"] for station in made["stations"]]
     assert text[0] != text[1]
     answer = command("chat", tuned.path, "Hello!", "--tokens", 8, "--json")
     assert answer.json["learnt"] is True

@@ -232,7 +232,7 @@ OPTIONS = ("--steps", 10, "--batch", 2, "--sequence", 32, "--rank", 2, "--beta",
 
 def test_the_command_says_what_held_out_pairs_say(shared_run, pairs, tmp_path):
     said = command("adapt", "dpo", shared_run, pairs, "--run", tmp_path / "run", *OPTIONS,
-                   "--adapter", "lora", "--learning-rate", 0.01, "--json")  # fmt: skip
+                   "--train", "lora", "--learning-rate", 0.01, "--json")  # fmt: skip
     assert said.code == 0, said.err
     found = said.json
     assert json.loads((tmp_path / "run" / "adaptation.json").read_text("utf-8")) == found
@@ -241,10 +241,10 @@ def test_the_command_says_what_held_out_pairs_say(shared_run, pairs, tmp_path):
     both = Pairs(corpus, "heldout", 32)
     for name, run in (("before", shared_run), ("after", tmp_path / "run")):
         scores = pair_log_likelihoods(load(run).model, both)
-        assert found[name]["mean"] == float((scores[:, 0] > scores[:, 1]).double().mean())
-        assert found[name]["examples"] == len(held)
+        right = float((scores[:, 0] > scores[:, 1]).double().mean())
+        assert found[f"metric_{name}"] == pytest.approx(right) and found["scored"] == len(held)
     assert found["kl_divergence"]["mean"] > 0 and found["forgetting"]["after"] > 0
-    assert found["answers"][0]["bits_per_byte"] != found["answers"][1]["bits_per_byte"]
+    assert found["scores"]["before"]["bits_per_byte"] != found["scores"]["after"]["bits_per_byte"]
     assert 0 < found["trained_parameters"] < found["base_parameters"]
     assert "trained parameters" in said.err and "moved from the base" in said.err
 
@@ -286,7 +286,7 @@ def test_what_cannot_be_preferred_is_refused_in_one_line(preferring, shared_run,
 
     refused(of(plain), "have no rejected answers", "--fields rejected=NAME", code=1)
     refused(of(text), "is text", code=2)
-    refused(of(plain, "--adapter", "nothing"), "unknown method nothing", code=2)
+    refused(of(plain, "--train", "nothing"), "unknown method nothing", code=2)
     with pytest.raises(WrongUse, match="name its run as start"):
         replace(preferring, start="")
     for wrong in ({"beta": 0.0}, {"label_smoothing": 0.5}, {"beta": -1.0}):

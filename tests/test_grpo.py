@@ -18,10 +18,10 @@ from maquette.adaptation.grpo import (
     answer_batch,
     kl_estimate,
     policy_loss,
-    result_of,
 )
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.examples.build import build_examples
+from maquette.corpus.examples.results import result_of
 from maquette.models.config import DecoderConfig
 from maquette.parallel.group import Group
 from maquette.serving.generate import generate, sample_tokens
@@ -247,7 +247,7 @@ def test_cut_off_and_resumed_it_is_the_run_that_was_not(adapter, reinforcing, tm
     assert len({r["reward"] for r in whole}) > 1 and len({r["entropy"] for r in whole}) == 8
 
 
-OPTIONS = ("--steps", 10, "--batch", 2, "--answer-tokens", 4, "--rank", 2, "--group", 3)
+OPTIONS = ("--steps", 10, "--batch", 2, "--tokens", 4, "--rank", 2, "--group", 3)
 
 
 def test_the_command_goes_on_and_says_what_is_right(
@@ -278,7 +278,7 @@ def test_the_command_goes_on_and_says_what_is_right(
     rights = [
         "e" in held.generate(e.prompt, tokens=4, temperature=0) for e in corpus.examples("heldout")
     ]
-    assert said.json["after"]["mean"] == pytest.approx(sum(rights) / len(rights))
+    assert said.json["metric_after"] == pytest.approx(sum(rights) / len(rights))
     monkeypatch.setattr(adapt_grpo, "ASKED", 3)  # of more that there are
     monkeypatch.setattr(adapt_grpo, "AT_A_TIME", 2)
     some = adapt_grpo.accuracy(held, corpus, held.recipe.data)

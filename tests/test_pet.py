@@ -287,7 +287,7 @@ def test_the_command_learns_and_leaves_an_ordinary_run(trained, files):
     rows = corpus.heldout
     scores = np.array(expected(last.model, [r.tokens for r in rows], corpus.words))
     right = scores.argmax(-1) == np.array([r.probabilities for r in rows]).argmax(-1)
-    assert found["metric_after"] == right.mean() and found["after"]["stderr"] is not None
+    assert found["metric_after"] == right.mean() and found["stderr_after"] is not None
     steps = last.metrics
     assert steps[-1]["heldout_loss"] < steps[0]["loss"]
     assert not list((files / "run-pet").glob("*/"))  # of the others what they said is kept
@@ -320,7 +320,7 @@ def test_cut_off_anywhere_and_resumed_it_is_the_one_that_was_not(trained, files,
     }
     source = str(files / "data.jsonl")
     whole = adapt_pet(trained, source, files / "whole", options, **given)
-    assert [g["texts"] for g in whole["generations"]] == [12, 12 + 20]
+    assert [g["texts"] for g in whole.details["generations"]] == [12, 12 + 20]
     calls, original = [], optimiser.set_learning_rate
 
     def dying(*words):
@@ -339,7 +339,10 @@ def test_cut_off_anywhere_and_resumed_it_is_the_one_that_was_not(trained, files,
             cuts += 1
     assert cuts == 3
     timings = {"run", "minutes", "peak_memory"}
-    a, b = ({k: v for k, v in one.items() if k not in timings} for one in (whole, parts))
+    a, b = (
+        {k: v for k, v in one.items() if k not in timings}
+        for one in (whole.to_dict(), parts.to_dict())
+    )
     assert a == b
     names = [files / name / WEIGHTS for name in ("whole", "parts")]
     assert names[0].read_bytes() == names[1].read_bytes()

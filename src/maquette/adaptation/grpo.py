@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from maquette.adaptation.adapters.adapter import adapters_of
+from maquette.corpus.examples.results import is_right
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.examples.template import Template
 from maquette.corpus.text.store import SPLITS
@@ -125,21 +126,17 @@ class GRPO(Single):
 
 
 class Results:
-    """The right results of a split's examples. after: see `result_of`."""
+    """The right answers to a split's examples. after: see `result_of`."""
 
     def __init__(self, corpus: ExamplesCorpus, split: str, after: str) -> None:
         template = Template(corpus.manifest["template"])
         self._tokenizer, self._after = corpus.tokenizer, after
-        self._results: list[str | None] = []
-        for example in corpus.examples(split):
-            written = template.answer(example.prompt, example.answer)
-            # A right answer without the mark is the result.
-            self._results.append(result_of(written, after if after in written else ""))
+        self._answers = [template.answer(e.prompt, e.answer) for e in corpus.examples(split)]
 
     def right(self, number: int, answer: Sequence[int]) -> bool:
         """Whether the tokens of an answer to that example give its result."""
         text = self._tokenizer.decode(answer, skip_special_tokens=True)
-        return result_of(text, self._after) == self._results[number]
+        return is_right(text, self._answers[number], self._after)
 
 
 def advantages(rewards: Tensor) -> Tensor:
@@ -159,15 +156,6 @@ def kl_estimate(log_p: Tensor, log_start: Tensor) -> Tensor:
     """Shao et al. 2024, equation 4: an estimate of KL(p || start) at tokens that p has sampled, 0 or more."""
     log_ratio = log_start - log_p
     return log_ratio.exp() - log_ratio - 1
-
-
-def result_of(text: str, after: str = "") -> str | None:
-    """What is compared: the text after the last `after`, in small letters, white space as one space.
-
-    None where `after` does not occur.
-    """
-    _, mark, rest = text.rpartition(after) if after else ("", "-", text)
-    return " ".join(rest.split()).casefold() if mark else None
 
 
 def answer_batch(

@@ -69,16 +69,6 @@ class StarOptions:
         before, _, after = self.hint.partition("{prompt}")
         return before.replace("{answer}", answer) + prompt + after.replace("{answer}", answer)
 
-    def answer_in(self, written: str) -> str | None:
-        """The answer in what a model has written: the text after the last marker; None without one."""
-        _, marker, answer = written.rpartition(self.answer_after)
-        return answer.strip() if marker else None
-
-    def is_right(self, written: str, answer: str) -> bool:
-        """Whether what was written ends with the answer, in capital letters or small ones."""
-        found = self.answer_in(written)
-        return found is not None and found.casefold() == answer.strip().casefold()
-
 
 @dataclass(frozen=True)
 class Attempt:

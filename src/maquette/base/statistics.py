@@ -53,6 +53,11 @@ class Share:
         """95 % confidence interval of the share (Wilson 1927)."""
         return wilson(self.right, self.n)
 
+    @property
+    def mean(self) -> "Mean":
+        """The share as a mean of ones and zeros, with its standard error."""
+        return weighted_mean([1.0] * self.right + [0.0] * (self.n - self.right))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         low, high = self.interval
@@ -127,6 +132,13 @@ class Mean:
     examples: int
     mean: float | None
     stderr: float | None
+
+    def __format__(self, spec: str) -> str:
+        """The mean and, where it is known, ± its standard error; spec: of both."""
+        if self.mean is None:
+            return "not known"
+        error = "" if self.stderr is None else f" ± {self.stderr:{spec}}"
+        return f"{self.mean:{spec}}{error}"
 
     @property
     def interval(self) -> tuple[float, float]:

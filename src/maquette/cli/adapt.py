@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.base.errors import WrongUse
 from maquette.cli.adapt_compare import compare_methods
 from maquette.cli.terminal import Terminal, TrainingProgress
+from maquette.cli.texts import line_ends
 
 if TYPE_CHECKING:
     from maquette.adaptation.recipes import AdaptOptions
@@ -104,7 +105,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--methods", metavar="A,B,...", help="of compare (all that fit)")
     text.add_argument("--fields", metavar="PART=NAME,...",
                       help="of records: prompt=..., answer=..., messages=...")  # fmt: skip
-    text.add_argument("--template", metavar="TEXT",
+    text.add_argument("--template", type=line_ends, metavar="TEXT",
                       help="how an example is written ({prompt}{answer}); chat; \\n: a line end")  # fmt: skip
     pictures = parser.add_argument_group("classifiers")
     pictures.add_argument("--label", action="append", help="learn this label (may be repeated)")
@@ -173,7 +174,7 @@ def adapt_language_model(
     arguments: argparse.Namespace, options: "AdaptOptions", path: Path, terminal: Terminal
 ) -> dict[str, Any]:
     """Examples or text; a table of what held-out text costs before and after."""
-    from maquette.cli.adapted import show_adapted
+    from maquette.cli.adapted import losses, show_adapted
     from maquette.cli.corpus_examples import fields_of
     from maquette.workshop.adapt_text import adapt_text
 
@@ -184,13 +185,13 @@ def adapt_language_model(
             path,
             options,
             fields=fields_of(arguments.fields),
-            template=arguments.template.replace("\\n", "\n"),
+            template=arguments.template,
             resume=arguments.resume,
             observer=TrainingProgress(terminal),
             progress=progress,
             say=terminal.say,
         )
-    show_adapted(done, path, terminal)
+    show_adapted(done, terminal, losses(done))
     return done.to_dict()
 
 

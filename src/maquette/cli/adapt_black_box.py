@@ -23,6 +23,7 @@ from typing import Any
 
 from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal
+from maquette.cli.texts import line_ends
 
 VECTORS = {"size": 64, "prompts": 10}
 """options of a search for vectors, and what they are when not given"""
@@ -48,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=..., choices=...")  # fmt: skip
-    parser.add_argument("--template", default="{prompt}{answer}", metavar="TEXT",
+    parser.add_argument("--template", type=line_ends, default="{prompt}{answer}", metavar="TEXT",
                         help="how an example is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
     vectors = parser.add_argument_group("a run of ours")
     vectors.add_argument("--size", type=int, help="dimensions that are searched (64)")
@@ -94,32 +95,22 @@ def of_run(
     arguments: argparse.Namespace, path: Path, search: dict[str, Any], terminal: Terminal
 ) -> dict[str, Any]:
     """A prompt of vectors for a run; a table of what is right or costs before and after."""
+    from maquette.cli.adapted import show_adapted
     from maquette.cli.corpus_examples import fields_of
-    from maquette.workshop.adapt_black_box import BlackBoxOptions, adapt_black_box
+    from maquette.workshop.adapt_black_box import CHOSEN, BlackBoxOptions, adapt_black_box
 
     run, data = arguments.names
     options = BlackBoxOptions(**search, size=arguments.size, length=arguments.prompts)
     with terminal.stages(counts=True) as progress:
         done = adapt_black_box(
             Path(run), data, path, options,
-            fields=fields_of(arguments.fields), template=arguments.template.replace("\\n", "\n"),
+            fields=fields_of(arguments.fields), template=arguments.template,
             resume=arguments.resume, progress=progress, say=terminal.say,
         )  # fmt: skip
-    terminal.say(f"black-box: {done.counted}, {options.size} dimensions searched")
-    first, last = done.questions
-    rows = [
-        ["bits per byte of held-out answers", *(f"{s.bits_per_byte:.4f}" for s in done.answers)]
-    ]
-    if first.right is not None and last.right is not None:
-        rows.insert(0, ["held-out questions right", f"{first.right:.3f}", f"{last.right:.3f}"])
-    if done.own is not None:
-        own = [f"{s.bits_per_byte:.4f}" for s in done.own]
-        rows.append(["bits per byte of the base's own text", *own])
-    terminal.table(["", "before", "after"], rows)
-    found, memory = done.found, f"{done.memory / 2**20:,.0f} MiB at the most"
-    terminal.say(
-        f"adapted: {path} in {found.calls:,} calls, {found.seconds / 60:.1f} minutes, {memory}"
-    )
+    terminal.say(f"{done.found.calls:,} calls, {options.size} dimensions searched")
+    bits = [f"{score.bits_per_byte:.4f}" for score in done.scores]
+    rows = [["bits per byte of held-out answers", *bits]]
+    show_adapted(done, terminal, rows if done.metric == CHOSEN else ())
     return done.to_dict()
 
 
@@ -144,7 +135,7 @@ def of_endpoint(
             endpoint, arguments.names[0], path,
             WordOptions(**search, places=arguments.places),
             words=None if arguments.words is None else Path(arguments.words),
-            fields=fields_of(arguments.fields), template=arguments.template.replace("\\n", "\n"),
+            fields=fields_of(arguments.fields), template=arguments.template,
             resume=arguments.resume, progress=progress, say=terminal.say,
         )  # fmt: skip
     terminal.say(f'prompt: "{done["prompt"]}"')

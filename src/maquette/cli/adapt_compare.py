@@ -29,7 +29,7 @@ def compare_methods(
             options,
             chosen,
             fields=fields_of(arguments.fields),
-            template=arguments.template.replace("\\n", "\n"),
+            template=arguments.template,
             resume=arguments.resume,
             observer=lambda method: TrainingProgress(terminal),
             progress=progress,
@@ -37,7 +37,7 @@ def compare_methods(
         )
     rows = []
     for one in found.methods:
-        error = one["after"]["stderr"]
+        error = one["stderr_after"]
         share = one["trained_parameters"] / one["base_parameters"]
         rows.append([
             one["method"],

@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.adaptation.continued import REPLAY, ContinueOptions
-    from maquette.cli.adapted import show_adapted
+    from maquette.cli.adapted import losses, show_adapted
     from maquette.training.run import free_name
     from maquette.workshop.adapt_continue import adapt_continue
 
@@ -65,5 +65,5 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             progress=progress,
             say=terminal.say,
         )
-    show_adapted(done, path, terminal)
+    show_adapted(done, terminal, losses(done))
     return done.to_dict()

@@ -3,13 +3,13 @@
 DATA is a file of records with prompt, chosen and rejected (texts, or conversations whose last message is the
 answer), or a corpus of examples with rejected answers. RUN should answer already, tuned on examples: it is
 where training starts, and the reference from which --beta keeps the model from moving far. Everything is
-trained, or what --adapter names: lora, bias, adapter, prompt, prefix.
+trained, or what --train names: lora, bias, adapter, prompt, prefix.
 
 Printed are the share of held-out pairs whose chosen answer is the likelier one, before and after, how far the
 model has moved, and what held-out chosen answers and the base's own held-out text cost.
 
 example: maquette adapt dpo runs/tuned pairs.jsonl --run runs/preferred
-         maquette adapt dpo runs/tuned pairs.jsonl --adapter lora --rank 8 --beta 0.3
+         maquette adapt dpo runs/tuned pairs.jsonl --train lora --rank 8 --beta 0.3
          maquette adapt dpo runs/tuned votes.csv --fields prompt=question,answer=won,rejected=lost
 """
 
@@ -17,8 +17,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from maquette.cli.adapt_training import add_training, options_of, shown
+from maquette.cli.adapt_training import add_training, options_of
 from maquette.cli.terminal import Terminal, TrainingProgress
+from maquette.cli.texts import line_ends
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,14 +35,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequence", type=int, help="tokens of a sequence of answers")
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=..., rejected=...")  # fmt: skip
-    parser.add_argument("--template", default="{prompt}{answer}", metavar="TEXT",
+    parser.add_argument("--template", type=line_ends, default="{prompt}{answer}", metavar="TEXT",
                         help="how an answer is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from maquette.cli.adapted import show_adapted
     from maquette.cli.corpus_examples import fields_of
     from maquette.training.run import free_name
-    from maquette.workshop.adapt_dpo import METRIC, adapt_dpo
+    from maquette.workshop.adapt_dpo import adapt_dpo
 
     terminal = Terminal(arguments.json)
     path = Path(arguments.run or free_name(Path("runs"), "dpo")).expanduser()
@@ -54,23 +56,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             beta=arguments.beta,
             label_smoothing=arguments.label_smoothing,
             fields=fields_of(arguments.fields),
-            template=arguments.template.replace("\\n", "\n"),
+            template=arguments.template,
             resume=arguments.resume,
             observer=TrainingProgress(terminal),
             progress=progress,
             say=terminal.say,
         )
-    terminal.say(f"dpo, {done.options.method}: {done.counted}")
-    rows = [[METRIC, shown(done.before), shown(done.after)]]
-    costs = [("bits per byte of held-out chosen answers", done.answers)]
-    if done.own is not None:
-        costs.append(("bits per byte of the base's own text", done.own))
-    rows += [[name, *(f"{score.bits_per_byte:.4f}" for score in scores)] for name, scores in costs]
-    terminal.table(["", "before", "after"], rows)
+    bits = (f"{score.bits_per_byte:.4f}" for score in done.scores)
+    show_adapted(done, terminal, [["bits per byte of held-out chosen answers", *bits]])
     terminal.say(
-        f"held-out pairs whose reward is right: {shown(done.reward_accuracy)}; moved from the base by "
-        f"{shown(done.divergence)} nats a token"
+        f"held-out pairs whose reward is right: {done.reward_accuracy:.4f}; moved from the base by "
+        f"{done.divergence:.4f} nats a token"
     )
-    memory = f"{done.memory / 2**20:,.0f} MiB at the most"
-    terminal.say(f"adapted: {path} in {done.seconds / 60:.1f} minutes of training, {memory}")
     return done.to_dict()

@@ -4,13 +4,13 @@ DATA is a file of records with prompt and answer, a corpus of examples, or a wor
 (maquette eval --list). Every step samples a group of answers to each of some prompts, rewards those whose
 result is that of the right answer (in small letters, white space as one space; --answer-after: what follows
 the last such mark), and makes the better ones of a group likelier. RUN should answer some already: where no
-answer of a group is right, nothing is learned. Everything is trained, or what --adapter names.
+answer of a group is right, nothing is learned. Everything is trained, or what --train names.
 
 Printed are the share of held-out questions answered right, greedily, before and after, the mean reward of the
 first and last steps, how far the model has moved, and what the base's own held-out text costs.
 
-example: maquette adapt grpo runs/tuned sums.jsonl --run runs/reinforced --answer-tokens 8
-         maquette adapt grpo runs/tuned arithmetic_2da --adapter lora --group 16 --answer-tokens 8
+example: maquette adapt grpo runs/tuned sums.jsonl --run runs/reinforced --tokens 8
+         maquette adapt grpo runs/tuned arithmetic_2da --train lora --group 16 --tokens 8
          maquette adapt grpo runs/star reasons.jsonl --answer-after '####' --kl 0.04
 """
 
@@ -18,8 +18,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from maquette.cli.adapt_training import add_training, options_of, shown
+from maquette.cli.adapt_training import add_training, options_of
 from maquette.cli.terminal import Terminal, TrainingProgress
+from maquette.cli.texts import line_ends
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,24 +29,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", help="the new run's directory (default: runs/grpo)")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
     parser.add_argument("--group", type=int, default=8, help="answers to a prompt (%(default)s)")
-    parser.add_argument("--answer-tokens", type=int, default=32,
+    parser.add_argument("--tokens", type=int, default=32,
                         help="most tokens of an answer, its end included (%(default)s)")  # fmt: skip
-    parser.add_argument("--answer-after", default="", metavar="TEXT",
-                        help="what the result of an answer stands after, as ####")  # fmt: skip
+    parser.add_argument("--answer-after", type=line_ends, default="", metavar="TEXT",
+                        help="what the result of an answer stands after, as ####; \\n: line end")  # fmt: skip
     parser.add_argument("--kl", type=float, default=0.0,
                         help="weight of the divergence from RUN (0; 0.04 in the paper)")  # fmt: skip
     add_training(parser, 100, 16, "prompts", rate=0.05)
     parser.add_argument("--sequence", type=int, help="room in tokens for a prompt with its answer")
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=...")  # fmt: skip
-    parser.add_argument("--template", metavar="TEXT",
+    parser.add_argument("--template", type=line_ends, metavar="TEXT",
                         help="how an answer is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from maquette.cli.adapted import show_adapted
     from maquette.cli.corpus_examples import fields_of
     from maquette.training.run import free_name
-    from maquette.workshop.adapt_grpo import METRIC, adapt_grpo
+    from maquette.workshop.adapt_grpo import adapt_grpo
 
     terminal = Terminal(arguments.json)
     path = Path(arguments.run or free_name(Path("runs"), "grpo")).expanduser()
@@ -56,26 +58,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             path,
             options_of(arguments),
             group=arguments.group,
-            answer_tokens=arguments.answer_tokens,
+            answer_tokens=arguments.tokens,
             answer_after=arguments.answer_after,
             kl=arguments.kl,
             fields=fields_of(arguments.fields),
-            template=arguments.template and arguments.template.replace("\\n", "\n"),
+            template=arguments.template,
             resume=arguments.resume,
             observer=TrainingProgress(terminal),
             progress=progress,
             say=terminal.say,
         )
-    terminal.say(f"grpo, {done.options.method}: {done.counted}")
-    rows = [
-        [METRIC, shown(done.before), shown(done.after)],
-        ["mean reward of the first and the last steps", *(f"{r:.4f}" for r in done.rewards)],
-    ]
-    if done.own is not None:
-        costs = (f"{score.bits_per_byte:.4f}" for score in done.own)
-        rows.append(["bits per byte of the base's own text", *costs])
-    terminal.table(["", "before", "after"], rows)
-    terminal.say(f"moved from the base by {shown(done.divergence)} nats a token")
-    memory = f"{done.memory / 2**20:,.0f} MiB at the most"
-    terminal.say(f"adapted: {path} in {done.seconds / 60:.1f} minutes of training, {memory}")
+    rewards = (f"{reward:.4f}" for reward in done.rewards)
+    show_adapted(done, terminal, [["mean reward of the first and the last steps", *rewards]])
+    terminal.say(f"moved from the base by {done.divergence:.4f} nats a token")
     return done.to_dict()

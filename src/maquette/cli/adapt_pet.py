@@ -62,6 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    from maquette.cli.adapted import show_adapted
     from maquette.cli.corpus_examples import fields_of
     from maquette.corpus.examples.patterns import read_patterns
     from maquette.training.run import free_name
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     patterns = None if chosen is None else read_patterns(Path(chosen).expanduser())
     path = Path(arguments.run or free_name(Path("runs"), "pet")).expanduser()
     with terminal.stages() as progress:
-        found = adapt_pet(
+        done = adapt_pet(
             Path(arguments.base),
             arguments.data,
             path,
@@ -99,12 +100,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             progress=progress,
             say=terminal.say,
         )
-    _tell(found, terminal)
-    return found
+    _tell(done.details, terminal)
+    show_adapted(done, terminal)
+    return done.to_dict()
 
 
 def _tell(found: dict[str, Any], terminal: Terminal) -> None:
-    """A table of what is right before and after, by pattern, generation, and of the last model."""
+    """A table of what is right before and after, by pattern and generation."""
     rows = [
         [one["pattern"], f"{one['weight']:.3f}", _share(one["before"]), _share(one["after"])]
         for one in found["patterns"]
@@ -114,22 +116,14 @@ def _tell(found: dict[str, Any], terminal: Terminal) -> None:
             [f"generation {n}, up to {one['texts']:,} texts", "", "", _share(one["after"])]
             for n, one in enumerate(found["generations"], 1)
         ]
-    rows.append(["the last model", "", _share(found["before"]), _share(found["after"])])
     terminal.table(["held-out texts right", "weight", "before", "after"], rows)
-    forgetting = found["forgetting"]
-    if forgetting is not None:
-        terminal.say(
-            f"bits per byte of the base's own text: {forgetting['before']:.4f} before, "
-            f"{forgetting['after']:.4f} after"
-        )
     terminal.say(
-        f"{found['method']}: {found['models']} models of {found['trained_parameters']:,} trained parameters, "
-        f"{found['labelled']:,} labelled and {found['unlabelled']:,} unlabelled texts"
+        f"{found['models']} models, {found['labelled']:,} labelled and {found['unlabelled']:,} "
+        "unlabelled texts"
     )
-    memory = f"{found['peak_memory'] / 2**20:,.0f} MiB at the most"
-    terminal.say(f"adapted: {found['run']} in {found['minutes']:.1f} minutes of training, {memory}")
 
 
 def _share(one: dict[str, Any]) -> str:
-    error = one["stderr"]
-    return f"{one['accuracy']:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+    from maquette.base.statistics import Mean
+
+    return f"{Mean(**one):.3f}"

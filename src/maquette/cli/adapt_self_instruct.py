@@ -8,7 +8,7 @@ instruction with its origin and why it was dropped. What was written carries the
 cut off goes on with --resume to the same result.
 
 example: maquette adapt self-instruct runs/first seeds.jsonl --run runs/taught
-         maquette adapt self-instruct runs/first seeds.jsonl --count 500 --rouge-l 0.6 --method lora
+         maquette adapt self-instruct runs/first seeds.jsonl --count 500 --rouge-l 0.6 --train lora
          maquette adapt self-instruct runs/first seeds.jsonl --run runs/taught --resume
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.cli.terminal import Terminal, TrainingProgress
+from maquette.cli.texts import line_ends
 
 SHOWN = 6  # reasons that are named
 
@@ -49,8 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     dropping.add_argument("--rouge-l", type=float, default=0.7,
                           help="largest ROUGE-L with an instruction that is there (0.7)")  # fmt: skip
     learning = parser.add_argument_group("learning")
-    learning.add_argument("--method", default="full", help="full, lora, ... (full)")
-    learning.add_argument("--written", metavar="TEXT",
+    learning.add_argument("--train", default="full", metavar="METHOD",
+                          help="what is trained: full, lora, bias, ... (%(default)s)")  # fmt: skip
+    learning.add_argument("--written", type=line_ends, metavar="TEXT",
                           default="{instruction}\\nInput: {input}\\nOutput:",
                           help="how an instruction is asked; \\n is a line end")  # fmt: skip
     learning.add_argument("--steps", type=int, default=300, help="(%(default)s)")
@@ -62,6 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.adaptation.recipes import AdaptOptions
     from maquette.adaptation.self_instruct import FORBIDDEN, SelfInstructOptions
+    from maquette.cli.adapted import losses, show_adapted
     from maquette.training.run import free_name
     from maquette.workshop.adapt_self_instruct import self_instruct
 
@@ -82,11 +85,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         most_words=arguments.most_words,
         forbidden=FORBIDDEN if words is None else tuple(w.strip() for w in words.split(",") if w.strip()),
         rouge_l=arguments.rouge_l,
-        written=arguments.written.replace("\\n", "\n"),
+        written=arguments.written,
         seed=arguments.seed,
     )  # fmt: skip
     learning = AdaptOptions(
-        arguments.method,
+        arguments.train,
         steps=arguments.steps,
         batch=arguments.batch,
         learning_rate=arguments.learning_rate,
@@ -107,20 +110,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             progress=progress,
             say=terminal.say,
         )
-    written, adapted = done.written, done.adapted
+    written = done.written
     reasons = ", ".join(f"{n:,} {why}" for why, n in list(written.dropped.items())[:SHOWN])
     terminal.say(
         f"{len(written.own):,} instructions of {written.rounds} rounds, from {len(written.seeds):,} seeds; "
         f"dropped: {reasons or 'none'}"
     )
-    terminal.say(f"{adapted.method}: {adapted.counted}")
-    rows = [(adapted.metric, adapted.before, adapted.after)]
-    if adapted.own_before is not None and adapted.own_after is not None:
-        rows.append(("the same of the base's own text", adapted.own_before, adapted.own_after))
-    terminal.table(
-        ["", "before", "after"],
-        [[name, *(f"{score.bits_per_byte:.4f}" for score in scores)] for name, *scores in rows],
-    )
-    memory = f"{adapted.memory / 2**20:,.0f} MiB at the most"
-    terminal.say(f"adapted: {path} in {adapted.seconds / 60:.1f} minutes of training, {memory}")
+    show_adapted(done.adapted, terminal, losses(done.adapted))
     return done.to_dict()

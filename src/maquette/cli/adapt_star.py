@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maquette.cli.terminal import Terminal
+from maquette.cli.texts import line_ends
 
 if TYPE_CHECKING:
     from maquette.workshop.adapt_star import Loop
@@ -36,9 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="factor of the steps from loop to loop (1.2)")  # fmt: skip
     parser.add_argument("--questions", type=int, metavar="N",
                         help="ask so many in a loop, drawn anew in each (all)")  # fmt: skip
-    parser.add_argument("--answer-after", default="####", metavar="TEXT",
-                        help="the answer is what is written after this (####)")  # fmt: skip
-    parser.add_argument("--hint", default="{prompt} ({answer})", metavar="TEXT",
+    parser.add_argument("--answer-after", type=line_ends, default="####", metavar="TEXT",
+                        help="the answer is what is written after this (####); \\n: a line end")  # fmt: skip
+    parser.add_argument("--hint", type=line_ends, default="{prompt} ({answer})", metavar="TEXT",
                         help="how a question shows its answer ({prompt} ({answer}))")  # fmt: skip
     parser.add_argument("--no-rationalise", action="store_true", help="give no hints")
     parser.add_argument("--replay", action="append", default=[], metavar="DATA",
@@ -49,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequence", type=int, help="tokens a training sequence")
     parser.add_argument("--fields", metavar="PART=NAME,...", default="",
                         help="of records: prompt=..., answer=...")  # fmt: skip
-    parser.add_argument("--template", metavar="TEXT", default="{prompt}{answer}",
+    parser.add_argument("--template", type=line_ends, metavar="TEXT", default="{prompt}{answer}",
                         help="how a question and what is written stand ({prompt}{answer})")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
 
@@ -57,6 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.adaptation.star import StarOptions
     from maquette.base.files import write_atomic
+    from maquette.cli.adapted import show_adapted
     from maquette.cli.corpus_examples import fields_of
     from maquette.training.run import free_name
     from maquette.workshop.adapt_star import adapt_star
@@ -70,8 +72,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         steps=arguments.steps,
         growth=arguments.growth,
         questions=arguments.questions,
-        answer_after=arguments.answer_after.replace("\\n", "\n"),
-        hint="" if arguments.no_rationalise else arguments.hint.replace("\\n", "\n"),
+        answer_after=arguments.answer_after,
+        hint="" if arguments.no_rationalise else arguments.hint,
         tokens=arguments.tokens,
         batch=arguments.batch,
         learning_rate=arguments.learning_rate,
@@ -85,7 +87,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             path,
             options,
             fields=fields_of(arguments.fields),
-            template=arguments.template.replace("\\n", "\n"),
+            template=arguments.template,
             replay=arguments.replay,
             resume=arguments.resume,
             on_loop=lambda loop: terminal.say(line_of(loop)),
@@ -94,38 +96,25 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     picture = path / "loops.png"
     write_atomic(picture, png(star_chart(done.loops)))
-    terminal.say(f"star: {done.counted}")
     terminal.table(
-        ["loop", "steps", "asked", "kept", "rationalised", "held out right", "error", "minutes"],
+        ["loop", "steps", "asked", "kept", "rationalised", "held-out questions right", "minutes"],
         [
             [one.loop, one.steps, one.asked, one.kept, one.rationalised,
-             f"{one.heldout.value:.3f}", error_of(one), f"{one.seconds / 60:.1f}"]
+             f"{one.heldout.mean:.3f}", f"{one.seconds / 60:.1f}"]
             for one in done.loops
         ],
     )  # fmt: skip
-    found = done.to_dict()
-    if found["forgetting"]:
-        terminal.say(
-            "bits per byte of the base's own held-out data: {before:.4f} before, {after:.4f} after".format(
-                **found["forgetting"]
-            )
-        )
-    memory = f"{found['peak_memory'] / 2**20:,.0f} MiB at the most"
-    terminal.say(f"adapted: {path} in {found['minutes']:.1f} minutes, {memory}; {picture.name}")
-    return found | {"picture": str(picture)}
+    show_adapted(done, terminal)
+    terminal.say(f"accuracy by loop: {picture}")
+    return done.to_dict() | {"picture": str(picture)}
 
 
 def line_of(loop: "Loop") -> str:
     """What came of a loop, in a line."""
-    right = f"{loop.heldout.value:.3f} ± {error_of(loop)} of held-out questions right"
+    right = f"{loop.heldout.mean:.3f} of held-out questions right"
     if not loop.loop:
         return f"the base: {right}"
     return (
         f"loop {loop.loop}: {loop.kept:,} of {loop.asked:,} kept, {loop.rationalised:,} rationalised, "
         f"{loop.steps:,} steps, {right}"
     )
-
-
-def error_of(loop: "Loop") -> str:
-    """The standard error of a loop's held-out accuracy."""
-    return "-" if loop.stderr is None else f"{loop.stderr:.3f}"

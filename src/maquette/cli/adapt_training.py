@@ -1,11 +1,10 @@
-"""What adapt dpo and adapt grpo share: options of what is trained, and how means are shown."""
+"""What adapt dpo and adapt grpo share: the options of what is trained."""
 
 import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from maquette.adaptation.recipes import AdaptOptions
-    from maquette.base.statistics import Mean
 
 
 def add_training(
@@ -15,7 +14,7 @@ def add_training(
 
     samples: what a batch is counted in. rate: the default rate over that of adapt METHOD.
     """
-    parser.add_argument("--adapter", default="full", metavar="METHOD",
+    parser.add_argument("--train", default="full", metavar="METHOD",
                         help="what is trained: full, lora, bias, ... (%(default)s)")  # fmt: skip
     parser.add_argument("--rank", type=int, default=8, help="rank of lora, size of adapter (8)")
     parser.add_argument("--prompts", type=int, default=10, help="length of prompt, prefix (10)")
@@ -32,7 +31,7 @@ def options_of(arguments: argparse.Namespace) -> "AdaptOptions":
     from maquette.adaptation.recipes import AdaptOptions
 
     return AdaptOptions(
-        arguments.adapter,
+        arguments.train,
         steps=arguments.steps,
         batch=arguments.batch,
         learning_rate=arguments.learning_rate,
@@ -42,10 +41,3 @@ def options_of(arguments: argparse.Namespace) -> "AdaptOptions":
         seed=arguments.seed,
         sequence=getattr(arguments, "sequence", None),
     )
-
-
-def shown(mean: "Mean") -> str:
-    """A mean with its standard error."""
-    if mean.stderr is None:
-        return f"{mean.mean:.4f}"
-    return f"{mean.mean:.4f} ± {mean.stderr:.4f}"

@@ -25,6 +25,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.cli import interrupts
 from maquette.cli.generate import adapter_named
 from maquette.cli.terminal import Terminal
+from maquette.cli.texts import line_ends
 
 if TYPE_CHECKING:
     from maquette.serving.chat import Chat, Reply
@@ -41,7 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "questions", nargs="*", metavar="QUESTION", help="asked one after the other"
     )
-    parser.add_argument("--system", default="", help="text before the first question")
+    parser.add_argument("--system", type=line_ends, default="",
+                        help="text before the first question; \\n is a line end")  # fmt: skip
     parser.add_argument("--tokens", type=int, help="of an answer at most (128)")
     parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="0: greedy (0.6)")
     parser.add_argument("--top-k", type=int, help="choose among the k likeliest")

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal
+from maquette.cli.texts import line_ends
 
 if TYPE_CHECKING:
     from maquette.corpus.examples.store import ExamplesCorpus
@@ -42,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
                         help="the learner's: a run, a corpus, a tokenizer.json, bytes")  # fmt: skip
     parser.add_argument("--eos-token", metavar="NAME",
                         help="what ends an answer, where the tokenizer's files do not say")  # fmt: skip
-    parser.add_argument("--template", default="{prompt}{answer}", metavar="TEXT",
+    parser.add_argument("--template", type=line_ends, default="{prompt}{answer}", metavar="TEXT",
                         help="how one is written ({prompt}{answer}); chat; \\n ends a line")  # fmt: skip
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=..., rejected=..., choices=...")  # fmt: skip
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             Path(arguments.out),
             arguments.sources,
             tokenizer,
-            template=arguments.template.replace("\\n", "\n"),
+            template=arguments.template,
             fields=fields_of(arguments.fields),
             count=arguments.count,
             heldout=arguments.heldout,

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.base.errors import WrongUse
 from maquette.cli import generate_pictures
 from maquette.cli.terminal import Terminal
+from maquette.cli.texts import line_ends
 
 if TYPE_CHECKING:
     from maquette.serving.restrict import Answers
@@ -58,7 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--top-k", type=int, help="choose among the k likeliest")
     text.add_argument("--top-p", type=float, help="choose among the likeliest of mass p")
     text.add_argument("--min-p", type=float, help="drop what is less than p times the likeliest")
-    text.add_argument("--stop", action="append", help="end before this string")
+    text.add_argument("--stop", type=line_ends, action="append",
+                      help="end before this string; \\n is a line end")  # fmt: skip
     text.add_argument("--adapter", action="append", metavar="NAME=WEIGHT",
                       help="attach an adapted run of this one, with a weight (default: 1)")  # fmt: skip
     text.add_argument("--base", help="where the base of an adapted run is now")

@@ -1,4 +1,4 @@
-"""The texts that audits are asked about, and how they are shown."""
+"""Texts in options; and those that audits are asked about, and how they are shown."""
 
 import argparse
 import sys
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from maquette.corpus.text.store import Corpus
 
 MOST_TEXT = 4 << 20  # bytes of a text to look up
+
+
+def line_ends(text: str) -> str:
+    """The text of an option, with a line end for every \\n in it: the type of such an option."""
+    return text.replace("\\n", "\n")
 
 
 def corpus_of(name: str, progress: Any) -> "Corpus":

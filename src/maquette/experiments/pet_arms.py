@@ -93,7 +93,7 @@ def outcome(lab: Lab, arm: str, labels: int, seed: int) -> Outcome:
             shutil.rmtree(leftover, ignore_errors=True)
     found: dict[str, Any] = read_json(run / ADAPTATION)
     return Outcome(
-        found["generations"][-1]["after"]["accuracy"],
+        found["generations"][-1]["after"]["mean"],
         found["metric_after"],
         found["metric_before"],
     )

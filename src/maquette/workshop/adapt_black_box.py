@@ -16,12 +16,13 @@ import torch
 from maquette.adaptation.adapters.adapter import attach, kept_tensors
 from maquette.adaptation.adapters.prompt import TextPrompts
 from maquette.adaptation.black_box import LossName, Outcome, Projection, Question, Scorer
-from maquette.adaptation.methods import Counted, count
+from maquette.adaptation.methods import count
 from maquette.adaptation.recipes import AdaptOptions, text_recipe
 from maquette.adaptation.search import Array, Evolution
 from maquette.base.errors import WrongUse
 from maquette.base.files import write_json
 from maquette.base.machine import resident
+from maquette.base.statistics import Mean, Share
 from maquette.corpus.examples.example import Example
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.examples.template import Template, encode
@@ -38,6 +39,7 @@ from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of, is_text
 from maquette.workshop.adapt_resume import tidy
 from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, score
+from maquette.workshop.adapted import Adaptation, bits_of, scores_of
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.prompt_search import (
     LOG,
@@ -49,6 +51,8 @@ from maquette.workshop.prompt_search import (
     has_choices,
     search,
 )
+
+CHOSEN = "share of held-out questions answered right, of their choices"
 
 
 @dataclass(frozen=True)
@@ -70,57 +74,25 @@ class BlackBoxOptions(SearchOptions):
             )
 
 
-@dataclass(frozen=True)
-class BlackBoxAdapted:
+@dataclass(frozen=True, kw_only=True)
+class BlackBoxAdapted(Adaptation):
     """An adapted run, and what held-out questions and text cost before and after."""
 
-    path: Path
-    """directory of the adapted run"""
-    base: Path
-    """directory of the run that was adapted"""
-    counted: Counted
-    """number of parameters of the prompt"""
     options: BlackBoxOptions
     """options of the search"""
     found: Found
     """the prompt that was found"""
-    questions: tuple[Outcome, Outcome]
-    """outcome of the held-out questions before and after"""
-    answers: tuple[Score, Score]
+    scores: tuple[Score, Score]
     """score of the held-out answers before and after"""
-    own: tuple[Score, Score] | None
-    """score of the base's own held-out text before and after; None: that is not there"""
-    memory: float
-    """largest memory of the searching process, in bytes"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `adaptation.json` has them."""
-        right = self.questions[0].right is not None
-        metric = "share of held-out questions answered right, of their choices"
-        values = [
-            q.right if right else s.bits_per_byte
-            for q, s in zip(self.questions, self.answers, strict=True)
-        ]
-        return {
-            "run": str(self.path),
-            "base": str(self.base),
-            "method": "black-box",
-            "trained_parameters": self.counted.trained,
-            "base_parameters": self.counted.base,
+        return super().to_dict() | {
             "calls": self.found.calls,
             "examples": self.options.examples,
             "searched_dimensions": self.options.size,
             "chosen_by": asdict(self.found.chosen_by),
-            "metric": metric if right else "bits per byte of held-out answers",
-            "metric_before": values[0],
-            "metric_after": values[1],
-            "before": self.answers[0].to_dict(),
-            "after": self.answers[1].to_dict(),
-            "forgetting": None
-            if self.own is None
-            else {"before": self.own[0].bits_per_byte, "after": self.own[1].bits_per_byte},
-            "minutes": self.found.seconds / 60,
-            "peak_memory": self.memory,
+            "scores": scores_of(*self.scores),
         }
 
 
@@ -205,14 +177,32 @@ def adapt_black_box(
         keep_prompt(directory, base, projection(found.candidate[None])[0])
         adapted = load(path)
         after = Scorer(adapted.model, asked[2]).outcomes(None)[0], score(adapted, corpus)
+        right = before[0].right is not None
         done = BlackBoxAdapted(
-            path, start, counted, options, found,
-            (before[0], after[0]), (before[1], after[1]),
-            None if own is None or own_before is None else (own_before, score(adapted, own)),
-            max(memory),
-        )  # fmt: skip
+            path=path,
+            base=str(start),
+            method="black-box",
+            adapter=tuning.method,
+            counted=counted,
+            metric=CHOSEN if right else "bits per byte of held-out answers",
+            before=_share(before[0], len(asked[2])) if right else bits_of(before[1]),
+            after=_share(after[0], len(asked[2])) if right else bits_of(after[1]),
+            own=None if own is None or own_before is None else (own_before, score(adapted, own)),
+            seconds=found.seconds,
+            memory=max(memory),
+            learning_rate=None,
+            weight_decay=None,
+            options=options,
+            found=found,
+            scores=(before[1], after[1]),
+        )
         write_json(directory / ADAPTATION, done.to_dict())
     return done
+
+
+def _share(outcome: Outcome, questions: int) -> Mean:
+    """The share of so many questions that were answered right."""
+    return Share(round((outcome.right or 0.0) * questions), questions).mean
 
 
 def questions_of(

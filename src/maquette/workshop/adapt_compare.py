@@ -159,7 +159,7 @@ def _worse(one: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
 
     The two are of the same held-out text, so this is on the careful side.
     """
-    errors = [each["after"]["stderr"] for each in (one, best)]
+    errors = [each["stderr_after"] for each in (one, best)]
     if None in errors:
         return bool(one["metric_after"] > best["metric_after"])
     return bool(one["metric_after"] - best["metric_after"] > 1.96 * math.hypot(*errors))

@@ -73,7 +73,7 @@ def adapt_continue(
         f"the sequences replayed, learning rate {recipe.optimiser.learning_rate:g}"
     )
     return run_adaptation(
-        recipe, path, "continue", count(config, None), own_corpus(start, say),
+        recipe, path, "continue", "full", count(config, None), own_corpus(start, say),
         resume=resume, observer=observer, progress=progress,
     )  # fmt: skip
 

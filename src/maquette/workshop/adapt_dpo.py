@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from maquette.adaptation.methods import Counted, count
+from maquette.adaptation.methods import count
 from maquette.adaptation.recipes import AdaptOptions, text_recipe
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import write_json
@@ -31,12 +31,12 @@ from maquette.training.datasets.examples import Packed
 from maquette.training.datasets.preferences import Pairs, pair_log_likelihoods
 from maquette.training.datasets.preferences_config import PreferencesData
 from maquette.training.observer import Observer
-from maquette.training.recipe import Recipe
 from maquette.training.run import RECIPE, RunDirectory
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of, is_text
 from maquette.workshop.adapt_resume import tidy
 from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, score
+from maquette.workshop.adapted import Adaptation, scores_of
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
 
@@ -46,62 +46,23 @@ most held-out pairs right, of right and nearly right sums, for a decoder of widt
 METRIC = "share of held-out pairs whose chosen answer is likelier"
 
 
-@dataclass(frozen=True)
-class Preferred:
+@dataclass(frozen=True, kw_only=True)
+class Preferred(Adaptation):
     """A run that has learned from preferences, and what held-out pairs and text say before and after."""
 
-    path: Path
-    """directory of the run"""
-    options: AdaptOptions
-    """how the model was adapted"""
-    counted: Counted
-    """numbers of parameters that were trained"""
-    before: Mean
-    """share of held-out pairs whose chosen answer is likelier than the rejected one, by the base"""
-    after: Mean
-    """the same share by the adapted model"""
     reward_accuracy: Mean
     """share of held-out pairs whose chosen answer has gained more over the base than the rejected one"""
     divergence: Mean
     """KL divergence of the adapted model from the base at held-out chosen answers, in nats per token"""
-    answers: tuple[Score, Score]
+    scores: tuple[Score, Score]
     """score of held-out chosen answers before and after"""
-    own: tuple[Score, Score] | None
-    """score of the base's own held-out text before and after; None: that is not there"""
-    seconds: float
-    """training time of all calls"""
-    memory: float
-    """largest memory of the training process, in bytes"""
-    recipe: Recipe
-    """recipe of the run"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `adaptation.json` has them."""
-        forgetting = None
-        if self.own is not None:
-            forgetting = dict(
-                zip(("before", "after"), (s.bits_per_byte for s in self.own), strict=True)
-            )
-        return {
-            "run": str(self.path),
-            "base": self.recipe.start,
-            "method": "dpo",
-            "adapter": self.options.method,
-            "trained_parameters": self.counted.trained,
-            "base_parameters": self.counted.base,
-            "metric": METRIC,
-            "metric_before": self.before.mean,
-            "metric_after": self.after.mean,
-            "before": vars(self.before),
-            "after": vars(self.after),
+        return super().to_dict() | {
             "reward_accuracy": vars(self.reward_accuracy),
             "kl_divergence": vars(self.divergence),
-            "answers": [s.to_dict() for s in self.answers],
-            "forgetting": forgetting,
-            "minutes": self.seconds / 60,
-            "peak_memory": self.memory,
-            "learning_rate": self.recipe.optimiser.learning_rate,
-            "weight_decay": self.recipe.optimiser.weight_decay,
+            "scores": scores_of(*self.scores),
         }
 
 
@@ -157,18 +118,22 @@ def adapt_dpo(
     adapted, records = load(path), RunDirectory(path).records()
     before, after = (pair_log_likelihoods(m.model, pairs) for m in (base, adapted))
     done = Preferred(
-        path,
-        options,
-        counted,
-        share(before[:, 0] > before[:, 1]),
-        share(after[:, 0] > after[:, 1]),
-        share((after - before)[:, 0] > (after - before)[:, 1]),
-        kl_divergence(adapted.model, base.model, heldout_batches(adapted, corpus)),
-        (score(base, corpus), score(adapted, corpus)),
-        None if own is None else (score(base, own), score(adapted, own)),
-        sum(record["seconds"] for record in records),
-        max(record["memory"] for record in records),
-        recipe,
+        path=path,
+        base=recipe.start,
+        method="dpo",
+        adapter=options.method,
+        counted=counted,
+        metric=METRIC,
+        before=share(before[:, 0] > before[:, 1]),
+        after=share(after[:, 0] > after[:, 1]),
+        own=None if own is None else (score(base, own), score(adapted, own)),
+        seconds=sum(record["seconds"] for record in records),
+        memory=max(record["memory"] for record in records),
+        learning_rate=recipe.optimiser.learning_rate,
+        weight_decay=recipe.optimiser.weight_decay,
+        reward_accuracy=share((after - before)[:, 0] > (after - before)[:, 1]),
+        divergence=kl_divergence(adapted.model, base.model, heldout_batches(adapted, corpus)),
+        scores=(score(base, corpus), score(adapted, corpus)),
     )
     write_json(path / ADAPTATION, done.to_dict())
     return done

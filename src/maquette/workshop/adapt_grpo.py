@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from maquette.adaptation.grpo import Results
-from maquette.adaptation.methods import Counted, count
+from maquette.adaptation.methods import count
 from maquette.adaptation.recipes import AdaptOptions, text_recipe
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import write_json
@@ -25,7 +25,6 @@ from maquette.corpus.examples.template import Template
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.text.store import SPLITS, TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer
-from maquette.evaluation.bits_per_byte import Score
 from maquette.evaluation.divergence import kl_divergence
 from maquette.serving.generate import sample_tokens
 from maquette.serving.sampler import Sampling
@@ -33,13 +32,14 @@ from maquette.training.datasets.examples_config import ExamplesData
 from maquette.training.datasets.questions import Questions
 from maquette.training.datasets.questions_config import QuestionsData
 from maquette.training.observer import Observer
-from maquette.training.recipe import Guard, Recipe
+from maquette.training.recipe import Guard
 from maquette.training.run import RECIPE, RunDirectory
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of, is_text
 from maquette.workshop.adapt_dpo import heldout_batches, with_rate
 from maquette.workshop.adapt_resume import tidy
 from maquette.workshop.adapt_text import language_base, own_corpus, score
+from maquette.workshop.adapted import Adaptation
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
 
@@ -52,59 +52,21 @@ ASKED = 500  # held-out questions that are asked before and after
 AT_A_TIME = 64
 
 
-@dataclass(frozen=True)
-class Reinforced:
+@dataclass(frozen=True, kw_only=True)
+class Reinforced(Adaptation):
     """A run that has learned from rewards, and what held-out questions and text say before and after."""
 
-    path: Path
-    """directory of the run"""
-    options: AdaptOptions
-    """how the model was adapted"""
-    counted: Counted
-    """numbers of parameters that were trained"""
-    before: Mean
-    """share of held-out questions that the base answers right"""
-    after: Mean
-    """share of held-out questions that the adapted model answers right"""
     rewards: tuple[float, float]
     """mean reward of the sampled answers in the first and in the last tenth of the steps"""
     divergence: Mean
     """KL divergence of the adapted model from the base at held-out right answers, in nats per token"""
-    own: tuple[Score, Score] | None
-    """score of the base's own held-out text before and after; None: that is not there"""
-    seconds: float
-    """training time of all calls"""
-    memory: float
-    """largest memory of the training process, in bytes"""
-    recipe: Recipe
-    """recipe of the run"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `adaptation.json` has them."""
-        forgetting = None
-        if self.own is not None:
-            before, after = (s.bits_per_byte for s in self.own)
-            forgetting = {"before": before, "after": after}
-        return {
-            "run": str(self.path),
-            "base": self.recipe.start,
-            "method": "grpo",
-            "adapter": self.options.method,
-            "trained_parameters": self.counted.trained,
-            "base_parameters": self.counted.base,
-            "metric": METRIC,
-            "metric_before": self.before.mean,
-            "metric_after": self.after.mean,
-            "before": vars(self.before),
-            "after": vars(self.after),
+        return super().to_dict() | {
             "reward_first": self.rewards[0],
             "reward_last": self.rewards[1],
             "kl_divergence": vars(self.divergence),
-            "forgetting": forgetting,
-            "minutes": self.seconds / 60,
-            "peak_memory": self.memory,
-            "learning_rate": self.recipe.optimiser.learning_rate,
-            "weight_decay": self.recipe.optimiser.weight_decay,
         }
 
 
@@ -174,17 +136,21 @@ def adapt_grpo(
     tenth = max(1, len(records) // 10)
     first, last = ([r["reward"] for r in part] for part in (records[:tenth], records[-tenth:]))
     done = Reinforced(
-        path,
-        options,
-        counted,
-        before,
-        accuracy(adapted, corpus, questions),
-        (sum(first) / tenth, sum(last) / tenth),
-        kl_divergence(adapted.model, base.model, heldout_batches(adapted, corpus)),
-        None if own is None else (score(base, own), score(adapted, own)),
-        sum(record["seconds"] for record in records),
-        max(record["memory"] for record in records),
-        recipe,
+        path=path,
+        base=recipe.start,
+        method="grpo",
+        adapter=options.method,
+        counted=counted,
+        metric=METRIC,
+        before=before,
+        after=accuracy(adapted, corpus, questions),
+        own=None if own is None else (score(base, own), score(adapted, own)),
+        seconds=sum(record["seconds"] for record in records),
+        memory=max(record["memory"] for record in records),
+        learning_rate=recipe.optimiser.learning_rate,
+        weight_decay=recipe.optimiser.weight_decay,
+        rewards=(sum(first) / tenth, sum(last) / tenth),
+        divergence=kl_divergence(adapted.model, base.model, heldout_batches(adapted, corpus)),
     )
     write_json(path / ADAPTATION, done.to_dict())
     return done

@@ -46,6 +46,7 @@ from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import source_terms
 from maquette.workshop.adapt_resume import base_identity, check_begun, occupied
 from maquette.workshop.adapt_text import language_base, own_corpus, score
+from maquette.workshop.adapted import Adaptation
 from maquette.workshop.load import load
 from maquette.workshop.pet_texts import PatternTexts, Texts, read_texts, views
 from maquette.workshop.train import train
@@ -100,6 +101,18 @@ class PetOptions:
         return replace(text_recipe(options, start, config, data), name="pet")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdaptedPet(Adaptation):
+    """The run of the last model, and what held-out texts say before and after."""
+
+    details: dict[str, Any]
+    """plain values of what was learned from, and of the patterns and generations"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `adaptation.json` has them."""
+        return super().to_dict() | self.details
+
+
 @dataclass(frozen=True)
 class Member:
     """A model of the ensemble, as it is kept.
@@ -136,10 +149,8 @@ def adapt_pet(
     observer: Observer | None = None,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
+) -> AdaptedPet:
     """Train the language model of `run` to classify texts; the last model's run is `path`.
-
-    Returns plain values, as `adaptation.json` has them.
 
     source: labelled texts, heldout and unlabelled the others: see `pet_texts.read_texts`. patterns: None
     for the prompt itself, with the labels as words. resume: whether one that was cut off goes on.
@@ -196,62 +207,56 @@ def adapt_pet(
     last = load(path)
     after = view.accuracy(last.model, "heldout")
     everyone = trainer.members
-    values = {
-        "run": str(path),
-        "base": str(start),
-        "method": "pet" if options.generations == 1 else "ipet",
-        "trained_parameters": count(config, None).trained,
-        "base_parameters": count(config, None).base,
-        "models": len(everyone) + 1,
-        "labels": list(texts.labels),
-        "labelled": len(texts.labelled),
-        "unlabelled": len(texts.unlabelled),
-        "metric": "share of held-out texts with the right label",
-        "metric_before": float(first[0].mean()),
-        "metric_after": float(after.mean()),
-        "before": share(first[0]),
-        "after": share(after),
-        "patterns": [
-            {
-                "pattern": view.pattern.text,
-                "words": {label: list(words) for label, words in view.words.items()},
-                "weight": float(weights[number]),
-                "before": share(first[number]),
-                "after": share(np.array([m.right for m in members if m.pattern == number]).mean(0)),
-            }
-            for number, view in enumerate(shown)
-        ],
-        "generations": [
-            {
-                "texts": max(m.texts for m in everyone if m.generation == g),
-                "after": share(np.array([m.right for m in everyone if m.generation == g]).mean(0)),
-            }
-            for g in range(options.generations)
-        ],
-        "unlabelled_by_ensemble": {
-            label: int(n)
-            for label, n in zip(
-                texts.labels,
-                np.bincount(together.argmax(-1), minlength=len(texts.labels)),
-                strict=True,
-            )
+    patterns_said = [
+        {
+            "pattern": view.pattern.text,
+            "words": {label: list(words) for label, words in view.words.items()},
+            "weight": float(weights[number]),
+            "before": share(first[number]),
+            "after": share(np.array([m.right for m in members if m.pattern == number]).mean(0)),
+        }
+        for number, view in enumerate(shown)
+    ]
+    generations = [
+        {
+            "texts": max(m.texts for m in everyone if m.generation == g),
+            "after": share(np.array([m.right for m in everyone if m.generation == g]).mean(0)),
+        }
+        for g in range(options.generations)
+    ]
+    labelled = np.bincount(together.argmax(-1), minlength=len(texts.labels)).tolist()
+    done = AdaptedPet(
+        path=path,
+        base=str(start),
+        method="pet" if options.generations == 1 else "ipet",
+        adapter="full",
+        counted=count(config, None),
+        metric="share of held-out texts with the right label",
+        before=weighted_mean(first[0]),
+        after=weighted_mean(after),
+        own=None if own is None or own_before is None else (own_before, score(last, own)),
+        seconds=seconds + sum(m.seconds for m in everyone),
+        memory=max(memory, *(m.memory for m in everyone)),
+        learning_rate=recipe.optimiser.learning_rate,
+        weight_decay=recipe.optimiser.weight_decay,
+        details={
+            "models": len(everyone) + 1,
+            "labels": list(texts.labels),
+            "labelled": len(texts.labelled),
+            "unlabelled": len(texts.unlabelled),
+            "patterns": patterns_said,
+            "generations": generations,
+            "unlabelled_by_ensemble": dict(zip(texts.labels, labelled, strict=True)),
+            "options": asdict(options),
         },
-        "forgetting": None
-        if own is None or own_before is None
-        else {"before": own_before.bits_per_byte, "after": score(last, own).bits_per_byte},
-        "minutes": (seconds + sum(m.seconds for m in everyone)) / 60,
-        "peak_memory": max(memory, *(m.memory for m in everyone)),
-        "learning_rate": recipe.optimiser.learning_rate,
-        "options": asdict(options),
-    }
-    write_json(path / ADAPTATION, values)
-    return values
+    )
+    write_json(path / ADAPTATION, done.to_dict())
+    return done
 
 
-def share(right: Any) -> dict[str, float | None]:
-    """The mean of rights and wrongs (texts,), or of their means over models, with its standard error."""
-    found = weighted_mean(np.asarray(right, np.float64))
-    return {"accuracy": found.mean, "stderr": found.stderr}
+def share(right: Any) -> dict[str, Any]:
+    """The mean of rights and wrongs (texts,), or of their means over models, as plain values of a `Mean`."""
+    return vars(weighted_mean(right))
 
 
 def _content(

@@ -51,7 +51,6 @@ class SelfInstructed:
         for one in self.written.own:
             left_out.update(one.left_out)
         return self.adapted.to_dict() | {
-            "method": "self-instruct",
             "seeds": len(self.written.seeds),
             "instructions": len(self.written.own),
             "instances": sum(len(one.instances) for one in self.written.own),
@@ -126,7 +125,7 @@ def self_instruct(
         template=TEMPLATE, resume=resume, observer=observer, progress=progress, say=say,
     )  # fmt: skip
     write_atomic(path / GENERATED, _lines(map(vars, written.instructions)))
-    outcome = SelfInstructed(adapted, written)
+    outcome = SelfInstructed(dataclasses.replace(adapted, method="self-instruct"), written)
     write_json(path / ADAPTATION, outcome.to_dict())
     return outcome
 

@@ -25,22 +25,22 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from maquette.adaptation.methods import Counted, count
+from maquette.adaptation.methods import count
 from maquette.adaptation.recipes import AdaptOptions, text_recipe
 from maquette.adaptation.star import Attempt, StarOptions, kept_records
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, write_atomic, write_json
 from maquette.base.machine import resident
-from maquette.base.statistics import Share, weighted_mean
+from maquette.base.statistics import Share
 from maquette.corpus.examples.build import build_examples
 from maquette.corpus.examples.example import Example, read_examples
+from maquette.corpus.examples.results import is_right
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.examples.template import Template
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.terms import Term, terms_of_manifest
 from maquette.corpus.text.store import MANIFEST, TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer
-from maquette.evaluation.bits_per_byte import Score
 from maquette.evaluation.generation import generate_answers
 from maquette.models.registry import ModelConfig
 from maquette.training.datasets.examples_config import ExamplesData
@@ -51,6 +51,7 @@ from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of, is_text, source_terms
 from maquette.workshop.adapt_resume import base_identity, check_begun, tidy
 from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, score
+from maquette.workshop.adapted import Adaptation
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
 
@@ -81,56 +82,22 @@ class Loop:
     memory: float = 0.0
     """largest memory of the process, in bytes"""
 
-    @property
-    def stderr(self) -> float | None:
-        """Standard error of the share of held-out questions answered right."""
-        right, n = self.heldout.right, self.heldout.n
-        return weighted_mean([1.0] * right + [0.0] * (n - right)).stderr
-
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `loop.json` has them."""
-        return asdict(self) | {"accuracy": self.heldout.value, "stderr": self.stderr}
+        share = self.heldout.mean
+        return asdict(self) | {"accuracy": share.mean, "stderr": share.stderr}
 
 
-@dataclass(frozen=True)
-class AdaptedStar:
+@dataclass(frozen=True, kw_only=True)
+class AdaptedStar(Adaptation):
     """A run that has taught itself, and what came of every loop."""
 
-    path: Path
-    """directory of the run"""
-    base: Path
-    """directory of the base"""
-    counted: Counted
-    """numbers of parameters that were trained"""
     loops: list[Loop]
     """what came of the base and of every loop"""
-    own_before: Score | None
-    """score of the base's weights on its own held-out text; None: that is not there"""
-    own_after: Score | None
-    """score of the last loop's weights on it"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `adaptation.json` has them."""
-        first, last = self.loops[0].heldout, self.loops[-1].heldout
-        own = (self.own_before, self.own_after)
-        return {
-            "run": str(self.path),
-            "base": str(self.base),
-            "method": "star",
-            "trained_parameters": self.counted.trained,
-            "base_parameters": self.counted.base,
-            "metric": "share of held-out questions answered right",
-            "metric_before": first.value,
-            "metric_after": last.value,
-            "before": first.to_dict(),
-            "after": last.to_dict(),
-            "forgetting": None
-            if own[0] is None or own[1] is None
-            else {"before": own[0].bits_per_byte, "after": own[1].bits_per_byte},
-            "loops": [loop.to_dict() for loop in self.loops],
-            "minutes": sum(loop.seconds for loop in self.loops) / 60,
-            "peak_memory": max(loop.memory for loop in self.loops),
-        }
+        return super().to_dict() | {"loops": [loop.to_dict() for loop in self.loops]}
 
 
 @tidy(ASKED_FOR)
@@ -189,13 +156,22 @@ def adapt_star(
         loops = [star.loop(number, on_loop) for number in range(options.loops + 1)]
         own = own_corpus(start, say)
         last = star.run_of(options.loops)
+        optimiser = RunDirectory(last).recipe().optimiser
         done = AdaptedStar(
-            path,
-            start,
-            count(config, None),
-            loops,
-            None if own is None else score(load(start), own),
-            None if own is None else score(load(last), own),
+            path=path,
+            base=str(start),
+            method="star",
+            adapter="full",
+            counted=count(config, None),
+            metric="share of held-out questions answered right",
+            before=loops[0].heldout.mean,
+            after=loops[-1].heldout.mean,
+            own=None if own is None else (score(load(start), own), score(load(last), own)),
+            seconds=sum(loop.seconds for loop in loops),
+            memory=max(loop.memory for loop in loops),
+            learning_rate=optimiser.learning_rate,
+            weight_decay=optimiser.weight_decay,
+            loops=loops,
         )
         _copy_run(last, path)
         write_json(path / ADAPTATION, done.to_dict())
@@ -331,7 +307,7 @@ class _Star:
         for one, text in zip(questions, texts, strict=True):
             before, _, behind = self.template.answer(one.prompt, "\0").partition("\0")
             written = text.removeprefix(before).removesuffix(behind)
-            right = self.options.is_right(written, one.answer)
+            right = is_right(written, one.answer, self.options.answer_after)
             attempts.append(Attempt(one.prompt, one.answer, written, right))
         return attempts
 

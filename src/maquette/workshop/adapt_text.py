@@ -27,12 +27,13 @@ from maquette.models.registry import ModelConfig
 from maquette.models.store import language_config
 from maquette.training.initial_model import weights_file
 from maquette.training.observer import Observer
-from maquette.training.recipe import LanguageRecipe, Recipe
+from maquette.training.recipe import LanguageRecipe
 from maquette.training.run import RECIPE, RunDirectory
 from maquette.training.run_corpus import as_text, corpus_of
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of, opened
 from maquette.workshop.adapt_resume import check_folder, tidy
+from maquette.workshop.adapted import Adaptation, bits_of, scores_of
 from maquette.workshop.load import Loaded, load, score_examples
 from maquette.workshop.train import train
 
@@ -40,55 +41,16 @@ SCORED = 200_000  # bytes of held-out text that are scored before and after
 SEQUENCE = 256  # tokens a training sequence at most, where no other number is asked for
 
 
-@dataclass(frozen=True)
-class AdaptedText:
-    """An adapted run, and what held-out text costs before and after."""
+@dataclass(frozen=True, kw_only=True)
+class AdaptedText(Adaptation):
+    """An adapted run, and what held-out answers or text cost before and after."""
 
-    path: Path
-    """directory of the adapted run"""
-    method: str
-    """name of the method"""
-    counted: Counted
-    """numbers of parameters that were trained"""
-    metric: str
-    """what is scored"""
-    before: Score
-    """score of the base's weights"""
-    after: Score
-    """score of the adapted weights"""
-    own_before: Score | None
-    """score of the base's weights on its own held-out text; None: that is not there"""
-    own_after: Score | None
-    """score of the adapted weights on it"""
-    seconds: float
-    """training time of all calls"""
-    memory: float
-    """largest memory of the training process, in bytes"""
-    recipe: Recipe
-    """recipe of the adapted run"""
+    scores: tuple[Score, Score]
+    """score of held-out answers or text before and after"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `adaptation.json` has them."""
-        own = (self.own_before, self.own_after)
-        return {
-            "run": str(self.path),
-            "base": self.recipe.start,
-            "method": self.method,
-            "trained_parameters": self.counted.trained,
-            "base_parameters": self.counted.base,
-            "metric": self.metric,
-            "metric_before": self.before.bits_per_byte,
-            "metric_after": self.after.bits_per_byte,
-            "before": self.before.to_dict(),
-            "after": self.after.to_dict(),
-            "forgetting": None
-            if own[0] is None or own[1] is None
-            else {"before": own[0].bits_per_byte, "after": own[1].bits_per_byte},
-            "minutes": self.seconds / 60,
-            "peak_memory": self.memory,
-            "learning_rate": self.recipe.optimiser.learning_rate,
-            "weight_decay": self.recipe.optimiser.weight_decay,
-        }
+        return super().to_dict() | {"scores": scores_of(*self.scores)}
 
 
 @tidy(RECIPE)
@@ -126,7 +88,7 @@ def adapt_text(
         progress=progress,
     )
     recipe = text_recipe(options, start, config, data)
-    return run_adaptation(recipe, path, options.method, counted, own_corpus(start, say),
+    return run_adaptation(recipe, path, options.method, options.method, counted, own_corpus(start, say),
                           resume=resume, observer=observer, progress=progress)  # fmt: skip
 
 
@@ -148,6 +110,7 @@ def run_adaptation(
     recipe: LanguageRecipe,
     path: Path,
     method: str,
+    adapter: str,
     counted: Counted,
     own: AnyCorpus | None,
     *,
@@ -157,7 +120,7 @@ def run_adaptation(
 ) -> AdaptedText:
     """Train a recipe that begins with a run, score held-out text before and after, write `adaptation.json`.
 
-    own: what the base was trained on; None: that is not there.
+    adapter: see `Adaptation`. own: what the base was trained on; None: that is not there.
     """
     base, learned = load(recipe.start), opened(recipe.data.corpus)
     before, own_before = score(base, learned), None if own is None else score(base, own)
@@ -167,18 +130,22 @@ def run_adaptation(
         raise UserError(f"stopped at step {outcome.step}, saved: go on with --resume")
     kind = recipe.data.kind
     adapted, records = load(path), RunDirectory(path).records()
+    after = score(adapted, learned)
     done = AdaptedText(
-        path,
-        method,
-        counted,
-        f"bits per byte of held-out {'answers' if kind == 'examples' else 'text'}",
-        before,
-        score(adapted, learned),
-        own_before,
-        None if own is None else score(adapted, own),
-        sum(record["seconds"] for record in records),
-        max(record["memory"] for record in records),
-        recipe,
+        path=path,
+        base=recipe.start,
+        method=method,
+        adapter=adapter,
+        counted=counted,
+        metric=f"bits per byte of held-out {'answers' if kind == 'examples' else 'text'}",
+        before=bits_of(before),
+        after=bits_of(after),
+        own=None if own is None or own_before is None else (own_before, score(adapted, own)),
+        seconds=sum(record["seconds"] for record in records),
+        memory=max(record["memory"] for record in records),
+        learning_rate=recipe.optimiser.learning_rate,
+        weight_decay=recipe.optimiser.weight_decay,
+        scores=(before, after),
     )
     write_json(path / ADAPTATION, done.to_dict())
     return done

@@ -19,6 +19,7 @@ from maquette.adaptation.recipes import TEXT_RATES
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import write_json
 from maquette.base.machine import measure
+from maquette.base.statistics import Mean
 from maquette.corpus.examples.build import build_examples
 from maquette.corpus.examples.chat_template import CHAT
 from maquette.corpus.examples.store import ExamplesCorpus
@@ -33,7 +34,7 @@ from maquette.training.recipe import LanguageRecipe, Schedule, language
 from maquette.training.run import RECIPE, RunDirectory
 from maquette.training.run_corpus import text_of
 from maquette.workshop.chat_data import chat_examples, heldout_pairs, heldout_questions
-from maquette.workshop.chat_scores import Figure, Station, score_station
+from maquette.workshop.chat_scores import Station, score_station
 from maquette.workshop.load import load
 from maquette.workshop.replan import Replan, shown
 from maquette.workshop.report import CHAT as STATIONS
@@ -178,7 +179,7 @@ def page(stations: list[Station], examples: ExamplesCorpus) -> dict[str, Any]:
         "examples": examples.manifest["splits"],
         "template": examples.manifest["template"],
         "note": "Both stations were asked the same held-out questions in the same words, greedily; an answer "
-        "is right where it is right to the letter.",
+        "is right whatever its letters and spaces.",
     }
 
 
@@ -189,19 +190,18 @@ def table(stations: list[Station]) -> list[list[str]]:
         about = "answers from held-out documents"
         rows.append([f"{about}, bits per byte", *(_bits(s.pair_bits) for s in stations)])
         rows.append([f"{about}, right of {first.examples}", *(_share(s.pairs) for s in stations)])
-    for group, figure in stations[0].groups.items():
+    for group, mean in stations[0].groups.items():
         shares = (_share(station.groups[group]) for station in stations)
-        rows.append([f"{group}, right of {figure.examples}", *shares])
+        rows.append([f"{group}, right of {mean.examples}", *shares])
     return rows
 
 
-def _bits(figure: Figure | None) -> str:
-    assert figure is not None
-    error = "" if figure.stderr is None else f" ± {figure.stderr:.3f}"
-    return f"{figure.value:.3f}{error}"
+def _bits(mean: Mean | None) -> str:
+    assert mean is not None
+    return f"{mean:.3f}"
 
 
-def _share(figure: Figure | None) -> str:
-    assert figure is not None
-    error = "" if figure.stderr is None else f" ± {100 * figure.stderr:.1f}"
-    return f"{100 * figure.value:.1f} %{error}"
+def _share(mean: Mean | None) -> str:
+    assert mean is not None and mean.mean is not None
+    error = "" if mean.stderr is None else f" ± {100 * mean.stderr:.1f}"
+    return f"{100 * mean.mean:.1f} %{error}"

@@ -1,7 +1,7 @@
 """Scores of a station on the way to chat: what it is worth as a model of text, and what it answers.
 
 Every station is asked the same held-out questions in the same words, greedily: the share of answers that are
-right to the letter, with its standard error; bits per byte of answers cut from held-out documents; bits per
+right, with its standard error; bits per byte of answers cut from held-out documents; bits per
 byte of held-out text; and a conversation.
 """
 
@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from maquette.base.statistics import weighted_mean
+from maquette.base.statistics import Mean, weighted_mean
 from maquette.corpus.examples.example import Example
+from maquette.corpus.examples.results import is_right
 from maquette.corpus.examples.template import Template
 from maquette.corpus.text.store import Corpus
 from maquette.evaluation.bits_per_byte import score_corpus
@@ -26,29 +27,18 @@ ANSWER = 40  # tokens of an answer
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One score of a station."""
-
-    value: float
-    stderr: float | None
-    """standard error; None: of fewer than two"""
-    examples: int
-    """number of questions, of documents"""
-
-
-@dataclass(frozen=True)
 class Station:
     """The scores of a station."""
 
     name: str
     run: str
-    bits_per_byte: Figure
+    bits_per_byte: Mean
     """bits per byte of the base's held-out text"""
-    pair_bits: Figure | None
+    pair_bits: Mean | None
     """bits per byte of answers cut from held-out documents; None: nothing could be cut"""
-    pairs: Figure | None
-    """share of these that are right to the letter"""
-    groups: dict[str, Figure]
+    pairs: Mean | None
+    """share of these that are right"""
+    groups: dict[str, Mean]
     """share of the held-out questions of each group of worlds that are right"""
     conversation: list[tuple[str, str]]
     """questions and answers of one conversation"""
@@ -74,7 +64,7 @@ def score_station(
     return Station(
         name,
         str(loaded.path),
-        Figure(text.bits_per_byte, text.to_dict()["stderr"], text.documents),
+        Mean(text.documents, text.bits_per_byte, text.stderr),
         answer_bits(loaded, template, pairs) if pairs else None,
         right(loaded, template, pairs) if pairs else None,
         {group: right(loaded, template, asked) for group, asked in groups.items() if asked},
@@ -82,22 +72,20 @@ def score_station(
     )
 
 
-def right(loaded: Loaded, template: Template, examples: Sequence[Example]) -> Figure:
-    """The share of examples whose greedy answer is right to the letter."""
+def right(loaded: Loaded, template: Template, examples: Sequence[Example]) -> Mean:
+    """The share of examples whose greedy answer is right, whatever its letters and spaces."""
     prompts = [template.context(one.prompt) for one in examples]
     most = min(ANSWER, loaded.model.config.context // 2)
     answers, _ = generate_answers(
         loaded.model, loaded.tokenizer, prompts, {"max_gen_toks": most}, until=["\n"]
     )
     scores = [
-        float(answer.strip() == one.answer.strip())
-        for answer, one in zip(answers, examples, strict=True)
+        float(is_right(answer, one.answer)) for answer, one in zip(answers, examples, strict=True)
     ]
-    mean = weighted_mean(scores)
-    return Figure(mean.mean or 0.0, mean.stderr, mean.examples)
+    return weighted_mean(scores)
 
 
-def answer_bits(loaded: Loaded, template: Template, examples: Sequence[Example]) -> Figure:
+def answer_bits(loaded: Loaded, template: Template, examples: Sequence[Example]) -> Mean:
     """Bits per byte of the answers, each given its prompt; the ends are not scored."""
     requests, sizes = [], []
     for one in examples:
@@ -108,8 +96,7 @@ def answer_bits(loaded: Loaded, template: Template, examples: Sequence[Example])
     bits = [
         -one.log_likelihood / math.log(2) / size for one, size in zip(scored, sizes, strict=True)
     ]
-    mean = weighted_mean(bits, sizes)
-    return Figure(mean.mean or 0.0, mean.stderr, mean.examples)
+    return weighted_mean(bits, sizes)
 
 
 def conversation(

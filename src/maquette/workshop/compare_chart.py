@@ -15,7 +15,7 @@ def compare_chart(found: Comparison) -> Any:
 
     rows = []
     for one in found.methods:
-        error = 1.96 * (one["after"]["stderr"] or 0.0)
+        error = 1.96 * (one["stderr_after"] or 0.0)
         after = one["metric_after"]
         rows.append({
             "method": one["method"], "trained": one["trained_parameters"], "score": after,
