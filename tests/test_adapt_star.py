@@ -262,6 +262,8 @@ def test_what_cannot_be_asked_is_refused_in_one_line(base, questions, tmp_path):
     refused(of("--replay", tmp_path / "none"), "none does not exist", code=1)
     notes = tmp_path / "notes.txt"
     notes.write_text("a text of its own, without any question\n" * 40, encoding="utf-8")
+    said = of("--template", "{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    refused(said, "chat template of Jinja", "--template", code=2)
     said = command("adapt", "star", base, notes, "--run", tmp_path / "text")
     refused(said, "holds text: star needs questions", code=2)
     chat = tmp_path / "chat.jsonl"

@@ -221,8 +221,10 @@ def test_a_run_knows_its_template_wherever_it_goes(recipe, trained, tmp_path):
 
     import transformers
 
+    from maquette.adaptation.adapters.config import LoRAConfig
     from maquette.training.datasets.examples_config import ExamplesData
-    from maquette.workshop.chat import learnt_template
+    from maquette.workshop.chat import learnt_template, template_for
+    from maquette.workshop.merge import merge
     from maquette.workshop.train import train
 
     (tmp_path / "q.jsonl").write_text(
@@ -237,6 +239,15 @@ def test_a_run_knows_its_template_wherever_it_goes(recipe, trained, tmp_path):
     again = replace(recipe, start=str(tuned), steps=2)  # further on text: it still answers so
     train(again, tmp_path / "more")
     assert learnt_template(tmp_path / "more") == QUESTIONS
+    low = replace(recipe, start=str(tuned), adapter=LoRAConfig(rank=2), steps=2)
+    train(low, tmp_path / "low")
+    merge(tmp_path / "low", tmp_path / "merged")  # which begins with no run
+    assert learnt_template(tmp_path / "merged") == QUESTIONS
+    assert (
+        template_for(tuned, None) == QUESTIONS
+        and template_for(tuned, "{prompt}{answer}!")[-1] == "!"
+    )
+    assert template_for(trained, None) == "{prompt}{answer}"
     assert command("export", "hf", tuned, tmp_path / "out").code == 0
     reader = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     messages = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"},
@@ -249,3 +260,31 @@ def test_a_run_knows_its_template_wherever_it_goes(recipe, trained, tmp_path):
     answers = [command("chat", run, *words).json for run in (tuned, tmp_path / "back")]
     assert answers[0]["answers"] == answers[1]["answers"]
     assert [one["learnt"] for one in answers] == [True, True]
+
+
+def test_what_learns_from_answers_reads_chat_templates(tmp_path):
+    """Pairs, results and searched questions: an answer stands where the template puts it, with its end."""
+    from maquette.adaptation.grpo import Results
+    from maquette.training.datasets.preferences import Pairs
+    from maquette.workshop.adapt_black_box import questions_of
+
+    text = (
+        "{% for m in messages %}{{ m['role'][0] + ':' + m['content'] + ';' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'a:' }}{% endif %}"
+    )
+    lines = [{"prompt": f"q{i}", "chosen": f"Yes {i}", "rejected": "no"} for i in range(20)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    tokenizer = byte_tokenizer()
+    corpus = build_examples(tmp_path / "c", [path], tokenizer, template=text, heldout=0.2)
+    example = next(iter(corpus.examples("train")))
+    (tokens, counted), (worse, _) = Pairs(corpus, "train", 40).answers[0]
+    assert tokenizer.decode(tokens[counted].tolist()[:-1]) == f"{example.answer};"
+    assert tokenizer.decode(worse.tolist()[:-1]).endswith("a:no;")
+    results = Results(corpus, "train", "")
+    assert results.right(0, tokenizer.encode(f"{example.answer.lower()};"))
+    assert not results.right(0, tokenizer.encode("no;"))
+    (question,) = questions_of([example], template_of(text, tokenizer), tokenizer)
+    assert tokenizer.decode(list(question.context)).endswith(f"u:{example.prompt};a:")
+    ((*answer, end),) = question.answers
+    assert tokenizer.decode(answer) == f"{example.answer};" and end == tokenizer.eos_token_id

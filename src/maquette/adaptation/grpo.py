@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from maquette.adaptation.adapters.adapter import adapters_of
+from maquette.corpus.examples.chat_template import template_of
 from maquette.corpus.examples.results import is_right
 from maquette.corpus.examples.store import ExamplesCorpus
-from maquette.corpus.examples.template import Template
 from maquette.corpus.text.store import SPLITS
 from maquette.models.base import LanguageModel, Loss, TokenBatch
 from maquette.models.batches import QuestionBatch
@@ -129,14 +129,19 @@ class Results:
     """The right answers to a split's examples. after: see `result_of`."""
 
     def __init__(self, corpus: ExamplesCorpus, split: str, after: str) -> None:
-        template = Template(corpus.manifest["template"])
+        template = template_of(corpus.manifest["template"], corpus.tokenizer)
         self._tokenizer, self._after = corpus.tokenizer, after
-        self._answers = [template.answer(e.prompt, e.answer) for e in corpus.examples(split)]
+        learned = (
+            template.turns(e.exchanges, corpus.tokenizer)[-1][1] for e in corpus.examples(split)
+        )
+        self._answers = [self._text(tokens) for tokens in learned]
 
     def right(self, number: int, answer: Sequence[int]) -> bool:
         """Whether the tokens of an answer to that example give its result."""
-        text = self._tokenizer.decode(answer, skip_special_tokens=True)
-        return is_right(text, self._answers[number], self._after)
+        return is_right(self._text(answer), self._answers[number], self._after)
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return self._tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def advantages(rewards: Tensor) -> Tensor:

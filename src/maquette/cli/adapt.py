@@ -71,7 +71,7 @@ TEXT: dict[str, Any] = {
     "methods": "",
     "sequence": None,
     "fields": "",
-    "template": "{prompt}{answer}",
+    "template": None,
 }
 """options of language models, and what they are when not given"""
 PICTURES: dict[str, Any] = {"label": [], "examples": 1000, "sweep": False}
@@ -106,7 +106,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--fields", metavar="PART=NAME,...",
                       help="of records: prompt=..., answer=..., messages=...")  # fmt: skip
     text.add_argument("--template", type=line_ends, metavar="TEXT",
-                      help="how an example is written ({prompt}{answer}); chat; \\n: a line end")  # fmt: skip
+                      help="how examples stand (as RUN learnt, else {prompt}{answer}); chat")  # fmt: skip
     pictures = parser.add_argument_group("classifiers")
     pictures.add_argument("--label", action="append", help="learn this label (may be repeated)")
     pictures.add_argument("--examples", type=int, help="training pictures (1000)")

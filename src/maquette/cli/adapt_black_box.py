@@ -49,8 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=..., choices=...")  # fmt: skip
-    parser.add_argument("--template", type=line_ends, default="{prompt}{answer}", metavar="TEXT",
-                        help="how an example is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
+    parser.add_argument("--template", type=line_ends, metavar="TEXT",
+                        help="how an example is written (as RUN learnt, else {prompt}{answer})")  # fmt: skip
     vectors = parser.add_argument_group("a run of ours")
     vectors.add_argument("--size", type=int, help="dimensions that are searched (64)")
     vectors.add_argument("--prompts", type=int, help="number of vectors (10)")
@@ -135,7 +135,7 @@ def of_endpoint(
             endpoint, arguments.names[0], path,
             WordOptions(**search, places=arguments.places),
             words=None if arguments.words is None else Path(arguments.words),
-            fields=fields_of(arguments.fields), template=arguments.template,
+            fields=fields_of(arguments.fields), template=arguments.template or "{prompt}{answer}",
             resume=arguments.resume, progress=progress, say=terminal.say,
         )  # fmt: skip
     terminal.say(f'prompt: "{done["prompt"]}"')

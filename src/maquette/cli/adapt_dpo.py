@@ -35,8 +35,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequence", type=int, help="tokens of a sequence of answers")
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=..., rejected=...")  # fmt: skip
-    parser.add_argument("--template", type=line_ends, default="{prompt}{answer}", metavar="TEXT",
-                        help="how an answer is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
+    parser.add_argument("--template", type=line_ends, metavar="TEXT",
+                        help="how an answer is written (as RUN learnt, else {prompt}{answer})")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

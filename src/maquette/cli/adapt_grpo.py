@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fields", default="", metavar="PART=NAME,...",
                         help="of records: prompt=..., answer=...")  # fmt: skip
     parser.add_argument("--template", type=line_ends, metavar="TEXT",
-                        help="how an answer is written ({prompt}{answer}); \\n is a line end")  # fmt: skip
+                        help="how an answer is written (as RUN learnt, else {prompt}{answer})")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -50,8 +50,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequence", type=int, help="tokens a training sequence")
     parser.add_argument("--fields", metavar="PART=NAME,...", default="",
                         help="of records: prompt=..., answer=...")  # fmt: skip
-    parser.add_argument("--template", type=line_ends, metavar="TEXT", default="{prompt}{answer}",
-                        help="how a question and what is written stand ({prompt}{answer})")  # fmt: skip
+    parser.add_argument("--template", type=line_ends, metavar="TEXT",
+                        help="how examples are written (as RUN learnt, else {prompt}{answer})")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
 
 

@@ -23,9 +23,10 @@ from maquette.base.errors import WrongUse
 from maquette.base.files import write_json
 from maquette.base.machine import resident
 from maquette.base.statistics import Mean, Share
+from maquette.corpus.examples.chat_template import template_of
 from maquette.corpus.examples.example import Example
 from maquette.corpus.examples.store import ExamplesCorpus
-from maquette.corpus.examples.template import Template, encode
+from maquette.corpus.examples.template import ConversationTemplate
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
@@ -40,6 +41,7 @@ from maquette.workshop.adapt_data import data_of, is_text
 from maquette.workshop.adapt_resume import tidy
 from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, score
 from maquette.workshop.adapted import Adaptation, bits_of, scores_of
+from maquette.workshop.chat import template_for
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.prompt_search import (
     LOG,
@@ -104,7 +106,7 @@ def adapt_black_box(
     options: BlackBoxOptions,
     *,
     fields: Mapping[str, str] | None = None,
-    template: str = Template.text,
+    template: str | None = None,
     resume: bool = False,
     progress: Progress = silent,
     say: Callable[[str], None] = lambda text: None,
@@ -133,7 +135,7 @@ def adapt_black_box(
     tokenizer = load_tokenizer(start / TOKENIZER)
     data = data_of(
         source, path.with_name(f"{path.name}-corpus"), tokenizer, min(config.context, SEQUENCE),
-        fields=fields, template=template, resume=resume, progress=progress,
+        fields=fields, template=template_for(start, template), resume=resume, progress=progress,
     )  # fmt: skip
     corpus = data.open_corpus()
     assert isinstance(corpus, ExamplesCorpus)
@@ -155,7 +157,7 @@ def adapt_black_box(
         resume_run(directory, recipe)  # refuses another recipe, and a base that has changed
         base, own = load(start), own_corpus(start, say)
         asked = [
-            questions_of(part, Template(corpus.manifest["template"]), tokenizer)
+            questions_of(part, template_of(corpus.manifest["template"], tokenizer), tokenizer)
             for part in (seen, others, heldout)
         ]
         say(f"{len(seen)} examples are searched on, {len(others)} others choose")
@@ -206,7 +208,7 @@ def _share(outcome: Outcome, questions: int) -> Mean:
 
 
 def questions_of(
-    examples: Sequence[Example], template: Template, tokenizer: Tokenizer
+    examples: Sequence[Example], template: ConversationTemplate, tokenizer: Tokenizer
 ) -> list[Question]:
     """Examples as tokens; an answer without others to choose from ends with its EOS token."""
     questions = []
@@ -214,10 +216,10 @@ def questions_of(
         right, chosen = example.answer_index, has_choices(example)
         answers = []
         for answer in example.choices if chosen else (example.answer,):
-            tokens, _ = encode(replace(example, answer=answer), template, tokenizer)
-            first = len(tokens) - len(tokenizer.encode(template.answer(example.prompt, answer))) - 1
-            answers.append(tuple(tokens[first : len(tokens) - chosen].tolist()))
-        context = tuple(tokens[:first].tolist())
+            turns = template.turns(replace(example, answer=answer).exchanges, tokenizer)
+            *before, learned = [part for turn in turns for part in turn]
+            answers.append(tuple(learned[: len(learned) - chosen]))
+        context = tuple(token for part in before for token in part)
         questions.append(Question(context, tuple(answers), right if chosen and right else 0))
     return questions
 

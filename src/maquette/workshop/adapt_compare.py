@@ -20,7 +20,6 @@ from maquette.adaptation.methods import METHODS, PICTURES, Method, checked, coun
 from maquette.adaptation.recipes import AdaptOptions, text_recipe
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, write_json
-from maquette.corpus.examples.template import Template
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer
@@ -30,6 +29,7 @@ from maquette.training.run import RunDirectory
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of
 from maquette.workshop.adapt_text import SEQUENCE, adapt_text
+from maquette.workshop.chat import template_for
 
 COMPARISON = "comparison.json"
 TEXT_METHODS = tuple(method for method in METHODS if method not in PICTURES)
@@ -70,7 +70,7 @@ def compare(
     methods: Sequence[str] = TEXT_METHODS,
     *,
     fields: Mapping[str, str] | None = None,
-    template: str = Template.text,
+    template: str | None = None,
     resume: bool = False,
     observer: Callable[[str], Observer | None] = lambda method: None,
     progress: Progress = silent,
@@ -95,7 +95,7 @@ def compare(
     sequence = options.sequence or min(config.context, SEQUENCE)
     data = data_of(
         source, folder / "corpus", load_tokenizer(start / TOKENIZER), sequence,
-        fields=fields, template=template, resume=resume, progress=progress,
+        fields=fields, template=template_for(start, template), resume=resume, progress=progress,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     done: list[dict[str, Any]] = []

@@ -21,7 +21,6 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import write_json
 from maquette.base.statistics import Mean, weighted_mean
 from maquette.corpus.examples.store import ExamplesCorpus
-from maquette.corpus.examples.template import Template
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.text.store import SPLITS, TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer
@@ -37,6 +36,7 @@ from maquette.workshop.adapt_data import data_of, is_text
 from maquette.workshop.adapt_resume import tidy
 from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, score
 from maquette.workshop.adapted import Adaptation, scores_of
+from maquette.workshop.chat import template_for
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
 
@@ -76,7 +76,7 @@ def adapt_dpo(
     beta: float = 0.1,
     label_smoothing: float = 0.0,
     fields: Mapping[str, str] | None = None,
-    template: str = Template.text,
+    template: str | None = None,
     resume: bool = False,
     observer: Observer | None = None,
     progress: Progress = silent,
@@ -99,7 +99,7 @@ def adapt_dpo(
         load_tokenizer(start / TOKENIZER),
         options.sequence or min(config.context, SEQUENCE),
         fields=fields,
-        template=template,
+        template=template_for(start, template),
         resume=resume,
         progress=progress,
     )

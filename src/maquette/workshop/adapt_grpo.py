@@ -40,6 +40,7 @@ from maquette.workshop.adapt_dpo import heldout_batches, with_rate
 from maquette.workshop.adapt_resume import tidy
 from maquette.workshop.adapt_text import language_base, own_corpus, score
 from maquette.workshop.adapted import Adaptation
+from maquette.workshop.chat import template_for
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
 
@@ -106,7 +107,7 @@ def adapt_grpo(
         load_tokenizer(start / TOKENIZER),
         config.context,
         fields=fields,
-        template=template or (Template.text if known else "{prompt} {answer}"),
+        template=template_for(start, template, Template.text if known else "{prompt} {answer}"),
         resume=resume,
         progress=progress,
     )

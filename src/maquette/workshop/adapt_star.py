@@ -33,6 +33,7 @@ from maquette.base.files import read_json, write_atomic, write_json
 from maquette.base.machine import resident
 from maquette.base.statistics import Share
 from maquette.corpus.examples.build import build_examples
+from maquette.corpus.examples.chat_template import template_of
 from maquette.corpus.examples.example import Example, read_examples
 from maquette.corpus.examples.results import is_right
 from maquette.corpus.examples.store import ExamplesCorpus
@@ -52,6 +53,7 @@ from maquette.workshop.adapt_data import data_of, is_text, source_terms
 from maquette.workshop.adapt_resume import base_identity, check_begun, tidy
 from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, score
 from maquette.workshop.adapted import Adaptation
+from maquette.workshop.chat import template_for
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
 
@@ -108,7 +110,7 @@ def adapt_star(
     options: StarOptions,
     *,
     fields: Mapping[str, str] | None = None,
-    template: str = Template.text,
+    template: str | None = None,
     replay: Sequence[str] = (),
     resume: bool = False,
     on_loop: Callable[[Loop], None] = lambda loop: None,
@@ -132,7 +134,7 @@ def adapt_star(
     with RunDirectory(path).locked():
         data = data_of(
             source, path / "corpus", tokenizer, sequence,
-            fields=fields, template=template, resume=resume, progress=progress,
+            fields=fields, template=template_for(start, template), resume=resume, progress=progress,
         )  # fmt: skip
         assert isinstance(data, ExamplesData)
         corpus = ExamplesCorpus(data.corpus)
@@ -194,7 +196,13 @@ class _Star:
     say: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        self.template = Template(self.corpus.manifest["template"])
+        template = template_of(self.corpus.manifest["template"], self.corpus.tokenizer)
+        if not isinstance(template, Template):
+            raise WrongUse(
+                "star asks in plain text, and these questions stand in a chat template of Jinja: write them "
+                "with --template such as '{prompt}{answer}'"
+            )
+        self.template = template
         self.questions, heldout = (self.corpus.examples(split) for split in ("train", "heldout"))
         self.heldout = heldout[:SCORED]
         for one in (*self.questions, *self.heldout):

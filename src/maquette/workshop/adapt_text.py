@@ -17,7 +17,6 @@ from maquette.adaptation.recipes import AdaptOptions, text_recipe
 from maquette.base.errors import UserError
 from maquette.base.files import write_json
 from maquette.corpus.examples.store import ExamplesCorpus
-from maquette.corpus.examples.template import Template
 from maquette.corpus.open import AnyCorpus
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.text.store import TOKENIZER
@@ -34,6 +33,7 @@ from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of, opened
 from maquette.workshop.adapt_resume import check_folder, tidy
 from maquette.workshop.adapted import Adaptation, bits_of, scores_of
+from maquette.workshop.chat import template_for
 from maquette.workshop.load import Loaded, load, score_examples
 from maquette.workshop.train import train
 
@@ -61,7 +61,7 @@ def adapt_text(
     options: AdaptOptions,
     *,
     fields: Mapping[str, str] | None = None,
-    template: str = Template.text,
+    template: str | None = None,
     resume: bool = False,
     observer: Observer | None = None,
     progress: Progress = silent,
@@ -83,7 +83,7 @@ def adapt_text(
         tokenizer,
         options.sequence or min(config.context, SEQUENCE),
         fields=fields,
-        template=template,
+        template=template_for(start, template),
         resume=resume,
         progress=progress,
     )

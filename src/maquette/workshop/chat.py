@@ -5,7 +5,7 @@ from pathlib import Path
 from maquette.base.errors import WrongUse
 from maquette.corpus.examples.chat_template import CHAT_TEMPLATE, own_template, template_of
 from maquette.corpus.examples.store import KIND
-from maquette.corpus.examples.template import ConversationTemplate
+from maquette.corpus.examples.template import ConversationTemplate, Template
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import Tokenizer, load_tokenizer
 from maquette.serving.chat import Chat
@@ -37,6 +37,11 @@ def learnt_template(run: Path) -> str | None:
             break
         run = Path(start)
     return None
+
+
+def template_for(run: Path, given: str | None, otherwise: str = Template.text) -> str:
+    """The template of examples that a run is to learn: the given one, the one it learnt, or `otherwise`."""
+    return given or learnt_template(run) or otherwise
 
 
 def chat_template(run: Path, tokenizer: Tokenizer) -> tuple[ConversationTemplate, bool]:

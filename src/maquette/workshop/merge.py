@@ -6,13 +6,15 @@ from pathlib import Path
 from maquette.adaptation.adapters.adapter import adapters_of
 from maquette.adaptation.adapters.lora import merge_and_detach
 from maquette.base.errors import UserError, WrongUse
-from maquette.base.files import directory_aside
+from maquette.base.files import directory_aside, write_atomic
+from maquette.corpus.examples.chat_template import CHAT_TEMPLATE
 from maquette.corpus.special_tokens import SPECIAL
 from maquette.corpus.text.store import TOKENIZER
 from maquette.models.store import WEIGHTS, load_config, save_config, save_tensors, tensors_of
 from maquette.training.run import CORPUS
 from maquette.training.run_terms import TERMS
 from maquette.training.trained_model import open_model
+from maquette.workshop.chat import learnt_template
 
 KEPT = (TOKENIZER, SPECIAL, CORPUS, TERMS)
 """files that the merged run takes along"""
@@ -38,3 +40,6 @@ def merge(run: Path, out: Path, base: Path | None = None) -> None:
         for name in KEPT:
             if (run / name).exists():
                 shutil.copyfile(run / name, folder / name)
+        template = learnt_template(run)
+        if template is not None:  # a run that it began with may have learnt it
+            write_atomic(folder / CHAT_TEMPLATE, template)

@@ -22,9 +22,10 @@ from maquette.adaptation.adapters.store import base_hash
 from maquette.base.errors import UserError
 from maquette.base.files import lock
 from maquette.base.machine import pick_device
+from maquette.corpus.examples.chat_template import template_of
 from maquette.corpus.examples.example import Example
 from maquette.corpus.examples.store import ExamplesCorpus
-from maquette.corpus.examples.template import Template, encode
+from maquette.corpus.examples.template import encode
 from maquette.corpus.order import Permutation
 from maquette.corpus.text.store import SPLITS
 from maquette.models.base import LanguageModel
@@ -80,7 +81,7 @@ class Pairs:
 
     def __init__(self, corpus: ExamplesCorpus, split: str, sequence: int) -> None:
         self.corpus, self.split, self.sequence = corpus, split, sequence
-        template = Template(corpus.manifest["template"])
+        template = template_of(corpus.manifest["template"], corpus.tokenizer)
         stored = corpus.train if split == SPLITS[0] else corpus.heldout
         self.answers: list[tuple[Encoded, Encoded]] = []
         self.unpaired = self.equal = self.cut = self.left_out = 0
