@@ -4,7 +4,7 @@ Its tokenizer comes along, with what begins and ends its texts (tokenizer_config
 generation_config.json).
 
 A LoRA of peft becomes an adapted run of --base, the run of its model. --terms says what the licence of the
-model is called; it travels on to what is made of the run (docs/adaptation.md).
+model is called; it travels on to what is made of the run (docs/terms.md).
 
 example: maquette import hf ~/models/gpt2 runs/gpt2
          maquette import hf ~/models/llama runs/llama --terms llama2
