@@ -1,7 +1,7 @@
 """Continued pre-training: whether one's own documents are a drop in the ocean, or push the needle.
 
     maquette adapt continue RUN DOCUMENTS
-    maquette reproduce continued          about 6 minutes on 2 cores, 2 seeds
+    maquette reproduce continued          about 10 minutes on one core, 2 seeds
 
 Gururangan et al. (2020, "Don't Stop Pretraining") go on with the pre-training of RoBERTa on 2 to 8 billion
 words of a domain, and the domain's loss falls and its tasks gain; on text of another domain they do not. How
@@ -12,6 +12,10 @@ tenth of replay; scored are 120 other documents of the domain.
 
 The control are as many documents of source code that are not the domain's: what falls there is not what
 was asked for. What is forgotten of the base's own text is in the details.
+
+Expected: the claim fails. The needle moves, from 3.087 bits per byte to 3.078 with one document, 2.934 with
+100 and 2.397 with 1,000 (unrelated ones: 2.927), but ever faster, not along the logarithm (R^2 0.74): so
+small a base has learned little of English, and the domain is not all that it learns from 1,000 documents.
 """
 
 from dataclasses import replace
