@@ -1,7 +1,7 @@
 """Continued pre-training: whether one's own documents are a drop in the ocean, or push the needle.
 
     maquette adapt continue RUN DOCUMENTS
-    maquette reproduce continued          about 10 minutes on one core, 2 seeds
+    maquette reproduce continued          about 20 minutes on one shared core, 2 seeds
 
 Gururangan et al. (2020, "Don't Stop Pretraining") go on with the pre-training of RoBERTa on 2 to 8 billion
 words of a domain, and the domain's loss falls and its tasks gain; on text of another domain they do not. How
