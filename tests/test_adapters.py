@@ -12,7 +12,7 @@ from maquette.adaptation.adapters.adapter import (
     attach,
     blocks_of,
     detach,
-    kept_tensors,
+    saved_tensors,
     trainable,
 )
 from maquette.adaptation.adapters.config import (
@@ -250,7 +250,7 @@ def test_what_is_trained_has_a_role_and_is_all_that_is_kept(config):
     base = set(dict(model.named_parameters()))
     adapter = filled(config, model)
     own = {f"adapters.one.{n}" for n, _ in adapter.named_parameters()}
-    assert own == set(kept_tensors(model)) == {n for n, _ in trainable(model)}
+    assert own == set(saved_tensors(model)) == {n for n, _ in trainable(model)}
     assert {p.name for p in declared(model)} == base | own
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from maquette.adaptation.adapters.adapter import adapters_of
 from maquette.adaptation.adapters.config import LoRAConfig
-from maquette.adaptation.adapters.lora import LoRA, linear_maps
+from maquette.adaptation.adapters.lora import LoRA, linear_layers
 from maquette.adaptation.adapters.store import (
     ADAPTER_WEIGHTS,
     Description,
@@ -106,7 +106,7 @@ def import_peft(source: Path, base: Path, weights: Path, out: Path) -> LoRAConfi
     family = family_of(model.config)
     changes = {
         name: change
-        for name in linear_maps(model)
+        for name in linear_layers(model)
         if (change := _change(family, model, name, theirs)) is not None
     }
     if theirs:

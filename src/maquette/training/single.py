@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from maquette.adaptation.adapters.adapter import adapters_of, kept_tensors
+from maquette.adaptation.adapters.adapter import adapters_of, saved_tensors
 from maquette.adaptation.adapters.store import load_kept
 from maquette.models.base import Loss, Model
 from maquette.parallel.group import Group
@@ -78,9 +78,9 @@ class Single:
         return self.average.model.eval()
 
     def state(self) -> Files:
-        files = {MODEL: kept_tensors(self.model), OPTIMISER: self.optimiser.state()}
+        files = {MODEL: saved_tensors(self.model), OPTIMISER: self.optimiser.state()}
         if self.average.model is not self.model:
-            files[AVERAGE] = kept_tensors(self.average.model)
+            files[AVERAGE] = saved_tensors(self.average.model)
         return files
 
     def load(self, state: Files) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from maquette.adaptation.adapters.adapter import attach, kept_tensors
+from maquette.adaptation.adapters.adapter import attach, saved_tensors
 from maquette.adaptation.adapters.prompt import TextPrompts
 from maquette.adaptation.black_box import LossName, Outcome, Projection, Question, Scorer
 from maquette.adaptation.methods import count
@@ -233,4 +233,4 @@ def keep_prompt(run: RunDirectory, base: Loaded, vectors: torch.Tensor) -> None:
     assert isinstance(adapter, TextPrompts)
     adapter.vectors.copy_(vectors)
     attach(base.model, config.kind, adapter)
-    save_tensors(run.weights, kept_tensors(base.model))
+    save_tensors(run.weights, saved_tensors(base.model))

@@ -31,8 +31,8 @@ Weight = float | Tensor
 class Adapter(nn.Module):
     """An adapter of a model, of a kind without tensors where no subclass adds some.
 
-    A subclass makes its parameters under the names of their places in `__init__` (`put`), declares their
-    roles as every module does, and hooks itself to the places in `hook`.
+    A subclass makes its parameters under the names of their places in `__init__` (`add_submodule`), declares
+    their roles as every module does, and hooks itself to the places in `hook`.
     """
 
     def __init__(self, config: AdapterConfig, model: Model) -> None:
@@ -73,9 +73,9 @@ class Adapter(nn.Module):
 
         change: a module or method of the adapter, so that a copy of the model (an average) has its own.
         """
-        self.keep(module.register_forward_hook(Addition(self, change)))
+        self.add_handle(module.register_forward_hook(Addition(self, change)))
 
-    def keep(self, handle: RemovableHandle) -> None:
+    def add_handle(self, handle: RemovableHandle) -> None:
         """A hook that is removed when the adapter is detached."""
         self._handles.append(handle)
 
@@ -146,7 +146,7 @@ def adapters_of(model: nn.Module) -> dict[str, Adapter]:
     return dict(held.items()) if isinstance(held, nn.ModuleDict) else {}  # type: ignore[arg-type]
 
 
-def belongs_to_task(model: nn.Module, name: str) -> bool:
+def is_task_parameter(model: nn.Module, name: str) -> bool:
     """Whether a tensor of a model with adapters is not its base's: an adapter's, or the task's."""
     own: tuple[str, ...] = getattr(model, "task_parameters", ())
     return name.startswith(f"{ADAPTERS}.") or any(fnmatchcase(name, pattern) for pattern in own)
@@ -156,22 +156,22 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters that a run may train: with adapters, theirs and the task's alone."""
     adapted = bool(adapters_of(model))
     for name, p in model.named_parameters():
-        if not adapted or belongs_to_task(model, name):
+        if not adapted or is_task_parameter(model, name):
             yield name, p
 
 
-def kept_tensors(model: nn.Module) -> dict[str, Tensor]:
+def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
     """What a run saves of its model: all tensors; with adapters, those that are not the base's."""
     tensors = tensors_of(model)
     if not adapters_of(model):
         return tensors
-    frozen = {name for name, _ in model.named_parameters() if not belongs_to_task(model, name)}
+    frozen = {name for name, _ in model.named_parameters() if not is_task_parameter(model, name)}
     return {name: tensor for name, tensor in tensors.items() if name not in frozen}
 
 
 def final_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What a finished run saves of its model: `kept_tensors`, of adapters their `trained_tensors`."""
-    tensors = kept_tensors(model)
+    """What a finished run saves of its model: `saved_tensors`, of adapters their `trained_tensors`."""
+    tensors = saved_tensors(model)
     for name, adapter in adapters_of(model).items():
         prefix = f"{ADAPTERS}.{name}."
         tensors = {n: t for n, t in tensors.items() if not n.startswith(prefix)}
@@ -179,7 +179,7 @@ def final_tensors(model: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def put(adapter: nn.Module, place: str, module: nn.Module) -> None:
+def add_submodule(adapter: nn.Module, place: str, module: nn.Module) -> None:
     """Register a module of an adapter under the name of its place in the model."""
     *path, last = place.split(".")
     at = adapter
@@ -200,7 +200,7 @@ def blocks_of(model: Model) -> Iterator[tuple[str, nn.Module]]:
             yield names[block], block
 
 
-def no_place(model: Model, kind: str, what: str, others: str) -> WrongUse:
+def unsupported_model(model: Model, kind: str, what: str, others: str) -> WrongUse:
     """The refusal of a model without places for a kind of adapter."""
     name = getattr(getattr(model, "config", None), "kind", type(model).__name__)
     return WrongUse(f"{kind} adapts {what}, this run is a {name}: use {others}")

@@ -7,9 +7,9 @@ left out: they are the task's. A model without biases gets some at its blocks' l
 import torch
 from torch import Tensor, nn
 
-from maquette.adaptation.adapters.adapter import Adapter, no_place, put
+from maquette.adaptation.adapters.adapter import Adapter, add_submodule, unsupported_model
 from maquette.adaptation.adapters.config import BiasConfig
-from maquette.adaptation.adapters.lora import linear_maps
+from maquette.adaptation.adapters.lora import linear_layers
 from maquette.models.base import Model
 from maquette.nn.convolution import Conv, GroupNorm
 from maquette.nn.rules import Role
@@ -46,14 +46,14 @@ class Bias(Adapter):
             if isinstance(getattr(module, "bias", None), nn.Parameter)
             and module.bias.dim() == 1
             and getattr(module, "roles", {}).get("weight") not in (None, Role.OUTPUT)
-        } or {name: linear.weight.shape[0] for name, linear in linear_maps(model).items()}
+        } or {name: linear.weight.shape[0] for name, linear in linear_layers(model).items()}
         if not sizes:
-            raise no_place(model, "bias", "models with biases or linear maps", "full")
+            raise unsupported_model(model, "bias", "models with biases or linear maps", "full")
         self.changes: dict[str, BiasChange] = {}
         for name, size in sizes.items():
             channels_first = isinstance(model.get_submodule(name), Conv | GroupNorm)
             self.changes[name] = BiasChange(size, 2 if channels_first else 0)
-            put(self, name, self.changes[name])
+            add_submodule(self, name, self.changes[name])
 
     def hook(self, model: Model) -> None:
         for name, change in self.changes.items():

@@ -7,7 +7,13 @@ them, which the paper trains too.
 
 from torch import Tensor, nn
 
-from maquette.adaptation.adapters.adapter import Adapter, blocks_of, no_place, put, weighted
+from maquette.adaptation.adapters.adapter import (
+    Adapter,
+    add_submodule,
+    blocks_of,
+    unsupported_model,
+    weighted,
+)
 from maquette.adaptation.adapters.config import BottleneckConfig
 from maquette.models.base import Model
 from maquette.nn.bottleneck import Bottleneck
@@ -27,16 +33,20 @@ class Bottlenecks(Adapter):
                 if module is not None:
                     layer = Bottleneck(width_of(module), config.size)
                     self.layers[f"{path}.{branch}"] = layer
-                    put(self, f"{path}.{branch}", layer)
+                    add_submodule(self, f"{path}.{branch}", layer)
         if not self.layers:
-            raise no_place(model, "bottleneck", "models of blocks with branches", "bias or full")
+            raise unsupported_model(
+                model, "bottleneck", "models of blocks with branches", "bias or full"
+            )
 
     def hook(self, model: Model) -> None:
         for name, layer in self.layers.items():
-            self.keep(model.get_submodule(name).register_forward_hook(After(self, layer)))
+            self.add_handle(
+                model.get_submodule(name).register_forward_hook(BottleneckHook(self, layer))
+            )
 
 
-class After:
+class BottleneckHook:
     """A forward hook: a module's output y, and what an adapter makes of y."""
 
     def __init__(self, adapter: Adapter, layer: nn.Module) -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 from maquette.adaptation.adapters.adapter import (
     Adapter,
     adapters_of,
+    add_submodule,
     blocks_of,
     detach,
-    no_place,
-    put,
+    unsupported_model,
 )
 from maquette.adaptation.adapters.config import LoRAConfig
 from maquette.base.errors import WrongUse, did_you_mean
@@ -31,9 +31,11 @@ class LoRA(Adapter):
 
     def __init__(self, config: LoRAConfig, model: Model) -> None:
         super().__init__(config, model)
-        maps = linear_maps(model)
+        maps = linear_layers(model)
         if not maps:
-            raise no_place(model, "lora", "models with linear maps in their blocks", "bias or full")
+            raise unsupported_model(
+                model, "lora", "models with linear maps in their blocks", "bias or full"
+            )
         for pattern in config.places:
             if not any(fnmatchcase(name, pattern) for name in maps):
                 raise WrongUse(
@@ -43,14 +45,14 @@ class LoRA(Adapter):
         for name, linear in maps.items():
             if any(fnmatchcase(name, pattern) for pattern in config.places):
                 self.changes[name] = LowRank(linear, config.rank, config.alpha)
-                put(self, name, self.changes[name])
+                add_submodule(self, name, self.changes[name])
 
     def hook(self, model: Model) -> None:
         for name, change in self.changes.items():
             self.add(model.get_submodule(name), change)
 
 
-def linear_maps(model: Model) -> dict[str, Linear]:
+def linear_layers(model: Model) -> dict[str, Linear]:
     """The linear maps inside a model's blocks, by name."""
     return {
         f"{path}.{name}": module

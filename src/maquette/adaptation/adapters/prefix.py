@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maquette.adaptation.adapters.adapter import Adapter, Weight, check_rows, no_place
+from maquette.adaptation.adapters.adapter import Adapter, Weight, check_rows, unsupported_model
 from maquette.adaptation.adapters.config import AdapterConfig, PrefixConfig
 from maquette.base.errors import WrongUse
 from maquette.models.base import LanguageModel, Model
@@ -26,7 +26,7 @@ class LanguageAdapter(Adapter):
     def __init__(self, config: AdapterConfig, model: Model) -> None:
         super().__init__(config, model)
         if not isinstance(model, LanguageModel):
-            raise no_place(model, config.kind, "decoders", "linear, bias, lora or full")
+            raise unsupported_model(model, config.kind, "decoders", "linear, bias, lora or full")
         self.width = model.config.width
 
     def prefixes(self, model: LanguageModel) -> list[Prefix]:
@@ -35,8 +35,8 @@ class LanguageAdapter(Adapter):
 
     def hook(self, model: Model) -> None:
         assert isinstance(model, LanguageModel)
-        handle = model.blocks.register_forward_pre_hook(Before(self, model), with_kwargs=True)
-        self.keep(handle)
+        handle = model.blocks.register_forward_pre_hook(PrefixHook(self, model), with_kwargs=True)
+        self.add_handle(handle)
 
     def check_weight(self, weight: Weight) -> None:
         least = float(weight.min()) if isinstance(weight, Tensor) else weight
@@ -46,7 +46,7 @@ class LanguageAdapter(Adapter):
             )
 
 
-class Before:
+class PrefixHook:
     """A pre-hook of a stack: the prefixes of an adapter join those of others."""
 
     def __init__(self, adapter: LanguageAdapter, model: LanguageModel) -> None:

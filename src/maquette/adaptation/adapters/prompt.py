@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maquette.adaptation.adapters.adapter import Adapter, Weight, adapters_of, no_place
+from maquette.adaptation.adapters.adapter import Adapter, Weight, adapters_of, unsupported_model
 from maquette.adaptation.adapters.config import PromptConfig
 from maquette.adaptation.adapters.prefix import LanguageAdapter, drawn_rows
 from maquette.base.errors import WrongUse
@@ -39,7 +39,9 @@ def prompt(config: PromptConfig, model: Model) -> Adapter:
         return VisualPrompts(config, model)
     if isinstance(model, LanguageModel):
         return TextPrompts(config, model)
-    raise no_place(model, "prompt", "decoders and Vision Transformers", "linear, bias or full")
+    raise unsupported_model(
+        model, "prompt", "decoders and Vision Transformers", "linear, bias or full"
+    )
 
 
 class TextPrompts(LanguageAdapter):
@@ -147,8 +149,8 @@ class VisualPrompts(Adapter):
             raise WrongUse("this model has prompts already: attach one adapter with prompts")
         for layer, block in enumerate(model.blocks):
             if layer == 0 or self.config.deep:
-                self.keep(block.register_forward_pre_hook(Enter(self, layer)))
-        self.keep(model.blocks.register_forward_hook(Leave(self)))
+                self.add_handle(block.register_forward_pre_hook(InsertPrompts(self, layer)))
+        self.add_handle(model.blocks.register_forward_hook(RemovePrompts(self)))
 
     def before(self, layer: int, x: Tensor) -> Tensor:
         """The sequence with the prompts of a block in their place."""
@@ -162,7 +164,7 @@ class VisualPrompts(Adapter):
         return torch.cat([x[:, : self.first], x[:, self.first + self.config.length :]], dim=1)
 
 
-class Enter:
+class InsertPrompts:
     """A pre-hook of a block."""
 
     def __init__(self, adapter: VisualPrompts, layer: int) -> None:
@@ -174,7 +176,7 @@ class Enter:
         return (self.adapter.before(self.layer, inputs[0]), *inputs[1:])
 
 
-class Leave:
+class RemovePrompts:
     """A hook of the stack."""
 
     def __init__(self, adapter: VisualPrompts) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from maquette.adaptation.adapters.adapter import ADAPTERS, Adapter, attach, kept_tensors
+from maquette.adaptation.adapters.adapter import ADAPTERS, Adapter, attach, saved_tensors
 from maquette.adaptation.adapters.config import AdapterConfig, adapter_from
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, sha256, write_json
@@ -74,8 +74,8 @@ def base_hash(folder: Path, weights: Path) -> str:
 
 
 def load_kept(model: Model, tensors: dict[str, Tensor], source: Path | str) -> None:
-    """Copy what `kept_tensors` gave into a model of the same adapters."""
-    copy_tensors(kept_tensors(model), tensors, source)
+    """Copy what `saved_tensors` gave into a model of the same adapters."""
+    copy_tensors(saved_tensors(model), tensors, source)
 
 
 def attach_saved(
