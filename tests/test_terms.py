@@ -175,11 +175,11 @@ def test_terms_travel_to_adapted_and_merged_runs_and_stop_their_export(recipe, t
     refused(command(*back[:3], tmp_path / "x", *back[4:], "--terms", "llama2"), "leave them out")
 
 
-def test_what_a_model_wrote_may_train_that_model_alone(recipe, corpus, tmp_path):
+def test_what_a_model_wrote_may_train_that_model_alone(recipe, tmp_path):
     """The same terms among those of the run that is begun with say that it is that model."""
     own = examples_corpus(tmp_path / "own", ["llama2"] * 10)
     base = RunDirectory(tmp_path / "base")
-    create(base, recipe, corpus)
+    train(replace(recipe, steps=1), base.path)
     adapted = replace(
         recipe, start=str(base.path), data=ExamplesData(corpus=str(own.path), sequence=32)
     )
