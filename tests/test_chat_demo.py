@@ -73,6 +73,7 @@ def test_the_way_to_chat_and_its_report(base):
     refused(command("demo", "--resume"), "--resume is of --chat", code=2)
     again = ("demo", "--chat", "--run", base)
     refused(command(*again), "demo-chat exists", "--resume", code=2)  # before minutes of training
+    refused(command(*again, "notes", "--resume"), "goes on with its own text", "notes", code=2)
 
 
 class Cut(Quiet):

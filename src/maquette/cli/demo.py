@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise WrongUse("--resume is of --chat: go on with maquette train --resume --run RUN")
     path = free_name(Path("runs"), "demo") if not resume else Path("runs/demo")
     path = Path(arguments.run) if arguments.run else path
+    if arguments.sources and resume and (path / RECIPE).exists():
+        raise WrongUse(f"{path} goes on with its own text: leave {arguments.sources[0]} out")
     if chat:
         check_room(answering_run(path), resume)  # before minutes of training
     terminal = Terminal(arguments.json)
