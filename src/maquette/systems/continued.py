@@ -5,9 +5,9 @@
 
 Gururangan et al. (2020, "Don't Stop Pretraining") go on with the pre-training of RoBERTa on 2 to 8 billion
 words of a domain, and the domain's loss falls and its tasks gain; on text of another domain they do not. How
-much is needed is asked here: 1, 3, 10 ... 1000 documents of 1,000 characters (prose: documentation of this
-machine's Python packages), for a decoder of 280,000 parameters that has read 4 MB of source code and its
-tests. Every arm is `adapt continue` as it is, with its own number of steps for that many documents and a
+much is needed is asked here. Scaled down: 1, 3, 10 ... 1000 documents of 1,000 characters (prose: texts
+of this machine's Python packages), for a decoder of 280,000 parameters that has read 4 MB of source code and
+its tests. Every arm is `adapt continue` as it is, with its own number of steps for that many documents and a
 tenth of replay; scored are 120 other documents of the domain.
 
 The control are as many documents of source code that are not the domain's: what falls there is not what

@@ -56,8 +56,8 @@ def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
     if frozen is not None:
         _, weights = frozen
         write_json(run / ENCODER, {"path": str(weights.parent), "sha256": _frozen_hash(*frozen)})
-    if recipe.start and recipe.adapter is None:  # an adapter keeps its base's hash itself
-        weights = weights_file(Path(recipe.start))
+    if recipe.start and recipe.adapter is None and (Path(recipe.start) / CONFIG).exists():
+        weights = weights_file(Path(recipe.start))  # an adapter keeps its base's hash itself
         write_json(run / BASE, {"path": recipe.start, "sha256": sha256(weights)})
     describe(run.path, recipe)
     recipe.save(run / RECIPE)  # last: its presence says that the run began
