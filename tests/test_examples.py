@@ -169,7 +169,7 @@ def test_an_example_keeps_its_side_and_the_corpus_its_hash(tmp_path):
 def test_few_examples_hold_one_prompt_out(tmp_path):
     corpus = build_examples(tmp_path / "c", [some(tmp_path, 2)], byte_tokenizer(), heldout=0.01)
     assert [len(corpus.train), len(corpus.heldout)] == [2, 2]
-    with pytest.raises(UserError, match="one prompt alone"):
+    with pytest.raises(UserError, match="fewer than two prompts"):
         build_examples(tmp_path / "d", [some(tmp_path, 1)], byte_tokenizer())
     assert not (tmp_path / "d").exists()
 

@@ -17,6 +17,7 @@ from maquette.adaptation.pet import (
     softmax,
 )
 from maquette.base.errors import UserError, WrongUse
+from maquette.base.files import lock
 from maquette.corpus.examples.cloze import Cloze, ClozeCorpus, write_cloze
 from maquette.corpus.examples.patterns import (
     LabelledText,
@@ -297,6 +298,8 @@ def test_the_command_learns_and_leaves_an_ordinary_run(trained, files):
     assert scored.code == 0, scored.err
 
     refused(asked(trained, files, files / "run"), "exists", "--resume", code=2)
+    with lock(files / ".run.lock"):
+        refused(asked(trained, files, files / "run", "--resume"), "by another process", code=2)
     refused(
         asked(trained, files, files / "run", "--resume", "--seed", 1),
         "begun with other options",

@@ -21,7 +21,7 @@ from maquette.adaptation.self_instruct import (
     worked,
 )
 from maquette.base.errors import UserError, WrongUse
-from maquette.base.files import write_json
+from maquette.base.files import lock, write_json
 from maquette.models.store import WEIGHTS
 from maquette.serving.generate import Generated
 from maquette.training.run_terms import terms_of
@@ -285,5 +285,7 @@ def test_the_command_says_what_was_written_and_dropped(base, seeds, tmp_path):
     assert kept == said.json and kept["method"] == "self-instruct" and kept["seeds"] == 5
     assert kept["instructions"] == 0 and "the seeds alone" in said.err
     refused(command(*words), "exists: choose another --run", code=2)
+    with lock(tmp_path / ".run.lock"):
+        refused(command(*words, "--resume"), "by another process", code=2)
     refused(command("adapt", "self-instruct", base, tmp_path / "none", "--run", tmp_path / "x"),
             "none", code=1)  # fmt: skip

@@ -44,7 +44,7 @@ from maquette.training.recipe import LanguageRecipe
 from maquette.training.run import RunDirectory
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import source_terms
-from maquette.workshop.adapt_resume import base_identity, check_begun, occupied
+from maquette.workshop.adapt_resume import alone, base_identity, check_begun, occupied
 from maquette.workshop.adapt_text import language_base, own_corpus, score
 from maquette.workshop.adapted import Adaptation
 from maquette.workshop.load import load
@@ -135,6 +135,7 @@ class Member:
         return f"generation-{self.generation}-pattern-{self.pattern}-{self.repetition}"
 
 
+@alone
 def adapt_pet(
     run: Path,
     source: str,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.base.files import read_json, sha256, write_json
+from maquette.base.files import lock, read_json, sha256, write_json
 from maquette.corpus.read import walk
 from maquette.training.initial_model import weights_file
 from maquette.training.run import BASE
@@ -113,6 +113,18 @@ def built_as(out: Path, asked: Mapping[str, Any]) -> Iterator[Path]:
     write_json(aside / ASKED, asked)
     os.replace(aside, out)
     _made.append(out)
+
+
+def alone(job: Job[S, T, P, R]) -> Job[S, T, P, R]:
+    """Let a job (base, source, path, ...) whose folders stand beside `path` be of one process at a time."""
+
+    @functools.wraps(job)
+    def run(base: S, source: T, path: Path, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        busy = f"{path} is being made by another process: wait for it"
+        with lock(path.with_name(f".{path.name}.lock"), busy):
+            return job(base, source, path, *args, **kwargs)
+
+    return run
 
 
 def tidy(mark: str) -> Callable[[Job[S, T, P, R]], Job[S, T, P, R]]:

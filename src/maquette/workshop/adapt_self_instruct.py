@@ -29,7 +29,7 @@ from maquette.models.store import language_config
 from maquette.training.observer import Observer
 from maquette.training.run_terms import terms_of
 from maquette.workshop.adapt import ADAPTATION
-from maquette.workshop.adapt_resume import base_identity, check_begun, check_folder
+from maquette.workshop.adapt_resume import alone, base_identity, check_begun, check_folder
 from maquette.workshop.adapt_text import AdaptedText, adapt_text
 from maquette.workshop.load import load
 from maquette.workshop.self_instruct_writer import Writer, Written
@@ -60,6 +60,7 @@ class SelfInstructed:
         }
 
 
+@alone
 def self_instruct(
     run: Path,
     seeds: Path,

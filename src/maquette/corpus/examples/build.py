@@ -80,7 +80,7 @@ def build_examples(
                     limit = writer.nearest + 1
                 else:
                     raise UserError(
-                        "there are examples of one prompt alone, and one must be held out: add others"
+                        "there are examples of fewer than two prompts, and one must be held out: add others"
                     )
                 made = writer.manifest() | {
                     "kind": KIND,
