@@ -12,7 +12,8 @@ Scaled down: a decoder of 270,000 parameters that reads bytes. In the place of G
 learned sums of 1 and 2 digits with their steps and a few of 3, and some of 1 to 5 with the sum shown before:
 a base that gets no sum right of the next length never starts. 40 of each of these are learned again in every
 loop, as the paper's few shots stand before every question: without them a loop's model no longer knows what
-a shown sum is for. 7 loops over 500 sums of each length, 80 steps in the first. A line of steps says the
+a shown sum is for. 7 loops over 500 sums of each length, 200 steps of 16 sequences in the first, which are
+the paper's 40 of 80. A line of steps says the
 digits that it adds (`worlds/questions/scratchpad.py`), which the paper's lines do not.
 
 Left out: the paper's other sets (CommonsenseQA, GSM8K), which need a model that reads English; the larger
@@ -60,7 +61,7 @@ REPLAYED = 40  # of each of these that every loop learns again
 QUESTIONS = 500  # of each length
 SCORED = 500  # held-out sums of each length
 LOOPS = 7
-TEACHING = StarOptions(loops=LOOPS, steps=80, growth=1.2, tokens=147, batch=16, sequence=128)
+TEACHING = StarOptions(loops=LOOPS, steps=200, growth=1.2, tokens=147, batch=16, sequence=128)
 ARMS = ("STaR", "without rationalisation", "answers alone", "answers alone, ten times", "shuffled")
 Scores = dict[str, list[dict[int, Written]]]  # arm: sums by digits, a seed each
 
