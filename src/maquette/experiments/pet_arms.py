@@ -62,7 +62,7 @@ def outcome(lab: Lab, arm: str, labels: int, seed: int) -> Outcome:
     elif arm == "random":
         words = dict(RANDOM)
     elif arm == "found":
-        options = replace(options, found_words=2)
+        options = replace(options, found_words=10)  # as many as the paper keeps
     elif arm == "ipet":
         options = replace(options, generations=3)
     if lab.quick:  # few arms, that all claims share
