@@ -14,7 +14,6 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp
 
 from maquette.base.errors import UserError
 from maquette.base.version import __version__
@@ -80,7 +79,7 @@ def make_app(
     limits: Limits | None = None,
     memory: int | None = None,
     cache: int = 0,
-) -> ASGIApp:
+) -> Guard:
     """The server as an ASGI application. engine, memory, cache: see `Runs`. Raises WrongUse as it does."""
     limits, metrics = limits or Limits(), Metrics()
     runs = Runs(served, engine, memory, cache, limits.unread)
@@ -99,7 +98,6 @@ def make_app(
         lifespan=lifespan,
         responses=RESPONSES,
     )
-    app.state.runs = runs
     _handle_errors(app)
 
     @app.get("/v1/models", tags=["models"])
@@ -180,7 +178,7 @@ def make_app(
         return Response(documents.page(app.openapi()), headers=documents.HEADERS)
 
     page_routes(app)
-    return Guard(app, access, limits, metrics)
+    return Guard(app, runs, access, limits, metrics)
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -200,7 +198,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     async def invalid(_: Request, error: Any) -> Response:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"][1:]) or None
+        name = ".".join(str(part)[:64] for part in first["loc"][1:]) or None
         message = f"{name or 'body'}: {first['msg']}"
         return told(ApiError(400, message, param=name))
 
