@@ -13,17 +13,14 @@ before a prompt is begun, so that no row is ever put off: what does not fit wait
 (a rectangle is as wide as its longest row), swapping out.
 """
 
-import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from maquette.adaptation.adapters.adapter import adapters_of
-from maquette.adaptation.adapters.prefix import LanguageAdapter
-from maquette.base.errors import WrongUse, did_you_mean
+from maquette.base.errors import WrongUse
 from maquette.base.machine import memory as machine_memory
 from maquette.base.machine import resident
 from maquette.corpus.tokenizer import Tokenizer
@@ -33,6 +30,7 @@ from maquette.serving.engine_cache import Slots
 from maquette.serving.prefixes import LEAST, Entry, PrefixCache, common
 from maquette.serving.request import Full, Request, Row, Scored, Step, opinions
 from maquette.serving.restrict import Grammars, Walk, masked
+from maquette.serving.row_adapters import GroupKey, RowAdapters
 from maquette.serving.sampler import RowSampler, Sampler
 
 __all__ = ["Engine", "Full", "Request", "Scored", "Step"]
@@ -42,8 +40,6 @@ CHUNK = 256  # tokens of prompts a step
 QUEUE = 1024  # requests that wait
 FIRST = 4  # tokens kept at the start of a full context (Xiao et al. 2023: attention sinks)
 SCORED = 128  # positions whose logits are held at a time
-
-GroupKey = tuple[tuple[str, float], ...]
 
 
 @dataclass
@@ -96,11 +92,7 @@ class Engine:
         self._context, vocabulary = model.config.context, model.config.vocabulary
         self._missing = tokenizer.missing(vocabulary)
         self._hidden = torch.tensor(self._missing, dtype=torch.long, device=self._device)
-        self._adapters = {
-            name: adapter
-            for name, adapter in adapters_of(model).items()
-            if not adapter.off or isinstance(adapter.weight, Tensor) or adapter.weight == 0
-        }  # without those that are merged into the weights
+        self._adapters = RowAdapters(model)
         self._grammars: Grammars | None = None
         self._waiting: deque[Row] = deque()
         self._prefill: Prefill | None = None
@@ -170,53 +162,17 @@ class Engine:
 
     def _row(self, request: Request) -> Row:
         """A row for a request. Raises WrongUse where it cannot be."""
-        vocabulary, sampling = self.model.config.vocabulary, request.sampling.row(0)
-        if not request.prompt:
-            raise WrongUse("the prompt has no tokens: give one, such as the BOS or EOS token")
-        if request.tokens < (not request.prompt_log_probabilities):
-            raise WrongUse(f"tokens is {request.tokens}: ask for at least 1")
-        if request.forced and len(request.forced) >= request.tokens:
-            raise WrongUse(
-                f"the answer begins with {len(request.forced)} tokens, and {request.tokens} are asked for: "
-                f"ask for more"
-            )
-        named = (*request.prompt, *request.forced, *sampling.logit_bias)
-        beyond = next((token for token in named if not 0 <= token < vocabulary), None)
-        if beyond is not None:
-            raise WrongUse(
-                f"token {beyond} is not in the vocabulary, which ends at {vocabulary - 1}: leave it out"
-            )
-        longest = len(request.prompt) + request.tokens
-        shifts = self.context_shift and not (request.forced or request.prompt_log_probabilities)
-        if longest > self._context and not shifts:
-            raise WrongUse(
-                f"the prompt ({len(request.prompt)} tokens) and {request.tokens} more do not fit the model's "
-                f"context of {self._context}: ask for at most "
-                f"{max(0, self._context - len(request.prompt))} tokens, or shorten the prompt"
-            )
-        weights = {name: adapter.weight for name, adapter in self._adapters.items()}
-        for name, weight in request.adapters.items():
-            if name not in self._adapters:
-                known = did_you_mean(name, self._adapters)
-                raise WrongUse(f"no adapter is called {name}{known}")
-            self._adapters[name].check_weight(weight)
-            weights[name] = weight
-        numbers = {name: float(weight) for name, weight in weights.items()}
+        vocabulary = self.model.config.vocabulary
+        request.check(vocabulary, self._context, self.context_shift)
+        weights = self._adapters.weights(request.adapters)
         walk = None
         if request.answers is not None:
             if self._grammars is None:
                 self._grammars = Grammars(self.tokenizer, vocabulary)
             walk = Walk(self._grammars, self._grammars.matcher(request.answers))
-        sampler = RowSampler(sampling, self._device, vocabulary, request.prompt)
-        return Row(self._submitted, request, self.tokenizer, sampler, walk, numbers)
-
-    def _group_key(self, row: Row) -> GroupKey:
-        """The weights of the adapters that put keys and values before a row."""
-        return tuple(
-            (name, weight)
-            for name, weight in row.key
-            if weight and isinstance(self._adapters[name], LanguageAdapter)
-        )
+        own = request.sampling.row(0)
+        sampler = RowSampler(own, self._device, vocabulary, request.prompt)
+        return Row(self._submitted, request, self.tokenizer, sampler, walk, weights)
 
     def _admit(self) -> None:
         """Begin the prompts that come next, as many at a time as make a chunk."""
@@ -230,14 +186,17 @@ class Engine:
             _, known = self.prefixes.find(row.key, tokens[: row.scored_from + 1])
             new = len(tokens) - known
             if chosen:
-                if self._group_key(row) != key or (len(chosen) + 1) * max(widest, new) > self.chunk:
+                if (
+                    self._adapters.group(row.weights) != key
+                    or (len(chosen) + 1) * max(widest, new) > self.chunk
+                ):
                     break
                 shared = common(chosen[-1].array(), tokens) if chosen[-1].key == row.key else 0
                 if shared - known >= max(LEAST, new // 2):  # it waits for what that one computes
                     break
-            if not self._fits([*chosen, row], self._group_key(row)):
+            if not self._fits([*chosen, row], self._adapters.group(row.weights)):
                 break
-            key, widest = self._group_key(row), max(widest, new)
+            key, widest = self._adapters.group(row.weights), max(widest, new)
             chosen.append(self._waiting.popleft())
         if chosen:
             self._begin(chosen, key)
@@ -263,7 +222,7 @@ class Engine:
     def _need(self, rows: Sequence[Row], key: GroupKey) -> tuple[int, int]:
         """Bytes by which rows make a group's rectangle grow, and those of their prompts until then."""
         each = self.model.kv_bytes_per_token()
-        before = sum(self._adapters[name].config.length for name, _ in key)  # type: ignore[attr-defined]
+        before = self._adapters.length(key)
         slots = self._groups[key].slots if key in self._groups else None
         if slots is None:  # the prompts' own rectangle becomes the group's
             return 0, len(rows) * (before + self._room(rows)) * each
@@ -282,7 +241,7 @@ class Engine:
         growth, _ = self._need(rows, key)
         group = self._groups.setdefault(key, Group())
         if key and group.prefixes is None:
-            group.prefixes = self._prefixes(rows[0])
+            group.prefixes = self._adapters.prefixes(rows[0].weights)
         lengths = [len(row.tokens) for row in rows]
         longest = max(lengths)
         found = [self.prefixes.find(row.key, row.array()[: row.scored_from + 1]) for row in rows]
@@ -296,18 +255,11 @@ class Engine:
         for row in rows:
             row.shifted = False
 
-    def _prefixes(self, row: Row) -> list[Prefix]:
-        """What adapters put before a row, one of each block."""
-        cache = self.model.cache(1, 1)
-        with self._weighted([row], prefixes=True):
-            self.model.hidden(torch.tensor([row.tokens[:1]], device=self._device), cache=cache)
-        return [layer.prefix for layer in cache]
-
     def _run_chunk(self, prefill: Prefill) -> list[Step]:
         """Run the next columns of the prompts; where they are the last ones, the rows join the others."""
         rows, past = prefill.rows, prefill.past
         new = prefill.tokens[:, past : past + max(1, self.chunk // len(rows))]
-        with self._weighted(rows):
+        with self._adapters.weighted([row.weights for row in rows]):
             hidden = prefill.slots.run(new)
         prefill.past = past + new.shape[1]
         longest = prefill.tokens.shape[1]
@@ -389,7 +341,7 @@ class Engine:
         if group.sampler is None:
             group.sampler = Sampler([row.sampler for row in rows], len(rows), self._device)
         newest = torch.tensor([row.tokens[-1:] for row in rows], device=self._device)
-        with self._weighted(rows):
+        with self._adapters.weighted([row.weights for row in rows]):
             hidden = group.slots.run(newest)
         steps = self._choose(rows, group.sampler, self.model.logits(hidden[:, -1]))
         for number, (row, step) in enumerate(zip(rows, steps, strict=True)):
@@ -445,24 +397,6 @@ class Engine:
                 group.slots = None
                 if key != prefilled:
                     del self._groups[key]
-
-    @contextlib.contextmanager
-    def _weighted(self, rows: Sequence[Row], prefixes: bool = False) -> Iterator[None]:
-        """Adapters have the weights of these rows within the context.
-
-        prefixes: whether adapters put keys and values before the rows; else the slots have them.
-        """
-        before = {name: adapter.weight for name, adapter in self._adapters.items()}
-        for name, adapter in self._adapters.items():
-            off = isinstance(adapter, LanguageAdapter) and not prefixes
-            weights = [0.0 if off else row.weights[name] for row in rows]
-            alike = all(weight == weights[0] for weight in weights)
-            adapter.weight = weights[0] if alike else torch.tensor(weights, device=self._device)
-        try:
-            yield
-        finally:
-            for name, weight in before.items():
-                self._adapters[name].weight = weight
 
 
 def _free(model: LanguageModel) -> int:

@@ -20,7 +20,7 @@ from maquette.models.base import LanguageModel
 from maquette.nn.attention import LayerCache
 from maquette.serving.answer_text import AnswerText
 from maquette.serving.restrict import Restriction
-from maquette.serving.sampler import Sampler, Sampling
+from maquette.serving.sampler import RowSampler, Sampler, Sampling
 
 TAKEN_OUT = 0.25  # share of a batch that has ended, from which copying the others' cache pays
 
@@ -255,10 +255,13 @@ def stream_without_cache(
     model: LanguageModel, prompt: Sequence[int], tokens: int, sampling: Sampling
 ) -> Iterator[int]:
     """The same tokens without a cache, for tests."""
-    sampler = Sampler(sampling, 1, model.embedding.weight.device)
-    row: Tensor = torch.tensor([list(prompt)], device=model.embedding.weight.device)
+    device, vocabulary = model.embedding.weight.device, model.config.vocabulary
+    own = RowSampler(sampling.row(0), device, vocabulary, prompt)
+    sampler = Sampler([own], 1, device)
+    row: Tensor = torch.tensor([list(prompt)], device=device)
     for _ in range(tokens):
         chosen = sampler(model(row)[:, -1])
+        own.accept(int(chosen))
         yield int(chosen)
         row = torch.cat((row, chosen.unsqueeze(1)), 1)
 
