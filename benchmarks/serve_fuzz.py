@@ -3,9 +3,9 @@
     python benchmarks/serve_fuzz.py [--requests 10000] [--seed 0] [--silent 500]
 
 A server over an untrained decoder and an untrained diffusion model is started in this process; schemathesis
-calls it over HTTP with valid and invalid bodies. Before that, so many connections are opened that say nothing;
-after it a body of 100 MB is sent. Printed are the answers by status, the memory that the process holds after
-each round, and whether the server still answers. Needs: pip install schemathesis.
+calls it over HTTP with valid and invalid bodies. Before that, so many connections are opened that say
+nothing; after it a body of 100 MB is sent. Printed are the answers by status, the memory that the process
+holds after each round, and whether the server still answers. Needs: pip install schemathesis.
 """
 
 import argparse
@@ -49,13 +49,13 @@ def main() -> int:
 
         work = threading.Thread(target=fuzz)
         limits = Limits(answer_seconds=20, head_seconds=5, body_seconds=5, steps=4, pictures=2)
-        run(tiny_server(Path(name)), listener, limits, work.start)
+        run(tiny_server(Path(name), limits), listener, limits, work.start)
         work.join()
     print("held" if not failed else "\n".join(["FAILED", *failed]))
     return len(failed) > 0
 
 
-def tiny_server(folder: Path):  # type: ignore[no-untyped-def]
+def tiny_server(folder: Path, limits):  # type: ignore[no-untyped-def]
     """The application over tiny models without training."""
     from picture_runs import small, untrained
     from served import application, language_model, run_of
@@ -65,7 +65,7 @@ def tiny_server(folder: Path):  # type: ignore[no-untyped-def]
 
     recipe = PictureRecipe(model=small(), data=PictureData(image_size=16, caption_length=12))
     painter = served_run(untrained(folder / "painter", recipe), {})
-    return application(run_of(folder, language_model(context=64)), painter)
+    return application(run_of(folder, language_model(context=64)), painter, limits=limits)
 
 
 def document(url: str, folder: str) -> Path:

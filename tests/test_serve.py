@@ -434,32 +434,47 @@ def test_tokens_and_lookups(app):
 
 
 def test_a_real_run_is_served(shared_run):
-    """From its folder: the same text as `maquette.load`, a trace of its training text."""
+    """From its folder: the same text as `maquette.load`."""
+    from maquette.workshop.load import load
+    from maquette.workshop.serve import served_run
+
+    app = application(served_run(shared_run, {}, "fp32"))
+    body = {"model": shared_run.name, "prompt": "the ", "max_tokens": 8, "temperature": 0}
+
+    async def main():
+        made = await call(app, "/v1/completions", body)
+        unknown = await call(app, "/portrait", {"model": shared_run.name, "text": "a"})
+        await closed(app)
+        return made, unknown
+
+    made, unknown = asyncio.run(main())
+    expected = load(shared_run).optimise("fp32").generate("the ", tokens=8, temperature=0)
+    assert made.json["choices"][0]["text"] == expected
+    assert unknown.status == 400 and "portrait" in unknown.error["message"]
+
+
+@pytest.mark.slow
+def test_a_real_runs_text_is_traced_and_its_portrait_asked(shared_run):
     from maquette.audit.index import open_index
+    from maquette.cli.main import main as maquette
     from maquette.training.run import RunDirectory
     from maquette.training.run_corpus import text_of
-    from maquette.workshop.load import load
     from maquette.workshop.serve import served_run
 
     corpus = text_of(RunDirectory(shared_run))
     open_index(corpus)
+    assert maquette(["audit", "portrait", str(corpus.path)]) == 0
     app = application(served_run(shared_run, {}, "fp32"))
-    name = shared_run.name
-    text = corpus.text(0).decode()[:40]
+    body = {"model": shared_run.name, "text": corpus.text(0).decode()[:300]}
 
     async def main():
-        body = {"model": name, "prompt": "the ", "max_tokens": 8, "temperature": 0}
-        made = await call(app, "/v1/completions", body)
-        traced = await call(app, "/trace", {"model": name, "text": text})
-        unknown = await call(app, "/portrait", {"model": name, "text": text})
+        replies = [await call(app, path, body) for path in ("/trace", "/portrait")]
         await closed(app)
-        return made, traced, unknown
+        return replies
 
-    made, traced, unknown = asyncio.run(main())
-    expected = load(shared_run).optimise("fp32").generate("the ", tokens=8, temperature=0)
-    assert made.json["choices"][0]["text"] == expected
+    traced, known = asyncio.run(main())
     assert traced.json["spans"][0]["documents"][0]["source"] == "made:0"
-    assert unknown.status == 400 and "portrait" in unknown.error["message"]
+    assert known.json["coverage"] > 0.5
 
 
 def test_the_page_and_the_documents_load_nothing_from_elsewhere(app):

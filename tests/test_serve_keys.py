@@ -149,7 +149,7 @@ ROUTES = {
 }
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     st.lists(st.sampled_from(("asked", "accepted", "rejected", "revoked", "request")), max_size=20)
 )
