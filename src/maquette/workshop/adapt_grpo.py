@@ -124,9 +124,7 @@ def adapt_grpo(
     recipe = replace(
         text_recipe(with_rate(options, config, RATE), start, config, questions),
         name="grpo",
-        guard=Guard(
-            spike=0
-        ),  # losses are 0 where no group has a signal, and no spike where one has
+        guard=Guard(spike=0),  # a policy gradient's loss says nothing of how well the model does
     )
     own, base = own_corpus(start, say), load(start)
     before = accuracy(base, corpus, questions)

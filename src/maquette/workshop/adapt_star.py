@@ -46,7 +46,6 @@ from maquette.evaluation.generation import generate_answers
 from maquette.models.registry import ModelConfig
 from maquette.training.datasets.examples_config import ExamplesData
 from maquette.training.observer import Quiet
-from maquette.training.recipe import Guard
 from maquette.training.run import RunDirectory
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of, is_text, source_terms
@@ -240,7 +239,6 @@ class _Star:
             recipe = replace(
                 text_recipe(options, self.start, self.config, data),
                 name="star",
-                guard=Guard(spike=0),  # what is new among much that is known is no fault
             )
             shown = _Shown(f"loop {number}: steps", self.progress)
             outcome = train(recipe, self.run_of(number), resume=True, observer=shown)
