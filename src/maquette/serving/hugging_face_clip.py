@@ -8,7 +8,7 @@ projections and the layers that write into the residual stream. Captions reach o
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +21,8 @@ from maquette.corpus.pictures.caption_tokenizer import (
     load_caption_tokenizer,
     open_caption_tokenizer,
 )
+from maquette.corpus.terms import Term
+from maquette.corpus.terms_card import write_terms
 from maquette.corpus.text.store import TOKENIZER
 from maquette.models.clip import LARGEST, Clip
 from maquette.models.clip_config import ClipConfig
@@ -101,10 +103,17 @@ def import_clip(source: Path, out: Path, say: Callable[[str], None]) -> ClipConf
     return config
 
 
-def export_clip(model: Clip, run: Path, out: Path, caption_length: int | None = None) -> str:
+def export_clip(
+    model: Clip,
+    run: Path,
+    out: Path,
+    caption_length: int | None = None,
+    terms: Sequence[Term] = (),
+) -> str:
     """Write a CLIP run as a folder that transformers' CLIPModel and CLIPProcessor open.
 
-    caption_length: most tokens of a caption, its EOS token included; None: the model's.
+    caption_length: most tokens of a caption, its EOS token included; None: the model's. terms: what its
+    sources forbid.
     """
     c = model.config
     if c.objective != "softmax" or c.noised:
@@ -136,6 +145,7 @@ def export_clip(model: Clip, run: Path, out: Path, caption_length: int | None = 
         write_json(folder / TOKENIZER_CONFIG, settings)
         write_json(folder / PREPROCESSOR, write_processor(kept, c.image_size))
         write_json(folder / CONFIG, write_config(c, bos_token_id, tokenizer.eos_token_id))
+        write_terms(folder, terms)
     return CLASS
 
 
