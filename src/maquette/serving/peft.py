@@ -119,7 +119,7 @@ def import_peft(source: Path, base: Path, weights: Path, out: Path) -> LoRAConfi
             f"only linear maps inside blocks are read"
         )
     rank = max(len(a) for a, _ in changes.values())
-    adapter = LoRAConfig(rank=rank, alpha=scale * rank, places=tuple(changes))
+    adapter = LoRAConfig(rank=rank, alpha=scale * rank, target_modules=tuple(changes))
     described = Description(adapter, str(base.resolve()), base_hash(base, weights), 0)
     tensors = {}
     for name, (a, b) in changes.items():
