@@ -4,7 +4,8 @@ What differs is folded into the weights. Theirs takes pixels scaled as its prepr
 ours takes [-1, 1]: the factor goes into the patches' projection, the shift into their positions. Ours
 may carry the multipliers of maximal-update parametrisation: they go into the embeddings, the query
 projections and the layers that write into the residual stream. Captions reach ours renumbered, EOS first
-(`training/datasets/encoder.py`); the rows of the embedding move along. The small files are `clip_files.py`'s.
+(`training/datasets/encoder.py`); the rows of the embedding move along. The small files are those of
+`clip_files.py` and `clip_processor.py`.
 """
 
 import math
@@ -30,17 +31,19 @@ from maquette.models.store import CONFIG, WEIGHTS, load_parameters, save_config,
 from maquette.serving.clip_files import (
     CLASS,
     HIGHEST,
+    read_captions,
+    read_config,
+    with_special_tokens,
+    write_config,
+    write_tokenizer_config,
+)
+from maquette.serving.clip_processor import (
     PREPROCESSOR,
     Scale,
     differences,
-    read_captions,
-    read_config,
     read_processor,
     scale_of,
-    with_special_tokens,
-    write_config,
     write_processor,
-    write_tokenizer_config,
 )
 from maquette.serving.hugging_face_tensors import read_tensors
 
