@@ -2,7 +2,7 @@
 
     python benchmarks/ladder.py [--widths 64 128 192] [--tokens 0.5 1 2 4]
 
-Each rung is the demo's recipe (src/maquette/workshop/demo.py) at one width, trained anew for each
+Each rung is the demo's recipe (src/maquette/workshop/demo_plan.py) at one width, trained anew for each
 number of tokens (millions) with its whole schedule. The result goes into
 src/maquette/scaling/ladder.json, from which the demo's forecast is read, rung by rung; what is
 there already is kept unless --again is given. The fit and its error are printed. About half an hour
@@ -25,7 +25,8 @@ from maquette.corpus.text.named import open_corpus
 from maquette.corpus.text.store import Corpus
 from maquette.scaling import frontier
 from maquette.training.observer import Quiet
-from maquette.workshop.demo import SCORED_BYTES, compress_heldout, rung
+from maquette.workshop.demo import SCORED_BYTES, compress_heldout
+from maquette.workshop.demo_plan import rung
 from maquette.workshop.load import load
 from maquette.workshop.train import train
 

@@ -40,7 +40,7 @@ from maquette.corpus.text.local import Local
 from maquette.corpus.text.store import Corpus
 from maquette.training.datasets.text_config import TextWatch
 from maquette.training.run import RunDirectory
-from maquette.workshop.demo import plan_demo
+from maquette.workshop.demo_plan import plan_demo
 from maquette.workshop.train import train
 
 VOCABULARY, HELDOUT = 4096, 0.006

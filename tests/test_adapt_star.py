@@ -69,7 +69,7 @@ def scripted(monkeypatch, written):
     """Let `written(model, prompt)` say what a model writes."""
 
     def answers(model, tokenizer, prompts, kwargs, *, until, progress):
-        return [written(model, prompt) for prompt in prompts], 0
+        return [written(model, tokenizer.decode(list(prompt))) for prompt in prompts], 0
 
     monkeypatch.setattr(star, "generate_answers", answers)
 
@@ -142,6 +142,32 @@ def test_failures_are_asked_again_with_the_answer_and_the_base_learns_what_was_k
     last = load_tensors(tmp_path / "run" / "loop-02" / "run" / WEIGHTS)
     whole = load_tensors(tmp_path / "run" / WEIGHTS)
     assert all((last[name] == whole[name]).all() for name in last)
+
+
+CHATML = (
+    "{% for m in messages %}<{{ m['role'][0] }}>{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<a>{% endif %}"
+)
+
+
+def test_questions_in_a_chat_template_are_asked_as_chat_asks_them(
+    base, questions, tmp_path, monkeypatch
+):
+    """And what was written is learned in it; the spaces around an answer are the template's."""
+    asked = []
+
+    def written(model, prompt):
+        asked.append(prompt)
+        return " thus####1\n"
+
+    scripted(monkeypatch, written)
+    options = replace(OPTIONS, loops=1, hint="", questions=20, sequence=32)
+    done = star.adapt_star(base, str(questions), tmp_path / "run", options, template=CHATML)
+    assert done.loops[1].kept > 5
+    assert all(prompt == f"<u>{prompt[3:6]}\n<a>" for prompt in asked)
+    kept = ExamplesCorpus(tmp_path / "run" / "loop-01" / "corpus")
+    assert kept.manifest["template"] == CHATML
+    assert {one.answer for one in kept.examples("train")} == {"thus####1"}
 
 
 def test_without_hints_what_fails_is_left_out(base, questions, tmp_path, monkeypatch):
@@ -262,8 +288,6 @@ def test_what_cannot_be_asked_is_refused_in_one_line(base, questions, tmp_path):
     refused(of("--replay", tmp_path / "none"), "none does not exist", code=1)
     notes = tmp_path / "notes.txt"
     notes.write_text("a text of its own, without any question\n" * 40, encoding="utf-8")
-    said = of("--template", "{% for m in messages %}{{ m['content'] }}{% endfor %}")
-    refused(said, "chat template of Jinja", "--template", code=2)
     said = command("adapt", "star", base, notes, "--run", tmp_path / "text")
     refused(said, "holds text: star needs questions", code=2)
     chat = tmp_path / "chat.jsonl"

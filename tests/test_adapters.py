@@ -278,7 +278,7 @@ def test_low_rank_changes_start_at_nothing_and_merge_exactly():
     """Merged is the same model; unmerged the base's weights, to the bit; two at once add up."""
     model, x = decoder(), tokens()
     base = {n: p.detach().clone() for n, p in model.named_parameters()}
-    config = LoRAConfig(rank=2, alpha=6.0, places=("*.attention.*", "*.up"))
+    config = LoRAConfig(rank=2, alpha=6.0, target_modules=("*.attention.*", "*.up"))
     for name, seed, weight in (("a", 1, 0.7), ("b", 2, -0.3)):
         adapter = config.build(model)
         adapter.initialise(model, seed)
@@ -409,7 +409,9 @@ def test_the_mean_is_of_the_patches_alone_and_prompts_are_on_or_off():
 def test_adapters_that_cannot_be_are_refused():
     model = decoder()
     with pytest.raises(WrongUse, match="no linear map is called"):
-        LoRAConfig(places=("*.atention.qkv",)).build(model)
+        LoRAConfig(target_modules=("*.atention.qkv",)).build(model)
+    with pytest.raises(WrongUse, match="unknown field places.*target_modules"):
+        adapter_from({"kind": "lora", "places": ["*"]})  # as it was called before
     with pytest.raises(WrongUse, match="deep prompts are for Vision Transformers"):
         PromptConfig(deep=True).build(model)
     with pytest.raises(WrongUse, match="rank"):

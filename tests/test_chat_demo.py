@@ -70,7 +70,12 @@ def test_the_way_to_chat_and_its_report(base):
     assert text[0] != text[1]
     answer = command("chat", tuned.path, "Hello!", "--tokens", 8, "--json")
     assert answer.json["learnt"] is True
-    refused(command("demo", "--resume"), "--resume is of --chat", code=2)
+    refused(
+        command("demo", "--resume", "--run", base),
+        "was not begun by maquette demo",
+        "train --resume",
+        code=2,
+    )
     again = ("demo", "--chat", "--run", base)
     refused(command(*again), "demo-chat exists", "--resume", code=2)  # before minutes of training
     refused(command(*again, "notes", "--resume"), "goes on with its own text", "notes", code=2)

@@ -19,7 +19,8 @@ from maquette.base.errors import UserError
 from maquette.corpus.tokenizer import byte_tokenizer, save_tokenizer, train_tokenizer
 from maquette.models.clip_config import ClipConfig
 from maquette.models.store import WEIGHTS, load_config, save_config, save_tensors
-from maquette.serving.clip_files import PICTURES, PROJECTION, TEXT, VISION, tower
+from maquette.serving.clip_files import PROJECTION, TEXT, VISION, tower
+from maquette.serving.clip_processor import PICTURES
 from maquette.serving.hugging_face import import_model
 from maquette.training.datasets.pictures import to_tensor
 from maquette.workshop.load_pictures import load_pictures

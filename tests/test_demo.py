@@ -57,7 +57,7 @@ def test_the_demo_on_this_machines_text(small_default, tmp_path):
     [([2.0, 0.1, 0.09, 0.01], 0.09, 3), ([0.1, 0.11], 0.1, 2), ([8.0, 4.0, 2.0, 1.0, 0.1], 1.0, 4)],
 )
 def test_a_moment_of_load_is_not_the_pace(paces, found, asked):
-    from maquette.workshop.demo import settled
+    from maquette.workshop.demo_plan import settled
 
     left = iter(paces)
     assert settled(lambda: next(left), pause=0) == found
@@ -122,5 +122,14 @@ def test_ctrl_c_in_every_phase(after, documents, tmp_path):
         words = line.split("go on with maquette ")[1].split()
         assert command(*words).code == 0
         assert RunDirectory(run).finished
+        page = (run / "report.html").read_text(encoding="utf-8")
+        for heading in (
+            "Prediction and outcome",
+            "Beside the compressors",
+        ):  # the demo's own report
+            assert heading in page
+        plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+        (planned,) = [r["planned"] for r in plan["compared"] if r["name"] == "training time"]
+        assert planned == "6 s"  # as it was asked for
     else:
         assert "interrupted" in line

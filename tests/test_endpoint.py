@@ -13,8 +13,11 @@ import pytest
 from conftest import command, refused
 
 from maquette.base.errors import UserError, WrongUse
+from maquette.corpus.examples.build import build_examples
+from maquette.corpus.tokenizer import byte_tokenizer
 from maquette.serving import endpoint as module
 from maquette.serving.endpoint import Endpoint
+from maquette.workshop.black_box_endpoint import asked_of, examples_of
 
 KEY = "sk-of-nobody"
 
@@ -162,6 +165,15 @@ def find(server, data, path, *more):
     )  # fmt: skip
 
 
+def test_a_chat_template_is_the_endpoints_own_to_write(data):
+    """A question is sent as it is, be it a corpus' template or one that is given."""
+    jinja = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    corpus = build_examples(data.parent / "corpus", [data], byte_tokenizer(), template=jinja)
+    for source, template in ((str(corpus.path), "{prompt}{answer}"), (str(data), jinja)):
+        known, _, written = examples_of(source, None, template)
+        assert asked_of(known[0], written, "")[0] == known[0].prompt
+
+
 def test_words_that_help_are_found_and_a_cut_search_goes_on(server, data, tmp_path, monkeypatch):
     """The key is sent and stands in no file; what was paid for is not asked again."""
     monkeypatch.setenv("MY_KEY", KEY)
@@ -170,6 +182,9 @@ def test_words_that_help_are_found_and_a_cut_search_goes_on(server, data, tmp_pa
     found = said.json
     assert "magic" in found["prompt"]
     assert found["metric_before"] < 0.8 and found["metric_after"] == 1.0
+    assert found["scored"] > 0 and found["stderr_after"] == 0.0 and found["stderr_before"] > 0
+    assert (found["adapter"], found["forgetting"]) == ("words", None)
+    assert found["base"] == server.url
     kept = json.loads((tmp_path / "whole/prompt.json").read_text(encoding="utf-8"))
     assert kept == found and found["calls"] == 60 and found["requests"] == len(server.requests)
     assert {key for _, _, key in server.requests} == {f"Bearer {KEY}"}

@@ -62,7 +62,7 @@ def test_there_and_back_changes_nothing(base, tmp_path):
 def test_ours_opens_in_peft_and_theirs_here(base, tmp_path):
     peft = pytest.importorskip("peft", reason="the package peft is not installed")
     transformers = pytest.importorskip("transformers")
-    model = adapted(base, places=("*.attention.qkv", "*.feedforward.*"))
+    model = adapted(base, target_modules=("*.attention.qkv", "*.feedforward.*"))
     said = command("export", "hf", base, tmp_path / "hf")
     assert said.code == 0, said.err
     export_peft(base, model, tmp_path / "out")
@@ -85,7 +85,7 @@ def test_ours_opens_in_peft_and_theirs_here(base, tmp_path):
 
 
 def test_what_cannot_be_read_is_one_line(trained, tmp_path):
-    export_peft(trained, adapted(trained, places=("*.up",)), tmp_path / "out")
+    export_peft(trained, adapted(trained, target_modules=("*.up",)), tmp_path / "out")
 
     def of(folder, *more):
         return command("import", "peft", folder, tmp_path / "run", "--base", trained, *more)

@@ -116,13 +116,13 @@ def test_the_demo_says_what_it_planned_again(monkeypatch, tmp_path):
     """A pace that was measured three times too fast: fewer steps, another forecast, both in the plan."""
     from conftest import command, some_text
 
-    from maquette.workshop import demo
+    from maquette.workshop import demo, demo_plan
 
     folder = tmp_path / "documents"
     folder.mkdir()
     for i in range(60):
         (folder / f"{i}.txt").write_text(some_text(i, 700), encoding="utf-8")
-    known = demo.measure_pace
+    known = demo_plan.measure_pace
 
     def quick(recipe, machine, steps=6):
         return 0.01, known(recipe, machine, 1)[1]
@@ -134,7 +134,7 @@ def test_the_demo_says_what_it_planned_again(monkeypatch, tmp_path):
                 return 40
             return None
 
-    monkeypatch.setattr(demo, "measure_pace", quick)
+    monkeypatch.setattr(demo_plan, "measure_pace", quick)
     monkeypatch.setattr(demo, "Replan", Slow)
     words = ("demo", folder, "--minutes", "0.05", "--run", tmp_path / "run", "--json")
     said = command(*words)
@@ -148,3 +148,10 @@ def test_the_demo_says_what_it_planned_again(monkeypatch, tmp_path):
     }  # fmt: skip
     assert "planned again after the first minute" in page["note"]
     assert RunDirectory(tmp_path / "run").recipe().steps == 40
+    (tmp_path / "run" / "plan.json").unlink()  # cut off before its report
+    again = command("demo", "--resume", "--run", tmp_path / "run", "--json")
+    assert again.code == 0, again.err
+    assert again.json["bits_per_byte"] == said.json["bits_per_byte"]
+    kept = json.loads((tmp_path / "run" / "plan.json").read_text(encoding="utf-8"))
+    assert [r[0] for r in kept["why"]] == [r[0] for r in page["why"]]
+    assert kept["compared"][:2] == page["compared"][:2] and kept["note"] == page["note"]

@@ -65,6 +65,8 @@ def test_accuracy_and_distance_fall_from_the_examples_to_the_prior(monkeypatch):
         assert points[-1].tokens <= found.room
         assert points[-1].accuracy == pytest.approx(share)
         assert points[-1].distance == pytest.approx(0, abs=1e-9)
+        assert points[0].divergence == pytest.approx(50 * (1 - share))  # 1 on what had e^-50 alone
+        assert points[-1].divergence == pytest.approx(0, abs=1e-9)
         assert 0 < found.half_point(kind) < 200
         assert found.half_distance(kind) == pytest.approx(found.half_point(kind))
     assert found.modal["off_domain"] == {"answer": "negative", "share": 1.0}
@@ -110,7 +112,9 @@ def test_a_map_of_letters_is_filled_with_its_own_pairs(monkeypatch):
 
 def test_half_is_found_between_points():
     def made(*values):
-        points = [Point(tokens, value, None, value / 2, None) for tokens, value in values]
+        points = [
+            Point(tokens, value, None, value / 2, None, value, None) for tokens, value in values
+        ]
         return Stress("t", 1, 1, 100, 0.2, {"random": points}, None)
 
     assert made((0, 1.0), (10, 0.8), (20, 0.4)).half_point("random") == pytest.approx(15)

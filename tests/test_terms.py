@@ -14,6 +14,7 @@ from maquette.corpus.examples.build import build_examples
 from maquette.corpus.examples.cloze import Cloze, write_cloze
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.terms import forbidden, joined_licences, said_terms, terms_of_manifest
+from maquette.corpus.terms_card import read_terms
 from maquette.corpus.text.build import build
 from maquette.corpus.text.build_options import BuildOptions
 from maquette.corpus.text.store import Corpus
@@ -165,14 +166,40 @@ def test_terms_travel_to_adapted_and_merged_runs_and_stop_their_export(recipe, t
     assert said.code == 0 and "CC-BY-NC-4.0" in said.out
     again = command("import", "hf", tmp_path / "out", tmp_path / "again", "--terms", "llama2")
     assert again.code == 0, again.err
-    assert [(t.licence, t.forbids) for t in terms_of(tmp_path / "again")] == [
-        ("llama2", ("others",))
-    ]
+    kept = terms_of(base)
+    assert terms_of(tmp_path / "again")[:-1] == kept and "made:20 (CC-BY-NC-4.0)" in again.out
+    assert terms_of(tmp_path / "again")[-1].licence == "llama2"
     assert command("export", "peft", tuned, tmp_path / "peft", "--accept-terms").code == 0
     back = ("import", "peft", tmp_path / "peft", tmp_path / "back", "--base", base)
     assert command(*back).code == 0
-    assert terms_of(tmp_path / "back") == terms_of(base)
+    assert terms_of(tmp_path / "back") == kept
+    (tmp_path / "out" / "terms.json").unlink()  # as others keep a model: with its card alone
+    assert command("import", "hf", tmp_path / "out", tmp_path / "carded").code == 0
+    assert [(t.licence, t.forbids) for t in terms_of(tmp_path / "carded")] == [
+        ("CC-BY-NC-4.0", ("export",))
+    ]
+    write_json(tmp_path / "out" / "terms.json", [{"licence": "x", "source": "y", "forbids": ["z"]}])
+    refused(
+        command("import", "hf", tmp_path / "out", tmp_path / "x"), "terms.json forbids what", code=1
+    )
     refused(command(*back[:3], tmp_path / "x", *back[4:], "--terms", "llama2"), "leave them out")
+
+
+@pytest.mark.parametrize(
+    ("card", "licences"),
+    [
+        ("---\nlicense: llama2\n---\ntext", ["llama2"]),
+        ("---\nlicense: [mit, cc-by-nc-sa-4.0]\n---\n", ["cc-by-nc-sa-4.0"]),
+        ("---\nlicense: other\nlicense_name: llama-license\n---\n", ["llama-license"]),
+        ("---\nlicense: other\n---\n", []),
+        ("---\nlicense: [\n---\n", []),
+        ("license: llama2", []),
+        ("---", []),
+    ],
+)
+def test_a_card_names_its_licence(card, licences, tmp_path):
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    assert [term.licence for term in read_terms(tmp_path)] == licences
 
 
 def test_what_a_model_wrote_may_train_that_model_alone(recipe, tmp_path):

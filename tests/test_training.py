@@ -402,6 +402,50 @@ def test_the_recent_mean_forgets_what_is_older_than_its_window():
     assert guard.recent == [3.0, 3.1, 3.0, 3.1]  # what is skipped is not remembered
 
 
+BY_HEART = """
+7.8471 6.7391 5.3998 4.1970 2.7468 1.4497 .9427 .5011 .2385 .0741 .0320 .0165 .0088 .0048 .0027
+.0016 .0010 .0007 .0005 .0004 .5991 .0003 .0003 .0004 .0006 .0009 .0014 .0020 .0023 .0021 .0017
+.0013 .0009 .0007 .0006 .0005 .0004 .0003 .0003 .0003 .0002 .0002 .0002 .0002 .0002 .0002 .0002
+.0001 .0001 .0001 .0001 .0001 .3181 .0002 .0004 .0010 .0023 .0036 .0037 .0029 .0019 .0013 .0010
+.0007 .0006 .0005 .0004 .0004 .0004 .0004 .0003 .0003 .0003 .0003 .0003 .0003 .0003 .2466 .0004
+.0005 .0008 .0012 .0016 .0021 .0026 .0029 .0030 .0029 .0026 .0023 .0019 .0016 .0012 .0010 .0008
+.0007 .0005 .0004 .0004 .0003 .0003 .0002 .0002 .0002 .0002 .0002 .0001 .0001 .0001 .0001 .0001
+.0001 .0001 .0001 .0001 .0001 .0001 .2850 .0001 .0001 .0002 .0002 .0003 .0003 .0004 .0005 .0006
+.0006 .0007 .0008 .0008 .0009 .0009 .0009 .0010 .0009 .0009 .0009 .0008 .0008 .0007 .0007 .0006
+.0006 .0005 .0005 .0004 .0004 .0004 .0003 .0003 .0003 .0003 .0003 .0002 .0002 .2286 .0003 .0003
+.0004
+"""
+"""losses of a decoder that learns 390 questions with one answer by heart, and one with another"""
+
+
+def test_near_zero_a_new_example_is_no_spike_and_what_forgets_all_is():
+    guard = SpikeGuard(Guard())
+    for loss in map(float, BY_HEART.split()):
+        assert guard.judge(loss, 1.0) is Verdict.TAKE
+    assert guard.recent[-1] < 1e-3
+    for loss in (7.8, 0.9, 7.8):
+        assert guard.judge(loss, 1.0) is Verdict.SKIP
+    assert guard.judge(7.8, 1.0) is Verdict.REWIND
+
+
+def test_back_at_the_start_its_losses_are_no_spikes(recipe, tmp_path, monkeypatch):
+    """Those of later weights are forgotten with them; from a checkpoint its own are remembered."""
+    again = replace(
+        recipe,
+        guard=Guard(window=2, patience=1),
+        checkpoints=Checkpoints(every=12),
+        optimiser=replace(recipe.optimiser, learning_rate=0.03),
+    )
+    Poison(monkeypatch, dict.fromkeys((8, 9), math.inf))
+    train(again, tmp_path / "run")
+    (event,) = RunDirectory(tmp_path / "run").events()
+    assert event["step"] == 0
+    guard = SpikeGuard(Guard(window=2), recent=[0.6, 0.6], rewinds=1)
+    assert guard.judge(3.0, 1.0) is Verdict.SKIP
+    guard.go_back({"recent": [3.1, 3.0], "bad": 0, "rewinds": 0})
+    assert guard.judge(3.0, 1.0) is Verdict.TAKE and guard.rewinds == 1
+
+
 def test_two_trainings_in_one_directory(recipe, tmp_path):
     with (
         RunDirectory(tmp_path / "run").locked(),

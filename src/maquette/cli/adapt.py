@@ -221,8 +221,9 @@ def adapt_classifier(
         [[f"{t.learning_rate:g}", f"{t.weight_decay:g}", t.right] for t in done.trials],
     )
     terminal.say(f"{done.method}: {done.counted}")
-    rows = [("every label", done.before.all, done.after.all)]
-    rows += [(name, share, done.after.factors[name]) for name, share in done.before.factors.items()]
+    before, after = done.accuracies
+    rows = [("every label", before.all, after.all)]
+    rows += [(name, share, after.factors[name]) for name, share in before.factors.items()]
     terminal.table(
         ["held-out pictures right", "before", "after", "95 % interval"],
         [

@@ -14,53 +14,39 @@ example: maquette adapt dpo runs/tuned pairs.jsonl --run runs/preferred
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from maquette.cli.adapt_training import add_training, options_of
-from maquette.cli.terminal import Terminal, TrainingProgress
-from maquette.cli.texts import line_ends
+from maquette.cli.adapt_training import add_run_and_data, add_training, given, shared
+from maquette.cli.terminal import Terminal
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", metavar="RUN", help="the run that is adapted")
-    parser.add_argument("data", metavar="DATA", help="records of pairs, or a corpus of examples")
-    parser.add_argument("--run", help="the new run's directory (default: runs/dpo)")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
+    add_run_and_data(
+        parser,
+        "dpo",
+        "records of pairs, or a corpus of examples",
+        "prompt answer rejected",
+        "tokens of a sequence of answers",
+    )
     parser.add_argument("--beta", type=float, default=0.1,
                         help="strength of the tie to the reference (%(default)s)")  # fmt: skip
     parser.add_argument("--label-smoothing", type=float, default=0.0, metavar="P",
                         help="probability that a pair is the wrong way round (0)")  # fmt: skip
     add_training(parser, 100, 8, "sequences of pairs", rate=0.03)
-    parser.add_argument("--sequence", type=int, help="tokens of a sequence of answers")
-    parser.add_argument("--fields", default="", metavar="PART=NAME,...",
-                        help="of records: prompt=..., answer=..., rejected=...")  # fmt: skip
-    parser.add_argument("--template", type=line_ends, metavar="TEXT",
-                        help="how an answer is written (as RUN learnt, else {prompt}{answer})")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.cli.adapted import show_adapted
-    from maquette.cli.corpus_examples import fields_of
-    from maquette.training.run import free_name
     from maquette.workshop.adapt_dpo import adapt_dpo
 
     terminal = Terminal(arguments.json)
-    path = Path(arguments.run or free_name(Path("runs"), "dpo")).expanduser()
     with terminal.stages() as progress:
         done = adapt_dpo(
-            Path(arguments.base),
-            arguments.data,
-            path,
-            options_of(arguments),
+            *given(arguments, "dpo"),
             beta=arguments.beta,
             label_smoothing=arguments.label_smoothing,
-            fields=fields_of(arguments.fields),
-            template=arguments.template,
-            resume=arguments.resume,
-            observer=TrainingProgress(terminal),
             progress=progress,
-            say=terminal.say,
+            **shared(arguments, terminal),
         )
     bits = (f"{score.bits_per_byte:.4f}" for score in done.scores)
     show_adapted(done, terminal, [["bits per byte of held-out chosen answers", *bits]])

@@ -15,19 +15,21 @@ example: maquette adapt grpo runs/tuned sums.jsonl --run runs/reinforced --token
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from maquette.cli.adapt_training import add_training, options_of
-from maquette.cli.terminal import Terminal, TrainingProgress
+from maquette.cli.adapt_training import add_run_and_data, add_training, given, shared
+from maquette.cli.terminal import Terminal
 from maquette.cli.texts import line_ends
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", metavar="RUN", help="the run that is adapted")
-    parser.add_argument("data", metavar="DATA", help="records, a corpus of examples, a world")
-    parser.add_argument("--run", help="the new run's directory (default: runs/grpo)")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
+    add_run_and_data(
+        parser,
+        "grpo",
+        "records, a corpus of examples, a world",
+        "prompt answer",
+        "room in tokens for a prompt with its answer",
+    )
     parser.add_argument("--group", type=int, default=8, help="answers to a prompt (%(default)s)")
     parser.add_argument("--tokens", type=int, default=32,
                         help="most tokens of an answer, its end included (%(default)s)")  # fmt: skip
@@ -36,37 +38,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kl", type=float, default=0.0,
                         help="weight of the divergence from RUN (0; 0.04 in the paper)")  # fmt: skip
     add_training(parser, 100, 16, "prompts", rate=0.05)
-    parser.add_argument("--sequence", type=int, help="room in tokens for a prompt with its answer")
-    parser.add_argument("--fields", default="", metavar="PART=NAME,...",
-                        help="of records: prompt=..., answer=...")  # fmt: skip
-    parser.add_argument("--template", type=line_ends, metavar="TEXT",
-                        help="how an answer is written (as RUN learnt, else {prompt}{answer})")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.cli.adapted import show_adapted
-    from maquette.cli.corpus_examples import fields_of
-    from maquette.training.run import free_name
     from maquette.workshop.adapt_grpo import adapt_grpo
 
     terminal = Terminal(arguments.json)
-    path = Path(arguments.run or free_name(Path("runs"), "grpo")).expanduser()
     with terminal.stages() as progress:
         done = adapt_grpo(
-            Path(arguments.base),
-            arguments.data,
-            path,
-            options_of(arguments),
+            *given(arguments, "grpo"),
             group=arguments.group,
             answer_tokens=arguments.tokens,
             answer_after=arguments.answer_after,
             kl=arguments.kl,
-            fields=fields_of(arguments.fields),
-            template=arguments.template,
-            resume=arguments.resume,
-            observer=TrainingProgress(terminal),
             progress=progress,
-            say=terminal.say,
+            **shared(arguments, terminal),
         )
     rewards = (f"{reward:.4f}" for reward in done.rewards)
     show_adapted(done, terminal, [["mean reward of the first and the last steps", *rewards]])

@@ -5,6 +5,8 @@ the run is then tuned to answer, as RUN-chat, on questions that are made and on 
 own documents; the report of that run has the scores of both, and at the end you talk to it. Two thirds of
 the minutes are of the base, a third of the tuning.
 
+--resume goes on with a demo that was cut off, with its own text and plan, to its own report.
+
 example: maquette demo
          maquette demo ~/Documents --minutes 10
          maquette demo ~/Documents --chat
@@ -32,21 +34,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", help="the run's directory (default: runs/demo)")
     parser.add_argument("--chat", action="store_true", help="go on to a model that answers")
     parser.add_argument("--resume", action="store_true",
-                        help="of --chat: go on with runs that were cut off")  # fmt: skip
+                        help="go on with a demo that was cut off")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from maquette.training.run import RECIPE, free_name
+    from maquette.training.run import RECIPE, RunDirectory, free_name
     from maquette.workshop.chat_demo import GO_ON, check_room
     from maquette.workshop.demo import demo
+    from maquette.workshop.demo_plan import is_demo
+    from maquette.workshop.report import PLAN
 
     chat, resume = arguments.chat, arguments.resume
     usual = CHAT_MINUTES if chat else MINUTES
     minutes = usual if arguments.minutes is None else arguments.minutes
     if not 0.05 <= minutes <= 60 * 24 * 30:
         raise WrongUse(f"minutes is {minutes:g}: use 0.05 to 43,200")
-    if resume and not chat:
-        raise WrongUse("--resume is of --chat: go on with maquette train --resume --run RUN")
     path = free_name(Path("runs"), "demo") if not resume else Path("runs/demo")
     path = Path(arguments.run) if arguments.run else path
     if arguments.sources and resume and (path / RECIPE).exists():
@@ -55,7 +57,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         check_room(answering_run(path), resume)  # before minutes of training
     terminal = Terminal(arguments.json)
     result: dict[str, Any] = {"run": str(path)}
-    if not (resume and (path / RECIPE).exists()):
+    begun = resume and (path / RECIPE).exists()
+    reported = (path / PLAN).exists() or not is_demo(
+        RunDirectory(path)
+    )  # else its report is to come
+    if not (begun and chat and reported):
         with terminal.stages() as progress:
             made = demo(
                 arguments.sources,
@@ -64,6 +70,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 say=terminal.say,
                 observer=TrainingProgress(terminal),
                 progress=progress,
+                resume=resume,
                 **({"go_on": GO_ON} if chat else {}),
             )
         result = told(made, terminal)

@@ -84,6 +84,7 @@ def _show(one: "Stress", terminal: Terminal) -> None:
             f"{p.accuracy:.3f}",
             f"{p.accuracy_stderr or 0:.3f}",
             f"{p.distance:.3f}",
+            f"{p.divergence:.3f}",
         ]
         for kind, points in one.curves.items()
         for p in points
@@ -91,7 +92,9 @@ def _show(one: "Stress", terminal: Terminal) -> None:
     terminal.say(
         f"{one.task} --shots {one.shots}: {one.questions} questions; alone: accuracy {one.prior:.3f}"
     )
-    terminal.table(["garbage", "tokens", "accuracy", "standard error", "distance"], rows)
+    terminal.table(
+        ["garbage", "tokens", "accuracy", "standard error", "distance", "KL, nats"], rows
+    )
     gained = one.curves["examples"][0].accuracy > one.prior
     for kind in one.curves if gained else ():
         half, gone = one.half_point(kind), one.half_distance(kind)

@@ -1,7 +1,8 @@
 """Write a run as a folder that transformers opens (hf), or its LoRA as one that peft opens.
 
 Forward multipliers are folded into the weights. With hf a LoRA is merged into them.
-Refused is a run one of whose sources, or whose base's, forbids to give away what was trained on it.
+Refused is a run one of whose sources, or whose base's, forbids to give away what was trained on it. What its
+sources forbid else goes along, as terms.json and a model card.
 
 example: maquette export hf runs/first exported/first
          maquette export peft runs/tuned exported/tuned
@@ -33,15 +34,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.workshop.chat import exported_template
 
     path = Path(arguments.run).expanduser()
-    for term in check_export(path, arguments.accept_terms):
+    terms = check_export(path, arguments.accept_terms)
+    for term in terms:
         Terminal(arguments.json).say(f"its terms: {term} forbids {' and '.join(term.forbids)}")
     out, model = Path(arguments.out).expanduser(), open_model(path)
     if arguments.format == "peft":
-        maps = export_peft(path, model, out)
+        maps = export_peft(path, model, out, terms)
         Terminal(arguments.json).say(f"exported: {arguments.out} ({maps} linear maps)")
         return {"path": arguments.out, "maps": maps}
     chat = exported_template(path)
     caption_length = caption_length_of(path) if isinstance(load_config(path), ClipConfig) else None
-    name = export_model(path, out, model, caption_length, chat)
+    name = export_model(path, out, model, caption_length, chat, terms)
     Terminal(arguments.json).say(f"exported: {arguments.out} (transformers.{name})")
     return {"path": arguments.out, "class": name}

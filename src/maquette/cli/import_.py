@@ -3,8 +3,9 @@
 Its tokenizer comes along, with what begins and ends its texts (tokenizer_config.json,
 generation_config.json).
 
-A LoRA of peft becomes an adapted run of --base, the run of its model. --terms says what the licence of the
-model is called; it travels on to what is made of the run (docs/terms.md).
+A LoRA of peft becomes an adapted run of --base, the run of its model. What the licence of the model forbids
+is read from its terms.json or from the licence in its model card (README.md); --terms says more. It travels
+on to what is made of the run (docs/terms.md).
 
 example: maquette import hf ~/models/gpt2 runs/gpt2
          maquette import hf ~/models/llama runs/llama --terms llama2
@@ -14,10 +15,13 @@ example: maquette import hf ~/models/gpt2 runs/gpt2
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from maquette.corpus.terms import Term
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from maquette.corpus.terms import said_terms, terms_of_licences
+    from maquette.corpus.terms import USES, said_terms, terms_of_licences
+    from maquette.corpus.terms_card import read_terms
     from maquette.serving.hugging_face import import_model
     from maquette.training.run_terms import keep_terms
 
@@ -45,22 +50,25 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     source, out = Path(arguments.source).expanduser(), Path(arguments.run).expanduser()
     terms = terms_of_licences(dict.fromkeys(said_terms(arguments.terms), str(source)))
+    known = list(dict.fromkeys([*read_terms(source), *terms]))
+    for term in known:
+        say(f"its terms: {term} {' and '.join(USES[use] for use in term.forbids)}")
     if arguments.format == "peft":
         if terms:
             raise WrongUse("--terms are of a model: leave them out, an adapter has its base's")
-        return import_adapter(arguments, source, out, terminal)
+        return import_adapter(arguments, source, out, known, terminal)
     if arguments.base is not None:
         raise WrongUse("--base is of an adapter: leave it out")
     config = import_model(source, out, say)
-    keep_terms(out, terms)
+    keep_terms(out, known)
     terminal.say(f"imported: {arguments.run}")
     return {"path": arguments.run, "config": asdict(config), "notes": notes}
 
 
 def import_adapter(
-    arguments: argparse.Namespace, source: Path, out: Path, terminal: Terminal
+    arguments: argparse.Namespace, source: Path, out: Path, terms: list["Term"], terminal: Terminal
 ) -> dict[str, Any]:
-    """A LoRA of peft as an adapted run."""
+    """A LoRA of peft as an adapted run. terms: the adapter's own, beside its base's."""
     from maquette.serving.peft import import_peft
     from maquette.training.initial_model import weights_file
     from maquette.training.run_terms import keep_terms, terms_of
@@ -69,6 +77,6 @@ def import_adapter(
         raise WrongUse("an adapter is of a model: name the run of its base with --base")
     base = Path(arguments.base).expanduser()
     config = import_peft(source, base, weights_file(base), out)
-    keep_terms(out, terms_of(base))
+    keep_terms(out, list(dict.fromkeys([*terms_of(base), *terms])))
     terminal.say(f"imported: {arguments.run}, an adapter of {arguments.base}")
     return {"path": arguments.run, "adapter": asdict(config)}

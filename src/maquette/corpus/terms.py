@@ -33,18 +33,24 @@ SAID: dict[str, tuple[str, ...]] = {
 """terms that a user can say, by their names"""
 KNOWN: dict[str, tuple[str, ...]] = SAID | {
     "no-ai": ("training",),
-    "noai": ("training",),  # the directive of DeviantArt's pages
+    "noai": ("training",),  # robots directives of DeviantArt, "All Deviations Are Opted Out" (2022)
+    "noimageai": ("training",),
     "all-rights-reserved": ("training",),
-    "cc-by-nc*": ("export",),  # SPDX; Creative Commons, section 1, "NonCommercial"
-    "polyform-noncommercial-*": ("export",),  # SPDX; "Noncommercial Purposes"
+    "cc-by-nc*": ("export",),  # SPDX: -NC-, -NC-SA-, -NC-ND-; of version 4.0 section 2.a.1
+    "polyform-noncommercial-*": ("export",),  # SPDX; its "Noncommercial Purposes"
     "research-only": ("export",),
     "non-commercial": ("export",),
-    "opt-175b": ("export",),  # licence of OPT-175B, section 2: non-commercial research
-    "llama": ("export",),  # licence of LLaMA of 2023, section 1: non-commercial research
-    "llama2": ("others",),  # SPDX-like, of Hugging Face; Llama 2 licence, section 1.b.v
-    "llama3": ("others",),  # Llama 3 licence, section 1.b.v
-    "openai-output": ("others",),  # OpenAI's terms of use, "what you cannot do"
-    "anthropic-output": ("others",),  # Anthropic's terms of service, "use of our services"
+    "opt-175b": ("export",),  # OPT-175B License Agreement, sections 1.a and 2.a.i
+    "llama": ("export",),  # LLaMA of February 2023: for non-commercial research
+    "llama-license": ("export",),  # the same, as cards on the hub call it
+    "llama2": ("others",),  # name on the hub; Llama 2 Community License Agreement, section 1.b.v
+    "llama3": ("others",),  # Meta Llama 3 Community License Agreement, section 1.b.v; not of 3.1
+    "openai-output": (
+        "others",
+    ),  # OpenAI's Terms of Use, "What you cannot do": models that compete
+    "anthropic-output": (
+        "others",
+    ),  # Anthropic's Consumer Terms, section 3; Commercial, section D.4
 }
 """what a licence forbids, by its name in small letters"""
 

@@ -21,7 +21,7 @@ MOST_TOKENS = 256  # of an answer, where the task does not say
 def generate_answers(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Sequence[int]],
     kwargs: Mapping[str, Any],
     *,
     until: Sequence[str],
@@ -29,8 +29,8 @@ def generate_answers(
 ) -> tuple[list[str], int]:
     """What follows every prompt, and how many prompts lost their first tokens.
 
-    kwargs: as a task's generation_kwargs; `restrict` may be a list of choices for every prompt. Raises
-    UserError where max_gen_toks leaves a prompt no room.
+    prompts: texts, or the tokens of conversations. kwargs: as a task's generation_kwargs; `restrict` may be a
+    list of choices for every prompt. Raises UserError where max_gen_toks leaves a prompt no room.
     """
     context = model.config.context
     most = int(kwargs.get("max_gen_toks", min(MOST_TOKENS, context // 2)))
@@ -39,7 +39,10 @@ def generate_answers(
         raise UserError(
             f"max_gen_toks is {most}, and the model's context {context}: ask for at most {context // 2}"
         )
-    encoded = [tokenizer.encode_prompt(prompt) for prompt in prompts]
+    encoded = [
+        tokenizer.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
+        for prompt in prompts
+    ]
     cut = sum(len(tokens) > room for tokens in encoded)
     encoded = [tokens[-room:] for tokens in encoded]
     answers_of = _answers(kwargs.get("restrict"), len(prompts))

@@ -5,7 +5,7 @@ Reading needs neither transformers nor trust: config.json (`hugging_face_config.
 special tokens (`hugging_face_tokenizer.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from maquette.adaptation.adapters.lora import merge_and_detach
@@ -14,6 +14,8 @@ from maquette.base.files import directory_aside, read_json, write_atomic, write_
 from maquette.corpus.examples.chat_template import CHAT_TEMPLATE
 from maquette.corpus.foreign_tokenizer import Foreign
 from maquette.corpus.special_tokens import read_settings
+from maquette.corpus.terms import Term
+from maquette.corpus.terms_card import write_terms
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer, save_tokenizer
 from maquette.models.base import Model
@@ -86,12 +88,14 @@ def export_model(
     model: Model | None = None,
     caption_length: int | None = None,
     chat_template: str | None = None,
+    terms: Sequence[Term] = (),
 ) -> str:
     """Write a run as a folder that transformers opens; returns the class that reads it.
 
     model: the run's where that is not what its weights file alone says; low-rank adapters are merged into
     it. caption_length: tokens that a CLIP run reads of a caption; see `export_clip`. chat_template: how the
-    run learnt to write conversations. Raises WrongUse for adapters of other kinds.
+    run learnt to write conversations. terms: what its sources forbid, which goes along. Raises WrongUse for
+    adapters of other kinds.
     """
     if out.exists():
         raise UserError(f"{out} exists: choose another folder")
@@ -100,7 +104,7 @@ def export_model(
     if isinstance(model, Clip):
         from maquette.serving.hugging_face_clip import export_clip
 
-        return export_clip(model, run, out, caption_length)
+        return export_clip(model, run, out, caption_length, terms)
     if not isinstance(model, Decoder):
         raise UserError(
             f"{run} is a model of kind {load_config(run).kind}, which transformers has no class for: "
@@ -116,4 +120,5 @@ def export_model(
             write_tokenizer(tokenizer, folder, model.config.context, chat_template)
         write_json(folder / CONFIG, write_config(family, model.config, special))
         write_json(folder / "generation_config.json", token_ids(special, padding=True))
+        write_terms(folder, terms)
     return CLASSES[family]

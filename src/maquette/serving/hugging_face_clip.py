@@ -4,11 +4,12 @@ What differs is folded into the weights. Theirs takes pixels scaled as its prepr
 ours takes [-1, 1]: the factor goes into the patches' projection, the shift into their positions. Ours
 may carry the multipliers of maximal-update parametrisation: they go into the embeddings, the query
 projections and the layers that write into the residual stream. Captions reach ours renumbered, EOS first
-(`training/datasets/encoder.py`); the rows of the embedding move along. The small files are `clip_files.py`'s.
+(`training/datasets/encoder.py`); the rows of the embedding move along. The small files are those of
+`clip_files.py` and `clip_processor.py`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ from maquette.corpus.pictures.caption_tokenizer import (
     load_caption_tokenizer,
     open_caption_tokenizer,
 )
+from maquette.corpus.terms import Term
+from maquette.corpus.terms_card import write_terms
 from maquette.corpus.text.store import TOKENIZER
 from maquette.models.clip import LARGEST, Clip
 from maquette.models.clip_config import ClipConfig
@@ -28,17 +31,19 @@ from maquette.models.store import CONFIG, WEIGHTS, load_parameters, save_config,
 from maquette.serving.clip_files import (
     CLASS,
     HIGHEST,
+    read_captions,
+    read_config,
+    with_special_tokens,
+    write_config,
+    write_tokenizer_config,
+)
+from maquette.serving.clip_processor import (
     PREPROCESSOR,
     Scale,
     differences,
-    read_captions,
-    read_config,
     read_processor,
     scale_of,
-    with_special_tokens,
-    write_config,
     write_processor,
-    write_tokenizer_config,
 )
 from maquette.serving.hugging_face_tensors import read_tensors
 
@@ -101,10 +106,17 @@ def import_clip(source: Path, out: Path, say: Callable[[str], None]) -> ClipConf
     return config
 
 
-def export_clip(model: Clip, run: Path, out: Path, caption_length: int | None = None) -> str:
+def export_clip(
+    model: Clip,
+    run: Path,
+    out: Path,
+    caption_length: int | None = None,
+    terms: Sequence[Term] = (),
+) -> str:
     """Write a CLIP run as a folder that transformers' CLIPModel and CLIPProcessor open.
 
-    caption_length: most tokens of a caption, its EOS token included; None: the model's.
+    caption_length: most tokens of a caption, its EOS token included; None: the model's. terms: what its
+    sources forbid.
     """
     c = model.config
     if c.objective != "softmax" or c.noised:
@@ -136,6 +148,7 @@ def export_clip(model: Clip, run: Path, out: Path, caption_length: int | None = 
         write_json(folder / TOKENIZER_CONFIG, settings)
         write_json(folder / PREPROCESSOR, write_processor(kept, c.image_size))
         write_json(folder / CONFIG, write_config(c, bos_token_id, tokenizer.eos_token_id))
+        write_terms(folder, terms)
     return CLASS
 
 

@@ -10,6 +10,7 @@ an exported model has them. Left out: changes of embeddings and outputs, ranks b
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from maquette.adaptation.adapters.store import (
 )
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, read_json, write_json
+from maquette.corpus.terms import Term
+from maquette.corpus.terms_card import write_terms
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import copy_tokenizer
 from maquette.models.base import Model
@@ -50,11 +53,11 @@ BASES = ("pissa", "olora", "corda", "loftq", "eva")
 """beginnings of `init_lora_weights` that change the base's weights too"""
 
 
-def export_peft(run: Path, model: Model, out: Path) -> int:
+def export_peft(run: Path, model: Model, out: Path, terms: Sequence[Term] = ()) -> int:
     """Write the LoRA of an adapted run as a folder that peft opens; returns its number of linear maps.
 
-    The base for it is the base as `export hf` writes it. Raises WrongUse for another kind of adapter or of
-    model.
+    The base for it is the base as `export hf` writes it. terms: what the run's sources forbid. Raises
+    WrongUse for another kind of adapter or of model.
     """
     if out.exists():
         raise UserError(f"{out} exists: choose another folder")
@@ -87,6 +90,7 @@ def export_peft(run: Path, model: Model, out: Path) -> int:
     with directory_aside(out) as folder:
         write_json(folder / CONFIG, config)
         save_tensors(folder / TENSORS, tensors)
+        write_terms(folder, terms)
     return len(modules)
 
 
@@ -115,7 +119,7 @@ def import_peft(source: Path, base: Path, weights: Path, out: Path) -> LoRAConfi
             f"only linear maps inside blocks are read"
         )
     rank = max(len(a) for a, _ in changes.values())
-    adapter = LoRAConfig(rank=rank, alpha=scale * rank, places=tuple(changes))
+    adapter = LoRAConfig(rank=rank, alpha=scale * rank, target_modules=tuple(changes))
     described = Description(adapter, str(base.resolve()), base_hash(base, weights), 0)
     tensors = {}
     for name, (a, b) in changes.items():

@@ -300,11 +300,13 @@ def _rewind(
         if group.first:
             saver.forget(after=0)
         learner.load(make_learner(run.recipe(), decisions, torch.device("cpu")).state())
+        guard.go_back({})
         return State(
             0, state.sample, state.fingerprint, state.seed, 0, state.metrics_bytes, state.guard
         )
     path, back, _ = before
     learner.load(read_files(path))
+    guard.go_back(back.guard)
     if group.first:
         saver.forget(after=back.step)
     back.sample, back.metrics_bytes = state.sample, state.metrics_bytes

@@ -10,6 +10,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, sha256, write_json
 from maquette.corpus.open import AnyCorpus
 from maquette.corpus.special_tokens import SPECIAL
+from maquette.corpus.terms_card import TERMS
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import copy_tokenizer
 from maquette.models.store import CONFIG, WEIGHTS, save_config
@@ -18,7 +19,7 @@ from maquette.training.length import change_length, check_end, reached
 from maquette.training.recipe import Recipe
 from maquette.training.run import BASE, CORPUS, ENCODER, RECIPE, RunDirectory
 from maquette.training.run_corpus import keep_corpus
-from maquette.training.run_terms import TERMS, keep_terms, terms_to_train
+from maquette.training.run_terms import keep_terms, terms_to_train
 from maquette.training.trained_model import describe, find_base
 
 CHANGEABLE = frozenset({"name", "steps", "stop", "ranks", "trackers", "checkpoints", "watch"})

@@ -11,8 +11,7 @@ from maquette.base.errors import UserError
 from maquette.base.files import read_json, write_json
 from maquette.corpus.open import AnyCorpus
 from maquette.corpus.terms import USES, Term, records_of, terms_of_manifest, terms_of_records
-
-TERMS = "terms.json"
+from maquette.corpus.terms_card import TERMS
 
 
 def terms_of(run: Path) -> list[Term]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from maquette.adaptation.methods import Counted, Method, count
+from maquette.adaptation.methods import count
 from maquette.adaptation.recipes import AdaptOptions, recipe_of
 from maquette.base.errors import UserError, WrongUse, did_you_mean
 from maquette.base.files import write_json
@@ -32,6 +32,7 @@ from maquette.training.initial_model import make_model, weights_file
 from maquette.training.observer import Observer
 from maquette.training.run import RECIPE, RunDirectory
 from maquette.training.run_corpus import pictures_of
+from maquette.workshop.adapted import Adaptation, training_of
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.train import train
 from maquette.workshop.train_many import train_many
@@ -39,6 +40,7 @@ from maquette.workshop.train_many import train_many
 ADAPTATION = "adaptation.json"
 FACTORS, DECAYS = (0.25, 1.0, 4.0), (0.0, 0.01)
 """factors of the learning rate and weight decays of a sweep"""
+METRIC = "share of held-out pictures with every label right"
 HELD_OUT = 2000  # pictures that are scored before and after
 
 
@@ -54,20 +56,12 @@ class Trial:
     """number of pictures, of the fifth that was left out, with every label right"""
 
 
-@dataclass(frozen=True)
-class Adapted:
-    """An adapted run, and its accuracy before and after."""
+@dataclass(frozen=True, kw_only=True)
+class Adapted(Adaptation):
+    """An adapted classifier, and its accuracy before and after."""
 
-    path: Path
-    """directory of the adapted run"""
-    method: Method
-    """name of the method"""
-    counted: Counted
-    """numbers of parameters that were trained"""
-    before: Accuracy
-    """accuracy of the base's weights, with untrained heads where the task is another"""
-    after: Accuracy
-    """accuracy of the adapted weights"""
+    accuracies: tuple[Accuracy, Accuracy]
+    """accuracy of the base's weights, with untrained heads where the task is another, and of the adapted"""
     recipe: PictureRecipe
     """recipe of the adapted run"""
     trials: list[Trial]
@@ -75,21 +69,10 @@ class Adapted:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `adaptation.json` has them."""
-        o = self.recipe.optimiser
-        return {
-            "run": str(self.path),
-            "base": self.recipe.start,
-            "method": self.method,
-            "trained_parameters": self.counted.trained,
+        before, after = self.accuracies
+        return super().to_dict() | {
             "head_parameters": self.counted.heads,
-            "base_parameters": self.counted.base,
-            "metric": "share of held-out pictures with every label right",
-            "metric_before": self.before.all.value,
-            "metric_after": self.after.all.value,
-            "before": self.before.to_dict(),
-            "after": self.after.to_dict(),
-            "learning_rate": o.learning_rate,
-            "weight_decay": o.weight_decay,
+            "accuracy": {"before": before.to_dict(), "after": after.to_dict()},
             "sweep": [vars(trial) for trial in self.trials],
         }
 
@@ -143,7 +126,19 @@ def adapt(
     if not outcome.finished:
         raise UserError(f"stopped at step {outcome.step}, saved: go on with --resume --run {path}")
     after = scored(load_pictures(path).model, corpus, base.image_size, pictures)
-    done = Adapted(path, options.method, counted, before, after, recipe, trials)
+    done = Adapted(
+        **training_of(recipe, path),
+        method=options.method,
+        adapter=options.method,
+        counted=counted,
+        metric=METRIC,
+        before=before.all.mean,
+        after=after.all.mean,
+        own=None,
+        accuracies=(before, after),
+        recipe=recipe,
+        trials=trials,
+    )
     write_json(path / ADAPTATION, done.to_dict())
     return done
 

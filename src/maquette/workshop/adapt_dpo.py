@@ -30,12 +30,12 @@ from maquette.training.datasets.examples import Packed
 from maquette.training.datasets.preferences import Pairs, pair_log_likelihoods
 from maquette.training.datasets.preferences_config import PreferencesData
 from maquette.training.observer import Observer
-from maquette.training.run import RECIPE, RunDirectory
+from maquette.training.run import RECIPE
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of, is_text
 from maquette.workshop.adapt_resume import tidy
 from maquette.workshop.adapt_text import SEQUENCE, language_base, own_corpus, score
-from maquette.workshop.adapted import Adaptation, scores_of
+from maquette.workshop.adapted import Adaptation, scores_of, training_of
 from maquette.workshop.chat import template_for
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
@@ -115,11 +115,10 @@ def adapt_dpo(
     outcome = train(recipe, path, resume=resume, observer=observer, progress=progress)
     if not outcome.finished:
         raise UserError(f"stopped at step {outcome.step}, saved: go on with --resume")
-    adapted, records = load(path), RunDirectory(path).records()
+    adapted = load(path)
     before, after = (pair_log_likelihoods(m.model, pairs) for m in (base, adapted))
     done = Preferred(
-        path=path,
-        base=recipe.start,
+        **training_of(recipe, path),
         method="dpo",
         adapter=options.method,
         counted=counted,
@@ -127,10 +126,6 @@ def adapt_dpo(
         before=share(before[:, 0] > before[:, 1]),
         after=share(after[:, 0] > after[:, 1]),
         own=None if own is None else (score(base, own), score(adapted, own)),
-        seconds=sum(record["seconds"] for record in records),
-        memory=max(record["memory"] for record in records),
-        learning_rate=recipe.optimiser.learning_rate,
-        weight_decay=recipe.optimiser.weight_decay,
         reward_accuracy=share((after - before)[:, 0] > (after - before)[:, 1]),
         divergence=kl_divergence(adapted.model, base.model, heldout_batches(adapted, corpus)),
         scores=(score(base, corpus), score(adapted, corpus)),

@@ -39,7 +39,7 @@ from maquette.workshop.adapt_data import data_of, is_text
 from maquette.workshop.adapt_dpo import heldout_batches, with_rate
 from maquette.workshop.adapt_resume import tidy
 from maquette.workshop.adapt_text import language_base, own_corpus, score
-from maquette.workshop.adapted import Adaptation
+from maquette.workshop.adapted import Adaptation, training_of
 from maquette.workshop.chat import template_for
 from maquette.workshop.load import Loaded, load
 from maquette.workshop.train import train
@@ -124,9 +124,7 @@ def adapt_grpo(
     recipe = replace(
         text_recipe(with_rate(options, config, RATE), start, config, questions),
         name="grpo",
-        guard=Guard(
-            spike=0
-        ),  # losses are 0 where no group has a signal, and no spike where one has
+        guard=Guard(spike=0),  # a policy gradient's loss says nothing of how well the model does
     )
     own, base = own_corpus(start, say), load(start)
     before = accuracy(base, corpus, questions)
@@ -137,8 +135,7 @@ def adapt_grpo(
     tenth = max(1, len(records) // 10)
     first, last = ([r["reward"] for r in part] for part in (records[:tenth], records[-tenth:]))
     done = Reinforced(
-        path=path,
-        base=recipe.start,
+        **training_of(recipe, path),
         method="grpo",
         adapter=options.method,
         counted=counted,
@@ -146,10 +143,6 @@ def adapt_grpo(
         before=before,
         after=accuracy(adapted, corpus, questions),
         own=None if own is None else (score(base, own), score(adapted, own)),
-        seconds=sum(record["seconds"] for record in records),
-        memory=max(record["memory"] for record in records),
-        learning_rate=recipe.optimiser.learning_rate,
-        weight_decay=recipe.optimiser.weight_decay,
         rewards=(sum(first) / tenth, sum(last) / tenth),
         divergence=kl_divergence(adapted.model, base.model, heldout_batches(adapted, corpus)),
     )

@@ -37,7 +37,6 @@ from maquette.corpus.examples.chat_template import template_of
 from maquette.corpus.examples.example import Example, read_examples
 from maquette.corpus.examples.results import is_right
 from maquette.corpus.examples.store import ExamplesCorpus
-from maquette.corpus.examples.template import Template
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.terms import Term, terms_of_manifest
 from maquette.corpus.text.store import MANIFEST, TOKENIZER
@@ -46,7 +45,6 @@ from maquette.evaluation.generation import generate_answers
 from maquette.models.registry import ModelConfig
 from maquette.training.datasets.examples_config import ExamplesData
 from maquette.training.observer import Quiet
-from maquette.training.recipe import Guard
 from maquette.training.run import RunDirectory
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of, is_text, source_terms
@@ -196,13 +194,7 @@ class _Star:
     say: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        template = template_of(self.corpus.manifest["template"], self.corpus.tokenizer)
-        if not isinstance(template, Template):
-            raise WrongUse(
-                "star asks in plain text, and these questions stand in a chat template of Jinja: write them "
-                "with --template such as '{prompt}{answer}'"
-            )
-        self.template = template
+        self.template = template_of(self.corpus.manifest["template"], self.corpus.tokenizer)
         self.questions, heldout = (self.corpus.examples(split) for split in ("train", "heldout"))
         self.heldout = heldout[:SCORED]
         for one in (*self.questions, *self.heldout):
@@ -240,7 +232,6 @@ class _Star:
             recipe = replace(
                 text_recipe(options, self.start, self.config, data),
                 name="star",
-                guard=Guard(spike=0),  # what is new among much that is known is no fault
             )
             shown = _Shown(f"loop {number}: steps", self.progress)
             outcome = train(recipe, self.run_of(number), resume=True, observer=shown)
@@ -304,7 +295,7 @@ class _Star:
         texts, cut = generate_answers(
             loaded.model,
             loaded.tokenizer,
-            [self.template.context(one.prompt) for one in questions],
+            [self.template.conversation([], one.prompt, loaded.tokenizer) for one in questions],
             {} if most is None else {"max_gen_toks": most},
             until=(),
             progress=lambda done, total: self.progress(stage, done, total),
@@ -313,8 +304,7 @@ class _Star:
             self.say(f"{stage}: {cut:,} prompts are longer than the context leaves room for: cut")
         attempts = []
         for one, text in zip(questions, texts, strict=True):
-            before, _, behind = self.template.answer(one.prompt, "\0").partition("\0")
-            written = text.removeprefix(before).removesuffix(behind)
+            written = self.template.read(one.prompt, text)
             right = is_right(written, one.answer, self.options.answer_after)
             attempts.append(Attempt(one.prompt, one.answer, written, right))
         return attempts

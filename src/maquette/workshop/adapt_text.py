@@ -32,7 +32,7 @@ from maquette.training.run_corpus import as_text, corpus_of
 from maquette.workshop.adapt import ADAPTATION
 from maquette.workshop.adapt_data import data_of, opened
 from maquette.workshop.adapt_resume import check_folder, tidy
-from maquette.workshop.adapted import Adaptation, bits_of, scores_of
+from maquette.workshop.adapted import Adaptation, bits_of, scores_of, training_of
 from maquette.workshop.chat import template_for
 from maquette.workshop.load import Loaded, load, score_examples
 from maquette.workshop.train import train
@@ -129,11 +129,10 @@ def run_adaptation(
     if not outcome.finished:
         raise UserError(f"stopped at step {outcome.step}, saved: go on with --resume")
     kind = recipe.data.kind
-    adapted, records = load(path), RunDirectory(path).records()
+    adapted = load(path)
     after = score(adapted, learned)
     done = AdaptedText(
-        path=path,
-        base=recipe.start,
+        **training_of(recipe, path),
         method=method,
         adapter=adapter,
         counted=counted,
@@ -141,10 +140,6 @@ def run_adaptation(
         before=bits_of(before),
         after=bits_of(after),
         own=None if own is None or own_before is None else (own_before, score(adapted, own)),
-        seconds=sum(record["seconds"] for record in records),
-        memory=max(record["memory"] for record in records),
-        learning_rate=recipe.optimiser.learning_rate,
-        weight_decay=recipe.optimiser.weight_decay,
         scores=(before, after),
     )
     write_json(path / ADAPTATION, done.to_dict())

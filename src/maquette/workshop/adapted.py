@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from maquette.adaptation.methods import Counted
 from maquette.base.statistics import Mean
 from maquette.evaluation.bits_per_byte import Score
+from maquette.training.recipe import Recipe
+from maquette.training.run import RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,30 @@ class Adaptation:
             "learning_rate": self.learning_rate,
             "weight_decay": self.weight_decay,
         }
+
+
+class Training(TypedDict):
+    """Fields of `Adaptation` that a training leaves in its run."""
+
+    path: Path
+    base: str
+    seconds: float
+    memory: float
+    learning_rate: float
+    weight_decay: float
+
+
+def training_of(recipe: Recipe, path: Path) -> Training:
+    """What the training of a recipe in the run `path` was and took, of all calls."""
+    records = RunDirectory(path).records()
+    return Training(
+        path=path,
+        base=recipe.start or "",
+        seconds=sum(record["seconds"] for record in records),
+        memory=max(record["memory"] for record in records),
+        learning_rate=recipe.optimiser.learning_rate,
+        weight_decay=recipe.optimiser.weight_decay,
+    )
 
 
 def bits_of(score: Score) -> Mean:

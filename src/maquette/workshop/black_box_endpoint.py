@@ -21,11 +21,15 @@ from maquette.adaptation.black_box import LossName, Outcome, outcomes
 from maquette.adaptation.search import Array, Words
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import lock, write_json
+from maquette.base.machine import resident
+from maquette.base.statistics import Share
+from maquette.corpus.examples.chat_template import template_of
 from maquette.corpus.examples.example import Example, read_examples
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.examples.template import Template
 from maquette.corpus.progress import Progress, silent
 from maquette.corpus.text.store import MANIFEST
+from maquette.corpus.tokenizer import Tokenizer, byte_tokenizer
 from maquette.serving.endpoint import Endpoint
 from maquette.workshop.adapt_resume import check_begun, occupied
 from maquette.workshop.prompt_search import (
@@ -122,27 +126,35 @@ def prompt_words(
         )  # fmt: skip
         after = once("after", prompt(found.candidate))
         right = before.right is not None
-        result = {
-            "prompt": prompt(found.candidate),
-            "endpoint": endpoint.url,
-            "model": endpoint.model,
-            "template": written.text,
+        result = {  # the first as `Adaptation.to_dict` has them
+            "run": str(path),
+            "base": endpoint.url,
             "method": "black-box",
+            "adapter": "words",
             "trained_parameters": 0,
-            "searched_words": len(shortlist),
+            "base_parameters": None,
             "metric": "share of held-out questions answered right, of their choices"
             if right
             else "nats of a held-out answer",
             "metric_before": before.right if right else before.loss,
             "metric_after": after.right if right else after.loss,
+            "stderr_before": _stderr(before, len(held)),
+            "stderr_after": _stderr(after, len(held)),
+            "scored": len(held),
+            "forgetting": None,
+            "minutes": found.seconds / 60,
+            "peak_memory": float(resident()),
+            "learning_rate": None,
+            "weight_decay": None,
+            "prompt": prompt(found.candidate),
+            "model": endpoint.model,
+            "template": written.text,
+            "searched_words": len(shortlist),
             "before": asdict(before),
             "after": asdict(after),
             "chosen_by": asdict(found.chosen_by),
-            "heldout": len(held),
             "calls": found.calls,
             "requests": endpoint.requests,
-            "minutes": found.seconds / 60,
-            "run": str(path),
         }
         write_json(path / PROMPT, result)
     return result
@@ -155,12 +167,12 @@ def examples_of(
     if (Path(source).expanduser() / MANIFEST).exists():
         corpus = ExamplesCorpus(source)
         sides = [corpus.examples(split) for split in ("train", "heldout")]
-        written = Template(corpus.manifest["template"])
+        written = _plain(corpus.manifest["template"], corpus.tokenizer)
     else:
         path = Path(source).expanduser()
         if not path.exists() and source not in question_worlds():
             raise UserError(f"{source} does not exist: name examples, with prompt and answer")
-        sides, written = [[], []], Template(template)
+        sides, written = [[], []], _plain(template, byte_tokenizer())
         for example in dict.fromkeys(read_examples([path if path.exists() else source], fields)):
             key = int.from_bytes(example.prompt_digest()[:8], "big")
             sides[key < HELDOUT * 2**64].append(example)
@@ -168,6 +180,12 @@ def examples_of(
     if not held:
         raise UserError(f"{source} has {len(known)} examples, none of which is held out: name more")
     return known, held, written
+
+
+def _plain(text: str, tokenizer: Tokenizer) -> Template:
+    """The template that a question is sent in: a chat template is the endpoint's own to write."""
+    template = template_of(text, tokenizer)
+    return template if isinstance(template, Template) else Template()
 
 
 def asked_of(example: Example, template: Template, prompt: str) -> tuple[str, tuple[str, ...]]:
@@ -197,6 +215,13 @@ def outcome_of(
         for example, values in zip(examples, found, strict=True)
     ]
     return outcomes(table, torch.tensor(right), loss)[0]
+
+
+def _stderr(outcome: Outcome, examples: int) -> float | None:
+    """The standard error of a share of so many examples that are right; None: a loss is known alone."""
+    if outcome.right is None:
+        return None
+    return Share(round(outcome.right * examples), examples).mean.stderr
 
 
 def frequent_words(examples: Sequence[Example]) -> list[str]:

@@ -9,10 +9,10 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import directory_aside, write_atomic
 from maquette.corpus.examples.chat_template import CHAT_TEMPLATE
 from maquette.corpus.special_tokens import SPECIAL
+from maquette.corpus.terms_card import TERMS
 from maquette.corpus.text.store import TOKENIZER
 from maquette.models.store import WEIGHTS, load_config, save_config, save_tensors, tensors_of
 from maquette.training.run import CORPUS
-from maquette.training.run_terms import TERMS
 from maquette.training.trained_model import open_model
 from maquette.workshop.chat import learnt_template
 

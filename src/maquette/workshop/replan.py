@@ -32,11 +32,13 @@ class Replan:
     clock: Callable[[], float] = time.perf_counter
     pace: float | None = None
     """measured seconds of a step; None: not measured yet"""
+    spent: float = 0.0
+    """seconds of the steps that earlier calls took"""
     _began: float = field(init=False, default=0.0)
     _first: tuple[int, float] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._began = self.clock()
+        self._began = self.clock() - self.spent
 
     def __call__(self, step: int) -> int | None:
         """The new length from this step on; None: unchanged."""

@@ -13,7 +13,7 @@
 `KINDS` names them; another file may add its own.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 from maquette.base.errors import WrongUse, did_you_mean, within
@@ -80,7 +80,7 @@ class LoRAConfig(AdapterConfig):
     """rank of the change"""
     alpha: float = 16.0
     """factor of the change, times its rank"""
-    places: tuple[str, ...] = ("*",)
+    target_modules: tuple[str, ...] = ("*",)
     """patterns of the linear maps that are changed, as in "*.attention.qkv"; "*": all inside blocks"""
 
     def __post_init__(self) -> None:
@@ -176,4 +176,7 @@ def adapter_from(content: Any) -> AdapterConfig:
     options: dict[str, Any] = {
         n: tuple(v) if isinstance(v, list) else v for n, v in content.items()
     }
+    known = {field.name for field in fields(kind)}
+    for name in sorted(options.keys() - known):
+        raise WrongUse(f"unknown field {name}{did_you_mean(name, known)}")
     return kind(**options)

@@ -36,14 +36,14 @@ class LoRA(Adapter):
             raise unsupported_model(
                 model, "lora", "models with linear maps in their blocks", "bias or full"
             )
-        for pattern in config.places:
+        for pattern in config.target_modules:
             if not any(fnmatchcase(name, pattern) for name in maps):
                 raise WrongUse(
-                    f"adapter.places: no linear map is called {pattern}{did_you_mean(pattern, maps)}"
+                    f"adapter.target_modules: no linear map is called {pattern}{did_you_mean(pattern, maps)}"
                 )
         self.changes: dict[str, LowRank] = {}
         for name, linear in maps.items():
-            if any(fnmatchcase(name, pattern) for pattern in config.places):
+            if any(fnmatchcase(name, pattern) for pattern in config.target_modules):
                 self.changes[name] = LowRank(linear, config.rank, config.alpha)
                 add_submodule(self, name, self.changes[name])
 

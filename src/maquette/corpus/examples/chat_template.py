@@ -102,6 +102,10 @@ class JinjaTemplate:
             raise UserError(f"the chat template loses the answer {history[-1][1][:SHOWN]!r}")
         return tokenizer.encode_marked(text)
 
+    def read(self, prompt: str, written: str) -> str:
+        """The answer in what a model wrote; the spaces around it are the template's."""
+        return written.strip()
+
     def jinja(self) -> str:
         return self.text
 

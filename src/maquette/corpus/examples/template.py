@@ -53,6 +53,10 @@ class ConversationTemplate(Protocol):
         """The tokens that a model is given to answer `prompt` after the exchanges of `history`."""
         ...
 
+    def read(self, prompt: str, written: str) -> str:
+        """The answer in what a model wrote after `conversation`, as an example has it."""
+        ...
+
     def jinja(self) -> str:
         """The template as Hugging Face's `chat_template` writes one."""
         ...
@@ -116,6 +120,11 @@ class Template:
         ]
         encode = tokenizer.encode if tokens else tokenizer.encode_prompt
         return [*tokens, *encode(self.context(prompts[-1]))]
+
+    def read(self, prompt: str, written: str) -> str:
+        """The answer in what a model wrote: without the template's text around it."""
+        before, _, behind = self.answer(prompt, "\0").partition("\0")
+        return written.removeprefix(before).removesuffix(behind)
 
     def jinja(self) -> str:
         """The template as Hugging Face's `chat_template` writes one."""

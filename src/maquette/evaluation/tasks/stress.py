@@ -54,6 +54,9 @@ class Point:
     distance: float
     """total variation between the answer's distribution and that of the question alone, 0 to 1"""
     distance_stderr: float | None
+    divergence: float
+    """KL divergence of the answer's distribution from that of the question alone, in nats"""
+    divergence_stderr: float | None
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,9 @@ def stress(
     )
     answers = [_distribution([next(found) for _ in group]) for group in groups + off]
     table: dict[tuple[str, int], list[tuple[int, Array, int]]] = {}
-    for (cell, number, tokens), p in zip(cells, answers, strict=False):
-        table.setdefault(cell, []).append((number, p, tokens))
-    alone = [p for _, p, _ in table[ALONE, 0]]
+    for (cell, number, tokens), log_p in zip(cells, answers, strict=False):
+        table.setdefault(cell, []).append((number, log_p, tokens))
+    alone = [log_p for _, log_p, _ in table[ALONE, 0]]
     first = _point(table[CLEAR, 0], questions, alone)
     curves = {
         kind: _growing(
@@ -134,7 +137,7 @@ def stress(
     modal = None
     if off:
         modal = {
-            "in_domain": _modal(questions[0], [p for _, p, _ in table[CLEAR, 0]]),
+            "in_domain": _modal(questions[0], [log_p for _, log_p, _ in table[CLEAR, 0]]),
             "off_domain": _modal(questions[0], answers[len(cells) :]),
         }
     prior = _point(table[ALONE, 0], questions, alone).accuracy
@@ -258,12 +261,21 @@ class _Filler:
 def _point(
     rows: Sequence[tuple[int, Array, int]], questions: Sequence[Question], alone: Sequence[Array]
 ) -> Point:
-    right = [float(int(np.argmax(p)) in questions[number].right) for number, p, _ in rows]
-    apart = [float(np.abs(p - alone[number]).sum()) / 2 for number, p, _ in rows]
-    accuracy, distance = weighted_mean(right), weighted_mean(apart)
-    assert accuracy.mean is not None and distance.mean is not None
-    tokens = float(np.mean([count for _, _, count in rows]))
-    return Point(tokens, accuracy.mean, accuracy.stderr, distance.mean, distance.stderr)
+    pairs = [(log_p, alone[number]) for number, log_p, _ in rows]
+    right = [int(np.argmax(log_p)) in questions[number].right for number, log_p, _ in rows]
+    apart = [np.abs(np.exp(log_p) - np.exp(log_q)).sum() / 2 for log_p, log_q in pairs]
+    nats = [(np.exp(log_p) * (log_p - log_q)).sum() for log_p, log_q in pairs]
+    accuracy, distance, divergence = (weighted_mean([*map(float, x)]) for x in (right, apart, nats))
+    assert accuracy.mean is not None and distance.mean is not None and divergence.mean is not None
+    return Point(
+        tokens=float(np.mean([count for _, _, count in rows])),
+        accuracy=accuracy.mean,
+        accuracy_stderr=accuracy.stderr,
+        distance=distance.mean,
+        distance_stderr=distance.stderr,
+        divergence=divergence.mean,
+        divergence_stderr=divergence.stderr,
+    )
 
 
 def _growing(points: Sequence[Point]) -> list[Point]:
@@ -293,10 +305,10 @@ def _modal(question: Question, answers: Sequence[Array]) -> dict[str, Any]:
 
 
 def _distribution(scores: Sequence[Likelihood]) -> Array:
-    """The probabilities of the choices, which sum to 1."""
+    """The logarithms of the probabilities of the choices, which sum to 1."""
     x = np.array([one.log_likelihood for one in scores])
-    p = np.exp(x - x.max())
-    out: Array = p / p.sum()
+    x -= x.max()
+    out: Array = x - np.log(np.exp(x).sum())
     return out
 
 
