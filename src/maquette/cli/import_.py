@@ -1,14 +1,17 @@
-"""Read a Hugging Face model (GPT-2, GPT-J, LLaMA, BLOOM or CLIP; safetensors) into a run directory.
+"""Read a Hugging Face model (GPT-2, GPT-J, LLaMA, BLOOM or CLIP; safetensors) or a GGUF file into a run.
 
 Its tokenizer comes along, with what begins and ends its texts (tokenizer_config.json,
 generation_config.json).
 
+A GGUF file is llama.cpp's; weights in few bits become fp32 again, as llama.cpp reads them.
+
 A LoRA of peft becomes an adapted run of --base, the run of its model. What the licence of the model forbids
-is read from its terms.json or from the licence in its model card (README.md); --terms says more. It travels
-on to what is made of the run (docs/terms.md).
+is read from its terms.json, from the licence in its model card (README.md), or from a GGUF file; --terms says
+more. It travels on to what is made of the run (docs/terms.md).
 
 example: maquette import hf ~/models/gpt2 runs/gpt2
          maquette import hf ~/models/llama runs/llama --terms llama2
+         maquette import gguf ~/models/llama.Q4_K.gguf runs/llama
          maquette import peft ~/adapters/sql runs/sql --base runs/gpt2
 """
 
@@ -25,9 +28,10 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("format", choices=("hf", "peft"))
+    parser.add_argument("format", choices=("hf", "peft", "gguf"))
     parser.add_argument(
-        "source", help="folder with config.json, model.safetensors and the tokenizer"
+        "source",
+        help="folder with config.json, model.safetensors and the tokenizer; of gguf a file",
     )
     parser.add_argument("run", help="run directory to write")
     parser.add_argument("--base", help="run of the model that an adapter of peft is for")
@@ -38,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.corpus.terms import USES, said_terms, terms_of_licences
     from maquette.corpus.terms_card import read_terms
+    from maquette.serving.gguf import import_gguf
     from maquette.serving.hugging_face import import_model
     from maquette.training.run_terms import keep_terms
 
@@ -59,7 +64,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return import_adapter(arguments, source, out, known, terminal)
     if arguments.base is not None:
         raise WrongUse("--base is of an adapter: leave it out")
-    config = import_model(source, out, say)
+    if arguments.format == "gguf":
+        config: Any
+        config, licence = import_gguf(source, out, say)
+        known = list(dict.fromkeys([*known, *terms_of_licences({licence: str(source)})]))
+    else:
+        config = import_model(source, out, say)
     keep_terms(out, known)
     terminal.say(f"imported: {arguments.run}")
     return {"path": arguments.run, "config": asdict(config), "notes": notes}

@@ -2,7 +2,8 @@
 
 The budget is --flops, or --hours (or --minutes) on --devices of a --device; without a device it is
 this machine as measured, and without any budget an hour of it. With the name of a recipe or of a
-published architecture in its place, what that takes. With --from, the law of a table of runs.
+published architecture in its place, what that takes. With --from, the law of a table of runs. With
+--serve, memory and tokens a second of a trained model on a phone, a board, a laptop, a GPU.
 
 maquette plan ladder          measure your own law: train a family of small models
 maquette plan coordinates     check that activations keep their size as the width grows
@@ -11,6 +12,7 @@ example: maquette plan --device H100 --devices 8 --hours 24
          maquette plan --flops 5.88e23 --why
          maquette plan --minutes 10 --corpus default --out planned.yaml
          maquette plan gpt3-175b --device A100 --devices 1024
+         maquette plan --serve llama-7b --device pixel-6
          maquette plan --from runs.csv --columns "parameters=Model Size,flops=Training FLOP"
 """
 
@@ -32,7 +34,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="?", metavar="RECIPE",
                         help="a recipe, its file, or a published architecture: what it takes")  # fmt: skip
     parser.add_argument("--flops", type=float, help="operations to spend")
-    parser.add_argument("--device", help="a device by name, such as H100 (default: this machine)")
+    parser.add_argument("--device", help="a device by name, such as H100 (default: this machine); "
+                        "with --serve also pixel-6, pi-5, m2 ..., `this`, or `list`")  # fmt: skip
+    parser.add_argument("--serve", metavar="RUN|NAME",
+                        help="plan to serve a run, or a published architecture, on --device")  # fmt: skip
     parser.add_argument("--devices", type=int, default=1, help="how many (default: 1)")
     parser.add_argument("--hours", type=float, help="time to spend")
     parser.add_argument("--minutes", type=float, help="the same in minutes")
@@ -69,6 +74,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     terminal = Terminal(arguments.json)
     if arguments.picture and not arguments.picture.endswith(".png"):
         raise WrongUse(f"--picture writes a PNG: name it {arguments.picture}.png, for one")
+    if arguments.serve is not None or arguments.device == "list":
+        from maquette.cli.plan_serve import served
+
+        _alone(arguments)
+        return served(arguments, terminal)
     if arguments.source is not None:
         from maquette.cli.plan_fit import fitted
 
@@ -87,6 +97,23 @@ def _only_with(arguments: argparse.Namespace, requirement: str, *names: str) -> 
             raise WrongUse(
                 f"--{name.replace('_', '-')} belongs to {requirement}: add that, or leave it out"
             )
+
+
+def _alone(arguments: argparse.Namespace) -> None:
+    """Raise WrongUse for what has no meaning beside --serve."""
+    from maquette.base.errors import WrongUse
+
+    for name in (
+        "recipe", "flops", "hours", "minutes", "price", "utilisation", "corpus", "law",
+        "inference_tokens", "vocabulary", "out", "picture", "source", "columns", "drop",
+    ):  # fmt: skip
+        if getattr(arguments, name):
+            flag = "RECIPE" if name == "recipe" else "--" + name.replace("_", "-")
+            raise WrongUse(f"{flag} is not of --serve: leave it out")
+    if arguments.devices != 1:
+        raise WrongUse("--serve plans one device: leave --devices out")
+    if arguments.context is not None and arguments.context < 1:
+        raise WrongUse(f"context is {arguments.context}: use at least 1")
 
 
 def _planned(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -65,6 +68,51 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} is not a safetensors file that can be read ({first_line(error)}): "
             f"restore it, or convert the weights to safetensors"
         ) from error
+
+
+class SavedTensors(Mapping[str, Tensor]):
+    """The tensors of a safetensors file, each read from the disk when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = safe_open(path, "pt")
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path} is not a safetensors file that can be read ({first_line(error)}): restore it"
+            ) from error
+        self._names: set[str] = set(self._file.keys())  # type: ignore[no-untyped-call]
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        tensor: Tensor = self._file.get_tensor(name)  # type: ignore[no-untyped-call]
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def write_tensors(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[Tensor]
+) -> None:
+    """Write a safetensors file in fp32, one tensor in memory at a time.
+
+    tensors: those of `shapes`, in that order.
+    """
+    header, end = dict[str, Any](), 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, end]}
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    with path.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
+            assert tuple(tensor.shape) == shape, name
+            file.write(tensor.detach().float().contiguous().numpy().tobytes())
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

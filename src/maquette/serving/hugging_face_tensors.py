@@ -141,19 +141,20 @@ def part_sizes(config: DecoderConfig, parts: int) -> list[int]:
 
 def folded(model: Decoder) -> dict[str, Tensor]:
     """The parameters with every forward multiplier multiplied in, as a standard model has them."""
+    return {name: folded_parameter(model, name, p) for name, p in model.named_parameters()}
+
+
+def folded_parameter(model: Decoder, name: str, parameter: Tensor) -> Tensor:
+    """A parameter of a model in fp32, its forward multipliers multiplied in."""
     c, scaling = model.config, model.scaling
-    t = {name: p.detach().float().clone() for name, p in model.named_parameters()}
+    tensor = parameter.detach().float().clone()
     into, out = scaling.input_multiplier, scaling.output_multiplier
-    t["embedding.weight"] *= into
-    if c.positions == "learned":
-        t["position.weight"] *= into
-    before_output = out / into if c.tied else out  # the tied output carries `into` already
-    for name in ("norm.weight", "norm.bias"):
-        if name in t:
-            t[name] *= before_output
-    for name, tensor in t.items():
-        fold_rows(model, name, tensor)
-    return t
+    if name in ("embedding.weight", "position.weight"):
+        tensor *= into
+    elif name in ("norm.weight", "norm.bias"):
+        tensor *= out / into if c.tied else out  # the tied output carries `into` already
+    fold_rows(model, name, tensor)
+    return tensor
 
 
 def fold_rows(model: Decoder, name: str, tensor: Tensor, *, back: bool = False) -> None:
@@ -197,11 +198,16 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
 
 def their_names(family: str, name: str) -> Iterator[str]:
     """What the tensors are called that one of ours is made of."""
+    return names_in(MAPS[family], name)
+
+
+def names_in(table: Names, name: str) -> Iterator[str]:
+    """What a table calls the tensors that one of ours is made of."""
     module, _, kind = name.rpartition(".")
     parts = module.split(".")
     number = parts[1] if parts[0] == "blocks" else ""
     key = module.replace(f"blocks.{number}.", "blocks.#.") if number else module
-    theirs = MAPS[family][key]
+    theirs = table[key]
     for pattern in (theirs,) if isinstance(theirs, str) else theirs:
         yield f"{pattern.replace('#', number)}.{kind}"
 
