@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 import torch
+from conftest import command, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_engine import (
@@ -155,3 +156,16 @@ def test_what_cannot_draft_is_refused():
         ask(BEGIN, tokens=40, sampling=GREEDY)
     )  # beyond the context, in one step
     assert len(drain(engine)[number]) == 40
+
+
+def test_the_command_says_how_many_tokens_a_pass_gives(trained):
+    words = ("generate", trained, "the ", "--tokens", "12", "--temperature", "0", "--json")
+    plain = command(*words, "--precision", "fp32")
+    said = command(*words, "--precision", "fp32", "--draft", trained)
+    assert said.code == 0, said.err
+    assert said.json["text"] == plain.json["text"]
+    assert (
+        said.json["tokens_per_pass"] >= 11 / 3
+    )  # its own draft: five tokens a pass, and what is left
+    assert f"{said.json['tokens_per_pass']:.2f} a pass of the model" in said.err
+    refused(command(*words, "--draft", "nowhere"), "nowhere does not exist", code=1)

@@ -86,6 +86,8 @@ class Engine:
         self._prefill: Prefill | None = None
         self._groups: dict[GroupKey, Group] = {}
         self._submitted = 0
+        self.passes = 0
+        """number of rows that the model was run for after their prompts, a step each"""
 
     def __len__(self) -> int:
         """Number of requests that wait or are answered."""
@@ -339,6 +341,7 @@ class Engine:
         group = self._groups[key]
         if group.slots is None or not group.rows:
             return []
+        self.passes += len(group.rows)
         newest = torch.tensor([row.tokens[-1:] for row in group.rows], device=self._device)
         with self._adapters.weighted([row.weights for row in group.rows]):
             hidden = group.slots.run(newest)
@@ -352,6 +355,7 @@ class Engine:
         if group.slots is None or group.draft is None or not group.rows:
             return []
         rows = group.rows
+        self.passes += len(rows)
         newest = torch.tensor([row.tokens[-1:] for row in rows], device=self._device)
         drafted, q = propose(group.draft, newest, group.sampler(), g)
         with self._adapters.weighted([row.weights for row in rows]):
