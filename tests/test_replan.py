@@ -11,7 +11,7 @@ from maquette.training.checkpoint import saved_steps
 from maquette.training.length import lengths_of
 from maquette.training.run import RunDirectory
 from maquette.training.schedule import learning_rate_factor
-from maquette.workshop.replan import Replan
+from maquette.workshop.replan import Replan, going_on
 from maquette.workshop.train import train
 
 
@@ -110,6 +110,18 @@ def test_a_run_that_is_planned_again_is_whole(recipe, tmp_path):
     for one, other in zip(run.records(), resumed.records(), strict=True):
         for name in ("step", "loss", "gradient_norm", "learning_rate", "heldout_loss"):
             assert one.get(name) == other.get(name)
+
+
+def test_a_run_that_goes_on_keeps_to_its_time(recipe, tmp_path):
+    """What earlier calls took is gone from its time; a length that was planned again stays."""
+    run = RunDirectory(tmp_path / "run")
+    train(replace(recipe, stop=4), run.path)
+    again = going_on(run, 60.0, lambda line: None)
+    spent = sum(record["seconds"] for record in run.records())
+    assert (again.steps, again.pace, again.spent) == (12, None, spent) and spent > 0
+    train(replace(recipe, steps=8, stop=4), run.path, resume=True)
+    again = going_on(run, 60.0, lambda line: None)
+    assert again.steps == 8 and again.pace is not None and again(5) is None
 
 
 def test_the_demo_says_what_it_planned_again(monkeypatch, tmp_path):

@@ -36,7 +36,7 @@ from maquette.training.run_corpus import text_of
 from maquette.workshop.chat_data import chat_examples, heldout_pairs, heldout_questions
 from maquette.workshop.chat_scores import Station, score_station
 from maquette.workshop.load import load
-from maquette.workshop.replan import Replan, shown
+from maquette.workshop.replan import Replan, going_on, shown
 from maquette.workshop.report import CHAT as STATIONS
 from maquette.workshop.report import write_report
 from maquette.workshop.train import train
@@ -101,14 +101,15 @@ def chat_demo(
         f"chat: {counts['examples']:,} examples, {counts['tokens']:,} tokens, of which "
         f"{counts['counted']:,} are learned"
     )
+    wanted: LanguageRecipe | None
     if not (path / RECIPE).exists():
         wanted = tuned(recipe, base, folder, steps)
         say(f"chat: {steps:,} steps, {1000 * pace:.0f} ms a step of the base")
         replan = Replan(steps, seconds, say)
-        again = shown(replan, observer or Quiet())
-        outcome = train(wanted, path, resume=resume, observer=observer, replan=again)
     else:
-        outcome = train(None, path, resume=True, observer=observer)
+        wanted, replan = None, going_on(RunDirectory(path), seconds, say)
+    again = shown(replan, observer or Quiet())
+    outcome = train(wanted, path, resume=resume, observer=observer, replan=again)
     checked(outcome, base)
     say("evaluation: the base and the tuned run, asked the same")
     stations = score_both(base, path, examples, corpus)

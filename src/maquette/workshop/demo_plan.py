@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from statistics import median
 from typing import Any
 
 import torch
@@ -29,7 +28,7 @@ from maquette.training.optimiser import clip_gradients, make_optimiser
 from maquette.training.recipe import LanguageRecipe, Optimiser, Schedule, language
 from maquette.training.run import RunDirectory
 from maquette.workshop.forecast import EXPECTED
-from maquette.workshop.replan import Replan
+from maquette.workshop.replan import Replan, going_on
 
 DEMO = "demo"
 """name of the demo's plan in what is expected of a run"""
@@ -96,19 +95,14 @@ def begun_plan(run: RunDirectory, say: Say) -> tuple[DemoPlan, bool, Replan]:
         raise WrongUse(
             f"{run.path} was not begun by maquette demo: go on with maquette train --resume --run {run.path}"
         )
-    kept, recipe, records = read_json(run / EXPECTED)["plan"][DEMO], run.recipe(), run.records()
-    times = [record["seconds"] for record in records if "seconds" in record]
-    again = recipe.steps != kept["steps"]
-    replan = Replan(
-        recipe.steps, kept["seconds"], say, pace=median(times) if again else None, spent=sum(times)
-    )
+    kept, recipe = read_json(run / EXPECTED)["plan"][DEMO], run.recipe()
     plan = DemoPlan(
         language(replace(recipe, steps=kept["steps"])),
         Forecast(**kept["forecast"]),
         kept["seconds"],
         [(name, reason) for name, reason in kept["why"]],
     )
-    return plan, kept["own"], replan
+    return plan, kept["own"], going_on(run, plan.seconds, say)
 
 
 def plan_demo(

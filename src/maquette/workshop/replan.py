@@ -10,8 +10,11 @@ no schedule.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import median
 
+from maquette.training.length import lengths_of
 from maquette.training.observer import Observer
+from maquette.training.run import RunDirectory
 
 MINUTE = 60.0
 SHARE = 0.25  # of the time or of the steps, where that comes before the minute
@@ -65,6 +68,13 @@ class Replan:
         )
         self.steps = wanted
         return wanted
+
+
+def going_on(run: RunDirectory, seconds: float, say: Callable[[str], None]) -> Replan:
+    """What replans the rest of a run that was cut off; a length that was planned again stays."""
+    times = [record["seconds"] for record in run.records() if "seconds" in record]
+    pace = median(times) if lengths_of(run.path).changes else None
+    return Replan(run.recipe().steps, seconds, say, pace=pace, spent=sum(times))
 
 
 def shown(replan: Replan, observer: Observer) -> Callable[[int], int | None]:
