@@ -431,3 +431,14 @@ def test_metadata_that_does_not_fit_is_refused(change, reason, tmp_path):
         import_gguf(tmp_path / "b.gguf", tmp_path / "run")
     assert len(str(error.value)) < 300
     assert not (tmp_path / "run").exists()
+
+
+def test_a_licence_that_is_none_is_left_out(tmp_path):
+    small(tmp_path / "a.gguf")
+    with GGUFReader(tmp_path / "a.gguf") as file:
+        rows = [(i.name, i.shape, i.type) for i in file.tensors.values()]
+        data = [file.bytes_of(info) for info in file.tensors.values()]
+        more = {"general.license": "(" * 100_000}  # an expression that nobody can read
+        write_gguf(tmp_path / "b.gguf", file.metadata | more, rows, data)
+    assert command("import", "gguf", tmp_path / "b.gguf", tmp_path / "run").code == 0
+    assert not (tmp_path / "run/terms.json").exists()
