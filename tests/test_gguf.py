@@ -188,7 +188,7 @@ def test_rows_that_blocks_do_not_fill_fall_back(tmp_path):
     narrow = families.llama(vocabulary=257, context=64, width=96, depth=1, heads=4, hidden=256)
     run = saved(model_of(narrow), tmp_path / "run")
     said = command("export", "gguf", run, tmp_path / "a.gguf", "--type", "Q4_K")
-    assert "are Q8_0, for their rows do not fill blocks of Q4_K" in said.out
+    assert "Q8_0 where rows do not fill blocks of Q4_K: token_embd.weight" in said.out
     with GGUFReader(tmp_path / "a.gguf") as file:
         types = {name: info.type for name, info in file.tensors.items()}
     assert types["blk.0.ffn_down.weight"] == "Q4_K" and types["blk.0.ffn_up.weight"] == "Q8_0"
@@ -431,3 +431,14 @@ def test_metadata_that_does_not_fit_is_refused(change, reason, tmp_path):
         import_gguf(tmp_path / "b.gguf", tmp_path / "run")
     assert len(str(error.value)) < 300
     assert not (tmp_path / "run").exists()
+
+
+def test_a_licence_that_is_none_is_left_out(tmp_path):
+    small(tmp_path / "a.gguf")
+    with GGUFReader(tmp_path / "a.gguf") as file:
+        rows = [(i.name, i.shape, i.type) for i in file.tensors.values()]
+        data = [file.bytes_of(info) for info in file.tensors.values()]
+        more = {"general.license": "(" * 100_000}  # an expression that nobody can read
+        write_gguf(tmp_path / "b.gguf", file.metadata | more, rows, data)
+    assert command("import", "gguf", tmp_path / "b.gguf", tmp_path / "run").code == 0
+    assert not (tmp_path / "run/terms.json").exists()

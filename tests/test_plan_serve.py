@@ -61,6 +61,7 @@ def test_the_command(tmp_path):
     save_config(tmp_path, DecoderConfig(vocabulary=257, width=64, depth=2, heads=2, context=128))
     said = command("plan", "--serve", tmp_path, "--device", "PI-4", "--context", "64")
     assert said.code == 0 and "Raspberry Pi 4" in said.out and "LPDDR4-3200" in said.out
+    assert "not by memory" in said.out
     said = command("plan", "--device", "list")
     assert said.code == 0 and all(name in said.out for name in ("pixel-5", "RTX4090", "this"))
 

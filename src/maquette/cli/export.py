@@ -80,8 +80,8 @@ def _gguf(arguments: argparse.Namespace, path: Path, terms: "list[Term]") -> dic
         more = ", ..." if len(made.fallen_back) > SHOWN else ""
         kinds = " or ".join(sorted(set(made.fallen_back.values())))
         terminal.say(
-            f"{len(made.fallen_back)} tensors are {kinds}, for their rows do not fill blocks of "
-            f"{arguments.type}: {names}{more}"
+            f"{kinds} where rows do not fill blocks of {arguments.type}: {names}{more} "
+            f"({len(made.fallen_back)} in all)"
         )
     terminal.say(
         f"exported: {arguments.out} ({amount(made.bytes, 'B')}, {made.bits:.2f} bits a weight); "

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from maquette.models.config import DecoderConfig
     from maquette.scaling.serving_devices import ServingDevice
 
+SMALL = (
+    100e6  # bytes in 16 bits that stay in a cache, or take less time than what stands around them
+)
 WIDTHS = (4, 6, 7, 8, 8, 8, 8, 8, 12)  # columns of the table
 
 
@@ -46,6 +49,10 @@ def served(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, Any]:
     for line in lines:
         words = [f"{word:>{n}}" for word, n in zip(line, WIDTHS, strict=True)]
         terminal.say(("  " + "  ".join(words)).rstrip())
+    if rows[0].read < SMALL:
+        terminal.say(
+            "  note: so small a model is bound by its operations, not by memory: read these as bounds"
+        )
     return {
         "model": name,
         "parameters": config.parameters(),

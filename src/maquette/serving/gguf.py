@@ -44,6 +44,7 @@ FALLBACK = {"Q4_K": "Q8_0", "Q6_K": "Q8_0", "Q4_0": "F16", "Q8_0": "F16"}
 OF_OUTPUT = {"Q4_0": "Q6_K", "Q4_K": "Q6_K"}
 QUANTISATION_VERSION = 2
 NAMED = 3  # tensors in a message
+LONGEST_LICENCE = 300  # characters of a name, or of an expression of some
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,8 @@ def import_gguf(
             save_config(folder, config)
             write_tensors(folder / WEIGHTS, shapes, _tensors(file, config, shapes))
         licence = file.metadata.get("general.license", "")
-    return config, licence if isinstance(licence, str) else ""
+    named = isinstance(licence, str) and len(licence) <= LONGEST_LICENCE
+    return config, licence if named else ""
 
 
 def _printable(error: UserError) -> str:
