@@ -35,7 +35,7 @@ async def embed(call: Call, runs: Runs, metrics: Metrics, body: Embeddings) -> R
         given = isinstance(body.input[0], int)
         if not given:
             raise ApiError(400, f"input has more than {call.limits.inputs} texts", param="input")
-    loaded = await call.open(runs, name)
+    loaded = await call.open(runs, name, "text", "clip")
     if loaded.run.kind == "clip":
         vectors, counted = await _of_clip(loaded, body), 0
     else:

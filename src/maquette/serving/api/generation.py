@@ -60,7 +60,7 @@ def split_name(model: str) -> tuple[str, str | None]:
 async def open_text(call: Call, runs: Runs, body: Generation) -> tuple[Loaded, dict[str, float]]:
     """The run of a body, and the weights of its adapters. Raises ApiError where one is not there."""
     name, adapter = split_name(body.model)
-    loaded = await call.open(runs, name)
+    loaded = await call.open(runs, name, "text")
     model, _ = loaded.text
     asked = dict(body.adapters or {})
     if adapter is not None:
