@@ -71,7 +71,7 @@ def drain(engine: Engine, answers: dict[int, list[int]] | None = None) -> dict[i
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=6)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_a_rows_tokens_are_those_of_the_prompt_alone(name, data):
     """Whoever else is there, whenever it came, in whatever chunks, from shared prompts, in little memory."""
