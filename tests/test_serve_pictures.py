@@ -105,7 +105,7 @@ def test_pictures_are_those_of_the_run(folder):
 
 
 def test_a_picture_that_nobody_waits_for_is_left_off(folder):
-    maker = served_run(folder / "text", {}).open()
+    maker = served_run(folder / "text", {}).load()
     stopped = threading.Event()
     order = PictureOrder(prompt=RED, steps=200)
     seen = []

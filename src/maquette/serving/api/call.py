@@ -47,7 +47,7 @@ class Call:
         message = f"{run.name} is gated: {REFUSED[why]}"
         raise ApiError(status, message, code=f"gated_{why}", param="model")
 
-    async def open(self, runs: Runs, name: str, *kinds: str) -> Loaded:
+    async def lease(self, runs: Runs, name: str, *kinds: str) -> Loaded:
         """The run of a name in memory until the answer's end; kinds: those that will do.
 
         Raises ApiError where there is none, the key may not use it, or it is of another kind.

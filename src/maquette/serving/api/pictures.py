@@ -100,7 +100,7 @@ async def _made(
         prior=_other(call, runs, prior),
         upsample=_other(call, runs, body.upsample),
     )
-    loaded = await call.open(runs, run.name, "pictures")
+    loaded = await call.lease(runs, run.name, "pictures")
     size = run.about.get("image_size")
     if body.size not in (None, "auto", f"{size}x{size}"):
         raise ApiError(400, f"the pictures of {run.name} are {size}x{size}", param="size")

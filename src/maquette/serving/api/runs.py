@@ -173,7 +173,7 @@ class Runs:
         return loaded
 
     def _opened(self, run: Run, version: Version) -> Loaded:
-        opened = run.open()
+        opened = run.load()
         worker = None
         if isinstance(opened, TextModel):
             worker = Worker(self._engine(opened), run.name, self._unread)
