@@ -49,7 +49,7 @@ def run_of(folder: Path, opened: Any, name: str = "tiny", **changes: Any) -> Run
         "gates": (own,),
         "weights": (own / "model.safetensors",),
         "memory": 100,
-        "open": opened if callable(opened) else lambda: opened,
+        "load": opened if callable(opened) else lambda: opened,
     }
     return Run(**(fields | changes))
 

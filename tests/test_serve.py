@@ -316,6 +316,51 @@ def test_a_conversation_reaches_the_model_as_its_template_writes_it(tmp_path):
     assert prompt.endswith(b"user\nrain<|im_end|>\n<|im_start|>assistant\n")
 
 
+def test_a_full_context_is_an_error_or_shifted_as_the_server_was_told(tmp_path, model):
+    body = {"model": "tiny", "prompt": "a" * (CONTEXT - 4), "max_tokens": 12, "temperature": 0}
+    plain = application(run_of(tmp_path, model))
+    shifting = application(
+        run_of(tmp_path, model),
+        engine=lambda m: Engine(m.model, m.tokenizer, memory=1 << 26, context_shift=True),
+    )
+
+    async def main():
+        replies = [await call(app, "/v1/completions", body) for app in (plain, shifting)]
+        await closed(plain)
+        await closed(shifting)
+        return replies
+
+    refused, shifted = asyncio.run(main())
+    assert refused.status == 400 and refused.error["code"] == "context_length_exceeded"
+    assert shifted.json["usage"]["completion_tokens"] == 12
+    assert shifted.json["usage"]["dropped_tokens"] > 0
+
+
+def test_a_draft_changes_no_token(tmp_path, model):
+    app = application(
+        run_of(tmp_path, model),
+        engine=lambda m: Engine(m.model, m.tokenizer, memory=1 << 26, draft=language_model().model),
+    )
+    body = {"model": "tiny", "prompt": "the cat", "max_tokens": 20, "temperature": 0, "logprobs": 0}
+
+    async def main():
+        reply = await call(app, "/v1/completions", body)
+        streamed = await call(app, "/v1/completions", body | {"stream": True})
+        await closed(app)
+        return reply, streamed
+
+    reply, streamed = asyncio.run(main())
+    (expected,), _ = generate(
+        model.model, model.tokenizer, ["the cat"], tokens=20, sampling=Sampling(temperature=0)
+    )
+    assert reply.json["choices"][0]["text"] == expected.text
+    lines = streamed.body.strip().split(b"\n\n")
+    assert lines.pop() == b"data: [DONE]"
+    parts = [json.loads(line.removeprefix(b"data: "))["choices"][0] for line in lines]
+    assert "".join(part["text"] for part in parts) == expected.text
+    assert sum(len(part["logprobs"]["tokens"]) for part in parts) == 20
+
+
 def test_embeddings_are_means_of_hidden_states(app, model):
     made = ask(app, lambda api: api.embeddings.create(model="tiny", input=["the cat", "a"]))
     with torch.inference_mode():
@@ -344,7 +389,7 @@ def test_pictures_are_asked_for_by_openais_client(tmp_path):
     painter = Painter()
     about = {"image_size": 16, "condition": "embedding"}
     app = application(
-        run_of(tmp_path, painter, "painter", kind="pictures", about=about, open=lambda: painter),
+        run_of(tmp_path, painter, "painter", kind="pictures", about=about, load=lambda: painter),
         run_of(tmp_path, None, "prior", kind="prior"),
     )
 
