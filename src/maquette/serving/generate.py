@@ -181,7 +181,7 @@ def stream(
     ended: numbers of the prompts whose tokens are not needed any more; the caller may add some between
     two steps. They are taken out of the batch where that pays, and the last token stands for them then.
     """
-    device = model.embedding.weight.device
+    device = model.device
     sampler = Sampler(sampling, len(prompts), device, missing)
     longest = max(len(p) for p in prompts)
     padding = torch.tensor([longest - len(p) for p in prompts], device=device)
@@ -255,8 +255,8 @@ def stream_without_cache(
     model: LanguageModel, prompt: Sequence[int], tokens: int, sampling: Sampling
 ) -> Iterator[int]:
     """The same tokens without a cache, for tests."""
-    sampler = Sampler(sampling, 1, model.embedding.weight.device)
-    row: Tensor = torch.tensor([list(prompt)], device=model.embedding.weight.device)
+    sampler = Sampler(sampling, 1, model.device)
+    row: Tensor = torch.tensor([list(prompt)], device=model.device)
     for _ in range(tokens):
         chosen = sampler(model(row)[:, -1])
         yield int(chosen)
