@@ -12,9 +12,11 @@ import torch
 from conftest import command, refused
 from torch.nn import functional as F
 
-from maquette.adaptation.adapters.adapter import adapters_of, attach, detach
+from maquette.adaptation.adapters.adapter import adapters_of, attach, detach, saved_tensors
 from maquette.adaptation.adapters.config import LoRAConfig
+from maquette.adaptation.adapters.lora import Merged
 from maquette.base.errors import UserError, WrongUse
+from maquette.models.base import TokenBatch
 from maquette.models.config import DecoderConfig
 from maquette.models.quantised import (
     dequantise,
@@ -31,7 +33,7 @@ from maquette.nn.linear import Linear
 from maquette.nn.quantised import LANES, Format, Packed, QuantisedLinear
 from maquette.serving import weights
 from maquette.serving.weights import prepare
-from maquette.training.initial_model import check_quantised
+from maquette.training.initial_model import check_quantised, make_model
 from maquette.workshop import quantise as workshop_quantise
 
 KINDS = [(bits, asymmetric) for bits in (8, 4) for asymmetric in (False, True)]
@@ -242,14 +244,28 @@ def test_a_quantised_run_is_a_run(shared_run, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
-def test_all_parameters_of_a_quantised_run_are_not_trained(tmp_path, recipe):
+def test_of_a_quantised_run_adapters_alone_are_trained(tmp_path, recipe):
     model = recipe.model.build().initialise(0)
     quantise(model, Format(bits=4))
     save_config(tmp_path, recipe.model)
     save_tensors(tmp_path / "model.safetensors", *stored_tensors(model))
     with pytest.raises(WrongUse, match="is quantised and its weights cannot be trained"):
         check_quantised(replace(recipe, start=str(tmp_path)))
-    check_quantised(replace(recipe, start=str(tmp_path), adapter=LoRAConfig()))
+    adapted = make_model(replace(recipe, start=str(tmp_path), adapter=LoRAConfig(rank=2)))
+    assert quantised_modules(adapted).keys() == quantised_modules(model).keys()
+    x = torch.randint(0, 257, (2, 9))
+    with torch.no_grad():
+        assert torch.equal(adapted(x), model(x))
+    adapted.loss(TokenBatch(x[:, :-1], x[:, 1:])).total.backward()
+    trained = {n for n, p in adapted.named_parameters() if p.grad is not None and p.grad.any()}
+    assert len(trained) == sum(n.endswith("lora_b") for n, _ in adapted.named_parameters())
+    assert saved_tensors(adapted).keys() == {
+        n for n, _ in adapted.named_parameters() if n.startswith("adapters.")
+    }
+    with pytest.raises(WrongUse, match="cannot be merged into quantised weights"):
+        Merged(adapted)
+    dequantise(adapted)
+    Merged(adapted)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
