@@ -210,7 +210,7 @@ def test_sliders_mix_adapted_runs_of_one_base(adapted, trained, tmp_path):
         assert row.text == alone[0].text
     said = command(
         "generate", trained, "the", "--adapter", "first=0.7", "--adapter",
-        f"{tmp_path / 'second'}=-0.3", "--tokens", 12, "--temperature", 0, "--precision", "fp32",
+        f"{tmp_path / 'second'}=-0.3", "--tokens", 12, "--temperature", 0, "--weights", "fp32",
         "--json",
     )  # fmt: skip
     assert said.code == 0, said.err

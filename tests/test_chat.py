@@ -256,7 +256,7 @@ def test_a_run_knows_its_template_wherever_it_goes(recipe, trained, tmp_path):
     asked = Template(QUESTIONS).conversation([("1", "2")], "3", byte_tokenizer())
     assert reader(text, add_special_tokens=False)["input_ids"] == asked
     assert command("import", "hf", tmp_path / "out", tmp_path / "back").code == 0
-    words = ("2", "5", "--tokens", 4, "--temperature", 0, "--precision", "fp32", "--json")
+    words = ("2", "5", "--tokens", 4, "--temperature", 0, "--weights", "fp32", "--json")
     answers = [command("chat", run, *words).json for run in (tuned, tmp_path / "back")]
     assert answers[0]["answers"] == answers[1]["answers"]
     assert [one["learnt"] for one in answers] == [True, True]

@@ -162,7 +162,7 @@ def test_stop_strings_and_ends():
         def __init__(self, text: bytes) -> None:
             super().__init__()
             self.config = families.llama(**SIZES)
-            self.embedding = torch.nn.Embedding(1, 1)
+            self.device = torch.device("cpu")
             self.script = [*text, 256]
             self.at = 0
 
@@ -202,7 +202,7 @@ def test_stop_strings_and_ends():
 def test_the_command_and_the_python_face_agree(trained):
     said = command(
         "generate", trained, "the ", "--tokens", "12", "--temperature", "0.9", "--seed", "4",
-        "--precision", "fp32", "--json",
+        "--weights", "fp32", "--json",
     )  # fmt: skip
     assert said.code == 0, said.err
     run = maquette.load(trained)
@@ -215,10 +215,10 @@ def test_the_command_and_the_python_face_agree(trained):
 
 def test_several_prompts_make_a_batch(trained):
     said = command(
-        "generate", trained, "the ", "a ", "--tokens", "5", "--precision", "fp32", "--json"
+        "generate", trained, "the ", "a ", "--tokens", "5", "--weights", "fp32", "--json"
     )
     assert len(said.json["texts"]) == 2
-    alone = command("generate", trained, "--tokens", "5", "--precision", "fp32", "the ", "--json")
+    alone = command("generate", trained, "--tokens", "5", "--weights", "fp32", "the ", "--json")
     assert said.json["texts"][0] == alone.json["text"]
 
 

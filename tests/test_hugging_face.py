@@ -143,7 +143,7 @@ def test_the_tokenizer_goes_along(trained, tmp_path):
         "0",
         "--tokens",
         "8",
-        "--precision",
+        "--weights",
         "fp32",
         "--json",
     )
@@ -155,7 +155,7 @@ def test_the_tokenizer_goes_along(trained, tmp_path):
         "0",
         "--tokens",
         "8",
-        "--precision",
+        "--weights",
         "fp32",
         "--json",
     )

@@ -308,4 +308,4 @@ def test_a_gated_run_is_not_served_to_nobody(shared_run, tmp_path):
 
     shutil.copytree(shared_run, tmp_path / "gated")
     (tmp_path / "gated" / "gate.yaml").touch()
-    refused(command("serve", tmp_path / "gated", "--precision", "fp32"), "gated is gated", "--keys")
+    refused(command("serve", tmp_path / "gated", "--weights", "fp32"), "gated is gated", "--keys")

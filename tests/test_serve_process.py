@@ -12,7 +12,7 @@ from conftest import process
 
 @pytest.mark.slow
 def test_a_stream_is_finished_after_sigterm_and_nobody_new_is_let_in(shared_run):
-    server = process("serve", shared_run, "--port", "0", "--precision", "fp32")
+    server = process("serve", shared_run, "--port", "0", "--weights", "fp32")
     errors: list[str] = []
     reader = threading.Thread(target=lambda: errors.extend(server.stderr), daemon=True)
     reader.start()  # or its pipe runs full

@@ -160,8 +160,8 @@ def test_what_cannot_draft_is_refused():
 
 def test_the_command_says_how_many_tokens_a_pass_gives(trained):
     words = ("generate", trained, "the ", "--tokens", "12", "--temperature", "0", "--json")
-    plain = command(*words, "--precision", "fp32")
-    said = command(*words, "--precision", "fp32", "--draft", trained)
+    plain = command(*words, "--weights", "fp32")
+    said = command(*words, "--weights", "fp32", "--draft", trained)
     assert said.code == 0, said.err
     assert said.json["text"] == plain.json["text"]
     assert (

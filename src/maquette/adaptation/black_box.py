@@ -174,7 +174,7 @@ class Scorer:
         attach(model, "candidates", adapter)
         try:
             done = []
-            for some in prompts.to(model.embedding.weight.device).split(group):
+            for some in prompts.to(model.device).split(group):
                 adapter.vectors = torch.nn.Parameter(some, requires_grad=False)
                 done.append(self._sums(len(some), rows, adapter))
         finally:
@@ -202,7 +202,7 @@ class Scorer:
 
     def _add(self, sums: Tensor, rows: Tensor, asked: Tensor) -> None:
         """Add to sums (prompts, answers) what these rows say, repeated for every prompt."""
-        device, prompts = self._model.embedding.weight.device, len(sums)
+        device, prompts = self._model.device, len(sums)
         hidden = self._model.hidden(rows.repeat(prompts, 1).to(device))
         hidden = hidden.view(prompts, *rows.shape, -1)
         for part in asked.split(max(1, SCORES // (prompts * self._model.config.vocabulary))):

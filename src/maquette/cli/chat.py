@@ -25,7 +25,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.cli import interrupts
 from maquette.cli.generate import adapter_named
 from maquette.cli.terminal import Terminal
-from maquette.cli.texts import line_ends
+from maquette.cli.texts import WEIGHTS, line_ends
 
 if TYPE_CHECKING:
     from maquette.serving.chat import Chat, Reply
@@ -53,8 +53,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", action="append", default=[], metavar="NAME=WEIGHT",
                         help="attach an adapted run of this one, with a weight (default: 1)")  # fmt: skip
     parser.add_argument("--base", help="where the base of an adapted run is now")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto",
-                        help="of the weights (default: the faster here)")  # fmt: skip
+    parser.add_argument("--weights", choices=WEIGHTS, default="auto",
+                        help="of the model (default: as they are, in the faster precision here)")  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     chat, learnt = open_chat(
         loaded, system=arguments.system, tokens=arguments.tokens, sampling=sampling
     )
-    loaded.optimise(arguments.precision)
+    loaded.optimise(arguments.weights)
     if not (learnt or arguments.adapter):
         print(NOT_LEARNT, file=sys.stderr)
     if arguments.questions or not sys.stdin.isatty():

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from maquette.base.errors import WrongUse
 from maquette.cli.terminal import Terminal
+from maquette.cli.texts import WEIGHTS
 from maquette.models.diffusion.drawing import Drawing
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", help="score this file instead of the held-out documents")
     parser.add_argument("--corpus", help="score another corpus' held-out documents")
     parser.add_argument("--bytes", type=int, help="score about so many bytes (default: all)")
+    parser.add_argument("--weights", choices=WEIGHTS,
+                        help="of a run of text (default: as they are, computed in fp32)")  # fmt: skip
     asked.add_argument("--stress", action="store_true", default=None,
                        help="fill the context with garbage, and say what is left of the score")  # fmt: skip
     asked.add_argument("--picture", metavar="FILE", help="draw the curves of --stress (PNG)")
@@ -86,6 +89,8 @@ def score_text(arguments: argparse.Namespace, terminal: Terminal) -> dict[str, A
     if arguments.text_field and not arguments.tasks:
         raise WrongUse("--text-field is for tasks: name the files that hold them")
     loaded = load(arguments.run)
+    if arguments.weights is not None:
+        loaded.optimise(arguments.weights)
     if arguments.tasks:
         if arguments.text:
             raise WrongUse("give tasks, or a text with --text, not both")
@@ -166,8 +171,10 @@ def score_pictures(arguments: argparse.Namespace, terminal: Terminal) -> dict[st
     from maquette.workshop.evaluate_pictures import evaluate_pictures, rows
     from maquette.workshop.load_pictures import load_pictures
 
-    if arguments.tasks or arguments.text or arguments.bytes is not None:
-        raise WrongUse("TASK, --text and --bytes are not for a run of pictures: leave them out")
+    if arguments.tasks or arguments.text or arguments.bytes is not None or arguments.weights:
+        raise WrongUse(
+            "TASK, --text, --bytes and --weights are not for a run of pictures: leave them out"
+        )
     for name in TASKS:
         if getattr(arguments, name) is not None:
             raise WrongUse(f"--{name} is not for a run of pictures: leave it out")

@@ -36,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.base.errors import WrongUse
     from maquette.models.clip_config import ClipConfig
+    from maquette.models.quantised import quantised_modules
     from maquette.models.store import load_config
     from maquette.serving.hugging_face import export_model
     from maquette.serving.peft import export_peft
@@ -53,6 +54,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.format == "gguf":
         return _gguf(arguments, path, terms)
     out, model = Path(arguments.out).expanduser(), open_model(path)
+    if arguments.format == "hf" and quantised_modules(model):
+        Terminal(arguments.json).say("the run is quantised: its weights are written out in fp32")
     if arguments.format == "peft":
         maps = export_peft(path, model, out, terms)
         Terminal(arguments.json).say(f"exported: {arguments.out} ({maps} linear maps)")

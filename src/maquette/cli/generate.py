@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from maquette.base.errors import WrongUse
 from maquette.cli import generate_pictures
 from maquette.cli.terminal import Terminal
-from maquette.cli.texts import line_ends
+from maquette.cli.texts import WEIGHTS, line_ends
 
 if TYPE_CHECKING:
     from maquette.serving.restrict import Answers
@@ -39,7 +39,7 @@ TEXT: dict[str, Any] = {
     "choices": None,
     "regex": None,
     "schema": None,
-    "precision": "auto",
+    "weights": "auto",
     "trace": False,
     "adapter": [],
     "draft": None,
@@ -73,8 +73,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     text.add_argument(
         "--schema", metavar="FILE", help="the answer is an object of this JSON schema"
     )
-    text.add_argument("--precision", choices=("auto", "bf16", "fp32"),
-                      help="of the weights (default: the faster here)")  # fmt: skip
+    text.add_argument("--weights", choices=WEIGHTS,
+                      help="of the model (default: as they are, in the faster precision here)")  # fmt: skip
     text.add_argument("--trace", action="store_true", default=None,
                       help="say where the text stands in the training text")  # fmt: skip
     generate_pictures.configure(parser.add_argument_group("runs of pictures"))
@@ -121,8 +121,8 @@ def continue_text(arguments: argparse.Namespace) -> dict[str, Any]:
     loaded = load(arguments.run, arguments.base)
     for given in arguments.adapter:
         loaded.attach(*adapter_named(given, Path(arguments.run)))
-    loaded.optimise(arguments.precision)
-    draft = load(arguments.draft).optimise(arguments.precision) if arguments.draft else None
+    loaded.optimise(arguments.weights)
+    draft = load(arguments.draft).optimise(arguments.weights) if arguments.draft else None
     prompts = arguments.prompts or [""]
     alone = len(prompts) == 1
 

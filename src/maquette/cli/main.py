@@ -35,6 +35,7 @@ COMMANDS = {
     "eval": "loss, bits per byte, accuracy, what an oracle sees",
     "audit": "what is in a corpus, and what of it is in a model",
     "adapt": "change a trained model: head, bias, prompts, LoRA, or all of it",
+    "quantise": "write a run with weights in 8 or 4 bits",
     "import": "read a Hugging Face model",
     "export": "write a run for Hugging Face",
     "runs": "list runs, or compare some",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from maquette.base.errors import WrongUse
+from maquette.cli.texts import WEIGHTS
 
 PORT = 8080
 UNITS = {
@@ -44,8 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context-shift", action="store_true",
                         help="go on when the context is full, and drop the middle of it")  # fmt: skip
     parser.add_argument("--memory", metavar="SIZE", help="of all models at most, such as 4GB")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto",
-                        help="of the weights of text models (default: the faster here)")  # fmt: skip
+    parser.add_argument("--weights", choices=WEIGHTS, default="auto",
+                        help="precision or bits of the weights of text models (default: a quantised run's own, "
+                        "else the faster precision here)")  # fmt: skip
     parser.add_argument("--cors", action="append", default=[], metavar="ORIGIN",
                         help="a site whose pages may call it, such as https://example.org")  # fmt: skip
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="of an answer (600)")
@@ -88,7 +90,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     runs = served_runs(
         [Path(run) for run in arguments.runs],
         [Path(run) for run in arguments.adapter],
-        arguments.precision,
+        arguments.weights,
         None if arguments.draft is None else Path(arguments.draft).expanduser(),
     )
     closed = next((one.name for one in runs if any(gated(f) for f in one.gates)), None)

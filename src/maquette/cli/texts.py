@@ -11,6 +11,7 @@ from maquette.cli.terminal import Terminal
 if TYPE_CHECKING:
     from maquette.corpus.text.store import Corpus
 
+WEIGHTS = ("auto", "fp32", "bf16", "int8", "int4")  # `serving.weights.CHOICES`, without its imports
 MOST_TEXT = 4 << 20  # bytes of a text to look up
 
 

@@ -215,7 +215,7 @@ def _score(
     for i, (_, window, skip) in enumerate(batch):
         rows[i, : len(window)] = window
         counted[i, skip : len(window) - 1] = True
-    device = model.embedding.weight.device
+    device = model.device
     rows, counted = rows.to(device), counted.to(device)
     hidden = model.hidden(rows[:, :-1])
     chosen = hidden[counted]  # only what is scored is projected to the vocabulary

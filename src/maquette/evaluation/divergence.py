@@ -18,7 +18,7 @@ def kl_divergence(
 
     Its standard error is over sequences, each weighted by its number of targets.
     """
-    device = model.embedding.weight.device
+    device = model.device
     sums: list[float] = []
     counts: list[int] = []
     for batch in batches:

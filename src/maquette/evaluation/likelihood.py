@@ -103,7 +103,7 @@ class _Scorer:
         progress: Callable[[int, int], None],
     ) -> None:
         self._model, self._progress = model, progress
-        self._device = model.embedding.weight.device
+        self._device = model.device
         context, vocabulary = model.config.context, model.config.vocabulary
         known: dict[tuple[int, ...], int] = {}
         self._owners: list[list[tuple[int, int, int]]] = []

@@ -124,6 +124,11 @@ class Model(nn.Module):
         for stack in self.stacks():
             stack.recompute = on
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
     def stacks(self) -> list[Stack]:
         """The `Stack` modules of the model."""
         return [module for module in self.modules() if isinstance(module, Stack)]
@@ -207,7 +212,7 @@ class LanguageModel(Model):
 
     def cache(self, batch: int, room: int) -> list[Any]:
         """An empty cache of `room` positions for every block, for step-by-step decoding."""
-        return self.blocks.make_caches(batch, room, self.compute, self.embedding.weight.device)
+        return self.blocks.make_caches(batch, room, self.compute, self.device)
 
     def forward(
         self,

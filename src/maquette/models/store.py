@@ -1,4 +1,7 @@
-"""A model on disk: `config.json` and `model.safetensors`, nothing that can execute."""
+"""A model on disk: `config.json` and `model.safetensors`, nothing that can execute.
+
+A file of quantised weights gives a model of quantised maps (`quantised.py`).
+"""
 
 import dataclasses
 import json
@@ -16,6 +19,7 @@ from maquette.base.errors import UserError
 from maquette.base.files import give_usual_rights, read_json, sync, write_json
 from maquette.models.base import Model
 from maquette.models.picture_config import PictureConfig
+from maquette.models.quantised import load_quantised, stored_forms
 from maquette.models.registry import AnyConfig, ModelConfig, config_from
 
 FORMAT = 1
@@ -50,10 +54,13 @@ def load_config(folder: Path) -> AnyConfig:
         raise UserError(f"{path} is damaged or of another version: {error}") from error
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
     """Write a safetensors file in one step: a reader sees the old one or the new."""
     aside = path.with_name(f".{path.name}.tmp")
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, aside)
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    save_file(plain, aside, metadata)
     give_usual_rights(aside)
     sync(aside)
     aside.replace(path)
@@ -157,8 +164,10 @@ def language_config(folder: Path) -> ModelConfig:
 
 def load_model(folder: Path, weights: Path | None = None) -> Model:
     """The model of a folder in evaluation mode, from its own weights or from a checkpoint's."""
-    model: Model = load_config(folder).build()
-    source = weights or folder / WEIGHTS
+    config, source = load_config(folder), weights or folder / WEIGHTS
+    if source.exists() and stored_forms(source):
+        return load_quantised(language_config(folder), source).eval()
+    model: Model = config.build()
     load_parameters(model, load_tensors(source), source)
     return model.eval()
 

@@ -10,28 +10,9 @@
 #include <cstring>
 #include <vector>
 
+#include "bfloat16.h"
+
 namespace {
-
-struct bfloat16 {
-  uint16_t bits;
-};
-
-inline float widen(float x) { return x; }
-
-inline float widen(bfloat16 x) {
-  const uint32_t bits = uint32_t(x.bits) << 16;
-  float y;
-  std::memcpy(&y, &bits, 4);
-  return y;
-}
-
-inline void narrow(float x, float& y) { y = x; }
-
-inline void narrow(float x, bfloat16& y) {  // to nearest, ties to even, as torch rounds
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  y.bits = uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
 
 inline int32_t bits_of(float x) {
   int32_t bits;

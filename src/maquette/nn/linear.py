@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maquette.nn import native, native_operators
+from maquette.nn import native, native_operators, native_products
 from maquette.nn.rules import Role
 
 
@@ -37,6 +37,9 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(fan_out)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:  # (..., fan_in) -> (..., fan_out)
+        if self._laid_out_for(x):
+            y = native_products.product(x, self.weight)
+            return y if self.bias is None else y + self.bias.to(y.dtype)
         if native.usable(x) and x.dim() > 1:
             return native_operators.linear(x, self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(x.dtype)
@@ -44,9 +47,17 @@ class Linear(nn.Module):
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T without the bias."""
+        if self._laid_out_for(x):
+            return native_products.product(x, self.weight)
         if native.usable(x) and x.dim() > 1:
             return native_operators.linear(x, self.weight, None)
         return F.linear(x, self.weight.to(x.dtype))
+
+    def _laid_out_for(self, x: Tensor) -> bool:
+        """Whether the weight is kept in bf16, as for generation, and x is a row or two."""
+        if self.weight.dtype != torch.bfloat16 or x.dtype != torch.bfloat16:
+            return False
+        return native_products.serves(x, native_products.ROWS_OF_BF16)
 
 
 class Embedding(nn.Module):

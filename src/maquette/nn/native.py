@@ -5,7 +5,8 @@ products of a step. torch's compiler turns each into several passes with positio
 one pass each (docs/log.md has the times). They compute in fp32 and read and write fp32 or bf16. The build
 takes two seconds and is kept in Maquette's home; without a compiler, or where it fails, `library` is None
 and callers go on with torch alone. `native_operators.py` has those with a gradient of their own,
-`native_rows.py` those that work in place.
+`native_rows.py` those that work in place. The products of `products.cpp` are built in the same way, for
+`native_products.py`.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from torch import Tensor
 from maquette.base.files import home
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
+HEADER = Path(__file__).with_name("bfloat16.h")
 FLAGS = "-std=c++17 -O3 -march=native -fopenmp -fno-math-errno -fno-trapping-math -shared -fPIC"
 WIDE = "-mprefer-vector-width=512"  # known to compilers for x86 alone
 TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -62,19 +64,25 @@ def available() -> bool:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The built kernels; None where no compiler can build them, of which a warning tells once."""
+    """The built row kernels; see `build`."""
+    return build(SOURCE)
+
+
+def build(source: Path) -> ctypes.CDLL | None:
+    """The built kernels of a file; None where no compiler can build them, of which a warning tells."""
     path = compiler()
     if path is None:
         return None
     version = subprocess.run(
         [path, "--version"], capture_output=True, encoding="utf-8", check=False
     ).stdout
-    identity = [SOURCE.read_text(encoding="utf-8"), FLAGS, WIDE, version, _processor()]
+    texts = [file.read_text(encoding="utf-8") for file in (source, HEADER)]
+    identity = [*texts, FLAGS, WIDE, version, _processor()]
     key = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
-    built = home() / "compiled" / f"kernels-{key}.so"
+    built = home() / "compiled" / f"{source.stem}-{key}.so"
     if not built.exists():
         try:
-            error = _build(path, built)
+            error = _build(path, source, built)
         except OSError as fault:  # a home that is full or cannot be written
             error = str(fault)
         if error:
@@ -89,13 +97,13 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def _build(compiler: str, out: Path) -> str:
+def _build(compiler: str, source: Path, out: Path) -> str:
     """Build to `out`, atomically; returns what went wrong, or nothing."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         made = Path(folder) / out.name
         for flags in ([WIDE], []):
-            command = [compiler, *FLAGS.split(), *flags, "-o", str(made), str(SOURCE)]
+            command = [compiler, *FLAGS.split(), *flags, "-o", str(made), str(source)]
             done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
             if done.returncode == 0:
                 os.replace(made, out)

@@ -76,7 +76,7 @@ class Engine:
             check_draft(model, draft.eval())
             self._drafted = drafted
             self._bytes += draft.kv_bytes_per_token()
-        self._device = model.embedding.weight.device
+        self._device = model.device
         self._context, vocabulary = model.config.context, model.config.vocabulary
         self._missing = tokenizer.missing(vocabulary)
         self._hidden = torch.tensor(self._missing, dtype=torch.long, device=self._device)
@@ -444,7 +444,7 @@ class Engine:
 
 def _free(model: LanguageModel) -> int:
     """Bytes of memory that nothing uses, where the model is."""
-    device = model.embedding.weight.device
+    device = model.device
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return max(0, machine_memory() - resident())

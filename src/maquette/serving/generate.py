@@ -211,7 +211,7 @@ def stream(
     ended: numbers of the prompts whose tokens are not needed any more; the caller may add some between
     two steps. They are taken out of the batch where that pays, and the last token stands for them then.
     """
-    device = model.embedding.weight.device
+    device = model.device
     sampler = Sampler(sampling, len(prompts), device, missing)
     longest = max(len(p) for p in prompts)
     padding = torch.tensor([longest - len(p) for p in prompts], device=device)
@@ -285,7 +285,7 @@ def stream_without_cache(
     model: LanguageModel, prompt: Sequence[int], tokens: int, sampling: Sampling
 ) -> Iterator[int]:
     """The same tokens without a cache, for tests."""
-    device, vocabulary = model.embedding.weight.device, model.config.vocabulary
+    device, vocabulary = model.device, model.config.vocabulary
     own = RowSampler(sampling.row(0), device, vocabulary, prompt)
     sampler = Sampler([own], 1, device)
     row: Tensor = torch.tensor([list(prompt)], device=device)

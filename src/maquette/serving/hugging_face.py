@@ -23,6 +23,7 @@ from maquette.models.clip import Clip
 from maquette.models.clip_config import ClipConfig
 from maquette.models.config import DecoderConfig
 from maquette.models.decoder import Decoder
+from maquette.models.quantised import dequantise
 from maquette.models.store import (
     CONFIG,
     WEIGHTS,
@@ -92,14 +93,15 @@ def export_model(
 ) -> str:
     """Write a run as a folder that transformers opens; returns the class that reads it.
 
-    model: the run's where that is not what its weights file alone says; low-rank adapters are merged into
-    it. caption_length: tokens that a CLIP run reads of a caption; see `export_clip`. chat_template: how the
-    run learnt to write conversations. terms: what its sources forbid, which goes along. Raises WrongUse for
-    adapters of other kinds.
+    model: the run's where that is not what its weights file alone says; quantised weights are written out,
+    and low-rank adapters merged into them. caption_length: tokens that a CLIP run reads of a caption; see
+    `export_clip`. chat_template: how the run learnt to write conversations. terms: what its sources forbid,
+    which goes along. Raises WrongUse for adapters of other kinds.
     """
     if out.exists():
         raise UserError(f"{out} exists: choose another folder")
     model = load_model(run) if model is None else model
+    dequantise(model)
     merge_and_detach(model)
     if isinstance(model, Clip):
         from maquette.serving.hugging_face_clip import export_clip

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from maquette.models.base import LanguageModel
 from maquette.nn.linear import Linear
-
-HOOKS = [name for name in vars(nn.Module()) if "_forward" in name and "hooks" in name]
-"""tables of a module in which torch keeps what is called before and after it"""
+from maquette.nn.quantised import HOOKS, QuantisedLinear
 
 
 class PackedLinear(nn.Module):
@@ -42,10 +40,10 @@ def pack(model: LanguageModel) -> bool:
     ready = torch.backends.mkldnn.is_available() and hasattr(
         torch.ops.mkldnn, "_reorder_linear_weight"
     )
-    if not ready or model.embedding.weight.device.type != "cpu":
+    if not ready or model.device.type != "cpu":
         return False
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, Linear):
+            if isinstance(child, Linear) and not isinstance(child, QuantisedLinear):
                 setattr(module, name, PackedLinear(child, model.compute))
     return True

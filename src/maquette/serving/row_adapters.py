@@ -26,7 +26,7 @@ class RowAdapters:
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
-        self._device = model.embedding.weight.device
+        self._device = model.device
         self._adapters = {
             name: adapter
             for name, adapter in adapters_of(model).items()

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from maquette.adaptation.adapters.adapter import Adapter, attach
 from maquette.adaptation.adapters.store import ADAPTER, ADAPTER_WEIGHTS
-from maquette.base.errors import UserError
+from maquette.base.errors import UserError, WrongUse
 from maquette.models.base import Model, PictureModel
+from maquette.models.quantised import read_quantised, stored_forms
 from maquette.models.store import CONFIG, WEIGHTS, load_config, load_tensors, tensors_of
 from maquette.nn.patches import resize_positions
 from maquette.training.checkpoint import AVERAGE, MODEL, newest
@@ -34,6 +35,7 @@ def make_model(
     fresh: False leaves out the other run's weights, where a checkpoint is read over them. say: told how
     a model that begins with another run's differs from it.
     """
+    check_quantised(recipe)
     model: Model = recipe.model.build().initialise(recipe.seed)
     if recipe.start and (fresh or recipe.adapter is not None):  # no checkpoint holds a base
         for line in begin_with(model, Path(recipe.start)).notes(recipe.start):
@@ -49,13 +51,26 @@ def make_model(
 def check_trained(recipe: Recipe) -> int:
     """How many parameters a recipe trains, its adapter's and its task's.
 
-    Raises WrongUse, before anything is written, for groups or an adapter that do not fit the model.
+    Raises WrongUse, before anything is written, for groups or an adapter that do not fit the model, and for
+    all parameters of a quantised run.
     """
+    check_quantised(recipe)
     with torch.device("meta"):
         model: Model = recipe.model.build()
         if recipe.adapter is not None:
             attach(model, recipe.adapter.kind, recipe.adapter.build(model))
         return freeze(model, recipe.optimiser.groups)
+
+
+def check_quantised(recipe: Recipe) -> None:
+    """Raise WrongUse for a recipe that trains the parameters of a quantised run: only adapters can."""
+    if recipe.start and recipe.adapter is None:
+        start = Path(recipe.start)
+        if start.is_dir() and stored_forms(weights_file(start)):
+            raise WrongUse(
+                f"{start} is quantised and its weights cannot be trained: use a method with an adapter, such "
+                f"as lora, or begin with the run it was made of"
+            )
 
 
 @dataclass(frozen=True)
@@ -85,13 +100,16 @@ class LoadReport:
 
 
 @torch.no_grad()
-def begin_with(model: nn.Module, folder: Path) -> LoadReport:
+def begin_with(model: Model, folder: Path) -> LoadReport:
     """Copy a run's weights into a model, tensor by tensor of the same name; see `LoadReport`.
 
-    Raises UserError when they have no tensor in common, or one is of another shape and neither reads
-    more inputs nor holds positions of a grid.
+    The maps of a quantised run become quantised. Raises UserError when they have no tensor in common, or one
+    is of another shape and neither reads more inputs nor holds positions of a grid.
     """
     source = weights_file(folder)
+    if stored_forms(source):
+        read_quantised(model, source)
+        return LoadReport([], [], [], [])
     tensors = load_tensors(source)
     own = tensors_of(model)
     common = own.keys() & tensors.keys()

@@ -10,7 +10,7 @@ import torch
 
 from maquette.adaptation.adapters.adapter import Adapter, adapters_of
 from maquette.base.errors import UserError, WrongUse, did_you_mean
-from maquette.base.machine import measure, pick_device
+from maquette.base.machine import pick_device
 from maquette.corpus.examples.cloze import ClozeCorpus
 from maquette.corpus.examples.store import ExamplesCorpus
 from maquette.corpus.open import AnyCorpus
@@ -24,9 +24,9 @@ from maquette.models.store import language_config
 from maquette.serving.engine import Engine
 from maquette.serving.engine import Request as GenerationRequest
 from maquette.serving.generate import Generated, Timing, drain, generate
-from maquette.serving.pack import PackedLinear, pack
 from maquette.serving.restrict import Answers, Grammars, Restriction
 from maquette.serving.sampler import Sampling
+from maquette.serving.weights import Weights, prepare
 from maquette.training.datasets.examples import Packed
 from maquette.training.recipe import LanguageRecipe, language
 from maquette.training.run import CORPUS, RunDirectory
@@ -44,6 +44,7 @@ class Loaded:
 
     def __init__(self, path: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
         self.path, self.model, self.tokenizer = path, model, tokenizer
+        self._optimised = False
 
     def attach(self, name: str, run: str | Path, weight: float = 1.0) -> "Loaded":
         """Attach the adapter of an adapted run of the same base, under a name; returns self.
@@ -51,7 +52,7 @@ class Loaded:
         weight: factor of what it changes, also negative where its kind allows. Raises UserError for an
         adapter of another model. To be called before `optimise`.
         """
-        if any(isinstance(module, PackedLinear) for module in self.model.modules()):
+        if self._optimised:
             raise WrongUse(
                 "the weights are laid out for generation: attach adapters before optimise"
             )
@@ -92,16 +93,13 @@ class Loaded:
         """The records of all steps."""
         return RunDirectory(self.path).records()
 
-    def optimise(self, precision: str = "auto") -> "Loaded":
-        """Lay the weights out for generation, in the precision that is fastest here; returns self.
+    def optimise(self, weights: Weights = "auto") -> "Loaded":
+        """Lay the weights out for generation, as `serving.weights.prepare` does; returns self.
 
         The model then generates and scores, but can no longer be trained or saved.
         """
-        if precision == "auto":
-            precision = measure().precision
-        self.model.compute = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.model.to(self.model.compute)
-        pack(self.model)
+        prepare(self.model, weights)
+        self._optimised = True
         return self
 
     def generate(
@@ -288,7 +286,7 @@ def score_examples(
     """
     model.eval()
     packed = Packed(corpus.heldout, model.config.context, corpus.eos_token_id, seed=0)
-    device, score = model.embedding.weight.device, Score()
+    device, score = model.device, Score()
     for number in range(len(packed)):  # one by one: each is a part of the score's standard error
         batch = packed.batch(np.array([number]))
         loss = model.loss(batch.to(device))

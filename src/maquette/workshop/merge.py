@@ -11,6 +11,7 @@ from maquette.corpus.examples.chat_template import CHAT_TEMPLATE
 from maquette.corpus.special_tokens import SPECIAL
 from maquette.corpus.terms_card import TERMS
 from maquette.corpus.text.store import TOKENIZER
+from maquette.models.quantised import dequantise
 from maquette.models.store import WEIGHTS, load_config, save_config, save_tensors, tensors_of
 from maquette.training.run import CORPUS
 from maquette.training.trained_model import open_model
@@ -33,6 +34,7 @@ def merge(run: Path, out: Path, base: Path | None = None) -> None:
     model = open_model(run, base)
     if not adapters_of(model):
         raise WrongUse(f"{run} is no adapted run: there is nothing to merge")
+    dequantise(model)
     merge_and_detach(model)
     with directory_aside(out) as folder:
         save_config(folder, load_config(run))

@@ -215,7 +215,7 @@ def _found(
 ) -> Words:
     """Words for every label of a pattern, found on the labelled texts by the model as it is."""
     contexts = encode_contexts(pattern, texts.labelled, tokenizer)
-    device = model.embedding.weight.device
+    device = model.device
     rows = [
         model(torch.tensor([one[-context:]], device=device))[0, -1]
         .log_softmax(-1)

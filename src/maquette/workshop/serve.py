@@ -13,16 +13,17 @@ from maquette.audit.member import member
 from maquette.audit.trace import trace
 from maquette.base.arrays import check_corpus
 from maquette.base.errors import UserError, WrongUse
-from maquette.base.machine import measure
 from maquette.corpus.text.portrait import PORTRAIT, open_portrait
 from maquette.models.clip_config import ClipConfig
 from maquette.models.diffusion.config import DiffusionConfig
 from maquette.models.picture_config import PictureConfig
 from maquette.models.prior_config import PriorConfig
+from maquette.models.quantised import stored_forms
 from maquette.models.store import CONFIG, load_config
 from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.serving.api.run import Lookup, Opened, Run, TextModel
 from maquette.serving.engine import Engine
+from maquette.serving.weights import Weights, memory_bytes
 from maquette.training.initial_model import kept_file, weights_file
 from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import text_of
@@ -36,7 +37,7 @@ Adapters = Mapping[str, Path]
 
 
 def served_run(
-    folder: Path, adapters: Adapters, precision: str = "auto", draft: Path | None = None
+    folder: Path, adapters: Adapters, weights: Weights = "auto", draft: Path | None = None
 ) -> Run:
     """The run of a folder, with adapters of it. Raises UserError where there is nothing to serve.
 
@@ -48,18 +49,17 @@ def served_run(
     config = load_config(folder)
     bases = _bases(folder)
     folders = [folder, *bases, *adapters.values()]
-    weights = [*map(_weights, folders), folder / CONFIG]
+    files = [*map(_weights, folders), folder / CONFIG]
     about: dict[str, Any] = {"parameters": config.parameters(), "model": config.kind}
     opened: Callable[[], Opened]
-    bytes_each = 4
+    memory = 4 * config.parameters()
     if not isinstance(config, PictureConfig):
         kind, opened = (
             "text",
-            functools.partial(_open_text, folder, dict(adapters), precision, draft),
+            functools.partial(_open_text, folder, dict(adapters), weights, draft),
         )
-        bytes_each = (
-            2 if (measure().precision if precision == "auto" else precision) == "bf16" else 4
-        )
+        quantised = files[0].stat().st_size if stored_forms(files[0]) else None
+        memory = memory_bytes(config.parameters(), weights, quantised)
         about |= {
             "context": config.context,
             "vocabulary": config.vocabulary,
@@ -86,8 +86,8 @@ def served_run(
         kind=kind,
         about=about,
         gates=tuple(folders),
-        weights=tuple(weights),
-        memory=bytes_each * config.parameters(),
+        weights=tuple(files),
+        memory=memory,
         load=opened,
     )
 
@@ -95,7 +95,7 @@ def served_run(
 def served_runs(
     folders: Sequence[Path],
     adapted: Sequence[Path],
-    precision: str = "auto",
+    weights: Weights = "auto",
     draft: Path | None = None,
 ) -> list[Run]:
     """The runs of folders, each with those of the adapted runs that are made of it. draft: see `served_run`.
@@ -114,7 +114,7 @@ def served_runs(
                 f"--adapter {run} adapts {base}, which is not served: name that run, too"
             )
         own[of][run.resolve().name.replace(".", "-")] = run
-    runs = [served_run(folder, adapters, precision, draft) for folder, adapters in own.items()]
+    runs = [served_run(folder, adapters, weights, draft) for folder, adapters in own.items()]
     if draft is not None and sum(one.kind == "text" for one in runs) != 1:
         raise WrongUse("--draft is for one run of text: serve that run alone")
     for one in runs:
@@ -164,12 +164,12 @@ def _nothing(folder: Path) -> Opened:
 
 
 def _open_text(
-    folder: Path, adapters: dict[str, Path], precision: str, draft: Path | None
+    folder: Path, adapters: dict[str, Path], weights: Weights, draft: Path | None
 ) -> TextModel:
     loaded = load(folder)
     for name, adapted in adapters.items():
         loaded.attach(name, adapted, weight=0.0)
-    loaded.optimise(precision)
+    loaded.optimise(weights)
     template, learnt = chat_template(folder, loaded.tokenizer)
     lookups = _Lookups(folder)
     return TextModel(
@@ -180,7 +180,7 @@ def _open_text(
         trace=lookups.trace,
         portrait=lookups.portrait,
         adapters={name: float(one.weight) for name, one in loaded.adapters.items()},
-        draft=None if draft is None else load(draft).optimise(precision).model,
+        draft=None if draft is None else load(draft).optimise(weights).model,
     )
 
 

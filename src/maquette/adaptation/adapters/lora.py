@@ -22,6 +22,7 @@ from maquette.base.errors import WrongUse, did_you_mean
 from maquette.models.base import Model
 from maquette.nn.linear import Linear
 from maquette.nn.low_rank import LowRank
+from maquette.nn.quantised import QuantisedLinear
 
 
 class LoRA(Adapter):
@@ -65,7 +66,7 @@ def linear_layers(model: Model) -> dict[str, Linear]:
 class Merged:
     """All LoRA adapters of a model in its weights, until `undo`.
 
-    Raises WrongUse where one has weights by row.
+    Raises WrongUse where one has weights by row, and for a model whose maps are quantised.
     """
 
     @torch.no_grad()
@@ -78,6 +79,11 @@ class Merged:
             if isinstance(adapter.weight, Tensor):
                 raise WrongUse(
                     "an adapter with weights by row cannot be merged: give it one weight"
+                )
+        for adapter in self._adapters:
+            if any(isinstance(model.get_submodule(n), QuantisedLinear) for n in adapter.changes):
+                raise WrongUse(
+                    "an adapter cannot be merged into quantised weights: write them out with dequantise"
                 )
         for adapter in self._adapters:
             for name, change in adapter.changes.items():

@@ -79,7 +79,7 @@ async def _of_text(call: Call, loaded: Loaded, body: Embeddings) -> tuple[list[l
 def text_embedding(model: TextModel, tokens: list[int]) -> list[float]:
     """The mean of the last hidden states of some tokens, of length 1."""
     language = model.model
-    hidden = language.hidden(torch.tensor([tokens], device=language.embedding.weight.device))
+    hidden = language.hidden(torch.tensor([tokens], device=language.device))
     vector: list[float] = functional.normalize(hidden[0].float().mean(0), dim=0).tolist()
     return vector
 

@@ -177,7 +177,7 @@ def answer_log_likelihoods(model: LanguageModel, batch: PreferenceBatch) -> Tens
 @torch.no_grad()
 def pair_log_likelihoods(model: LanguageModel, pairs: Pairs) -> Tensor:
     """Log-probabilities of the answers of all pairs under a model, (pairs, 2) in fp32: chosen, rejected."""
-    device = model.embedding.weight.device
+    device = model.device
     packed = PackedPairs(pairs, torch.zeros(len(pairs), 2), seed=0)
     found = torch.zeros(len(pairs), 2)
     for first in range(0, len(packed), ROWS):
