@@ -26,7 +26,8 @@ from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import LanguageModel
 from maquette.serving.engine_cache import Slots
 from maquette.serving.engine_groups import Group, Prefill
-from maquette.serving.prefixes import LEAST, Entry, PrefixCache, common
+from maquette.serving.engine_memory import KeyValueMemory
+from maquette.serving.prefixes import LEAST, PrefixCache, common
 from maquette.serving.request import Full, Request, Row, Scored, Step, opinions
 from maquette.serving.restrict import Grammars, Walk, masked
 from maquette.serving.row_adapters import GroupKey, RowAdapters
@@ -68,23 +69,18 @@ class Engine:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.memory = _free(model) // 2 if memory is None else memory
         self.rows, self.chunk, self.queue, self.context_shift = rows, chunk, queue, context_shift
-        self.prefixes = PrefixCache(model.kv_bytes_per_token())
         self._draft, self._drafted = draft, 0
-        self._bytes = model.kv_bytes_per_token()
-        """bytes of keys and values of a token"""
         if draft is not None:
             check_draft(model, draft.eval())
             self._drafted = drafted
-            self._bytes += draft.kv_bytes_per_token()
         self._device = model.device
         self._context, vocabulary = model.config.context, model.config.vocabulary
         self._missing = tokenizer.missing(vocabulary)
         self._hidden = torch.tensor(self._missing, dtype=torch.long, device=self._device)
         self._adapters = RowAdapters(model)
+        self._memory = KeyValueMemory(self.memory, model, draft, drafted, self._adapters)
         self._grammars: Grammars | None = None
         self._waiting: deque[Row] = deque()
-        self._prefill: Prefill | None = None
-        self._groups: dict[GroupKey, Group] = {}
         self._submitted = 0
         self.passes = 0
         """number of rows that the model was run for after their prompts, a step each"""
@@ -92,17 +88,24 @@ class Engine:
     def __len__(self) -> int:
         """Number of requests that wait or are answered."""
         return (
-            len(self._waiting) + len(self.live) + (len(self._prefill.rows) if self._prefill else 0)
+            len(self._waiting)
+            + len(self.live)
+            + (len(self._memory.prefill.rows) if self._memory.prefill else 0)
         )
+
+    @property
+    def prefixes(self) -> PrefixCache:
+        """The prompts that are kept for others."""
+        return self._memory.prefixes
 
     @property
     def live(self) -> list[Row]:
         """The rows that get a token at every step."""
-        return [row for group in self._groups.values() for row in group.rows]
+        return [row for group in self._memory.groups.values() for row in group.rows]
 
     def used(self) -> int:
         """Bytes of keys and values that are held, those of shared prompts included."""
-        return self._held() + self.prefixes.bytes()
+        return self._memory.held() + self._memory.prefixes.bytes()
 
     def submit(self, request: Request) -> int:
         """Take a request; returns its number.
@@ -114,8 +117,8 @@ class Engine:
         row = self._row(request)
         if len(row.tokens) > self._context:
             row.shift(self._context, FIRST)
-        key, room = self._adapters.group(row.weights), self._room([row])
-        need = sum(self._need(1, room, len(row.tokens), key, empty=True))
+        key, room = self._adapters.group(row.weights), self._memory.room([row])
+        need = sum(self._memory.need(1, room, len(row.tokens), key, empty=True))
         if need > self.memory:
             raise WrongUse(
                 f"{len(request.prompt)} tokens and {request.tokens} more take {need:,} bytes of keys and "
@@ -129,23 +132,27 @@ class Engine:
     def step(self) -> list[Step]:
         """A token of every live row, then a chunk of the prompts that come next."""
         steps: list[Step] = []
-        for key in list(self._groups):
+        for key in list(self._memory.groups):
             steps += self._decode(key) if self._draft is None else self._speculate(key)
-        if self._prefill is None:
+        if self._memory.prefill is None:
             self._admit()
-        if self._prefill is not None:
-            steps += self._run_chunk(self._prefill)
+        if self._memory.prefill is not None:
+            steps += self._run_chunk(self._memory.prefill)
         return steps
 
     @torch.inference_mode()
     def cancel(self, request: int) -> None:
         """Forget a request at once; nothing where it is unknown or done."""
         self._waiting = deque(row for row in self._waiting if row.number != request)
-        if self._prefill is not None and any(r.number == request for r in self._prefill.rows):
-            assert len(self._prefill.rows) == 1, "prompts run together are done within a step"
-            key, self._prefill = self._prefill.key, None
+        if self._memory.prefill is not None and any(
+            r.number == request for r in self._memory.prefill.rows
+        ):
+            assert len(self._memory.prefill.rows) == 1, (
+                "prompts run together are done within a step"
+            )
+            key, self._memory.prefill = self._memory.prefill.key, None
             self._leave(key, [])
-        for key, group in list(self._groups.items()):
+        for key, group in list(self._memory.groups.items()):
             self._leave(key, [n for n, row in enumerate(group.rows) if row.number == request])
 
     def _row(self, request: Request) -> Row:
@@ -171,7 +178,7 @@ class Engine:
         while self._waiting and live + len(chosen) < self.rows:
             row = self._waiting[0]
             tokens = row.array()
-            _, known = self.prefixes.find(row.key, tokens[: row.scored_from + 1])
+            _, known = self._memory.prefixes.find(row.key, tokens[: row.scored_from + 1])
             new = len(tokens) - known
             if chosen:
                 if (
@@ -182,71 +189,34 @@ class Engine:
                 shared = common(chosen[-1].array(), tokens) if chosen[-1].key == row.key else 0
                 if shared - known >= max(LEAST, new // 2):  # it waits for what that one computes
                     break
-            room, longest = max(room, self._room([row])), max(longest, len(row.tokens))
-            if not self._fits(len(chosen) + 1, room, longest, self._adapters.group(row.weights)):
+            room, longest = max(room, self._memory.room([row])), max(longest, len(row.tokens))
+            if not self._memory.fits(
+                len(chosen) + 1, room, longest, self._adapters.group(row.weights)
+            ):
                 break
             key, widest = self._adapters.group(row.weights), max(widest, new)
             chosen.append(self._waiting.popleft())
         if chosen:
             self._begin(chosen, key)
 
-    def _held(self) -> int:
-        """Bytes of the keys and values of rows, with those promised to the prompts being computed."""
-        held = sum(group.bytes() for group in self._groups.values())
-        return held + (self._prefill.slots.bytes() + self._prefill.growth if self._prefill else 0)
-
-    def _fits(self, count: int, room: int, longest: int, key: GroupKey) -> bool:
-        """Make room for rows to be begun, from what shared prompts take; whether there is enough.
-
-        room, longest: number of tokens of the longest row at its end, and of its prompt.
-        """
-        left = self.memory - self._held() - sum(self._need(count, room, longest, key))
-        if left < 0:
-            for group in self._groups.values():
-                group.resize(len(group.rows), self._room(group.rows))
-            left = self.memory - self._held() - sum(self._need(count, room, longest, key))
-        if left < 0:
-            return False
-        self.prefixes.shrink(left)
-        return True
-
-    def _need(
-        self, count: int, room: int, longest: int, key: GroupKey, empty: bool = False
-    ) -> tuple[int, int]:
-        """Bytes by which rows make a group's rectangles grow, and those of their prompts until then.
-
-        empty: whether the group is taken to have no rows.
-        """
-        each = self._bytes
-        laid = self._adapters.length(key) * self.model.kv_bytes_per_token()  # before a row's tokens
-        slots = self._groups[key].slots if key in self._groups and not empty else None
-        if slots is None:  # the prompts' own rectangle becomes the group's
-            return 0, count * (laid + room * each)
-        capacity = max(slots.capacity, len(slots.lengths) + count)
-        before = slots.capacity * (laid + slots.room * each)
-        grown = capacity * (laid + max(slots.room, room) * each)
-        return grown - before, count * (laid + longest * each)
-
-    def _room(self, rows: Sequence[Row]) -> int:
-        """Number of tokens that the longest of the rows will have, and those drafted after it."""
-        return max((row.total(self._context) + self._drafted for row in rows), default=0)
-
     def _begin(self, rows: list[Row], key: GroupKey) -> None:
         """Lay what is known of the prompts' beginnings."""
         longest = max(len(row.tokens) for row in rows)
-        growth, _ = self._need(len(rows), self._room(rows), longest, key)
-        group = self._groups.setdefault(key, Group())
+        growth, _ = self._memory.need(len(rows), self._memory.room(rows), longest, key)
+        group = self._memory.groups.setdefault(key, Group())
         if key and group.prefixes is None:
             group.prefixes = self._adapters.prefixes(rows[0].weights)
         lengths = [len(row.tokens) for row in rows]
-        found = [self.prefixes.find(row.key, row.array()[: row.scored_from + 1]) for row in rows]
+        found = [
+            self._memory.prefixes.find(row.key, row.array()[: row.scored_from + 1]) for row in rows
+        ]
         past = longest - max(len(row.tokens) - n for row, (_, n) in zip(rows, found, strict=True))
-        room = longest if group.slots is not None else self._room(rows)
+        room = longest if group.slots is not None else self._memory.room(rows)
         slots = Slots(self.model, len(rows), room, group.prefixes)
         slots.begin(lengths, past, [None if entry is None else entry.kept for entry, _ in found])
         padded = [[0] * (longest - len(row.tokens)) + row.tokens for row in rows]
         tokens = torch.tensor(padded, device=self._device)
-        self._prefill = Prefill(key, rows, slots, tokens, past, growth)
+        self._memory.prefill = Prefill(key, rows, slots, tokens, past, growth)
         for row in rows:
             row.shifted = False
 
@@ -263,7 +233,7 @@ class Engine:
             self._score(row, hidden[number], past - padding)
         if prefill.past < longest:
             return []
-        self._prefill = None
+        self._memory.prefill = None
         prefill.slots.settle()
         steps, going = [], list(range(len(rows)))
         for number, row in enumerate(rows):
@@ -296,19 +266,21 @@ class Engine:
 
     def _join(self, prefill: Prefill, done: set[int]) -> None:
         """Put rows whose prompts are computed among the live ones; keep the prompts for others."""
-        group, slots = self._groups[prefill.key], prefill.slots
+        group, slots = self._memory.groups[prefill.key], prefill.slots
         going = [n for n, row in enumerate(prefill.rows) if row.number not in done]
-        room, target = self._room([prefill.rows[n] for n in going]), group.slots or slots
+        room, target = self._memory.room([prefill.rows[n] for n in going]), group.slots or slots
         capacity = max(target.capacity, len(group.rows) + len(going))
         if capacity > target.capacity or room > target.room:
             for grown in group.all_slots() or [slots]:
                 grown.resize(capacity, max(target.room, room))
+        if self._draft is not None and group.draft is None:
+            group.draft = Slots(self._draft, target.capacity, target.room)
+        others = slots.bytes() + self._memory.drafts_once(prefill.rows)
         for number, row in enumerate(prefill.rows):
-            self._keep(row, slots, number, slots.bytes())
+            self._memory.keep(row, slots, number, others)
         again = [row for row in prefill.rows if row.shifted]
         joined = group.join(slots, prefill.rows, going)
-        if self._draft is not None:
-            group.draft = group.draft or Slots(self._draft, target.capacity, target.room)
+        if group.draft is not None:
             for row in joined:
                 group.draft.join(self._drafts(row), 0)
         self._leave(prefill.key, [], again)
@@ -323,22 +295,9 @@ class Engine:
             slots.run(part)
         return slots
 
-    def _keep(self, row: Row, slots: Slots, number: int, others: int = 0) -> None:
-        """Keep what a row's tokens left, for prompts that begin with them, if there is room.
-
-        others: bytes that are held and not counted.
-        """
-        tokens = row.array()[: slots.lengths[number]]
-        size = len(tokens) * self.model.kv_bytes_per_token()
-        left = self.memory - self._held() - others - size
-        if len(tokens) < LEAST or left < 0 or row.shifted or self.prefixes.holds(row.key, tokens):
-            return
-        self.prefixes.shrink(left)
-        self.prefixes.add(Entry(row.key, tokens, slots.kept(number, len(tokens))))
-
     def _decode(self, key: GroupKey) -> list[Step]:
         """A token of every live row of a group."""
-        group = self._groups[key]
+        group = self._memory.groups[key]
         if group.slots is None or not group.rows:
             return []
         self.passes += len(group.rows)
@@ -351,7 +310,7 @@ class Engine:
 
     def _speculate(self, key: GroupKey) -> list[Step]:
         """The tokens of every live row of a group that the model keeps of its draft, and one more."""
-        group, g = self._groups[key], self._drafted
+        group, g = self._memory.groups[key], self._drafted
         if group.slots is None or group.draft is None or not group.rows:
             return []
         rows = group.rows
@@ -420,26 +379,21 @@ class Engine:
 
     def _end(self, key: GroupKey, done: set[int]) -> None:
         """Take out the rows that are done, and those whose context was shifted."""
-        group = self._groups[key]
+        group = self._memory.groups[key]
         assert group.slots is not None
         for number, row in enumerate(group.rows):
             if (
                 row.number in done and row.said >= LEAST
             ):  # a conversation's next turn begins with it
-                self._keep(row, group.slots, number)
+                self._memory.keep(row, group.slots, number)
         gone = [n for n, row in enumerate(group.rows) if row.number in done or row.shifted]
         self._leave(key, gone)
 
     def _leave(self, key: GroupKey, numbers: Sequence[int], again: Sequence[Row] = ()) -> None:
         """Take rows out of a group; rows whose context was shifted are computed again, before all others."""
-        gone = self._groups[key].leave(numbers)
+        gone = self._memory.groups[key].leave(numbers)
         self._waiting.extendleft(row for row in [*gone, *again] if row.shifted)
-        prefilled = self._prefill.key if self._prefill else None
-        for name, group in list(self._groups.items()):
-            if not group.rows:
-                group.slots = group.draft = None
-                if name != prefilled:
-                    del self._groups[name]
+        self._memory.forget_empty()
 
 
 def _free(model: LanguageModel) -> int:
