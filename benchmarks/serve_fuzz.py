@@ -105,7 +105,9 @@ def judge(url: str, folder: str, arguments: argparse.Namespace) -> list[str]:
             "--seed", str(arguments.seed + rounds), "--checks", "not_a_server_error", "--phases",
             "examples,coverage,fuzzing", "--mode", "all", "--request-timeout", "60", "--no-color",
         ]  # fmt: skip
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        subprocess.run(
+            command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        )
         rounds += 1
         memory.append((sum(answers(url).values()), resident()))
         print(
