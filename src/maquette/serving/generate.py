@@ -18,10 +18,10 @@ from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import LanguageModel
 from maquette.nn.attention import LayerCache
+from maquette.serving.answer_text import AnswerText
 from maquette.serving.restrict import Restriction
 from maquette.serving.sampler import Sampler, Sampling
 
-HALF = "\N{REPLACEMENT CHARACTER}"  # what a part of a character reads as
 TAKEN_OUT = 0.25  # share of a batch that has ended, from which copying the others' cache pays
 
 
@@ -105,7 +105,7 @@ def continue_tokens(
     start = time.perf_counter()
     for prompt in encoded:
         _check_vocabulary(tokenizer, prompt, model.config.vocabulary)
-    texts = [_Text(tokenizer, prompt, stop) for prompt in encoded]
+    texts = [AnswerText(tokenizer, prompt, stop) for prompt in encoded]
     missing = tokenizer.missing(model.config.vocabulary)
     first = start
     count = 0
@@ -261,54 +261,6 @@ def stream_without_cache(
         chosen = sampler(model(row)[:, -1])
         yield int(chosen)
         row = torch.cat((row, chosen.unsqueeze(1)), 1)
-
-
-class _Text:
-    """The growing text of one sequence, and whether it has ended.
-
-    A continuation is read together with its prompt, whose text is then taken off: some tokenizers
-    drop the space of the first token that they read, and bytes of one character may lie on both sides.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stop: Sequence[str]) -> None:
-        self._tokenizer, self._stop = tokenizer, [s for s in stop if s]
-        self._prompt = list(prompt)
-        self._taken_off = len(tokenizer.decode(prompt, skip_special_tokens=True))
-        self.tokens: list[int] = []
-        self.finish: str | None = None
-
-    def add(self, token: int) -> None:
-        if token in self._tokenizer.special.eos_token_ids:
-            self.finish = "end"
-            return
-        self.tokens.append(token)
-        if self._stop:
-            whole = self._decoded(self.tokens).rstrip(HALF)
-            if any(s in whole for s in self._stop):
-                self.finish = "stop"
-
-    def text(self) -> str:
-        return self._cut(self._decoded(self.tokens))
-
-    def ready(self) -> str:
-        """The text that will not change any more: no half character, no start of a stop string."""
-        settled = len(self.tokens) - self._tokenizer.unsettled(self.tokens)
-        whole = self._cut(self._decoded(self.tokens[:settled]).rstrip(HALF))
-        held = 0
-        for s in self._stop:
-            for n in range(len(s) - 1, 0, -1):
-                if whole.endswith(s[:n]):
-                    held = max(held, n)
-                    break
-        return whole[: len(whole) - held]
-
-    def _decoded(self, tokens: list[int]) -> str:
-        both = self._tokenizer.decode(self._prompt + tokens, skip_special_tokens=True)
-        return both[self._taken_off :]
-
-    def _cut(self, whole: str) -> str:
-        cuts = [whole.find(s) for s in self._stop if s in whole]
-        return whole[: min(cuts)] if cuts else whole
 
 
 def _encode(tokenizer: Tokenizer, prompt: str) -> list[int]:

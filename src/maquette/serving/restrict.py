@@ -77,14 +77,46 @@ class Grammars:
         return found
 
 
+class Walk:
+    """The walk of one answer through its grammar."""
+
+    def __init__(self, grammars: Grammars, matcher: Any) -> None:
+        """matcher: of the grammar, at its start; it is the walk's own."""
+        self._grammars, self._matcher = grammars, matcher
+        self.mask: Tensor | None = self._allowed()
+        """the tokens that may follow, (vocabulary,) bool; None where none may, but an end"""
+
+    def accept(self, token: int) -> None:
+        """Take the next token of the answer."""
+        if self.mask is None:
+            return
+        if token in self._grammars.ends or not self._matcher.consume_token(token):
+            self.mask = None
+        else:
+            self.mask = self._allowed()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing may follow any more."""
+        return self.mask is None
+
+    def _allowed(self) -> Tensor | None:
+        if self._matcher.is_stopped():
+            return None
+        content = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        bits = np.unpackbits(content, bitorder="little")
+        mask = bits[: self._grammars.vocabulary].astype(bool)
+        others = mask.copy()
+        others[self._grammars.ends] = False
+        return torch.from_numpy(mask) if others.any() else None
+
+
 class Restriction:
     """The walks of the rows of one batch. answers: what each row is held to."""
 
     def __init__(self, grammars: Grammars, answers: Sequence[Answers]) -> None:
-        self._grammars = grammars
         made = {one: grammars.matcher(one) for one in set(answers)}
-        self._matchers = [made[one].deep_copy() for one in answers]
-        self._masks: list[Tensor | None] = [self._mask(matcher) for matcher in self._matchers]
+        self.walks = [Walk(grammars, made[one].deep_copy()) for one in answers]
         self._live: Sequence[int] = range(len(answers))
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -93,33 +125,22 @@ class Restriction:
 
     def masked(self, logits: Tensor) -> Tensor:
         """Logits (live rows, vocabulary), -inf where a token may not follow; a complete row as it is."""
-        rows = []
-        for row, number in zip(logits, self._live, strict=True):
-            mask = self._masks[number]
-            rows.append(row if mask is None else row.masked_fill(~mask.to(row.device), -torch.inf))
-        return torch.stack(rows)
+        return masked(logits, [self.walks[number] for number in self._live])
 
     def accept(self, tokens: Sequence[int]) -> None:
         """Take the chosen token of every live row."""
         for row, token in zip(self._live, tokens, strict=True):
-            if self._masks[row] is None:
-                continue
-            matcher = self._matchers[row]
-            if token in self._grammars.ends or not matcher.consume_token(token):
-                self._masks[row] = None
-            else:
-                self._masks[row] = self._mask(matcher)
+            self.walks[row].accept(token)
 
     def complete(self, row: int) -> bool:
         """Whether nothing may follow in a row of the whole batch any more."""
-        return self._masks[row] is None
+        return self.walks[row].complete
 
-    def _mask(self, matcher: Any) -> Tensor | None:
-        """The tokens that may follow, (vocabulary,) bool; None where none may, but an end."""
-        if matcher.is_stopped():
-            return None
-        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
-        mask = bits[: self._grammars.vocabulary].astype(bool)
-        others = mask.copy()
-        others[self._grammars.ends] = False
-        return torch.from_numpy(mask) if others.any() else None
+
+def masked(logits: Tensor, walks: Sequence[Walk | None]) -> Tensor:
+    """Logits (rows, vocabulary), -inf where a row's walk does not allow a token; None: it allows all."""
+    rows = []
+    for row, walk in zip(logits, walks, strict=True):
+        mask = None if walk is None else walk.mask
+        rows.append(row if mask is None else row.masked_fill(~mask.to(row.device), -torch.inf))
+    return torch.stack(rows)

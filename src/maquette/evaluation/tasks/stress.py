@@ -33,7 +33,7 @@ from maquette.evaluation.encoding import PairEncoder
 from maquette.evaluation.likelihood import Likelihood, Request, log_likelihoods
 from maquette.evaluation.tasks.task import Question, Task
 from maquette.models.base import LanguageModel
-from maquette.serving.generate import HALF
+from maquette.serving.answer_text import HALF
 from maquette.worlds.questions.registry import question_world
 
 KINDS = ("random", "documents", "wrong", "repeated", "examples")

@@ -1,0 +1,1 @@
+"""The server: OpenAI's API over the engine, with keys, gates, limits and metrics."""
