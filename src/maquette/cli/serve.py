@@ -107,6 +107,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.raiseExceptions = False  # a full disk under the log stops nothing
     listener = listening(arguments.host, arguments.port)
     port = listener.getsockname()[1]

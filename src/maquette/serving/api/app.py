@@ -15,7 +15,6 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp
 
 from maquette.base.errors import UserError
 from maquette.base.version import __version__
@@ -83,7 +82,7 @@ def make_app(
     memory: int | None = None,
     cache: int = 0,
     watched: Watched | None = None,
-) -> ASGIApp:
+) -> Guard:
     """The server as an ASGI application. engine, memory, cache: see `Runs`. Raises WrongUse as it does."""
     limits, metrics = limits or Limits(), Metrics()
     runs = Runs(served, engine, memory, cache, limits.unread)
@@ -102,7 +101,6 @@ def make_app(
         lifespan=lifespan,
         responses=RESPONSES,
     )
-    app.state.runs = runs
     _handle_errors(app)
 
     @app.get("/v1/models", tags=["models"])
@@ -185,7 +183,7 @@ def make_app(
     page_routes(app)
     if watched is not None:
         watch_routes(app, watched)
-    return Guard(app, access, limits, metrics)
+    return Guard(app, runs, access, limits, metrics)
 
 
 def _handle_errors(app: FastAPI) -> None:
@@ -205,7 +203,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     async def invalid(_: Request, error: Any) -> Response:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"][1:]) or None
+        name = ".".join(str(part)[:64] for part in first["loc"][1:]) or None
         message = f"{name or 'body'}: {first['msg']}"
         return told(ApiError(400, message, param=name))
 

@@ -197,7 +197,7 @@ class Detokenize(Body):
 class Lookup(Body):
     """Body of /trace and /portrait."""
 
-    text: Text
+    text: str = Field(max_length=1 << 20)
 
 
 class Pictures(Body):

@@ -1,5 +1,6 @@
 """/v1/chat/completions: the next message of a conversation."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -28,7 +29,7 @@ async def chat(call: Call, runs: Runs, metrics: Metrics, body: ChatCompletion) -
     model, _ = loaded.text
     choice = tools.choice_of(body)
     conversation = conversation_of(body.messages, choice.tools)
-    prompt = encode_conversation(model, conversation)
+    prompt = await asyncio.to_thread(encode_conversation, model, conversation)
     forced = encode_answer(model, choice.forced)
     asked = body.max_completion_tokens or body.max_tokens
     sampling = generation.sampling_of(body)
@@ -42,7 +43,7 @@ async def chat(call: Call, runs: Runs, metrics: Metrics, body: ChatCompletion) -
         alternatives=body.top_logprobs or 0,
     )
     n = body.n or 1
-    requests = generation.numbered([request], n)
+    requests = generation.numbered(call, [request], n)
     steps = await generation.steps_of(call, metrics, loaded, requests)
     writers = [_Writer(choice, bool(conversation.begun)) for _ in range(n)]
     if body.stream:

@@ -48,7 +48,7 @@ async def complete(call: Call, runs: Runs, metrics: Metrics, body: Completion) -
         )
         for prompt in prompts
     ]
-    requests = generation.numbered(requests, body.n or 1)
+    requests = generation.numbered(call, requests, body.n or 1)
     writer = _Writer(model.tokenizer, body, requests)
     steps = await generation.steps_of(call, metrics, loaded, requests)
     counted = sum(map(len, prompts))

@@ -1,6 +1,7 @@
 """From a body to requests of the engine, and from the engine's steps to tokens with their text."""
 
 import asyncio
+import contextlib
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -118,8 +119,15 @@ def schema_text(schema: Mapping[str, Any]) -> str:
     return json.dumps(schema, ensure_ascii=False)
 
 
-def numbered(requests: Sequence[Request], n: int) -> list[Request]:
-    """Each request n times; all draw from random numbers of their own, as the rows of `generate`."""
+def numbered(call: Call, requests: Sequence[Request], n: int) -> list[Request]:
+    """Each request n times; all draw from random numbers of their own, as the rows of `generate`.
+
+    Raises ApiError for more than the server answers at a time.
+    """
+    most = call.limits.choices
+    if len(requests) * n > most:
+        asked = len(requests) * n
+        raise ApiError(400, f"prompts times n is {asked}: ask for at most {most}", param="n")
     copies = [request for request in requests for _ in range(n)]
     return [
         replace(request, sampling=request.sampling.row(number))
@@ -173,46 +181,45 @@ async def steps_of(
 ) -> AsyncIterator[tuple[int, Step]]:
     """Submit requests; gives the steps of their answers. Raises ApiError before the first, or among them."""
     _, worker = loaded.text
-    most = call.limits.choices
-    if len(requests) > most:
-        raise ApiError(
-            400, f"prompts times n is {len(requests)}: ask for at most {most}", param="n"
-        )
     prompt = sum(len(request.prompt) for request in requests)
     call.reserve(prompt, sum(request.tokens for request in requests))
-    stream = await worker.submit(requests)
+    begun = asyncio.get_running_loop().time()
+    deadline = begun + call.limits.answer_seconds
+    async with _in_time(call, deadline):
+        stream = await worker.submit(requests)
     call.ends.callback(stream.cancel)
-    return _counted(call, metrics, loaded.run.name, prompt, stream)
+
+    async def steps() -> AsyncIterator[tuple[int, Step]]:
+        following, count = aiter(stream), 0
+        try:
+            while True:
+                async with _in_time(call, deadline):
+                    try:
+                        number, step = await anext(following)
+                    except StopAsyncIteration:
+                        return
+                if not count:
+                    seconds = asyncio.get_running_loop().time() - begun
+                    metrics.first_token(loaded.run.name, seconds)
+                count += step.token >= 0
+                call.answer_tokens += step.token >= 0
+                yield number, step
+        finally:
+            metrics.tokens(loaded.run.name, prompt, count)
+
+    return steps()
 
 
-async def _counted(
-    call: Call, metrics: Metrics, name: str, prompt: int, stream: Any
-) -> AsyncIterator[tuple[int, Step]]:
-    first, count = True, 0
-    deadline = asyncio.get_running_loop().time() + call.limits.answer_seconds
-    steps = aiter(stream)
+@contextlib.asynccontextmanager
+async def _in_time(call: Call, deadline: float) -> AsyncIterator[None]:
+    """Raises ApiError where what is done within is not over by a time of the event loop."""
     try:
-        while True:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    number, step = await anext(steps)
-            except StopAsyncIteration:
-                return
-            except TimeoutError as error:
-                seconds = call.limits.answer_seconds
-                message = f"the answer was not finished within {seconds:g} seconds"
-                raise ApiError(504, message, code="timeout") from error
-            if first:
-                metrics.first_token(
-                    name, asyncio.get_running_loop().time() - deadline + call.limits.answer_seconds
-                )
-                first = False
-            if step.token >= 0:
-                count += 1
-                call.answer_tokens += 1
-            yield number, step
-    finally:
-        metrics.tokens(name, prompt, count)
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError as error:
+        seconds = call.limits.answer_seconds
+        message = f"the answer was not finished within {seconds:g} seconds"
+        raise ApiError(504, message, code="timeout") from error
 
 
 def usage(prompt: int, answers: Mapping[int, Answer] | Sequence[Answer]) -> dict[str, int]:

@@ -22,6 +22,7 @@ from maquette.serving.api.errors import JSON_TYPE, ApiError, encoded, internal
 from maquette.serving.api.keys import Keys
 from maquette.serving.api.limits import Accounts, Limits
 from maquette.serving.api.metrics import Metrics
+from maquette.serving.api.runs import Runs
 
 LOG = logging.getLogger("maquette.serve")
 OPEN = ("/", "/health", "/docs", "/openapi.json")
@@ -48,7 +49,10 @@ class Access:
 class Guard:
     """See the file's docstring."""
 
-    def __init__(self, app: ASGIApp, access: Access, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, runs: Runs, access: Access, limits: Limits, metrics: Metrics
+    ) -> None:
+        self.runs = runs
         self._app, self._access, self._limits, self._metrics = app, access, limits, metrics
         self._accounts = Accounts()
         self._running = 0
@@ -135,7 +139,7 @@ class Guard:
         most = self._limits.body_bytes
         too_large = ApiError(413, f"the body has more than {most:,} bytes", code="too_large")
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length[:20]) > most:
+        if not length.isdecimal() or int(length[:20]) > most:
             raise too_large
         parts, size = [], 0
         try:

@@ -80,6 +80,10 @@ async def _made(
     if body.solver is not None and body.solver not in SOLVERS:
         raise ApiError(400, f"solver: use {', '.join(SOLVERS)}", param="solver")
     run = runs.find(body.model)
+    priors = [one.name for one in runs if one.kind == "prior"]
+    prior = body.prior
+    if prior is None and order.picture is None and order.vary is None and len(priors) == 1:
+        prior = priors[0] if run.about.get("condition") == "embedding" else None
     order = replace(
         order,
         prompt=body.prompt or "",
@@ -88,7 +92,7 @@ async def _made(
         solver=body.solver,
         steps=body.steps,
         guidance=body.guidance,
-        prior=_other(call, runs, body.prior),
+        prior=_other(call, runs, prior),
         upsample=_other(call, runs, body.upsample),
     )
     loaded = await call.lease(runs, run)

@@ -193,6 +193,7 @@ class Runs:
         while free < self._need(run):
             free += self._need(idle[0].run)
             await self._drop(idle.pop(0))
+        await asyncio.to_thread(gc.collect)  # models with adapters hold themselves
 
     def _need(self, run: Run) -> int:
         return run.memory + (self._cache if run.kind == "text" else 0)
@@ -207,7 +208,6 @@ class Runs:
         del self._loaded[loaded.run.name]
         if not loaded.users:
             await asyncio.to_thread(loaded.close)
-            gc.collect()
 
 
 def _last_use(loaded: Loaded) -> int:

@@ -6,6 +6,7 @@ first Ctrl-C or SIGTERM lets the answers finish, up to a limit; the second one s
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -82,6 +83,8 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.force_exit:  # the third
+            os._exit(1)
         self.force_exit = self.should_exit
         self.should_exit = True
 
