@@ -8,7 +8,7 @@ const NUMBERS = [
   ["top_p", "Top-p", { min: 0.01, max: 1, step: 0.01 }, "Only the likeliest tokens that together have this probability"],
   ["top_k", "Top-k", { min: 1, step: 1 }, "Only so many of the likeliest tokens"],
   ["min_p", "Min-p", { min: 0, max: 1, step: 0.01 }, "Only tokens at least this share as likely as the likeliest"],
-  ["repetition_penalty", "Repetition penalty", { min: 0.01, max: 10, step: 0.05 }, "Above 1: tokens of the text so far become less likely"],
+  ["repetition_penalty", "Repetition penalty", { min: 0.05, max: 10, step: 0.05 }, "Above 1: tokens of the text so far become less likely"],
   ["presence_penalty", "Presence penalty", { min: -2, max: 2, step: 0.1 }, "Taken off the logit of each token that was written"],
   ["frequency_penalty", "Frequency penalty", { min: -2, max: 2, step: 0.1 }, "Taken off the logit for each time a token was written"],
   ["seed", "Seed", { min: 0, step: 1 }, "The same seed writes the same text; empty: another one each time"],

@@ -14,6 +14,7 @@ export class Write {
   constructor(app) {
     this.app = app;
     this.conversation = Conversation.open(sessionStorage.getItem(SHOWN) ?? "") ?? this.fresh();
+    sessionStorage.setItem(SHOWN, this.conversation.about.id);
     this.list = el("ul", { class: "conversations" });
     this.thread = el("div", { class: "thread", id: "thread" });
     this.system = el("textarea", { rows: 2, placeholder: "None", oninput: () => this.setSystem() });
@@ -25,7 +26,8 @@ export class Write {
     this.element = this.layout();
     changed((name) => this.settingChanged(name));
     addEventListener("storage", (event) => this.elsewhere(event));
-    addEventListener("pagehide", () => this.writing && this.conversation.keep(this.writing));
+    addEventListener("pagehide", () => this.pageHidden());
+    addEventListener("pageshow", () => (this.leaving = false));
     this.render();
   }
 
@@ -266,7 +268,8 @@ export class Write {
     const draw = perFrame(() => this.grown(message));
     let first = 0;
     let count = 0;
-    const keeping = setInterval(() => conversation.keep(message), KEEP);
+    this.keepNow = () => conversation.keep(message);
+    const keeping = setInterval(this.keepNow, KEEP);
     try {
       const asked = await request(run, conversation.about, conversation.before(message), message.text, body, weights(run), signal);
       for await (const { piece, finish } of answer(asked, signal)) {
@@ -277,6 +280,7 @@ export class Write {
         draw();
       }
     } catch (error) {
+      if (this.leaving) return; // what arrived is kept, and the answer is marked as broken off
       message.about.state = "stopped";
       if (error.name !== "AbortError") message.about.error = error.message;
     } finally {
@@ -292,6 +296,13 @@ export class Write {
     this.drawFoot(message);
     this.renderList();
     speak(message.about.error ?? "The answer is finished.");
+  }
+
+  pageHidden() {
+    if (!this.running) return;
+    this.leaving = true;
+    this.keepNow();
+    this.running.abort();
   }
 
   // Draw what arrived, and stay at the end where the reader is.
