@@ -61,6 +61,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.base.errors import need
 
     need("fastapi", "serve"), need("uvicorn", "serve"), need("python_multipart", "serve")
+    from maquette.experiments.lab import MEASURED
+    from maquette.experiments.watch import Trials, described, picture
     from maquette.serving.api.app import make_app
     from maquette.serving.api.gate import gated
     from maquette.serving.api.guard import LOOPBACK, Access
@@ -68,7 +70,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     from maquette.serving.api.limits import Limits
     from maquette.serving.api.server import listening
     from maquette.serving.api.server import run as listen
+    from maquette.serving.api.watch import Watched
     from maquette.workshop.serve import engine_for, served_runs
+    from maquette.workshop.serve_page import Trainings
 
     local = loopback(arguments.host)
     if not local and arguments.keys is None:
@@ -98,6 +102,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise WrongUse(f"{closed} is gated, and without --keys nobody could use it: name the keys")
     texts = sum(one.kind == "text" for one in runs)
     cache = None if memory is None else memory // CACHE_SHARE // max(1, texts)
+    trials = Trials()
+    watched = Watched(
+        trainings=Trainings([one.folder for one in runs]),
+        systems=lambda: described(Path(MEASURED)),
+        picture=lambda claim: picture(Path(MEASURED), claim),
+        trials=trials if local and access.keys is None else None,
+    )
     app = make_app(
         runs,
         access,
@@ -105,6 +116,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         limits=limits,
         memory=memory,
         cache=cache or 0,
+        watched=watched,
     )
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
@@ -120,7 +132,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         names = ", ".join(one.name for one in runs)
         print(f"serving {names} at {url} (API: {url}/v1, Ctrl-C ends)", flush=True)
 
-    listen(app, listener, limits, started)
+    try:
+        listen(app, listener, limits, started)
+    finally:
+        trials.close()
     return {"url": url, "runs": [one.name for one in runs]}
 
 

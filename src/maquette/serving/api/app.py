@@ -3,6 +3,7 @@
 /v1/models  /v1/completions  /v1/chat/completions  /v1/embeddings
 /v1/images/generations  /v1/images/edits  /v1/images/variations
 /tokenize  /detokenize  /trace  /portrait  /health  /metrics
+/runs  /systems  /trial  (watch.py)
 /  /page/...  the page        /docs  /openapi.json  what the API takes
 """
 
@@ -37,6 +38,7 @@ from maquette.serving.api.page import page_routes
 from maquette.serving.api.run import Run, TextModel
 from maquette.serving.api.runs import Runs
 from maquette.serving.api.sse import reply
+from maquette.serving.api.watch import Watched, watch_routes
 from maquette.serving.engine import Engine
 
 CallOf = Annotated[Call, Depends(call_of)]
@@ -79,6 +81,7 @@ def make_app(
     limits: Limits | None = None,
     memory: int | None = None,
     cache: int = 0,
+    watched: Watched | None = None,
 ) -> Guard:
     """The server as an ASGI application. engine, memory, cache: see `Runs`. Raises WrongUse as it does."""
     limits, metrics = limits or Limits(), Metrics()
@@ -178,6 +181,8 @@ def make_app(
         return Response(documents.page(app.openapi()), headers=documents.HEADERS)
 
     page_routes(app)
+    if watched is not None:
+        watch_routes(app, watched)
     return Guard(app, runs, access, limits, metrics)
 
 
