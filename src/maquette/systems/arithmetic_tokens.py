@@ -4,9 +4,10 @@
 
 GPT-3 (Brown et al. 2020) adds numbers of two digits and fails at more; one explanation is its tokenizer,
 which cuts numbers into pieces of one to four digits, so that the same digit is another token wherever it
-stands, or none. Claimed here: with everything else equal, digits are worth more than 20 points. Scaled
-down: decoders of 100,000 parameters (more where the vocabulary is larger) on sums, "57+486=543",
-half of them of numbers below 100 and half below 1,000. What is asked are pairs of numbers that
+stands, or none. Claimed here: with everything else equal, digits are worth more than 20 points.
+
+Scaled down: decoders of 130,000 parameters (more where the vocabulary is larger) on sums such as
+"57+486=543", half of them of numbers below 100 and half below 1,000. The questions are pairs of numbers that
 were not in the training text in either order; the answer counts where greedy decoding writes all of it,
 with its end.
 
@@ -32,7 +33,7 @@ from maquette.workshop.load import load
 from maquette.worlds.questions.registry import Asked, question_world
 
 WORLDS = {2: "arithmetic_2da", 3: "arithmetic_3da"}
-LINES, TO_A_DOCUMENT = 120_000, 20
+LINES, TO_A_DOCUMENT = 200_000, 20
 STEPS = 1200  # of 1,792 tokens: 2.2 million
 QUESTIONS = 500  # of each number of digits
 BYTES, MERGED, APART = "bytes", "byte pairs", "byte pairs, digits apart"

@@ -37,7 +37,7 @@ LENGTH = 5
 KNOWN = [word for word in WORDS if len(word) == LENGTH][:120]
 RULES = [rule for rule in itertools.permutations(range(LENGTH)) if list(rule) != sorted(rule)]
 SHOWN = 8
-DOCUMENTS, STEPS = 22_000, 1400  # 2.5 million tokens: once over the text
+DOCUMENTS, STEPS = 15_000, 900  # 1.6 million tokens: once over the text
 TOY_DOCUMENTS = 400
 QUESTIONS = 400  # of each kind
 ALIKE = 5.0

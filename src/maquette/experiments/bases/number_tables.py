@@ -29,7 +29,7 @@ CYCLE = (
 )  # fmt: skip
 """operation and digits of the operands, of sixteen tables one after the other"""
 KINDS = tuple(dict.fromkeys(CYCLE))
-ROWS, COUNT, STEPS = 8, 40_000, 2000  # 3.6 million tokens: once over the text
+ROWS, COUNT, STEPS = 8, 37_000, 2000  # 3.6 million tokens: once over the text
 TOY_COUNT = 400
 POINTS = 10
 """number of checkpoints that are kept of the training"""
