@@ -16,7 +16,7 @@ does), and one alike that keeps digits apart. All arms read as many tokens, so t
 sums: what is left is in favour of byte pairs. The control is the byte-pair tokenizer whose digits are
 apart, so that what is shown is of the digits and not of byte pairs.
 
-Expected: the thresholds; not measured yet.
+Expected: the thresholds; neither measured nor tried at full length.
 """
 
 import re

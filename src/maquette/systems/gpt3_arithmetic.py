@@ -13,7 +13,9 @@ Phase change (Schaeffer et al. 2023, section 3): the same sums at ten points of 
 whole rise comes between two neighbouring points, of exact answers, and of the log-likelihood of the right
 answer? Exact answers jump where the log-likelihood is smooth; the control exchanges the two.
 
-Expected: the thresholds; not measured yet. The bars of the fall with the digits and of the jump are ours.
+Expected: the thresholds; not measured yet. The bars of the fall with the digits and of the jump are ours. A
+trial with another seed, in which a quarter of the tables were sums of 2 digits and the training had 1,400
+steps, got 5 % of these; now half of them are, in 2,000 steps, which was not tried.
 """
 
 from pathlib import Path
@@ -91,20 +93,20 @@ def digits(lab: Lab) -> Measurement:
 @claim(
     statement="exact answers jump during training where the likelihood rises smoothly",
     source="Schaeffer et al. 2023, section 3",
-    metric="largest share of the whole rise between two neighbouring points of the training, "
-    "exact answers over log-likelihood",
-    at_least=1.5,
-    control="log-likelihood over exact answers",
+    metric="largest share of the whole rise between two neighbouring points of the training, in percent: "
+    "exact answers minus log-likelihood",
+    at_least=20,
+    control="log-likelihood minus exact answers",
     minutes=6,
 )
 def phase_change(lab: Lab) -> Measurement:
     """Follow both metrics of held-out sums of 2 digits through the checkpoints of the training."""
     curves = [training_curves(path, lab.quick) for path in table_runs(lab)]
     jumps = np.array([[jump(curve) for curve in (exact, likely)] for _, exact, likely in curves])
-    ratios = jumps[:, 0] / jumps[:, 1]
+    value = 100 * (jumps[:, 0] - jumps[:, 1])
     return over_seeds(
-        ratios,
-        1 / ratios,
+        value,
+        -value,
         {
             "steps": [steps for steps, _, _ in curves],
             "exact": [exact.tolist() for _, exact, _ in curves],

@@ -13,7 +13,10 @@ Restricted choice: the likeliest of the six letters of the map that may be the a
 whatever greedy decoding writes. In the control the pairs that are shown have letters of the map at random; of
 restricted choice the control chooses among all letters, which is no restriction.
 
-Expected: the thresholds; not measured yet. The bars are ours: the reports name none.
+Expected: the thresholds; not measured yet. The bars are ours: the reports name none. In a trial with another
+seed and less than a third of these documents, the largest got 14 % without examples and 93 % after 16; one 32
+wide had not begun to copy after 240 steps. Putting three letters in the order of the examples, one of five
+orders, was tried as a second task: 64 wide learned the five orders in 900 steps, and not which one was shown.
 """
 
 import string

@@ -10,10 +10,12 @@ the word and then the scrambled letters; every other document does the same with
 in the place of words (nonce words). A fifth of the 119 permutations are in no document: the questions are of
 these, with eight examples shown before. The answer counts where greedy decoding writes all of it.
 
-The control are nonce words, which nobody knows: there both directions must be alike, within 5 points. With
-the examples of another permutation a rule could not be followed; the details print both directions.
+The control are nonce words, which nobody knows: there both directions must be alike, within 5 points. The
+details also hold both directions after examples of another permutation. These are no control of this claim:
+who knows the words needs no rule.
 
-Expected: the thresholds; not measured yet.
+Expected: the thresholds; not measured yet. A trial with another seed and 1,400 steps unscrambled 97 % of the
+words, after examples of another permutation too, and scrambled 0.5 %; of nonce words 0 and 0.5 %.
 """
 
 import itertools
