@@ -51,7 +51,7 @@ def bars(percents: Mapping[str, Percents], title: str, arm: str = "") -> Any:
     kinds = list(dict.fromkeys(kind for seeds in percents.values() for kind in seeds[0]))
     names = list(percents)
     x = alt.X(
-        "kind:N", title=None, sort=kinds, axis=alt.Axis(labelAngle=-30 if len(kinds) > 3 else 0)
+        "kind:N", title=None, sort=kinds, axis=alt.Axis(labelAngle=-30 if len(kinds) > 4 else 0)
     )
     offset = alt.XOffset("arm:N", sort=names)
     legend = None if len(names) == 1 else alt.Undefined

@@ -162,11 +162,18 @@ def chart(scores: Percents) -> Any:
         alt.Chart(alt.Data(values=rows))
         .mark_line(point=True, opacity=0.8)
         .encode(
-            alt.X("shots:Q", title="examples shown", scale=alt.Scale(type="symlog")),
+            alt.X(
+                "shots:Q",
+                title="examples shown",
+                scale=alt.Scale(type="symlog"),
+                axis=alt.Axis(values=list(SHOTS)),
+            ),
             alt.Y("right:Q", title="right (%)", scale=alt.Scale(domain=[0, 100])),
             alt.Color("size:N", title="decoder", sort=[f"{w} wide, {d} deep" for w, d in SIZES]),
             alt.Detail("seed:N"),
-            alt.Facet("answers:N", title=None, sort=["of choices", "free"]),
+            alt.Facet(
+                "answers:N", title=None, sort=["of choices", "free", "of choices, random pairs"]
+            ),
         )
         .properties(width=charts.WIDTH // 2, height=charts.HEIGHT, title="Few shots by size")
     )

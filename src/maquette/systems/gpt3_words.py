@@ -44,6 +44,7 @@ TOY_DOCUMENTS = 400
 QUESTIONS = 400  # of each kind
 ALIKE = 5.0
 """largest difference in points of the two directions of nonce words"""
+SAME, OTHER = "the same rule", "another rule"
 Rule = Sequence[int]
 
 
@@ -59,24 +60,25 @@ def unscramble(lab: Lab) -> Measurement:
     """Ask both directions of words and of nonce words, by rules that no document has."""
     count = 10 if lab.quick else QUESTIONS
     questions = {
-        f"{'un' * back}scramble {'nonce ' * nonce}words{', examples of another rule' * other}":
+        (f"{'un' * back}scramble {'nonce ' * nonce}words", OTHER if other else SAME):
             word_questions(back, nonce, other, count)
         for other in (False, True) for nonce in (False, True) for back in (True, False)
     }  # fmt: skip
+    scores: dict[str, list[dict[str, float]]] = {SAME: [], OTHER: []}
     paths = lab.train_all([word_recipe(seed, lab.quick) for seed in range(lab.seeds)])
-    scores = [
-        {kind: percent(exact_matches(run, rows)) for kind, rows in questions.items()}
-        for run in map(load, paths)
-    ]
+    for run in map(load, paths):
+        right = {key: percent(exact_matches(run, rows)) for key, rows in questions.items()}
+        for arm, seeds in scores.items():
+            seeds.append({kind: value for (kind, of), value in right.items() if of == arm})
     gap, nonce_gap = (
-        of_seeds(scores, f"unscramble {kind}") - of_seeds(scores, f"scramble {kind}")
+        of_seeds(scores[SAME], f"unscramble {kind}") - of_seeds(scores[SAME], f"scramble {kind}")
         for kind in ("words", "nonce words")
     )
     return over_seeds(
         np.where(np.abs(nonce_gap) <= ALIKE, gap, 0.0),
         nonce_gap,
         {"right": scores},
-        bars({"": scores}, "Letters in disorder, both ways"),
+        bars(scores, "Letters in disorder, both ways", "examples of"),
     )
 
 
