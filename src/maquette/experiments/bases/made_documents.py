@@ -28,17 +28,26 @@ def made_corpus(name: str, texts: Iterable[str], options: BuildOptions) -> Corpu
 
 
 def made_decoder(
-    name: str, corpus: Corpus, seed: int, steps: int, quick: bool = False
+    name: str,
+    corpus: Corpus,
+    seed: int,
+    steps: int,
+    quick: bool = False,
+    size: tuple[int, int] = (WIDTH, DEPTH),
 ) -> LanguageRecipe:
-    """A decoder of two blocks of 64 on sequences of 112 tokens, 1,792 tokens a step; quick: five of them."""
+    """A decoder on sequences of 112 tokens, 1,792 tokens a step; quick: five of them.
+
+    size: width, a multiple of 16, and number of blocks.
+    """
+    width, depth = size
     return LanguageRecipe(
         name=name,
         model=DecoderConfig(
             vocabulary=corpus.vocabulary,
             context=SEQUENCE,
-            width=WIDTH,
-            depth=DEPTH,
-            heads=WIDTH // HEAD,
+            width=width,
+            depth=depth,
+            heads=width // HEAD,
             activation="gelu_tanh",
             parametrisation=Parametrisation(
                 base_width=WIDTH, base_depth=DEPTH, base_head_dim=HEAD,
@@ -72,3 +81,9 @@ def right_choices(run: Loaded, questions: Sequence[tuple[str, Sequence[str]]]) -
         own = [next(scores).log_likelihood for _ in answers]
         right.append(own[0] > max(own[1:]))
     return right
+
+
+def exact_matches(run: Loaded, questions: Sequence[tuple[str, str]]) -> list[bool]:
+    """Whether the answer is what greedy decoding writes, of every (context, answer)."""
+    requests = [asked(run, context, [answer])[0] for context, answer in questions]
+    return [one.greedy for one in log_likelihoods(run.model, requests)]
