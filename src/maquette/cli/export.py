@@ -3,7 +3,8 @@
 A GGUF file is what llama.cpp, Ollama and LM Studio open; --type says how many bits its weights have.
 Forward multipliers are folded into the weights. With hf and gguf a LoRA is merged into them.
 Refused is a run one of whose sources, or whose base's, forbids to give away what was trained on it. What its
-sources forbid else goes along: with hf and peft as terms.json and a model card, in a GGUF file as its licence.
+sources forbid else goes along: with hf and peft as terms.json and a model card, in a GGUF file as the
+name of its licence.
 
 example: maquette export hf runs/first exported/first
          maquette export peft runs/tuned exported/tuned
