@@ -144,7 +144,7 @@ def _change(
     rank = sum(len(part[0]) for part in parts if part is not None)
     if not rank:
         return None
-    fan_out, fan_in = model.get_submodule(name).weight.shape  # type: ignore[union-attr,misc]
+    fan_out, fan_in = model.get_submodule(name).weight.shape  # type: ignore[misc]
     rows, a, columns = [], [], 0
     for size, part in zip(part_sizes(model.config, len(parts)) or [fan_out], parts, strict=True):
         block = torch.zeros(size, rank)
