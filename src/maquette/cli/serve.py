@@ -45,8 +45,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context-shift", action="store_true",
                         help="go on when the context is full, and drop the middle of it")  # fmt: skip
     parser.add_argument("--memory", metavar="SIZE", help="of all models at most, such as 4GB")
-    parser.add_argument("--weights", choices=WEIGHTS, default="auto",
-                        help="of text models (default: as they are, in the faster precision here)")  # fmt: skip
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        default="auto",
+        help="of text models (default: as they are, in the faster precision here)",
+    )
     parser.add_argument("--cors", action="append", default=[], metavar="ORIGIN",
                         help="a site whose pages may call it, such as https://example.org")  # fmt: skip
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="of an answer (600)")
