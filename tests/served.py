@@ -1,4 +1,4 @@
-"""A server in the test's process: tiny models, an engine that steps when it is told, and calls without a port."""
+"""A server in the test's process: tiny models, an engine that steps when told, calls without a port."""
 
 import asyncio
 import contextlib
@@ -22,9 +22,9 @@ from maquette.serving.engine import Engine
 CONTEXT = 384
 
 
-def language_model(**changes: Any) -> TextModel:
+def language_model(context: int = CONTEXT, **changes: Any) -> TextModel:
     """An untrained decoder over bytes."""
-    config = DecoderConfig(vocabulary=257, context=CONTEXT, width=16, depth=1, heads=2)
+    config = DecoderConfig(vocabulary=257, context=context, width=16, depth=1, heads=2)
     fields: dict[str, Any] = {
         "model": config.build().initialise(0).eval(),
         "tokenizer": byte_tokenizer(),
@@ -49,7 +49,7 @@ def run_of(folder: Path, opened: Any, name: str = "tiny", **changes: Any) -> Run
         "gates": (own,),
         "weights": (own / "model.safetensors",),
         "memory": 100,
-        "open": opened if callable(opened) else lambda: opened,
+        "load": opened if callable(opened) else lambda: opened,
     }
     return Run(**(fields | changes))
 

@@ -316,6 +316,51 @@ def test_a_conversation_reaches_the_model_as_its_template_writes_it(tmp_path):
     assert prompt.endswith(b"user\nrain<|im_end|>\n<|im_start|>assistant\n")
 
 
+def test_a_full_context_is_an_error_or_shifted_as_the_server_was_told(tmp_path, model):
+    body = {"model": "tiny", "prompt": "a" * (CONTEXT - 4), "max_tokens": 12, "temperature": 0}
+    plain = application(run_of(tmp_path, model))
+    shifting = application(
+        run_of(tmp_path, model),
+        engine=lambda m: Engine(m.model, m.tokenizer, memory=1 << 26, context_shift=True),
+    )
+
+    async def main():
+        replies = [await call(app, "/v1/completions", body) for app in (plain, shifting)]
+        await closed(plain)
+        await closed(shifting)
+        return replies
+
+    refused, shifted = asyncio.run(main())
+    assert refused.status == 400 and refused.error["code"] == "context_length_exceeded"
+    assert shifted.json["usage"]["completion_tokens"] == 12
+    assert shifted.json["usage"]["dropped_tokens"] > 0
+
+
+def test_a_draft_changes_no_token(tmp_path, model):
+    app = application(
+        run_of(tmp_path, model),
+        engine=lambda m: Engine(m.model, m.tokenizer, memory=1 << 26, draft=language_model().model),
+    )
+    body = {"model": "tiny", "prompt": "the cat", "max_tokens": 20, "temperature": 0, "logprobs": 0}
+
+    async def main():
+        reply = await call(app, "/v1/completions", body)
+        streamed = await call(app, "/v1/completions", body | {"stream": True})
+        await closed(app)
+        return reply, streamed
+
+    reply, streamed = asyncio.run(main())
+    (expected,), _ = generate(
+        model.model, model.tokenizer, ["the cat"], tokens=20, sampling=Sampling(temperature=0)
+    )
+    assert reply.json["choices"][0]["text"] == expected.text
+    lines = streamed.body.strip().split(b"\n\n")
+    assert lines.pop() == b"data: [DONE]"
+    parts = [json.loads(line.removeprefix(b"data: "))["choices"][0] for line in lines]
+    assert "".join(part["text"] for part in parts) == expected.text
+    assert sum(len(part["logprobs"]["tokens"]) for part in parts) == 20
+
+
 def test_embeddings_are_means_of_hidden_states(app, model):
     made = ask(app, lambda api: api.embeddings.create(model="tiny", input=["the cat", "a"]))
     with torch.inference_mode():
@@ -344,7 +389,7 @@ def test_pictures_are_asked_for_by_openais_client(tmp_path):
     painter = Painter()
     about = {"image_size": 16, "condition": "embedding"}
     app = application(
-        run_of(tmp_path, painter, "painter", kind="pictures", about=about, open=lambda: painter),
+        run_of(tmp_path, painter, "painter", kind="pictures", about=about, load=lambda: painter),
         run_of(tmp_path, None, "prior", kind="prior"),
     )
 
@@ -434,32 +479,47 @@ def test_tokens_and_lookups(app):
 
 
 def test_a_real_run_is_served(shared_run):
-    """From its folder: the same text as `maquette.load`, a trace of its training text."""
+    """From its folder: the same text as `maquette.load`."""
+    from maquette.workshop.load import load
+    from maquette.workshop.serve import served_run
+
+    app = application(served_run(shared_run, {}, "fp32"))
+    body = {"model": shared_run.name, "prompt": "the ", "max_tokens": 8, "temperature": 0}
+
+    async def main():
+        made = await call(app, "/v1/completions", body)
+        unknown = await call(app, "/portrait", {"model": shared_run.name, "text": "a"})
+        await closed(app)
+        return made, unknown
+
+    made, unknown = asyncio.run(main())
+    expected = load(shared_run).optimise("fp32").generate("the ", tokens=8, temperature=0)
+    assert made.json["choices"][0]["text"] == expected
+    assert unknown.status == 400 and "portrait" in unknown.error["message"]
+
+
+@pytest.mark.slow
+def test_a_real_runs_text_is_traced_and_its_portrait_asked(shared_run):
     from maquette.audit.index import open_index
+    from maquette.cli.main import main as maquette
     from maquette.training.run import RunDirectory
     from maquette.training.run_corpus import text_of
-    from maquette.workshop.load import load
     from maquette.workshop.serve import served_run
 
     corpus = text_of(RunDirectory(shared_run))
     open_index(corpus)
+    assert maquette(["audit", "portrait", str(corpus.path)]) == 0
     app = application(served_run(shared_run, {}, "fp32"))
-    name = shared_run.name
-    text = corpus.text(0).decode()[:40]
+    body = {"model": shared_run.name, "text": corpus.text(0).decode()[:300]}
 
     async def main():
-        body = {"model": name, "prompt": "the ", "max_tokens": 8, "temperature": 0}
-        made = await call(app, "/v1/completions", body)
-        traced = await call(app, "/trace", {"model": name, "text": text})
-        unknown = await call(app, "/portrait", {"model": name, "text": text})
+        replies = [await call(app, path, body) for path in ("/trace", "/portrait")]
         await closed(app)
-        return made, traced, unknown
+        return replies
 
-    made, traced, unknown = asyncio.run(main())
-    expected = load(shared_run).optimise("fp32").generate("the ", tokens=8, temperature=0)
-    assert made.json["choices"][0]["text"] == expected
+    traced, known = asyncio.run(main())
     assert traced.json["spans"][0]["documents"][0]["source"] == "made:0"
-    assert unknown.status == 400 and "portrait" in unknown.error["message"]
+    assert known.json["coverage"] > 0.5
 
 
 def test_the_page_and_the_documents_load_nothing_from_elsewhere(app):

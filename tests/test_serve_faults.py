@@ -1,4 +1,4 @@
-"""What goes wrong at a server: bad requests, clients that go or do not read, full queues, runs that vanish."""
+"""Faults at a server: bad requests, clients that go or do not read, full queues, runs that vanish."""
 
 import asyncio
 import json

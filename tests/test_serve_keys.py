@@ -6,7 +6,7 @@ import stat
 
 import pytest
 from conftest import command, refused
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import application, call, client, closed, language_model, run_of
 
@@ -149,6 +149,7 @@ ROUTES = {
 }
 
 
+@settings(max_examples=15)
 @given(
     st.lists(st.sampled_from(("asked", "accepted", "rejected", "revoked", "request")), max_size=20)
 )

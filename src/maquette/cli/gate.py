@@ -1,10 +1,10 @@
 """Who may use a gated run: asked for, accepted, rejected, revoked, in a log that only grows.
 
-A run is gated where its folder has a gate.yaml, whose `terms` are shown to who asks. Names are those of the
-server's keys (maquette keys). A server that runs takes every change from the next request on.
+A run is gated where its folder has a gate.yaml, which may be empty, or holds `terms: "..."` that are shown to
+who asks. Names are those of the server's keys (maquette keys). A server that runs takes every change from the
+next request on.
 
-example: echo "terms: for research alone" > runs/demo/gate.yaml
-         maquette gate ask runs/demo ana
+example: maquette gate ask runs/demo ana
          maquette gate accept runs/demo ana
          maquette gate list runs/demo
 """

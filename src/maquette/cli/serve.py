@@ -39,6 +39,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keys", metavar="FILE", help="who may use it, made by maquette keys")
     parser.add_argument("--adapter", action="append", default=[], metavar="RUN",
                         help="an adapted run of a served one, asked for by its name")  # fmt: skip
+    parser.add_argument("--draft", metavar="RUN",
+                        help="a smaller run whose tokens the served one checks")  # fmt: skip
+    parser.add_argument("--context-shift", action="store_true",
+                        help="go on when the context is full, and drop the middle of it")  # fmt: skip
     parser.add_argument("--memory", metavar="SIZE", help="of all models at most, such as 4GB")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto",
                         help="of the weights of text models (default: the faster here)")  # fmt: skip
@@ -86,7 +90,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         log_prompts=arguments.log_prompts,
     )
     runs = served_runs(
-        [Path(r) for r in arguments.runs], [Path(a) for a in arguments.adapter], arguments.precision
+        [Path(run) for run in arguments.runs],
+        [Path(run) for run in arguments.adapter],
+        arguments.precision,
+        None if arguments.draft is None else Path(arguments.draft).expanduser(),
     )
     closed = next((one.name for one in runs if any(gated(f) for f in one.gates)), None)
     if closed is not None and access.keys is None:
@@ -101,9 +108,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         trials=trials if local and access.keys is None else None,
     )
     app = make_app(
-        runs, access, engine=engine_for(cache), limits=limits, memory=memory, cache=cache or 0,
+        runs,
+        access,
+        engine=engine_for(cache, arguments.context_shift),
+        limits=limits,
+        memory=memory,
+        cache=cache or 0,
         watched=watched,
-    )  # fmt: skip
+    )
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )

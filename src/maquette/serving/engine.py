@@ -13,27 +13,25 @@ before a prompt is begun, so that no row is ever put off: what does not fit wait
 (a rectangle is as wide as its longest row), swapping out.
 """
 
-import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from maquette.adaptation.adapters.adapter import adapters_of
-from maquette.adaptation.adapters.prefix import LanguageAdapter
-from maquette.base.errors import WrongUse, did_you_mean
+from maquette.base.errors import WrongUse
 from maquette.base.machine import memory as machine_memory
 from maquette.base.machine import resident
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import LanguageModel
-from maquette.nn.attention import Prefix
 from maquette.serving.engine_cache import Slots
+from maquette.serving.engine_groups import Group, Prefill
 from maquette.serving.prefixes import LEAST, Entry, PrefixCache, common
 from maquette.serving.request import Full, Request, Row, Scored, Step, opinions
 from maquette.serving.restrict import Grammars, Walk, masked
+from maquette.serving.row_adapters import GroupKey, RowAdapters
 from maquette.serving.sampler import RowSampler, Sampler
+from maquette.serving.speculative import check_draft, propose, verify
 
 __all__ = ["Engine", "Full", "Request", "Scored", "Step"]
 
@@ -41,32 +39,8 @@ ROWS = 32  # live at a time
 CHUNK = 256  # tokens of prompts a step
 QUEUE = 1024  # requests that wait
 FIRST = 4  # tokens kept at the start of a full context (Xiao et al. 2023: attention sinks)
+DRAFTED = 4  # tokens of a draft a step
 SCORED = 128  # positions whose logits are held at a time
-
-GroupKey = tuple[tuple[str, float], ...]
-
-
-@dataclass
-class Group:
-    """Rows that are computed together: adapters put the same keys and values before them."""
-
-    rows: list[Row] = field(default_factory=list)
-    slots: Slots | None = None
-    prefixes: Sequence[Prefix] | None = None
-    sampler: Sampler | None = None
-
-
-@dataclass
-class Prefill:
-    """Prompts whose keys and values are being computed."""
-
-    key: GroupKey
-    rows: list[Row]
-    slots: Slots
-    tokens: Tensor  # (rows, longest), padding before
-    past: int
-    growth: int
-    """number of bytes by which the group's rectangle will grow"""
 
 
 class Engine:
@@ -74,7 +48,8 @@ class Engine:
 
     memory: bytes of keys and values at most; None: half of what is free. rows: number of requests answered
     at a time. chunk: number of prompt tokens a step. queue: number of requests that may wait. context_shift:
-    whether an answer goes on when the context is full, with the middle dropped.
+    whether an answer goes on when the context is full, with the middle dropped. draft: a smaller model whose
+    tokens the model checks; drafted: number of its tokens a step (`speculative.py`).
     """
 
     def __init__(
@@ -87,25 +62,32 @@ class Engine:
         chunk: int = CHUNK,
         queue: int = QUEUE,
         context_shift: bool = False,
+        draft: LanguageModel | None = None,
+        drafted: int = DRAFTED,
     ) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.memory = _free(model) // 2 if memory is None else memory
         self.rows, self.chunk, self.queue, self.context_shift = rows, chunk, queue, context_shift
         self.prefixes = PrefixCache(model.kv_bytes_per_token())
+        self._draft, self._drafted = draft, 0
+        self._bytes = model.kv_bytes_per_token()
+        """bytes of keys and values of a token"""
+        if draft is not None:
+            check_draft(model, draft.eval())
+            self._drafted = drafted
+            self._bytes += draft.kv_bytes_per_token()
         self._device = model.embedding.weight.device
         self._context, vocabulary = model.config.context, model.config.vocabulary
         self._missing = tokenizer.missing(vocabulary)
         self._hidden = torch.tensor(self._missing, dtype=torch.long, device=self._device)
-        self._adapters = {
-            name: adapter
-            for name, adapter in adapters_of(model).items()
-            if not adapter.off or isinstance(adapter.weight, Tensor) or adapter.weight == 0
-        }  # without those that are merged into the weights
+        self._adapters = RowAdapters(model)
         self._grammars: Grammars | None = None
         self._waiting: deque[Row] = deque()
         self._prefill: Prefill | None = None
         self._groups: dict[GroupKey, Group] = {}
         self._submitted = 0
+        self.passes = 0
+        """number of rows that the model was run for after their prompts, a step each"""
 
     def __len__(self) -> int:
         """Number of requests that wait or are answered."""
@@ -132,7 +114,8 @@ class Engine:
         row = self._row(request)
         if len(row.tokens) > self._context:
             row.shift(self._context, FIRST)
-        need = row.total(self._context) * self.model.kv_bytes_per_token()
+        key, room = self._adapters.group(row.weights), self._room([row])
+        need = sum(self._need(1, room, len(row.tokens), key, empty=True))
         if need > self.memory:
             raise WrongUse(
                 f"{len(request.prompt)} tokens and {request.tokens} more take {need:,} bytes of keys and "
@@ -147,7 +130,7 @@ class Engine:
         """A token of every live row, then a chunk of the prompts that come next."""
         steps: list[Step] = []
         for key in list(self._groups):
-            steps += self._decode(key)
+            steps += self._decode(key) if self._draft is None else self._speculate(key)
         if self._prefill is None:
             self._admit()
         if self._prefill is not None:
@@ -160,69 +143,30 @@ class Engine:
         self._waiting = deque(row for row in self._waiting if row.number != request)
         if self._prefill is not None and any(r.number == request for r in self._prefill.rows):
             assert len(self._prefill.rows) == 1, "prompts run together are done within a step"
-            self._prefill = None
-            self._forget_empty()
+            key, self._prefill = self._prefill.key, None
+            self._leave(key, [])
         for key, group in list(self._groups.items()):
-            for number, row in enumerate(group.rows):
-                if row.number == request:
-                    self._leave(key, [number])
-                    break
+            self._leave(key, [n for n, row in enumerate(group.rows) if row.number == request])
 
     def _row(self, request: Request) -> Row:
         """A row for a request. Raises WrongUse where it cannot be."""
-        vocabulary, sampling = self.model.config.vocabulary, request.sampling.row(0)
-        if not request.prompt:
-            raise WrongUse("the prompt has no tokens: give one, such as the BOS or EOS token")
-        if request.tokens < (not request.prompt_log_probabilities):
-            raise WrongUse(f"tokens is {request.tokens}: ask for at least 1")
-        if request.forced and len(request.forced) >= request.tokens:
-            raise WrongUse(
-                f"the answer begins with {len(request.forced)} tokens, and {request.tokens} are asked for: "
-                f"ask for more"
-            )
-        named = (*request.prompt, *request.forced, *sampling.logit_bias)
-        beyond = next((token for token in named if not 0 <= token < vocabulary), None)
-        if beyond is not None:
-            raise WrongUse(
-                f"token {beyond} is not in the vocabulary, which ends at {vocabulary - 1}: leave it out"
-            )
-        longest = len(request.prompt) + request.tokens
-        shifts = self.context_shift and not (request.forced or request.prompt_log_probabilities)
-        if longest > self._context and not shifts:
-            raise WrongUse(
-                f"the prompt ({len(request.prompt)} tokens) and {request.tokens} more do not fit the model's "
-                f"context of {self._context}: ask for at most "
-                f"{max(0, self._context - len(request.prompt))} tokens, or shorten the prompt"
-            )
-        weights = {name: adapter.weight for name, adapter in self._adapters.items()}
-        for name, weight in request.adapters.items():
-            if name not in self._adapters:
-                known = did_you_mean(name, self._adapters)
-                raise WrongUse(f"no adapter is called {name}{known}")
-            self._adapters[name].check_weight(weight)
-            weights[name] = weight
-        numbers = {name: float(weight) for name, weight in weights.items()}
+        vocabulary = self.model.config.vocabulary
+        request.check(vocabulary, self._context, self.context_shift)
+        weights = self._adapters.weights(request.adapters)
         walk = None
         if request.answers is not None:
             if self._grammars is None:
                 self._grammars = Grammars(self.tokenizer, vocabulary)
             walk = Walk(self._grammars, self._grammars.matcher(request.answers))
-        sampler = RowSampler(sampling, self._device, vocabulary, request.prompt)
-        return Row(self._submitted, request, self.tokenizer, sampler, walk, numbers)
-
-    def _group_key(self, row: Row) -> GroupKey:
-        """The weights of the adapters that put keys and values before a row."""
-        return tuple(
-            (name, weight)
-            for name, weight in row.key
-            if weight and isinstance(self._adapters[name], LanguageAdapter)
-        )
+        own = request.sampling.row(0)
+        sampler = RowSampler(own, self._device, vocabulary, request.prompt)
+        return Row(self._submitted, request, self.tokenizer, sampler, walk, weights)
 
     def _admit(self) -> None:
         """Begin the prompts that come next, as many at a time as make a chunk."""
         chosen: list[Row] = []
         key: GroupKey = ()
-        widest = 0  # tokens to run of a row
+        widest = room = longest = 0  # tokens to run of a row, at its end, now
         live = len(self.live)
         while self._waiting and live + len(chosen) < self.rows:
             row = self._waiting[0]
@@ -230,61 +174,71 @@ class Engine:
             _, known = self.prefixes.find(row.key, tokens[: row.scored_from + 1])
             new = len(tokens) - known
             if chosen:
-                if self._group_key(row) != key or (len(chosen) + 1) * max(widest, new) > self.chunk:
+                if (
+                    self._adapters.group(row.weights) != key
+                    or (len(chosen) + 1) * max(widest, new) > self.chunk
+                ):
                     break
                 shared = common(chosen[-1].array(), tokens) if chosen[-1].key == row.key else 0
                 if shared - known >= max(LEAST, new // 2):  # it waits for what that one computes
                     break
-            if not self._fits([*chosen, row], self._group_key(row)):
+            room, longest = max(room, self._room([row])), max(longest, len(row.tokens))
+            if not self._fits(len(chosen) + 1, room, longest, self._adapters.group(row.weights)):
                 break
-            key, widest = self._group_key(row), max(widest, new)
+            key, widest = self._adapters.group(row.weights), max(widest, new)
             chosen.append(self._waiting.popleft())
         if chosen:
             self._begin(chosen, key)
 
     def _held(self) -> int:
         """Bytes of the keys and values of rows, with those promised to the prompts being computed."""
-        held = sum(group.slots.bytes() for group in self._groups.values() if group.slots)
+        held = sum(group.bytes() for group in self._groups.values())
         return held + (self._prefill.slots.bytes() + self._prefill.growth if self._prefill else 0)
 
-    def _fits(self, rows: Sequence[Row], key: GroupKey) -> bool:
-        """Make room for rows to be begun, from what shared prompts take; whether there is enough."""
-        left = self.memory - self._held() - sum(self._need(rows, key))
+    def _fits(self, count: int, room: int, longest: int, key: GroupKey) -> bool:
+        """Make room for rows to be begun, from what shared prompts take; whether there is enough.
+
+        room, longest: number of tokens of the longest row at its end, and of its prompt.
+        """
+        left = self.memory - self._held() - sum(self._need(count, room, longest, key))
         if left < 0:
             for group in self._groups.values():
-                if group.slots:
-                    group.slots.resize(len(group.rows), self._room(group.rows))
-            left = self.memory - self._held() - sum(self._need(rows, key))
+                group.resize(len(group.rows), self._room(group.rows))
+            left = self.memory - self._held() - sum(self._need(count, room, longest, key))
         if left < 0:
             return False
         self.prefixes.shrink(left)
         return True
 
-    def _need(self, rows: Sequence[Row], key: GroupKey) -> tuple[int, int]:
-        """Bytes by which rows make a group's rectangle grow, and those of their prompts until then."""
-        each = self.model.kv_bytes_per_token()
-        before = sum(self._adapters[name].config.length for name, _ in key)  # type: ignore[attr-defined]
-        slots = self._groups[key].slots if key in self._groups else None
+    def _need(
+        self, count: int, room: int, longest: int, key: GroupKey, empty: bool = False
+    ) -> tuple[int, int]:
+        """Bytes by which rows make a group's rectangles grow, and those of their prompts until then.
+
+        empty: whether the group is taken to have no rows.
+        """
+        each = self._bytes
+        laid = self._adapters.length(key) * self.model.kv_bytes_per_token()  # before a row's tokens
+        slots = self._groups[key].slots if key in self._groups and not empty else None
         if slots is None:  # the prompts' own rectangle becomes the group's
-            return 0, len(rows) * (before + self._room(rows)) * each
-        capacity = max(slots.capacity, len(slots.lengths) + len(rows))
-        room = max(slots.room, self._room(rows))
-        longest = max(len(row.tokens) for row in rows)
-        growth = capacity * (before + room) * each - slots.bytes()
-        return growth, len(rows) * (before + longest) * each
+            return 0, count * (laid + room * each)
+        capacity = max(slots.capacity, len(slots.lengths) + count)
+        before = slots.capacity * (laid + slots.room * each)
+        grown = capacity * (laid + max(slots.room, room) * each)
+        return grown - before, count * (laid + longest * each)
 
     def _room(self, rows: Sequence[Row]) -> int:
-        """Number of tokens that the longest of the rows will have."""
-        return max((row.total(self._context) for row in rows), default=0)
+        """Number of tokens that the longest of the rows will have, and those drafted after it."""
+        return max((row.total(self._context) + self._drafted for row in rows), default=0)
 
     def _begin(self, rows: list[Row], key: GroupKey) -> None:
         """Lay what is known of the prompts' beginnings."""
-        growth, _ = self._need(rows, key)
+        longest = max(len(row.tokens) for row in rows)
+        growth, _ = self._need(len(rows), self._room(rows), longest, key)
         group = self._groups.setdefault(key, Group())
         if key and group.prefixes is None:
-            group.prefixes = self._prefixes(rows[0])
+            group.prefixes = self._adapters.prefixes(rows[0].weights)
         lengths = [len(row.tokens) for row in rows]
-        longest = max(lengths)
         found = [self.prefixes.find(row.key, row.array()[: row.scored_from + 1]) for row in rows]
         past = longest - max(len(row.tokens) - n for row, (_, n) in zip(rows, found, strict=True))
         room = longest if group.slots is not None else self._room(rows)
@@ -296,18 +250,11 @@ class Engine:
         for row in rows:
             row.shifted = False
 
-    def _prefixes(self, row: Row) -> list[Prefix]:
-        """What adapters put before a row, one of each block."""
-        cache = self.model.cache(1, 1)
-        with self._weighted([row], prefixes=True):
-            self.model.hidden(torch.tensor([row.tokens[:1]], device=self._device), cache=cache)
-        return [layer.prefix for layer in cache]
-
     def _run_chunk(self, prefill: Prefill) -> list[Step]:
         """Run the next columns of the prompts; where they are the last ones, the rows join the others."""
         rows, past = prefill.rows, prefill.past
         new = prefill.tokens[:, past : past + max(1, self.chunk // len(rows))]
-        with self._weighted(rows):
+        with self._adapters.weighted([row.weights for row in rows]):
             hidden = prefill.slots.run(new)
         prefill.past = past + new.shape[1]
         longest = prefill.tokens.shape[1]
@@ -354,18 +301,27 @@ class Engine:
         room, target = self._room([prefill.rows[n] for n in going]), group.slots or slots
         capacity = max(target.capacity, len(group.rows) + len(going))
         if capacity > target.capacity or room > target.room:
-            target.resize(capacity, max(target.room, room))
+            for grown in group.all_slots() or [slots]:
+                grown.resize(capacity, max(target.room, room))
         for number, row in enumerate(prefill.rows):
             self._keep(row, slots, number, slots.bytes())
-        if group.slots is None:
-            group.slots, group.rows = slots, list(prefill.rows)
-            self._leave(prefill.key, [n for n in range(len(prefill.rows)) if n not in going])
-        else:
-            for n in going:
-                group.slots.join(slots, n)
-                group.rows.append(prefill.rows[n])
-            self._wait_again([row for row in prefill.rows if row.shifted])
-        group.sampler = None
+        again = [row for row in prefill.rows if row.shifted]
+        joined = group.join(slots, prefill.rows, going)
+        if self._draft is not None:
+            group.draft = group.draft or Slots(self._draft, target.capacity, target.room)
+            for row in joined:
+                group.draft.join(self._drafts(row), 0)
+        self._leave(prefill.key, [], again)
+
+    def _drafts(self, row: Row) -> Slots:
+        """What a row's tokens leave in the draft model, all but the newest."""
+        assert self._draft is not None
+        tokens = torch.tensor([row.tokens[:-1]], device=self._device)
+        slots = Slots(self._draft, 1, tokens.shape[1])
+        slots.begin([tokens.shape[1]], 0, [None])
+        for part in tokens.split(self.chunk, 1):
+            slots.run(part)
+        return slots
 
     def _keep(self, row: Row, slots: Slots, number: int, others: int = 0) -> None:
         """Keep what a row's tokens left, for prompts that begin with them, if there is room.
@@ -385,31 +341,74 @@ class Engine:
         group = self._groups[key]
         if group.slots is None or not group.rows:
             return []
-        rows = group.rows
-        if group.sampler is None:
-            group.sampler = Sampler([row.sampler for row in rows], len(rows), self._device)
-        newest = torch.tensor([row.tokens[-1:] for row in rows], device=self._device)
-        with self._weighted(rows):
+        self.passes += len(group.rows)
+        newest = torch.tensor([row.tokens[-1:] for row in group.rows], device=self._device)
+        with self._adapters.weighted([row.weights for row in group.rows]):
             hidden = group.slots.run(newest)
-        steps = self._choose(rows, group.sampler, self.model.logits(hidden[:, -1]))
-        for number, (row, step) in enumerate(zip(rows, steps, strict=True)):
-            if (
-                step.finish and row.said >= LEAST
-            ):  # what comes next in a conversation begins with it
-                self._keep(row, group.slots, number)
-        gone = [n for n, s in enumerate(steps) if s.finish or rows[n].shifted]
-        self._leave(key, gone)
+        steps = self._choose(group.rows, group.sampler(), self.model.logits(hidden[:, -1]))
+        self._end(key, {step.request for step in steps if step.finish})
+        return steps
+
+    def _speculate(self, key: GroupKey) -> list[Step]:
+        """The tokens of every live row of a group that the model keeps of its draft, and one more."""
+        group, g = self._groups[key], self._drafted
+        if group.slots is None or group.draft is None or not group.rows:
+            return []
+        rows = group.rows
+        self.passes += len(rows)
+        newest = torch.tensor([row.tokens[-1:] for row in rows], device=self._device)
+        drafted, q = propose(group.draft, newest, group.sampler(), g)
+        with self._adapters.weighted([row.weights for row in rows]):
+            hidden = group.slots.run(torch.cat([newest, drafted], 1))
+        before = [row.said for row in rows]
+        steps: list[Step] = []
+        going = list(range(len(rows)))
+        for place in range(g + 1):
+            at = torch.tensor(going, device=self._device)
+            own = [rows[n] for n in going]
+            sampler = Sampler([row.sampler for row in own], len(own), self._device)
+            against = (q[at, place], drafted[at, place]) if place < g else None
+            logits = self.model.logits(hidden[at, place])
+            new, kept = self._checked(own, sampler, logits, against)
+            steps += new
+            going = [
+                n for n, step, keep in zip(going, new, kept, strict=True)
+                if keep and not step.finish and not rows[n].shifted
+            ]  # fmt: skip
+            if not going:
+                break
+        back = [g + 1 - (row.said - said) for row, said in zip(rows, before, strict=True)]
+        for slots in group.all_slots():
+            slots.take_back(back)
+        self._end(key, {step.request for step in steps if step.finish})
         return steps
 
     def _choose(self, rows: Sequence[Row], sampler: Sampler, logits: Tensor) -> list[Step]:
         """The next token of every row, from logits (rows, vocabulary)."""
+        return self._checked(rows, sampler, logits, None)[0]
+
+    def _checked(
+        self,
+        rows: Sequence[Row],
+        sampler: Sampler,
+        logits: Tensor,
+        against: tuple[Tensor, Tensor] | None,
+    ) -> tuple[list[Step], list[bool]]:
+        """The next token of every row, and whether it is the drafted one.
+
+        against: distributions (rows, vocabulary) of the draft and the tokens (rows,) drawn from them.
+        """
         if self._missing:
             logits = logits.index_fill(-1, self._hidden, -torch.inf)
-        allowed = logits
-        walks = [row.walk for row in rows]
+        allowed, walks = logits, [row.walk for row in rows]
         if any(walk is not None for walk in walks):
             allowed = masked(logits, walks)
-        chosen = sampler(allowed)
+        kept = [False] * len(rows)
+        if against is None:
+            chosen = sampler(allowed)
+        else:
+            states = [row.sampler for row in rows]
+            chosen, kept = verify(sampler.distribution(allowed), *against, states)
         steps = []
         wanted = [row.request.alternatives for row in rows]
         for row, scored in zip(rows, opinions(logits, chosen, wanted), strict=True):
@@ -417,52 +416,30 @@ class Engine:
             steps.append(row.step(scored))
             if len(row.tokens) > self._context and not steps[-1].finish:
                 row.shift(self._context, FIRST)
-        return steps
+        return steps, kept
 
-    def _leave(self, key: GroupKey, numbers: Sequence[int]) -> None:
-        """Take rows out of a group."""
+    def _end(self, key: GroupKey, done: set[int]) -> None:
+        """Take out the rows that are done, and those whose context was shifted."""
         group = self._groups[key]
         assert group.slots is not None
-        gone = [group.rows[number] for number in numbers]
-        for number in sorted(numbers, reverse=True):
-            group.slots.leave(number)
-            last = group.rows.pop()
-            if number < len(group.rows):
-                group.rows[number] = last
-            group.sampler = None
-        self._wait_again([row for row in gone if row.shifted])
-        self._forget_empty()
+        for number, row in enumerate(group.rows):
+            if (
+                row.number in done and row.said >= LEAST
+            ):  # a conversation's next turn begins with it
+                self._keep(row, group.slots, number)
+        gone = [n for n, row in enumerate(group.rows) if row.number in done or row.shifted]
+        self._leave(key, gone)
 
-    def _wait_again(self, rows: Sequence[Row]) -> None:
-        """Rows whose context was shifted are computed again, before all others."""
-        self._waiting.extendleft(reversed(rows))
-
-    def _forget_empty(self) -> None:
-        """Free what groups without rows hold."""
+    def _leave(self, key: GroupKey, numbers: Sequence[int], again: Sequence[Row] = ()) -> None:
+        """Take rows out of a group; rows whose context was shifted are computed again, before all others."""
+        gone = self._groups[key].leave(numbers)
+        self._waiting.extendleft(row for row in [*gone, *again] if row.shifted)
         prefilled = self._prefill.key if self._prefill else None
-        for key, group in list(self._groups.items()):
+        for name, group in list(self._groups.items()):
             if not group.rows:
-                group.slots = None
-                if key != prefilled:
-                    del self._groups[key]
-
-    @contextlib.contextmanager
-    def _weighted(self, rows: Sequence[Row], prefixes: bool = False) -> Iterator[None]:
-        """Adapters have the weights of these rows within the context.
-
-        prefixes: whether adapters put keys and values before the rows; else the slots have them.
-        """
-        before = {name: adapter.weight for name, adapter in self._adapters.items()}
-        for name, adapter in self._adapters.items():
-            off = isinstance(adapter, LanguageAdapter) and not prefixes
-            weights = [0.0 if off else row.weights[name] for row in rows]
-            alike = all(weight == weights[0] for weight in weights)
-            adapter.weight = weights[0] if alike else torch.tensor(weights, device=self._device)
-        try:
-            yield
-        finally:
-            for name, weight in before.items():
-                self._adapters[name].weight = weight
+                group.slots = group.draft = None
+                if name != prefilled:
+                    del self._groups[name]
 
 
 def _free(model: LanguageModel) -> int:

@@ -75,7 +75,8 @@ class Slots:
         assert self.end + new <= self.room, "a row is longer than it said"
         views = self._views = self._views or self._viewed()
         seen = views[0].length
-        if min(self.lengths) == seen:  # nothing before any row's first token
+        context = self.model.config.context
+        if min(self.lengths) == seen and seen + new <= context:  # nothing before any row's tokens
             hidden = self.model.hidden(tokens, cache=views)
         else:
             if self._starts is None:
@@ -84,7 +85,7 @@ class Slots:
             columns = torch.arange(seen + new, device=tokens.device)
             hidden = self.model.hidden(
                 tokens,
-                positions=(columns[seen:] - self._starts).clamp(min=0),
+                positions=(columns[seen:] - self._starts).clamp(0, context - 1),
                 document_ids=(columns >= self._starts).long(),
                 cache=views,
             )

@@ -1,5 +1,9 @@
 """Continue texts: one prefill of all prompts, then a token of each at a time from cached keys.
 
+This is the loop of a batch that is known beforehand, as evaluation and training have it: all prompts are
+run at once, and nothing is read as text before it is asked for. Requests that come and go are the engine's
+(`engine.py`), and so is a draft; tests hold both to the same tokens.
+
 The tokens are the same with the cache and without, alone and in a batch (tested), because padding
 is a document of its own that nothing sees, positions count from each prompt's first token, and
 every sequence has its own random numbers. So a sequence that has ended is taken out of the batch, and the
@@ -19,8 +23,9 @@ from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import LanguageModel
 from maquette.nn.attention import LayerCache
 from maquette.serving.answer_text import AnswerText
+from maquette.serving.engine import Engine, Request, Step
 from maquette.serving.restrict import Restriction
-from maquette.serving.sampler import Sampler, Sampling
+from maquette.serving.sampler import RowSampler, Sampler, Sampling
 
 TAKEN_OUT = 0.25  # share of a batch that has ended, from which copying the others' cache pays
 
@@ -162,6 +167,31 @@ def sample_tokens(
     return answers
 
 
+def drain(
+    engine: Engine, requests: Sequence[Request], on_text: Callable[[str], None] | None = None
+) -> tuple[list[Generated], Timing]:
+    """The answers of an engine to requests, which it has no others beside. on_text: see `generate`."""
+    start = time.perf_counter()
+    numbers = [engine.submit(request) for request in requests]
+    steps: dict[int, list[Step]] = {number: [] for number in numbers}
+    first = 0.0
+    while len(engine):
+        for step in engine.step():
+            first = first or time.perf_counter()
+            steps[step.request].append(step)
+            if on_text is not None and step.request == numbers[0] and step.text:
+                on_text(step.text)
+    end = time.perf_counter()
+    ends = engine.tokenizer.special.eos_token_ids
+    results = []
+    for own in steps.values():
+        tokens = [step.token for step in own if step.token not in ends]
+        text = "".join(step.text for step in own)
+        results.append(Generated(text, tokens, own[-1].finish or "length"))
+    count = sum(map(len, steps.values()))
+    return results, Timing(first - start, end - first, max(0, count - len(numbers)))
+
+
 @torch.inference_mode()
 def stream(
     model: LanguageModel,
@@ -255,10 +285,13 @@ def stream_without_cache(
     model: LanguageModel, prompt: Sequence[int], tokens: int, sampling: Sampling
 ) -> Iterator[int]:
     """The same tokens without a cache, for tests."""
-    sampler = Sampler(sampling, 1, model.embedding.weight.device)
-    row: Tensor = torch.tensor([list(prompt)], device=model.embedding.weight.device)
+    device, vocabulary = model.embedding.weight.device, model.config.vocabulary
+    own = RowSampler(sampling.row(0), device, vocabulary, prompt)
+    sampler = Sampler([own], 1, device)
+    row: Tensor = torch.tensor([list(prompt)], device=device)
     for _ in range(tokens):
         chosen = sampler(model(row)[:, -1])
+        own.accept(int(chosen))
         yield int(chosen)
         row = torch.cat((row, chosen.unsqueeze(1)), 1)
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maquette.base.errors import UserError
+from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.serving.answer_text import AnswerText
 from maquette.serving.restrict import Answers, Walk
@@ -44,6 +44,32 @@ class Request:
     """number of most likely tokens to report beside each token"""
     prompt_log_probabilities: bool = False
     """whether the prompt's own tokens are scored, in the first step's `prompt`"""
+
+    def check(self, vocabulary: int, context: int, context_shift: bool) -> None:
+        """Raise WrongUse where a model of these sizes can never answer it."""
+        if not self.prompt:
+            raise WrongUse("the prompt has no tokens: give one, such as the BOS or EOS token")
+        if self.tokens < (not self.prompt_log_probabilities):
+            raise WrongUse(f"tokens is {self.tokens}: ask for at least 1")
+        if self.forced and len(self.forced) >= self.tokens:
+            raise WrongUse(
+                f"the answer begins with {len(self.forced)} tokens, and {self.tokens} are asked for: ask "
+                f"for more"
+            )
+        named = (*self.prompt, *self.forced, *self.sampling.logit_bias)
+        beyond = next((token for token in named if not 0 <= token < vocabulary), None)
+        if beyond is not None:
+            raise WrongUse(
+                f"token {beyond} is not in the vocabulary, which ends at {vocabulary - 1}: leave it out"
+            )
+        longest = len(self.prompt) + self.tokens
+        shifts = context_shift and not (self.forced or self.prompt_log_probabilities)
+        if longest > context and not shifts:
+            raise WrongUse(
+                f"the prompt ({len(self.prompt)} tokens) and {self.tokens} more do not fit the model's "
+                f"context of {context}: ask for at most {max(0, context - len(self.prompt))} tokens, or "
+                f"shorten the prompt"
+            )
 
 
 @dataclass(frozen=True)

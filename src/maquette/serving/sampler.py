@@ -154,10 +154,16 @@ class Sampler:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """logits: (count, vocabulary), fp32. Returns (count,) tokens."""
-        logits = self.adjusted(logits)
         if self._filters.greedy:
-            return logits.argmax(-1)
-        probabilities = self._filters.probabilities(logits)
+            return self.adjusted(logits).argmax(-1)
+        return self.draw(self.distribution(logits))
+
+    def distribution(self, logits: Tensor) -> Tensor:
+        """The probabilities (count, vocabulary) of every token, after all settings."""
+        return self._filters.probabilities(self.adjusted(logits))
+
+    def draw(self, probabilities: Tensor) -> Tensor:
+        """A token (count,) of each distribution (count, vocabulary); greedy: the likeliest."""
         race = torch.ones_like(probabilities)
         for row, state in zip(race, self.rows, strict=True):
             if state.sampling.temperature > 0:

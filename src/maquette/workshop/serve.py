@@ -35,8 +35,13 @@ Adapters = Mapping[str, Path]
 """folders of adapted runs by the name of their adapter"""
 
 
-def served_run(folder: Path, adapters: Adapters, precision: str = "auto") -> Run:
-    """The run of a folder, with adapters of it. Raises UserError where there is nothing to serve."""
+def served_run(
+    folder: Path, adapters: Adapters, precision: str = "auto", draft: Path | None = None
+) -> Run:
+    """The run of a folder, with adapters of it. Raises UserError where there is nothing to serve.
+
+    draft: a smaller run whose tokens this one checks.
+    """
     folder = folder.expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: name a run directory")
@@ -48,7 +53,10 @@ def served_run(folder: Path, adapters: Adapters, precision: str = "auto") -> Run
     opened: Callable[[], Opened]
     bytes_each = 4
     if not isinstance(config, PictureConfig):
-        kind, opened = "text", functools.partial(_open_text, folder, dict(adapters), precision)
+        kind, opened = (
+            "text",
+            functools.partial(_open_text, folder, dict(adapters), precision, draft),
+        )
         bytes_each = (
             2 if (measure().precision if precision == "auto" else precision) == "bf16" else 4
         )
@@ -80,14 +88,17 @@ def served_run(folder: Path, adapters: Adapters, precision: str = "auto") -> Run
         gates=tuple(folders),
         weights=tuple(weights),
         memory=bytes_each * config.parameters(),
-        open=opened,
+        load=opened,
     )
 
 
 def served_runs(
-    folders: Sequence[Path], adapted: Sequence[Path], precision: str = "auto"
+    folders: Sequence[Path],
+    adapted: Sequence[Path],
+    precision: str = "auto",
+    draft: Path | None = None,
 ) -> list[Run]:
-    """The runs of folders, each with those of the adapted runs that are made of it.
+    """The runs of folders, each with those of the adapted runs that are made of it. draft: see `served_run`.
 
     Raises WrongUse for an adapted run whose base is not among them, and for names that cannot be.
     """
@@ -103,16 +114,27 @@ def served_runs(
                 f"--adapter {run} adapts {base}, which is not served: name that run, too"
             )
         own[of][run.resolve().name.replace(".", "-")] = run
-    runs = [served_run(folder, adapters, precision) for folder, adapters in own.items()]
+    runs = [served_run(folder, adapters, precision, draft) for folder, adapters in own.items()]
+    if draft is not None and sum(one.kind == "text" for one in runs) != 1:
+        raise WrongUse("--draft is for one run of text: serve that run alone")
     for one in runs:
         if ":" in one.name:
             raise WrongUse(f"{one.name} has a colon, which names adapters: rename its folder")
     return runs
 
 
-def engine_for(cache: int | None) -> Callable[[TextModel], Engine]:
-    """Makes engines; cache: bytes of keys and values of each at most, None: half of what is free."""
-    return lambda opened: Engine(opened.model, opened.tokenizer, memory=cache)
+def engine_for(cache: int | None, context_shift: bool = False) -> Callable[[TextModel], Engine]:
+    """Makes engines; cache: bytes of keys and values of each at most, None: half of what is free.
+
+    context_shift: whether an answer goes on when the context is full, with the middle dropped.
+    """
+    return lambda opened: Engine(
+        opened.model,
+        opened.tokenizer,
+        memory=cache,
+        context_shift=context_shift,
+        draft=opened.draft,
+    )
 
 
 def _same(folder: Path, base: Path) -> bool:
@@ -141,7 +163,9 @@ def _nothing(folder: Path) -> Opened:
     raise WrongUse(f"{folder.name} makes embeddings for a decoder, and nothing by itself")
 
 
-def _open_text(folder: Path, adapters: dict[str, Path], precision: str) -> TextModel:
+def _open_text(
+    folder: Path, adapters: dict[str, Path], precision: str, draft: Path | None
+) -> TextModel:
     loaded = load(folder)
     for name, adapted in adapters.items():
         loaded.attach(name, adapted, weight=0.0)
@@ -156,6 +180,7 @@ def _open_text(folder: Path, adapters: dict[str, Path], precision: str) -> TextM
         trace=lookups.trace,
         portrait=lookups.portrait,
         adapters={name: float(one.weight) for name, one in loaded.adapters.items()},
+        draft=None if draft is None else load(draft).optimise(precision).model,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from maquette.base.errors import UserError, WrongUse
-from maquette.corpus.pictures.decode import NoPicture, decode
+from maquette.corpus.pictures.decode import NoPicture, decode, shape_of
 from maquette.models.clip import Clip
 from maquette.serving.api.run import PictureOrder, PicturesMade, Stopped
 from maquette.training.datasets.picture_config import picture_recipe
@@ -94,6 +94,10 @@ def _options(order: PictureOrder, folder: Path) -> Options:
         "picture": order.picture, "mask": order.mask, "variations_of": order.vary, "toward": order.toward,
     }  # fmt: skip
     given: dict[str, Any] = {}
+    if order.picture is not None and order.mask is order.picture and not _transparent(order.mask):
+        raise WrongUse(
+            "the picture has no transparent part to be made anew: erase a part, or send a mask, or outpaint"
+        )
     for name, data in files.items():
         if data is not None:
             given[name] = folder / name
@@ -110,6 +114,16 @@ def _options(order: PictureOrder, folder: Path) -> Options:
         seed=order.seed,
         **given,
     )
+
+
+def _transparent(data: bytes) -> bool:
+    """Whether a picture has transparent pixels; what is no picture is refused where it is read."""
+    try:
+        shape_of(data)
+        with Image.open(io.BytesIO(data)) as opened:
+            return bool(opened.has_transparency_data)
+    except (NoPicture, OSError, ValueError):
+        return True
 
 
 def _without(text: str, folder: Path) -> str:

@@ -24,6 +24,7 @@ from maquette.serving.api.bodies import (
     Completion,
     Detokenize,
     Embeddings,
+    ErrorBody,
     Lookup,
     Pictures,
     Tokenize,
@@ -42,11 +43,10 @@ from maquette.serving.engine import Engine
 
 CallOf = Annotated[Call, Depends(call_of)]
 STATUS = {404: "there is no such path", 405: "that method is not for this path"}
-ERROR = {
-    "description": "error",
-    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "error of the request"},
+    "5XX": {"model": ErrorBody, "description": "error of the server"},
 }
-RESPONSES: dict[int | str, dict[str, Any]] = {"4XX": ERROR, "5XX": ERROR}
 FORM = {
     "requestBody": {
         "required": True,

@@ -13,6 +13,21 @@ Token = Annotated[int, Field(ge=0, lt=1 << 31)]
 Prompt = Text | list[Text] | list[Token] | list[list[Token]]
 
 
+class Error(BaseModel):
+    """Error of the API."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """Body of an answer that is an error."""
+
+    error: Error
+
+
 class Body(BaseModel):
     """Base class of bodies."""
 
@@ -42,7 +57,7 @@ class Generation(Body):
     logit_bias: dict[str, float] | None = None
     seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
     stop: str | list[str] | None = None
-    n: int | None = Field(None, ge=1)
+    n: int | None = Field(None, ge=1, le=128)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     adapters: dict[str, float] | None = Field(
@@ -204,7 +219,7 @@ class Pictures(Body):
     """Body of /v1/images/generations."""
 
     prompt: str | None = None
-    n: int | None = Field(None, ge=1)
+    n: int | None = Field(None, ge=1, le=128)
     size: str | None = Field(None, description="WIDTHxHEIGHT of the run's pictures, or auto")
     response_format: Literal["b64_json", "url"] | None = None
     seed: int | None = Field(None, ge=0, lt=1 << 63)

@@ -10,7 +10,7 @@ from maquette.serving.api.errors import ApiError
 from maquette.serving.api.gate import admitted
 from maquette.serving.api.limits import Account, Limits
 from maquette.serving.api.run import Run
-from maquette.serving.api.runs import Loaded, Runs
+from maquette.serving.api.runs import Loaded, Runs, wrong_kind
 
 REFUSED = {
     "anonymous": "a key is needed",
@@ -47,17 +47,19 @@ class Call:
         message = f"{run.name} is gated: {REFUSED[why]}"
         raise ApiError(status, message, code=f"gated_{why}", param="model")
 
-    async def lease(self, runs: Runs, run: Run) -> Loaded:
-        """The run in memory until the answer's end. Raises ApiError where the key may not use it."""
+    async def lease(self, runs: Runs, name: str, *kinds: str) -> Loaded:
+        """The run of a name in memory until the answer's end; kinds: those that will do.
+
+        Raises ApiError where there is none, the key may not use it, or it is of another kind.
+        """
+        run = runs.find(name)
         self.admit(run)
+        if run.kind not in kinds:
+            raise wrong_kind(run, " or ".join(kinds))
         self.model = run.name
         loaded = await runs.lease(run)
         self.ends.callback(runs.release, loaded)
         return loaded
-
-    async def open(self, runs: Runs, name: str) -> Loaded:
-        """As `lease`, by the run's name."""
-        return await self.lease(runs, runs.find(name))
 
     def reserve(self, prompt: int, longest: int) -> None:
         """Take tokens from the account; those of the answer that were not written go back at the end."""

@@ -35,7 +35,7 @@ async def chat(call: Call, runs: Runs, metrics: Metrics, body: ChatCompletion) -
     sampling = generation.sampling_of(body)
     request = Request(
         prompt=(*prompt, *forced),
-        tokens=generation.room(model, [*prompt, *forced], asked),
+        tokens=generation.room(loaded, [*prompt, *forced], asked),
         sampling=sampling,
         stop=(*generation.stops_of(body), *model.template.stop),
         answers=generation.answers_of(body, _schema(body, choice)),

@@ -38,7 +38,7 @@ async def complete(call: Call, runs: Runs, metrics: Metrics, body: Completion) -
     requests = [
         Request(
             prompt=tuple(prompt),
-            tokens=generation.room(model, prompt, tokens),
+            tokens=generation.room(loaded, prompt, tokens),
             sampling=sampling,
             stop=generation.stops_of(body),
             answers=generation.answers_of(body, schema),

@@ -35,7 +35,7 @@ async def embed(call: Call, runs: Runs, metrics: Metrics, body: Embeddings) -> R
         given = isinstance(body.input[0], int)
         if not given:
             raise ApiError(400, f"input has more than {call.limits.inputs} texts", param="input")
-    loaded = await call.open(runs, name)
+    loaded = await call.lease(runs, name, "text", "clip")
     if loaded.run.kind == "clip":
         vectors, counted = await _of_clip(loaded, body), 0
     else:
@@ -61,7 +61,12 @@ async def _of_text(call: Call, loaded: Loaded, body: Embeddings) -> tuple[list[l
     model, worker = loaded.text
     prompts = await generation.prompts_of(body.input, model)
     for prompt in prompts:
-        generation.room(model, prompt, 0)
+        if len(prompt) > model.model.config.context:
+            most = model.model.config.context
+            raise ApiError(
+                400, f"a text has {len(prompt)} tokens, and the context {most}: shorten it",
+                code="context_length_exceeded", param="input",
+            )  # fmt: skip
     counted = sum(map(len, prompts))
     call.reserve(counted, 0)
     vectors = []

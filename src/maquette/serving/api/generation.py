@@ -37,6 +37,8 @@ class Answer:
     steps: list[Step] = field(default_factory=list)
     finish: str | None = None
     """OpenAI's finish reason"""
+    dropped: int = 0
+    """number of tokens of the context that were dropped, as it was full"""
 
     @property
     def tokens(self) -> int:
@@ -47,6 +49,7 @@ class Answer:
         """Take a step."""
         self.text += step.text
         self.steps.append(step)
+        self.dropped += step.dropped
         if step.finish is not None:
             self.finish = FINISH[step.finish]
 
@@ -60,7 +63,7 @@ def split_name(model: str) -> tuple[str, str | None]:
 async def open_text(call: Call, runs: Runs, body: Generation) -> tuple[Loaded, dict[str, float]]:
     """The run of a body, and the weights of its adapters. Raises ApiError where one is not there."""
     name, adapter = split_name(body.model)
-    loaded = await call.open(runs, name)
+    loaded = await call.lease(runs, name, "text")
     model, _ = loaded.text
     asked = dict(body.adapters or {})
     if adapter is not None:
@@ -160,10 +163,16 @@ async def prompts_of(given: Any, model: TextModel) -> list[list[int]]:
     return prompts
 
 
-def room(model: TextModel, prompt: Sequence[int], asked: int | None) -> int:
-    """Number of tokens that an answer may have. Raises ApiError where it does not fit the context."""
+def room(loaded: Loaded, prompt: Sequence[int], asked: int | None) -> int:
+    """Number of tokens that an answer may have.
+
+    Raises ApiError where it does not fit the context, and the engine does not drop the middle of one.
+    """
+    model, worker = loaded.text
     context = model.model.config.context
     left = context - len(prompt)
+    if worker.engine.context_shift:
+        return max(left, context // 2) if asked is None else asked
     if left < (1 if asked is None else asked):
         wanted = 1 if asked is None else asked
         raise ApiError(
@@ -224,13 +233,15 @@ async def _in_time(call: Call, deadline: float) -> AsyncIterator[None]:
 
 def usage(prompt: int, answers: Mapping[int, Answer] | Sequence[Answer]) -> dict[str, int]:
     """Numbers of tokens, as OpenAI's API has them."""
-    listed = answers.values() if isinstance(answers, Mapping) else answers
+    listed = list(answers.values() if isinstance(answers, Mapping) else answers)
     written = sum(answer.tokens for answer in listed)
-    return {
+    counted = {
         "prompt_tokens": prompt,
         "completion_tokens": written,
         "total_tokens": prompt + written,
     }
+    dropped = sum(answer.dropped for answer in listed)
+    return counted | ({"dropped_tokens": dropped} if dropped else {})
 
 
 def token_bytes(tokenizer: Tokenizer, token: int) -> bytes:

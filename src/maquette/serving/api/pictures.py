@@ -20,7 +20,7 @@ from maquette.serving.api.call import Call
 from maquette.serving.api.errors import ApiError
 from maquette.serving.api.metrics import Metrics
 from maquette.serving.api.run import PictureOrder, PicturesMade, Stopped
-from maquette.serving.api.runs import Runs, wrong_kind
+from maquette.serving.api.runs import Runs
 from maquette.serving.api.sse import reply
 
 SIDES = ("left", "right", "top", "bottom")
@@ -33,14 +33,19 @@ async def generate(call: Call, runs: Runs, metrics: Metrics, body: Pictures) -> 
 
 
 async def edit(call: Call, runs: Runs, metrics: Metrics, form: FormData) -> Response:
-    """A picture with a part made anew, or continued on some sides; without a mask its transparent part."""
+    """A picture with a part made anew, continued on some sides, or enlarged by a run that does that.
+
+    Without a mask its transparent part is made anew.
+    """
     body = body_of(form)
     picture = await _file(form, "image")
     if picture is None:
         raise ApiError(400, "there is no image", param="image")
     sides = _sides(form.get("outpaint"))
     mask = await _file(form, "mask")
-    order = PictureOrder(picture=picture, mask=mask if mask or sides else picture, outpaint=sides)
+    if mask is None and not sides and runs.find(body.model).about.get("task") != "upsample":
+        mask = picture
+    order = PictureOrder(picture=picture, mask=mask, outpaint=sides)
     return await _made(call, runs, metrics, body, order)
 
 
@@ -95,9 +100,7 @@ async def _made(
         prior=_other(call, runs, prior),
         upsample=_other(call, runs, body.upsample),
     )
-    loaded = await call.lease(runs, run)
-    if run.kind != "pictures":
-        raise wrong_kind(run, "pictures")
+    loaded = await call.lease(runs, run.name, "pictures")
     size = run.about.get("image_size")
     if body.size not in (None, "auto", f"{size}x{size}"):
         raise ApiError(400, f"the pictures of {run.name} are {size}x{size}", param="size")

@@ -33,6 +33,8 @@ class TextModel:
     """membership of a text in the training text by its portrait. Raises UserError likewise."""
     adapters: Mapping[str, float] = field(default_factory=dict)
     """weights of the attached adapters, where a request names none"""
+    draft: LanguageModel | None = None
+    """smaller model whose tokens this one checks"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,7 @@ class Run:
     """files whose change makes it another run"""
     memory: int
     """bytes of the model in memory, as far as its files say"""
-    open: Callable[[], Opened]
+    load: Callable[[], Opened]
     """read it into memory"""
 
     @property

@@ -58,9 +58,8 @@ class Loaded:
 
     @property
     def text(self) -> tuple[TextModel, Worker]:
-        """The language model and the thread that runs it. Raises ApiError for another model."""
-        if not isinstance(self.opened, TextModel) or self.worker is None:
-            raise wrong_kind(self.run, "text")
+        """The language model and the thread that runs it, of a run of text."""
+        assert isinstance(self.opened, TextModel) and self.worker is not None
         return self.opened, self.worker
 
     def close(self) -> None:
@@ -174,7 +173,7 @@ class Runs:
         return loaded
 
     def _opened(self, run: Run, version: Version) -> Loaded:
-        opened = run.open()
+        opened = run.load()
         worker = None
         if isinstance(opened, TextModel):
             worker = Worker(self._engine(opened), run.name, self._unread)

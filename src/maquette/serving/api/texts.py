@@ -15,7 +15,7 @@ from maquette.serving.api.sse import reply
 async def tokenize(call: Call, runs: Runs, body: Tokenize) -> Response:
     """The tokens of a text, and the text of each."""
     name, _ = generation.split_name(body.model)
-    model, _ = (await call.open(runs, name)).text
+    model, _ = (await call.lease(runs, name, "text")).text
     begins = body.add_special_tokens is not False
     tokenizer = model.tokenizer
     tokens = await generation.encode(
@@ -33,7 +33,7 @@ async def tokenize(call: Call, runs: Runs, body: Tokenize) -> Response:
 async def detokenize(call: Call, runs: Runs, body: Detokenize) -> Response:
     """The text of some tokens."""
     name, _ = generation.split_name(body.model)
-    model, _ = (await call.open(runs, name)).text
+    model, _ = (await call.lease(runs, name, "text")).text
     missing = set(model.tokenizer.missing(model.model.config.vocabulary))
     for token in body.tokens:
         if token >= model.tokenizer.vocabulary or token in missing:
@@ -44,7 +44,7 @@ async def detokenize(call: Call, runs: Runs, body: Detokenize) -> Response:
 async def trace(call: Call, runs: Runs, body: Lookup) -> Response:
     """The spans of a text that stand in the training text, with the documents that hold them."""
     name, _ = generation.split_name(body.model)
-    loaded = await call.open(runs, name)
+    loaded = await call.lease(runs, name, "text")
     model, _ = loaded.text
     return reply(await loaded.jobs.call(lambda: model.trace(body.text)))
 
@@ -52,6 +52,6 @@ async def trace(call: Call, runs: Runs, body: Lookup) -> Response:
 async def portrait(call: Call, runs: Runs, body: Lookup) -> Response:
     """Whether a text was seen, by the portrait of the training text."""
     name, _ = generation.split_name(body.model)
-    loaded = await call.open(runs, name)
+    loaded = await call.lease(runs, name, "text")
     model, _ = loaded.text
     return reply(await loaded.jobs.call(lambda: model.portrait(body.text)))

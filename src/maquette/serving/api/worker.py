@@ -86,7 +86,6 @@ class Worker:
         self._posts: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._calls: deque[Callable[[], None]] = deque()  # the thread's own
         self._streams: dict[int, tuple[Stream, int]] = {}  # the thread's own
-        self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
         self._thread.start()
 
@@ -95,7 +94,10 @@ class Worker:
         return len(self.engine)
 
     async def submit(self, requests: Sequence[Request]) -> Stream:
-        """Submit requests, all of them or none. Raises ApiError where the queue is full, WrongUse."""
+        """Submit requests, all of them or none.
+
+        Raises ApiError where the queue is full, and WrongUse for a request that can never be answered.
+        """
         stream = Stream(self, len(requests), self._room * len(requests))
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -175,7 +177,10 @@ class Worker:
                 return True
             if job is None:
                 return False
-            job()
+            try:
+                job()
+            except Exception:  # the thread goes on for the others
+                LOG.exception("a job of the engine's thread failed")
             wait = not (self._calls or len(self.engine))
 
     def _step(self) -> None:
