@@ -51,6 +51,7 @@ export class Mask {
   paint(from) {
     const context = this.painted.getContext("2d");
     context.lineCap = "round";
+    context.strokeStyle = "#0b5c73";
     context.lineWidth = Number(this.size.value);
     context.beginPath();
     context.moveTo(...from);
@@ -66,7 +67,7 @@ export class Mask {
   draw() {
     const context = this.canvas.getContext("2d");
     context.drawImage(this.picture, 0, 0);
-    context.globalAlpha = 0.6;
+    context.globalAlpha = 0.75;
     context.drawImage(this.painted, 0, 0);
     context.globalAlpha = 1;
     if (document.activeElement !== this.canvas) return;

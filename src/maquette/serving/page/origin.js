@@ -52,7 +52,7 @@ export class Origin {
     const characters = Array.from(found.text);
     const documents = el("div", { class: "documents" });
     const show = (n) => {
-      for (const mark of text.querySelectorAll("button.mark")) mark.setAttribute("aria-pressed", String(mark.dataset.spans.split(" ").includes(String(n))));
+      for (const mark of text.querySelectorAll(".mark")) mark.setAttribute("aria-pressed", String(mark.dataset.spans.split(" ").includes(String(n))));
       documents.replaceChildren(...this.documents(found.spans[n], characters));
     };
     const text = el("div", { class: "text plain source" }, pieces(characters, found.spans, show));
@@ -97,6 +97,11 @@ function pieces(characters, spans, show) {
     const of = spans.flatMap((span, n) => (span.start <= start && start < span.end ? [n] : []));
     if (!of.length) return document.createTextNode(part);
     if (!show) return el("mark", {}, part);
-    return el("button", { type: "button", class: "mark", data: { spans: of.join(" ") }, "aria-pressed": "false", onclick: () => show(of[0]) }, part);
+    const press = (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      show(of[0]);
+    };
+    return el("span", { role: "button", tabindex: "0", class: "mark", data: { spans: of.join(" ") }, "aria-pressed": "false", onclick: () => show(of[0]), onkeydown: press }, part);
   });
 }

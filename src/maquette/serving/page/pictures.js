@@ -63,6 +63,7 @@ export class Pictures {
   form(more) {
     const form = new FormData();
     for (const [name, value] of Object.entries({ ...this.fields(), ...more })) {
+      if (value === null) continue;
       if (value instanceof Blob) form.append(name, value, `${name}.png`);
       else form.append(name, String(value));
     }
@@ -119,8 +120,8 @@ export class Pictures {
     const picture = () => blobOf(mask.picture);
     const fill = async () => this.make("v1/images/edits", this.form({ image: await picture(), mask: await blobOf(mask.holes()) }), "filled");
     const extend = async () => this.make("v1/images/edits", this.form({ image: await picture(), outpaint: `${side.value}=${pixels.value}` }), `continued to the ${side.value}`);
-    const vary = async () => this.make("v1/images/variations", this.form({ image: await picture() }), "variations");
-    const toward = async () => this.make("v1/images/variations", this.form({ image: this.from, toward: await picture() }), "from one to the other");
+    const vary = async () => this.make("v1/images/variations", this.form({ image: await picture(), prompt: null }), "variations");
+    const toward = async () => this.make("v1/images/variations", this.form({ image: this.from, toward: await picture(), prompt: null }), "from one to the other");
     const start = async () => { this.from = await picture(); go.disabled = false; };
     const go = button("to this one", toward, { disabled: !this.from });
     this.editor.replaceChildren(

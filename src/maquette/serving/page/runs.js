@@ -45,7 +45,8 @@ export class Runs {
   async refresh() {
     const { runs } = await get("runs");
     this.rows = runs;
-    this.chosen ??= new Set(runs.slice(0, 1).map((run) => run.name));
+    const begun = runs.filter((run) => run.step > 0);
+    this.chosen ??= new Set((begun.length ? begun : runs).slice(0, 1).map((run) => run.name));
     const grown = await Promise.all([...this.chosen].map((name) => this.read(name)));
     const shown = JSON.stringify(runs);
     if (shown !== this.shown) this.drawTable();
