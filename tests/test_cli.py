@@ -75,7 +75,7 @@ def test_the_overview_names_every_command():
         (["generate"], "the following arguments are required: run"),
         (["generate", "nowhere", "x"], "nowhere does not exist: name a run directory"),
         (["eval", "."], "holds no model (no config.json)"),
-        (["export", "gguf", "a", "b"], "invalid choice: 'gguf'"),
+        (["export", "onnx", "a", "b"], "invalid choice: 'onnx'"),
         (["runs", "nowhere"], "nowhere is not a run (no recipe.yaml)"),
         (["corpus", "show", "nowhere"], "there is no corpus nowhere"),
         (["corpus", "shw"], "invalid choice: 'shw'"),
