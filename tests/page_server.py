@@ -54,6 +54,8 @@ EVIL = "<img src=x onerror=\"document.title='broken'\">"
 class Parrot:
     """An engine that says a phrase; in place of `Engine`."""
 
+    context_shift = False
+
     def __init__(self) -> None:
         self.permits = threading.Semaphore(0)
         self.requests: list[Any] = []
