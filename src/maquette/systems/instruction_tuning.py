@@ -11,7 +11,11 @@ tasks of 1, 2, 4 or 8 clusters, and asked for those of the other 8, in phrasings
 never had. What the paper found of size (below 8 billion parameters tuning hurt) is not claimed: here held-out
 tasks were all read of before, and to answer is to say in one form what is known in another.
 
-Expected: not measured yet.
+Expected: all three claims fail. The base that has read worked examples answers 55 and 59 % of the held-out
+questions before it is tuned, for their form is nearly that of what it read, and tuning on eight clusters
+leaves 32 and 30 %; there is nothing for instructions to unlock. The number of clusters helps (0.68 of the 0.8
+wanted), and without instructions 65 % is kept where at most half should be. It would take a base that knows
+the tasks in another form than they are asked in, and tunings that change it less.
 """
 
 import functools

@@ -13,13 +13,17 @@ learned sums of 1 and 2 digits with their steps and a few of 3, and some of 1 to
 a base that gets no sum right of the next length never starts. 40 of each of these are learned again in every
 loop, as the paper's few shots stand before every question: without them a loop's model no longer knows what
 a shown sum is for. 7 loops over 500 sums of each length, 200 steps of 16 sequences in the first, which are
-the paper's 40 of 80. A line of steps says the
-digits that it adds (`worlds/questions/scratchpad.py`), which the paper's lines do not.
+the paper's 40 of 80. A line of steps says the digits that it adds (`worlds/questions/scratchpad.py`), which
+the paper's lines do not.
 
 Left out: the paper's other sets (CommonsenseQA, GSM8K), which need a model that reads English; the larger
 model of its comparison, in whose place stand ten times as many answers.
 
-Expected: not measured yet.
+Expected (2 seeds): of sums of 4 digits 41.5 % are right with rationalisation and none without; of 3 digits
+94 and 90 %; of all lengths 27 points more than of a model that is told the same answers, and 19 more than of one
+that is told ten times as many; 95.6 % of the kept steps are right, which is near its bar of 95. With 80 steps in
+the first loop in the place of 200, which are fewer sequences than the paper's, the first of these gaps was 14.4
+points and the last -2.2. Sums of 5 digits are not reached.
 """
 
 import itertools
