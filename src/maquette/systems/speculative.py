@@ -81,7 +81,7 @@ class Trained:
 )
 def tokens_a_pass(lab: Lab) -> Measurement:
     """Measure the acceptance on text that the model wrote alone, then count tokens of passes."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for trained in models(lab):
         count, length = (4, 24) if lab.quick else (200, CONTEXT - PROMPT)
         prompts = trained.prompts[:count]
@@ -227,7 +227,7 @@ def decoder(seed: int, quick: bool, corpus: str, large: bool) -> LanguageRecipe:
         optimiser=Optimiser(learning_rate=0.004, beta2=0.98),
         schedule=Schedule(warmup=0.05, floor=0.02),
         batch=16,
-        steps=10 if quick else 250 if large else 500,
+        steps=10 if quick else 120 if large else 250,
         seed=seed,
         precision="fp32" if quick else "auto",
         compile="off",
