@@ -83,7 +83,7 @@ def tokens_a_pass(lab: Lab) -> Measurement:
     """Measure the acceptance on text that the model wrote alone, then count tokens of passes."""
     rows: list[dict[str, Any]] = []
     for trained in models(lab):
-        count, length = (4, 24) if lab.quick else (200, CONTEXT - PROMPT)
+        count, length = (4, 24) if lab.quick else (100, CONTEXT - PROMPT)
         prompts = trained.prompts[:count]
         texts = [
             (*prompt, *answer)
@@ -266,7 +266,7 @@ def other_text(quick: bool) -> Any:
 def held_out(name: str, seed: int) -> Prompts:
     """Bytes at random places of text that no training has seen."""
     stream = open_corpus(name).heldout
-    places = np.random.default_rng(seed).integers(len(stream) - PROMPT, size=200)
+    places = np.random.default_rng(seed).integers(len(stream) - PROMPT, size=100)
     return [tuple(stream.read(int(place), PROMPT).tolist()) for place in places]
 
 
