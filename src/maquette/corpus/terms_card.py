@@ -7,6 +7,7 @@ A folder of others has a card alone, as on Hugging Face's hub: what its licence 
 licence's name. Nothing is written where there are no terms.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,16 +61,19 @@ def read_terms(folder: Path) -> list[Term]:
 
 
 def _licences(card: Path) -> list[str]:
-    """The licences that the front matter of a card names; none for one that cannot be read."""
+    """The licences that the front matter of a card names, also where other lines of it are no YAML."""
     if not card.exists():
         return []
-    written = card.read_text(encoding="utf-8", errors="replace")
-    if not written.startswith("---"):
+    written = card.read_text(encoding="utf-8-sig", errors="replace")
+    found = re.match(r"---[ \t]*\n(.*?)^---[ \t]*$", written, re.DOTALL | re.MULTILINE)
+    if found is None:
         return []
     try:
-        head: Any = yaml.safe_load(written.split("---", 2)[1])
+        head: Any = yaml.safe_load(found[1])
     except yaml.YAMLError:
-        return []
+        head = dict(
+            re.findall(r"^(license(?:_name)?):[ \t]*['\"]?([\w.-]+)", found[1], re.MULTILINE)
+        )
     if not isinstance(head, dict):
         return []
     named = head.get("license", [])

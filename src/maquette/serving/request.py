@@ -1,5 +1,6 @@
 """What an engine is asked, and what it says: requests, steps, and a row between the two."""
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -195,7 +196,10 @@ class Row:
 def opinions(
     logits: torch.Tensor, tokens: torch.Tensor, alternatives: Sequence[int]
 ) -> list[Scored]:
-    """Log-probabilities of tokens (n,) in logits (n, vocabulary), and so many most likely ones of each."""
+    """Log-probabilities of tokens (n,) in logits (n, vocabulary), and so many most likely ones of each.
+
+    A token that is never chosen, whose logit is -inf, is no alternative.
+    """
     normaliser = logits.logsumexp(-1)
     chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - normaliser
     most = min(max(alternatives, default=0), logits.shape[-1])
@@ -204,7 +208,11 @@ def opinions(
         best = logits.topk(most)
         log_probabilities = (best.values - normaliser.unsqueeze(-1)).tolist()
         beside = [
-            tuple(zip(indices[:n], values[:n], strict=True))
+            tuple(
+                (index, value)
+                for index, value in zip(indices[:n], values[:n], strict=True)
+                if value > -math.inf
+            )
             for indices, values, n in zip(
                 best.indices.tolist(), log_probabilities, alternatives, strict=True
             )

@@ -19,8 +19,8 @@ nothing. Words that have nothing to do with the topics are no control for it: in
 they were as good, for what a pattern asks is known at its end whatever the word. So found words are
 compared before training. iPET, words at random and the gap with 1,000 labels are in the details.
 
-Expected (3 seeds): with 10 labels PET is right 53 points more often than the better of the two (48 to 64), with
-50 labels 9.3 (5.4 to 12.2).
+Expected (3 seeds): with 10 labels PET is right 53 points more often than the better of the two (48 to 64),
+with 50 labels 9.3 (5.4 to 12.2).
 """
 
 from dataclasses import asdict

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Text = Annotated[str, Field(max_length=1 << 24)]
 Token = Annotated[int, Field(ge=0, lt=1 << 31)]
+Weight = Annotated[float, Field(ge=-1000, le=1000)]
 Prompt = Text | list[Text] | list[Token] | list[list[Token]]
 
 
@@ -60,7 +61,7 @@ class Generation(Body):
     n: int | None = Field(None, ge=1, le=128)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    adapters: dict[str, float] | None = Field(
+    adapters: dict[str, Weight] | None = Field(
         None, description="weights of the run's adapters by name"
     )
     guided_choice: list[str] | None = Field(None, description="the answer is one of these")
