@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 
 import pytest
 from served import Held, application, call, closed, language_model, run_of, worker_of
@@ -405,3 +406,25 @@ def test_a_port_that_is_taken_is_told_in_a_line():
         pytest.raises(UserError, match="choose another --port"),
     ):
         listening("127.0.0.1", first.getsockname()[1])
+
+
+def test_a_token_does_not_wait_for_the_last_to_be_acknowledged():
+    from maquette.serving.api.server import listening
+
+    async def nagle() -> int:
+        asked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def accepted(reader, writer):
+            known = writer.get_extra_info("socket")
+            asked.set_result(known.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with listening("127.0.0.1", 0) as listener:
+            server = await asyncio.start_server(accepted, sock=listener)
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            off = await asked
+            writer.close()
+            server.close()
+        return off
+
+    assert asyncio.run(nagle())

@@ -298,6 +298,10 @@ def test_the_server_is_not_opened_to_others_without_keys(tmp_path):
     )
     refused(command("serve", tmp_path, "--host", "::"), "--keys", code=2)
     refused(command("serve", tmp_path, "--memory", "lots"), "--memory lots", code=2)
+    refused(command("serve", tmp_path, "--replicas", "0"), "0 replicas", code=2)
+    refused(
+        command("serve", tmp_path, "--replicas", "3", "--autoscale", "2"), "3 replicas, 2", code=2
+    )
     refused(command("serve", tmp_path, "--keys", tmp_path / "none.json"), "maquette keys add")
     refused(command("serve", tmp_path / "none"), "does not exist")
 

@@ -8,6 +8,7 @@ example: maquette serve runs/demo-chat
          maquette serve runs/demo runs/diffusion --memory 4GB --port 8000
          maquette serve runs/demo --adapter runs/medieval
          maquette serve runs/demo --host 0.0.0.0 --keys keys.json
+         maquette serve runs/demo --replicas 2 --autoscale 8
 """
 
 import argparse
@@ -54,43 +55,91 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cors", action="append", default=[], metavar="ORIGIN",
                         help="a site whose pages may call it, such as https://example.org")  # fmt: skip
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="of an answer (600)")
+    parser.add_argument("--replicas", type=int, metavar="N",
+                        help="so many servers behind Ray Serve, each with its own limits")  # fmt: skip
+    parser.add_argument("--autoscale", type=int, metavar="N",
+                        help="up to so many replicas, as many as the requests ask for")  # fmt: skip
     parser.add_argument("--log-prompts", action="store_true", help="write requests to the log, too")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     import logging
-    from dataclasses import replace
+    from contextlib import ExitStack
 
     from maquette.base.errors import need
 
     need("fastapi", "serve"), need("uvicorn", "serve"), need("python_multipart", "serve")
-    from maquette.experiments.lab import MEASURED
-    from maquette.experiments.watch import Trials, described, picture
-    from maquette.serving.api.app import make_app
-    from maquette.serving.api.gate import gated
-    from maquette.serving.api.guard import LOOPBACK, Access
-    from maquette.serving.api.keys import Keys
-    from maquette.serving.api.limits import Limits
+    from maquette.experiments.watch import Trials
     from maquette.serving.api.server import listening
     from maquette.serving.api.server import run as listen
-    from maquette.serving.api.watch import Watched
-    from maquette.workshop.serve import engine_for, served_runs
-    from maquette.workshop.serve_page import Trainings
 
     local = loopback(arguments.host)
     if not local and arguments.keys is None:
         raise WrongUse(
             f"--host {arguments.host} opens the server to others: name who may use it with --keys FILE"
         )
-    limits = Limits()
-    if arguments.timeout is not None:
-        if not 0 < arguments.timeout < 10**6:
-            raise WrongUse(f"--timeout is {arguments.timeout:g}: use a number of seconds above 0")
-        limits = replace(limits, answer_seconds=arguments.timeout)
+    replicas = 1 if arguments.replicas is None else arguments.replicas
+    most = replicas if arguments.autoscale is None else arguments.autoscale
+    if not 1 <= replicas <= most:
+        raise WrongUse(
+            f"{replicas} replicas, {most} at most: use numbers from 1, the second not smaller"
+        )
+    many = arguments.replicas is not None or arguments.autoscale is not None
+    if many:
+        for name in ("runs", "adapter"):  # replicas run in folders of their own
+            setattr(arguments, name, [_absolute(one) for one in getattr(arguments, name)])
+        arguments.keys = arguments.keys and _absolute(arguments.keys)
+        arguments.draft = arguments.draft and _absolute(arguments.draft)
+    limits = limits_of(arguments)
+    with ExitStack() as ends:
+        trials = None if many or not local or arguments.keys else Trials()
+        if trials is not None:
+            ends.callback(trials.close)
+        app, names = application(arguments, trials)
+        listener = listening(arguments.host, arguments.port)
+        port = listener.getsockname()[1]
+        shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        url = f"http://{shown}:{port}"
+
+        def started() -> None:
+            print(f"serving {', '.join(names)} at {url} (API: {url}/v1, Ctrl-C ends)", flush=True)
+
+        if many:
+            from maquette.serving.api.replicas import run as replicate
+
+            listener.close()  # the proxy takes the port
+            replicate(
+                lambda: application(arguments, None)[0],
+                arguments.host, port, limits, replicas, most, started,
+            )  # fmt: skip
+        else:
+            logging.basicConfig(
+                stream=sys.stderr,
+                level=logging.INFO,
+                format="%(asctime)s %(levelname)s %(message)s",
+            )
+            logging.getLogger("uvicorn").setLevel(logging.WARNING)
+            logging.raiseExceptions = False  # a full disk under the log stops nothing
+            listen(app, listener, limits, started)
+    return {"url": url, "runs": names}
+
+
+def application(arguments: argparse.Namespace, trials: Any) -> tuple[Any, list[str]]:
+    """The server, and the names of its runs. trials: the reproductions that its page starts; None: none."""
+    from maquette.experiments.lab import MEASURED
+    from maquette.experiments.watch import described, picture
+    from maquette.serving.api.app import make_app
+    from maquette.serving.api.gate import gated
+    from maquette.serving.api.guard import LOOPBACK, Access
+    from maquette.serving.api.keys import Keys
+    from maquette.serving.api.watch import Watched
+    from maquette.workshop.serve import engine_for, served_runs
+    from maquette.workshop.serve_page import Trainings
+
     memory = None if arguments.memory is None else size(arguments.memory)
     access = Access(
         keys=None if arguments.keys is None else Keys(Path(arguments.keys)),
-        hosts=LOOPBACK if local else None,
+        hosts=LOOPBACK if loopback(arguments.host) else None,
         origins=tuple(origin.rstrip("/") for origin in arguments.cors),
         log_prompts=arguments.log_prompts,
     )
@@ -105,41 +154,39 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise WrongUse(f"{closed} is gated, and without --keys nobody could use it: name the keys")
     texts = sum(one.kind == "text" for one in runs)
     cache = None if memory is None else memory // CACHE_SHARE // max(1, texts)
-    trials = Trials()
     watched = Watched(
         trainings=Trainings([one.folder for one in runs]),
         systems=lambda: described(Path(MEASURED)),
         picture=lambda claim: picture(Path(MEASURED), claim),
-        trials=trials if local and access.keys is None else None,
+        trials=trials,
     )
     app = make_app(
         runs,
         access,
         engine=engine_for(cache, arguments.context_shift),
-        limits=limits,
+        limits=limits_of(arguments),
         memory=memory,
         cache=cache or 0,
         watched=watched,
     )
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.raiseExceptions = False  # a full disk under the log stops nothing
-    listener = listening(arguments.host, arguments.port)
-    port = listener.getsockname()[1]
-    shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-    url = f"http://{shown}:{port}"
+    return app, [one.name for one in runs]
 
-    def started() -> None:
-        names = ", ".join(one.name for one in runs)
-        print(f"serving {names} at {url} (API: {url}/v1, Ctrl-C ends)", flush=True)
 
-    try:
-        listen(app, listener, limits, started)
-    finally:
-        trials.close()
-    return {"url": url, "runs": [one.name for one in runs]}
+def limits_of(arguments: argparse.Namespace) -> Any:
+    """The server's limits."""
+    from dataclasses import replace
+
+    from maquette.serving.api.limits import Limits
+
+    if arguments.timeout is None:
+        return Limits()
+    if not 0 < arguments.timeout < 10**6:
+        raise WrongUse(f"--timeout is {arguments.timeout:g}: use a number of seconds above 0")
+    return replace(Limits(), answer_seconds=arguments.timeout)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def loopback(host: str) -> bool:

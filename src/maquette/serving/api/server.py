@@ -26,7 +26,8 @@ KEEP_ALIVE = 20  # seconds that an idle connection is kept
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0: one that the system chooses. Raises UserError where it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's delay off where the protocol is named: else a token waits 40 ms
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))

@@ -150,7 +150,7 @@ def watch_routes(app: FastAPI, watched: Watched) -> None:
 
 def _trials(watched: Watched) -> Trials:
     if watched.trials is None:
-        raise ApiError(403, "this server starts no trials: it is open to others")
+        raise ApiError(403, "this server starts no trials: it is open to others, or has replicas")
     return watched.trials
 
 
