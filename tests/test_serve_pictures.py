@@ -10,12 +10,12 @@ import openai
 import pytest
 from picture_runs import small, untrained
 from PIL import Image
-from served import application, call, client, closed
+from served import application, call, client, closed, run_of
 
 from maquette.base.errors import UserError
 from maquette.models.clip_config import ClipConfig
 from maquette.models.prior_config import PriorConfig
-from maquette.serving.api.run import PictureOrder, Stopped
+from maquette.serving.api.run import PictureOrder, PicturesMade, Stopped
 from maquette.training.datasets.picture_config import PictureData, PictureRecipe
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.picture_generation import make
@@ -117,6 +117,35 @@ def test_a_picture_that_nobody_waits_for_is_left_off(folder):
     with pytest.raises(Stopped):
         maker.make(order, stops)
     assert len(seen) == 4 and not stopped.is_set()  # at the next evaluation, not at the end
+
+
+def test_more_pixels_than_a_side_may_have_are_refused(tmp_path):
+    """However they are written: the number that is checked is the one that is used."""
+    orders = []
+
+    class Painter:
+        def make(self, order, stopped):
+            orders.append(order)
+            return PicturesMade([b""], 16, 16, 1, [])
+
+    app = application(run_of(tmp_path, Painter(), "painter", kind="pictures", about={}))
+
+    async def main():
+        async with client(app) as api:
+
+            async def extend(pixels):
+                await api.images.edit(
+                    model="painter", prompt=RED, image=png(np.zeros((16, 16, 3), np.uint8)),
+                    extra_body={"outpaint": f"right={pixels}"},
+                )  # fmt: skip
+
+            for pixels in ("000000001999999", "0000000001", "1025", "0", "-1", "9" * 5000):
+                with pytest.raises(openai.BadRequestError, match="at most 1024 pixels"):
+                    await extend(pixels)
+            await extend("1024")
+
+    asyncio.run(main())
+    assert [order.outpaint for order in orders] == [{"right": 1024}]
 
 
 def test_a_clip_embeds_captions_and_pictures(folder):

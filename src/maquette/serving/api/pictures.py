@@ -25,6 +25,7 @@ from maquette.serving.api.sse import reply
 
 SIDES = ("left", "right", "top", "bottom")
 MOST_PIXELS = 1024  # of a side that is added
+MOST_DIGITS = len(str(MOST_PIXELS))
 
 
 async def generate(call: Call, runs: Runs, metrics: Metrics, body: Pictures) -> Response:
@@ -158,11 +159,12 @@ def _sides(given: Any) -> dict[str, int]:
     sides = {}
     for part in given.split(","):
         side, _, pixels = part.partition("=")
-        if side not in SIDES or not pixels.isdecimal() or not 1 <= int(pixels[:9]) <= MOST_PIXELS:
+        number = int(pixels) if pixels.isdecimal() and len(pixels) <= MOST_DIGITS else 0
+        if side not in SIDES or not 1 <= number <= MOST_PIXELS:
             raise WrongUse(
                 f"outpaint has {part[:40]!r}: write such as right=64, of at most {MOST_PIXELS} pixels"
             )
-        sides[side] = int(pixels)
+        sides[side] = number
     return sides
 
 
