@@ -340,7 +340,7 @@ def test_restricted_rows_stand_beside_free_ones():
     prompt=st.text("aé\N{GRINNING FACE} ", max_size=12).map(str.encode),
     answer=st.text("aé\N{GRINNING FACE} ", max_size=40).map(str.encode),
     junk=st.binary(max_size=3),
-    stop=st.sampled_from([(), ("é a",), ("aa", "a\N{GRINNING FACE}")]),
+    stop=st.sampled_from([(), ("é a",), ("aa", "a\N{GRINNING FACE}"), ("a aaé",)]),
 )
 def test_pieces_of_text_are_the_text_that_is_read_at_once(prompt, answer, junk, stop):
     tokens = [*answer, *junk, *answer]
@@ -359,6 +359,27 @@ def test_pieces_of_text_are_the_text_that_is_read_at_once(prompt, answer, junk, 
             break
         assert text.finish is None
     assert text.text().startswith(written)
+
+
+def test_a_long_stop_string_costs_no_more_than_its_length():
+    """An adversary's stop string is not cut into all of its beginnings, and has a limit."""
+
+    class Counting(str):
+        cut = 0
+
+        def __getitem__(self, place):
+            part = str.__getitem__(self, place)
+            Counting.cut += len(part)
+            return part
+
+    text = AnswerText(TOKENIZER, list(b"q"), [Counting("ab" * 500)])
+    for token in b"xxabab":
+        text.add(token)
+    assert text.ready() == "xx" and Counting.cut < 3000
+    engine = Engine(make("llama"), TOKENIZER)
+    engine.submit(ask(stop=("b", "a" * 1000)))
+    with pytest.raises(WrongUse, match=r"a stop string has 1,001 characters: use at most 1,000"):
+        engine.submit(ask(stop=("b", "a" * 1001)))
 
 
 def test_stop_strings_end_an_answer_wherever_tokens_begin():
