@@ -49,6 +49,8 @@ class AnswerText:
 
     def ready(self) -> str:
         """The text that will not change any more: no half character, no start of a stop string."""
+        if self.finish == "stop":
+            return self.text()
         unsettled = self._tokenizer.unsettled(self.tokens)
         whole = self._cut(self._whole(unsettled).rstrip(HALF))
         held = max((_begun(s, whole) for s in self._stop), default=0)
