@@ -193,6 +193,22 @@ def test_what_does_not_fit_waits_and_what_never_can_is_refused_with_the_numbers(
     assert order == [first, second, third]  # 15 + 8 positions leave no room for 15 + 3
 
 
+def test_while_a_request_waits_for_memory_no_cache_is_copied():
+    model = make("gpt2")
+    engine = Engine(model, TOKENIZER, memory=60 * model.kv_bytes_per_token())
+    engine.submit(ask(b"ab", tokens=30))
+    waits = engine.submit(ask(b"ab", tokens=40))
+    for _ in range(3):
+        engine.step()
+    (group,) = engine._memory.groups.values()
+    keys = group.slots.layers[0].keys
+    for _ in range(10):
+        engine.step()
+        assert len(engine) == 2 and len(engine.live) == 1
+        assert group.slots.layers[0].keys is keys
+    assert len(drain(engine)[waits]) == 40
+
+
 def test_a_cancelled_request_leaves_at_once():
     model = make("gpt2")
     engine = Engine(model, TOKENIZER, chunk=8, rows=2)
