@@ -193,6 +193,22 @@ def test_what_does_not_fit_waits_and_what_never_can_is_refused_with_the_numbers(
     assert order == [first, second, third]  # 15 + 8 positions leave no room for 15 + 3
 
 
+def test_while_a_request_waits_for_memory_no_cache_is_copied():
+    model = make("gpt2")
+    engine = Engine(model, TOKENIZER, memory=60 * model.kv_bytes_per_token())
+    engine.submit(ask(b"ab", tokens=30))
+    waits = engine.submit(ask(b"ab", tokens=40))
+    for _ in range(3):
+        engine.step()
+    (group,) = engine._memory.groups.values()
+    keys = group.slots.layers[0].keys
+    for _ in range(10):
+        engine.step()
+        assert len(engine) == 2 and len(engine.live) == 1
+        assert group.slots.layers[0].keys is keys
+    assert len(drain(engine)[waits]) == 40
+
+
 def test_a_cancelled_request_leaves_at_once():
     model = make("gpt2")
     engine = Engine(model, TOKENIZER, chunk=8, rows=2)
@@ -209,6 +225,62 @@ def test_a_cancelled_request_leaves_at_once():
     engine.cancel(77)
     assert len(engine) == 0 and engine.used() == engine.prefixes.bytes()
     assert engine.step() == []
+
+
+def test_prompts_that_are_run_together_are_done_within_a_step_where_memory_is_short():
+    """Room for the second one is not made from the kept prompt that both begin with."""
+    model = make("llama")
+    engine = Engine(model, TOKENIZER, memory=80 * model.kv_bytes_per_token(), chunk=20)
+    engine.submit(ask(BEGIN, tokens=1))
+    drain(engine)  # leaves BEGIN, 23 tokens, beside which 2 * 34 do not fit
+    prompts = [BEGIN + b"by a door", BEGIN + b"on a bed "]
+    numbers = [engine.submit(ask(p, tokens=2)) for p in prompts]
+    answers = {number: [] for number in numbers}
+    while len(engine):
+        for step in engine.step():
+            answers[step.request].append(step.token)
+        prefill = engine._memory.prefill
+        assert prefill is None or len(prefill.rows) == 1
+        assert engine.used() <= engine.memory
+    for number, prompt in zip(numbers, prompts, strict=True):
+        assert answers[number] == list(stream_without_cache(model, list(prompt), 2, GREEDY))
+
+
+def test_what_a_failed_step_leaves_can_be_cancelled_and_cleared(monkeypatch):
+    model, run = make("llama"), make("llama").hidden
+    engine = Engine(model, TOKENIZER, rows=3)
+    prompts = (b"a dog", b"a cat")
+
+    def fails(x, **more):
+        if len(x) > 1:
+            raise MemoryError
+        return run(x, **more)
+
+    def broken() -> list[int]:
+        """A live request, two in the prefill, one that waits; the step of the two has failed."""
+        live = engine.submit(ask(b"x", tokens=9))
+        engine.step()
+        monkeypatch.setattr(model, "hidden", fails)
+        two = [engine.submit(ask(p, prompt_log_probabilities=True)) for p in prompts]
+        waits = engine.submit(ask(b"z"))
+        with pytest.raises(MemoryError):
+            engine.step()
+        monkeypatch.setattr(model, "hidden", run)
+        assert len(engine) == 4
+        return [live, *two, waits]
+
+    live, gone, other, waits = broken()
+    engine.cancel(gone)
+    assert len(engine) == 3
+    answers = drain(engine)
+    assert gone not in answers and {live, other, waits} == set(answers)
+    assert answers[other] == list(stream_without_cache(model, list(prompts[1]), 6, GREEDY))
+    broken()
+    engine.clear()
+    assert len(engine) == 0 and engine.used() == 0 and engine.step() == []
+    number = engine.submit(ask(prompts[0]))
+    expected = list(stream_without_cache(model, list(prompts[0]), 6, GREEDY))
+    assert drain(engine) == {number: expected}
 
 
 @torch.no_grad()
@@ -284,7 +356,7 @@ def test_restricted_rows_stand_beside_free_ones():
     prompt=st.text("aé\N{GRINNING FACE} ", max_size=12).map(str.encode),
     answer=st.text("aé\N{GRINNING FACE} ", max_size=40).map(str.encode),
     junk=st.binary(max_size=3),
-    stop=st.sampled_from([(), ("é a",), ("aa", "a\N{GRINNING FACE}")]),
+    stop=st.sampled_from([(), ("é a",), ("aa", "a\N{GRINNING FACE}"), ("a aaé",)]),
 )
 def test_pieces_of_text_are_the_text_that_is_read_at_once(prompt, answer, junk, stop):
     tokens = [*answer, *junk, *answer]
@@ -303,6 +375,27 @@ def test_pieces_of_text_are_the_text_that_is_read_at_once(prompt, answer, junk, 
             break
         assert text.finish is None
     assert text.text().startswith(written)
+
+
+def test_a_long_stop_string_costs_no_more_than_its_length():
+    """An adversary's stop string is not cut into all of its beginnings, and has a limit."""
+
+    class Counting(str):
+        cut = 0
+
+        def __getitem__(self, place):
+            part = str.__getitem__(self, place)
+            Counting.cut += len(part)
+            return part
+
+    text = AnswerText(TOKENIZER, list(b"q"), [Counting("ab" * 500)])
+    for token in b"xxabab":
+        text.add(token)
+    assert text.ready() == "xx" and Counting.cut < 3000
+    engine = Engine(make("llama"), TOKENIZER)
+    engine.submit(ask(stop=("b", "a" * 1000)))
+    with pytest.raises(WrongUse, match=r"a stop string has 1,001 characters: use at most 1,000"):
+        engine.submit(ask(stop=("b", "a" * 1001)))
 
 
 def test_stop_strings_end_an_answer_wherever_tokens_begin():

@@ -49,14 +49,11 @@ class AnswerText:
 
     def ready(self) -> str:
         """The text that will not change any more: no half character, no start of a stop string."""
+        if self.finish == "stop":
+            return self.text()
         unsettled = self._tokenizer.unsettled(self.tokens)
         whole = self._cut(self._whole(unsettled).rstrip(HALF))
-        held = 0
-        for s in self._stop:
-            for n in range(len(s) - 1, 0, -1):
-                if whole.endswith(s[:n]):
-                    held = max(held, n)
-                    break
+        held = max((_begun(s, whole) for s in self._stop), default=0)
         return whole[: len(whole) - held]
 
     def _whole(self, without: int = 0) -> str:
@@ -90,3 +87,13 @@ class AnswerText:
     def _cut(self, whole: str) -> str:
         cuts = [whole.find(s) for s in self._stop if s in whole]
         return whole[: min(cuts)] if cuts else whole
+
+
+def _begun(stop: str, text: str) -> int:
+    """Number of first characters of a stop string that a text ends with, less than all."""
+    start = max(0, len(text) - len(stop) + 1)
+    while (start := text.find(stop[0], start)) >= 0:
+        if stop.startswith(text[start:]):
+            return len(text) - start
+        start += 1
+    return 0

@@ -184,7 +184,12 @@ class Slots:
         ]
 
     def resize(self, capacity: int, room: int) -> None:
-        """Make the rectangle larger or smaller, one block after the other, with the rows in it."""
+        """Make the rectangle larger or smaller, one block after the other, with the rows in it.
+
+        Nothing is copied where both are as they were.
+        """
+        if (capacity, room) == (self.capacity, self.room):
+            return
         if self.lengths and self.start > 0:
             self._move(-self.start)
         rows = slice(0, len(self.lengths))

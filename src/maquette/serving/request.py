@@ -15,6 +15,8 @@ from maquette.serving.answer_text import AnswerText
 from maquette.serving.restrict import Answers, Walk
 from maquette.serving.sampler import RowSampler, Sampling
 
+LONGEST_STOP = 1000  # characters of a stop string: an answer is searched for it at every token
+
 Alternatives = tuple[tuple[int, float], ...]
 """the most likely tokens and their log-probabilities in nats, the likeliest first"""
 
@@ -34,7 +36,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     """sampling settings of this request alone, with one seed"""
     stop: tuple[str, ...] = ()
-    """strings that end the answer, and are cut off"""
+    """strings of at most 1,000 characters that end the answer, and are cut off"""
     answers: Answers | None = None
     """what the answer is held to; None: nothing"""
     adapters: Mapping[str, float] = field(default_factory=dict)
@@ -56,6 +58,11 @@ class Request:
             raise WrongUse(
                 f"the answer begins with {len(self.forced)} tokens, and {self.tokens} are asked for: ask "
                 f"for more"
+            )
+        longest_stop = max(map(len, self.stop), default=0)
+        if longest_stop > LONGEST_STOP:
+            raise WrongUse(
+                f"a stop string has {longest_stop:,} characters: use at most {LONGEST_STOP:,}"
             )
         named = (*self.prompt, *self.forced, *self.sampling.logit_bias)
         beyond = next((token for token in named if not 0 <= token < vocabulary), None)
