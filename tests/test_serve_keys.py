@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import shutil
 import stat
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import command, refused
@@ -10,12 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import application, call, client, closed, language_model, run_of
 
+from maquette.adaptation.adapters.config import LoRAConfig
 from maquette.base.errors import UserError, WrongUse
 from maquette.serving.api.errors import ApiError
-from maquette.serving.api.gate import BEFORE, change, states
+from maquette.serving.api.gate import BEFORE, admitted, change, gated, states, terms
 from maquette.serving.api.guard import Access
 from maquette.serving.api.keys import Key, Keys, add_key, read_keys, revoke_key
 from maquette.serving.api.limits import MINUTE, Account, Bucket
+from maquette.training.run import RunDirectory
+from maquette.training.run_setup import create
+from maquette.workshop.gates import gates
+from maquette.workshop.train import train
 
 TEXT = {"model": "tiny", "prompt": "a", "max_tokens": 1}
 
@@ -250,6 +258,40 @@ def test_a_gate_covers_what_is_made_of_a_gated_run(tmp_path):
     assert asyncio.run(main()).status == 401
 
 
+def test_a_gate_goes_along_with_what_is_made_of_a_gated_run(shared_run, recipe, tmp_path):
+    """In few bits, merged, or further trained: who was accepted is, and nobody else."""
+    base, tuned, further = (tmp_path / name for name in ("base", "tuned", "further"))
+    shutil.copytree(shared_run, base)
+    gate_for(base, "ana")
+    begun = replace(recipe, start=str(base), steps=1)
+    train(replace(begun, adapter=LoRAConfig(rank=2)), tuned)
+    create(RunDirectory(further), begun, recipe.data.open_corpus())
+    made = [further]
+    for run in (base, tuned):
+        for words in (
+            ("quantise", run, f"{run}-few"),
+            ("adapt", "merge", run, "--run", f"{run}-whole"),
+        ):
+            if command(*words).code == 0:
+                made.append(Path(words[2] if words[0] == "quantise" else words[4]))
+    assert len(made) == 4  # the base has nothing to merge
+    for run in made:
+        assert admitted([run], "ana") is None and admitted([run], "bob") == "not_asked"
+        assert admitted([run], None) == "anonymous" and terms(run) == "of base"
+    assert not gated(tuned) and admitted(gates(tuned), "bob") == "not_asked"
+    gate_for(tuned, "bob")  # behind two gates: nobody is known to have passed both
+    assert command("adapt", "merge", tuned, "--run", tmp_path / "both").code == 0
+    assert terms(tmp_path / "both") == "of tuned\nof base"
+    assert {admitted([tmp_path / "both"], name) for name in ("ana", "bob")} == {"not_asked"}
+
+
+def gate_for(run, name):
+    """Gate a run; one name is accepted."""
+    (run / "gate.yaml").write_text(f"terms: of {run.name}", encoding="utf-8")
+    for state in ("asked", "accepted"):
+        change(run, name, state)
+
+
 def test_a_log_that_is_damaged_admits_nobody(tmp_path):
     file = tmp_path / "keys.json"
     key = add_key(file, "ana")
@@ -308,8 +350,6 @@ def test_the_server_is_not_opened_to_others_without_keys(tmp_path):
 
 def test_a_gated_run_is_not_served_to_nobody(shared_run, tmp_path):
     """Without keys nobody could ever use it: said before anything is listened on."""
-    import shutil
-
     shutil.copytree(shared_run, tmp_path / "gated")
     (tmp_path / "gated" / "gate.yaml").touch()
     refused(command("serve", tmp_path / "gated", "--weights", "fp32"), "gated is gated", "--keys")

@@ -6,13 +6,17 @@ import re
 
 import pytest
 from page_server import Served
-from served import application, call, run_of
+from picture_runs import small
+from served import application, call, closed, run_of
 
+from maquette.adaptation.adapters.config import LoRAConfig
+from maquette.adaptation.adapters.store import Description
 from maquette.base.errors import UserError
 from maquette.experiments.watch import Trials, picture
 from maquette.serving.api.gate import GATE
 from maquette.serving.api.page import FOLDER, TYPES
 from maquette.serving.api.watch import Watched
+from maquette.training.datasets.picture_config import PictureData, PictureRecipe
 from maquette.workshop.serve_page import Trainings, metrics
 
 FILES = sorted(path for path in FOLDER.iterdir() if path.suffix in TYPES)
@@ -112,6 +116,39 @@ def test_a_gated_training_shows_its_name_alone(served, recipe):
     assert get(served, "/runs").json["runs"] == [{"name": "parrot", "state": "gated"}]
     for what in ("metrics", "report"):
         assert get(served, f"/runs/parrot/{what}").status == 403
+
+
+def test_a_training_is_behind_the_gates_of_what_it_is_made_of(tmp_path):
+    """An adapter's base, whatever became of its weights, and a decoder's CLIP; gone: nobody sees it."""
+    runs = Trainings([tmp_path / "any"])
+    for name in ("base", "clip", "tuned", "decoder"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "base" / "model.safetensors").symlink_to(tmp_path / "none")  # no weights are read
+    for name in ("tuned", "decoder"):
+        recipe = PictureRecipe(
+            model=small(embedding=8, condition="none"),
+            data=PictureData(image_size=16, encoder=str(tmp_path / "elsewhere" / "clip")),
+        )
+        recipe.save(tmp_path / name / "recipe.yaml")
+    Description(LoRAConfig(rank=2), str(tmp_path / "base"), "of another", 0).save(
+        tmp_path / "tuned"
+    )
+    assert {name: set(one.gates) for name, one in runs().items()} == {
+        "decoder": {tmp_path / "decoder", tmp_path / "clip"},
+        "tuned": {tmp_path / "tuned", tmp_path / "base", tmp_path / "clip"},
+    }
+    app = application(run_of(tmp_path, None), watched=Watched(runs, lambda: [], lambda claim: None))
+    (tmp_path / "clip" / GATE).touch()
+    shown = [asyncio.run(call(app, "/runs")).json["runs"]]
+    (tmp_path / "clip").rename(tmp_path / "moved")
+    shown.append(asyncio.run(call(app, "/runs")).json["runs"])
+    for rows, state in zip(shown, ("gated", "unreadable"), strict=True):
+        assert sorted(rows, key=lambda row: row["name"]) == [
+            {"name": name, "state": state} for name in ("decoder", "tuned")
+        ]
+        for name in ("decoder", "tuned"):
+            assert asyncio.run(call(app, f"/runs/{name}/metrics")).status == 403
+    asyncio.run(closed(app))
 
 
 def test_a_server_that_is_open_to_others_starts_no_trial(tmp_path):

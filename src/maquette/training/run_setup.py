@@ -8,6 +8,7 @@ from typing import Any
 from maquette.adaptation.adapters.store import ADAPTER
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import read_json, sha256, write_json
+from maquette.base.gate import GATE, GATE_LOG, copy_gate
 from maquette.corpus.open import AnyCorpus
 from maquette.corpus.special_tokens import SPECIAL
 from maquette.corpus.terms_card import TERMS
@@ -40,6 +41,8 @@ def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
         ENCODER,
         ADAPTER,
         TERMS,
+        GATE,
+        GATE_LOG,
         BASE,
     }  # what a start that was cut off leaves
     there = {p.name for p in run.path.iterdir()} if run.path.exists() else set()
@@ -53,6 +56,10 @@ def create(run: RunDirectory, recipe: Recipe, corpus: AnyCorpus) -> None:
     copy_tokenizer(corpus.path, run.path)
     keep_corpus(run, corpus)
     keep_terms(run.path, terms)
+    if (
+        recipe.start and recipe.adapter is None
+    ):  # an adapted run is behind the gate of its base itself
+        copy_gate(Path(recipe.start), run.path)
     frozen = _frozen(recipe)
     if frozen is not None:
         _, weights = frozen

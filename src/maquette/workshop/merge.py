@@ -16,6 +16,7 @@ from maquette.models.store import WEIGHTS, load_config, save_config, save_tensor
 from maquette.training.run import CORPUS
 from maquette.training.trained_model import open_model
 from maquette.workshop.chat import learnt_template
+from maquette.workshop.gates import gates, take_gates
 
 KEPT = (TOKENIZER, SPECIAL, CORPUS, TERMS)
 """files that the merged run takes along"""
@@ -32,6 +33,7 @@ def merge(run: Path, out: Path, base: Path | None = None) -> None:
     if not run.is_dir():
         raise UserError(f"{run} does not exist: name a run directory")
     model = open_model(run, base)
+    closed = gates(run) if base is None else (run, *gates(base))
     if not adapters_of(model):
         raise WrongUse(f"{run} is no adapted run: there is nothing to merge")
     dequantise(model)
@@ -42,6 +44,7 @@ def merge(run: Path, out: Path, base: Path | None = None) -> None:
         for name in KEPT:
             if (run / name).exists():
                 shutil.copyfile(run / name, folder / name)
+        take_gates(closed, folder)
         template = learnt_template(run)
         if template is not None:  # a run that it began with may have learnt it
             write_atomic(folder / CHAT_TEMPLATE, template)

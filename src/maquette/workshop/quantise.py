@@ -29,6 +29,7 @@ from maquette.models.store import WEIGHTS, language_config, load_config, save_co
 from maquette.nn.quantised import Format
 from maquette.training.trained_model import open_model
 from maquette.workshop.chat import learnt_template
+from maquette.workshop.gates import gates, take_gates
 from maquette.workshop.load import Loaded
 from maquette.workshop.merge import KEPT
 
@@ -93,6 +94,7 @@ def quantise_run(
         for name in KEPT:
             if (run / name).exists():
                 shutil.copyfile(run / name, folder / name)
+        take_gates(gates(run), folder)
         template = learnt_template(run)
         if template is not None:
             write_atomic(folder / CHAT_TEMPLATE, template)

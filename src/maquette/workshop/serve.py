@@ -29,8 +29,9 @@ from maquette.training.run import RunDirectory
 from maquette.training.run_corpus import text_of
 from maquette.training.trained_model import find_base
 from maquette.workshop.chat import chat_template, learnt_template
+from maquette.workshop.gates import gates
 from maquette.workshop.load import load
-from maquette.workshop.serve_pictures import ClipModel, ServedPictures, encoder_folder
+from maquette.workshop.serve_pictures import ClipModel, ServedPictures
 
 Adapters = Mapping[str, Path]
 """folders of adapted runs by the name of their adapter"""
@@ -47,8 +48,9 @@ def served_run(
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: name a run directory")
     config = load_config(folder)
-    bases = _bases(folder)
-    folders = [folder, *bases, *adapters.values()]
+    made_of = [folder, *adapters.values(), *([] if draft is None else [draft])]
+    closed = dict.fromkeys(gate for one in made_of for gate in gates(one))
+    folders = [folder, *_bases(folder), *adapters.values()]
     files = [*map(_weights, folders), folder / CONFIG]
     about: dict[str, Any] = {"parameters": config.parameters(), "model": config.kind}
     opened: Callable[[], Opened]
@@ -73,7 +75,6 @@ def served_run(
         elif isinstance(config, DiffusionConfig | SuperResolutionConfig):
             kind, opened = "pictures", functools.partial(ServedPictures, folder)
             about |= _about_pictures(config)
-            folders += encoder_folder(folder)
         elif isinstance(config, PriorConfig):
             kind, opened = "prior", functools.partial(_nothing, folder)
         else:
@@ -85,7 +86,7 @@ def served_run(
         folder=folder,
         kind=kind,
         about=about,
-        gates=tuple(folders),
+        gates=tuple(closed),
         weights=tuple(files),
         memory=memory,
         load=opened,

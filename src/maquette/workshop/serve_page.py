@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from maquette.adaptation.adapters.store import ADAPTER
 from maquette.base.errors import UserError
 from maquette.serving.api.watch import Training
 from maquette.training.run import METRICS, RECIPE
-from maquette.training.trained_model import find_base
+from maquette.workshop.gates import gates
 from maquette.workshop.run_comparison import summary
 
 MOST_BYTES = 4 << 20  # of metrics in an answer
@@ -85,12 +84,9 @@ def _written(run: Path) -> tuple[int, int]:
     return 0, 0
 
 
-def _gates(run: Path) -> tuple[Path, ...]:
-    """A run's folder, and its base's."""
-    if not (run / ADAPTER).exists():
-        return (run,)
+def _gates(run: Path) -> tuple[Path, ...] | None:
+    """The folders whose gates a run is behind; None where they cannot be told."""
     try:
-        base = find_base(run)
-    except UserError:
-        base = None
-    return (run,) if base is None else (run, base)
+        return gates(run)
+    except (UserError, OSError):
+        return None

@@ -14,9 +14,7 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.pictures.decode import NoPicture, decode, shape_of
 from maquette.models.clip import Clip
 from maquette.serving.api.run import PictureOrder, PicturesMade, Stopped
-from maquette.training.datasets.picture_config import picture_recipe
 from maquette.training.datasets.pictures import to_tensor
-from maquette.training.run import RECIPE, RunDirectory
 from maquette.workshop.load_pictures import load_pictures
 from maquette.workshop.picture_generation import make
 from maquette.workshop.picture_request import Options
@@ -77,15 +75,6 @@ class ClipModel:
         tensor = to_tensor(np.ascontiguousarray(pixels)[None]).to(self._loaded.device)
         vector: list[float] = self._model.embed_pictures(tensor)[0].tolist()
         return vector
-
-
-def encoder_folder(folder: Path) -> list[Path]:
-    """The run whose embeddings a run reads, which makes its pictures, too."""
-    if not (folder / RECIPE).exists():
-        return []
-    encoder = picture_recipe(RunDirectory(folder).recipe()).data.encoder
-    places = [Path(encoder).expanduser(), folder.resolve().parent / Path(encoder).name]
-    return [place for place in places if encoder and place.is_dir()][:1]
 
 
 def _options(order: PictureOrder, folder: Path) -> Options:

@@ -24,8 +24,8 @@ import yaml
 
 from maquette.base.errors import UserError, WrongUse
 from maquette.base.files import lock
+from maquette.base.gate import GATE, GATE_LOG
 
-GATE, GATE_LOG = "gate.yaml", "gate.jsonl"
 State = Literal["asked", "accepted", "rejected", "revoked"]
 STATES: tuple[State, ...] = get_args(State)
 BEFORE: dict[State, tuple[State | None, ...]] = {

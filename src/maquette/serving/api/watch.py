@@ -38,8 +38,9 @@ REPORT_HEADERS = {
 class Training:
     """A run that is trained, or was."""
 
-    gates: tuple[Path, ...]
-    """folders that its bytes are from, each of which may be gated"""
+    gates: tuple[Path, ...] | None
+    """folders that its bytes are from, each of which may be gated; None: they cannot be told, so nobody is
+    shown it"""
     summary: Callable[[], dict[str, Any]]
     """plain values of one row: how far, how good, how fast"""
     metrics: Callable[[int], dict[str, Any]]
@@ -98,7 +99,7 @@ def watch_routes(app: FastAPI, watched: Watched) -> None:
         def rows() -> list[dict[str, Any]]:
             return [
                 {"name": name} | (one.summary() | {"report": one.report.exists()}
-                if _open(call, one) else {"state": "gated"})
+                if _open(call, one) else {"state": "unreadable" if one.gates is None else "gated"})
                 for name, one in watched.trainings().items()
             ]  # fmt: skip
 
@@ -156,4 +157,4 @@ def _trials(watched: Watched) -> Trials:
 
 def _open(call: Call, training: Training) -> bool:
     name = None if call.account is None else call.account.key.name
-    return admitted(training.gates, name) is None
+    return training.gates is not None and admitted(training.gates, name) is None

@@ -5,6 +5,7 @@ import { chart } from "./chart.js";
 import { button, el, notice, number, save } from "./dom.js";
 
 const EVERY = 2000; // milliseconds
+const CLOSED = ["gated", "unreadable"]; // states of runs of which nothing is shown
 const CHARTS = [["loss", "Loss"], ["heldout_loss", "Held-out loss"], ["learning_rate", "Learning rate"], ["gradient_norm", "Gradient norm"]];
 
 export class Runs {
@@ -57,7 +58,7 @@ export class Runs {
 
   // Read what a run has logged since the last time; of a step taken twice, the later one.
   async read(name) {
-    if (!this.rows.some((run) => run.name === name && run.state !== "gated")) return false;
+    if (!this.rows.some((run) => run.name === name && !CLOSED.includes(run.state))) return false;
     const known = this.records.get(name) ?? { after: 0, steps: [] };
     let grown = false;
     for (;;) {
@@ -79,7 +80,7 @@ export class Runs {
   drawTable() {
     const titles = ["", "Run", "State", "Step", "Loss", "Held out", "A second", "Report"];
     const row = (run, n) => {
-      const box = el("input", { type: "checkbox", "aria-label": `Draw ${run.name}`, disabled: run.state === "gated", onchange: () => this.choose(run.name, box.checked) });
+      const box = el("input", { type: "checkbox", "aria-label": `Draw ${run.name}`, disabled: CLOSED.includes(run.state), onchange: () => this.choose(run.name, box.checked) });
       box.checked = this.chosen.has(run.name);
       const path = `runs/${encodeURIComponent(run.name)}/report`;
       const report = !run.report ? "" : key() ? button("Save", () => this.saveReport(path, run.name))
