@@ -23,6 +23,7 @@ from maquette.corpus.special_tokens import SpecialTokens
 from maquette.corpus.terms import Term
 from maquette.corpus.tokenizer import byte_tokenizer, load_tokenizer, train_tokenizer
 from maquette.models import families
+from maquette.models.quantised import quantise, stored_tensors
 from maquette.models.store import (
     WEIGHTS,
     SavedTensors,
@@ -32,6 +33,7 @@ from maquette.models.store import (
     save_tensors,
     write_tensors,
 )
+from maquette.nn.quantised import Format
 from maquette.nn.rules import Parametrisation
 from maquette.serving.gguf import export_gguf, fitting, import_gguf
 from maquette.serving.gguf_blocks import BLOCKS
@@ -259,6 +261,22 @@ def test_loras_are_merged(tmp_path):
     got = load_model(tmp_path / "back")(tokens())
     torch.testing.assert_close(got, wanted, atol=1e-3, rtol=1e-3)
     assert not torch.allclose(load_model(base)(tokens()), wanted, atol=1e-1)
+
+
+@torch.no_grad()
+def test_a_quantised_run_is_written_out(tmp_path):
+    """Its tied matrix, positions and biases with it."""
+    model = model_of(families.gpt2(**SIZES, hidden=512, tied=True, parametrisation=RULES))
+    run = saved(model, tmp_path / "run")
+    quantise(model, Format(bits=4))
+    save_tensors(run / WEIGHTS, *stored_tensors(model))
+    wanted = load_model(run)(tokens())
+    said = command("export", "gguf", run, tmp_path / "a.gguf", "--type", "F32")
+    assert said.code == 0, said
+    assert "the run is quantised: its weights are written out" in said.out
+    import_gguf(tmp_path / "a.gguf", tmp_path / "back")
+    got = load_model(tmp_path / "back")(tokens())
+    torch.testing.assert_close(got, wanted, atol=1e-3, rtol=1e-3)
 
 
 def foreign(made: Theirs, *, prefix=()):
