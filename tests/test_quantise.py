@@ -1,6 +1,7 @@
 """Weights in few bits: packing, products, runs, adapters."""
 
 import copy
+import json
 import math
 import os
 import signal
@@ -19,11 +20,13 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.models.base import TokenBatch
 from maquette.models.config import DecoderConfig
 from maquette.models.quantised import (
+    METADATA,
     dequantise,
     load_quantised,
     parameters,
     quantise,
     quantised_modules,
+    stored_forms,
     stored_tensors,
     weight_bytes,
 )
@@ -166,6 +169,61 @@ def test_a_quantised_model_computes_with_rounded_weights_and_is_read_back(tied, 
         assert dequantise(again)
         torch.testing.assert_close(again(x), expected, rtol=1e-4, atol=1e-3)
         assert again.state_dict().keys() == rounded.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "said", ["[]", "1", "null", '"a"', "[1]", '{"a": 5}', '{"a": []}', '{"a": {}}', "{", "[deep"]
+)
+def test_hostile_metadata_are_refused(said, tmp_path):
+    said = said.replace("deep", "[" * 100_000 + "]" * 100_001)
+    save_tensors(tmp_path / "m", {"a": torch.zeros(2)}, {METADATA: said})
+    with pytest.raises(UserError, match="m is damaged or of another version: restore it"):
+        stored_forms(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"group": 32.0}, {"group": None}, {"group": 2**70}, {"bits": "4"}, {"bits": True}, {"bits": 4.0},
+     {"asymmetric": "no"}, {"asymmetric": 1}, {"rows": 96.0}, {"rows": -96}, {"columns": None},
+     {"columns": [64]}, {"more": 1}],
+)  # fmt: skip
+def test_a_packing_of_other_types_is_refused(change, tmp_path):
+    model = decoder()
+    quantise(model, Format(bits=4))
+    tensors, metadata = stored_tensors(model)
+    forms = json.loads(metadata[METADATA])
+    forms["blocks.1.feedforward.up.weight"] |= change
+    save_tensors(tmp_path / "m", tensors, {METADATA: json.dumps(forms)})
+    with pytest.raises(UserError, match="m is damaged or of another version: restore it"):
+        load_quantised(model.config, tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("blocks.1.feedforward.up.weight", lambda x: x[:-1], r"where its metadata say bytes of shape"),
+        ("blocks.1.feedforward.up.weight", lambda x: x[..., :-1], "where its metadata say bytes of"),
+        ("blocks.1.feedforward.up.weight", lambda x: x.flatten(), "where its metadata say bytes of"),
+        ("blocks.1.feedforward.up.weight", torch.Tensor.float, r"is torch.float32 of shape"),
+        ("blocks.1.feedforward.up.weight", torch.Tensor.char, r"is torch.int8 of shape"),
+        ("embedding.weight", lambda x: x.flatten(), "where its metadata say bytes of shape"),
+        ("embedding.weight", None, "lacks embedding.weight"),
+        ("norm.weight", lambda x: x.to(torch.uint8), "norm.weight is torch.uint8 of shape"),
+        ("norm.weight", lambda x: x[:-1], r"norm.weight is torch.float32 of shape \(63,\), not numbers"),
+    ],
+)  # fmt: skip
+def test_tensors_that_are_not_as_packed_are_refused(name, change, reason, tmp_path):
+    """By a check and no assertion: the kernels would read beyond them."""
+    model = decoder(tied=True)
+    quantise(model, Format(bits=4))
+    tensors, metadata = stored_tensors(model)
+    tensor = tensors.pop(name)
+    if change is not None:
+        tensors[name] = change(tensor)
+    save_tensors(tmp_path / "m", tensors, metadata)
+    with pytest.raises(UserError, match=reason) as error:
+        load_quantised(model.config, tmp_path / "m")
+    assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("kind", ["bf16", "int8", "int4"])

@@ -47,7 +47,7 @@ class Stored:
 def stored_forms(path: Path) -> dict[str, Stored]:
     """The quantised tensors of a safetensors file by name; none in a file of numbers.
 
-    Raises UserError where the file is damaged.
+    Raises UserError where the metadata are damaged.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -57,16 +57,20 @@ def stored_forms(path: Path) -> dict[str, Stored]:
     if said is None:
         return {}
     try:
-        return {
-            name: Stored(
-                Format(bits=t["bits"], group=t["group"], asymmetric=t["asymmetric"]),
-                t["rows"],
-                t["columns"],
-            )
-            for name, t in json.loads(said).items()
-        }
-    except (ValueError, KeyError, TypeError) as error:
+        return {name: _stored(told) for name, told in json.loads(said).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged or of another version: restore it") from error
+
+
+def _stored(told: dict[str, Any]) -> Stored:
+    """One tensor's metadata. Raises an error where a value is missing, or of another type."""
+    stored = Stored(
+        Format(**{f.name: told.pop(f.name, None) for f in dataclasses.fields(Format)}), **told
+    )
+    sizes = (stored.form.bits, stored.form.group, stored.rows, stored.columns)
+    if type(stored.form.asymmetric) is not bool or any(type(n) is not int or n < 1 for n in sizes):
+        raise TypeError
+    return stored
 
 
 def quantised_modules(model: nn.Module) -> dict[str, QuantisedLinear | QuantisedEmbedding]:
@@ -153,7 +157,7 @@ def stored_tensors(model: LanguageModel) -> tuple[dict[str, Tensor], dict[str, s
 def load_quantised(config: ModelConfig, path: Path) -> Model:
     """The model of a quantised file, read tensor by tensor: nothing is ever held in more bits.
 
-    Raises UserError for a file of another model.
+    Raises UserError for a file that is damaged, or of another model.
     """
     with _EmptyOnMeta():
         model: Model = config.build()
@@ -163,7 +167,10 @@ def load_quantised(config: ModelConfig, path: Path) -> Model:
 
 @torch.no_grad()
 def read_quantised(model: Model, path: Path) -> None:
-    """Give a model the weights of a quantised file: its maps become quantised ones."""
+    """Give a model the weights of a quantised file: its maps become quantised ones.
+
+    Raises UserError for a file that is damaged, or of another model, before a kernel reads its bytes.
+    """
     forms, done = stored_forms(path), dict[str, Packed]()
     output, embedding = (getattr(model, table, None) for table in reversed(TABLES))
     tied = output is not None and embedding is not None and output.weight is embedding.weight
@@ -182,7 +189,15 @@ def read_quantised(model: Model, path: Path) -> None:
                     f"{(stored.rows, stored.columns)}, not {tuple(module.weight.shape)}"
                 )
             if key not in done:
-                packed = file.get_tensor(key).clone()
+                if key not in names:
+                    raise UserError(f"{path} belongs to another model: it lacks {key}")
+                packed, shape = file.get_tensor(key), stored.form.shape(stored.rows, stored.columns)
+                if packed.dtype != torch.uint8 or tuple(packed.shape) != shape:
+                    raise UserError(
+                        f"{path} is damaged: {key} is {packed.dtype} of shape {tuple(packed.shape)}, "
+                        f"where its metadata say bytes of shape {shape}: restore it"
+                    )
+                packed = packed.clone()
                 done[key] = Packed(stored.form, packed, stored.rows, stored.columns)
             _replace(model, name, module, done[key])
         wanted = {n for n, _ in model.named_parameters()} | {
@@ -194,7 +209,7 @@ def read_quantised(model: Model, path: Path) -> None:
             difference = f"it lacks {name}" if name in wanted else f"it has {name} besides"
             raise UserError(f"{path} belongs to another model: {difference}")
         for name in sorted(rest):
-            _fill(model, name, file.get_tensor(name).float(), path)
+            _fill(model, name, file.get_tensor(name), path)
 
 
 def weight_bytes(model: LanguageModel) -> int:
@@ -254,12 +269,13 @@ def _fill(model: nn.Module, name: str, tensor: Tensor, path: Path) -> None:
     parent, _, last = name.rpartition(".")
     module = model.get_submodule(parent)
     own = getattr(module, last)
-    if own.shape != tensor.shape:
+    if own.shape != tensor.shape or not tensor.is_floating_point():
         raise UserError(
-            f"{path} belongs to another model: {name} has shape {tuple(tensor.shape)}, "
-            f"not {tuple(own.shape)}"
+            f"{path} belongs to another model: {name} is {tensor.dtype} of shape "
+            f"{tuple(tensor.shape)}, not numbers of shape {tuple(own.shape)}"
         )
+    copied = tensor.to(torch.float32, copy=True)
     if isinstance(own, nn.Parameter):
-        setattr(module, last, nn.Parameter(tensor.clone(), requires_grad=own.requires_grad))
+        setattr(module, last, nn.Parameter(copied, requires_grad=own.requires_grad))
     else:
-        setattr(module, last, tensor.clone())
+        setattr(module, last, copied)

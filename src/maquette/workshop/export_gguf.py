@@ -1,7 +1,7 @@
 """A run as a GGUF file: its weights tensor by tensor, its tokenizer, its chat template, its terms.
 
 Weights of a run of its own are read from the disk one after the other; those of an adapted run are its base's
-with the LoRA merged into them, which takes the whole model.
+with the LoRA merged into them, and those of a quantised run are written out, which takes the whole model.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +16,7 @@ from maquette.corpus.terms import Term, joined_licences
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import load_tokenizer
 from maquette.models.config import DecoderConfig
+from maquette.models.quantised import dequantise, stored_forms
 from maquette.models.store import SavedTensors, load_config
 from maquette.serving.gguf import Exported, export_gguf
 from maquette.training.initial_model import weights_file
@@ -38,8 +39,10 @@ def export_run(
             f"be exported"
         )
     parameters: Mapping[str, Tensor]
-    if (run / ADAPTER).exists():
+    if (run / ADAPTER).exists() or stored_forms(weights_file(run)):
         model = open_model(run)
+        if dequantise(model):
+            say("the run is quantised: its weights are written out before they get their type")
         merge_and_detach(model)
         parameters = dict(model.named_parameters())
     else:
