@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 
 import pytest
 from served import Held, application, call, closed, language_model, run_of, worker_of
@@ -11,7 +12,8 @@ from maquette.base.errors import UserError, WrongUse
 from maquette.serving.api.guard import Access
 from maquette.serving.api.limits import Limits
 from maquette.serving.api.runs import Runs
-from maquette.serving.engine import Engine
+from maquette.serving.api.worker import Worker
+from maquette.serving.engine import Engine, Request
 
 TEXT = {"model": "tiny", "prompt": "a", "max_tokens": 4}
 LONG = {"model": "tiny", "prompt": "a", "max_tokens": 300, "stream": True}
@@ -428,3 +430,43 @@ def test_a_token_does_not_wait_for_the_last_to_be_acknowledged():
         return off
 
     assert asyncio.run(nagle())
+
+
+def test_a_request_takes_no_thread_of_its_own(run):
+    async def threads() -> set[str]:
+        app = application(run)
+        body = {"model": "tiny", "prompt": "a", "max_tokens": 2}
+        assert (await call(app, "/v1/completions", body)).status == 200
+        names = {thread.name for thread in threading.enumerate()}
+        await closed(app)
+        return names
+
+    assert not [name for name in asyncio.run(threads()) if name.startswith("AnyIO")]
+
+
+def test_the_event_loop_is_woken_once_a_step_whatever_the_rows():
+    async def woken() -> int:
+        opened = language_model()
+        engine = Held(opened.model, opened.tokenizer, memory=1 << 26)
+        worker, hold, loop = Worker(engine, "held"), threading.Event(), asyncio.get_running_loop()
+        worker.post(lambda: hold.wait() and None)
+        requests = [Request(prompt=(97, 98 + n), tokens=1) for n in range(3)]
+        tasks = [asyncio.ensure_future(worker.submit([request])) for request in requests]
+        await asyncio.sleep(0)  # all three are posted
+        hold.set()
+        streams, calls, post = await asyncio.gather(*tasks), 0, loop.call_soon_threadsafe
+
+        def counted(*given, **options):
+            nonlocal calls
+            calls += 1
+            return post(*given, **options)
+
+        loop.call_soon_threadsafe = counted
+        engine.permits.release(8)
+        for stream in streams:
+            assert [step.finish async for _, step in stream] == ["length"]
+        loop.call_soon_threadsafe = post
+        worker.close()
+        return calls
+
+    assert asyncio.run(woken()) == 1

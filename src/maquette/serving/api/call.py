@@ -73,7 +73,7 @@ class Call:
             )
 
 
-def call_of(request: HttpRequest) -> Call:
-    """The call of a request."""
+async def call_of(request: HttpRequest) -> Call:
+    """The call of a request; a coroutine, since FastAPI runs functions in threads of their own."""
     call: Call = request.scope["state"]["call"]
     return call

@@ -34,7 +34,7 @@ class Stream:
 
     def __init__(self, worker: "Worker", count: int, room: int) -> None:
         self._worker, self._room = worker, room
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._steps: deque[tuple[int, Step]] = deque()
         self._ready = asyncio.Event()
         self._error: ApiError | None = None
@@ -77,7 +77,7 @@ class Stream:
 
     def post(self, function: Callable[..., None], *given: Any) -> None:
         """Call a function in the event loop, from another thread."""
-        _post(self._loop, function, *given)
+        _post(self.loop, function, *given)
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,11 @@ class Worker:
                 parts.setdefault(known[0], []).append((known[1], step))
                 if step.finish is not None:
                     del self._streams[step.request]
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[Stream, list[tuple[int, Step]]]]] = {}
         for stream, own in parts.items():
-            stream.post(stream.put, own)
+            loops.setdefault(stream.loop, []).append((stream, own))
+        for loop, given in loops.items():  # woken once a step, not once a row
+            _post(loop, _put_all, given)
 
     def _clear(self) -> None:
         """Fail every request, and empty the engine, whose state is not known."""
@@ -267,6 +270,11 @@ def _post(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *given
     """Call a function in an event loop, from another thread; nothing where it is closed."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(function, *given)
+
+
+def _put_all(given: "Sequence[tuple[Stream, Sequence[tuple[int, Step]]]]") -> None:
+    for stream, steps in given:
+        stream.put(steps)
 
 
 def _resolve(future: "asyncio.Future[Any]", value: Any) -> None:
