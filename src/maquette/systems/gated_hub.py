@@ -1,6 +1,6 @@
 """Gated models: not a byte of a run for who was not accepted, and none from the revocation on.
 
-    maquette reproduce gated_hub            about 3 minutes on 2 cores, 2 seeds
+    maquette reproduce gated_hub            about a minute on 2 cores, 2 seeds
     maquette gate ask|accept|reject|revoke RUN NAME
 
 Hugging Face's hub holds models whose files are given only to users whose request for access was accepted;
@@ -35,7 +35,7 @@ from maquette.workshop import charts
     at_most=0,
     control="the same requests with the gate's check off",
     evidence="exact count",
-    minutes=3,
+    minutes=1,
 )
 def no_leak(lab: Lab) -> Measurement:
     """Play random sequences of decisions and requests, with the check and without."""
@@ -59,7 +59,7 @@ def no_leak(lab: Lab) -> Measurement:
     at_most=0,
     control="who was admitted once is remembered",
     evidence="exact count",
-    minutes=3,
+    minutes=1,
 )
 def revocation(lab: Lab) -> Measurement:
     """Let every user who is revoked ask at once."""
@@ -80,7 +80,7 @@ def revocation(lab: Lab) -> Measurement:
     at_most=0,
     control="a file of the present states in its place",
     evidence="exact count",
-    minutes=3,
+    minutes=1,
 )
 def append_only(lab: Lab) -> Measurement:
     """Compare the log before and after every change, those that must be refused among them."""

@@ -17,7 +17,8 @@ enumerated: three tokens of the 8 likeliest each. The bootstrap draws as many an
 exact distribution, so that the bar is what a perfect sampler would meet in 39 of 40 measurements.
 
 Expected: tokens of a pass within 5 % of the formula, a distribution that a bootstrap cannot tell from the
-model's own, and 1.3 times the speed.
+model's own, and 1.3 times the speed. Tried with another seed and twice the training: 2.93 tokens of a pass
+where 3.01 are foretold (a = 0.742); with the draft of other text 1.50 and 1.53 (a = 0.352).
 """
 
 from collections import Counter
