@@ -8,7 +8,7 @@ import asyncio
 import gc
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -62,6 +62,11 @@ class Loaded:
         assert isinstance(self.opened, TextModel) and self.worker is not None
         return self.opened, self.worker
 
+    @property
+    def sound(self) -> bool:
+        """Whether it can answer: the thread of its engine has not ended."""
+        return self.worker is None or not self.worker.ended
+
     def close(self) -> None:
         """End the threads."""
         self.jobs.close()
@@ -89,6 +94,8 @@ class Runs:
         self._runs = {run.name: run for run in runs}
         self._engine, self._memory, self._cache = engine, memory, cache
         self._loaded: dict[str, Loaded] = {}
+        self._left: set[Loaded] = set()  # unloaded for others, and still used
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._lock: asyncio.Lock = asyncio.Lock()
         self._clock = itertools.count(1)
         if len(self._runs) < len(runs):
@@ -125,7 +132,10 @@ class Runs:
         return self._loaded.get(name)
 
     async def lease(self, run: Run) -> Loaded:
-        """The run in memory, which is not unloaded before `release`. Raises ApiError."""
+        """The run in memory, which is not unloaded before `release`. Raises ApiError.
+
+        A run that is being loaded is loaded to its end, whether or not it is still waited for.
+        """
         try:
             version = await asyncio.to_thread(lambda: run.version)
         except OSError as error:
@@ -134,32 +144,57 @@ class Runs:
                 404, f"the files of {run.name} are no longer there", code="model_not_found"
             ) from error
         known = self._loaded.get(run.name)
-        if known is None or known.version != version:
-            async with self._lock:
-                known = self._loaded.get(run.name)
-                if known is not None and known.version != version:
-                    await self._drop(known)
-                    known = None
-                known = known or await self._load(run, version)
-                known.users += 1
-        else:
-            known.users += 1
-        known.used = next(self._clock)
-        return known
+        if known is not None and known.version == version and known.sound:
+            return self._used(known)
+        await self._lock.acquire()
+        preparing = self._start(self._prepared(run, version))
+        preparing.add_done_callback(lambda _: self._lock.release())
+        try:
+            return await asyncio.shield(preparing)
+        except asyncio.CancelledError:
+            preparing.add_done_callback(self._give_back)
+            raise
 
     def release(self, loaded: Loaded) -> None:
         """Give a lease back."""
         loaded.users -= 1
-        if not loaded.users and self._loaded.get(loaded.run.name) is not loaded:
-            asyncio.get_running_loop().run_in_executor(
-                None, loaded.close
-            )  # replaced or gone meanwhile
+        if not loaded.users and loaded in self._left:  # replaced or gone meanwhile
+            self._start(self._end(loaded))
 
     async def close(self) -> None:
         """Unload every run, once nobody uses it any more."""
-        for loaded in list(self._loaded.values()):
-            del self._loaded[loaded.run.name]
-            await asyncio.to_thread(loaded.close)
+        async with self._lock:  # after the one that is being loaded
+            for loaded in list(self._loaded.values()):
+                del self._loaded[loaded.run.name]
+                await asyncio.to_thread(loaded.close)
+            for loaded in list(self._left):
+                await self._end(loaded)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """A task that nobody cancels, kept until its end."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _used(self, loaded: Loaded) -> Loaded:
+        loaded.users += 1
+        loaded.used = next(self._clock)
+        return loaded
+
+    def _give_back(self, preparing: "asyncio.Task[Loaded]") -> None:
+        """Give back the lease of a client that has gone."""
+        if not preparing.cancelled() and preparing.exception() is None:
+            self.release(preparing.result())
+
+    async def _prepared(self, run: Run, version: Version) -> Loaded:
+        """The run in memory with one user more; called with the lock."""
+        known = self._loaded.get(run.name)
+        if known is not None and not (known.version == version and known.sound):
+            await self._drop(known)
+            known = None
+        return self._used(known or await self._load(run, version))
 
     async def _load(self, run: Run, version: Version) -> Loaded:
         await self._make_room(run)
@@ -183,16 +218,19 @@ class Runs:
         """Unload runs until one more fits. Raises ApiError where those in use leave no room."""
         if self._memory is None:
             return
-        idle = sorted((one for one in self._loaded.values() if not one.users), key=_last_use)
-        free = self._memory - sum(self._need(one.run) for one in self._loaded.values())
-        gain = sum(self._need(one.run) for one in idle)
-        if free + gain < self._need(run):
-            message = f"the memory for {run.name} is in use by other runs: try again"
-            raise ApiError(503, message, code="memory_in_use", retry_after=BUSY)
-        while free < self._need(run):
-            free += self._need(idle[0].run)
-            await self._drop(idle.pop(0))
+        while (free := self._free()) < self._need(run):
+            idle = [one for one in self._loaded.values() if not one.users]
+            if free + sum(self._need(one.run) for one in idle) < self._need(run):
+                message = f"the memory for {run.name} is in use by other runs: try again"
+                raise ApiError(503, message, code="memory_in_use", retry_after=BUSY)
+            await self._drop(min(idle, key=_last_use))
         await asyncio.to_thread(gc.collect)  # models with adapters hold themselves
+
+    def _free(self) -> int:
+        """Bytes of the budget that no run in memory takes, of those that others replace included."""
+        assert self._memory is not None
+        held = [*self._loaded.values(), *self._left]
+        return self._memory - sum(self._need(one.run) for one in held)
 
     def _need(self, run: Run) -> int:
         return run.memory + (self._cache if run.kind == "text" else 0)
@@ -205,8 +243,14 @@ class Runs:
     async def _drop(self, loaded: Loaded) -> None:
         """Unload a run now, or when the last of its users has left."""
         del self._loaded[loaded.run.name]
+        self._left.add(loaded)
         if not loaded.users:
-            await asyncio.to_thread(loaded.close)
+            await asyncio.shield(self._start(self._end(loaded)))
+
+    async def _end(self, loaded: Loaded) -> None:
+        """Close a run that has left."""
+        await asyncio.to_thread(loaded.close)
+        self._left.discard(loaded)
 
 
 def _last_use(loaded: Loaded) -> int:

@@ -2,15 +2,18 @@
 
 Coroutines submit requests and await steps; the thread steps the engine. What a client has not read yet waits
 in a buffer of bounded size: where that is full, its request is cancelled, and the others go on. A request
-that is cancelled has left the engine before the next step.
+that is cancelled has left the engine before the next step. Where a step fails, the requests in the engine
+fail; where the engine cannot be emptied after that, its thread ends, and `Runs` opens the run anew.
 """
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from maquette.base.errors import UserError
@@ -74,8 +77,15 @@ class Stream:
 
     def post(self, function: Callable[..., None], *given: Any) -> None:
         """Call a function in the event loop, from another thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *given)
+        _post(self._loop, function, *given)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the thread is to do. fail: called instead where the thread has ended."""
+
+    run: Callable[[], None]
+    fail: Callable[[ApiError], None] = lambda error: None
 
 
 class Worker:
@@ -83,15 +93,22 @@ class Worker:
 
     def __init__(self, engine: Engine, name: str, room: int = 4096) -> None:
         self.engine, self._room = engine, room
-        self._posts: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._calls: deque[Callable[[], None]] = deque()  # the thread's own
+        self._posts: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._posting = threading.Lock()  # no job is put after the thread has ended
+        self._gone: ApiError | None = None  # why the thread has ended
+        self._calls: deque[_Job] = deque()  # the thread's own
         self._streams: dict[int, tuple[Stream, int]] = {}  # the thread's own
         self._thread = threading.Thread(target=self._run, name=f"engine {name}", daemon=True)
         self._thread.start()
 
     def __len__(self) -> int:
         """Number of requests in the engine."""
-        return len(self.engine)
+        return 0 if self.ended else len(self.engine)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the thread has ended, so that every request fails."""
+        return self._gone is not None
 
     async def submit(self, requests: Sequence[Request]) -> Stream:
         """Submit requests, all of them or none.
@@ -109,15 +126,12 @@ class Worker:
                     self._streams[identity] = stream, number
                 stream.post(_resolve, taken, None)
             except BaseException as error:
-                self.drop(stream)
-                if isinstance(error, Full):
-                    error = ApiError(429, str(error), code="queue_full", retry_after=RETRY_AFTER)
-                elif not isinstance(error, UserError):
-                    LOG.exception("a request could not be submitted")
-                    error = internal()
-                stream.post(_reject, taken, error)
+                try:
+                    self.drop(stream)
+                finally:
+                    stream.post(_reject, taken, _refusal(error))
 
-        self.post(submit)
+        self.post(submit, lambda error: stream.post(_reject, taken, error))
         try:
             await taken
         except asyncio.CancelledError:
@@ -136,22 +150,36 @@ class Worker:
             try:
                 result = function()
             except BaseException as error:
-                loop.call_soon_threadsafe(_reject, given, error)
+                _post(loop, _reject, given, error)
             else:
-                loop.call_soon_threadsafe(_resolve, given, result)
+                _post(loop, _resolve, given, result)
 
-        self.post(lambda: self._calls.append(call))
+        def fail(error: ApiError) -> None:
+            _post(loop, _reject, given, error)
+
+        self.post(lambda: self._calls.append(_Job(call, fail)), fail)
         return await given
 
-    def post(self, job: Callable[[], None]) -> None:
-        """Run a short job in the thread before the next step."""
-        self._posts.put(job)
+    def post(
+        self, run: Callable[[], None], fail: Callable[[ApiError], None] = lambda error: None
+    ) -> None:
+        """Run a short job in the thread before the next step, or fail where the thread has ended."""
+        with self._posting:
+            if self._gone is None:
+                self._posts.put(_Job(run, fail))
+                return
+        fail(self._gone)
 
     def drop(self, stream: Stream) -> None:
         """Take a stream's requests out of the engine; called in the thread."""
         for identity in stream.ids:
-            self.engine.cancel(identity)
             self._streams.pop(identity, None)
+        try:
+            for identity in stream.ids:
+                self.engine.cancel(identity)
+        except Exception:
+            LOG.exception("a request could not be cancelled")
+            self._clear()
 
     def close(self) -> None:
         """End the thread after the step that it is in; what is not finished fails."""
@@ -159,13 +187,30 @@ class Worker:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._admitted():
-            if self._calls:
-                self._calls.popleft()()
-            if len(self.engine):
-                self._step()
-        gone = ApiError(503, "the server is shutting down", code="shutting_down")
+        gone = internal()
+        try:
+            while self._admitted():
+                if self._calls:
+                    self._calls.popleft().run()
+                if len(self.engine):
+                    self._step()
+            gone = ApiError(503, "the server is shutting down", code="shutting_down")
+        except BaseException:
+            LOG.exception("the engine's thread has ended")
+        finally:
+            self._end(gone)
+
+    def _end(self, gone: ApiError) -> None:
+        """Fail all that waits for the thread, and what will come."""
+        with self._posting:
+            self._gone = gone
         self._fail_all(gone)
+        while not self._posts.empty():
+            if (job := self._posts.get()) is not None:
+                self._calls.append(job)
+        for job in self._calls:
+            job.fail(gone)
+        self._calls.clear()
 
     def _admitted(self) -> bool:
         """Run what was posted, waiting where nothing else is to do; returns whether to go on."""
@@ -177,10 +222,7 @@ class Worker:
                 return True
             if job is None:
                 return False
-            try:
-                job()
-            except Exception:  # the thread goes on for the others
-                LOG.exception("a job of the engine's thread failed")
+            job.run()
             wait = not (self._calls or len(self.engine))
 
     def _step(self) -> None:
@@ -188,9 +230,7 @@ class Worker:
             steps = self.engine.step()
         except Exception:
             LOG.exception("a step of the engine failed")
-            for identity in list(self._streams):
-                self.engine.cancel(identity)
-            self._fail_all(internal())
+            self._clear()
             return
         parts: dict[Stream, list[tuple[int, Step]]] = {}
         for step in steps:
@@ -202,10 +242,31 @@ class Worker:
         for stream, own in parts.items():
             stream.post(stream.put, own)
 
+    def _clear(self) -> None:
+        """Fail every request, and empty the engine, whose state is not known."""
+        self._fail_all(internal())
+        self.engine.clear()
+
     def _fail_all(self, error: ApiError) -> None:
         for stream in {stream for stream, _ in self._streams.values()}:
             stream.post(stream.fail, error)
         self._streams.clear()
+
+
+def _refusal(error: BaseException) -> BaseException:
+    """What a request that could not be submitted is told."""
+    if isinstance(error, Full):
+        return ApiError(429, str(error), code="queue_full", retry_after=RETRY_AFTER)
+    if not isinstance(error, UserError):
+        LOG.error("a request could not be submitted", exc_info=error)
+        return internal()
+    return error
+
+
+def _post(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *given: Any) -> None:
+    """Call a function in an event loop, from another thread; nothing where it is closed."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *given)
 
 
 def _resolve(future: "asyncio.Future[Any]", value: Any) -> None:
