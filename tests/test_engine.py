@@ -211,6 +211,62 @@ def test_a_cancelled_request_leaves_at_once():
     assert engine.step() == []
 
 
+def test_prompts_that_are_run_together_are_done_within_a_step_where_memory_is_short():
+    """Room for the second one is not made from the kept prompt that both begin with."""
+    model = make("llama")
+    engine = Engine(model, TOKENIZER, memory=80 * model.kv_bytes_per_token(), chunk=16)
+    engine.submit(ask(BEGIN, tokens=1))
+    drain(engine)  # leaves BEGIN, 23 tokens, of which the next ones need 2 * (30 + 4)
+    prompts = [BEGIN + b"by a door", BEGIN + b"on a bed "]
+    numbers = [engine.submit(ask(p, tokens=2)) for p in prompts]
+    answers = {number: [] for number in numbers}
+    while len(engine):
+        for step in engine.step():
+            answers[step.request].append(step.token)
+        prefill = engine._memory.prefill
+        assert prefill is None or len(prefill.rows) == 1
+        assert engine.used() <= engine.memory
+    for number, prompt in zip(numbers, prompts, strict=True):
+        assert answers[number] == list(stream_without_cache(model, list(prompt), 2, GREEDY))
+
+
+def test_what_a_failed_step_leaves_can_be_cancelled_and_cleared(monkeypatch):
+    model, run = make("llama"), make("llama").hidden
+    engine = Engine(model, TOKENIZER, rows=3)
+    prompts = (b"a dog", b"a cat")
+
+    def fails(x, **more):
+        if len(x) > 1:
+            raise MemoryError
+        return run(x, **more)
+
+    def broken() -> list[int]:
+        """A live request, two in the prefill, one that waits; the step of the two has failed."""
+        live = engine.submit(ask(b"x", tokens=9))
+        engine.step()
+        monkeypatch.setattr(model, "hidden", fails)
+        two = [engine.submit(ask(p, prompt_log_probabilities=True)) for p in prompts]
+        waits = engine.submit(ask(b"z"))
+        with pytest.raises(MemoryError):
+            engine.step()
+        monkeypatch.setattr(model, "hidden", run)
+        assert len(engine) == 4
+        return [live, *two, waits]
+
+    live, gone, other, waits = broken()
+    engine.cancel(gone)
+    assert len(engine) == 3
+    answers = drain(engine)
+    assert gone not in answers and {live, other, waits} == set(answers)
+    assert answers[other] == list(stream_without_cache(model, list(prompts[1]), 6, GREEDY))
+    broken()
+    engine.clear()
+    assert len(engine) == 0 and engine.used() == 0 and engine.step() == []
+    number = engine.submit(ask(prompts[0]))
+    expected = list(stream_without_cache(model, list(prompts[0]), 6, GREEDY))
+    assert drain(engine) == {number: expected}
+
+
 @torch.no_grad()
 def test_log_probabilities_are_the_models_own():
     """Of the prompt, of forced tokens and of the answer, whatever the sampling and the chunks."""

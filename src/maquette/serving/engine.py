@@ -27,7 +27,7 @@ from maquette.models.base import LanguageModel
 from maquette.serving.engine_cache import Slots
 from maquette.serving.engine_groups import Group, Prefill
 from maquette.serving.engine_memory import KeyValueMemory
-from maquette.serving.prefixes import LEAST, PrefixCache, common
+from maquette.serving.prefixes import LEAST, Entry, PrefixCache, common
 from maquette.serving.request import Full, Request, Row, Scored, Step, opinions
 from maquette.serving.restrict import Grammars, Walk, masked
 from maquette.serving.row_adapters import GroupKey, RowAdapters
@@ -144,16 +144,22 @@ class Engine:
     def cancel(self, request: int) -> None:
         """Forget a request at once; nothing where it is unknown or done."""
         self._waiting = deque(row for row in self._waiting if row.number != request)
-        if self._memory.prefill is not None and any(
-            r.number == request for r in self._memory.prefill.rows
-        ):
-            assert len(self._memory.prefill.rows) == 1, (
-                "prompts run together are done within a step"
-            )
-            key, self._memory.prefill = self._memory.prefill.key, None
-            self._leave(key, [])
+        prefill = self._memory.prefill
+        if prefill is not None and any(row.number == request for row in prefill.rows):
+            # Prompts that are run together are done within a step, but for one that failed.
+            self._memory.prefill = None
+            others = [row for row in prefill.rows if row.number != request]
+            for row in others:
+                row.scored.clear()
+            self._waiting.extendleft(reversed(others))
+            self._memory.forget_empty()
         for key, group in list(self._memory.groups.items()):
             self._leave(key, [n for n, row in enumerate(group.rows) if row.number == request])
+
+    def clear(self) -> None:
+        """Forget every request and every kept prompt, whatever state a failed step left them in."""
+        self._waiting.clear()
+        self._memory.clear()
 
     def _row(self, request: Request) -> Row:
         """A row for a request. Raises WrongUse where it cannot be."""
@@ -172,13 +178,14 @@ class Engine:
     def _admit(self) -> None:
         """Begin the prompts that come next, as many at a time as make a chunk."""
         chosen: list[Row] = []
+        found: list[tuple[Entry | None, int]] = []  # what is known of each, kept until it is laid
         key: GroupKey = ()
         widest = room = longest = 0  # tokens to run of a row, at its end, now
         live = len(self.live)
         while self._waiting and live + len(chosen) < self.rows:
             row = self._waiting[0]
             tokens = row.array()
-            _, known = self._memory.prefixes.find(row.key, tokens[: row.scored_from + 1])
+            entry, known = self._memory.prefixes.find(row.key, tokens[: row.scored_from + 1])
             new = len(tokens) - known
             if chosen:
                 if (
@@ -190,26 +197,28 @@ class Engine:
                 if shared - known >= max(LEAST, new // 2):  # it waits for what that one computes
                     break
             room, longest = max(room, self._memory.room([row])), max(longest, len(row.tokens))
-            if not self._memory.fits(
-                len(chosen) + 1, room, longest, self._adapters.group(row.weights)
-            ):
-                break
-            key, widest = self._adapters.group(row.weights), max(widest, new)
+            group = self._adapters.group(row.weights)
+            held = {e for e, _ in [*found, (entry, known)] if e is not None}
+            if not self._memory.fits(len(chosen) + 1, room, longest, group, held):
+                if chosen or not self._memory.fits(1, room, longest, group):
+                    break
+                entry, known, new = None, 0, len(tokens)  # there is no room for what was kept
+            key, widest = group, max(widest, new)
+            found.append((entry, known))
             chosen.append(self._waiting.popleft())
         if chosen:
-            self._begin(chosen, key)
+            self._begin(chosen, found, key)
 
-    def _begin(self, rows: list[Row], key: GroupKey) -> None:
-        """Lay what is known of the prompts' beginnings."""
+    def _begin(
+        self, rows: list[Row], found: Sequence[tuple[Entry | None, int]], key: GroupKey
+    ) -> None:
+        """Lay what is known of the prompts' beginnings: of each an entry, and its number of tokens."""
         longest = max(len(row.tokens) for row in rows)
         growth, _ = self._memory.need(len(rows), self._memory.room(rows), longest, key)
         group = self._memory.groups.setdefault(key, Group())
         if key and group.prefixes is None:
             group.prefixes = self._adapters.prefixes(rows[0].weights)
         lengths = [len(row.tokens) for row in rows]
-        found = [
-            self._memory.prefixes.find(row.key, row.array()[: row.scored_from + 1]) for row in rows
-        ]
         past = longest - max(len(row.tokens) - n for row, (_, n) in zip(rows, found, strict=True))
         room = longest if group.slots is not None else self._memory.room(rows)
         slots = Slots(self.model, len(rows), room, group.prefixes)

@@ -4,7 +4,7 @@ Room for the longest answer is promised before a prompt is begun. Prompts that a
 give it back first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from maquette.models.base import LanguageModel
 from maquette.serving.engine_cache import Slots
@@ -64,16 +64,27 @@ class KeyValueMemory:
         grown = capacity * (laid + max(slots.room, room) * each)
         return grown - before + once, count * (laid + longest * self._own)
 
-    def fits(self, count: int, room: int, longest: int, key: GroupKey) -> bool:
-        """Make room for rows to be begun, from what kept prompts take; whether there is enough."""
+    def fits(
+        self,
+        count: int,
+        room: int,
+        longest: int,
+        key: GroupKey,
+        held: Collection[Entry] = (),
+    ) -> bool:
+        """Make room for rows to be begun, from what kept prompts take; whether there is enough.
+
+        held: kept prompts that the rows begin with, which stay.
+        """
+        stay = self.prefixes.bytes_of(held)
         left = self.budget - self.held() - sum(self.need(count, room, longest, key))
-        if left < 0:
+        if left < stay:
             for group in self.groups.values():
                 group.resize(len(group.rows), self.room(group.rows))
             left = self.budget - self.held() - sum(self.need(count, room, longest, key))
-        if left < 0:
+        if left < stay:
             return False
-        self.prefixes.shrink(left)
+        self.prefixes.shrink(left, held)
         return True
 
     def keep(self, row: Row, slots: Slots, number: int, others: int = 0) -> None:
@@ -91,6 +102,12 @@ class KeyValueMemory:
     def drafts_once(self, rows: Sequence[Row]) -> int:
         """Bytes that the draft takes to read one of the rows' prompts."""
         return max((len(row.tokens) for row in rows), default=0) * self._draft
+
+    def clear(self) -> None:
+        """Free everything: rows, prompts being computed, prompts kept."""
+        self.groups.clear()
+        self.prefill = None
+        self.prefixes.clear()
 
     def forget_empty(self) -> None:
         """Free what groups without rows hold."""

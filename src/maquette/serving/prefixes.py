@@ -5,7 +5,7 @@ computed for the first tokens of one request serves the next one that begins wit
 dropped first. An entry belongs to the weights of the adapters that it was computed with.
 """
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,11 @@ class PrefixCache:
 
     def bytes(self) -> int:
         """Number of bytes that the entries take."""
-        return sum(len(entry.tokens) for entry in self.entries) * self._bytes_per_token
+        return self.bytes_of(self.entries)
+
+    def bytes_of(self, entries: Collection[Entry]) -> int:
+        """Number of bytes that some entries take."""
+        return sum(len(entry.tokens) for entry in entries) * self._bytes_per_token
 
     def find(self, weights: Hashable, tokens: npt.NDArray[np.int64]) -> tuple[Entry | None, int]:
         """The entry with the most first tokens in common, and how many, less than all; it is used now."""
@@ -67,10 +71,16 @@ class PrefixCache:
         ]
         self.entries.append(entry)
 
-    def shrink(self, most: int) -> None:
-        """Drop what was used longest ago until the entries take at most so many bytes."""
-        while self.entries and self.bytes() > most:
-            self.entries.pop(0)
+    def shrink(self, most: int, held: Collection[Entry] = ()) -> None:
+        """Drop what was used longest ago, but for `held`, until the entries take at most so many bytes."""
+        for entry in [entry for entry in self.entries if entry not in held]:
+            if self.bytes() <= most:
+                break
+            self.entries.remove(entry)
+
+    def clear(self) -> None:
+        """Drop all entries."""
+        self.entries.clear()
 
 
 def common(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> int:
