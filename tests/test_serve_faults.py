@@ -278,6 +278,143 @@ def test_a_defect_is_told_without_its_traceback_and_the_server_goes_on(run):
     assert b"secret" not in failed.body and after.status == 200
 
 
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_a_step_whose_engine_cannot_be_emptied_fails_and_the_run_is_opened_anew(run, error):
+    """Nobody hangs: neither who waits for the engine's thread as it ends, nor who comes later."""
+    entered, goes = threading.Event(), threading.Event()
+    made = []
+
+    class Broken(Engine):
+        def step(self):
+            if made.index(self) > 0:
+                return super().step()
+            entered.set()
+            goes.wait()
+            raise error("secret detail")
+
+        def cancel(self, request):
+            raise AssertionError("prompts are run together")
+
+        def clear(self):
+            raise RuntimeError("nor is that possible")
+
+    def make(opened):
+        made.append(Broken(opened.model, opened.tokenizer, memory=1 << 24))
+        return made[-1]
+
+    async def main():
+        app = application(run, engine=make)
+        two = asyncio.create_task(call(app, "/v1/completions", TEXT | {"prompt": ["ab", "cd"]}))
+        await asyncio.to_thread(entered.wait)
+        worker = worker_of(app)
+        waits = asyncio.create_task(worker.call(lambda: None))
+        await asyncio.sleep(0)  # it is posted now
+        goes.set()
+        failed = await two
+        late = [await asyncio.gather(one, return_exceptions=True)
+                for one in (waits, worker.call(lambda: None), worker.submit([]))]  # fmt: skip
+        after = await call(app, "/v1/completions", TEXT)
+        await closed(app)
+        return failed, late, after
+
+    failed, late, after = asyncio.run(main())
+    assert failed.status == 500 and b"secret" not in failed.body
+    assert [one.status for (one,) in late] == [500] * 3
+    assert after.status == 200 and len(made) == 2
+
+
+def test_a_request_that_cannot_be_cancelled_empties_the_engine(run):
+    make, engines = held()
+    cleared = threading.Event()
+
+    def stubborn(opened):
+        engine = make(opened)
+
+        def cancel(request):
+            raise AssertionError("prompts are run together")
+
+        def clear():
+            engine._waiting.clear()
+            cleared.set()
+
+        engine.cancel, engine.clear = cancel, clear
+        return engine
+
+    async def main():
+        app = application(run, engine=stubborn)
+        gone = asyncio.Event()
+        leaves = asyncio.create_task(call(app, "/v1/completions", TEXT, gone=gone))
+        while app.runs.loaded("tiny") is None or not len(worker_of(app)):
+            await asyncio.sleep(0)
+        worker = worker_of(app)
+        gone.set()
+        await leaves
+        engines[0].permits.release(10_000)
+        await asyncio.to_thread(cleared.wait)
+        reply = await call(app, "/v1/completions", TEXT)
+        same = worker_of(app) is worker
+        await closed(app)
+        return reply, same
+
+    reply, same = asyncio.run(main())
+    assert reply.status == 200 and same
+
+
+def test_a_run_that_is_loaded_as_its_client_goes_is_loaded_once(tmp_path):
+    """It is there for the next one, and is closed with the server."""
+    begun, goes, opened = threading.Event(), threading.Event(), []
+
+    def load():
+        begun.set()
+        goes.wait()
+        opened.append(language_model())
+        return opened[-1]
+
+    async def main():
+        app = application(run_of(tmp_path, load))
+        gone = asyncio.Event()
+        leaves = asyncio.create_task(call(app, "/v1/completions", TEXT, gone=gone))
+        await asyncio.to_thread(begun.wait)
+        gone.set()
+        await leaves
+        stays = asyncio.create_task(call(app, "/v1/completions", TEXT))
+        goes.set()
+        status, users = (await stays).status, app.runs.loaded("tiny").users
+        await closed(app)
+        return status, users
+
+    assert asyncio.run(main()) == (200, 0) and len(opened) == 1
+
+
+def test_a_server_that_ends_closes_what_is_being_loaded(tmp_path):
+    begun, goes, made = threading.Event(), threading.Event(), []
+
+    def load():
+        begun.set()
+        goes.wait()
+        return language_model()
+
+    def make(opened):
+        made.append(Engine(opened.model, opened.tokenizer, memory=1 << 24))
+        return made[-1]
+
+    async def main():
+        app = application(run_of(tmp_path, load, "ending"), engine=make)
+        gone, body = asyncio.Event(), TEXT | {"model": "ending"}
+        leaves = asyncio.create_task(call(app, "/v1/completions", body, gone=gone))
+        await asyncio.to_thread(begun.wait)
+        gone.set()
+        await leaves
+        ends = asyncio.create_task(closed(app))
+        await asyncio.sleep(0)
+        goes.set()
+        await ends
+        return app.runs.loaded("ending")
+
+    assert asyncio.run(main()) is None and len(made) == 1
+    assert "engine ending" not in [thread.name for thread in threading.enumerate()]
+
+
 def test_a_run_that_is_deleted_or_replaced_while_it_is_served(tmp_path):
     opened = []
 
@@ -338,6 +475,52 @@ def test_the_least_recently_used_run_makes_room(tmp_path):
         return there, later
 
     assert asyncio.run(main()) == ([True, False, True], [True, True, False])
+
+
+def test_a_run_that_is_used_meanwhile_is_not_unloaded(tmp_path, monkeypatch):
+    """Room is made one run after the other; what is unloaded but still used takes room, too."""
+    monkeypatch.setattr("gc.collect", lambda: 0)  # slow, and nothing of it is looked at
+    runs = [run_of(tmp_path, language_model(), name) for name in "abc"]
+    large = run_of(tmp_path, language_model(), "large", memory=250)
+    served = Runs(
+        [*runs, large], lambda m: Engine(m.model, m.tokenizer, memory=1 << 20), memory=300
+    )
+
+    async def main():
+        for run in runs[:2]:
+            served.release(await served.lease(run))
+        first = served.loaded("a")
+        closing, goes = threading.Event(), threading.Event()
+        close = first.close
+
+        def slowly():
+            closing.set()
+            goes.wait()
+            close()
+
+        first.close = slowly
+        wants = asyncio.create_task(served.lease(large))
+        await asyncio.to_thread(closing.wait)
+        b = await served.lease(runs[1])  # the next that was to go
+        goes.set()
+        with pytest.raises(Exception, match="in use by other runs"):
+            await wants
+        still = served.loaded("b") is b
+        (runs[1].folder / "model.safetensors").write_bytes(b"other weights")
+        newer = await served.lease(runs[1])  # the older one is used, and counts
+        c = await served.lease(runs[2])
+        with pytest.raises(Exception, match="in use by other runs"):
+            await served.lease(runs[0])
+        for one in (b, newer, c):
+            served.release(one)
+        await served.close()
+        return still
+
+    assert asyncio.run(main())
+
+
+def test_a_budget_and_names_that_cannot_be_are_refused(tmp_path):
+    runs = [run_of(tmp_path, language_model(), "a")]
     with pytest.raises(WrongUse, match="takes 100 bytes"):
         Runs(runs, None, memory=99)
     with pytest.raises(WrongUse, match="two runs are called a"):
