@@ -38,7 +38,7 @@ class Generated:
     """text without the prompt and special tokens, cut before a stop string"""
     tokens: list[int]
     finish: str
-    """finish reason: "length", "end" (an EOS token) or "stop" (a stop string)"""
+    """finish reason, see `Step.finish`"""
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def continue_tokens(
                 continue
             text.add(token)
             count += 1
-            if restriction is not None and restriction.complete(row):
-                text.finish = text.finish or "end"
+            if restriction is not None:
+                text.finish = text.finish or restriction.finish(row)
             if text.finish is not None:
                 ended.add(row)
         if on_text is not None and (piece := texts[0].ready()[written:]):
