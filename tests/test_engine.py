@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,9 +15,11 @@ from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import byte_tokenizer
 from maquette.models.base import LanguageModel
 from maquette.models.smlp_config import SMLPConfig
+from maquette.serving import prefixes
 from maquette.serving.answer_text import HALF, AnswerText
 from maquette.serving.engine import Engine, Full, Request
 from maquette.serving.generate import stream_without_cache
+from maquette.serving.prefixes import LEAST, Entry, PrefixCache, common
 from maquette.serving.restrict import Answers
 from maquette.serving.sampler import RowSampler, Sampler, Sampling
 
@@ -128,6 +131,51 @@ def test_several_answers_to_one_prompt_compute_it_once(monkeypatch):
         assert answers[number] == list(stream_without_cache(model, list(BEGIN), 6, sampling))
     assert run_by_engine[0] == (1, len(BEGIN))  # all of the prompt, once
     assert sum(rows * new for rows, new in run_by_engine) == len(BEGIN) + 2 + 3 * 5
+
+
+@given(
+    prompts=st.lists(
+        st.tuples(st.integers(0, 1), st.text("ab", max_size=5), st.integers(0, 2)), max_size=25
+    )
+)
+def test_prompts_are_found_as_by_comparing_with_each(prompts):
+    cache, kept = PrefixCache(2), []
+    for weights, end, action in prompts:
+        tokens = np.array([*range(LEAST), *end.encode()], dtype=np.int64)
+        same = [e for e in kept if e.weights == weights]
+        entry, known = cache.find(weights, tokens)
+        most = max((common(e.tokens, tokens) for e in same), default=0)
+        assert known == min(most, len(tokens) - 1) * (most >= LEAST and len(tokens) > LEAST)
+        if entry is not None:
+            assert entry in same and common(entry.tokens, tokens) >= known
+            kept.append(kept.pop(kept.index(entry)))
+        held = any(common(e.tokens, tokens) == len(tokens) for e in same)
+        assert cache.holds(weights, tokens) == held
+        if action == 0:
+            stay = {entry} - {None}
+            cache.shrink(3 * 2 * LEAST, stay)
+            while 2 * sum(len(e.tokens) for e in kept) > 3 * 2 * LEAST:
+                kept.remove(next(e for e in kept if e not in stay))
+        elif not held:
+            new = Entry(weights, tokens, [])
+            cache.add(new)
+            begun = [e for e in same if common(e.tokens, tokens) == len(e.tokens)]
+            kept = [*(e for e in kept if e not in begun), new]
+        assert cache.entries == kept
+        assert cache.bytes() == 2 * sum(len(e.tokens) for e in kept)
+
+
+def test_many_kept_prompts_cost_a_request_few_comparisons(monkeypatch):
+    cache, counted = PrefixCache(1), []
+    for number in range(500):  # as a template of chats has them: all begin in the same way
+        cache.add(Entry(0, np.array([*range(LEAST), number, 7], dtype=np.int64), []))
+    monkeypatch.setattr(prefixes, "common", lambda *two: counted.append(two) or common(*two))
+    for number in range(0, 500, 50):
+        wanted = np.array([*range(LEAST), number, 8, 9], dtype=np.int64)
+        entry, known = cache.find(0, wanted)
+        assert known == LEAST + 1 and entry.tokens[LEAST] == number
+        assert not cache.holds(0, wanted)
+    assert len(cache.entries) == 500 and len(counted) <= 3 * 10
 
 
 def test_a_conversation_goes_on_from_what_was_answered(monkeypatch):
