@@ -15,6 +15,7 @@ from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import byte_tokenizer
 from maquette.models.base import LanguageModel
 from maquette.models.smlp_config import SMLPConfig
+from maquette.serving import generate as generation
 from maquette.serving import prefixes
 from maquette.serving.answer_text import HALF, AnswerText
 from maquette.serving.engine import Engine, Full, Request
@@ -133,6 +134,7 @@ def test_several_answers_to_one_prompt_compute_it_once(monkeypatch):
     assert sum(rows * new for rows, new in run_by_engine) == len(BEGIN) + 2 + 3 * 5
 
 
+@settings(max_examples=50)
 @given(
     prompts=st.lists(
         st.tuples(st.integers(0, 1), st.text("ab", max_size=5), st.integers(0, 2)), max_size=25
@@ -480,6 +482,28 @@ def test_rows_of_one_sampler_are_chosen_each_by_its_own_settings():
         for row, other, token in zip(together, single, chosen, strict=True):
             row.accept(token)
             other.accept(token)
+
+
+def test_a_temperature_near_zero_is_greedy():
+    cpu, logits = torch.device("cpu"), torch.tensor([[1.0, 3.0, -2.0], [4.0, 0.5, 1.0]])
+    for temperature in (0.0, 1e-40, 1e-50, 1e-6):
+        near = Sampling(temperature=temperature)
+        for other in (near, Sampling(temperature=1.0, top_k=1)):
+            rows = [RowSampler(s.row(0), cpu, 3) for s in (near, other)]
+            sampler = Sampler(rows, 2, cpu)
+            assert sampler(logits).tolist() == [1, 0]
+            assert sampler.distribution(logits).tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+
+
+def test_more_requests_than_may_wait_are_all_answered():
+    model = make("llama")
+    engine, pieces = Engine(model, TOKENIZER, queue=2, rows=1), []
+    prompts = [b"a", b"b", b"c", b"d", b"a cat"]
+    results, timing = generation.drain(engine, [ask(p) for p in prompts], pieces.append)
+    for prompt, result in zip(prompts, results, strict=True):
+        answer = list(stream_without_cache(model, list(prompt), 6, GREEDY))
+        assert result.tokens == [token for token in answer if token != END]
+    assert "".join(pieces) == results[0].text and timing.tokens == 5 * (6 - 1)
 
 
 def test_penalties_and_biases_are_those_of_their_papers():
