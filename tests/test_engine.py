@@ -1,6 +1,7 @@
 """The engine: a row's tokens are its own, whoever comes and goes; memory is bounded; what is full says so."""
 
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from test_generate import make as make_decoder
 
 from maquette.adaptation.adapters.adapter import attach
 from maquette.adaptation.adapters.config import LoRAConfig, PrefixConfig
+from maquette.base import machine
 from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import byte_tokenizer
 from maquette.models.base import LanguageModel
@@ -23,6 +25,7 @@ from maquette.serving.generate import stream_without_cache
 from maquette.serving.prefixes import LEAST, Entry, PrefixCache, common
 from maquette.serving.restrict import Answers
 from maquette.serving.sampler import RowSampler, Sampler, Sampling
+from maquette.workshop.serve import engine_for
 
 TOKENIZER = byte_tokenizer()
 END = 256
@@ -257,6 +260,20 @@ def test_while_a_request_waits_for_memory_no_cache_is_copied():
         assert len(engine) == 2 and len(engine.live) == 1
         assert group.slots.layers[0].keys is keys
     assert len(drain(engine)[waits]) == 40
+
+
+def test_the_runs_of_a_server_share_half_of_what_the_system_says_is_available(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(machine, "MEMINFO", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemFree: 9 kB\nMemAvailable:   600 kB\n", encoding="utf-8")
+    assert machine.available() == 600 * 1024
+    opened = SimpleNamespace(model=make("gpt2"), tokenizer=TOKENIZER, draft=None)
+    assert engine_for(None, runs=3)(opened).memory == 100 * 1024
+    assert engine_for(77_000, runs=3)(opened).memory == 77_000
+    assert Engine(make("gpt2"), TOKENIZER).memory == 300 * 1024
+    (tmp_path / "meminfo").unlink()
+    assert 0 < machine.available() <= machine.memory()
 
 
 def test_a_cancelled_request_leaves_at_once():

@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     app = make_app(
         runs,
         access,
-        engine=engine_for(cache, arguments.context_shift),
+        engine=engine_for(cache, arguments.context_shift, texts),
         limits=limits,
         memory=memory,
         cache=cache or 0,
