@@ -1,7 +1,9 @@
 """The engine: a row's tokens are its own, whoever comes and goes; memory is bounded; what is full says so."""
 
 from functools import cache
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,15 +12,20 @@ from test_generate import make as make_decoder
 
 from maquette.adaptation.adapters.adapter import attach
 from maquette.adaptation.adapters.config import LoRAConfig, PrefixConfig
+from maquette.base import machine
 from maquette.base.errors import WrongUse
 from maquette.corpus.tokenizer import byte_tokenizer
 from maquette.models.base import LanguageModel
 from maquette.models.smlp_config import SMLPConfig
+from maquette.serving import generate as generation
+from maquette.serving import prefixes
 from maquette.serving.answer_text import HALF, AnswerText
 from maquette.serving.engine import Engine, Full, Request
 from maquette.serving.generate import stream_without_cache
+from maquette.serving.prefixes import LEAST, Entry, PrefixCache, common
 from maquette.serving.restrict import Answers
 from maquette.serving.sampler import RowSampler, Sampler, Sampling
+from maquette.workshop.serve import engine_for
 
 TOKENIZER = byte_tokenizer()
 END = 256
@@ -130,6 +137,52 @@ def test_several_answers_to_one_prompt_compute_it_once(monkeypatch):
     assert sum(rows * new for rows, new in run_by_engine) == len(BEGIN) + 2 + 3 * 5
 
 
+@settings(max_examples=50)
+@given(
+    prompts=st.lists(
+        st.tuples(st.integers(0, 1), st.text("ab", max_size=5), st.integers(0, 2)), max_size=25
+    )
+)
+def test_prompts_are_found_as_by_comparing_with_each(prompts):
+    cache, kept = PrefixCache(2), []
+    for weights, end, action in prompts:
+        tokens = np.array([*range(LEAST), *end.encode()], dtype=np.int64)
+        same = [e for e in kept if e.weights == weights]
+        entry, known = cache.find(weights, tokens)
+        most = max((common(e.tokens, tokens) for e in same), default=0)
+        assert known == min(most, len(tokens) - 1) * (most >= LEAST and len(tokens) > LEAST)
+        if entry is not None:
+            assert entry in same and common(entry.tokens, tokens) >= known
+            kept.append(kept.pop(kept.index(entry)))
+        held = any(common(e.tokens, tokens) == len(tokens) for e in same)
+        assert cache.holds(weights, tokens) == held
+        if action == 0:
+            stay = {entry} - {None}
+            cache.shrink(3 * 2 * LEAST, stay)
+            while 2 * sum(len(e.tokens) for e in kept) > 3 * 2 * LEAST:
+                kept.remove(next(e for e in kept if e not in stay))
+        elif not held:
+            new = Entry(weights, tokens, [])
+            cache.add(new)
+            begun = [e for e in same if common(e.tokens, tokens) == len(e.tokens)]
+            kept = [*(e for e in kept if e not in begun), new]
+        assert cache.entries == kept
+        assert cache.bytes() == 2 * sum(len(e.tokens) for e in kept)
+
+
+def test_many_kept_prompts_cost_a_request_few_comparisons(monkeypatch):
+    cache, counted = PrefixCache(1), []
+    for number in range(500):  # as a template of chats has them: all begin in the same way
+        cache.add(Entry(0, np.array([*range(LEAST), number, 7], dtype=np.int64), []))
+    monkeypatch.setattr(prefixes, "common", lambda *two: counted.append(two) or common(*two))
+    for number in range(0, 500, 50):
+        wanted = np.array([*range(LEAST), number, 8, 9], dtype=np.int64)
+        entry, known = cache.find(0, wanted)
+        assert known == LEAST + 1 and entry.tokens[LEAST] == number
+        assert not cache.holds(0, wanted)
+    assert len(cache.entries) == 500 and len(counted) <= 3 * 10
+
+
 def test_a_conversation_goes_on_from_what_was_answered(monkeypatch):
     model, sizes = make("gptj"), []
     engine, run = Engine(model, TOKENIZER), model.hidden
@@ -207,6 +260,20 @@ def test_while_a_request_waits_for_memory_no_cache_is_copied():
         assert len(engine) == 2 and len(engine.live) == 1
         assert group.slots.layers[0].keys is keys
     assert len(drain(engine)[waits]) == 40
+
+
+def test_the_runs_of_a_server_share_half_of_what_the_system_says_is_available(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(machine, "MEMINFO", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemFree: 9 kB\nMemAvailable:   600 kB\n", encoding="utf-8")
+    assert machine.available() == 600 * 1024
+    opened = SimpleNamespace(model=make("gpt2"), tokenizer=TOKENIZER, draft=None)
+    assert engine_for(None, runs=3)(opened).memory == 100 * 1024
+    assert engine_for(77_000, runs=3)(opened).memory == 77_000
+    assert Engine(make("gpt2"), TOKENIZER).memory == 300 * 1024
+    (tmp_path / "meminfo").unlink()
+    assert 0 < machine.available() <= machine.memory()
 
 
 def test_a_cancelled_request_leaves_at_once():
@@ -432,6 +499,28 @@ def test_rows_of_one_sampler_are_chosen_each_by_its_own_settings():
         for row, other, token in zip(together, single, chosen, strict=True):
             row.accept(token)
             other.accept(token)
+
+
+def test_a_temperature_near_zero_is_greedy():
+    cpu, logits = torch.device("cpu"), torch.tensor([[1.0, 3.0, -2.0], [4.0, 0.5, 1.0]])
+    for temperature in (0.0, 1e-40, 1e-50, 1e-6):
+        near = Sampling(temperature=temperature)
+        for other in (near, Sampling(temperature=1.0, top_k=1)):
+            rows = [RowSampler(s.row(0), cpu, 3) for s in (near, other)]
+            sampler = Sampler(rows, 2, cpu)
+            assert sampler(logits).tolist() == [1, 0]
+            assert sampler.distribution(logits).tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+
+
+def test_more_requests_than_may_wait_are_all_answered():
+    model = make("llama")
+    engine, pieces = Engine(model, TOKENIZER, queue=2, rows=1), []
+    prompts = [b"a", b"b", b"c", b"d", b"a cat"]
+    results, timing = generation.drain(engine, [ask(p) for p in prompts], pieces.append)
+    for prompt, result in zip(prompts, results, strict=True):
+        answer = list(stream_without_cache(model, list(prompt), 6, GREEDY))
+        assert result.tokens == [token for token in answer if token != END]
+    assert "".join(pieces) == results[0].text and timing.tokens == 5 * (6 - 1)
 
 
 def test_penalties_and_biases_are_those_of_their_papers():

@@ -11,7 +11,8 @@ import maquette
 from maquette.base.errors import UserError, WrongUse
 from maquette.corpus.tokenizer import byte_tokenizer, train_tokenizer
 from maquette.models import families
-from maquette.serving.generate import generate
+from maquette.serving.engine import Engine, Request
+from maquette.serving.generate import drain, generate
 from maquette.serving.hugging_face import import_model
 from maquette.serving.restrict import Answers, Grammars, Restriction
 from maquette.serving.sampler import Sampling
@@ -84,6 +85,38 @@ def test_what_is_no_expression_or_schema_is_said_in_one_line():
         Answers(("a",), regex="b")
     with pytest.raises(WrongUse, match="a choice is empty"):
         Answers(("a", ""))
+
+
+class Holes(type(byte_tokenizer())):
+    """Bytes without an x and a y, as a vocabulary has them that lacks characters."""
+
+    def missing(self, vocabulary):
+        return [ord("x"), ord("y"), *super().missing(vocabulary)]
+
+
+def test_what_cannot_be_written_is_refused_or_ends_as_a_dead_end():
+    tokenizer = Holes(byte_tokenizer().token_bytes)
+    config = families.llama(vocabulary=257, context=32, width=32, depth=1, heads=2)
+    model = config.build().initialise(0).eval()
+    grammars, engine = Grammars(tokenizer, 257), Engine(model, tokenizer, memory=1 << 20)
+    for answers in (Answers(regex="()"), Answers(("x", "yes"))):
+        with pytest.raises(WrongUse, match="has no tokens"):
+            Restriction(grammars, [answers])
+        with pytest.raises(WrongUse, match="has no tokens"):
+            engine.submit(Request(prompt=(1,), tokens=3, answers=answers))
+    sampling = Sampling(temperature=2.0)
+    for answers, text, finish in (
+        (Answers(("abxc",)), "ab", "dead end"),
+        (Answers(("ab", "x")), "ab", "end"),
+        (Answers(regex="ab(xc)?"), "ab", "end"),
+    ):
+        restriction = Restriction(grammars, [answers])
+        (alone,), _ = generate(
+            model, tokenizer, ["q"], tokens=9, sampling=sampling, restriction=restriction
+        )
+        request = Request(prompt=(113,), tokens=9, answers=answers, sampling=sampling.row(0))
+        (served,), _ = drain(engine, [request])
+        assert (alone.text, alone.finish) == (served.text, served.finish) == (text, finish)
 
 
 def test_the_command_holds_its_answers(trained, tmp_path):

@@ -31,6 +31,7 @@ PROBE_SECONDS = 0.15  # for each of the three peaks
 KEPT_SECONDS = 24 * 3600
 LOCK = ".machine.lock"  # held while machine.json is read and written
 PEAKS = ("fp32_flops", "bf16_flops", "bandwidth")
+MEMINFO = Path("/proc/meminfo")  # of Linux
 BF16_PAYS = 1.3  # bf16 is chosen when its matrix products are this much faster than fp32
 
 
@@ -91,6 +92,17 @@ def memory() -> int:
         return total if limit == "max" else min(total, int(limit))
     except (OSError, ValueError):
         return total
+
+
+def available() -> int:
+    """Bytes of main memory that this process may still take, other processes' counted."""
+    own = max(0, memory() - resident())
+    try:
+        lines = MEMINFO.read_text(encoding="utf-8").splitlines()
+        (said,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+        return min(own, int(said) * 1024)
+    except (OSError, ValueError):
+        return own
 
 
 def resident() -> int:

@@ -20,13 +20,11 @@ import torch
 from torch import Tensor
 
 from maquette.base.errors import WrongUse
-from maquette.base.machine import memory as machine_memory
-from maquette.base.machine import resident
 from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import LanguageModel
 from maquette.serving.engine_cache import Slots
 from maquette.serving.engine_groups import Group, Prefill
-from maquette.serving.engine_memory import KeyValueMemory
+from maquette.serving.engine_memory import KeyValueMemory, free_memory
 from maquette.serving.prefixes import LEAST, Entry, PrefixCache, common
 from maquette.serving.request import Full, Request, Row, Scored, Step, opinions
 from maquette.serving.restrict import Grammars, Walk, masked
@@ -67,7 +65,7 @@ class Engine:
         drafted: int = DRAFTED,
     ) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
-        self.memory = _free(model) // 2 if memory is None else memory
+        self.memory = free_memory(model) // 2 if memory is None else memory
         self.rows, self.chunk, self.queue, self.context_shift = rows, chunk, queue, context_shift
         self._draft, self._drafted = draft, 0
         if draft is not None:
@@ -403,11 +401,3 @@ class Engine:
         gone = self._memory.groups[key].leave(numbers)
         self._waiting.extendleft(row for row in [*gone, *again] if row.shifted)
         self._memory.forget_empty()
-
-
-def _free(model: LanguageModel) -> int:
-    """Bytes of memory that nothing uses, where the model is."""
-    device = model.device
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return max(0, machine_memory() - resident())

@@ -6,6 +6,9 @@ give it back first.
 
 from collections.abc import Collection, Sequence
 
+import torch
+
+from maquette.base import machine
 from maquette.models.base import LanguageModel
 from maquette.serving.engine_cache import Slots
 from maquette.serving.engine_groups import Group, Prefill
@@ -117,3 +120,11 @@ class KeyValueMemory:
                 group.slots = group.draft = None
                 if key != prefilled:
                     del self.groups[key]
+
+
+def free_memory(model: LanguageModel) -> int:
+    """Bytes of memory that nothing uses, where the model is."""
+    device = model.device
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return machine.available()

@@ -10,6 +10,7 @@ every sequence has its own random numbers. So a sequence that has ended is taken
 others go on as they would have.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from maquette.corpus.tokenizer import Tokenizer
 from maquette.models.base import LanguageModel
 from maquette.nn.attention import LayerCache
 from maquette.serving.answer_text import AnswerText
-from maquette.serving.engine import Engine, Request, Step
+from maquette.serving.engine import Engine, Full, Request, Step
 from maquette.serving.restrict import Restriction
 from maquette.serving.sampler import RowSampler, Sampler, Sampling
 
@@ -38,7 +39,7 @@ class Generated:
     """text without the prompt and special tokens, cut before a stop string"""
     tokens: list[int]
     finish: str
-    """finish reason: "length", "end" (an EOS token) or "stop" (a stop string)"""
+    """finish reason, see `Step.finish`"""
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ def continue_tokens(
                 continue
             text.add(token)
             count += 1
-            if restriction is not None and restriction.complete(row):
-                text.finish = text.finish or "end"
+            if restriction is not None:
+                text.finish = text.finish or restriction.finish(row)
             if text.finish is not None:
                 ended.add(row)
         if on_text is not None and (piece := texts[0].ready()[written:]):
@@ -170,12 +171,19 @@ def sample_tokens(
 def drain(
     engine: Engine, requests: Sequence[Request], on_text: Callable[[str], None] | None = None
 ) -> tuple[list[Generated], Timing]:
-    """The answers of an engine to requests, which it has no others beside. on_text: see `generate`."""
+    """The answers of an engine to requests, which it has no others beside. on_text: see `generate`.
+
+    Raises WrongUse for a request that can never be answered.
+    """
     start = time.perf_counter()
-    numbers = [engine.submit(request) for request in requests]
-    steps: dict[int, list[Step]] = {number: [] for number in numbers}
+    numbers: list[int] = []
+    steps: dict[int, list[Step]] = {}
     first = 0.0
-    while len(engine):
+    while len(numbers) < len(requests) or len(engine):
+        with contextlib.suppress(Full):  # the others wait for a place in the queue
+            while len(numbers) < len(requests):
+                numbers.append(engine.submit(requests[len(numbers)]))
+                steps[numbers[-1]] = []
         for step in engine.step():
             first = first or time.perf_counter()
             steps[step.request].append(step)

@@ -104,7 +104,9 @@ class Step:
     """log-probability in nats that the model gives the token, before penalties, filters and restrictions"""
     alternatives: Alternatives = ()
     finish: str | None = None
-    """finish reason: "length", "end" (an EOS token), "stop" (a stop string); None: the answer goes on"""
+    """finish reason: "length", "end" (an EOS token, or a restricted answer that is whole), "stop" (a stop
+    string), "dead end" (no token can follow in a restricted answer that is not whole); None: the answer goes
+    on"""
     prompt: tuple[Scored, ...] = ()
     """tokens of the prompt, in the first step of a request that asked for them"""
     dropped: int = 0
@@ -186,8 +188,7 @@ class Row:
         finish = self.text.finish
         if self.walk is not None:
             self.walk.accept(scored.token)
-            if self.walk.complete:
-                finish = finish or "end"
+            finish = finish or self.walk.finish
         if self.said == self.request.tokens:
             finish = finish or "length"
         text = self.text.text() if finish else self.text.ready()

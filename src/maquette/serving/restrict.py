@@ -2,7 +2,8 @@
 
 llguidance (an extra, `restrict`: one wheel of 3 MB without dependencies) walks a grammar byte by byte and
 says at every step which tokens may follow; the others are never chosen. An answer ends where the grammar
-allows nothing more, or where it allows an end and the model chooses it.
+allows nothing more, or where it allows an end and the model chooses it. Where a tokenizer cannot write what
+must follow, the answer ends in a dead end, and says so.
 """
 
 import json
@@ -59,6 +60,7 @@ class Grammars:
         guidance = need("llguidance", "restrict")
         ends = [end for end in tokenizer.special.eos_token_ids if end < vocabulary]
         self.vocabulary, self.ends = vocabulary, ends
+        self.missing = tokenizer.missing(vocabulary)
         # Without an end of its own the grammar ends with a token that no model has.
         size = max(vocabulary, tokenizer.vocabulary) + 1
         self._tokenizer = guidance.LLTokenizer(
@@ -81,10 +83,18 @@ class Walk:
     """The walk of one answer through its grammar."""
 
     def __init__(self, grammars: Grammars, matcher: Any) -> None:
-        """matcher: of the grammar, at its start; it is the walk's own."""
+        """matcher: of the grammar, at its start; it is the walk's own.
+
+        Raises WrongUse where no token may begin the answer.
+        """
         self._grammars, self._matcher = grammars, matcher
         self.mask: Tensor | None = self._allowed()
         """the tokens that may follow, (vocabulary,) bool; None where none may, but an end"""
+        if self.mask is None:
+            raise WrongUse(
+                "an answer held to this has no tokens: it may only be empty, or the tokenizer cannot "
+                "write it: mend the choices, expression or schema"
+            )
 
     def accept(self, token: int) -> None:
         """Take the next token of the answer."""
@@ -96,9 +106,14 @@ class Walk:
             self.mask = self._allowed()
 
     @property
-    def complete(self) -> bool:
-        """Whether nothing may follow any more."""
-        return self.mask is None
+    def finish(self) -> str | None:
+        """Why the answer has ended: "end" (it is whole) or "dead end" (no token may follow, and it is not).
+
+        None: it goes on.
+        """
+        if self.mask is not None:
+            return None
+        return "end" if self._matcher.is_accepting() else "dead end"
 
     def _allowed(self) -> Tensor | None:
         if self._matcher.is_stopped():
@@ -106,6 +121,7 @@ class Walk:
         content = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         bits = np.unpackbits(content, bitorder="little")
         mask = bits[: self._grammars.vocabulary].astype(bool)
+        mask[self._grammars.missing] = False
         others = mask.copy()
         others[self._grammars.ends] = False
         return torch.from_numpy(mask) if others.any() else None
@@ -132,9 +148,9 @@ class Restriction:
         for row, token in zip(self._live, tokens, strict=True):
             self.walks[row].accept(token)
 
-    def complete(self, row: int) -> bool:
-        """Whether nothing may follow in a row of the whole batch any more."""
-        return self.walks[row].complete
+    def finish(self, row: int) -> str | None:
+        """Why the answer of a row of the whole batch has ended; None: it goes on."""
+        return self.walks[row].finish
 
 
 def masked(logits: Tensor, walks: Sequence[Walk | None]) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from maquette.base.errors import WrongUse, check_numbers
 
+GREEDY_BELOW = 1e-5  # temperature: logits over a smaller one leave the range of fp32
 MOST_PENALTY = 2.0  # OpenAI's limit of the presence and the frequency penalty
 
 
@@ -25,7 +26,7 @@ class Sampling:
     """Sampling settings."""
 
     temperature: float = 0.8
-    """temperature of the softmax; 0: greedy"""
+    """temperature of the softmax; 0, or less than 0.00001: greedy"""
     top_k: int | None = None
     """number of most likely tokens to choose from; None: all"""
     top_p: float | None = None
@@ -65,6 +66,11 @@ class Sampling:
         for token, bias in self.logit_bias.items():
             if token < 0 or not math.isfinite(bias):
                 raise WrongUse(f"logit_bias has {bias} for token {token}: use tokens and numbers")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken."""
+        return self.temperature < GREEDY_BELOW
 
     @property
     def penalises(self) -> bool:
@@ -166,7 +172,7 @@ class Sampler:
         """A token (count,) of each distribution (count, vocabulary); greedy: the likeliest."""
         race = torch.ones_like(probabilities)
         for row, state in zip(race, self.rows, strict=True):
-            if state.sampling.temperature > 0:
+            if not state.sampling.greedy:
                 row.exponential_(generator=state.generator)
         return (probabilities / race).argmax(-1)
 
@@ -200,7 +206,7 @@ class Filters:
     """Temperature, top-k, top-p and min-p of the sequences of a batch."""
 
     def __init__(self, settings: Sequence[Sampling], device: torch.device) -> None:
-        self.greedy = all(s.temperature == 0 for s in settings)
+        self.greedy = all(s.greedy for s in settings)
         """whether every sequence takes its likeliest token"""
 
         def column(values: Sequence[float | int | None], none: float) -> Tensor | None:
@@ -209,8 +215,8 @@ class Filters:
             filled = [none if value is None else value for value in values]
             return torch.tensor(filled, device=device).unsqueeze(1)  # (count, 1)
 
-        drawn = [s if s.temperature > 0 else Sampling(temperature=1.0) for s in settings]
-        self._likeliest = column([None if s.temperature > 0 else 1 for s in settings], 0)
+        drawn = [Sampling(temperature=1.0) if s.greedy else s for s in settings]
+        self._likeliest = column([1 if s.greedy else None for s in settings], 0)
         self._temperature = column([s.temperature for s in drawn], 1.0)
         self._top_k = column([s.top_k for s in drawn], torch.iinfo(torch.int64).max)
         self._most = max((s.top_k for s in drawn if s.top_k is not None), default=0)

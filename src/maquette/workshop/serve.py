@@ -23,6 +23,7 @@ from maquette.models.store import CONFIG, load_config
 from maquette.models.super_resolution_config import SuperResolutionConfig
 from maquette.serving.api.run import Lookup, Opened, Run, TextModel
 from maquette.serving.engine import Engine
+from maquette.serving.engine_memory import free_memory
 from maquette.serving.weights import Weights, memory_bytes
 from maquette.training.initial_model import kept_file, weights_file
 from maquette.training.run import RunDirectory
@@ -124,18 +125,26 @@ def served_runs(
     return runs
 
 
-def engine_for(cache: int | None, context_shift: bool = False) -> Callable[[TextModel], Engine]:
-    """Makes engines; cache: bytes of keys and values of each at most, None: half of what is free.
+def engine_for(
+    cache: int | None, context_shift: bool = False, runs: int = 1
+) -> Callable[[TextModel], Engine]:
+    """Makes engines; cache: bytes of keys and values of each at most, None: a share of half of what is free.
 
-    context_shift: whether an answer goes on when the context is full, with the middle dropped.
+    context_shift: whether an answer goes on when the context is full, with the middle dropped. runs: number
+    of runs that share the memory.
     """
-    return lambda opened: Engine(
-        opened.model,
-        opened.tokenizer,
-        memory=cache,
-        context_shift=context_shift,
-        draft=opened.draft,
-    )
+
+    def make(opened: TextModel) -> Engine:
+        share = free_memory(opened.model) // (2 * max(1, runs))
+        return Engine(
+            opened.model,
+            opened.tokenizer,
+            memory=share if cache is None else cache,
+            context_shift=context_shift,
+            draft=opened.draft,
+        )
+
+    return make
 
 
 def _same(folder: Path, base: Path) -> bool:

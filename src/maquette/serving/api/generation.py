@@ -24,8 +24,8 @@ from maquette.serving.sampler import Sampling
 
 MOST_STOPS = 16
 MOST_SEED = (1 << 63) - 1
-FINISH = {"length": "length", "end": "stop", "stop": "stop"}
-"""OpenAI's word for the engine's"""
+FINISH = {"length": "length", "end": "stop", "stop": "stop", "dead end": "length"}
+"""OpenAI's word for the engine's: "length" is an answer that is not whole"""
 IN_THREAD = 4096  # characters from which a text is encoded beside the event loop
 
 
