@@ -163,13 +163,8 @@ def application(arguments: argparse.Namespace, trials: Any) -> tuple[Any, list[s
     app = make_app(
         runs,
         access,
-<<<<<<< HEAD
-        engine=engine_for(cache, arguments.context_shift),
-        limits=limits_of(arguments),
-=======
         engine=engine_for(cache, arguments.context_shift, texts),
-        limits=limits,
->>>>>>> fixb
+        limits=limits_of(arguments),
         memory=memory,
         cache=cache or 0,
         watched=watched,
