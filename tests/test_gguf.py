@@ -21,7 +21,7 @@ from maquette.base.errors import UserError
 from maquette.corpus.foreign_tokenizer import Foreign
 from maquette.corpus.special_tokens import SpecialTokens
 from maquette.corpus.terms import Term
-from maquette.corpus.tokenizer import byte_tokenizer, load_tokenizer, train_tokenizer
+from maquette.corpus.tokenizer import BYTE_OF, byte_tokenizer, load_tokenizer, train_tokenizer
 from maquette.models import families
 from maquette.models.quantised import quantise, stored_tensors
 from maquette.models.store import (
@@ -38,7 +38,12 @@ from maquette.nn.rules import Parametrisation
 from maquette.serving.gguf import export_gguf, fitting, import_gguf
 from maquette.serving.gguf_blocks import BLOCKS
 from maquette.serving.gguf_format import GGUFReader, write_gguf
-from maquette.serving.gguf_tokenizer import HUGGING_FACE, read_tokenizer, write_tokenizer
+from maquette.serving.gguf_tokenizer import (
+    HUGGING_FACE,
+    LONGEST_PIECE,
+    read_tokenizer,
+    write_tokenizer,
+)
 from maquette.serving.peft import export_peft, import_peft
 from maquette.training.run_terms import keep_terms
 from maquette.workshop.export_gguf import export_run
@@ -451,12 +456,64 @@ def test_metadata_that_does_not_fit_is_refused(change, reason, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_licence_that_is_none_is_left_out(tmp_path):
+TABLE = [f"t{i}" for i in range(257)]
+PIECES = {
+    "tokenizer.ggml.model": "llama",
+    "tokenizer.ggml.tokens": TABLE,
+    "tokenizer.ggml.scores": np.zeros(257, np.float32),
+    "tokenizer.ggml.token_type": np.ones(257, np.int32),
+}  # without tokenizer.json
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"general.architecture": np.array([1, 2], np.int32)}, "of the architecture array"),
+        ({"general.architecture": ["llama"]}, r"of the architecture \['llama'\]"),
+        ({"general.architecture": "\udcff" * 1000}, "of the architecture"),
+        ({"tokenizer.ggml.model": np.array([1, 2], np.int32)}, "of the kind array"),
+        ({"tokenizer.ggml.model": ["gpt2"]}, r"of the kind \['gpt2'\]"),
+        ({"tokenizer.ggml.model": "bert" * 1000} | {HUGGING_FACE: 1}, "of the kind 'bert"),
+        ({"tokenizer.chat_template": "\udcff"}, "its chat template is not text in UTF-8"),
+        ({HUGGING_FACE: "\udcff"}, "its tokenizer is not text in UTF-8"),
+        ({HUGGING_FACE: "[" * 100_000}, "is not valid JSON"),
+        (PIECES | {"tokenizer.ggml.tokens": ["\udcff", *TABLE[1:]]}, "its tokenizer is not text in"),
+        (PIECES | {"tokenizer.ggml.token_type": np.full(257, np.nan, np.float32)}, "have no types"),
+        (PIECES | {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": [*BYTE_OF, "x"],
+                   "tokenizer.ggml.merges": ["a \udcff"]}, "its tokenizer is not text in UTF-8"),
+        ({"general.alignment": np.arange(5000, dtype=np.uint32)}, "has an alignment of array"),
+    ],
+)  # fmt: skip
+def test_metadata_of_other_types_are_refused_in_a_line(change, reason, tmp_path):
     small(tmp_path / "a.gguf")
     with GGUFReader(tmp_path / "a.gguf") as file:
         rows = [(i.name, i.shape, i.type) for i in file.tensors.values()]
         data = [file.bytes_of(info) for info in file.tensors.values()]
-        more = {"general.license": "(" * 100_000}  # an expression that nobody can read
+        own = {key: value for key, value in file.metadata.items() if key != HUGGING_FACE}
+        whole = file.metadata if "tokenizer.ggml.scores" not in change else own
+        write_gguf(tmp_path / "b.gguf", whole | change, rows, data)
+    with pytest.raises(UserError, match=reason) as error:
+        import_gguf(tmp_path / "b.gguf", tmp_path / "run")
+    assert len(str(error.value)) < 1000 and len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_piece_is_cut_in_two_up_to_a_length_alone(tmp_path):
+    """To cut one of n characters everywhere copies n squared of them."""
+    longest = PIECES | {"tokenizer.ggml.tokens": ["a" * LONGEST_PIECE, *TABLE[1:]]}
+    read_tokenizer(longest, 257, tmp_path, print)
+    longer = PIECES | {"tokenizer.ggml.tokens": ["a" * (LONGEST_PIECE + 1), *TABLE[1:]]}
+    with pytest.raises(UserError, match="has a token of 1,025 characters"):
+        read_tokenizer(longer, 257, tmp_path, print)
+
+
+@pytest.mark.parametrize("licence", ["(" * 100_000, "\udcff"])  # nobody can read these
+def test_a_licence_that_is_none_is_left_out(licence, tmp_path):
+    small(tmp_path / "a.gguf")
+    with GGUFReader(tmp_path / "a.gguf") as file:
+        rows = [(i.name, i.shape, i.type) for i in file.tensors.values()]
+        data = [file.bytes_of(info) for info in file.tensors.values()]
+        more = {"general.license": licence}
         write_gguf(tmp_path / "b.gguf", file.metadata | more, rows, data)
     assert command("import", "gguf", tmp_path / "b.gguf", tmp_path / "run").code == 0
     assert not (tmp_path / "run/terms.json").exists()
