@@ -120,6 +120,23 @@ def test_kernels_compute_what_torch_does(bits, asymmetric, group, monkeypatch):
 
 
 @compiled
+@pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("bits", "asymmetric"), KINDS)
+def test_a_row_that_is_not_finite_gives_no_finite_numbers(bits, asymmetric, value):
+    """Whatever its place in its group; the rows beside it are as ever."""
+    form = Format(bits=bits, group=32, asymmetric=asymmetric)
+    matrix = Packed(form, form.pack(torch.randn(37, 77)), 37, 77)
+    for dtype in (torch.float32, torch.bfloat16):
+        plain = torch.randn(3, 77).to(dtype)
+        for place in (0, 17, 31, 40, 76):
+            x = plain.clone()
+            x[1, place] = value
+            got = matrix.product(x)
+            assert got[1].isnan().all()
+            assert torch.equal(got[::2], matrix.product(plain)[::2])
+
+
+@compiled
 def test_a_row_of_bf16_is_multiplied_as_torch_does():
     for rows, columns in ((37, 77), (4, 32), (1, 1), (6, 64)):
         linear = Linear(columns, rows, bias=True).requires_grad_(False)
