@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -35,7 +36,7 @@ from maquette.nn import native_products
 from maquette.nn.linear import Linear
 from maquette.nn.quantised import LANES, Format, Packed, QuantisedLinear
 from maquette.serving import weights
-from maquette.serving.weights import prepare
+from maquette.serving.weights import memory_bytes, prepare
 from maquette.training.initial_model import check_quantised, make_model
 from maquette.workshop import quantise as workshop_quantise
 
@@ -119,6 +120,23 @@ def test_kernels_compute_what_torch_does(bits, asymmetric, group, monkeypatch):
 
 
 @compiled
+@pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("bits", "asymmetric"), KINDS)
+def test_a_row_that_is_not_finite_gives_no_finite_numbers(bits, asymmetric, value):
+    """Whatever its place in its group; the rows beside it are as ever."""
+    form = Format(bits=bits, group=32, asymmetric=asymmetric)
+    matrix = Packed(form, form.pack(torch.randn(37, 77)), 37, 77)
+    for dtype in (torch.float32, torch.bfloat16):
+        plain = torch.randn(3, 77).to(dtype)
+        for place in (0, 17, 31, 40, 76):
+            x = plain.clone()
+            x[1, place] = value
+            got = matrix.product(x)
+            assert got[1].isnan().all()
+            assert torch.equal(got[::2], matrix.product(plain)[::2])
+
+
+@compiled
 def test_a_row_of_bf16_is_multiplied_as_torch_does():
     for rows, columns in ((37, 77), (4, 32), (1, 1), (6, 64)):
         linear = Linear(columns, rows, bias=True).requires_grad_(False)
@@ -130,6 +148,30 @@ def test_a_row_of_bf16_is_multiplied_as_torch_does():
         torch.testing.assert_close(
             linear(x).double(), expected, rtol=2e-2, atol=2e-2 * columns**0.5
         )
+
+
+def test_while_a_model_is_quantised_no_weight_outlives_its_turn(monkeypatch):
+    """Its peak is then that of reading it; a tied matrix is packed once for all."""
+    model, pack, gone = decoder(tied=True), Format.pack, []
+    matrices = {id(p) for p in model.parameters() if p.dim() > 1}
+
+    def packed(form, weight):
+        # Two of before: of the module at hand, and of the embedding until the output's turn.
+        assert sum(ref() is not None for ref in gone) <= 2
+        gone.append(weakref.ref(weight))
+        return pack(form, weight)
+
+    monkeypatch.setattr(Format, "pack", packed)
+    quantise(model, Format(bits=4))
+    assert len(gone) == len(matrices) and all(ref() is None for ref in gone)
+
+
+def test_the_memory_of_a_run_is_that_of_its_reading():
+    """In fp32 whatever it becomes, but for a run that is quantised on the disk."""
+    for kind in weights.CHOICES:
+        assert memory_bytes(1000, kind) == 4000
+        bits = kind in ("auto", "int8", "int4")
+        assert memory_bytes(1000, kind, 700) == (700 if bits else 4700)
 
 
 def test_bits_per_weight_are_exact():

@@ -76,7 +76,7 @@ def read_json(path: Path) -> Any:
     """Read JSON, or say which file is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): restore it or remove it") from error
 
 

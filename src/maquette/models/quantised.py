@@ -98,17 +98,19 @@ def quantise(
     tables: form of the embedding and of the output map, "plain" to leave them as they are; None: `form_of`.
     Adapters stay as they are. Raises UserError for weights that are not finite.
     """
-    done: dict[Tensor, Packed] = {}  # a tied matrix is packed once
-    for name, module in list(_plain_maps(model)):
-        weight, table = module.weight, name in TABLES
+    numbers = {name: id(module.weight) for name, module in _plain_maps(model)}
+    done: dict[int, Packed] = {}  # a tied matrix is packed once; no weight is held until the end
+    for name, number in numbers.items():
+        module, table = model.get_submodule(name), name in TABLES
+        assert isinstance(module, Linear | Embedding)
         if table and tables == "plain":
             continue
-        if weight not in done:
-            if not weight.isfinite().all():
+        if number not in done:
+            if not module.weight.isfinite().all():
                 raise UserError(f"{name}.weight holds numbers that are not finite: train it again")
             own = tables if table and isinstance(tables, Format) else form_of(name, form)
-            done[weight] = Packed(own, own.pack(weight), *weight.shape)
-        _replace(model, name, module, done[weight])
+            done[number] = Packed(own, own.pack(module.weight), *module.weight.shape)
+        _replace(model, name, module, done[number])
 
 
 @torch.no_grad()

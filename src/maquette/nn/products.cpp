@@ -54,9 +54,12 @@ void to_whole(const T* x, int64_t rows, int64_t columns, int64_t groups, int64_t
     for (int64_t g = 0; g < groups; ++g) {
       const T* in = x + r * columns + g * group;
       const int64_t width = std::min(group, columns - g * group);
-      float top = 0.0f;
-#pragma omp simd reduction(max : top)
-      for (int64_t k = 0; k < width; ++k) top = std::max(top, std::fabs(widen(in[k])));
+      float top = 0.0f, zero = 0.0f;
+#pragma omp simd reduction(max : top) reduction(+ : zero)
+      for (int64_t k = 0; k < width; ++k) {
+        const float size = std::fabs(widen(in[k]));
+        top = std::max(top, size), zero += 0.0f * size;  // NaN where one is not finite
+      }
       const float scale = top / 32512.0f, inverse = top > 0.0f ? 32512.0f / top : 0.0f;
       int8_t *high = &out.high[(r * groups + g) * group], *low = &out.low[(r * groups + g) * group];
       int32_t sum = 0;
@@ -68,7 +71,7 @@ void to_whole(const T* x, int64_t rows, int64_t columns, int64_t groups, int64_t
         sum += q;
       }
       for (int64_t k = width; k < group; ++k) high[k] = low[k] = 0;
-      out.scales[r * groups + g] = top == top ? scale : top;  // NaN stays NaN
+      out.scales[r * groups + g] = scale + zero;
       out.sums[r * groups + g] = sum;
     }
 }

@@ -24,7 +24,7 @@ from maquette.models.config import DecoderConfig
 from maquette.models.decoder import Decoder
 from maquette.models.store import WEIGHTS, save_config, write_tensors
 from maquette.serving.gguf_blocks import BLOCKS
-from maquette.serving.gguf_format import Bytes, GGUFReader, TensorInfo, write_gguf
+from maquette.serving.gguf_format import Bytes, GGUFReader, TensorInfo, shown, write_gguf
 from maquette.serving.gguf_names import (
     EMBEDDING,
     OUTPUT,
@@ -180,7 +180,7 @@ def import_gguf(
             save_config(folder, config)
             write_tensors(folder / WEIGHTS, shapes, _tensors(file, config, shapes))
         licence = file.metadata.get("general.license", "")
-    named = isinstance(licence, str) and len(licence) <= LONGEST_LICENCE
+    named = isinstance(licence, str) and licence.isprintable() and len(licence) <= LONGEST_LICENCE
     return config, licence if named else ""
 
 
@@ -206,8 +206,8 @@ def _shapes(
                     raise UserError(f"{key} has shape {tensors[key].shape}, not {wanted}")
                 rest.discard(key)
     if rest:
-        shown = ", ".join(sorted(rest)[:NAMED]) + (", ..." if len(rest) > NAMED else "")
-        raise UserError(f"it has {len(rest)} tensors that such a model has no place for ({shown})")
+        some = ", ".join(map(shown, sorted(rest)[:NAMED])) + (", ..." if len(rest) > NAMED else "")
+        raise UserError(f"it has {len(rest)} tensors that such a model has no place for ({some})")
     return shapes
 
 

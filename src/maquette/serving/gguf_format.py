@@ -36,6 +36,7 @@ NUMBERS = dict(enumerate("B b H h I i f ?".split())) | {10: "Q", 11: "q", 12: "d
 """letters of `struct` of the types of numbers"""
 NUMPY = {"B": "u1", "b": "i1", "H": "u2", "h": "i2", "I": "u4", "i": "i4", "f": "f4", "?": "u1",
          "Q": "u8", "q": "i8", "d": "f8"}  # fmt: skip
+LONGEST = 60  # characters of a value in a message
 ENTRY, INFO = 8 + 4 + 1, 8 + 4 + 4 + 8  # bytes that an entry and a tensor's row take at least
 
 Bytes = npt.NDArray[np.uint8]
@@ -97,18 +98,20 @@ class GGUFReader:
         for _ in range(entries):
             key = cursor.string()
             if key in self.metadata:
-                raise UserError(f"{self.path} has {key!r} twice: it is damaged")
+                raise UserError(f"{self.path} has {shown(key)} twice: it is damaged")
             self.metadata[key] = cursor.value(cursor.number("I"))
         self.tensors: dict[str, TensorInfo] = {}
         for _ in range(tensors):
             info = self._info(cursor)
             if info.name in self.tensors:
-                raise UserError(f"{self.path} has the tensor {info.name!r} twice: it is damaged")
+                raise UserError(
+                    f"{self.path} has the tensor {shown(info.name)} twice: it is damaged"
+                )
             self.tensors[info.name] = info
         alignment = self.metadata.get("general.alignment", ALIGNMENT)
         if not _is_whole(alignment) or not 8 <= alignment <= WIDEST or alignment & (alignment - 1):
             raise UserError(
-                f"{self.path} has an alignment of {alignment!r}: it is damaged (a power of two)"
+                f"{self.path} has an alignment of {shown(alignment)}: it is damaged (a power of two)"
             )
         self._data = aligned(cursor.at, alignment)
         used = self._data
@@ -116,7 +119,7 @@ class GGUFReader:
             begin = self._data + info.offset
             if info.offset % alignment or begin < used:
                 raise UserError(
-                    f"{self.path}: the tensor {info.name!r} lies at {info.offset}, in another one or "
+                    f"{self.path}: the tensor {shown(info.name)} lies at {info.offset}, in another one or "
                     f"beside the alignment: it is damaged"
                 )
             used = begin + info.size
@@ -131,15 +134,15 @@ class GGUFReader:
         dimensions = cursor.number("I")
         if not 1 <= dimensions <= DIMENSIONS:
             raise UserError(
-                f"{self.path}: the tensor {name!r} has {dimensions} dimensions: it is damaged"
+                f"{self.path}: the tensor {shown(name)} has {dimensions} dimensions: it is damaged"
             )
         shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
-        kind = block_type(cursor.number("I"), f"{self.path}: the tensor {name!r}")
+        kind = block_type(cursor.number("I"), f"{self.path}: the tensor {shown(name)}")
         if not prod(shape):
-            raise UserError(f"{self.path}: the tensor {name!r} has no elements: it is damaged")
+            raise UserError(f"{self.path}: the tensor {shown(name)} has no elements: it is damaged")
         if shape[-1] % BLOCKS[kind].weights:
             raise UserError(
-                f"{self.path}: the tensor {name!r} has rows of {shape[-1]}, which {kind} cannot hold: "
+                f"{self.path}: the tensor {shown(name)} has rows of {shape[-1]}, which {kind} cannot hold: "
                 f"it is damaged"
             )
         return TensorInfo(name, shape, kind, cursor.number("Q"))
@@ -243,6 +246,12 @@ def write_gguf(
 def _pad(file: BinaryIO) -> int:
     file.write(b"\0" * (aligned(file.tell(), ALIGNMENT) - file.tell()))
     return file.tell()
+
+
+def shown(value: Any) -> str:
+    """A value of a file as a message has it: in one line, and cut short."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 def aligned(at: int, alignment: int) -> int:

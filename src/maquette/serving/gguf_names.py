@@ -21,7 +21,7 @@ from torch import Tensor
 from maquette.base.errors import UserError
 from maquette.models import families
 from maquette.models.config import DecoderConfig
-from maquette.serving.gguf_format import TensorInfo
+from maquette.serving.gguf_format import TensorInfo, shown
 from maquette.serving.hugging_face_tensors import Names, names_in, part_sizes
 
 _ALL: Names = {
@@ -100,8 +100,10 @@ def read_settings(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
     Raises UserError for what Maquette does not compute, and for sizes that the table does not hold.
     """
     name = metadata.get("general.architecture")
-    if name not in FREE:
-        raise UserError(f"it is of the architecture {name!r}: Maquette reads {', '.join(FREE)}")
+    if not isinstance(name, str) or name not in FREE:
+        raise UserError(
+            f"it is of the architecture {shown(name)}: Maquette reads {', '.join(FREE)}"
+        )
     c = _Settings(name, metadata)
     if EMBEDDING not in tensors or len(tensors[EMBEDDING].shape) != 2:
         raise UserError(
@@ -170,7 +172,7 @@ class _Settings:
         value = self._value(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(
-                f"its {self._prefix}{key} is {_shown(value)}, not a whole number above 0"
+                f"its {self._prefix}{key} is {shown(value)}, not a whole number above 0"
             )
         return value
 
@@ -178,7 +180,7 @@ class _Settings:
         """A number above 0, as short as fp32 tells it."""
         value = self._value(key, default)
         if not isinstance(value, float) or not 0 < value < float("inf"):
-            raise UserError(f"its {self._prefix}{key} is {_shown(value)}, not a number above 0")
+            raise UserError(f"its {self._prefix}{key} is {shown(value)}, not a number above 0")
         return float(str(np.float32(value)))
 
     def expect(self, key: str, wanted: Any, default: Any) -> None:
@@ -186,7 +188,7 @@ class _Settings:
         value = self._value(key, default)
         if isinstance(value, np.ndarray) or value != wanted:
             raise UserError(
-                f"its {self._prefix}{key} is {_shown(value)}: Maquette computes {wanted!r} alone"
+                f"its {self._prefix}{key} is {shown(value)}: Maquette computes {wanted!r} alone"
             )
 
     def refuse_rest(self) -> None:
@@ -194,13 +196,8 @@ class _Settings:
         for key in self._metadata:
             if key.startswith(self._prefix) and key not in self._used:
                 raise UserError(
-                    f"it has {key} = {_shown(self._metadata[key])}, which Maquette does not compute"
+                    f"it has {key} = {shown(self._metadata[key])}, which Maquette does not compute"
                 )
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def parts_of(

@@ -23,10 +23,12 @@ from maquette.corpus.foreign_tokenizer import BYTE, Foreign
 from maquette.corpus.special_tokens import SpecialTokens
 from maquette.corpus.text.store import TOKENIZER
 from maquette.corpus.tokenizer import BYTE_OF, BYTES, Tokenizer, load_tokenizer, pattern
+from maquette.serving.gguf_format import shown
 
 HUGGING_FACE = "tokenizer.huggingface.json"
 CHAT = "tokenizer.chat_template"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE_TYPE = 1, 2, 3, 4, 5, 6
+LONGEST_PIECE = 1024  # characters; every one of them is a place where a piece may be cut
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
@@ -147,7 +149,10 @@ def read_tokenizer(
 
     say: is told where there is none. Raises UserError for one that cannot be read.
     """
-    if metadata.get("tokenizer.ggml.model") in (None, "none", "no_vocab"):
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind is not None and not isinstance(kind, str):
+        raise UserError(f"its tokenizer is of the kind {shown(kind)}: it is damaged")
+    if kind in (None, "none", "no_vocab"):
         say("the file has no tokenizer: prompts cannot be read")
         return
     content = metadata.get(HUGGING_FACE)
@@ -156,15 +161,18 @@ def read_tokenizer(
         raise UserError(f"its list of tokens is not of the {vocabulary:,} rows of its embedding")
     if not isinstance(content, str):
         content = json.dumps(_content(metadata, names), ensure_ascii=False)
+    _check_text(content, "its tokenizer")
     write_atomic(folder / TOKENIZER, content)
     tokenizer = load_tokenizer(folder / TOKENIZER)
+    chat = metadata.get(CHAT)
+    if isinstance(chat, str):
+        _check_text(chat, "its chat template")
     if isinstance(tokenizer, Foreign):
-        chat = metadata.get(CHAT)
         settings = {"chat_template": chat} if isinstance(chat, str) else {}
         _read_special(metadata, vocabulary, settings).save(folder)
         tokenizer = load_tokenizer(folder / TOKENIZER)
-    elif isinstance(metadata.get(CHAT), str):
-        write_atomic(folder / CHAT_TEMPLATE, metadata[CHAT])
+    elif isinstance(chat, str):
+        write_atomic(folder / CHAT_TEMPLATE, chat)
     special = tokenizer.special_ids if isinstance(tokenizer, Foreign) else set()
     beyond = set(range(vocabulary, tokenizer.vocabulary)) - special
     if beyond - set(tokenizer.missing(tokenizer.vocabulary)):
@@ -173,6 +181,14 @@ def read_tokenizer(
         say(
             "the file names no token that ends a text: generation stops at --tokens or a --stop string"
         )
+
+
+def _check_text(content: str, what: str) -> None:
+    """Raise UserError for bytes of a file that are not UTF-8, and for half a character of JSON."""
+    try:
+        content.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{what} is not text in UTF-8, which Maquette reads alone") from error
 
 
 def _read_special(
@@ -200,7 +216,11 @@ def _content(metadata: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     """A `tokenizer.json` from a file's tokens, merges and scores."""
     kind = metadata["tokenizer.ggml.model"]
     types = metadata.get("tokenizer.ggml.token_type")
-    if not isinstance(types, np.ndarray) or len(types) != len(names):
+    if (
+        not isinstance(types, np.ndarray)
+        or types.dtype.kind not in "iu"
+        or len(types) != len(names)
+    ):
         raise UserError("its tokens have no types: it is damaged")
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     added = [
@@ -223,7 +243,7 @@ def _content(metadata: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
         regex = PATTERNS.get(ALIASES.get(pre, pre) if isinstance(pre, str) else "")
         if regex is None:
             raise UserError(
-                f"its tokenizer cuts texts by the pattern {pre!r}: Maquette knows {', '.join(PATTERNS)}"
+                f"its tokenizer cuts texts by the pattern {shown(pre)}: Maquette knows {', '.join(PATTERNS)}"
             )
         if not all(name in vocabulary for name in BYTE_OF):
             raise UserError(f"its tokenizer lacks some of the {BYTES} bytes: it is damaged")
@@ -241,7 +261,9 @@ def _content(metadata: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
             "model": model,
         }
     if kind != "llama":
-        raise UserError(f"its tokenizer is of the kind {kind!r}: Maquette reads gpt2 and llama")
+        raise UserError(
+            f"its tokenizer is of the kind {shown(kind)}: Maquette reads gpt2 and llama"
+        )
     scores = metadata.get("tokenizer.ggml.scores")
     if not isinstance(scores, np.ndarray) or len(scores) != len(names):
         raise UserError("its tokens have no scores: it is damaged")
@@ -274,8 +296,17 @@ def _merges(metadata: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _merges_of_scores(names: Mapping[int, str], types: Mapping[int, int]) -> list[list[str]]:
-    """Every pair of pieces that makes a piece, in the order of the pieces."""
+    """Every pair of pieces that makes a piece, in the order of the pieces.
+
+    Raises UserError for a piece so long that to cut it everywhere would take long.
+    """
     plain = {name: None for number, name in names.items() if types[number] == NORMAL}
+    longest = max(map(len, plain), default=0)
+    if longest > LONGEST_PIECE:
+        raise UserError(
+            f"its tokenizer has a token of {longest:,} characters, of at most {LONGEST_PIECE:,} that "
+            f"Maquette reads: it is damaged"
+        )
     return [
         [name[:k], name[k:]]
         for name in plain

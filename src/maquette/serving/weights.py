@@ -21,8 +21,7 @@ Weights = Literal["auto", "fp32", "bf16", "int8", "int4"]
 CHOICES: tuple[str, ...] = get_args(Weights)
 """what `--weights` takes; auto: those of a quantised run as they are, else the faster precision here"""
 BITS = {"int8": 8, "int4": 4}
-BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.2, "int4": 0.8}
-"""about how many bytes a parameter takes in memory, with the scales and what is kept in more bits"""
+READ = 4  # bytes of a parameter of a run of numbers while it is read
 
 
 def prepare(model: LanguageModel, weights: Weights = "auto") -> None:
@@ -50,7 +49,11 @@ def prepare(model: LanguageModel, weights: Weights = "auto") -> None:
 
 
 def memory_bytes(parameters: int, weights: str = "auto", stored: int | None = None) -> int:
-    """About how many bytes a model's weights take in memory. stored: size of a quantised run's file."""
+    """How many bytes a model's weights take at most, which is while they are read and turned.
+
+    A run of numbers is read in fp32, then turned matrix by matrix. stored: size of a quantised run's file,
+    which is read as it is, and written out in fp32 where other weights are asked for.
+    """
     if stored is not None and weights in ("auto", *BITS):
         return stored
-    return int(parameters * BYTES[measure().precision if weights == "auto" else weights])
+    return READ * parameters + (stored or 0)
