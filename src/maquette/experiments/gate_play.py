@@ -22,6 +22,7 @@ from unittest import mock
 
 from maquette.audit.index import open_index
 from maquette.base.errors import WrongUse, need
+from maquette.base.gate import GATE, GATE_LOG
 from maquette.corpus.document import Document
 from maquette.corpus.progress import silent
 from maquette.corpus.text.build_options import BuildOptions
@@ -117,7 +118,7 @@ def played(lab: Lab, check: Check) -> Counts:
         worlds = [Path(folder) / str(number) / RUN for number in range(2)]
         for number, (corpus, world) in enumerate(zip(corpora, worlds, strict=True)):
             train(recipe(corpus, number, lab.quick), world)
-            (world / gate.GATE).touch()
+            (world / GATE).touch()
             shutil.copy(world / METRICS, world / REPORT)  # of the run's bytes, as a report is
             for file in [*world.rglob("*"), world]:
                 os.utime(file, (1.7e9, 1.7e9))  # its time is listed for all
@@ -167,7 +168,7 @@ async def play(
     assert fixed <= {route.partition(",")[0] for route in ROUTES}, "every route is asked"
     for _ in range(4 if quick else 20):
         for world in worlds:
-            (world / gate.GATE_LOG).unlink(missing_ok=True)
+            (world / GATE_LOG).unlink(missing_ok=True)
         with ExitStack() as stack:
             if check != "on":
                 for module in ("call", "watch"):
@@ -239,7 +240,7 @@ async def play_sequence(
 
 def appended(world: Path, user: str, state: gate.State, due: bool) -> bool:
     """Make a change; whether the log then is what it was, and the line of the change where one is due."""
-    log = world / gate.GATE_LOG
+    log = world / GATE_LOG
     before = log.read_bytes() if log.exists() else b""
     try:
         gate.change(world, user, state)

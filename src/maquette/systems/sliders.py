@@ -13,9 +13,9 @@ are known word by word (`worlds/styles.py`); a slider is an adapter of rank 4 th
 on passages of one pole, all else as it was. It was never shown a degree, nor the other pole. Every position
 of a slider writes 96 passages, which the world's oracle reads.
 
-Expected: three of four claims hold: the attribute follows the slider (rank correlation 0.98), another attribute
-changes by 6.4 points at most, and two sliders mix (1.0). At the worst position the base needs 1.17 times the bits
-for what is written, where 1.05 is allowed.
+Expected: three of four claims hold: the attribute follows the slider (rank correlation 0.98), another
+attribute changes by 6.4 points at most, and two sliders mix (1.0). At the worst position the base needs 1.17
+times the bits for what is written, where 1.05 is allowed.
 """
 
 import functools

@@ -2,8 +2,8 @@
 
 Coroutines submit requests and await steps; the thread steps the engine. What a client has not read yet waits
 in a buffer of bounded size: where that is full, its request is cancelled, and the others go on. A request
-that is cancelled has left the engine before the next step. Where a step fails, so do the requests in the engine;
-where the engine cannot be emptied after that, its thread ends, and `Runs` opens the run anew.
+that is cancelled has left the engine before the next step. Where a step fails, the requests in the engine
+fail; where the engine cannot be emptied after that, its thread ends, and `Runs` opens the run anew.
 """
 
 import asyncio
