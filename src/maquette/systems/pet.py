@@ -19,7 +19,7 @@ nothing. Words that have nothing to do with the topics are no control for it: in
 they were as good, for what a pattern asks is known at its end whatever the word. So found words are
 compared before training. iPET, words at random and the gap with 1,000 labels are in the details.
 
-Expected (3 seeds): with 10 labels PET is right 53 points more often than the better of the two (48 to 64),
+Expected: with 10 labels (3 seeds) PET is right 53 points more often than the better of the two (48 to 64),
 with 50 labels 9.3 (5.4 to 12.2). Words found for the topics are 1.7 points behind words by hand; with two for
 each label in the place of the paper's ten, as first measured, they were 11.8 behind.
 """

@@ -19,7 +19,7 @@ the paper's lines do not.
 Left out: the paper's other sets (CommonsenseQA, GSM8K), which need a model that reads English; the larger
 model of its comparison, in whose place stand ten times as many answers.
 
-Expected (2 seeds): of sums of 4 digits 41.5 % are right with rationalisation and none without; of 3 digits 94
+Expected: of sums of 4 digits (2 seeds) 41.5 % are right with rationalisation and none without; of 3 digits 94
 and 90 %; of all lengths 27 points more than of a model that is told the same answers, and 19 more than of one
 told ten times as many; 95.6 % of the kept steps are right, near the bar of 95. Sums of 5 digits are not
 reached. A first measurement, with 80 steps in the first loop, missed two bars (14.4 of 15 points at 4 digits,
